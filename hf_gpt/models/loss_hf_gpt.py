@@ -1,0 +1,186 @@
+"""Losses of the HfGpt heads: cross-entropy straight from hidden states, and the classification losses."""
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+
+# Logits held at one time by `linear_cross_entropy`: 32 MB in fp32.
+CHUNK_ELEMENTS = 2**23
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """
+    Sum over rows of -log softmax(cap(scale * h W^T))[label] * row_weight, with the gradients worked out in the forward
+    pass while a chunk's logits are at hand: the three matrix products of the plain form, and no fourth.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, labels, row_weight, scale, softcap, chunk_rows, needs_grad):
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden) if needs_grad and hidden.requires_grad else None
+        # Summed over chunks in fp32, whatever the dtype of the weights.
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_grad and ctx.needs_input_grad[1] else None
+        for start in range(0, hidden.shape[0], chunk_rows):
+            rows = slice(start, start + chunk_rows)
+            logits = torch.mm(hidden[rows], weight.t()).float()
+            if scale is not None:
+                logits.mul_(scale)
+            if softcap is not None:
+                logits.div_(softcap).tanh_()
+                squash = 1 - logits.square() if needs_grad else None
+                logits.mul_(softcap)
+            log_normalizer = torch.logsumexp(logits, dim=-1)
+            label = labels[rows].unsqueeze(1)
+            loss += ((log_normalizer - logits.gather(1, label).squeeze(1)) * row_weight[rows]).sum()
+            if not needs_grad:
+                continue
+
+            grad = logits.sub_(log_normalizer.unsqueeze(1)).exp_()
+            grad.scatter_add_(1, label, torch.full_like(label, -1.0, dtype=grad.dtype))
+            grad.mul_(row_weight[rows].unsqueeze(1))
+            if softcap is not None:
+                grad.mul_(squash)
+            if scale is not None:
+                grad.mul_(scale)
+            grad = grad.to(weight.dtype)
+            if grad_hidden is not None:
+                torch.mm(grad, weight, out=grad_hidden[rows])
+            if grad_weight is not None:
+                if weight.dtype == torch.float32:
+                    grad_weight.addmm_(grad.t(), hidden[rows])
+                else:
+                    grad_weight.add_(torch.mm(grad.t(), hidden[rows]))
+        ctx.grad_hidden, ctx.grad_weight, ctx.weight_dtype = grad_hidden, grad_weight, weight.dtype
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_loss):
+        grad_hidden, grad_weight = ctx.grad_hidden, ctx.grad_weight
+        if grad_hidden is not None:
+            grad_hidden = (grad_hidden * grad_loss).to(grad_hidden.dtype)
+        if grad_weight is not None:
+            grad_weight = (grad_weight * grad_loss).to(ctx.weight_dtype)
+        return grad_hidden, grad_weight, None, None, None, None, None, None
+
+
+def linear_cross_entropy(
+    hidden_states: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    ignore_index: int = -100,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    logit_scale: float | None = None,
+    softcap: float | None = None,
+    chunk_rows: int | None = None,
+) -> torch.Tensor:
+    """
+    Cross-entropy of `softcap * tanh(logit_scale * hidden_states @ weight.T / softcap)` against `labels`, in chunks of
+    rows, so that the logits of all tokens never exist at once. Same loss and gradients as the plain form.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(..., hidden_size)`):
+            Final hidden states.
+        weight (`torch.Tensor` of shape `(vocab_size, hidden_size)`):
+            Weight of the language-model head.
+        labels (`torch.LongTensor` of shape `(...)`):
+            The token that each position predicts (already shifted); `ignore_index` where there is none.
+        num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+            Divisor of the sum, so that accumulated micro-batches add up to the loss of the whole batch. Left out: the
+            number of labels that count.
+        logit_scale, softcap (`float`, *optional*):
+            Left out: 1, and no cap.
+        chunk_rows (`int`, *optional*):
+            Rows in a chunk. Left out: as many as `CHUNK_ELEMENTS` logits allow.
+
+    Returns:
+        `torch.Tensor`: fp32 scalar, differentiable once with respect to `hidden_states` and `weight`.
+    """
+    labels = labels.reshape(-1).to(hidden_states.device)
+    hidden_states = hidden_states.reshape(-1, hidden_states.shape[-1])
+    device_type = hidden_states.device.type
+    if torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
+        hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
+    else:
+        weight = weight.to(hidden_states.dtype)
+
+    valid = labels != ignore_index
+    if num_items_in_batch is None:
+        num_items_in_batch = valid.sum()
+    elif torch.is_tensor(num_items_in_batch):
+        num_items_in_batch = num_items_in_batch.to(hidden_states.device)
+    row_weight = valid.to(torch.float32) / num_items_in_batch
+    if chunk_rows is None:
+        chunk_rows = max(64, CHUNK_ELEMENTS // weight.shape[0])
+    with torch.autocast(device_type, enabled=False):
+        return _LinearCrossEntropy.apply(
+            hidden_states,
+            weight,
+            labels.masked_fill(~valid, 0),
+            row_weight,
+            logit_scale,
+            softcap,
+            chunk_rows,
+            torch.is_grad_enabled(),
+        )
+
+
+def classification_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    problem_type: str | None = None,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    ignore_index: int = -100,
+) -> torch.Tensor:
+    """
+    Loss of the sequence and token heads.
+
+    Args:
+        logits (`torch.Tensor` of shape `(..., num_labels)`):
+            Scores before sigmoid or softmax.
+        labels (`torch.Tensor`):
+            Shape `(...)` with class ids, or with real/fake in [0, 1] when `num_labels` is 1; shape `(..., num_labels)`
+            for several targets. Entries equal to `ignore_index` do not count.
+        problem_type (`str`, *optional*):
+            `"regression"`: squared error; `"multi_label_classification"`: binary cross-entropy of each label;
+            `"single_label_classification"`: cross-entropy. Left out: binary cross-entropy for one label (the
+            discriminator -y log D - (1 - y) log(1 - D), https://arxiv.org/abs/1406.2661), cross-entropy for integer
+            labels, else binary cross-entropy of each label.
+        num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+            Divisor of the sum. Left out: the number of labels that count.
+
+    Returns:
+        `torch.Tensor`: fp32 scalar.
+    """
+    num_labels = logits.shape[-1]
+    labels = labels.to(logits.device)
+    if problem_type is None and num_labels > 1:
+        is_class_id = labels.dtype in (torch.long, torch.int)
+        problem_type = "single_label_classification" if is_class_id else "multi_label_classification"
+
+    logits = logits.float()
+    if problem_type == "single_label_classification":
+        labels = labels.reshape(-1).long()
+        valid = labels != ignore_index
+        losses = nn.functional.cross_entropy(
+            logits.reshape(-1, num_labels), labels, ignore_index=ignore_index, reduction="none"
+        )
+    else:
+        targets = labels.reshape(logits.shape).float()
+        valid = targets != ignore_index
+        targets = targets.masked_fill(~valid, 0)
+        if problem_type == "regression":
+            losses = nn.functional.mse_loss(logits, targets, reduction="none")
+        else:
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        losses = losses.masked_fill(~valid, 0)
+    if num_items_in_batch is None:
+        num_items_in_batch = valid.sum()
+    elif torch.is_tensor(num_items_in_batch):
+        num_items_in_batch = num_items_in_batch.to(losses.device)
+    return losses.sum() / num_items_in_batch
+
+
+__all__ = ["classification_loss", "linear_cross_entropy"]

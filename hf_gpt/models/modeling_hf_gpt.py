@@ -1,0 +1,567 @@
+"""The HfGpt decoder and its heads: language model, sequence score (the discriminator), token score, answer span."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutputWithPast,
+    TokenClassifierOutput,
+)
+from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_hf_gpt import HfGptConfig
+from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptMLP, HfGptRotaryEmbedding, build_norm
+from .loss_hf_gpt import classification_loss, linear_cross_entropy
+from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear
+
+
+# With `chunked_loss="auto"`: logits of a batch (tokens x vocabulary) above which the loss is computed in chunks.
+CHUNKED_LOSS_ELEMENTS = 2**24
+
+
+class HfGptPreTrainedModel(PreTrainedModel):
+    """What all HfGpt models share: initialisation, and what they support."""
+
+    config: HfGptConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["HfGptDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+    _supports_attention_backend = True
+    _can_record_outputs = {
+        "hidden_states": HfGptDecoderLayer,
+        "attentions": HfGptAttention,
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, HfGptAttention):
+            self._init_output_projection(module.o_proj)
+        elif isinstance(module, HfGptMLP):
+            self._init_output_projection(module.down_proj)
+        elif isinstance(module, HfGptSpectralLinear):
+            init.normal_(module.left_vector)
+        elif isinstance(module, HfGptPooler) and module.pooling == "attention":
+            init.zeros_(module.query.weight)
+
+    def _init_output_projection(self, projection: nn.Linear):
+        if self.config.output_projection_init == "zeros":
+            init.zeros_(projection.weight)
+        elif self.config.output_projection_init == "scaled":
+            std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+            init.normal_(projection.weight, mean=0.0, std=std)
+
+
+class HfGptModel(HfGptPreTrainedModel):
+    """The decoder without a head: token ids to hidden states."""
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: HfGptConfig):
+        super().__init__(config)
+        self.padding_idx = config.pad_token_id
+        self.vocab_size = config.vocab_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
+        if config.position_embedding_type == "learned":
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        elif config.position_embedding_type == "rope":
+            self.rotary_emb = HfGptRotaryEmbedding(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layers = nn.ModuleList([HfGptDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.norm = build_norm(config)
+        self.has_sliding_layers = "sliding_attention" in config.layer_types
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Tokens; or give `inputs_embeds`.
+            attention_mask (`torch.Tensor`, *optional*):
+                `(batch_size, past_length + sequence_length)` with 0 at padding, or a ready 4D mask, or a dictionary of
+                such masks by layer type.
+            position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Positions. Where they start again at 0 and there is neither mask nor cache, a new document begins, which
+                sees nothing of the one before it.
+            past_key_values (`Cache`, *optional*):
+                Keys and values of earlier tokens.
+            inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
+                Embeddings in place of `input_ids`.
+            use_cache (`bool`, *optional*):
+                Whether to return the cache.
+
+        Raises:
+            ValueError: both or neither of `input_ids` and `inputs_embeds`; a token id outside the vocabulary or a
+                position beyond learned ones (on a CPU; elsewhere the check would wait for the device).
+        """
+        if (input_ids is None) ^ (inputs_embeds is not None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            _check_range("input_ids", input_ids, self.embed_tokens.num_embeddings, "vocab_size")
+            inputs_embeds = self.embed_tokens(input_ids)
+        # Earlier tokens of a bidirectional model would need the later ones: there is nothing to cache.
+        if not self.config.is_causal and past_key_values is None:
+            use_cache = False
+        if position_ids is None:
+            position_ids = self._default_position_ids(inputs_embeds, attention_mask, past_key_values)
+        if not isinstance(mask_mapping := attention_mask, dict):
+            mask_mapping = self._create_masks(inputs_embeds, attention_mask, past_key_values, position_ids)
+        # After the masks: with a cache, even an empty one, the library no longer sees packed documents.
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+
+        hidden_states, position_embeddings = inputs_embeds, None
+        if self.config.position_embedding_type == "learned":
+            _check_range("position_ids", position_ids, self.config.max_position_embeddings, "max_position_embeddings")
+            hidden_states = hidden_states + self.embed_positions(position_ids.to(inputs_embeds.device))
+        elif self.config.position_embedding_type == "rope":
+            position_embeddings = self.rotary_emb(hidden_states, position_ids)
+        hidden_states = self.dropout(hidden_states)
+
+        for i, decoder_layer in enumerate(self.layers[: self.config.num_hidden_layers]):
+            hidden_states = decoder_layer(
+                hidden_states,
+                attention_mask=mask_mapping[self.config.layer_types[i]],
+                position_embeddings=position_embeddings,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        hidden_states = self.norm(hidden_states)
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
+        )
+
+    def _default_position_ids(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, past_key_values: Cache | None
+    ) -> torch.LongTensor:
+        length = inputs_embeds.shape[1]
+        # RoPE sees differences of positions alone; learned positions must not count the padding on the left.
+        if (
+            self.config.position_embedding_type == "learned"
+            and isinstance(attention_mask, torch.Tensor)
+            and attention_mask.ndim == 2
+        ):
+            return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        return (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
+
+    def _create_masks(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None,
+        position_ids: torch.LongTensor,
+    ) -> dict[str, torch.Tensor | None]:
+        mask_kwargs = {
+            "config": self.config,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "position_ids": position_ids,
+        }
+        # The library finds packed documents for causal masks only.
+        if not self.config.is_causal and attention_mask is None and past_key_values is None:
+            mask_kwargs["and_mask_function"] = _same_document_function(position_ids, inputs_embeds.shape[0])
+        masks = {"full_attention": create_causal_mask(**mask_kwargs)}
+        if self.has_sliding_layers:
+            masks["sliding_attention"] = create_sliding_window_causal_mask(**mask_kwargs)
+        return masks
+
+
+def _check_range(name: str, ids: torch.Tensor, size: int, field: str) -> None:
+    if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    low, high = torch.aminmax(ids)
+    if low < 0 or high >= size:
+        worst = (low if low < 0 else high).item()
+        remedy = "use the tokenizer that belongs to this model, or model.resize_token_embeddings(len(tokenizer))"
+        if name == "position_ids":
+            remedy = "shorten the input (truncation=True, max_length=...), or train with position_embedding_type='rope'"
+        raise ValueError(f"{name} holds {worst}, outside 0 to {size - 1} (config.{field}={size}): {remedy}.")
+
+
+def _same_document_function(position_ids: torch.LongTensor, batch_size: int) -> Callable | None:
+    """Mask function of packed documents, which begin where positions do not go on by one; None if there is one only."""
+    starts = position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1
+    documents = starts.cumsum(-1).expand(batch_size, -1)
+    if not torch.compiler.is_compiling() and not documents.any():
+        return None
+
+    def same_document(batch_idx, head_idx, q_idx, kv_idx):
+        return documents[batch_idx, q_idx] == documents[batch_idx, kv_idx]
+
+    return same_document
+
+
+class HfGptForCausalLM(HfGptPreTrainedModel, GenerationMixin):
+    """The decoder with a language-model head: scores of the next token."""
+
+    _auto_class = "AutoModelForCausalLM"
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+    _fsdp_plan = {"lm_head": "keep_full_weight"}
+
+    def __init__(self, config: HfGptConfig):
+        super().__init__(config)
+        if not config.is_causal:
+            raise ValueError(
+                "is_causal=False lets each token see the ones it should predict: use the sequence, token or question "
+                "answering head, or is_causal=True."
+            )
+        self.model = HfGptModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CausalLMOutputWithPast:
+        r"""
+        Args:
+            labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Tokens to predict, aligned with `input_ids` (they are shifted here); -100 does not count.
+            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
+                Number of last positions that get logits (0: all), or the positions (1D; 2D for each row), or a 2D
+                boolean mask of them.
+            skip_logits (`bool`, *optional*):
+                Return the loss alone, without ever holding the logits of all tokens. Left out: in training, when
+                `config.chunked_loss` says so.
+
+        Returns:
+            [`~transformers.modeling_outputs.CausalLMOutputWithPast`], `logits` of shape
+            `(batch_size, sequence_length, vocab_size)` or None when they were skipped.
+        """
+        outputs: BaseModelOutputWithPast = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        loss, logits = None, None
+        has_targets = labels is not None or kwargs.get("shift_labels") is not None
+        if has_targets and self._computes_loss_in_chunks(hidden_states, logits_to_keep, skip_logits):
+            loss = self._chunked_loss(hidden_states, labels, **kwargs)
+        else:
+            logits = self.lm_head(_slice_positions(hidden_states, logits_to_keep))
+            if self.config.logit_scale is not None:
+                logits = logits * self.config.logit_scale
+            if (softcap := self.config.final_logit_softcapping) is not None:
+                logits = torch.tanh(logits / softcap) * softcap
+            if has_targets:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _computes_loss_in_chunks(
+        self, hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor, skip_logits: bool | None
+    ) -> bool:
+        head = self.lm_head
+        # The chunks use the head's weight itself: not when the weight is sharded, quantised or adapted, or the
+        # caller set a loss of their own.
+        is_plain = (
+            type(head) is nn.Linear
+            and type(head.weight) in (nn.Parameter, torch.Tensor)
+            and head.weight.is_floating_point()
+            and not (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
+            and not hasattr(self, "_loss_function")
+            and isinstance(logits_to_keep, int)
+            and logits_to_keep == 0
+        )
+        if not is_plain or skip_logits is False:
+            return False
+        if skip_logits or (self.training and self.config.chunked_loss == "always"):
+            return True
+        size = hidden_states.shape[:-1].numel() * self.config.vocab_size
+        return self.training and self.config.chunked_loss == "auto" and size > CHUNKED_LOSS_ELEMENTS
+
+    def _chunked_loss(
+        self,
+        hidden_states: torch.Tensor,
+        labels: torch.LongTensor | None,
+        shift_labels: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        ignore_index: int = -100,
+        **kwargs,
+    ) -> torch.Tensor:
+        if shift_labels is None:
+            shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
+        return linear_cross_entropy(
+            hidden_states,
+            self.lm_head.weight,
+            shift_labels,
+            ignore_index=ignore_index,
+            num_items_in_batch=num_items_in_batch,
+            logit_scale=self.config.logit_scale,
+            softcap=self.config.final_logit_softcapping,
+        )
+
+
+def _slice_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
+    if isinstance(logits_to_keep, int):
+        return hidden_states[:, -logits_to_keep:] if logits_to_keep else hidden_states
+    if logits_to_keep.ndim == 2 and logits_to_keep.dtype == torch.bool:
+        return hidden_states[logits_to_keep]
+    if logits_to_keep.ndim == 2:
+        return torch.take_along_dim(hidden_states, logits_to_keep[..., None], dim=1)
+    return hidden_states[:, logits_to_keep]
+
+
+class HfGptForSequenceClassification(HfGptPreTrainedModel):
+    """
+    One score or one set of class scores for a sequence. With `num_labels=1` it is the discriminator
+    D(x) = sigmoid(W^T f(x) + b): `logits` are W^T f(x) + b, the loss is binary cross-entropy.
+    """
+
+    _auto_class = "AutoModelForSequenceClassification"
+
+    def __init__(self, config: HfGptConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = HfGptModel(config)
+        self.pooler = HfGptPooler(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        linear = HfGptSpectralLinear if config.classifier_spectral_norm else nn.Linear
+        features = config.hidden_size
+        if config.classifier_hidden_size is not None:
+            self.dense = linear(features, config.classifier_hidden_size)
+            self.act_fn = ACT2FN[config.classifier_hidden_act]
+            features = config.classifier_hidden_size
+        self.score = linear(features, config.num_labels, bias=config.classifier_bias)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutputWithPast:
+        r"""
+        Args:
+            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
+                For one label 1 (real) or 0 (generated), or anything between; class ids for several; see
+                [`~loss_hf_gpt.classification_loss`].
+
+        Returns:
+            [`~transformers.modeling_outputs.SequenceClassifierOutputWithPast`], `logits` of shape
+            `(batch_size, num_labels)`.
+        """
+        outputs: BaseModelOutputWithPast = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        pooled = self.pooler(hidden_states, self._token_mask(input_ids, attention_mask, hidden_states))
+        pooled = self.dropout(pooled)
+        if self.config.classifier_hidden_size is not None:
+            pooled = self.act_fn(self.dense(pooled))
+        logits = self.score(pooled)
+        loss = None
+        if labels is not None:
+            loss = classification_loss(
+                logits, labels, self.config.problem_type, num_items_in_batch=kwargs.get("num_items_in_batch")
+            )
+        return SequenceClassifierOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _token_mask(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, hidden_states: torch.Tensor
+    ) -> torch.BoolTensor:
+        length = hidden_states.shape[1]
+        # The mask first: by ids alone an end-of-text token would be lost where it is the padding token as well.
+        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+            return attention_mask[:, -length:].to(device=hidden_states.device, dtype=torch.bool)
+        if input_ids is not None and self.config.pad_token_id is not None:
+            return input_ids.to(hidden_states.device) != self.config.pad_token_id
+        return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+
+
+class HfGptForTokenClassification(HfGptPreTrainedModel):
+    """Scores for each token. With `num_labels=1` the score at a token judges the text up to it."""
+
+    _auto_class = "AutoModelForTokenClassification"
+
+    def __init__(self, config: HfGptConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = HfGptModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> TokenClassifierOutput:
+        r"""
+        Args:
+            labels (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Class ids, or with one label targets in [0, 1]; -100 does not count.
+
+        Returns:
+            [`~transformers.modeling_outputs.TokenClassifierOutput`], `logits` of shape
+            `(batch_size, sequence_length, num_labels)`.
+        """
+        outputs: BaseModelOutputWithPast = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.score(self.dropout(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            loss = classification_loss(
+                logits, labels, self.config.problem_type, num_items_in_batch=kwargs.get("num_items_in_batch")
+            )
+        return TokenClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class HfGptForQuestionAnswering(HfGptPreTrainedModel):
+    """Scores of where an answer starts and ends in the text."""
+
+    _auto_class = "AutoModelForQuestionAnswering"
+
+    def __init__(self, config: HfGptConfig):
+        super().__init__(config)
+        self.model = HfGptModel(config)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        start_positions: torch.LongTensor | None = None,
+        end_positions: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> QuestionAnsweringModelOutput:
+        r"""
+        Args:
+            start_positions, end_positions (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                First and last token of the answer; a position past the input does not count.
+
+        Returns:
+            [`~transformers.modeling_outputs.QuestionAnsweringModelOutput`], both logits of shape
+            `(batch_size, sequence_length)`.
+        """
+        outputs: BaseModelOutputWithPast = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits.contiguous(),
+            end_logits=end_logits.contiguous(),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+__all__ = [
+    "HfGptForCausalLM",
+    "HfGptForQuestionAnswering",
+    "HfGptForSequenceClassification",
+    "HfGptForTokenClassification",
+    "HfGptModel",
+    "HfGptPreTrainedModel",
+]

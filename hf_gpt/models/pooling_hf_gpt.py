@@ -1,0 +1,60 @@
+"""From the hidden states of a sequence to the score of it: pooling, and a linear layer of bounded slope."""
+
+import torch
+from torch import nn
+
+from .configuration_hf_gpt import HfGptConfig
+
+
+class HfGptSpectralLinear(nn.Linear):
+    """
+    A linear layer with its weight divided by its largest singular value, tracked by one power iteration for each
+    training step (https://arxiv.org/abs/1802.05957, algorithm 1).
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__(in_features, out_features, bias=bias)
+        self.left_vector = nn.Buffer(torch.randn(out_features))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        weight = self.weight.float()
+        with torch.no_grad():
+            right = nn.functional.normalize(torch.mv(weight.t(), self.left_vector.float()), dim=0)
+            left = nn.functional.normalize(torch.mv(weight, right), dim=0)
+            if self.training:
+                self.left_vector.copy_(left)
+        norm = torch.dot(left, torch.mv(weight, right)).clamp(min=1e-12)
+        return nn.functional.linear(hidden_states, (weight / norm).to(hidden_states.dtype), self.bias)
+
+
+class HfGptPooler(nn.Module):
+    """f(x): hidden states of a sequence to one vector, by the last token, the mean or attention over the tokens."""
+
+    def __init__(self, config: HfGptConfig):
+        super().__init__()
+        self.pooling = config.classifier_pooling
+        if self.pooling == "attention":
+            self.query = nn.Linear(config.hidden_size, 1, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+                Final hidden states.
+            mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`):
+                True at tokens, False at padding.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, hidden_size)`.
+        """
+        if self.pooling == "last":
+            positions = torch.arange(mask.shape[1], device=mask.device)
+            last = (positions * mask).argmax(-1)
+            return hidden_states[torch.arange(mask.shape[0], device=mask.device), last]
+        if self.pooling == "attention":
+            scores = self.query(hidden_states).squeeze(-1).float()
+            weights = scores.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
+        else:
+            weights = mask.float()
+            weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
+        return torch.einsum("bt,btd->bd", weights.to(hidden_states.dtype), hidden_states)

@@ -1,0 +1,1 @@
+"""Runs Transformers' own model tests, of the installed version, over this project's model classes."""

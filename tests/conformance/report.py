@@ -1,0 +1,111 @@
+"""Counts outcomes and holds every spec against the reference."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from conformance import deselected
+from conformance.specs import BY_NAME, REFERENCE
+
+OUTCOMES = ("passed", "skipped", "failed", "deselected")
+
+
+@dataclass
+class Result:
+    """How one test of one spec ended."""
+
+    outcome: str
+    detail: str = ""
+
+
+Results = Mapping[str, Mapping[str, Result]]
+
+
+@dataclass
+class Recorder:
+    """A pytest plugin that keeps the outcome of every test by spec and name."""
+
+    results: dict[str, dict[str, Result]] = field(default_factory=lambda: defaultdict(dict))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        *_, title, test = report.nodeid.split("::")
+        spec = _spec_named(title)
+        known = self.results[spec].get(test)
+        if report.failed:
+            self.results[spec][test] = Result("failed", str(report.longrepr))
+        elif known and known.outcome == "failed":
+            return
+        elif report.skipped and type(report) is pytest.TestReport:
+            *_, message = report.longrepr if isinstance(report.longrepr, tuple) else (str(report.longrepr),)
+            self.results[spec][test] = Result("skipped", message.removeprefix("Skipped: "))
+        elif report.when == "call" and report.passed:
+            self.results[spec].setdefault(test, Result("passed"))
+
+
+def _spec_named(title: str) -> str:
+    return next(name for name in BY_NAME if "".join(part.capitalize() for part in name.split("_")) == title)
+
+
+def with_deselected(results: Results) -> dict[str, dict[str, Result]]:
+    """Adds the tests that the reference ran and a spec left out on purpose."""
+    reference = results.get(REFERENCE.name, {})
+    complete = {spec: dict(tests) for spec, tests in results.items()}
+    for spec, tests in complete.items():
+        for test in reference:
+            reason = None if spec == REFERENCE.name else deselected.reason_for(spec, test)
+            if reason and test not in tests:
+                tests[test] = Result("deselected", reason)
+    return complete
+
+
+def find_problems(results: Results, narrowed: bool) -> list[str]:
+    """What keeps the run from being a success."""
+    problems = []
+    reference = results.get(REFERENCE.name, {})
+    for spec, tests in results.items():
+        problems += [f"{spec}::{test} failed" for test, result in tests.items() if result.outcome == "failed"]
+        for test, expected in reference.items():
+            actual = tests.get(test)
+            if expected.outcome != "passed" or (actual and actual.outcome in ("passed", "failed", "deselected")):
+                continue
+            what = f"was skipped ({actual.detail})" if actual else "did not run"
+            problems.append(f"{spec}::{test} {what}, and Llama passes it")
+    if not narrowed:
+        used = {
+            pattern for spec in results for test in reference for pattern in deselected.patterns_for(spec, test)
+        }
+        problems += [f"deselected.py: {pattern!r} matches no test" for pattern in deselected.DESELECTED.keys() - used]
+    return problems
+
+
+def render(recorded: Results, narrowed: bool = False) -> tuple[str, list[str]]:
+    """The report as text, and the problems that it lists."""
+    results = with_deselected(recorded)
+    lines = ["", f"{'spec':<16}" + "".join(f"{outcome:>12}" for outcome in OUTCOMES)]
+    for spec in sorted(results, key=list(BY_NAME).index):
+        counts = Counter(result.outcome for result in results[spec].values())
+        lines.append(f"{spec:<16}" + "".join(f"{counts[outcome]:>12}" for outcome in OUTCOMES))
+
+    for outcome in ("skipped", "deselected"):
+        reasons: dict[str, set[str]] = defaultdict(set)
+        for tests in results.values():
+            for test, result in tests.items():
+                if result.outcome == outcome:
+                    reasons[_shorten(result.detail)].add(test)
+        lines += ["", f"{outcome}, by reason (number of different tests):"] if reasons else []
+        lines += [f"{len(tests):>5}  {reason}" for reason, tests in sorted(reasons.items(), key=lambda x: -len(x[1]))]
+
+    problems = find_problems(results, narrowed)
+    lines += ["", f"{len(problems)} problems", *(f"  {problem}" for problem in sorted(problems))]
+    return "\n".join(lines), problems
+
+
+def _shorten(reason: str) -> str:
+    """One line, without the class name that some skip messages begin with, so that equal reasons meet."""
+    first = reason.strip().splitlines()[0] if reason.strip() else "(none given)"
+    for name in BY_NAME:
+        title = "".join(part.capitalize() for part in name.split("_"))
+        first = first.replace(f"{title}::", "")
+    return first if len(first) <= 150 else first[:147] + "..."

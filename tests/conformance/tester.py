@@ -1,0 +1,100 @@
+"""Turns a spec into a test class of the archive's mixins."""
+
+import types
+import unittest
+from typing import Any
+
+import torch
+from transformers.models.auto import modeling_auto
+
+from conformance import mixins, pipelines
+from conformance.heads import HeadChecks
+from conformance.specs import HEADS, SIZES, Spec
+
+# The mixins pick labels and expected shapes by looking a class name up here; `register` fills only the class tables.
+NAME_TABLES = {
+    "base_model_class": modeling_auto.MODEL_MAPPING_NAMES,
+    "causal_lm_class": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "question_answering_class": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    "sequence_classification_class": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "token_classification_class": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+}
+MIXINS = (
+    mixins.ModelTesterMixin,
+    mixins.PipelineTesterMixin,
+    mixins.TrainingTesterMixin,
+    mixins.TensorParallelTesterMixin,
+    mixins.FSDPTesterMixin,
+)
+
+
+class SpecTester(mixins.CausalLMModelTester):
+    """Answers every question of the mixins from the spec's configuration."""
+
+    spec: Spec
+
+    def __init__(self, parent: Any) -> None:
+        config = self.spec.build_config()
+        super().__init__(parent, **{name: getattr(config, name) for name in SIZES})
+        self.head_dim = config.head_dim
+        self.num_labels = config.num_labels
+
+    @classmethod
+    def _verify_and_infer_model_attributes(cls) -> None:
+        """Overrides a full checkout's check, which guesses the other classes from the library's module layout."""
+
+    def get_config(self) -> Any:
+        return self.spec.build_config()
+
+
+class SpecOverrides(pipelines.LocalPipelines):
+    """What differs from a test class inside the library."""
+
+    spec: Spec
+    # Our parameters are all set by `_init_weights`, whatever year the licence header names.
+    test_can_init_all_missing_weights_before_2023 = True
+
+    def _prepare_for_class(self, inputs_dict: dict, model_class: type, return_labels: bool = False) -> dict:
+        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels=return_labels)
+        # The mixin labels every classifier with class ids; one label is a regression target and wants floats.
+        one_label = self.spec.options.get("num_labels") == 1
+        if return_labels and one_label and model_class is self.model_tester.sequence_classification_class:
+            inputs["labels"] = inputs["labels"].to(torch.float)
+        return inputs
+
+
+def register_names(spec: Spec) -> None:
+    """Makes the mixins know the model type of `spec`."""
+    model_type = spec.config_class.model_type
+    for head, model_class in spec.classes.items():
+        if model_class is not None:
+            NAME_TABLES[head][model_type] = model_class.__name__
+    mixins.allow_distributed_tests(model_type)
+
+
+def make_test_class(spec: Spec, module: str) -> type[unittest.TestCase]:
+    """The test class of one spec, named after it."""
+    register_names(spec)
+    title = "".join(part.capitalize() for part in spec.name.split("_"))
+    tester = type(
+        f"{title}Tester", (SpecTester,), {"spec": spec, "config_class": spec.config_class, **spec.classes}
+    )
+    # A class that cannot generate must not inherit the generation tests: the archive has a test that says so.
+    common = (mixins.CausalLMModelTest,) if "causal_lm_class" in spec.heads else (HeadChecks,)
+    missing = tuple(mixin for mixin in MIXINS if not issubclass(common[0], mixin))
+    bases = (SpecOverrides, *common, *missing, unittest.TestCase)
+    arguments = {name: value for name, value in SIZES.items() if name not in spec.options} | spec.options
+    body = {
+        "__module__": module,
+        "spec": spec,
+        "model_tester_class": tester,
+        "all_model_classes": None,
+        "pipeline_model_mapping": None,
+        # `num_labels` is the checks' own argument, and the library completes `rope_parameters` by itself.
+        "config_arguments": {k: v for k, v in arguments.items() if k not in ("num_labels", "rope_parameters")},
+        "_torch_compile_train_cls": spec.classes["causal_lm_class"],
+    }
+    return types.new_class(title, bases, exec_body=lambda namespace: namespace.update(body))
+
+
+assert set(NAME_TABLES) == set(HEADS)

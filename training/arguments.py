@@ -1,0 +1,144 @@
+"""The model, data and sampling options of the training commands. Imports nothing heavy: `--help` reads these classes.
+
+`HfGptTrainingArguments`, which needs PyTorch, lives in `training_arguments.py`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained: a new one of a given shape, or one that exists already."""
+
+    _argument_group_name = "model"
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Go on from these weights: a checkpoint folder or a Hub id. Left out: a new model."},
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a Hub id."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run model code that comes with the checkpoint. Only for code you trust."}
+    )
+    model_type: str = field(
+        default="hf_gpt", metadata={"help": "Architecture of a new model: hf_gpt, llama, gpt2, ... (any AutoConfig type)."}
+    )
+    preset: str | None = field(
+        default=None, metadata={"help": "Named size of a new hf_gpt model: nano, micro, mini, small, 124m, 350m, ..."}
+    )
+    config_overrides: str | None = field(
+        default=None,
+        metadata={
+            "help": "Config fields of a new model, as hidden_size=256,num_hidden_layers=6 or as JSON; a mapping in a "
+            "recipe. The command line replaces single entries of the recipe's."
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention: eager, sdpa, flash_attention_2, flex_attention or a Hub kernel."}
+    )
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = field(
+        default="float32", metadata={"help": "Type of the weights. --bf16 computes in bfloat16 over float32 weights."}
+    )
+    pad_vocab_to_multiple_of: int = field(
+        default=64, metadata={"help": "Round a new model's vocabulary up to a multiple of this, which GPUs like."}
+    )
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """`config_overrides` as a mapping.
+
+        Raises:
+            ConfigError: it is neither JSON nor `key=value` pairs.
+        """
+        return parse_mapping(self.config_overrides, "config_overrides")
+
+
+@dataclass
+class DataArguments:
+    """Which text is trained on, and how it becomes rows of tokens."""
+
+    _argument_group_name = "data"
+
+    corpus: list[str] = field(
+        default_factory=lambda: ["tinyshakespeare"],
+        metadata={"help": "Text: .txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare."},
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of a .jsonl, .csv or .parquet file that is read."})
+    document_separator: str | None = field(
+        default=None,
+        metadata={"help": r"Where a .txt file parts into documents, e.g. '\n\n'. Left out: one file, one document."},
+    )
+    validation_file: list[str] | None = field(
+        default=None, metadata={"help": "Files to validate on. Left out: validation_fraction of the corpus."}
+    )
+    validation_fraction: float = field(
+        default=0.1,
+        metadata={"help": "Share of the documents held out, drawn by seed; of a single document, its last part."},
+    )
+    max_length: int = field(default=512, metadata={"help": "Tokens in a row; also the model's context length."})
+    packing_strategy: Literal["best_fit", "sequential"] = field(
+        default="best_fit",
+        metadata={"help": "best_fit keeps documents whole where they fit; sequential keeps their order, without gaps."},
+    )
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Tokenizer to use: a folder or Hub id. Left out: the model's, or a new one."}
+    )
+    tokenizer_vocab_size: int = field(
+        default=4096, metadata={"help": "Tokens of a new tokenizer, special ones included (byte-level BPE)."}
+    )
+
+
+@dataclass
+class SamplingArguments:
+    """What is drawn from the model at the end of the run, for the report."""
+
+    _argument_group_name = "samples"
+
+    sample_prompts: list[str] = field(
+        default_factory=lambda: [""],
+        metadata={"help": "Prompts continued at the end of the run; an empty one starts from the beginning of a text."},
+    )
+    sample_max_new_tokens: int = field(default=200, metadata={"help": "Most tokens that are added to a prompt."})
+    sample_temperature: float = field(default=0.8, metadata={"help": "Temperature; 0 takes the likeliest token."})
+    sample_top_p: float = field(default=0.95, metadata={"help": "Draw from the likeliest tokens of this total mass."})
+    sample_batch_size: int = field(default=8, metadata={"help": "Prompts continued at once."})
+
+
+def parse_mapping(text: "str | dict[str, Any] | None", option: str) -> dict[str, Any]:
+    """Reads `a=1,b=2` or a JSON object.
+
+    Args:
+        text: What was given; None is an empty mapping, a mapping is returned as a copy.
+        option: Name of the option, for the error.
+
+    Raises:
+        ConfigError: the text is neither.
+    """
+    import yaml
+
+    from .errors import ConfigError
+
+    if text is None or isinstance(text, dict):
+        return dict(text or {})
+    stripped = text.strip()
+    try:
+        if stripped.startswith("{"):
+            return dict(yaml.safe_load(stripped))
+        pairs = [pair.split("=", 1) for pair in stripped.split(",") if pair.strip()]
+        return {key.strip(): _number_or(yaml.safe_load(value)) for key, value in pairs}
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(
+            f"--{option}: cannot read {text!r}. Write name=value,name=value or a JSON object such as "
+            '\'{"hidden_size": 256}\'.'
+        ) from error
+
+
+def _number_or(value: Any) -> Any:
+    # YAML 1.1 takes 1e-3 for a text: its floats need a dot.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,194 @@
+"""Settings of a training command: defaults < recipe (yaml) < command line."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hf_gpt.training.arguments import parse_mapping
+from hf_gpt.training.errors import ConfigError, did_you_mean
+
+
+RECIPES = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parsed settings.
+
+    Attributes:
+        arguments: One instance of each dataclass, in the order they were asked for.
+        values: Every option by name, as given or by default, in plain types.
+        recipe: The recipe's path, if one was used.
+    """
+
+    arguments: tuple[Any, ...]
+    values: dict[str, Any]
+    recipe: Path | None
+
+
+def built_in_recipes() -> list[str]:
+    """Names that `--config` takes instead of a path."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The recipe's file.
+
+    Raises:
+        ConfigError: there is neither such a file nor such a built-in recipe.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if name_or_path in built_in_recipes():
+        return RECIPES / f"{name_or_path}.yaml"
+    raise ConfigError(
+        f"--config: no file or built-in recipe {name_or_path!r}{did_you_mean(name_or_path, built_in_recipes())} "
+        f"Built in: {', '.join(built_in_recipes()) or 'none'}."
+    )
+
+
+def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    """The settings of a yaml file.
+
+    Args:
+        path: The file.
+        names: Options that there are.
+
+    Raises:
+        ConfigError: the file is not a yaml mapping, or has a key that is no option.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as yaml: {error}") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of options to values, found a {type(content).__name__}.")
+    for key in content:
+        if key not in set(names):
+            raise ConfigError(f"{path}: unknown key {key!r}{did_you_mean(str(key), list(names))} See --help.")
+    return content
+
+
+def split_config_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes `--config X` or `--config=X` out of the command line; the last one wins.
+
+    Raises:
+        ConfigError: the option has no value.
+    """
+    recipe, rest = None, []
+    tokens = iter(argv)
+    for token in tokens:
+        if token == "--config":
+            recipe = next(tokens, None)
+            if recipe is None:
+                raise ConfigError("--config needs a value: a .yaml file or the name of a built-in recipe.")
+        elif token.startswith("--config="):
+            recipe = token.partition("=")[2]
+        else:
+            rest.append(token)
+    return recipe, rest
+
+
+def check_option_names(argv: Sequence[str], names: Iterable[str]) -> None:
+    """Raises `ConfigError` for the first `--option` that is none of `names`, naming the nearest."""
+    valid = set(names)
+    for token in argv:
+        if not token.startswith("--") or token == "--":
+            continue
+        name = token[2:].partition("=")[0].replace("-", "_")
+        if name not in valid and name.removeprefix("no_") not in valid:
+            hint = did_you_mean(f"--{name}", [f"--{option}" for option in valid])
+            raise ConfigError(f"unknown option --{name}{hint} See --help.")
+
+
+def load_settings(
+    argv: Sequence[str], dataclass_types: Sequence[type], recipe: Mapping[str, Any] | None, recipe_path: Path | None
+) -> Settings:
+    """Parses a recipe and a command line into dataclasses.
+
+    A recipe becomes options in front of the command line, so that both are read by the same rules and the last wins.
+
+    Args:
+        argv: The command line, without `--config`.
+        dataclass_types: What to fill.
+        recipe: Settings of the recipe, checked by `read_recipe`.
+        recipe_path: Where they come from, for errors.
+
+    Raises:
+        ConfigError: a value of the wrong type or an option that does not exist.
+    """
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str):
+            raise ConfigError(message)
+
+    parser = Parser(dataclass_types, allow_abbrev=False)
+    recipe = dict(recipe or {})
+    tokens, defaults = _as_tokens(recipe, {action.dest: action for action in parser._actions})
+    parser.set_defaults(**defaults)
+    try:
+        parser.parse_args(tokens)
+    except ConfigError as error:
+        raise ConfigError(f"{recipe_path}: {error}") from error
+    namespace = parser.parse_args([*tokens, *argv])
+
+    if isinstance(recipe.get("config_overrides"), dict) and isinstance(namespace.config_overrides, str):
+        given = parse_mapping(namespace.config_overrides, "config_overrides")
+        namespace.config_overrides = json.dumps({**recipe["config_overrides"], **given})
+
+    values = dict(vars(namespace))
+    arguments = []
+    for kind in dataclass_types:
+        own = {field.name: values[field.name] for field in fields(kind) if field.init}
+        arguments.append(kind(**own))
+    return Settings(tuple(arguments), values, recipe_path)
+
+
+def settings_to_yaml(settings: Settings, library_type: type, header: str = "") -> str:
+    """The settings as a recipe: loading it again gives the same settings.
+
+    Written are all of our own options, and those of the library's `library_type` whose value differs from its default.
+
+    Args:
+        settings: What to write.
+        library_type: `TrainingArguments`.
+        header: Comment at the top.
+    """
+    import yaml
+
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(library_type)
+    }
+    kept = {}
+    for name, value in settings.values.items():
+        if name in defaults and defaults[name] == value:
+            continue
+        is_json = isinstance(value, str) and value.startswith("{")
+        kept[name] = json.loads(value) if is_json else value
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    return comment + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=119)
+
+
+def _as_tokens(recipe: Mapping[str, Any], actions: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Splits a recipe into command-line tokens and, for what a command line cannot say, defaults."""
+    tokens: list[str] = []
+    defaults: dict[str, Any] = {}
+    for key, value in recipe.items():
+        takes_list = actions[key].nargs == "+"
+        if takes_list and isinstance(value, (list, tuple, str)) and value:
+            tokens += [f"--{key}", *([value] if isinstance(value, str) else [str(item) for item in value])]
+        elif isinstance(value, dict):
+            tokens.append(f"--{key}={json.dumps(value)}")
+        elif value is None or isinstance(value, (list, tuple)):
+            defaults[key] = value
+        else:
+            tokens.append(f"--{key}={value}")
+    return tokens, defaults
