@@ -349,6 +349,22 @@ class HfGptConfig(PreTrainedConfig):
             partial = self.rope_parameters.get("partial_rotary_factor", 1.0)
             _require(partial == 1.0, "partial_rotary_factor", partial, "must be 1.0: RoPE turns the whole head here")
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "HfGptConfig":
+        """
+        As in the base class.
+
+        Raises:
+            ValueError: the dictionary is the configuration of another architecture.
+        """
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(
+                f"This is a checkpoint of model type {model_type!r}, not {cls.model_type!r}: load it with AutoModel, "
+                "AutoModelForCausalLM or another Auto class."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
         """As in the base class; RoPE's parameters are left out where no RoPE reads them."""
         output = super().to_dict()

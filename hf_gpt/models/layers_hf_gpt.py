@@ -146,6 +146,7 @@ class HfGptAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, key_value_size, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, key_value_size, bias=config.attention_bias)
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=config.attention_out_bias)
+        self.o_proj.writes_to_residual_stream = True
         self.q_norm = HfGptRMSNorm(self.head_dim, eps=config.norm_eps) if config.use_qk_norm else nn.Identity()
         self.k_norm = HfGptRMSNorm(self.head_dim, eps=config.norm_eps) if config.use_qk_norm else nn.Identity()
 
@@ -200,6 +201,7 @@ class HfGptMLP(nn.Module):
             self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.down_proj.writes_to_residual_stream = True
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -127,6 +127,37 @@ def linear_cross_entropy(
         )
 
 
+def chunked_causal_lm_loss(
+    hidden_states: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor | None,
+    shift_labels: torch.Tensor | None = None,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    ignore_index: int = -100,
+    logit_scale: float | None = None,
+    softcap: float | None = None,
+    **kwargs,
+) -> torch.Tensor:
+    """
+    The library's causal language-model loss by [`linear_cross_entropy`], with its arguments.
+
+    Args:
+        labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Tokens aligned with the input, shifted here; or give `shift_labels`, which are shifted already.
+    """
+    if shift_labels is None:
+        shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
+    return linear_cross_entropy(
+        hidden_states,
+        weight,
+        shift_labels,
+        ignore_index=ignore_index,
+        num_items_in_batch=num_items_in_batch,
+        logit_scale=logit_scale,
+        softcap=softcap,
+    )
+
+
 def classification_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
@@ -183,4 +214,4 @@ def classification_loss(
     return losses.sum() / num_items_in_batch
 
 
-__all__ = ["classification_loss", "linear_cross_entropy"]
+__all__ = ["chunked_causal_lm_loss", "classification_loss", "linear_cross_entropy"]

@@ -23,17 +23,23 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
-from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptMLP, HfGptRotaryEmbedding, build_norm
-from .loss_hf_gpt import classification_loss, linear_cross_entropy
+from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
+from .loss_hf_gpt import chunked_causal_lm_loss, classification_loss
 from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear
 
+
+# One architecture with switches, on purpose: ARCHITECTURE.md says which model family sets which.
+# trf-ignore: TRF041 config.position_embedding_type, config.output_projection_init, config.is_causal
+# trf-ignore: TRF041 config.logit_scale, config.final_logit_softcapping, config.chunked_loss
+# trf-ignore: TRF041 config.classifier_spectral_norm, config.classifier_hidden_size
 
 # With `chunked_loss="auto"`: logits of a batch (tokens x vocabulary) above which the loss is computed in chunks.
 CHUNKED_LOSS_ELEMENTS = 2**24
 
 
-class HfGptPreTrainedModel(PreTrainedModel):
+class HfGptPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
     """What all HfGpt models share: initialisation, and what they support."""
 
     config: HfGptConfig
@@ -54,21 +60,18 @@ class HfGptPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, HfGptAttention):
-            self._init_output_projection(module.o_proj)
-        elif isinstance(module, HfGptMLP):
-            self._init_output_projection(module.down_proj)
+        # The library passes over modules of third-party code that hold no parameter of their own, such as a whole
+        # attention: what is special is marked on the layer itself.
+        if getattr(module, "writes_to_residual_stream", False):
+            if self.config.output_projection_init == "zeros":
+                init.zeros_(module.weight)
+            elif self.config.output_projection_init == "scaled":
+                std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+                init.normal_(module.weight, mean=0.0, std=std)
         elif isinstance(module, HfGptSpectralLinear):
             init.normal_(module.left_vector)
         elif isinstance(module, HfGptPooler) and module.pooling == "attention":
-            init.zeros_(module.query.weight)
-
-    def _init_output_projection(self, projection: nn.Linear):
-        if self.config.output_projection_init == "zeros":
-            init.zeros_(projection.weight)
-        elif self.config.output_projection_init == "scaled":
-            std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
-            init.normal_(projection.weight, mean=0.0, std=std)
+            init.zeros_(module.query)
 
 
 class HfGptModel(HfGptPreTrainedModel):
@@ -289,7 +292,14 @@ class HfGptForCausalLM(HfGptPreTrainedModel, GenerationMixin):
         loss, logits = None, None
         has_targets = labels is not None or kwargs.get("shift_labels") is not None
         if has_targets and self._computes_loss_in_chunks(hidden_states, logits_to_keep, skip_logits):
-            loss = self._chunked_loss(hidden_states, labels, **kwargs)
+            loss = chunked_causal_lm_loss(
+                hidden_states,
+                self.lm_head.weight,
+                labels,
+                logit_scale=self.config.logit_scale,
+                softcap=self.config.final_logit_softcapping,
+                **kwargs,
+            )
         else:
             logits = self.lm_head(_slice_positions(hidden_states, logits_to_keep))
             if self.config.logit_scale is not None:
@@ -327,27 +337,6 @@ class HfGptForCausalLM(HfGptPreTrainedModel, GenerationMixin):
             return True
         size = hidden_states.shape[:-1].numel() * self.config.vocab_size
         return self.training and self.config.chunked_loss == "auto" and size > CHUNKED_LOSS_ELEMENTS
-
-    def _chunked_loss(
-        self,
-        hidden_states: torch.Tensor,
-        labels: torch.LongTensor | None,
-        shift_labels: torch.LongTensor | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-        ignore_index: int = -100,
-        **kwargs,
-    ) -> torch.Tensor:
-        if shift_labels is None:
-            shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-        return linear_cross_entropy(
-            hidden_states,
-            self.lm_head.weight,
-            shift_labels,
-            ignore_index=ignore_index,
-            num_items_in_batch=num_items_in_batch,
-            logit_scale=self.config.logit_scale,
-            softcap=self.config.final_logit_softcapping,
-        )
 
 
 def _slice_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:

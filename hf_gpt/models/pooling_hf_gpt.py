@@ -34,7 +34,7 @@ class HfGptPooler(nn.Module):
         super().__init__()
         self.pooling = config.classifier_pooling
         if self.pooling == "attention":
-            self.query = nn.Linear(config.hidden_size, 1, bias=False)
+            self.query = nn.Parameter(torch.zeros(config.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """
@@ -52,7 +52,7 @@ class HfGptPooler(nn.Module):
             last = (positions * mask).argmax(-1)
             return hidden_states[torch.arange(mask.shape[0], device=mask.device), last]
         if self.pooling == "attention":
-            scores = self.query(hidden_states).squeeze(-1).float()
+            scores = (hidden_states @ self.query).float()
             weights = scores.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
         else:
             weights = mask.float()

@@ -1,0 +1,53 @@
+"""`hf-gpt <command>`: finds the command's module and hands over; nothing heavy is imported before that."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command: the module whose `main(argv)` runs it, and what it does."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "pretrain": Command("hf_gpt.training.pretrain", "train a language model on any text, from scratch or further"),
+    "generate": Command("hf_gpt.generation.command", "continue a prompt with a trained model"),
+    "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
+}
+
+
+def usage() -> str:
+    """The help of `hf-gpt` itself."""
+    width = max(len(name) for name in COMMANDS)
+    commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return f"usage: hf-gpt <command> [options]\n\ncommands:\n{commands}\n\nhf-gpt <command> --help lists its options."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status, 2 for a command that does not exist."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        from hf_gpt.version import __version__
+
+        print(f"hf-gpt {__version__}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        print(f"error: there is no command {name!r}{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    return importlib.import_module(COMMANDS[name].module).main(rest)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Generation with trained models."""

@@ -1,0 +1,109 @@
+"""`hf-gpt generate`: continues a prompt with a trained model and prints the text as it comes."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="hf-gpt generate",
+        description="Continues a prompt with any causal language model and prints the text as it comes. What is not "
+        "set here is as the model's generation config says.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", help="folder of a run or checkpoint, or a Hub id")
+    parser.add_argument(
+        "prompt", nargs="?", help="text to continue; left out: standard input, or the beginning of a text"
+    )
+    parser.add_argument("--max_new_tokens", type=int, help="most tokens added")
+    parser.add_argument("--temperature", type=float, help="0 takes the likeliest token each time")
+    parser.add_argument("--top_k", type=int, help="draw from this many of the likeliest tokens")
+    parser.add_argument("--top_p", type=float, help="draw from the likeliest tokens of this total mass")
+    parser.add_argument("--repetition_penalty", type=float, help="above 1 makes words that were used less likely")
+    parser.add_argument("--seed", type=int, help="the same seed draws the same text")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    parser.add_argument("--device", help="cpu, cuda, ...; left out: an accelerator if there is one")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code that comes with the checkpoint"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = make_parser().parse_args(argv)
+    if args.prompt is None:
+        args.prompt = "" if sys.stdin.isatty() else sys.stdin.read()
+    try:
+        return generate(args)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print()
+        return 130
+
+
+def generate(args: argparse.Namespace) -> int:
+    """Loads the model and streams the prompt and its continuation to standard output."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, set_seed
+
+    path = model_path(args.model)
+    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    model.to(args.device or accelerator or "cpu").eval()
+    if args.seed is not None:
+        set_seed(args.seed)
+
+    ids = tokenizer(args.prompt, return_tensors="pt")["input_ids"].long()
+    if ids.shape[1] == 0:
+        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        ids = torch.tensor([[begin]])
+    ids = ids.to(model.device)
+    model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        streamer=TextStreamer(tokenizer, skip_special_tokens=True),
+        **generation_options(args),
+    )
+    return 0
+
+
+def generation_options(args: argparse.Namespace) -> dict[str, object]:
+    """The options that were given, as `generate` takes them."""
+    names = ("max_new_tokens", "top_k", "top_p", "repetition_penalty")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.temperature == 0:
+        return {**options, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if args.temperature is not None:
+        options["temperature"] = args.temperature
+    if any(getattr(args, name) is not None for name in ("temperature", "top_k", "top_p", "seed")):
+        options["do_sample"] = True
+    return options
+
+
+def model_path(path: str) -> str:
+    """Where the model of a run lies: `path/model` for a run's folder; any other path or Hub id as it is.
+
+    Raises:
+        FileNotFoundError: a path that looks like a folder and is none.
+    """
+    folder = Path(path)
+    if (folder / "model" / "config.json").is_file() and not (folder / "config.json").is_file():
+        return str(folder / "model")
+    if not folder.exists() and (path.count("/") != 1 or path.startswith((".", "/", "~"))):
+        raise FileNotFoundError(
+            f"there is no folder {path}. Give a run's folder, a checkpoint, or a Hub id (owner/name)."
+        )
+    return path
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
