@@ -153,8 +153,8 @@ def tabulate(
         columns["Epoch"] = epochs
     for chart in charts:
         for line in chart.lines:
-            name = line.label if line.label == chart.title else f"{chart.title}, {line.label.lower()}"
-            columns[name] = dict(line.points)
+            kind = f"{line.label[0].lower()}{line.label[1:]}"
+            columns[chart.title if line.label == chart.title else f"{chart.title}, {kind}"] = dict(line.points)
     every = sorted({x for chart in charts for line in chart.lines for x, _ in line.points})
     lines = [line for chart in charts for line in chart.lines if line.label.startswith(_EVALUATION)]
     evaluated = {x for line in lines for x, _ in line.points}
@@ -182,23 +182,21 @@ def is_condensed(chart: Chart, width: int) -> bool:
 
 def describe(chart: Chart) -> str:
     """The chart in words, for whoever cannot see it."""
-    parts = []
-    for line in chart.lines:
-        points = line.finite
-        if not points:
-            parts.append(f"{line.label}: no finite value.")
-            continue
-        first, last = points[0], points[-1]
-        if len(points) == 1:
-            parts.append(f"{line.label}: {format_number(first[1])} at {chart.x_label} {format_number(first[0])}.")
-            continue
-        low, high = min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])
-        parts.append(
-            f"{line.label}: from {format_number(first[1])} at {chart.x_label} {format_number(first[0])}"
-            f" to {format_number(last[1])} at {chart.x_label} {format_number(last[0])};"
-            f" lowest {format_number(low[1])}, highest {format_number(high[1])}."
-        )
-    return f"{chart.title} against {chart.x_label}. " + " ".join(parts)
+    lines = " ".join(describe_line(line, chart.x_label) for line in chart.lines)
+    return f"{chart.title} against {chart.x_label}. {lines}"
+
+
+def describe_line(line: Line, x_label: str) -> str:
+    """One curve in words: where it starts and ends, and its extremes."""
+    points = line.finite
+    if not points:
+        return f"{line.label}: no finite value."
+    first, last = [f"{format_number(y)} at {x_label} {format_number(x)}" for x, y in (points[0], points[-1])]
+    if len(points) == 1:
+        return f"{line.label}: {first}."
+    values = [y for _, y in points]
+    extremes = f"lowest {format_number(min(values))}, highest {format_number(max(values))}"
+    return f"{line.label}: from {first} to {last}; {extremes}."
 
 
 def draw_chart(chart: Chart, *, uid: str, width: int, height: int) -> str:

@@ -15,7 +15,17 @@ from typing import Any
 
 from hf_gpt.version import __version__
 
-from .plots import Chart, Line, describe, draw_chart, format_number, is_condensed, tabulate, training_charts
+from .plots import (
+    Chart,
+    Line,
+    describe,
+    describe_line,
+    draw_chart,
+    format_number,
+    is_condensed,
+    tabulate,
+    training_charts,
+)
 
 
 # How much of a sample, of a setting's value and of the settings stands open; the rest folds.
@@ -102,12 +112,13 @@ def header(title: str, summary: str, figures: Sequence[Figure]) -> str:
         + "</div>"
         for figure in figures
     )
+    columns = f"--few:{_per_row(len(figures), 4)};--many:{_per_row(len(figures), 6)}"
     return "\n".join(
         [
             '<p class="eyebrow">Training report</p>',
             f"<h1>{escape(title)}</h1>",
             *(f'<p class="lead">{escape(part)}</p>' for part in paragraphs),
-            f'<dl class="tiles">\n{tiles}\n</dl>' if figures else "",
+            f'<dl class="tiles" style="{columns}">\n{tiles}\n</dl>' if figures else "",
         ]
     )
 
@@ -121,12 +132,11 @@ def curves_section(log_history: Sequence[Mapping[str, Any]]) -> Section:
     # A single companion to the first chart would leave half a row empty, so it takes the full width too.
     body = "\n".join(chart_figure(chart, f"curve-{n}", lead=n == 0 or others == 1) for n, chart in enumerate(charts))
     grid = "charts thirds" if others == 3 else "charts"
-    parts = [f'<div class="{grid}">\n{body}\n</div>', _numbers(log_history, charts)]
+    note = "The figure beside a curve’s name is its last value."
     if any(is_condensed(chart, _SIZES["narrow"][0]) for chart in charts):
-        parts.insert(
-            1, '<p class="muted after">Where points crowd, the line is their mean and the band their range.</p>'
-        )
-    return Section("curves", "Curves", "\n".join(parts))
+        note += " Where points crowd, the line is their mean and the band their range."
+    body = f'<div class="{grid}">\n{body}\n</div>\n<p class="muted after">{note}</p>'
+    return Section("curves", "Curves", f"{body}\n{_numbers(log_history, charts)}")
 
 
 def chart_figure(chart: Chart, uid: str, *, lead: bool = False) -> str:
@@ -141,7 +151,7 @@ def chart_figure(chart: Chart, uid: str, *, lead: bool = False) -> str:
     if chart.logarithmic:
         keys = f"<li>logarithmic</li>\n{keys}"
     lost = sum(len(line.points) - len(line.finite) for line in chart.lines)
-    note = f'<p class="muted">Left out for not being finite: {lost:,} of the values.</p>' if lost else ""
+    note = f'<p class="muted">Left out, as no finite number: {lost:,} value{"s" * (lost > 1)}.</p>' if lost else ""
     return (
         f'<figure class="chart{" lead-chart" if lead else ""}">\n<figcaption><h3>{escape(chart.title)}</h3>'
         f'<ul class="keys">{keys}</ul></figcaption>\n{_drawings(chart, uid, lead)}\n{note}</figure>'
@@ -179,6 +189,7 @@ def environment_section(environment: Mapping[str, str]) -> Section | None:
 def render_page(title: str, head: str, sections: Sequence[Section]) -> str:
     """The whole HTML document, from the top of the page and its sections."""
     links = "\n".join(f'<li><a href="#{escape(part.id)}">{escape(part.title)}</a></li>' for part in sections)
+    nav = f'<nav aria-label="Sections"><ul>\n{links}\n</ul></nav>' if len(sections) > 1 else ""
     body = "\n".join(
         f'<section id="{escape(part.id)}" aria-labelledby="{escape(part.id)}-title">\n'
         f'<h2 id="{escape(part.id)}-title">{escape(part.title)}</h2>\n{part.body}\n</section>'
@@ -198,9 +209,7 @@ def render_page(title: str, head: str, sections: Sequence[Section]) -> str:
 <body>
 <header>
 {head}
-<nav aria-label="Sections"><ul>
-{links}
-</ul></nav>
+{nav}
 </header>
 <main>
 {body}
@@ -226,6 +235,12 @@ def fold(summary: str, body: str) -> str:
 _CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
 
 
+def _per_row(count: int, most: int) -> int:
+    """How many of `count` tiles go in a row that takes `most`, for rows of nearly the same length."""
+    rows = -(-count // most)
+    return -(-count // rows) if rows else 1
+
+
 def _key(line: Line, alone: bool) -> str:
     """An entry of a chart's key: the line's name and its last value; a line that is alone needs no name."""
     last = f" <b>{format_number(line.finite[-1][1])}</b>" if line.finite else ""
@@ -236,7 +251,8 @@ def _key(line: Line, alone: bool) -> str:
 
 def _drawings(chart: Chart, uid: str, lead: bool) -> str:
     if all(len(line.finite) < 2 for line in chart.lines):
-        return f'<p class="muted">Too few values for a curve. {escape(describe(chart))}</p>'
+        words = " ".join(describe_line(line, chart.x_label) for line in chart.lines)
+        return f'<p class="muted">Too few values for a curve. {escape(words)}</p>'
     sizes = _LEAD_SIZES if lead else _SIZES
     try:
         drawn = {
@@ -336,110 +352,6 @@ def _write_whole(path: Path, text: str) -> Path:
     return path
 
 
-def describe_environment() -> dict[str, str]:
-    """The machine and the versions behind a run, as far as they can be told without naming host, user or folders."""
-    import platform
-
-    facts: dict[str, str | None] = {
-        "hf-gpt": __version__,
-        "hf-gpt commit": _commit(),
-        "Python": platform.python_version(),
-        "PyTorch": _version("torch"),
-        "Transformers": _version("transformers"),
-        "System": f"{platform.system()} {platform.machine()}".strip(),
-        "Processor": _processor(),
-        "Processor cores": _cores(),
-        "Memory": _memory(),
-    }
-    return {name: fact for name, fact in {**facts, **_torch_facts()}.items() if fact}
-
-
-def _torch_facts() -> dict[str, str | None]:
-    """What only PyTorch knows: its threads and the accelerators it sees."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    facts: dict[str, str | None] = {"Threads": str(torch.get_num_threads())}
-    if torch.cuda.is_available():
-        found = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
-        names = [f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in found]
-        facts["GPU"] = ", ".join(
-            f"{count} × {name}" if (count := names.count(name)) > 1 else name for name in dict.fromkeys(names)
-        )
-        facts["GPU platform"] = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
-    elif torch.backends.mps.is_available():
-        facts["GPU"] = "Apple GPU (MPS)"
-    else:
-        facts["GPU"] = "none"
-    return facts
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str | None:
-    import platform
-
-    try:
-        listing = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or None
-    named = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", listing, re.MULTILINE)
-    return named[1].strip() if named else platform.processor() or None
-
-
-def _cores() -> str | None:
-    total = os.cpu_count()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
-    if usable == total:
-        return str(total) if total else None
-    return f"{usable} of {total}"
-
-
-def _memory() -> str | None:
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-    return f"{size / 2**30:.1f} GiB"
-
-
-def _commit() -> str | None:
-    """The commit of this package's own checkout; None where it was installed, even inside another repository."""
-    here = Path(__file__).resolve()
-    git = ("git", "-C", str(here.parent))
-    if not _output(*git, "ls-files", "--error-unmatch", here.name):
-        return None
-    commit = _output(*git, "rev-parse", "--short=12", "HEAD")
-    changed = _output(*git, "status", "--porcelain", "--untracked-files=no")
-    return f"{commit}, with changes not committed" if commit and changed else commit
-
-
-def _output(*command: str) -> str | None:
-    """What a command prints, or None if it is missing, fails or hangs."""
-    import subprocess
-
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
-
-
 _STYLE = """
 :root{--page:#f7f7f4;--card:#fff;--ink:#23272e;--soft:#5a626d;--rule:#deded8;--accent:#1f5f66;--mark:#dcebec;
 --axis:#5a626d;--grid:#e4e4df;--series-0:#2b6cb0;--series-1:#c2541b;--series-2:#2a7a68;--series-3:#7a4fa3}
@@ -460,7 +372,7 @@ h3{font-size:1rem;font-weight:650}
 section{margin-top:3rem;scroll-margin-top:1rem}
 a{color:var(--accent)}
 :focus-visible{outline:2px solid var(--accent);outline-offset:3px;border-radius:3px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.75rem;margin-top:1.75rem}
+.tiles{display:grid;grid-template-columns:repeat(var(--few),1fr);gap:.75rem;margin-top:1.75rem}
 .tiles>div,.chart,.sample{background:var(--card);border:1px solid var(--rule);border-radius:10px}
 .tiles>div{padding:.85rem 1rem}
 .tiles dt{color:var(--soft);font-size:.875rem;line-height:1.4}
@@ -500,22 +412,25 @@ caption{text-align:left;color:var(--soft);font-size:.875rem;padding-bottom:.3rem
 .sample{margin-top:1rem;padding:1rem 1.1rem}
 .sample header{display:flex;flex-wrap:wrap;justify-content:space-between;align-items:baseline;gap:0 1.25rem;
 margin-bottom:.6rem}
-pre{max-width:90ch;white-space:pre-wrap;overflow-wrap:anywhere;tab-size:4;
+pre{max-width:90ch;margin-inline-end:auto;white-space:pre-wrap;overflow-wrap:anywhere;tab-size:4;
 font:.9rem/1.6 ui-monospace,"Cascadia Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
 pre+p,.after{margin-top:.6rem}
 mark{background:var(--mark);color:inherit;border-radius:3px;padding:.1em .15em;-webkit-box-decoration-break:clone;
 box-decoration-break:clone;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 footer{margin-top:3.5rem;border-top:1px solid var(--rule);padding-top:.9rem}
 @media (max-width:480px){body{padding:1.5rem 1rem 2rem}.tiles{grid-template-columns:1fr 1fr;gap:.6rem}
-.tiles>div{padding:.7rem .8rem}.tiles dd{font-size:1.25rem}section{margin-top:2.4rem}
+.tiles>div:last-child:nth-child(odd){grid-column:1/-1}.tiles>div{padding:.7rem .8rem}
+.tiles dd{font-size:1.25rem}section{margin-top:2.4rem}
 .chart,.sample{padding:.85rem .8rem .7rem}}
 @media (min-width:640px){.charts{grid-template-columns:repeat(2,minmax(0,1fr))}.lead-chart{grid-column:1/-1}
 .lead-chart .medium{display:block}.lead-chart .narrow{display:none}}
-@media screen and (min-width:1000px){.wide{display:block}.narrow,.lead-chart .medium{display:none}
+@media screen and (min-width:1000px){.tiles{grid-template-columns:repeat(var(--many),1fr)}
+.wide{display:block}.narrow,.lead-chart .medium{display:none}
 .thirds{grid-template-columns:repeat(3,minmax(0,1fr))}
 .thirds .chart:not(.lead-chart) .wide{display:none}.thirds .chart:not(.lead-chart) .narrow{display:block}}
 @media print{@page{margin:16mm}html{color-scheme:light}:root{--page:#fff}body{padding:0;font-size:10.5pt}
-nav,summary{display:none}section{margin-top:1.6rem}h2,h3{break-after:avoid}.chart,.tiles>div,tr{break-inside:avoid}
+nav,summary{display:none}section{margin-top:1.6rem}h2,h3{break-after:avoid}#environment{break-inside:avoid}
+.chart,.tiles>div,tr{break-inside:avoid}
 .charts{grid-template-columns:repeat(2,minmax(0,1fr))}.lead-chart{grid-column:1/-1}
 .lead-chart .medium{display:block}.lead-chart .narrow{display:none}.key{print-color-adjust:exact}
 details::details-content{content-visibility:visible;display:block;block-size:auto}.scroll{overflow:visible}

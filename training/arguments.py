@@ -3,6 +3,8 @@
 `HfGptTrainingArguments`, which needs PyTorch, lives in `training_arguments.py`.
 """
 
+import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,7 +24,8 @@ class ModelArguments:
         default=False, metadata={"help": "Run model code that comes with the checkpoint. Only for code you trust."}
     )
     model_type: str = field(
-        default="hf_gpt", metadata={"help": "Architecture of a new model: hf_gpt, llama, gpt2, ... (any AutoConfig type)."}
+        default="hf_gpt",
+        metadata={"help": "Architecture of a new model: hf_gpt, llama, gpt2, ... (any AutoConfig type)."},
     )
     preset: str | None = field(
         default=None, metadata={"help": "Named size of a new hf_gpt model: nano, micro, mini, small, 124m, 350m, ..."}
@@ -64,7 +67,9 @@ class DataArguments:
         default_factory=lambda: ["tinyshakespeare"],
         metadata={"help": "Text: .txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare."},
     )
-    text_column: str = field(default="text", metadata={"help": "Column of a .jsonl, .csv or .parquet file that is read."})
+    text_column: str = field(
+        default="text", metadata={"help": "Column of a .jsonl, .csv or .parquet file that is read."}
+    )
     document_separator: str | None = field(
         default=None,
         metadata={"help": r"Where a .txt file parts into documents, e.g. '\n\n'. Left out: one file, one document."},
@@ -124,21 +129,16 @@ def parse_mapping(text: "str | dict[str, Any] | None", option: str) -> dict[str,
     stripped = text.strip()
     try:
         if stripped.startswith("{"):
-            return dict(yaml.safe_load(stripped))
+            return {key: _number_or(value) for key, value in json.loads(stripped).items()}
         pairs = [pair.split("=", 1) for pair in stripped.split(",") if pair.strip()]
         return {key.strip(): _number_or(yaml.safe_load(value)) for key, value in pairs}
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(
             f"--{option}: cannot read {text!r}. Write name=value,name=value or a JSON object such as "
-            '\'{"hidden_size": 256}\'.'
+            "'{\"hidden_size\": 256}'."
         ) from error
 
 
 def _number_or(value: Any) -> Any:
     # YAML 1.1 takes 1e-3 for a text: its floats need a dot.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value) else value

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +162,10 @@ def settings_to_yaml(settings: Settings, library_type: type, header: str = "") -
         header: Comment at the top.
     """
     import yaml
+    from transformers import HfArgumentParser
 
-    defaults = {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(library_type)
-    }
+    # Compared as the parser gives them: it reads some of the library's defaults as another type than they are written.
+    defaults = vars(HfArgumentParser(library_type).parse_args([]))
     kept = {}
     for name, value in settings.values.items():
         if name in defaults and defaults[name] == value:

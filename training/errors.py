@@ -1,5 +1,8 @@
 """What a user can put right. Commands print these as one line, without a traceback, and exit with status 2."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """A wrong setting, path or file; the message says what is wrong, where, and what to do."""
@@ -17,9 +20,7 @@ class CheckpointError(UserError):
     """A folder that is not a usable checkpoint, or that must not be overwritten."""
 
 
-def did_you_mean(wrong: str, valid: "list[str] | tuple[str, ...]") -> str:
-    """`"; did you mean X?"` for the nearest of `valid`, or an empty string when none is near."""
-    import difflib
-
-    near = difflib.get_close_matches(wrong, valid, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+def did_you_mean(wrong: str, valid: Sequence[str]) -> str:
+    """The end of a sentence: `"; did you mean X?"` with the nearest of `valid`, or `"."` when none is near."""
+    near = difflib.get_close_matches(wrong, valid, n=1)
+    return f"; did you mean {near[0]}?" if near else "."

@@ -46,7 +46,9 @@ def options_in_source(source: Path, class_name: str) -> list[Option]:
     tree = ast.parse(source.read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
-            fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+            fields = [
+                item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+            ]
             return [_option_from_syntax(item) for item in fields]
     raise ValueError(f"{source} has no class {class_name}.")
 
@@ -64,7 +66,12 @@ def command_options(dataclass_types: Iterable[type]) -> dict[str, list[Option]]:
     """All options of a training command by heading: those of `dataclass_types`, then the training arguments."""
     groups = {kind._argument_group_name: options_of(kind) for kind in dataclass_types}
     own, library = training_options()
-    return {"recipe": [CONFIG], **groups, "training": own, "all other fields of transformers.TrainingArguments": library}
+    return {
+        "recipe": [CONFIG],
+        **groups,
+        "training": own,
+        "all other fields of transformers.TrainingArguments": library,
+    }
 
 
 def make_help_parser(prog: str, description: str, groups: Mapping[str, Sequence[Option]]) -> argparse.ArgumentParser:

@@ -78,7 +78,9 @@ class HfGptTrainingArguments(TrainingArguments):
         },
     )
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows in a step, on each device."})
-    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Rows in an evaluation step, on each device."})
+    per_device_eval_batch_size: int = field(
+        default=16, metadata={"help": "Rows in an evaluation step, on each device."}
+    )
     logging_steps: float = field(default=10, metadata={"help": "Steps between logs, or below 1 their share of all."})
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; older ones are deleted."})
@@ -99,9 +101,15 @@ class HfGptTrainingArguments(TrainingArguments):
             os.environ.setdefault("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
         default_optim = type(self).__dataclass_fields__["optim"].default
         if self.optimizer == "muon" and self.optim not in (default_optim, "adamw_torch", "adamw_torch_fused"):
-            raise ConfigError(f"--optim {self.optim} needs --optimizer adamw: beside Muon there is PyTorch's AdamW only.")
+            raise ConfigError(
+                f"--optim {self.optim} needs --optimizer adamw: beside Muon there is PyTorch's AdamW only."
+            )
         if self.decay_steps < 0:
             raise ConfigError(f"--decay_steps must not be negative, got {self.decay_steps}.")
+        if self.early_stopping_patience is not None:
+            if self.eval_strategy == "no":
+                raise ConfigError("--early_stopping_patience needs evaluations: set --eval_strategy steps or epoch.")
+            self.metric_for_best_model = self.metric_for_best_model or "loss"
         try:
             super().__post_init__()
         except (ValueError, KeyError) as error:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+
 if __name__ == "__main__":
     # Under this name, and no other, the ranks of the distributed tests find these modules again.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+
 # They need a download and many minutes: `python -m tests.conformance` sets this.
 ENABLED = os.environ.get("HF_GPT_CONFORMANCE") == "1"
 

@@ -6,6 +6,7 @@ neither pass nor list here.
 
 from fnmatch import fnmatchcase
 
+
 DESELECTED: dict[str, str] = {}
 
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from conformance.checkout.test_configuration_common import ConfigTester
 from conformance.checkout.test_modeling_common import ids_tensor
 
+
 NUM_LABELS = 3
 
 

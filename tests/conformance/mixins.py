@@ -9,6 +9,7 @@ import transformers.utils
 
 from conformance import source
 
+
 TINY = source.cache_dir() / "tiny"
 
 
@@ -42,7 +43,6 @@ from conformance.checkout.test_modeling_common import ModelTesterMixin  # noqa: 
 from conformance.checkout.test_pipeline_mixin import PipelineTesterMixin  # noqa: E402
 from conformance.checkout.test_tensor_parallel_mixin import TensorParallelTesterMixin  # noqa: E402
 from conformance.checkout.test_training_mixin import TrainingTesterMixin  # noqa: E402
-
 
 
 def allow_distributed_tests(model_type: str) -> None:

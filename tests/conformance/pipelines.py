@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 from conformance.checkout import test_pipeline_mixin
 from conformance.specs import Spec
 
+
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 CORPUS = ["the cat sat on the mat", "a dog ran after the cat", "this example is about food, music and sport"]
 

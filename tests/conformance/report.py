@@ -9,6 +9,7 @@ import pytest
 from conformance import deselected
 from conformance.specs import BY_NAME, REFERENCE
 
+
 OUTCOMES = ("passed", "skipped", "failed", "deselected")
 
 
@@ -73,9 +74,7 @@ def find_problems(results: Results, narrowed: bool) -> list[str]:
             what = f"was skipped ({actual.detail})" if actual else "did not run"
             problems.append(f"{spec}::{test} {what}, and Llama passes it")
     if not narrowed:
-        used = {
-            pattern for spec in results for test in reference for pattern in deselected.patterns_for(spec, test)
-        }
+        used = {pattern for spec in results for test in reference for pattern in deselected.patterns_for(spec, test)}
         problems += [f"deselected.py: {pattern!r} matches no test" for pattern in deselected.DESELECTED.keys() - used]
     return problems
 

@@ -12,6 +12,7 @@ from conformance import source
 from conformance.report import Recorder, render
 from conformance.specs import BY_NAME, REFERENCE
 
+
 TESTS = Path(__file__).resolve().parent / "test_models.py"
 
 
@@ -67,10 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     parallel = ["-n", options.workers, "--dist", "worksteal"] if options.workers != "0" else []
     recorder = Recorder()
     began = time.monotonic()
-    code = pytest.main(
-        [str(TESTS), "--quiet", "--no-header", "-r", "fE", "-p", "no:cacheprovider", "-p", "no:warnings", *parallel, *pytest_arguments],
-        plugins=[recorder],
-    )
+    quietly = ["--no-header", "--tb=short", "-rfE", "-pno:cacheprovider", "-pno:warnings"]
+    code = pytest.main([str(TESTS), *quietly, *parallel, *pytest_arguments], plugins=[recorder])
     narrowed = bool(pytest_arguments) or bool(options.spec)
     text, problems = render(recorder.results, narrowed=narrowed)
     print(text)

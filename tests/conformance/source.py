@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".conformance"
 

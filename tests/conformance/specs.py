@@ -4,6 +4,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
+
 HEADS = {
     "base_model_class": "Model",
     "causal_lm_class": "ForCausalLM",

@@ -5,6 +5,7 @@ import os
 from conformance.specs import BY_NAME, SPECS
 from conformance.tester import make_test_class
 
+
 chosen = os.environ.get("HF_GPT_CONFORMANCE_SPECS")
 
 for spec in [BY_NAME[name] for name in chosen.split(",")] if chosen else SPECS:

@@ -11,6 +11,7 @@ from conformance import mixins, pipelines
 from conformance.heads import HeadChecks
 from conformance.specs import HEADS, SIZES, Spec
 
+
 # The mixins pick labels and expected shapes by looking a class name up here; `register` fills only the class tables.
 NAME_TABLES = {
     "base_model_class": modeling_auto.MODEL_MAPPING_NAMES,
@@ -76,9 +77,7 @@ def make_test_class(spec: Spec, module: str) -> type[unittest.TestCase]:
     """The test class of one spec, named after it."""
     register_names(spec)
     title = "".join(part.capitalize() for part in spec.name.split("_"))
-    tester = type(
-        f"{title}Tester", (SpecTester,), {"spec": spec, "config_class": spec.config_class, **spec.classes}
-    )
+    tester = type(f"{title}Tester", (SpecTester,), {"spec": spec, "config_class": spec.config_class, **spec.classes})
     # A class that cannot generate must not inherit the generation tests: the archive has a test that says so.
     common = (mixins.CausalLMModelTest,) if "causal_lm_class" in spec.heads else (HeadChecks,)
     missing = tuple(mixin for mixin in MIXINS if not issubclass(common[0], mixin))

@@ -56,7 +56,7 @@ def test_wrong_types_and_choices_name_the_field(field, value):
 
 def test_misspelt_field_is_pointed_out(caplog):
     HfGptConfig(vocab_sise=5)
-    assert "is vocab_size meant?" in caplog.text
+    assert "did you mean vocab_size?" in caplog.text
 
 
 def test_scalings_need_their_keys():
@@ -125,7 +125,7 @@ def test_round_trip_keeps_every_field(tmp_path):
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert type(loaded) is HfGptConfig
-    assert loaded.to_diff_dict() == config.to_diff_dict() | {"_name_or_path": str(tmp_path)}
+    assert loaded.to_diff_dict() == config.to_diff_dict()
 
 
 def test_code_map_forgets_where_it_was_downloaded_from(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conformance import source
 
+
 STANDINS = Path(__file__).resolve().parents[1] / "standins"
 EXTRA = os.environ.get("HF_GPT_CONFORMANCE_EXTRA")
 

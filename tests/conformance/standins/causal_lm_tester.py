@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-
 from conformance.heads import HeadChecks
 
 from .generation.test_utils import GenerationTesterMixin
@@ -12,6 +11,7 @@ from .test_modeling_common import ModelTesterMixin, ids_tensor
 from .test_pipeline_mixin import PipelineTesterMixin
 from .test_tensor_parallel_mixin import TensorParallelTesterMixin
 from .test_training_mixin import TrainingTesterMixin
+
 
 TASKS = {
     "feature-extraction": "base_model_class",

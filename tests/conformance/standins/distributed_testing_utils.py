@@ -11,9 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as torch_mp
+from torch.distributed import distributed_c10d
+
 
 # A rank that dies inside a collective would otherwise hold the others for gloo's half hour.
-TIMEOUT = timedelta(minutes=3)
+TIMEOUT = timedelta(minutes=2)
 # Importing torch and the library takes a rank several seconds, and its test rarely one: ranks are forked from a
 # server that has imported them already.
 PRELOAD = ["torch", "torch.distributed.tensor", "transformers", "conformance.ranks"]
@@ -28,7 +30,12 @@ def _start_method() -> str:
 
 def _start_rank_processes(fn: Callable, args: tuple = (), nprocs: int = 1) -> None:
     """Runs `fn(rank, *args)` in `nprocs` processes and raises what the first failing one raised."""
-    torch_mp.start_processes(fn, args=args, nprocs=nprocs, join=True, start_method=_start_method())
+    torch_mp.start_processes(_run_impatiently, (fn, *args), nprocs=nprocs, join=True, start_method=_start_method())
+
+
+def _run_impatiently(rank: int, fn: Callable, *args: Any) -> None:
+    distributed_c10d.default_pg_timeout = TIMEOUT
+    fn(rank, *args)
 
 
 def _get_distributed_device_type() -> str:
@@ -55,7 +62,6 @@ def _run_rank(rank: int, func: Callable, world_size: int, rendezvous: str, args:
         init_method=f"file://{rendezvous}",
         rank=rank,
         world_size=world_size,
-        timeout=TIMEOUT,
     )
     try:
         func(rank, *args, **kwargs)

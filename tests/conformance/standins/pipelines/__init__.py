@@ -13,6 +13,7 @@ from conformance import source
 
 from .checks import CHECKS, NoCheck
 
+
 NAMED = re.compile(r"\b(test_pipelines_\w+)(?: import |\.)(\w+PipelineTests)\b")
 
 

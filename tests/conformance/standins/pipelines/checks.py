@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, pipeline
 
+
 TEXTS = ["the cat sat on the mat", "a dog"]
 case = unittest.TestCase()
 
@@ -86,9 +87,7 @@ class ZeroShot(TaskCheck):
         model.config.label2id = {"contradiction": 0, "neutral": 1, "entailment": 2}
         # Bound here because the archive's check of batches calls the pipeline with texts alone.
         labels = list(self.labels)
-        return pipeline(
-            self.task, model=model, tokenizer=tokenizer, dtype=dtype, candidate_labels=labels
-        ), TEXTS
+        return pipeline(self.task, model=model, tokenizer=tokenizer, dtype=dtype, candidate_labels=labels), TEXTS
 
     def run_pipeline_test(self, pipe: Any, examples: list[str]) -> None:
         answer = pipe(examples[0])

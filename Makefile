@@ -1,0 +1,54 @@
+# Two commands, each of which sets up all it needs in .venv:
+#   make demo    train a tokenizer and a GPT on Tiny Shakespeare, reload it, show samples and a report (< 5 minutes)
+#   make test    run the tests (< 12 minutes on 2 cores)
+# Checks that take longer or need an environment of their own:
+#   make lint                ruff and transformers-mlinter
+#   make test-slow           the tests marked slow
+#   make check-conformance   transformers' own model tests over our classes
+#   make check-floor         the model tests with the oldest supported transformers
+
+PYTHON ?= python3
+BIN := .venv/bin
+FLOOR := .venv-floor/bin
+# One thread for each of two test processes: the models are too small for more.
+PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint check-conformance check-floor clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv-floor/installed: pyproject.toml constraints-floor.txt
+	$(PYTHON) -m venv .venv-floor
+	$(FLOOR)/python -m pip install --quiet --disable-pip-version-check -c constraints-floor.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/hf-gpt pretrain --config demo
+
+test: .venv/installed
+	$(PYTEST) $(BIN)/python -m pytest -n 2
+
+test-slow: .venv/installed
+	$(PYTEST) $(BIN)/python -m pytest -n 2 -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/lint_models.py
+
+check-conformance: .venv/installed
+	$(PYTEST) $(BIN)/python -m tests.conformance
+
+check-floor: .venv-floor/installed
+	$(PYTEST) $(FLOOR)/python -m pytest -n 2 tests/models
+	$(PYTEST) $(FLOOR)/python -m tests.conformance
+
+clean:
+	rm -rf .venv .venv-floor .conformance runs build dist *.egg-info

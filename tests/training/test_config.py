@@ -1,0 +1,160 @@
+import pytest
+
+from hf_gpt.training.arguments import DataArguments, ModelArguments, SamplingArguments, parse_mapping
+from hf_gpt.training.config import (
+    built_in_recipes,
+    check_option_names,
+    find_recipe,
+    load_settings,
+    read_recipe,
+    settings_to_yaml,
+    split_config_option,
+)
+from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.options import command_options
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+
+TYPES = [ModelArguments, DataArguments, SamplingArguments, HfGptTrainingArguments]
+
+
+@pytest.fixture
+def names():
+    return [option.name for options in command_options(TYPES[:-1]).values() for option in options]
+
+
+def load(argv=(), recipe=None):
+    return load_settings(list(argv), TYPES, recipe, "recipe.yaml" if recipe else None)
+
+
+def test_options_read_from_the_source_are_those_of_the_classes(names):
+    from transformers import HfArgumentParser
+
+    parser = HfArgumentParser(TYPES)
+    assert sorted(names) == sorted({action.dest for action in parser._actions if action.dest != "help"} | {"config"})
+
+
+def test_options_read_from_the_source_have_help_and_default():
+    options = {o.name: o for group in command_options(TYPES[:-1]).values() for o in group}
+    assert options["learning_rate"].default == "0.002"
+    assert options["optimizer"].type == "muon|adamw"
+    assert "gradient" in options["max_grad_norm"].help
+    assert [name for name, option in options.items() if not option.help] == []
+
+
+def test_defaults_then_recipe_then_command_line():
+    recipe = {"learning_rate": "3e-4", "max_length": 64, "corpus": ["a.txt", "b.txt"], "bf16": False}
+    _, data, _, training = load().arguments
+    assert (training.learning_rate, data.max_length, data.corpus) == (2e-3, 512, ["tinyshakespeare"])
+    _, data, _, training = load(recipe=recipe).arguments
+    assert (training.learning_rate, data.max_length, data.corpus) == (3e-4, 64, ["a.txt", "b.txt"])
+    _, data, _, training = load(["--max_length", "32", "--corpus", "c.txt"], recipe).arguments
+    assert (training.learning_rate, data.max_length, data.corpus) == (3e-4, 32, ["c.txt"])
+
+
+def test_hyphens_and_switches():
+    _, data, _, training = load(["--max-length=16", "--dry_run", "--no_logging_first_step"]).arguments
+    assert data.max_length == 16 and training.dry_run and not training.logging_first_step
+
+
+def test_config_overrides_are_merged():
+    recipe = {"config_overrides": {"hidden_size": 64, "num_hidden_layers": 2}}
+    model_args = load(["--config_overrides", "num_hidden_layers=3,norm_eps=1e-5"], recipe).arguments[0]
+    assert model_args.overrides == {"hidden_size": 64, "num_hidden_layers": 3, "norm_eps": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("text", "mapping"),
+    [
+        (None, {}),
+        ("a=1, b=2.5,c=true,d=text", {"a": 1, "b": 2.5, "c": True, "d": "text"}),
+        ('{"a": [1, 2], "b": null}', {"a": [1, 2], "b": None}),
+    ],
+)
+def test_mappings(text, mapping):
+    assert parse_mapping(text, "option") == mapping
+
+
+def test_bad_mapping():
+    with pytest.raises(ConfigError, match="--option: cannot read"):
+        parse_mapping("hidden_size:3", "option")
+
+
+def test_unknown_recipe_key_names_the_nearest(tmp_path, names):
+    path = tmp_path / "mine.yaml"
+    path.write_text("learning_rat: 1\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: unknown key 'learning_rat'; did you mean learning_rate\?"):
+        read_recipe(path, names)
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1\n", "just text"])
+def test_recipe_that_is_no_mapping(tmp_path, names, content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        read_recipe(path, names)
+
+
+def test_recipe_value_of_the_wrong_type_names_the_recipe():
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: .*max_length.*'many'"):
+        load(recipe={"max_length": "many"})
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--max_length", "many"], ["--optimizer", "sgdm"], ["stray"], ["--decay_steps", "-1"], ["--warmup_steps", "-1"]],
+)
+def test_bad_command_line_values(argv):
+    with pytest.raises(ConfigError):
+        load(argv)
+
+
+def test_contradictions():
+    with pytest.raises(ConfigError, match="--optimizer adamw"):
+        load(["--optim", "adafactor"])
+    with pytest.raises(ConfigError, match="eval_strategy"):
+        load(["--early_stopping_patience", "2"])
+    assert load(["--optim", "adafactor", "--optimizer", "adamw"])
+
+
+def test_unknown_option_names_the_nearest(names):
+    with pytest.raises(ConfigError, match=r"--max_lenght; did you mean --max_length\?"):
+        check_option_names(["--max-lenght", "3"], names)
+    check_option_names(["--max-length", "3", "--no_bf16", "--max_steps=-1"], names)
+
+
+def test_config_option_is_taken_out():
+    assert split_config_option(["--a", "1", "--config", "x", "--b"]) == ("x", ["--a", "1", "--b"])
+    assert split_config_option(["--config=y"]) == ("y", [])
+    with pytest.raises(ConfigError, match="needs a value"):
+        split_config_option(["--config"])
+
+
+@pytest.mark.parametrize("name", built_in_recipes())
+def test_built_in_recipes_load(name, names):
+    assert load(recipe=read_recipe(find_recipe(name), names))
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"did you mean demo\?"):
+        find_recipe("demmo")
+
+
+def test_written_settings_load_to_the_same(tmp_path, names):
+    from transformers import TrainingArguments
+
+    recipe = {
+        "config_overrides": {"hidden_size": 64},
+        "lr_scheduler_kwargs": {"decay_type": "cosine"},
+        "sample_prompts": ["a\n", "", "# b"],
+        "eval_steps": None,
+        "bf16": False,
+    }
+    settings = load(["--max_steps", "5"], recipe)
+    path = tmp_path / "written.yaml"
+    path.write_text(settings_to_yaml(settings, TrainingArguments, "A header"), encoding="utf-8")
+    again = load(recipe=read_recipe(path, names))
+    assert again.arguments[0].overrides == {"hidden_size": 64}
+    assert again.arguments[2] == settings.arguments[2]
+    assert again.arguments[3].to_dict() == settings.arguments[3].to_dict()
+    assert "do_predict" not in path.read_text()

@@ -1,0 +1,118 @@
+import json
+
+import pytest
+
+from hf_gpt.training.corpus import count_bytes, read_corpus, split_corpus
+from hf_gpt.training.errors import CorpusError
+
+
+def test_built_in_corpus():
+    corpus = read_corpus(["tinyshakespeare"])
+    assert len(corpus) == 1 and count_bytes(corpus) == 1_115_394
+
+
+def test_text_is_kept_byte_for_byte(tmp_path):
+    content = "one\r\ntwo\n\nthree é\t\n".encode()
+    (tmp_path / "a.txt").write_bytes(content)
+    assert read_corpus([str(tmp_path / "a.txt")])[0]["text"].encode() == content
+
+
+@pytest.mark.parametrize("separator", ["\n\n", r"\n\n"])
+def test_document_separator(tmp_path, separator):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n\n\n\nthree")
+    assert read_corpus([str(tmp_path / "a.txt")], document_separator=separator)["text"] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_tables(tmp_path, kind):
+    import datasets
+
+    table = datasets.Dataset.from_dict({"story": ["one", "", "two"], "n": [1, 2, 3]})
+    path = str(tmp_path / f"a.{kind}")
+    {"jsonl": table.to_json, "csv": table.to_csv, "parquet": table.to_parquet}[kind](path)
+    assert read_corpus([path], text_column="story")["text"] == ["one", "two"]
+
+
+def test_several_files_are_joined(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.jsonl").write_text('{"text": "two"}\n')
+    assert read_corpus([str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl")])["text"] == ["one", "two"]
+
+
+def error_of(path, **kwargs):
+    with pytest.raises(CorpusError) as caught:
+        read_corpus([str(path)], **kwargs)
+    return str(caught.value)
+
+
+def test_non_utf8_names_the_byte_and_the_remedy(tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes("plain text, then caf\xe9".encode("latin-1"))
+    message = error_of(path)
+    assert "latin.txt" in message and "0xe9 at offset 20" in message and "iconv" in message
+
+
+def test_utf16_is_recognised(tmp_path):
+    path = tmp_path / "wide.txt"
+    path.write_bytes("text".encode("utf-16"))
+    assert "iconv -f UTF-16" in error_of(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.txt", ""), ("a.txt", "  \n\n "), ("a.csv", ""), ("a.jsonl", ""), ("a.jsonl", '{"text": ""}')],
+)
+def test_empty_file(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    message = error_of(tmp_path / name)
+    assert name in message and ("empty" in message or "blank" in message)
+
+
+def test_missing_file_and_folder(tmp_path):
+    assert "no such file" in error_of(tmp_path / "nothing.txt")
+    assert "did you mean tinyshakespeare?" in error_of("tinyshakespear")
+    assert "is a folder" in error_of(tmp_path)
+
+
+def test_wrong_column_names_the_others(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"txt": "one", "n": 1}\n')
+    message = error_of(tmp_path / "a.jsonl")
+    assert "did you mean txt?" in message and "--text_column" in message
+    assert "holds int64" in error_of(tmp_path / "a.jsonl", text_column="n")
+
+
+def test_malformed_line_is_named(tmp_path):
+    lines = [json.dumps({"text": "one"}), '{"text": "two', json.dumps({"text": "three"})]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert "line 2" in error_of(tmp_path / "a.jsonl")
+
+
+def test_split_of_one_document_takes_its_end_at_a_line(tmp_path):
+    text = "".join(f"line {n}\n" for n in range(1000))
+    (tmp_path / "a.txt").write_text(text)
+    train, validation = split_corpus(read_corpus([str(tmp_path / "a.txt")]), 0.1, seed=0)
+    head, tail = train[0]["text"], validation[0]["text"]
+    assert head + tail == text and head.endswith("\n")
+    assert len(tail) / len(text) == pytest.approx(0.1, abs=0.01)
+
+
+def test_split_of_documents_is_drawn_by_seed(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"document {n}" for n in range(50)))
+    corpus = read_corpus([str(tmp_path / "a.txt")], document_separator="\n\n")
+    train, validation = split_corpus(corpus, 0.1, seed=0)
+    assert len(validation) == 5 and sorted([*train["text"], *validation["text"]]) == sorted(corpus["text"])
+    assert split_corpus(corpus, 0.1, seed=0)[1]["text"] == validation["text"]
+    assert split_corpus(corpus, 0.1, seed=1)[1]["text"] != validation["text"]
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1])
+def test_split_fraction_out_of_range(tmp_path, fraction):
+    (tmp_path / "a.txt").write_text("some text\n" * 9)
+    with pytest.raises(CorpusError, match="above 0 and below 1"):
+        split_corpus(read_corpus([str(tmp_path / "a.txt")]), fraction, seed=0)
+
+
+def test_too_little_text_to_split(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(CorpusError, match="too few"):
+        split_corpus(read_corpus([str(tmp_path / "a.txt")]), 0.1, seed=0)

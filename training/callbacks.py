@@ -1,0 +1,128 @@
+"""Progress on the terminal, and a stop on request that can be resumed from."""
+
+import signal
+import sys
+import threading
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+from hf_gpt.training.throughput import format_count, format_duration
+
+
+class ProgressCallback(TrainerCallback):
+    """A progress bar with loss, tokens per second and time left; without a terminal, a line for each log instead."""
+
+    def __init__(self, show_bar: bool | None = None):
+        """Args:
+        show_bar: Whether to draw a bar. None: if standard error is a terminal and `disable_tqdm` is not set.
+        """
+        self.show_bar = show_bar
+        self.bar: tqdm | None = None
+        self.evaluation_bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        show = sys.stderr.isatty() and not args.disable_tqdm if self.show_bar is None else self.show_bar
+        if show:
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, desc="training"
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        if self.bar is None:
+            return
+        if self.evaluation_bar is None:
+            total = len(eval_dataloader) if hasattr(eval_dataloader, "__len__") else None
+            self.evaluation_bar = tqdm(total=total, leave=False, dynamic_ncols=True, desc="validating")
+        self.evaluation_bar.update(1)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        if self.evaluation_bar is not None:
+            self.evaluation_bar.close()
+            self.evaluation_bar = None
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not logs:
+            return
+        line = describe_log(logs, state.global_step, state.max_steps)
+        if self.bar is None:
+            if line:
+                print(line, file=sys.stderr, flush=True)
+        elif "loss" in logs:
+            postfix = {"loss": f"{logs['loss']:.3f}"}
+            if "tokens_per_second" in logs:
+                postfix["tokens/s"] = format_count(logs["tokens_per_second"])
+            self.bar.set_postfix(postfix, refresh=False)
+        elif line:
+            self.bar.write(line, file=sys.stderr)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
+    """One line for a log entry of training or evaluation; empty for other entries."""
+    parts = [f"step {step:>{len(str(max_steps))}}/{max_steps}"]
+    if "loss" in logs:
+        parts.append(f"loss {logs['loss']:.4f}")
+        if "learning_rate" in logs:
+            parts.append(f"learning rate {logs['learning_rate']:.2e}")
+        if "tokens_per_second" in logs:
+            parts.append(f"{format_count(logs['tokens_per_second'])} tokens/s")
+        if "eta_seconds" in logs:
+            parts.append(f"{format_duration(logs['eta_seconds'])} left")
+    elif "eval_loss" in logs:
+        parts.append(f"validation loss {logs['eval_loss']:.4f}")
+        if "eval_bits_per_byte" in logs:
+            parts.append(f"bits per byte {logs['eval_bits_per_byte']:.4f}")
+    else:
+        return ""
+    return "  ".join(parts)
+
+
+class StopOnSignalCallback(TrainerCallback):
+    """Ends training after the running step when Ctrl-C or SIGTERM comes, with a checkpoint to resume from.
+
+    A second signal stops at once. Only a single process listens: several would have to agree on the step.
+
+    Attributes:
+        signal_number: The signal that came, or None.
+    """
+
+    def __init__(self):
+        self.signal_number: int | None = None
+        self._former: dict[int, object] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.signal_number = None
+        if args.world_size == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, self._receive)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.signal_number is not None:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.restore()
+
+    def restore(self) -> None:
+        """Gives the signals back to whom they were taken from."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former.clear()
+
+    def _receive(self, number, frame):
+        self.signal_number = number
+        self.restore()
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        print(f"\n{name}: stopping after this step and saving a checkpoint. Once more stops at once.", file=sys.stderr)

@@ -1,0 +1,150 @@
+"""Checkpoint folders that are whole or not there."""
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from hf_gpt.training.errors import CheckpointError
+
+
+INCOMPLETE = ".incomplete"
+PREVIOUS = ".previous"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path` that takes its place once the block has ended without an error.
+
+    Whenever the process is stopped, `path` is what it was before or what it is to become; `recover_directory` settles
+    the moment in which the two change places.
+    """
+    staging = path.with_name(f".{path.name}{INCOMPLETE}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        replace_directory(staging, path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def replace_directory(new: Path, path: Path) -> None:
+    """Puts the folder `new` at `path`, in place of one that may be there."""
+    previous = path.with_name(f".{path.name}{PREVIOUS}")
+    shutil.rmtree(previous, ignore_errors=True)
+    if path.exists():
+        path.rename(previous)
+    new.rename(path)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def recover_directory(path: Path) -> None:
+    """Puts back the former folder at `path` if a replacement was stopped between its two renames."""
+    previous = path.with_name(f".{path.name}{PREVIOUS}")
+    if previous.exists() and not path.exists():
+        previous.rename(path)
+
+
+def clean_run(output_dir: Path) -> None:
+    """Settles what a killed process left in a run's folder: half-written folders go, former ones come back."""
+    if not output_dir.is_dir():
+        return
+    for leftover in output_dir.glob(f".*{PREVIOUS}"):
+        recover_directory(output_dir / leftover.name[1 : -len(PREVIOUS)])
+        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in output_dir.glob(f".*{INCOMPLETE}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds weights and a readable trainer state, which is written last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return any(checkpoint.glob("*.safetensors")) or any(checkpoint.glob("pytorch_model*"))
+
+
+def last_checkpoint(output_dir: Path) -> Path | None:
+    """The complete checkpoint with the most steps in a run's folder, if there is one."""
+    found = []
+    for path in output_dir.glob("checkpoint-*"):
+        match = _CHECKPOINT.search(path.name)
+        if match and is_complete(path):
+            found.append((int(match.group(1)), path))
+    return max(found)[1] if found else None
+
+
+def find_checkpoint(wanted: str, output_dir: Path) -> Path:
+    """The checkpoint that `--resume_from_checkpoint` names.
+
+    Args:
+        wanted: `"last"` (or `"true"`), or the folder of a checkpoint.
+        output_dir: Folder of the run.
+
+    Raises:
+        CheckpointError: there is none, or it is incomplete.
+    """
+    if wanted.lower() in ("last", "true"):
+        checkpoint = last_checkpoint(output_dir)
+        if checkpoint is None:
+            raise CheckpointError(
+                f"--resume_from_checkpoint: no complete checkpoint in {output_dir}. Start the run without this option."
+            )
+        return checkpoint
+    checkpoint = Path(wanted).expanduser()
+    if not checkpoint.is_dir():
+        raise CheckpointError(f"--resume_from_checkpoint: no such folder: {wanted}. Use last for the run's newest one.")
+    if not is_complete(checkpoint):
+        raise CheckpointError(
+            f"--resume_from_checkpoint: {wanted} is not a complete checkpoint of a run: its weights or its "
+            "trainer_state.json are missing or cut off. Use last for the newest complete one."
+        )
+    return checkpoint
+
+
+def check_output_dir(output_dir: Path, *, overwrite: bool, resume: bool) -> None:
+    """Refuses a folder whose contents a new run would spoil.
+
+    Args:
+        output_dir: The folder.
+        overwrite: The run in it may be replaced.
+        resume: The run in it goes on.
+
+    Raises:
+        CheckpointError: the folder holds something and neither is asked for, or it is a file.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise CheckpointError(f"--output_dir {output_dir} is a file. Name a folder.")
+    if overwrite or resume or not output_dir.is_dir() or not any(output_dir.iterdir()):
+        return
+    go_on = "" if last_checkpoint(output_dir) is None else "go on with its run by --resume_from_checkpoint, "
+    raise CheckpointError(
+        f"--output_dir {output_dir} is not empty: {go_on}choose another folder, or start anew there with "
+        "--overwrite_output_dir."
+    )
+
+
+def start_output_dir(output_dir: Path, *, resume: bool) -> None:
+    """Makes the folder of a run, without the checkpoints and the model of a former run unless that one goes on.
+
+    Other files in it are left alone.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    clean_run(output_dir)
+    if not resume:
+        for path in [*output_dir.glob("checkpoint-*"), output_dir / "model"]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def find_model(path: str) -> str:
+    """Where the model of a run lies: `path/model` for a run's folder; any other path or Hub id as it is."""
+    inside = Path(path) / "model"
+    if (inside / "config.json").is_file() and not (Path(path) / "config.json").is_file():
+        return str(inside)
+    return path

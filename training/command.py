@@ -1,0 +1,72 @@
+"""The frame of a training command: help, settings, errors and exit status."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from hf_gpt.training.config import (
+    Settings,
+    check_option_names,
+    find_recipe,
+    load_settings,
+    read_recipe,
+    split_config_option,
+)
+from hf_gpt.training.errors import UserError
+from hf_gpt.training.options import command_options, make_help_parser
+
+
+INTERRUPTED = 130
+
+
+def make_command_parser(prog: str, description: str, dataclass_types: Sequence[type]) -> argparse.ArgumentParser:
+    """The parser that prints the help of a training command, without importing PyTorch."""
+    return make_help_parser(prog, description, command_options(dataclass_types))
+
+
+def run_command(
+    argv: Sequence[str] | None,
+    *,
+    make_parser: Callable[[], argparse.ArgumentParser],
+    dataclass_types: Sequence[type],
+    run: Callable[[Settings], int],
+) -> int:
+    """Runs a training command.
+
+    Names of options and recipe keys are checked before the heavy imports, so a slip is answered at once.
+
+    Args:
+        argv: Command line after the command's name; None takes the process's.
+        make_parser: Makes the parser that prints the help.
+        dataclass_types: What the settings are parsed into, before `HfGptTrainingArguments`.
+        run: Does the work; returns the exit status.
+
+    Returns:
+        0; 2 for what the user can put right, with one line on standard error; 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in argv or "--help" in argv:
+        make_parser().print_help()
+        return 0
+    try:
+        names = [option.name for options in command_options(dataclass_types).values() for option in options]
+        names.remove("config")
+        recipe_name, rest = split_config_option(argv)
+        check_option_names(rest, names)
+        path = None if recipe_name is None else find_recipe(recipe_name)
+        recipe = None if path is None else read_recipe(path, names)
+        return run(_load(rest, dataclass_types, recipe, path))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. No checkpoint was saved for this moment.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _load(argv, dataclass_types, recipe, path) -> Settings:
+    try:
+        from hf_gpt.training.training_arguments import HfGptTrainingArguments
+    except ImportError as error:
+        raise UserError(f"training needs more packages ({error}). Install them: pip install 'hf-gpt[train]'") from error
+    return load_settings(argv, [*dataclass_types, HfGptTrainingArguments], recipe, path)

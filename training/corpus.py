@@ -1,0 +1,170 @@
+"""Reading of a corpus into documents, and their split into training and validation."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from hf_gpt.training.errors import CorpusError, did_you_mean
+
+
+CORPORA = Path(__file__).with_name("corpora")
+_TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def built_in_corpora() -> list[str]:
+    """Names that stand for a corpus that ships with the package."""
+    return sorted(path.stem for path in CORPORA.glob("*.txt"))
+
+
+def read_corpus(
+    sources: Sequence[str], *, text_column: str = "text", document_separator: str | None = None
+) -> datasets.Dataset:
+    """Reads files into documents.
+
+    Args:
+        sources: Paths, or names of built-in corpora. `.jsonl`, `.json`, `.csv` and `.parquet` files have a document in
+            each row; every other file is UTF-8 text.
+        text_column: The column of a table that holds the text.
+        document_separator: Where a text file parts into documents; it belongs to none of them. `\\n` and `\\t` may be
+            written out. None makes the whole file one document.
+
+    Returns:
+        A dataset with the column `text`. Empty documents are left out.
+
+    Raises:
+        CorpusError: a file is missing, empty, not UTF-8 or not of its format, or has no such column.
+    """
+    parts = []
+    for source in sources:
+        path = _resolve(source)
+        if path.suffix.lower() in _TABLE_BUILDERS:
+            parts.append(_read_table(path, text_column))
+        else:
+            parts.append(datasets.Dataset.from_dict({"text": read_text_documents(path, document_separator)}))
+    corpus = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+    if len(corpus) == 0:
+        raise CorpusError(f"{', '.join(sources)}: no text found. Every document is empty or blank.")
+    return corpus
+
+
+def read_text_documents(path: Path, document_separator: str | None = None) -> list[str]:
+    """The documents of a UTF-8 text file, byte for byte.
+
+    Raises:
+        CorpusError: the file is empty or not UTF-8; the message names the byte where it fails.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path}: not UTF-8, byte 0x{data[error.start]:02x} at offset {error.start} ({error.reason}). Convert it, "
+            f"for example: iconv -f {_likely_encoding(data)} -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
+        ) from None
+    if not text.strip():
+        raise CorpusError(f"{path}: the file is {'empty' if not data else 'blank'}. Give a file with text in it.")
+    if document_separator is None:
+        return [text]
+    separator = document_separator.replace("\\n", "\n").replace("\\t", "\t")
+    if not separator:
+        raise CorpusError("--document_separator must not be empty. Leave it out to keep each file whole.")
+    return [part for part in text.split(separator) if part.strip()]
+
+
+def split_corpus(corpus: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Splits off a validation set, the same one for the same corpus and seed.
+
+    Args:
+        corpus: Documents in the column `text`.
+        fraction: Share held out, above 0 and below 1. Of several documents that share of them, drawn by `seed`; of a
+            single document its last part, cut after a line end where there is one near.
+        seed: Seed of the draw.
+
+    Returns:
+        Training and validation documents, each in their first order.
+
+    Raises:
+        CorpusError: the fraction is out of range, or there is too little text to split.
+    """
+    if not 0 < fraction < 1:
+        raise CorpusError(f"--validation_fraction must be above 0 and below 1, got {fraction}.")
+    if len(corpus) == 1:
+        text = corpus[0]["text"]
+        cut = _line_end_before(text, round(len(text) * (1 - fraction)))
+        head, tail = text[:cut], text[cut:]
+        if not head.strip() or not tail.strip():
+            raise CorpusError(
+                f"the corpus has {len(text)} characters, too few to hold out a validation part of {fraction:.0%}. Give "
+                "more text, or a --validation_file."
+            )
+        return datasets.Dataset.from_dict({"text": [head]}), datasets.Dataset.from_dict({"text": [tail]})
+    order = np.random.default_rng(seed).permutation(len(corpus))
+    count = min(max(1, round(len(corpus) * fraction)), len(corpus) - 1)
+    return corpus.select(np.sort(order[count:])), corpus.select(np.sort(order[:count]))
+
+
+def count_bytes(documents: datasets.Dataset) -> int:
+    """Number of UTF-8 bytes in the column `text`."""
+    return sum(len(text.encode("utf-8")) for text in documents["text"])
+
+
+def _resolve(source: str) -> Path:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise CorpusError(f"--corpus: {source} is a folder. Name its files, for example {source.rstrip('/')}/*.txt")
+    if not path.is_file() and source in built_in_corpora():
+        return CORPORA / f"{source}.txt"
+    if not path.is_file():
+        hint = did_you_mean(source, built_in_corpora())
+        raise CorpusError(f"--corpus: no such file: {source}{hint} Built in: {', '.join(built_in_corpora())}.")
+    return path
+
+
+def _read_table(path: Path, text_column: str) -> datasets.Dataset:
+    if path.stat().st_size == 0:
+        raise CorpusError(f"{path}: the file is empty. Give a file with text in it.")
+    try:
+        table = datasets.load_dataset(_TABLE_BUILDERS[path.suffix.lower()], data_files=str(path), split="train")
+    except Exception as error:
+        raise CorpusError(f"{path}: cannot be read as {path.suffix[1:]}: {_first_fault(path, error)}") from error
+    if text_column not in table.column_names:
+        hint = did_you_mean(text_column, table.column_names)
+        raise CorpusError(
+            f"{path}: no column {text_column!r}{hint} Choose with --text_column among {', '.join(table.column_names)}."
+        )
+    if table.features[text_column].dtype not in ("string", "large_string"):
+        raise CorpusError(
+            f"{path}: column {text_column!r} holds {table.features[text_column].dtype}, not text. Choose another with "
+            "--text_column."
+        )
+    table = table.select_columns([text_column])
+    if text_column != "text":
+        table = table.rename_column(text_column, "text")
+    return table.filter(lambda batch: [bool(text and text.strip()) for text in batch["text"]], batched=True)
+
+
+def _first_fault(path: Path, error: Exception) -> str:
+    """The line of a .jsonl file that is wrong; for other formats what the reader said."""
+    if path.suffix.lower() == ".jsonl":
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    json.loads(line.decode("utf-8") or "null")
+                except (UnicodeDecodeError, json.JSONDecodeError) as fault:
+                    return f"line {number}: {fault}. Mend or remove the line."
+    cause = error.__cause__ or error
+    return f"{cause}. Check the file's format."
+
+
+def _likely_encoding(data: bytes) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "UTF-16"
+    return "WINDOWS-1252"
+
+
+def _line_end_before(text: str, place: int) -> int:
+    found = text.rfind("\n", max(0, place - len(text) // 20), place)
+    return place if found == -1 else found + 1

@@ -1,0 +1,94 @@
+"""Documents to packed rows: tokenise, pack, complete batches.
+
+The same functions serve a `datasets.Dataset` and an `IterableDataset`: each is a batched `map`, so a stream is packed
+window by window with memory for one window.
+"""
+
+from functools import partial
+from typing import Any, TypeVar
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.packing import empty_rows, pack
+
+
+AnyDataset = TypeVar("AnyDataset", datasets.Dataset, datasets.IterableDataset)
+
+# Documents that are packed together. A window leaves at most its last rows partly empty.
+PACKING_WINDOW = 4096
+
+FEATURES = datasets.Features(
+    {name: datasets.List(datasets.Value("int32")) for name in ("input_ids", "position_ids", "labels")}
+)
+
+
+def tokenize_documents(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of each text between its begin and end tokens.
+
+    A special token that is spelled out in a text stays text. Without a begin token, the end token begins a text too.
+
+    Raises:
+        ConfigError: the tokenizer has no end token.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ConfigError(
+            "the tokenizer has no end-of-text token, which parts documents. Set its eos_token, or choose another with "
+            "--tokenizer_name."
+        )
+    begin = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    encoded = tokenizer(
+        texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+    )
+    return [[begin, *ids, end] for ids in encoded["input_ids"]]
+
+
+def tokenize_and_pack(
+    documents: AnyDataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    strategy: str = "best_fit",
+    desc: str | None = None,
+) -> AnyDataset:
+    """Rows of `max_length` tokens, as `pack` describes them, from documents in the column `text`.
+
+    Args:
+        documents: A dataset in memory, on disk or streamed.
+        tokenizer: Its padding token, or lacking one its end token, fills partly empty rows.
+        max_length: Length of a row.
+        strategy: `"best_fit"` or `"sequential"`.
+        desc: Name in the progress bar.
+    """
+    function = partial(_tokenize_and_pack, tokenizer=tokenizer, max_length=max_length, strategy=strategy)
+    options: dict[str, Any] = {"batched": True, "batch_size": PACKING_WINDOW, "features": FEATURES}
+    if isinstance(documents, datasets.Dataset):
+        options["desc"] = desc
+    return documents.map(function, remove_columns=documents.column_names, **options)
+
+
+def complete_batches(rows: datasets.Dataset, batch_size: int, pad_token_id: int) -> datasets.Dataset:
+    """Adds rows without a target until their number is a multiple of `batch_size`.
+
+    Every batch then has the same shape, which compilation needs, and processes that share a dataset get equal parts of
+    it without counting a row twice.
+    """
+    missing = -len(rows) % batch_size
+    if missing == 0:
+        return rows
+    padding = empty_rows(missing, len(rows[0]["input_ids"]), pad_token_id)
+    return datasets.concatenate_datasets([rows, datasets.Dataset.from_dict(padding, features=FEATURES)])
+
+
+def filler_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What fills empty places of a row: the padding token, or lacking one the end token."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def _tokenize_and_pack(
+    batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, max_length: int, strategy: str
+) -> dict[str, Any]:
+    documents = tokenize_documents(batch["text"], tokenizer)
+    return pack(documents, max_length, pad_token_id=filler_token_id(tokenizer), strategy=strategy)

@@ -1,0 +1,37 @@
+"""Likelihood of packed rows under a model."""
+
+import inspect
+
+import datasets
+import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from hf_gpt.training.collators import PackedRowsCollator
+from hf_gpt.training.packing import IGNORE_INDEX
+
+
+@torch.no_grad()
+def total_nats(model: PreTrainedModel, rows: datasets.Dataset, batch_size: int) -> tuple[float, int]:
+    """Negative log-likelihood of all targets in packed rows.
+
+    Args:
+        model: A causal language model that returns the mean loss over the targets of a batch.
+        rows: As `data.tokenize_and_pack` gives them.
+        batch_size: Rows in a forward pass.
+
+    Returns:
+        The sum in nats, and the number of targets.
+    """
+    training = model.training
+    model.eval()
+    extra = {"skip_logits": True} if "skip_logits" in inspect.signature(model.forward).parameters else {}
+    nats, targets = 0.0, 0
+    for batch in DataLoader(rows, batch_size=batch_size, collate_fn=PackedRowsCollator()):
+        count = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
+        if count:
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            nats += model(**inputs, use_cache=False, **extra).loss.item() * count
+            targets += count
+    model.train(training)
+    return nats, targets

@@ -1,0 +1,139 @@
+"""The model and the tokenizer that a training command starts from."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from hf_gpt.training.arguments import ModelArguments
+from hf_gpt.training.checkpoints import find_model
+from hf_gpt.training.errors import CheckpointError, ConfigError, did_you_mean
+
+
+def load_tokenizer(name_or_path: str, model_args: ModelArguments) -> PreTrainedTokenizerBase:
+    """A tokenizer from a folder or the Hub.
+
+    Raises:
+        CheckpointError: there is none at that place.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(
+            find_model(name_or_path),
+            revision=model_args.model_revision,
+            trust_remote_code=model_args.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no tokenizer can be loaded from {name_or_path}: {error}") from error
+
+
+def build_model(
+    model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase, max_length: int, seed: int
+) -> PreTrainedModel:
+    """A causal language model: loaded if `model_name_or_path` says so, else new with weights drawn by `seed`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        ConfigError: the settings of a new model cannot work, or the rows are longer than a loaded model can read.
+    """
+    options: dict[str, Any] = {"trust_remote_code": model_args.trust_remote_code, "dtype": model_args.dtype}
+    if model_args.attn_implementation is not None:
+        options["attn_implementation"] = model_args.attn_implementation
+    if model_args.model_name_or_path is not None:
+        model = _load_model(model_args, options)
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and max_length > limit:
+            raise ConfigError(f"--max_length {max_length} is more than the {limit} tokens that the model can read.")
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=model_args.pad_vocab_to_multiple_of)
+        return model
+    config = build_config(model_args, tokenizer, max_length)
+    if options["dtype"] == "auto":
+        options["dtype"] = "float32"
+    options["dtype"] = getattr(torch, options["dtype"])
+    torch.manual_seed(seed)
+    try:
+        return AutoModelForCausalLM.from_config(config, **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"no {model_args.model_type} model can be made of these settings: {error}") from error
+
+
+def build_config(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase, max_length: int) -> PreTrainedConfig:
+    """The config of a new model: the preset or architecture, sized to tokenizer and rows, then `config_overrides`.
+
+    Raises:
+        ConfigError: an unknown architecture, preset or field, or values that cannot work together.
+    """
+    multiple = max(1, model_args.pad_vocab_to_multiple_of)
+    fitted = {
+        "vocab_size": -(-len(tokenizer) // multiple) * multiple,
+        "max_position_embeddings": max_length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    overrides = model_args.overrides
+    try:
+        if model_args.preset is not None:
+            if model_args.model_type != "hf_gpt":
+                raise ConfigError(f"--preset belongs to hf_gpt models, but --model_type is {model_args.model_type}.")
+            from hf_gpt import HfGptConfig
+
+            _check_fields(HfGptConfig, overrides)
+            return HfGptConfig.preset(model_args.preset, **{**fitted, **overrides})
+        config_class = _config_class(model_args.model_type)
+        _check_fields(config_class, overrides)
+        return config_class(**{**fitted, **overrides})
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        # A strict config wraps what its own check said.
+        raise ConfigError(
+            f"these settings make no {model_args.model_type} config: {error.__cause__ or error}"
+        ) from error
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """Number of parameters, and of those that are not token embeddings (which cost no computation)."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    embeddings = model.get_input_embeddings()
+    return total, total - sum(parameter.numel() for parameter in embeddings.parameters())
+
+
+def _load_model(model_args: ModelArguments, options: dict[str, Any]) -> PreTrainedModel:
+    path = find_model(model_args.model_name_or_path)
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, revision=model_args.model_revision, **options)
+    except Exception as error:
+        kind = "folder" if Path(path).is_dir() else "Hub id"
+        raise CheckpointError(
+            f"--model_name_or_path: no causal language model in the {kind} {path}: {error}"
+        ) from error
+
+
+def _config_class(model_type: str) -> type[PreTrainedConfig]:
+    try:
+        return type(AutoConfig.for_model(model_type))
+    except ValueError:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+        hint = did_you_mean(model_type, ["hf_gpt", *CONFIG_MAPPING_NAMES])
+        raise ConfigError(f"--model_type: unknown architecture {model_type!r}{hint}") from None
+
+
+def _check_fields(config_class: type[PreTrainedConfig], overrides: dict[str, Any]) -> None:
+    # A config takes any keyword and keeps what it does not know, so a misspelt field would pass in silence.
+    valid = {*inspect.signature(config_class).parameters, *vars(config_class()), *config_class.attribute_map}
+    for field in overrides:
+        if field not in valid:
+            hint = did_you_mean(field, sorted(valid))
+            raise ConfigError(f"--config_overrides: {config_class.__name__} has no field {field!r}{hint}")

@@ -1,0 +1,206 @@
+"""`transformers.Trainer` with our optimizer, throughput, bits per byte and whole checkpoints."""
+
+import contextlib
+import inspect
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PrinterCallback, Trainer
+from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
+from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
+
+from hf_gpt.training.callbacks import ProgressCallback
+from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory
+from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
+from hf_gpt.training.packing import IGNORE_INDEX
+from hf_gpt.training.throughput import ThroughputMeter
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+
+class HfGptTrainer(Trainer):
+    """A Trainer for language models.
+
+    - `args.optimizer` chooses Muon with AdamW, or any optimizer of the library.
+    - Logs hold `tokens_per_second` and `eta_seconds`, evaluation and saving not counted.
+    - `eval_loss` is the mean over all predicted tokens, `eval_bits_per_byte` the same text's nats / ln 2 / bytes, which
+      can be compared between tokenizers.
+    - A checkpoint folder appears when it is complete.
+
+    Args:
+        eval_num_bytes: UTF-8 bytes of the validation text; without it there is no `eval_bits_per_byte`.
+        args, kwargs: As for `Trainer`.
+    """
+
+    args: HfGptTrainingArguments
+
+    def __init__(self, *args: Any, eval_num_bytes: int | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.args, HfGptTrainingArguments):
+            raise TypeError(f"HfGptTrainer needs HfGptTrainingArguments as args, got {type(self.args).__name__}.")
+        self.eval_num_bytes = eval_num_bytes
+        self.meter = ThroughputMeter()
+        self._staging_dir: Path | None = None
+        self._eval_nats = 0.0
+        self._eval_targets = 0.0
+        self._takes_skip_logits = "skip_logits" in inspect.signature(self.model.forward).parameters
+        for library_callback in (LibraryProgressCallback, PrinterCallback):
+            if any(isinstance(callback, library_callback) for callback in self.callback_handler.callbacks):
+                self.remove_callback(library_callback)
+                self.add_callback(ProgressCallback())
+
+    # Optimizer and schedule
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None and self.args.optimizer == "muon":
+            self.optimizer = build_muon_adamw(
+                self.model if model is None else model,
+                learning_rate=self.args.learning_rate,
+                muon_learning_rate=self.args.muon_learning_rate,
+                weight_decay=self.args.weight_decay,
+                momentum=self.args.muon_momentum,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+            )
+        return super().create_optimizer(model)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        return decayed_parameter_names(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        given = self.args.lr_scheduler_kwargs
+        if self.args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY:
+            # The library's schedule has no default for the length of its decay.
+            defaults = {"num_decay_steps": self.args.get_decay_steps(num_training_steps), "decay_type": "linear"}
+            self.args.lr_scheduler_kwargs = {**defaults, **(given or {})}
+        try:
+            return super().create_scheduler(num_training_steps, optimizer)
+        finally:
+            self.args.lr_scheduler_kwargs = given
+
+    # Throughput
+
+    def train(self, *args: Any, **kwargs: Any):
+        self.meter = ThroughputMeter()
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.meter.stop()
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        self.meter.start()
+        if "input_ids" in inputs:
+            self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
+        if self.accelerator.sync_gradients:
+            self.meter.add_step()
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs["tokens_per_second"] = round(self.meter.read(), 1)
+            logs["eta_seconds"] = round(self.meter.seconds_left(self.state.max_steps - self.state.global_step), 1)
+        super().log(logs, start_time)
+
+    # Evaluation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self.meter.paused():
+            return super().evaluate(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
+        self._eval_nats = self._eval_targets = 0.0
+        # Smoothing is a means of training; a smoothed loss is not a likelihood of the text.
+        smoother, self.label_smoother = self.label_smoother, None
+        try:
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        finally:
+            self.label_smoother = smoother
+        totals = torch.tensor([self._eval_nats, self._eval_targets], dtype=torch.float32, device=self.args.device)
+        nats, targets = self.accelerator.reduce(totals, reduction="sum").tolist()
+        if targets:
+            output.metrics[f"{metric_key_prefix}_loss"] = nats / targets
+            if self.eval_num_bytes:
+                output.metrics[f"{metric_key_prefix}_bits_per_byte"] = nats / math.log(2) / self.eval_num_bytes
+        return output
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, **kwargs: Any):
+        targets = int((inputs["labels"][..., 1:] != IGNORE_INDEX).sum()) if "labels" in inputs else 0
+        if prediction_loss_only and self._takes_skip_logits:
+            inputs = {**inputs, "skip_logits": True}
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, **kwargs)
+        if loss is not None:
+            # Trainer divides by the targets of all processes and multiplies by their number.
+            divisor = float(targets)
+            if self.args.world_size > 1 and self.args.average_tokens_across_devices and self.model_accepts_loss_kwargs:
+                counts = self.accelerator.gather(torch.tensor([divisor], device=self.args.device))
+                divisor = counts.sum().item() / self.args.world_size
+            self._eval_nats += loss.item() * divisor if targets else 0.0
+            self._eval_targets += targets
+        return loss, logits, labels
+
+    # Checkpoints
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._staging_dir is None else str(self._staging_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self.meter.paused():
+            uploads_folder = self.args.push_to_hub and self.args.hub_strategy in (
+                HubStrategy.CHECKPOINT,
+                HubStrategy.ALL_CHECKPOINTS,
+            )
+            if uploads_folder:
+                # The upload goes on in the background, so its folder must not be renamed meanwhile.
+                super()._save_checkpoint(model, trial)
+            else:
+                self._save_whole_checkpoint(model, trial)
+
+    def _save_whole_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run_dir = Path(super()._get_output_dir(trial))
+        name = f"checkpoint-{self.state.global_step}"
+        final, staging = run_dir / name, run_dir / f".{name}{INCOMPLETE}"
+        # Every process writes into the folder; only one may empty it before and move it after.
+        context = atomic_directory(final) if self.is_world_process_zero() else contextlib.nullcontext(staging)
+        with context as folder:
+            self.accelerator.wait_for_everyone()
+            # Trainer writes into a subfolder of the run's folder, named as the checkpoint.
+            self._staging_dir = folder
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging_dir = None
+            written = folder / name
+            if self.is_world_process_zero():
+                if self.state.best_model_checkpoint == str(written):
+                    self.state.best_model_checkpoint = str(final)
+                    self.state.save_to_json(str(written / "trainer_state.json"))
+                for path in written.iterdir():
+                    path.rename(folder / path.name)
+                written.rmdir()
+            self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # A tied weight is saved once, under its other name.
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Trainer switches the cache off for training; a checkpoint that kept that would generate slowly.
+        config = getattr(self.model, "config", None)
+        if config is None or not hasattr(config, "use_cache"):
+            return super()._save(output_dir, state_dict)
+        former, config.use_cache = config.use_cache, True
+        try:
+            return super()._save(output_dir, state_dict)
+        finally:
+            config.use_cache = former
