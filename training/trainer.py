@@ -100,7 +100,7 @@ class HfGptTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs["tokens_per_second"] = round(self.meter.read(), 1)
-            logs["eta_seconds"] = round(self.meter.seconds_left(self.state.max_steps - self.state.global_step), 1)
+            logs["eta_seconds"] = round(self.meter.seconds_left(self.state.max_steps - self.state.global_step), 3)
         super().log(logs, start_time)
 
     # Evaluation

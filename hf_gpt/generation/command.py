@@ -52,7 +52,10 @@ def generate(args: argparse.Namespace) -> int:
     """Loads the model and streams the prompt and its continuation to standard output."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, set_seed
+    from transformers.utils import logging
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     path = model_path(args.model)
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
@@ -90,19 +93,18 @@ def generation_options(args: argparse.Namespace) -> dict[str, object]:
 
 
 def model_path(path: str) -> str:
-    """Where the model of a run lies: `path/model` for a run's folder; any other path or Hub id as it is.
+    """Where the model lies that `path`, the folder of a run or checkpoint or a Hub id, stands for.
 
     Raises:
         FileNotFoundError: a path that looks like a folder and is none.
     """
-    folder = Path(path)
-    if (folder / "model" / "config.json").is_file() and not (folder / "config.json").is_file():
-        return str(folder / "model")
-    if not folder.exists() and (path.count("/") != 1 or path.startswith((".", "/", "~"))):
+    from hf_gpt.training.checkpoints import find_model
+
+    if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "/", "~"))):
         raise FileNotFoundError(
             f"there is no folder {path}. Give a run's folder, a checkpoint, or a Hub id (owner/name)."
         )
-    return path
+    return find_model(path)
 
 
 if __name__ == "__main__":
