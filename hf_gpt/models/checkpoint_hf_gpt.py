@@ -25,7 +25,8 @@ class HfGptCheckpointMixin:
 
         Raises:
             OSError: the safetensors file is damaged or cut off.
-            ValueError: the checkpoint holds none of this model's weights.
+            ValueError: the checkpoint holds none of this model's weights. With `output_loading_info=True` the caller is
+                told which are missing instead.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         try:
@@ -37,6 +38,8 @@ class HfGptCheckpointMixin:
                 f"The weights of {pretrained_model_name_or_path} are damaged or cut off ({error}). Copy or download "
                 "the safetensors file again, or load an earlier checkpoint."
             ) from error
+        if wants_info:
+            return model, info
         backbone = {name for name, _ in model.named_parameters() if name.startswith(f"{model.base_model_prefix}.")}
         backbone = backbone or {name for name, _ in model.named_parameters()}
         if info["unexpected_keys"] and backbone <= set(info["missing_keys"]):
@@ -45,7 +48,7 @@ class HfGptCheckpointMixin:
                 f"{pretrained_model_name_or_path} holds no weight of {cls.__name__}, but others, such as {found}: it "
                 "is a checkpoint of another architecture. Load it with AutoModel."
             )
-        return (model, info) if wants_info else model
+        return model
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs: Any) -> None:
         """

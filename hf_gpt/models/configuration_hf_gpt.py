@@ -256,6 +256,10 @@ class HfGptConfig(PreTrainedConfig):
         if self.layer_types is None:
             layer_type = "full_attention" if self.sliding_window is None else "sliding_attention"
             self.layer_types = [layer_type] * self.num_hidden_layers
+        absent = [] if self.is_gated_act else ["gate_proj"]
+        absent += [] if self.use_qk_norm else ["q_norm", "k_norm"]
+        plan = type(self).base_model_tp_plan
+        self.base_model_tp_plan = {name: style for name, style in plan.items() if name.split(".")[-1] not in absent}
         # A checkpoint loaded from the Hub has its repository before each entry ("repo--file.Class"); saved again, the
         # code lies beside the weights.
         own_map = {key: value.split("--")[-1] for key, value in (self.auto_map or {}).items()}

@@ -1,4 +1,4 @@
-"""Tests that Llama passes and one of our specs cannot: `spec::test` pattern -> reason.
+"""Tests that Llama passes and one of our specs cannot: `specs::test` pattern -> reason.
 
 Keep it short and true. The report fails on a pattern that matches nothing, and on any test that Llama passes and we
 neither pass nor list here.
@@ -7,14 +7,42 @@ neither pass nor list here.
 from fnmatch import fnmatchcase
 
 
-DESELECTED: dict[str, str] = {}
+NO_CAUSAL_LM = "bidirectional,discriminator"
+BUILDS_CAUSAL_LM = "the test builds AutoModelForCausalLM, which these specs do not have"
+ONE_LABEL = "a critic has one label and no other head"
+
+DESELECTED: dict[str, str] = {
+    "gpt2_like,no_positions::test_model_rope_scaling_*": "there is no rotary embedding to scale",
+    "default::test_model_rope_scaling_from_config_*": (
+        "with output_projection_init='zeros' a fresh block is the identity, so its output cannot depend on positions"
+    ),
+    f"{NO_CAUSAL_LM}::test_causal_lm_*": BUILDS_CAUSAL_LM,
+    f"{NO_CAUSAL_LM}::test_pipeline_text_generation*": BUILDS_CAUSAL_LM,
+    f"{NO_CAUSAL_LM}::test_fsdp*": BUILDS_CAUSAL_LM,
+    f"{NO_CAUSAL_LM}::test_hsdp_*": BUILDS_CAUSAL_LM,
+    f"{NO_CAUSAL_LM}::test_tp_forward_*": BUILDS_CAUSAL_LM,
+    f"{NO_CAUSAL_LM}::test_tp_backward": BUILDS_CAUSAL_LM,
+    f"{NO_CAUSAL_LM}::test_tp_generation*": BUILDS_CAUSAL_LM,
+    f"{NO_CAUSAL_LM}::test_training_overfit": (
+        "without a language model the test trains the sequence classifier, but with a label for each token"
+    ),
+    "discriminator::test_pipeline_token_classification*": ONE_LABEL,
+    "discriminator::test_pipeline_zero_shot*": ONE_LABEL,
+    "discriminator::test_question_answering_model": ONE_LABEL,
+    "discriminator::test_token_classification_model": ONE_LABEL,
+}
+
+
+def patterns_for(spec: str, test: str) -> list[str]:
+    """Every pattern that matches."""
+    matching = []
+    for pattern in DESELECTED:
+        specs, _, tests = pattern.partition("::")
+        if spec in specs.split(",") and fnmatchcase(test, tests):
+            matching.append(pattern)
+    return matching
 
 
 def reason_for(spec: str, test: str) -> str | None:
     """The reason why `test` is not run for `spec`, if there is one."""
     return next((DESELECTED[pattern] for pattern in patterns_for(spec, test)), None)
-
-
-def patterns_for(spec: str, test: str) -> list[str]:
-    """Every pattern that matches."""
-    return [pattern for pattern in DESELECTED if fnmatchcase(f"{spec}::{test}", pattern)]

@@ -123,7 +123,7 @@ SPECS = (
         tie_word_embeddings=False,
     ),
     ours("no_positions", position_embedding_type="none", tie_word_embeddings=False),
-    ours("softcap", final_logit_softcapping=5.0, logit_scale=0.5, chunked_loss="always", tie_word_embeddings=False),
+    ours("softcap", final_logit_softcapping=10.0, logit_scale=2.0, chunked_loss="always", tie_word_embeddings=False),
     ours("bidirectional", WITHOUT_CAUSAL_LM, is_causal=False, classifier_pooling="mean"),
     ours(
         "discriminator",
