@@ -304,6 +304,9 @@ def save_final_model(trainer: "HfGptTrainer", path: Path, sampling_args: Samplin
     with context as folder:
         trainer.save_model(str(folder))
         trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            # A pickle: nothing that is meant to be shared.
+            (folder / "training_args.bin").unlink(missing_ok=True)
 
 
 def sampling_options(sampling_args: SamplingArguments) -> dict[str, Any]:
@@ -386,7 +389,7 @@ def write_run_report(
         Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
     summary = (
-        f"A {reloaded.model_class} with {format_count(reloaded.num_parameters)} parameters, trained on "
+        f"{reloaded.model_class} with {format_count(reloaded.num_parameters)} parameters, trained on "
         f"{', '.join(data_args.corpus)} ({format_count(data.train_bytes)}B of text, {len(data.tokenizer):,} tokens in "
         f"the vocabulary). Bits per byte and samples come from the saved checkpoint, loaded in a fresh process; "
         f"before saving, the model scored {metrics['eval_bits_per_byte']:.4f} bits per byte."

