@@ -12,6 +12,8 @@ from hf_gpt.training.errors import ConfigError, did_you_mean
 
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from hf_gpt import HfGptConfig
 
 
@@ -156,6 +158,24 @@ def training_flops_per_token(config: "HfGptConfig", max_length: int, *, gradient
     head = 2 * config.vocab_size * config.hidden_size
     last = 2 * config.hidden_size * config.intermediate_size * config.num_hidden_layers
     return 3 * forward + (forward - head - last if gradient_checkpointing else 0)
+
+
+def model_flops_per_token(model: "PreTrainedModel", max_length: int) -> int:
+    """`training_flops_per_token` of any causal language model.
+
+    For other architectures than ours `6 N + 12 * layers * width * max_length` (arXiv 2204.02311, appendix B), N being
+    all parameters without embeddings that are only looked up in.
+    """
+    config = model.config.get_text_config()
+    if config.model_type == "hf_gpt":
+        return training_flops_per_token(config, max_length)
+    embeddings = model.get_input_embeddings()
+    head = model.get_output_embeddings()
+    tied = head is not None and head.weight is embeddings.weight
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    weights -= 0 if tied else embeddings.weight.numel()
+    attention = 12 * getattr(config, "num_hidden_layers", 0) * getattr(config, "hidden_size", 0) * max_length
+    return 6 * weights + attention
 
 
 # Memory
