@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,19 @@ from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkp
 
 from hf_gpt.training.callbacks import ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
+from hf_gpt.training.streaming import RowStream
 from hf_gpt.training.throughput import ThroughputMeter
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 from hf_gpt.training.utilisation import measured_peak_flops
 from hf_gpt.training.weight_average import WeightAverageCallback
+
+
+STREAM_POSITION_NAME = "stream_position.json"
 
 
 class HfGptTrainer(Trainer):
@@ -32,6 +37,7 @@ class HfGptTrainer(Trainer):
     - Logs hold `tokens_per_second`, `eta_seconds` and `mfu`, the share of the FLOPs that the device's matrix products
       reach; evaluation and saving not counted.
     - With `args.ema_decay`, evaluation and `save_model` use the averaged weights; checkpoints hold both.
+    - The position in a `RowStream` that is trained on is part of a checkpoint; resuming begins to read there.
     - A step whose loss or gradient is not finite changes no weight: it stops training or is skipped, by
       `args.nan_action`.
     - `eval_loss` is the mean over all predicted tokens, `eval_bits_per_byte` the same text's nats / ln 2 / bytes, which
@@ -52,6 +58,16 @@ class HfGptTrainer(Trainer):
         self.eval_num_bytes = eval_num_bytes
         self.meter = ThroughputMeter()
         self._recorder = StepRecorder()
+        self._stream = self.train_dataset if isinstance(self.train_dataset, RowStream) else None
+        self._batches_taken = 0
+        self._random_state_from: str | None = None
+        if self._stream is not None:
+            if self.args.dataloader_num_workers:
+                raise ConfigError(
+                    "--dataloader_num_workers must be 0 with --streaming: workers know no common position."
+                )
+            # The position says where to go on; Trainer would read and drop all batches up to there.
+            self.args.ignore_data_skip = True
         self._row_length = 0
         self._average: WeightAverageCallback | None = None
         if self.args.ema_decay is not None:
@@ -101,6 +117,9 @@ class HfGptTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any):
         self.meter = ThroughputMeter()
+        self._batches_taken = 0
+        if self._stream is not None:
+            self._stream.rewind()
         if self._average is not None:
             self._average.average = None
         try:
@@ -193,6 +212,30 @@ class HfGptTrainer(Trainer):
             self._eval_targets += targets
         return loss, logits, labels
 
+    # Position in a stream
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        self._batches_taken += len(batches)
+        if self._random_state_from is not None:
+            # The loader drew a number when it began, which in the straight run came before the checkpoint.
+            self._load_rng_state(self._random_state_from)
+            self._random_state_from = None
+        return batches, num_items
+
+    def _save_stream_position(self, folder: Path) -> None:
+        rows = self._batches_taken * self._train_batch_size * self.args.world_size
+        (folder / STREAM_POSITION_NAME).write_text(json.dumps(self._stream.state_dict(rows)), encoding="utf-8")
+
+    def _load_stream_position(self, folder: Path) -> None:
+        path = folder / STREAM_POSITION_NAME
+        if not path.is_file():
+            raise CheckpointError(
+                f"{folder}: no {STREAM_POSITION_NAME}: its run was not streamed. Leave out --streaming."
+            )
+        self._stream.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
+        self._random_state_from = str(folder)
+
     # Averaged weights
 
     def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
@@ -210,11 +253,15 @@ class HfGptTrainer(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self._average is not None and self.args.should_save:
             self._average.average.save(Path(output_dir))
+        if self._stream is not None and self.args.should_save:
+            self._save_stream_position(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._average is not None and checkpoint is not None:
             self._average.load(self.model, Path(checkpoint))
+        if self._stream is not None and checkpoint is not None:
+            self._load_stream_position(Path(checkpoint))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
