@@ -75,7 +75,7 @@ def launch_command(profile: str, num_processes: int | None, argv: Sequence[str],
         if profile == "zero3" and importlib.util.find_spec("deepspeed") is None:
             raise ConfigError("--accelerate zero3 needs DeepSpeed. Install it: pip install deepspeed. Or use fsdp2.")
         options = ["--config_file", str(path), "--num_processes", str(count)]
-        # An empty port lets the system choose, so that two runs on a machine do not meet.
+        # Port 0 lets the system choose, so that two runs on a machine do not meet.
         launcher = ["accelerate.commands.launch", *options, "--main_process_port", "0"]
     return [sys.executable, "-m", *launcher, "-m", "hf_gpt", *argv]
 
