@@ -17,6 +17,7 @@ COMMANDS = {
     "pretrain": Command("hf_gpt.training.pretrain", "train a language model on any text, from scratch or further"),
     "generate": Command("hf_gpt.generation.command", "continue a prompt with a trained model"),
     "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
+    "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost"),
 }
 
 

@@ -67,6 +67,24 @@ class DataArguments:
         default_factory=lambda: ["tinyshakespeare"],
         metadata={"help": "Text: .txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare."},
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read while training, in constant memory: needs --max_steps and --validation_file. Takes Hub ids "
+            "(owner/name) too. Rows are shuffled within windows of about 4096 documents."
+        },
+    )
+    corpus_weights: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "With --streaming, share of each corpus in the text that is trained on; one that ends begins anew. "
+            "Left out: one after the other."
+        },
+    )
+    malformed_rows: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={"help": "With --streaming, what is done about a row that cannot be read; skipped ones are counted."},
+    )
     text_column: str = field(
         default="text", metadata={"help": "Column of a .jsonl, .csv or .parquet file that is read."}
     )

@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 
+import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
@@ -77,6 +78,10 @@ def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
             parts.append(f"learning rate {logs['learning_rate']:.2e}")
         if "tokens_per_second" in logs:
             parts.append(f"{format_count(logs['tokens_per_second'])} tokens/s")
+        if "mfu" in logs:
+            parts.append(f"MFU {logs['mfu']:.1%}")
+        if "skipped_steps" in logs:
+            parts.append(f"{logs['skipped_steps']} steps skipped")
         if "eta_seconds" in logs:
             parts.append(f"{format_duration(logs['eta_seconds'])} left")
     elif "eval_loss" in logs:
@@ -91,7 +96,8 @@ def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
 class StopOnSignalCallback(TrainerCallback):
     """Ends training after the running step when Ctrl-C or SIGTERM comes, with a checkpoint to resume from.
 
-    A second signal stops at once. Only a single process listens: several would have to agree on the step.
+    A second signal stops at once. Several processes agree on the step: after each one, whether a signal came to any of
+    them. There, further signals change nothing: a launcher hands on to its processes what the terminal sent them too.
 
     Attributes:
         signal_number: The signal that came, or None.
@@ -100,14 +106,20 @@ class StopOnSignalCallback(TrainerCallback):
     def __init__(self):
         self.signal_number: int | None = None
         self._former: dict[int, object] = {}
+        self._shared = False
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.signal_number = None
-        if args.world_size == 1 and threading.current_thread() is threading.main_thread():
+        self._shared = args.world_size > 1
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._former[number] = signal.signal(number, self._receive)
 
     def on_step_end(self, args, state, control, **kwargs):
+        if self._shared:
+            latest = torch.tensor(self.signal_number or 0, device=args.device)
+            torch.distributed.all_reduce(latest, torch.distributed.ReduceOp.MAX)
+            self.signal_number = latest.item() or None
         if self.signal_number is not None:
             control.should_save = True
             control.should_training_stop = True
@@ -122,7 +134,10 @@ class StopOnSignalCallback(TrainerCallback):
         self._former.clear()
 
     def _receive(self, number, frame):
-        self.signal_number = number
-        self.restore()
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        print(f"\n{name}: stopping after this step and saving a checkpoint. Once more stops at once.", file=sys.stderr)
+        known, self.signal_number = self.signal_number is not None, number
+        if not self._shared:
+            self.restore()
+        if not known:
+            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            once_more = "" if self._shared else " Once more stops at once."
+            print(f"\n{name}: stopping after this step and saving a checkpoint.{once_more}", file=sys.stderr)

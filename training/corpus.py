@@ -39,7 +39,7 @@ def read_corpus(
     """
     parts = []
     for source in sources:
-        path = _resolve(source)
+        path = resolve_file(source)
         if path.suffix.lower() in _TABLE_BUILDERS:
             parts.append(_read_table(path, text_column))
         else:
@@ -68,10 +68,19 @@ def read_text_documents(path: Path, document_separator: str | None = None) -> li
         raise CorpusError(f"{path}: the file is {'empty' if not data else 'blank'}. Give a file with text in it.")
     if document_separator is None:
         return [text]
+    return [part for part in text.split(parse_separator(document_separator)) if part.strip()]
+
+
+def parse_separator(document_separator: str) -> str:
+    """The separator, with `\\n` and `\\t` that are written out turned into what they stand for.
+
+    Raises:
+        CorpusError: it is empty.
+    """
     separator = document_separator.replace("\\n", "\n").replace("\\t", "\t")
     if not separator:
         raise CorpusError("--document_separator must not be empty. Leave it out to keep each file whole.")
-    return [part for part in text.split(separator) if part.strip()]
+    return separator
 
 
 def split_corpus(corpus: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
@@ -111,7 +120,12 @@ def count_bytes(documents: datasets.Dataset) -> int:
     return sum(len(text.encode("utf-8")) for text in documents["text"])
 
 
-def _resolve(source: str) -> Path:
+def resolve_file(source: str) -> Path:
+    """The file that a path or the name of a built-in corpus stands for.
+
+    Raises:
+        CorpusError: there is none.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         raise CorpusError(f"--corpus: {source} is a folder. Name its files, for example {source.rstrip('/')}/*.txt")

@@ -88,10 +88,10 @@ def build_config(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase,
                 raise ConfigError(f"--preset belongs to hf_gpt models, but --model_type is {model_args.model_type}.")
             from hf_gpt import HfGptConfig
 
-            _check_fields(HfGptConfig, overrides)
+            check_fields(HfGptConfig, overrides)
             return HfGptConfig.preset(model_args.preset, **{**fitted, **overrides})
         config_class = _config_class(model_args.model_type)
-        _check_fields(config_class, overrides)
+        check_fields(config_class, overrides)
         return config_class(**{**fitted, **overrides})
     except ConfigError:
         raise
@@ -130,7 +130,8 @@ def _config_class(model_type: str) -> type[PreTrainedConfig]:
         raise ConfigError(f"--model_type: unknown architecture {model_type!r}{hint}") from None
 
 
-def _check_fields(config_class: type[PreTrainedConfig], overrides: dict[str, Any]) -> None:
+def check_fields(config_class: type[PreTrainedConfig], overrides: dict[str, Any]) -> None:
+    """Raises `ConfigError` for the first key of `overrides` that is no field of the config, naming the nearest."""
     # A config takes any keyword and keeps what it does not know, so a misspelt field would pass in silence.
     valid = {*inspect.signature(config_class).parameters, *vars(config_class()), *config_class.attribute_map}
     for field in overrides:

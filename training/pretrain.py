@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hf_gpt.training.reload_check import ReloadResult
+    from hf_gpt.training.streaming import RowStream
     from hf_gpt.training.trainer import HfGptTrainer
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
@@ -46,18 +47,18 @@ class PretrainingData:
     """What is trained and validated on.
 
     Attributes:
-        train_rows: Packed rows, a whole number of batches of them.
+        train_rows: Packed rows, a whole number of batches of them, or an endless stream of them.
         validation_rows: The same for validation.
         validation_texts: The validation documents.
-        train_bytes: UTF-8 bytes of the training documents.
+        train_bytes: UTF-8 bytes of the training documents; of a stream the size of its files, None if not known.
         validation_bytes: The same for validation.
         tokenizer: What turned the text into tokens.
     """
 
-    train_rows: "datasets.Dataset"
+    train_rows: "datasets.Dataset | RowStream"
     validation_rows: "datasets.Dataset"
     validation_texts: list[str]
-    train_bytes: int
+    train_bytes: int | None
     validation_bytes: int
     tokenizer: "PreTrainedTokenizerBase"
 
@@ -142,11 +143,20 @@ def prepare_data(
     """
     from hf_gpt.training.corpus import count_bytes, read_corpus, split_corpus
     from hf_gpt.training.data import complete_batches, filler_token_id, tokenize_and_pack
+    from hf_gpt.training.errors import ConfigError
     from hf_gpt.training.model import load_tokenizer
+    from hf_gpt.training.streaming import RowStream, check_streaming, first_texts, open_documents
     from hf_gpt.training.tokenizer import train_tokenizer
 
     form = {"text_column": data_args.text_column, "document_separator": data_args.document_separator}
-    train_texts = read_corpus(data_args.corpus, **form)
+    documents = None
+    if data_args.streaming:
+        check_streaming(data_args, training_args)
+        documents = open_documents(data_args)
+    elif data_args.corpus_weights:
+        raise ConfigError("--corpus_weights needs --streaming.")
+    else:
+        train_texts = read_corpus(data_args.corpus, **form)
     if data_args.validation_file:
         validation_texts = read_corpus(data_args.validation_file, **form)
     else:
@@ -157,20 +167,27 @@ def prepare_data(
         tokenizer = load_tokenizer(str(source), model_args)
     else:
         tokenizer = train_tokenizer(
-            (text for text in train_texts["text"]),
+            (text for text in train_texts["text"]) if documents is None else first_texts(documents),
             data_args.tokenizer_vocab_size,
             model_max_length=data_args.max_length,
         )
 
     pack_options = {"max_length": data_args.max_length, "strategy": data_args.packing_strategy}
-    train_rows = tokenize_and_pack(train_texts, tokenizer, desc="packing the training text", **pack_options)
-    validation_rows = tokenize_and_pack(validation_texts, tokenizer, desc="packing the validation text", **pack_options)
     filler, processes = filler_token_id(tokenizer), training_args.world_size
+    if documents is None:
+        train_rows = tokenize_and_pack(train_texts, tokenizer, desc="packing the training text", **pack_options)
+        train_rows = complete_batches(train_rows, training_args.train_batch_size * processes, filler)
+        train_bytes = count_bytes(train_texts)
+    else:
+        train_rows = RowStream(documents, tokenizer, shuffle_seed=training_args.seed, **pack_options)
+        sizes = [source.num_bytes for source in documents.sources]
+        train_bytes = None if None in sizes else sum(sizes)
+    validation_rows = tokenize_and_pack(validation_texts, tokenizer, desc="packing the validation text", **pack_options)
     return PretrainingData(
-        train_rows=complete_batches(train_rows, training_args.train_batch_size * processes, filler),
+        train_rows=train_rows,
         validation_rows=complete_batches(validation_rows, training_args.eval_batch_size * processes, filler),
         validation_texts=list(validation_texts["text"]),
-        train_bytes=count_bytes(train_texts),
+        train_bytes=train_bytes,
         validation_bytes=count_bytes(validation_texts),
         tokenizer=tokenizer,
     )
@@ -210,17 +227,18 @@ def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: Data
 
     parameters, without_embeddings = count_parameters(trainer.model)
     steps, rows = total_steps(trainer), trainer.get_total_train_batch_size(trainer.args)
-    tokens, epoch_tokens = steps * rows * data_args.max_length, len(data.train_rows) * data_args.max_length
+    tokens = steps * rows * data_args.max_length
+    epoch_tokens = 0 if data_args.streaming else len(data.train_rows) * data_args.max_length
     precision = "bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32"
     return [
         (
             "corpus",
-            f"{', '.join(data_args.corpus)}: {format_count(data.train_bytes)}B to train on, "
-            f"{format_count(data.validation_bytes)}B to validate on",
+            f"{describe_corpus(data, data_args)} to train on, {format_count(data.validation_bytes)}B to validate on",
         ),
         (
             "tokenizer",
-            f"{len(data.tokenizer):,} tokens, {data.train_bytes / max(epoch_tokens, 1):.2f} bytes each",
+            f"{len(data.tokenizer):,} tokens"
+            + ("" if data_args.streaming else f", {data.train_bytes / max(epoch_tokens, 1):.2f} bytes each"),
         ),
         (
             "model",
@@ -229,10 +247,17 @@ def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: Data
         ),
         (
             "training",
-            f"{steps:,} steps of {rows} rows of {data_args.max_length} tokens: {format_count(tokens)} tokens, "
-            f"{tokens / max(epoch_tokens, 1):.1f} epochs",
+            f"{steps:,} steps of {rows} rows of {data_args.max_length} tokens: {format_count(tokens)} tokens"
+            + ("" if data_args.streaming else f", {tokens / max(epoch_tokens, 1):.1f} epochs"),
         ),
     ]
+
+
+def describe_corpus(data: PretrainingData, data_args: DataArguments) -> str:
+    """What is trained on, and how much of it there is if that is known."""
+    names = ", ".join(data_args.corpus)
+    size = "" if data.train_bytes is None else f": {format_count(data.train_bytes)}B"
+    return f"{names}{size}{', streamed' if data_args.streaming else ''}"
 
 
 def time_steps(trainer: "HfGptTrainer", timed_steps: int = 4) -> list[tuple[str, str]]:
@@ -344,6 +369,14 @@ def check_reloaded(
     )
 
 
+def describe_passes(trainer: "HfGptTrainer", data: PretrainingData, data_args: DataArguments) -> str:
+    """How often the corpus was gone through; for a stream, what was left out of it."""
+    if not data_args.streaming:
+        return f"{trainer.state.epoch:.1f} epochs"
+    skipped = data.train_rows.documents.state["skipped"]
+    return f"streamed, {skipped} malformed rows skipped" if skipped else "streamed"
+
+
 def write_recipe(settings: Settings, path: Path) -> None:
     """Writes the settings of the run, so that it can be run again."""
     from transformers import TrainingArguments
@@ -383,16 +416,16 @@ def write_run_report(
         Figure("Bits per byte", f"{reloaded.bits_per_byte:.4f}", "validation text, reloaded checkpoint"),
         Figure("Validation loss", f"{metrics['eval_loss']:.4f}", "nats per token"),
         Figure("Parameters", format_count(reloaded.num_parameters), reloaded.model_class),
-        Figure("Tokens trained on", format_count(meter.tokens), f"{trainer.state.epoch:.1f} epochs"),
+        Figure("Tokens trained on", format_count(meter.tokens), describe_passes(trainer, data, data_args)),
         Figure("Speed", f"{format_count(meter.tokens / max(meter.seconds, 1e-9))} tokens/s", "training alone"),
         Figure("Training time", format_duration(meter.seconds), f"{trainer.state.global_step:,} steps"),
         Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
     summary = (
         f"{reloaded.model_class} with {format_count(reloaded.num_parameters)} parameters, trained on "
-        f"{', '.join(data_args.corpus)} ({format_count(data.train_bytes)}B of text, {len(data.tokenizer):,} tokens in "
-        f"the vocabulary). Bits per byte and samples come from the saved checkpoint, loaded in a fresh process; "
-        f"before saving, the model scored {metrics['eval_bits_per_byte']:.4f} bits per byte."
+        f"{describe_corpus(data, data_args)} ({len(data.tokenizer):,} tokens in the vocabulary). Bits per byte and "
+        f"samples come from the saved checkpoint, loaded in a fresh process; before saving, the model scored "
+        f"{metrics['eval_bits_per_byte']:.4f} bits per byte."
     )
     return write_report(
         path,

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,31 @@ from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkp
 
 from hf_gpt.training.callbacks import ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory
+from hf_gpt.training.errors import CheckpointError, ConfigError
+from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
+from hf_gpt.training.planning import model_flops_per_token
+from hf_gpt.training.streaming import RowStream
 from hf_gpt.training.throughput import ThroughputMeter
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
+from hf_gpt.training.utilisation import measured_peak_flops
+from hf_gpt.training.weight_average import WeightAverageCallback
+
+
+STREAM_POSITION_NAME = "stream_position.json"
 
 
 class HfGptTrainer(Trainer):
     """A Trainer for language models.
 
     - `args.optimizer` chooses Muon with AdamW, or any optimizer of the library.
-    - Logs hold `tokens_per_second` and `eta_seconds`, evaluation and saving not counted.
+    - Logs hold `tokens_per_second`, `eta_seconds` and `mfu`, the share of the FLOPs that the device's matrix products
+      reach; evaluation and saving not counted.
+    - With `args.ema_decay`, evaluation and `save_model` use the averaged weights; checkpoints hold both.
+    - The position in a `RowStream` that is trained on is part of a checkpoint; resuming begins to read there.
+    - A step whose loss or gradient is not finite changes no weight: it stops training or is skipped, by
+      `args.nan_action`.
     - `eval_loss` is the mean over all predicted tokens, `eval_bits_per_byte` the same text's nats / ln 2 / bytes, which
       can be compared between tokenizers.
     - A checkpoint folder appears when it is complete.
@@ -42,6 +57,24 @@ class HfGptTrainer(Trainer):
             raise TypeError(f"HfGptTrainer needs HfGptTrainingArguments as args, got {type(self.args).__name__}.")
         self.eval_num_bytes = eval_num_bytes
         self.meter = ThroughputMeter()
+        self._recorder = StepRecorder()
+        self._stream = self.train_dataset if isinstance(self.train_dataset, RowStream) else None
+        self._batches_taken = 0
+        self._random_state_from: str | None = None
+        if self._stream is not None:
+            if self.args.dataloader_num_workers:
+                raise ConfigError(
+                    "--dataloader_num_workers must be 0 with --streaming: workers know no common position."
+                )
+            # The position says where to go on; Trainer would read and drop all batches up to there.
+            self.args.ignore_data_skip = True
+        self._row_length = 0
+        self._average: WeightAverageCallback | None = None
+        if self.args.ema_decay is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ConfigError("--ema_decay averages whole weights: it does not work with FSDP or DeepSpeed yet.")
+            self._average = WeightAverageCallback(self.args.ema_decay)
+            self.add_callback(self._average)
         self._staging_dir: Path | None = None
         self._eval_nats = 0.0
         self._eval_targets = 0.0
@@ -84,6 +117,11 @@ class HfGptTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any):
         self.meter = ThroughputMeter()
+        self._batches_taken = 0
+        if self._stream is not None:
+            self._stream.rewind()
+        if self._average is not None:
+            self._average.average = None
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -93,20 +131,54 @@ class HfGptTrainer(Trainer):
         self.meter.start()
         if "input_ids" in inputs:
             self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
+            self._row_length = inputs["input_ids"].shape[-1]
         if self.accelerator.sync_gradients:
             self.meter.add_step()
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._recorder.add(inputs, loss)
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs["tokens_per_second"] = round(self.meter.read(), 1)
             logs["eta_seconds"] = round(self.meter.seconds_left(self.state.max_steps - self.state.global_step), 3)
+            logs["mfu"] = round(self._utilisation(logs["tokens_per_second"]), 4)
+            if self._recorder.skipped:
+                logs["skipped_steps"] = self._recorder.skipped
         super().log(logs, start_time)
+
+    def _utilisation(self, tokens_per_second: float) -> float:
+        with self.meter.paused():
+            peak = measured_peak_flops(self.args.device.type, self._compute_dtype())
+        flops = model_flops_per_token(self.model, self._row_length)
+        return tokens_per_second * flops / (peak * self.args.world_size)
+
+    def _compute_dtype(self) -> torch.dtype:
+        if self.args.bf16 or self.args.fp16:
+            return torch.bfloat16 if self.args.bf16 else torch.float16
+        return next(self.model.parameters()).dtype
+
+    # Losses and gradients that are not finite
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        # Called once before each step of the optimizer, with the norm over all processes.
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        # The loss scaler of float16 expects infinite gradients and leaves such steps out by itself.
+        if self.accelerator.scaler is None and not math.isfinite(float(grad_norm)):
+            step = self.state.global_step + 1
+            if self.args.nan_action == "stop":
+                path = self._recorder.save(Path(self.args.output_dir), step, self.args.process_index)
+                raise NotFiniteError(describe_stop(step, self._recorder.losses, float(grad_norm), path))
+            # Optimizers pass over parameters without a gradient, and so change neither them nor their state.
+            model.zero_grad(set_to_none=True)
+            self._recorder.skipped += 1
+        self._recorder.clear()
+        return grad_norm
 
     # Evaluation
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.meter.paused():
+        with self.meter.paused(), self.averaged_weights():
             return super().evaluate(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
@@ -139,6 +211,62 @@ class HfGptTrainer(Trainer):
             self._eval_nats += loss.item() * divisor if targets else 0.0
             self._eval_targets += targets
         return loss, logits, labels
+
+    # Position in a stream
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        self._batches_taken += len(batches)
+        if self._random_state_from is not None:
+            # The loader drew a number when it began, which in the straight run came before the checkpoint.
+            self._load_rng_state(self._random_state_from)
+            self._random_state_from = None
+        return batches, num_items
+
+    def _save_stream_position(self, folder: Path) -> None:
+        rows = self._batches_taken * self._train_batch_size * self.args.world_size
+        (folder / STREAM_POSITION_NAME).write_text(json.dumps(self._stream.state_dict(rows)), encoding="utf-8")
+
+    def _load_stream_position(self, folder: Path) -> None:
+        path = folder / STREAM_POSITION_NAME
+        if not path.is_file():
+            raise CheckpointError(
+                f"{folder}: no {STREAM_POSITION_NAME}: its run was not streamed. Leave out --streaming."
+            )
+        self._stream.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
+        self._random_state_from = str(folder)
+
+    # Averaged weights
+
+    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model has the averaged weights, if there are any."""
+        if self._average is None or self._average.average is None:
+            return contextlib.nullcontext()
+        return self._average.average.applied(self.model)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        # Trainer calls itself for checkpoints, which go on from the weights as they are.
+        with contextlib.nullcontext() if _internal_call else self.averaged_weights():
+            super().save_model(output_dir, _internal_call)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._average is not None and self.args.should_save:
+            self._average.average.save(Path(output_dir))
+        if self._stream is not None and self.args.should_save:
+            self._save_stream_position(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._average is not None and checkpoint is not None:
+            self._average.load(self.model, Path(checkpoint))
+        if self._stream is not None and checkpoint is not None:
+            self._load_stream_position(Path(checkpoint))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self._average is not None:
+            self._average.average.load(Path(self.state.best_model_checkpoint))
 
     # Checkpoints
 

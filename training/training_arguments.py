@@ -69,6 +69,20 @@ class HfGptTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Stop after this many evaluations without a better loss. Left out: never."},
     )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Average the weights over steps with this decay, 0.999 for example; the average is evaluated and "
+            "saved as the final model. Left out: no average."
+        },
+    )
+    nan_action: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={
+            "help": "On a loss or gradient that is not finite: stop, with the batch saved in the run's folder, or skip "
+            "the step and count it. Weights are left alone in both."
+        },
+    )
     bf16: bool | None = field(
         default=None,
         metadata={
@@ -106,6 +120,8 @@ class HfGptTrainingArguments(TrainingArguments):
             )
         if self.decay_steps < 0:
             raise ConfigError(f"--decay_steps must not be negative, got {self.decay_steps}.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"--ema_decay must be above 0 and below 1, got {self.ema_decay}. Try 0.999.")
         if self.early_stopping_patience is not None:
             if self.eval_strategy == "no":
                 raise ConfigError("--early_stopping_patience needs evaluations: set --eval_strategy steps or epoch.")

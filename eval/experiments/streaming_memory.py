@@ -1,0 +1,91 @@
+"""
+How much memory a streamed corpus takes: generated text of a given size is tokenised and packed row by row, and the
+resident memory of the process is read on the way.
+
+    python -m hf_gpt.eval.experiments.streaming_memory --gigabytes 1
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+WORDS = 20_000
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="10^9 bytes of text that are generated")
+    parser.add_argument("--form", choices=["jsonl", "txt"], default="jsonl", help="of the file")
+    parser.add_argument("--max_length", type=int, default=1024, help="tokens in a row")
+    parser.add_argument("--seconds", type=float, default=600.0, help="stop after this time, also before the end")
+    parser.add_argument("--keep", type=Path, help="folder for the text; left out: a temporary one")
+    return parser
+
+
+def random_texts(size: int, seed: int = 0) -> Iterator[str]:
+    """Documents of made-up words with word frequencies as in natural text (Zipf's law), `size` bytes in all."""
+    generator = np.random.default_rng(seed)
+    letters = np.array(list("etaoinshrdlucmfw"))
+    words = np.array(["".join(generator.choice(letters, generator.integers(2, 9))) for _ in range(WORDS)])
+    weights = 1 / np.arange(1, WORDS + 1)
+    weights /= weights.sum()
+    while size > 0:
+        drawn = generator.choice(words, 200_000, p=weights)
+        place = 0
+        while place < len(drawn) and size > 0:
+            length = int(generator.integers(50, 1500))
+            text = " ".join(drawn[place : place + length])
+            place, size = place + length, size - len(text)
+            yield text
+
+
+def write_corpus(path: Path, size: int) -> None:
+    """Writes the text as a file of the form that its name ends with."""
+    with path.open("w", encoding="utf-8") as file:
+        for text in random_texts(size):
+            file.write(json.dumps({"text": text}) + "\n" if path.suffix == ".jsonl" else text + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    import psutil
+
+    from hf_gpt.training.sources import open_source
+    from hf_gpt.training.streaming import DocumentStream, RowStream
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    args = make_parser().parse_args(argv)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = (args.keep or Path(temporary)) / f"corpus.{args.form}"
+        write_corpus(path, int(args.gigabytes * 1e9))
+        tokenizer = train_tokenizer(random_texts(2_000_000), 4096)
+        documents = DocumentStream([open_source(str(path))])
+        process, begin, readings = psutil.Process(), time.perf_counter(), []
+        for number, _ in enumerate(RowStream(documents, tokenizer, args.max_length)):
+            ended = documents.state["epoch"] > 0 or time.perf_counter() - begin > args.seconds
+            if number % 2000 == 0 or ended:
+                read = documents.state["characters"][0]
+                readings.append({"characters": read, "rss": process.memory_info().rss})
+            if ended:
+                break
+        seconds = time.perf_counter() - begin
+    middle = len(readings) // 2
+    result = {
+        "file_bytes": int(args.gigabytes * 1e9),
+        "characters_read": documents.state["characters"][0],
+        "rows": number,
+        "seconds": round(seconds, 1),
+        "rss_first_half_max": max(reading["rss"] for reading in readings[: middle + 1]),
+        "rss_second_half_max": max(reading["rss"] for reading in readings[middle:]),
+    }
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,58 @@
+"""What is done about a loss or gradient that is not a finite number."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from hf_gpt.training.errors import UserError
+
+
+class NotFiniteError(UserError):
+    """Training met a loss or gradient that is not finite, and was asked to stop there."""
+
+
+class StepRecorder:
+    """Remembers the batches and losses of the step that is under way, so that a bad one can be looked at."""
+
+    def __init__(self):
+        self.batches: list[Mapping[str, Any]] = []
+        self.losses: list[torch.Tensor] = []
+        self.skipped = 0
+
+    def add(self, batch: Mapping[str, Any], loss: torch.Tensor) -> None:
+        """Remembers a batch and its loss; nothing is copied or waited for."""
+        self.batches.append(batch)
+        self.losses.append(loss)
+
+    def clear(self) -> None:
+        """Forgets the step."""
+        self.batches.clear()
+        self.losses.clear()
+
+    def save(self, folder: Path, step: int, process: int) -> Path:
+        """Writes the batches whose loss is not finite, or all if only the gradient is not, and returns the file."""
+        bad = [index for index, loss in enumerate(self.losses) if not math.isfinite(loss.item())]
+        tensors = {
+            f"{index}.{name}": value.detach().cpu().contiguous()
+            for index in bad or range(len(self.batches))
+            for name, value in self.batches[index].items()
+            if torch.is_tensor(value)
+        }
+        path = folder / f"not_finite_step_{step}_process_{process}.safetensors"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, path, metadata={"losses": str([loss.item() for loss in self.losses])})
+        return path
+
+
+def describe_stop(step: int, losses: Sequence[torch.Tensor], gradient_norm: float, path: Path) -> str:
+    """The message of a stop."""
+    shown = ", ".join(f"{loss.item():g}" for loss in losses)
+    return (
+        f"step {step}: the loss is {shown} and the gradient's norm {gradient_norm:g}, not finite numbers. The batch is "
+        f"in {path} (safetensors.torch.load_file). The weights are those before the step. Lower --learning_rate or "
+        "raise --warmup_steps, look for damaged text, or go over such steps by --nan_action skip."
+    )

@@ -1,0 +1,46 @@
+"""What the machine can compute at most, by measurement: the yardstick of model FLOPs utilisation (MFU)."""
+
+import functools
+import time
+
+import torch
+
+
+# Long enough for a steady pace, short enough not to be noticed.
+_SECONDS = 0.3
+_SIZES = (256, 512, 1024, 2048, 4096, 8192)
+
+
+@functools.lru_cache
+def measured_peak_flops(device_type: str, dtype: torch.dtype) -> float:
+    """FLOPs in a second of square matrix products in `dtype`, the best of those that fit in a fraction of a second.
+
+    Measured once in a process. The sizes grow while a product takes under a tenth of that time.
+    """
+    best, started = 0.0, time.perf_counter()
+    for size in _SIZES:
+        a = torch.full((size, size), 0.5, device=device_type, dtype=dtype)
+        seconds = _time_product(a)
+        while True:
+            seconds = min(seconds, _time_product(a))
+            best = max(best, 2 * size**3 / seconds)
+            if seconds > _SECONDS / 10 or size != _SIZES[-1]:
+                break
+            if time.perf_counter() - started > _SECONDS:
+                break
+        if seconds > _SECONDS / 16 or time.perf_counter() - started > _SECONDS:
+            break
+    return best
+
+
+def _time_product(a: torch.Tensor) -> float:
+    _synchronize(a.device)
+    begin = time.perf_counter()
+    a @ a
+    _synchronize(a.device)
+    return max(time.perf_counter() - begin, 1e-9)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
