@@ -119,9 +119,7 @@ class TaskArguments:
     validation_file: list[str] | None = field(
         default=None, metadata={"help": "Examples to validate on. Left out: validation_fraction of the others."}
     )
-    validation_fraction: float = field(
-        default=0.1, metadata={"help": "Share of the examples held out, drawn by seed."}
-    )
+    validation_fraction: float = field(default=0.1, metadata={"help": "Share of the examples held out, drawn by seed."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first this many examples."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on the first this many examples."})
     text_column: str = field(default="text", metadata={"help": "classification: column of the text."})
@@ -129,7 +127,7 @@ class TaskArguments:
         default=None, metadata={"help": "classification: column of a second text, as in entailment."}
     )
     label_column: str = field(default="label", metadata={"help": "classification: column of the class, a name or id."})
-    label_names: list[str] | None = field(
+    class_names: list[str] | None = field(
         default=None, metadata={"help": "Names of the classes, in the order of their ids. Left out: from the data."}
     )
     tokens_column: str = field(default="tokens", metadata={"help": "token_classification: column of the words."})
