@@ -144,7 +144,7 @@ def _load_model(
     try:
         if task_fields is not None:
             source = {name: options[name] for name in ("revision", "trust_remote_code")}
-            _check_fields(type(AutoConfig.from_pretrained(path, **source)), model_args.overrides)
+            check_fields(type(AutoConfig.from_pretrained(path, **source)), model_args.overrides)
             options["config"] = AutoConfig.from_pretrained(path, **source, **model_args.overrides, **task_fields)
         return getattr(transformers, auto_class).from_pretrained(path, **options)
     except ConfigError:
