@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.training.arguments import ModelArguments, TaskArguments
+from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import Settings, built_in_recipes, settings_to_yaml
 from hf_gpt.training.run import (
@@ -44,7 +44,7 @@ DESCRIPTION = f"""Trains a model on a task, a checkpoint that is there or a new 
 
 Tasks: {", ".join(TASKS)}. Without --config the recipe of the task's name is used.
 """
-ARGUMENTS = (ModelArguments, TaskArguments)
+ARGUMENTS = (ModelArguments, TaskArguments, PeftArguments)
 
 # Examples whose predictions are shown in the report.
 SHOWN_EXAMPLES = 6
@@ -96,11 +96,14 @@ def with_task_recipe(argv: Sequence[str]) -> list[str]:
 
 def finetune(settings: Settings) -> int:
     """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
     from hf_gpt.training.model import build_model
 
-    model_args, task_args, training_args = settings.arguments
+    model_args, task_args, peft_args, training_args = settings.arguments
+    task = make_task(task_args)
+    check_adapter_options(peft_args, model_args, training_args, writes=task.writes)
     checkpoint = open_run(training_args)
-    data = prepare_data(model_args, task_args, training_args, checkpoint)
+    data = prepare_data(task, model_args, training_args, checkpoint)
     model = build_model(
         model_args,
         data.tokenizer,
@@ -110,8 +113,19 @@ def finetune(settings: Settings) -> int:
         task_fields=data.task.config_fields(),
     )
 
+    def start() -> "TaskTrainer":
+        adapted = model
+        if peft_args.use_peft:
+            output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
+            adapted = add_adapter(
+                model, data.tokenizer, peft_args, model_args, data.task.peft_type, output_dir, is_main
+            )
+        return make_trainer(adapted, data, training_args)
+
     def finish(trainer: "TaskTrainer", output_dir: Path) -> None:
         metrics = final_metrics(trainer)
+        if peft_args.merge_adapter:
+            trainer.model = merge_adapter(trainer.model)
         save_final_model(trainer, output_dir / "model", generation_options(data.task))
         if training_args.process_index == 0:
             write_results(trainer, data, metrics, output_dir)
@@ -123,23 +137,23 @@ def finetune(settings: Settings) -> int:
         training_args,
         checkpoint,
         prog=PROG,
-        make_trainer=lambda: make_trainer(model, data, training_args),
+        make_trainer=start,
         describe=lambda trainer: describe_run(trainer, data),
         finish=finish,
     )
 
 
 def prepare_data(
+    task: "Task",
     model_args: ModelArguments,
-    task_args: TaskArguments,
     training_args: "HfGptTrainingArguments",
     checkpoint: Path | None,
 ) -> TaskData:
     """Reads and splits the examples, trains or loads the tokenizer, and encodes.
 
     Args:
+        task: The task, which names its examples.
         model_args: Where a tokenizer may come from.
-        task_args: The task and its examples.
         training_args: The seed of the split.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
@@ -147,7 +161,7 @@ def prepare_data(
     from hf_gpt.training.model import load_tokenizer
     from hf_gpt.training.tokenizer import train_tokenizer
 
-    task = make_task(task_args)
+    task_args = task.args
     files = task_args.train_file or [sample_file(task_args.task)]
     train = read_examples(files, task.columns)
     if task_args.validation_file:

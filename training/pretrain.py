@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.training.arguments import DataArguments, ModelArguments, SamplingArguments
+from hf_gpt.training.arguments import DataArguments, ModelArguments, PeftArguments, SamplingArguments
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import Settings, settings_to_yaml
 from hf_gpt.training.run import (
@@ -39,7 +39,7 @@ DESCRIPTION = """Trains a language model from scratch, or goes on with one, on a
   hf-gpt pretrain --corpus book.txt --preset mini --max_steps 500
   hf-gpt pretrain --config recipe.yaml --learning_rate 1e-3      defaults < recipe < command line
 """
-ARGUMENTS = (ModelArguments, DataArguments, SamplingArguments)
+ARGUMENTS = (ModelArguments, DataArguments, SamplingArguments, PeftArguments)
 
 # Relative difference of bits per byte before and after saving. Training may score in bfloat16, the check does not.
 RELOAD_TOLERANCE = 0.01
@@ -78,15 +78,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain(settings: Settings) -> int:
     """Trains, saves, checks and reports as the settings say; returns the exit status."""
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
     from hf_gpt.training.model import build_model
 
-    model_args, data_args, sampling_args, training_args = settings.arguments
+    model_args, data_args, sampling_args, peft_args, training_args = settings.arguments
+    check_adapter_options(peft_args, model_args, training_args, packed=True)
     checkpoint = open_run(training_args)
     data = prepare_data(model_args, data_args, training_args, checkpoint)
     model = build_model(model_args, data.tokenizer, data_args.max_length, training_args.seed)
 
+    def start() -> "HfGptTrainer":
+        adapted = model
+        if peft_args.use_peft:
+            output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
+            adapted = add_adapter(model, data.tokenizer, peft_args, model_args, "CAUSAL_LM", output_dir, is_main)
+        return make_trainer(adapted, data, training_args)
+
     def finish(trainer: "HfGptTrainer", output_dir: Path) -> None:
         metrics = final_metrics(trainer)
+        if peft_args.merge_adapter:
+            trainer.model = merge_adapter(trainer.model)
         save_final_model(trainer, output_dir / "model", sampling_options(sampling_args))
         if training_args.process_index == 0:
             reloaded = check_reloaded(output_dir / "model", data, model_args, data_args, sampling_args, training_args)
@@ -98,7 +109,7 @@ def pretrain(settings: Settings) -> int:
         training_args,
         checkpoint,
         prog=PROG,
-        make_trainer=lambda: make_trainer(model, data, training_args),
+        make_trainer=start,
         describe=lambda trainer: describe_run(trainer, data, data_args),
         finish=finish,
     )
@@ -276,7 +287,7 @@ def write_run_report(
     from hf_gpt.eval.environment import describe_environment
     from hf_gpt.eval.report import Figure, Sample, write_report
 
-    _, data_args, sampling_args, training_args = settings.arguments
+    _, data_args, sampling_args, _, training_args = settings.arguments
     meter = trainer.meter
     drawn = (
         f"temperature {sampling_args.sample_temperature}, top-p {sampling_args.sample_top_p}, seed {training_args.seed}"

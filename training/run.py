@@ -115,11 +115,13 @@ def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
     from hf_gpt.training.model import count_parameters
 
     parameters, without_embeddings = count_parameters(trainer.model)
+    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    share = "" if trained == parameters else f"{format_count(trained)} of them trained, "
     precision = "bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32"
     return (
         "model",
         f"{type(trainer.model).__name__}, {format_count(parameters)} parameters "
-        f"({format_count(without_embeddings)} without embeddings), {precision} on {trainer.args.device}",
+        f"({format_count(without_embeddings)} without embeddings), {share}{precision} on {trainer.args.device}",
     )
 
 

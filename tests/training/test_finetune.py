@@ -85,10 +85,9 @@ def test_the_saved_model_gives_the_predictions_of_the_file(recipe, tmp_path):
 
     assert main(["--config", recipe("classification", max_steps=8)]) == 0
     classify = pipeline("text-classification", model=str(tmp_path / "run" / "model"))
-    begin = classify.tokenizer.eos_token
     for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines():
         row = json.loads(line)
-        assert classify(f"{begin}{row['text']}{begin}")[0]["label"] == row["prediction"]
+        assert classify(row["text"])[0]["label"] == row["prediction"]
 
 
 def test_from_a_pretrained_checkpoint(recipe, pretrained, tmp_path, capsys):
@@ -173,7 +172,6 @@ def test_generation_in_batches_equals_one_by_one(make_model, tokenizer, tmp_path
     [
         ({"train_file": ["nothing.jsonl"]}, "no such file: nothing.jsonl"),
         ({"text_column": "txt"}, "did you mean text?"),
-        ({"task": "x"}, "invalid choice"),
         ({"model_name_or_path": "./nowhere"}, "nowhere"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.training.arguments import TaskArguments
@@ -97,6 +98,22 @@ def begin_and_end(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     if end is None:
         raise ConfigError("the tokenizer has no end-of-text token. Choose another with --tokenizer_name.")
     return (end if tokenizer.bos_token_id is None else tokenizer.bos_token_id), end
+
+
+def add_begin_and_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Lets a tokenizer put texts between the tokens that begin and end them, as the rows of training are.
+
+    Pipelines then give a model what it was trained on. A tokenizer that adds tokens already, or a slow one, stays.
+    """
+    if not tokenizer.is_fast or tokenizer("a").input_ids != tokenizer("a", add_special_tokens=False).input_ids:
+        return
+    ids = begin_and_end(tokenizer)
+    begin, end = tokenizer.convert_ids_to_tokens(ids)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {end} $B {end}",
+        special_tokens=list({begin: ids[0], end: ids[1]}.items()),
+    )
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: Any) -> Mapping[str, list[list[Any]]]:

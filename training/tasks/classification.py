@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_gpt.eval import compute
 from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import Example, text_of
-from hf_gpt.training.tasks.base import Task, as_tuple, begin_and_end, class_fields, to_rows, tokenize
+from hf_gpt.training.tasks.base import Task, add_begin_and_end, as_tuple, begin_and_end, class_fields, to_rows, tokenize
 
 
 class Classification(Task):
@@ -40,6 +40,9 @@ class Classification(Task):
 
     def config_fields(self) -> dict[str, Any]:
         return class_fields(self.names)
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        add_begin_and_end(tokenizer)
 
     def texts(self, example: Example) -> Iterable[str]:
         columns = [self.args.text_column, self.args.text_pair_column]
