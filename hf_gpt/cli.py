@@ -15,6 +15,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "pretrain": Command("hf_gpt.training.pretrain", "train a language model on any text, from scratch or further"),
+    "finetune": Command("hf_gpt.training.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
     "generate": Command("hf_gpt.generation.command", "continue a prompt with a trained model"),
     "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
     "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost"),

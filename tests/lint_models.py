@@ -22,17 +22,8 @@ def main() -> int:
         path = Path(folder) / "rules.toml"
         path.write_text(rules)
         models = Path(__file__).parents[1] / "hf_gpt" / "models"
-        command = [
-            sys.executable,
-            "-m",
-            "mlinter",
-            "--no-progress",
-            "--no-cache",
-            "--rules-toml",
-            str(path),
-            str(models),
-        ]
-        return subprocess.run(command).returncode
+        options = ["--no-progress", "--no-cache", "--rules-toml", str(path)]
+        return subprocess.run([sys.executable, "-m", "mlinter", *options, str(models)]).returncode
 
 
 if __name__ == "__main__":

@@ -112,6 +112,106 @@ class DataArguments:
     )
 
 
+TASK_NAMES = Literal[
+    "classification",
+    "token_classification",
+    "question_answering",
+    "summarization",
+    "translation",
+    "closed_book_qa",
+    "dialogue",
+]
+
+
+@dataclass
+class TaskArguments:
+    """Which task is trained, on which examples, and how they become tokens."""
+
+    _argument_group_name = "task"
+
+    task: TASK_NAMES = field(default="classification", metadata={"help": "What the model is to learn."})
+    train_file: list[str] | None = field(
+        default=None,
+        metadata={"help": "Examples: .jsonl, .json, .csv or .parquet, also .gz. Left out: the task's built-in sample."},
+    )
+    validation_file: list[str] | None = field(
+        default=None, metadata={"help": "Examples to validate on. Left out: validation_fraction of the others."}
+    )
+    validation_fraction: float = field(default=0.1, metadata={"help": "Share of the examples held out, drawn by seed."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first this many examples."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on the first this many examples."})
+    text_column: str = field(default="text", metadata={"help": "classification: column of the text."})
+    text_pair_column: str | None = field(
+        default=None, metadata={"help": "classification: column of a second text, as in entailment."}
+    )
+    label_column: str = field(default="label", metadata={"help": "classification: column of the class, a name or id."})
+    class_names: list[str] | None = field(
+        default=None, metadata={"help": "Names of the classes, in the order of their ids. Left out: from the data."}
+    )
+    tokens_column: str = field(default="tokens", metadata={"help": "token_classification: column of the words."})
+    tags_column: str = field(default="tags", metadata={"help": "token_classification: column of a tag for each word."})
+    context_column: str = field(default="context", metadata={"help": "question_answering: column of the passage."})
+    question_column: str = field(default="question", metadata={"help": "Column of the question."})
+    answers_column: str = field(
+        default="answers",
+        metadata={"help": "Column of the answers: SQuAD's text and answer_start, or for closed_book_qa texts."},
+    )
+    source_column: str = field(
+        default="source", metadata={"help": "summarization, translation: column of the text that is read."}
+    )
+    target_column: str = field(
+        default="target", metadata={"help": "summarization, translation: column of the text that is to be written."}
+    )
+    messages_column: str = field(
+        default="messages",
+        metadata={"help": "dialogue: column of the turns, texts in turn or objects with role and content."},
+    )
+    prompt_template: str = field(
+        default="{source}\n=>",
+        metadata={"help": "What the model reads before it writes; {source} is the text or question."},
+    )
+    max_length: int = field(default=256, metadata={"help": "Most tokens of an example; a new model's context length."})
+    doc_stride: int = field(
+        default=64, metadata={"help": "question_answering: tokens that neighbouring windows of a long passage share."}
+    )
+    max_answer_length: int = field(default=30, metadata={"help": "question_answering: most tokens of an answer."})
+    predict_with_generate: bool = field(
+        default=True, metadata={"help": "Evaluate what the model writes too; without it the loss alone."}
+    )
+    max_new_tokens: int = field(default=64, metadata={"help": "Most tokens that the model writes."})
+    num_beams: int = field(default=1, metadata={"help": "Beams of the search; 1 takes the likeliest token each time."})
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Tokenizer to use: a folder or Hub id. Left out: the model's, or a new one."}
+    )
+    tokenizer_vocab_size: int = field(
+        default=4096, metadata={"help": "Tokens of a new tokenizer, trained on the task's text (byte-level BPE)."}
+    )
+
+
+@dataclass
+class PeftArguments:
+    """Whether an adapter is trained instead of the model's own weights."""
+
+    _argument_group_name = "adapter"
+
+    use_peft: bool = field(default=False, metadata={"help": "Train an adapter; the model's own weights stay."})
+    peft_method: Literal["lora", "dora", "prefix", "prompt"] = field(
+        default="lora",
+        metadata={"help": "lora, dora: a low-rank change of weights. prefix, prompt: learned states before the text."},
+    )
+    lora_r: int = field(default=16, metadata={"help": "Rank of the change."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of the change, in multiples of 1 / rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on what the change reads."})
+    lora_target_modules: list[str] | None = field(
+        default_factory=lambda: ["all-linear"],
+        metadata={"help": "Modules that are changed, by the end of their names; all-linear: all but the head."},
+    )
+    num_virtual_tokens: int = field(default=16, metadata={"help": "prefix, prompt: length of what is learned."})
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "Save the model with the change added in, instead of the adapter."}
+    )
+
+
 @dataclass
 class SamplingArguments:
     """What is drawn from the model at the end of the run, for the report."""

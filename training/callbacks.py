@@ -88,9 +88,17 @@ def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
         parts.append(f"validation loss {logs['eval_loss']:.4f}")
         if "eval_bits_per_byte" in logs:
             parts.append(f"bits per byte {logs['eval_bits_per_byte']:.4f}")
+        parts += [f"{name} {value:.4f}" for name, value in task_figures(logs).items()]
     else:
         return ""
     return "  ".join(parts)
+
+
+def task_figures(logs: dict[str, float]) -> dict[str, float]:
+    """The figures of a task in a log entry of evaluation: all but the loss and the times."""
+    other = ("loss", "bits_per_byte", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+    figures = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+    return {name: value for name, value in figures.items() if name not in other}
 
 
 class StopOnSignalCallback(TrainerCallback):

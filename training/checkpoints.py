@@ -145,6 +145,7 @@ def start_output_dir(output_dir: Path, *, resume: bool) -> None:
 def find_model(path: str) -> str:
     """Where the model of a run lies: `path/model` for a run's folder; any other path or Hub id as it is."""
     inside = Path(path) / "model"
-    if (inside / "config.json").is_file() and not (Path(path) / "config.json").is_file():
+    names = ("config.json", "adapter_config.json")
+    if any((inside / name).is_file() for name in names) and not any((Path(path) / name).is_file() for name in names):
         return str(inside)
     return path

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_gpt.training.packing import IGNORE_INDEX
+
 
 class PackedRowsCollator:
     """Stacks packed rows, all of one length, into tensors.
@@ -23,3 +25,32 @@ class PackedRowsCollator:
         if len(lengths) != 1:
             raise ValueError(f"Packed rows must have one length, found {sorted(lengths)}. Pack them with data.pack.")
         return {name: torch.from_numpy(np.asarray([row[name] for row in rows], dtype=np.int64)) for name in rows[0]}
+
+
+class PaddingCollator:
+    """Pads examples of different lengths to the longest one, at the right end.
+
+    Lists grow to one length: `labels` by -100, `attention_mask` by 0, others by the padding token. Numbers are stacked.
+
+    Args:
+        pad_token_id: What fills `input_ids`.
+        pad_to_multiple_of: Round lengths up to a multiple of this, which keeps the number of shapes small.
+    """
+
+    def __init__(self, pad_token_id: int, pad_to_multiple_of: int = 8):
+        self.fill = {"labels": IGNORE_INDEX, "attention_mask": 0}
+        self.pad_token_id = pad_token_id
+        self.pad_to_multiple_of = pad_to_multiple_of
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Batch of int64 tensors, of shape (len(rows), length) or (len(rows),), one for each column."""
+        batch = {}
+        for name, first in rows[0].items():
+            values = [row[name] for row in rows]
+            if isinstance(first, Sequence):
+                multiple = self.pad_to_multiple_of
+                width = -(-max(len(value) for value in values) // multiple) * multiple
+                fill = self.fill.get(name, self.pad_token_id)
+                values = [[*value, *[fill] * (width - len(value))] for value in values]
+            batch[name] = torch.tensor(values, dtype=torch.int64)
+        return batch

@@ -170,10 +170,19 @@ def settings_to_yaml(settings: Settings, library_type: type, header: str = "") -
     for name, value in settings.values.items():
         if name in defaults and defaults[name] == value:
             continue
-        is_json = isinstance(value, str) and value.startswith("{")
-        kept[name] = json.loads(value) if is_json else value
+        kept[name] = _mapping_or(value)
     comment = "".join(f"# {line}\n" for line in header.splitlines())
     return comment + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=119)
+
+
+def _mapping_or(value: Any) -> Any:
+    """The mapping that a text holds as JSON; anything else, such as a template that begins with a brace, as it is."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _as_tokens(recipe: Mapping[str, Any], actions: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:

@@ -1,14 +1,15 @@
 """The model and the tokenizer that a training command starts from."""
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -18,6 +19,9 @@ from transformers import (
 from hf_gpt.training.arguments import ModelArguments
 from hf_gpt.training.checkpoints import find_model
 from hf_gpt.training.errors import CheckpointError, ConfigError, did_you_mean
+
+
+_NAMES_OF_HEADS = {"AutoModelForCausalLM": "causal language model"}
 
 
 def load_tokenizer(name_or_path: str, model_args: ModelArguments) -> PreTrainedTokenizerBase:
@@ -37,9 +41,23 @@ def load_tokenizer(name_or_path: str, model_args: ModelArguments) -> PreTrainedT
 
 
 def build_model(
-    model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase, max_length: int, seed: int
+    model_args: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    seed: int,
+    *,
+    auto_class: str = "AutoModelForCausalLM",
+    task_fields: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """A causal language model: loaded if `model_name_or_path` says so, else new with weights drawn by `seed`.
+    """A model: loaded if `model_name_or_path` says so, else new with weights drawn by `seed`.
+
+    Args:
+        model_args: Which model.
+        tokenizer: Its tokenizer, which sizes the embeddings.
+        max_length: Longest row in tokens.
+        seed: Draws new weights, those of a new head on a loaded model too.
+        auto_class: Name of the Auto class that makes it, by default a causal language model.
+        task_fields: Config fields that a task decides. Given, they and `config_overrides` hold for a loaded model too.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -49,26 +67,34 @@ def build_model(
     if model_args.attn_implementation is not None:
         options["attn_implementation"] = model_args.attn_implementation
     if model_args.model_name_or_path is not None:
-        model = _load_model(model_args, options)
+        torch.manual_seed(seed)
+        model = _load_model(model_args, options, auto_class, task_fields)
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and max_length > limit:
             raise ConfigError(f"--max_length {max_length} is more than the {limit} tokens that the model can read.")
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=model_args.pad_vocab_to_multiple_of)
         return model
-    config = build_config(model_args, tokenizer, max_length)
+    config = build_config(model_args, tokenizer, max_length, task_fields)
     if options["dtype"] == "auto":
         options["dtype"] = "float32"
     options["dtype"] = getattr(torch, options["dtype"])
     torch.manual_seed(seed)
     try:
-        return AutoModelForCausalLM.from_config(config, **options)
+        return getattr(transformers, auto_class).from_config(config, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"no {model_args.model_type} model can be made of these settings: {error}") from error
 
 
-def build_config(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase, max_length: int) -> PreTrainedConfig:
+def build_config(
+    model_args: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    task_fields: Mapping[str, Any] | None = None,
+) -> PreTrainedConfig:
     """The config of a new model: the preset or architecture, sized to tokenizer and rows, then `config_overrides`.
+
+    `task_fields` are what a task decides, such as the names of its classes.
 
     Raises:
         ConfigError: an unknown architecture, preset or field, or values that cannot work together.
@@ -80,6 +106,7 @@ def build_config(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
+        **(task_fields or {}),
     }
     overrides = model_args.overrides
     try:
@@ -109,15 +136,23 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     return total, total - sum(parameter.numel() for parameter in embeddings.parameters())
 
 
-def _load_model(model_args: ModelArguments, options: dict[str, Any]) -> PreTrainedModel:
+def _load_model(
+    model_args: ModelArguments, options: dict[str, Any], auto_class: str, task_fields: Mapping[str, Any] | None
+) -> PreTrainedModel:
     path = find_model(model_args.model_name_or_path)
+    options = {**options, "revision": model_args.model_revision}
     try:
-        return AutoModelForCausalLM.from_pretrained(path, revision=model_args.model_revision, **options)
+        if task_fields is not None:
+            source = {name: options[name] for name in ("revision", "trust_remote_code")}
+            check_fields(type(AutoConfig.from_pretrained(path, **source)), model_args.overrides)
+            options["config"] = AutoConfig.from_pretrained(path, **source, **model_args.overrides, **task_fields)
+        return getattr(transformers, auto_class).from_pretrained(path, **options)
+    except ConfigError:
+        raise
     except Exception as error:
         kind = "folder" if Path(path).is_dir() else "Hub id"
-        raise CheckpointError(
-            f"--model_name_or_path: no causal language model in the {kind} {path}: {error}"
-        ) from error
+        wanted = _NAMES_OF_HEADS.get(auto_class, auto_class)
+        raise CheckpointError(f"--model_name_or_path: no {wanted} in the {kind} {path}: {error}") from error
 
 
 def _config_class(model_type: str) -> type[PreTrainedConfig]:

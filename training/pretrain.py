@@ -1,18 +1,24 @@
 """`hf-gpt pretrain`: text in; tokenizer, model, checkpoint, samples and report out."""
 
 import argparse
-import contextlib
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.training.arguments import DataArguments, ModelArguments, SamplingArguments
+from hf_gpt.training.arguments import DataArguments, ModelArguments, PeftArguments, SamplingArguments
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import Settings, settings_to_yaml
+from hf_gpt.training.run import (
+    describe_model,
+    final_metrics,
+    make_callbacks,
+    open_run,
+    run_training,
+    save_final_model,
+    total_steps,
+)
 from hf_gpt.training.throughput import format_count, format_duration, peak_memory
 
 
@@ -33,13 +39,10 @@ DESCRIPTION = """Trains a language model from scratch, or goes on with one, on a
   hf-gpt pretrain --corpus book.txt --preset mini --max_steps 500
   hf-gpt pretrain --config recipe.yaml --learning_rate 1e-3      defaults < recipe < command line
 """
-ARGUMENTS = (ModelArguments, DataArguments, SamplingArguments)
+ARGUMENTS = (ModelArguments, DataArguments, SamplingArguments, PeftArguments)
 
 # Relative difference of bits per byte before and after saving. Training may score in bfloat16, the check does not.
 RELOAD_TOLERANCE = 0.01
-
-# What belongs to one call of the command, not to the run that its settings describe.
-_CALL_OPTIONS = ("resume_from_checkpoint", "overwrite_output_dir", "dry_run")
 
 
 @dataclass(frozen=True)
@@ -75,56 +78,41 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain(settings: Settings) -> int:
     """Trains, saves, checks and reports as the settings say; returns the exit status."""
-    import datasets
-    from transformers.utils import logging as transformers_logging
-
-    from hf_gpt.training.checkpoints import check_output_dir, find_checkpoint, start_output_dir
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
     from hf_gpt.training.model import build_model
 
-    model_args, data_args, sampling_args, training_args = settings.arguments
-    if training_args.process_index > 0 or not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-        transformers_logging.disable_progress_bar()
-    output_dir = Path(training_args.output_dir)
-    resume = training_args.resume_from_checkpoint
-    checkpoint = None if resume is None else find_checkpoint(resume, output_dir)
-    if not training_args.dry_run and training_args.process_index == 0:
-        check_output_dir(output_dir, overwrite=training_args.overwrite_output_dir, resume=checkpoint is not None)
-
+    model_args, data_args, sampling_args, peft_args, training_args = settings.arguments
+    check_adapter_options(peft_args, model_args, training_args, packed=True)
+    checkpoint = open_run(training_args)
     data = prepare_data(model_args, data_args, training_args, checkpoint)
     model = build_model(model_args, data.tokenizer, data_args.max_length, training_args.seed)
-    say = print if training_args.process_index == 0 else _silent
-    if training_args.dry_run:
-        with tempfile.TemporaryDirectory() as folder:
-            training_args.output_dir = folder
-            trainer = make_trainer(model, data, training_args)
-            print_lines(say, describe_run(trainer, data, data_args))
-            print_lines(say, time_steps(trainer))
-        say("Nothing was trained or saved (--dry_run).")
-        return 0
-    if training_args.process_index == 0:
-        # Only now that text, tokenizer and model are sound may a former run go.
-        start_output_dir(output_dir, resume=checkpoint is not None)
-    trainer = make_trainer(model, data, training_args)
-    print_lines(say, describe_run(trainer, data, data_args))
 
-    if training_args.process_index == 0:
-        write_recipe(settings, output_dir / "recipe.yaml")
-    signal_number = train(trainer, checkpoint)
-    if signal_number is not None:
-        say(
-            f"\nStopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with\n"
-            f"  {PROG} --config {output_dir / 'recipe.yaml'} --resume_from_checkpoint"
-        )
-        return 128 + signal_number
+    def start() -> "HfGptTrainer":
+        adapted = model
+        if peft_args.use_peft:
+            output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
+            adapted = add_adapter(model, data.tokenizer, peft_args, model_args, "CAUSAL_LM", output_dir, is_main)
+        return make_trainer(adapted, data, training_args)
 
-    metrics = final_metrics(trainer)
-    save_final_model(trainer, output_dir / "model", sampling_args)
-    if training_args.process_index == 0:
-        reloaded = check_reloaded(output_dir / "model", data, model_args, data_args, sampling_args, training_args)
-        report = write_run_report(settings, trainer, data, metrics, reloaded, output_dir / "report.html")
-        print_result(sampling_args.sample_prompts, reloaded, metrics, output_dir / "model", report)
-    return 0
+    def finish(trainer: "HfGptTrainer", output_dir: Path) -> None:
+        metrics = final_metrics(trainer)
+        if peft_args.merge_adapter:
+            trainer.model = merge_adapter(trainer.model)
+        save_final_model(trainer, output_dir / "model", sampling_options(sampling_args))
+        if training_args.process_index == 0:
+            reloaded = check_reloaded(output_dir / "model", data, model_args, data_args, sampling_args, training_args)
+            report = write_run_report(settings, trainer, data, metrics, reloaded, output_dir / "report.html")
+            print_result(sampling_args.sample_prompts, reloaded, metrics, output_dir / "model", report)
+
+    return run_training(
+        settings,
+        training_args,
+        checkpoint,
+        prog=PROG,
+        make_trainer=start,
+        describe=lambda trainer: describe_run(trainer, data, data_args),
+        finish=finish,
+    )
 
 
 def prepare_data(
@@ -195,15 +183,9 @@ def prepare_data(
 
 def make_trainer(model: Any, data: PretrainingData, training_args: "HfGptTrainingArguments") -> "HfGptTrainer":
     """The trainer with its callbacks."""
-    from transformers import EarlyStoppingCallback
-
-    from hf_gpt.training.callbacks import StopOnSignalCallback
     from hf_gpt.training.collators import PackedRowsCollator
     from hf_gpt.training.trainer import HfGptTrainer
 
-    callbacks: list[Any] = [StopOnSignalCallback()]
-    if training_args.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
     return HfGptTrainer(
         model=model,
         args=training_args,
@@ -212,24 +194,15 @@ def make_trainer(model: Any, data: PretrainingData, training_args: "HfGptTrainin
         eval_num_bytes=data.validation_bytes,
         processing_class=data.tokenizer,
         data_collator=PackedRowsCollator(),
-        callbacks=callbacks,
+        callbacks=make_callbacks(training_args),
     )
-
-
-def total_steps(trainer: "HfGptTrainer") -> int:
-    """Optimizer steps of the whole run."""
-    return trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
 
 
 def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: DataArguments) -> list[tuple[str, str]]:
     """What is about to happen, as pairs of a name and a line."""
-    from hf_gpt.training.model import count_parameters
-
-    parameters, without_embeddings = count_parameters(trainer.model)
     steps, rows = total_steps(trainer), trainer.get_total_train_batch_size(trainer.args)
     tokens = steps * rows * data_args.max_length
     epoch_tokens = 0 if data_args.streaming else len(data.train_rows) * data_args.max_length
-    precision = "bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32"
     return [
         (
             "corpus",
@@ -240,11 +213,7 @@ def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: Data
             f"{len(data.tokenizer):,} tokens"
             + ("" if data_args.streaming else f", {data.train_bytes / max(epoch_tokens, 1):.2f} bytes each"),
         ),
-        (
-            "model",
-            f"{type(trainer.model).__name__}, {format_count(parameters)} parameters "
-            f"({format_count(without_embeddings)} without embeddings), {precision} on {trainer.args.device}",
-        ),
+        describe_model(trainer),
         (
             "training",
             f"{steps:,} steps of {rows} rows of {data_args.max_length} tokens: {format_count(tokens)} tokens"
@@ -258,80 +227,6 @@ def describe_corpus(data: PretrainingData, data_args: DataArguments) -> str:
     names = ", ".join(data_args.corpus)
     size = "" if data.train_bytes is None else f": {format_count(data.train_bytes)}B"
     return f"{names}{size}{', streamed' if data_args.streaming else ''}"
-
-
-def time_steps(trainer: "HfGptTrainer", timed_steps: int = 4) -> list[tuple[str, str]]:
-    """What the run would take, from a few steps that are done and timed, as pairs of a name and a line."""
-    from transformers import EarlyStoppingCallback, TrainerCallback
-    from transformers.trainer_utils import IntervalStrategy, SaveStrategy
-
-    class Clock(TrainerCallback):
-        def __init__(self):
-            self.times: list[float] = []
-
-        def on_step_end(self, args, state, control, **kwargs):
-            self.times.append(time.perf_counter())
-
-    steps, clock, args = total_steps(trainer), Clock(), trainer.args
-    trainer.add_callback(clock)
-    trainer.remove_callback(EarlyStoppingCallback)
-    args.save_strategy, args.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
-    args.logging_strategy, args.logging_first_step = IntervalStrategy.NO, False
-    # Two steps more than are timed: the first ones pay for what later ones reuse.
-    args.max_steps = timed_steps + 2
-    trainer.train()
-    seconds = (clock.times[-1] - clock.times[1]) / timed_steps
-    tokens = trainer.meter.tokens / len(clock.times)
-    return [
-        (
-            "time",
-            f"{seconds:.3f} s a step, {format_count(tokens / seconds)} tokens/s: "
-            f"{format_duration(seconds * steps)} for {steps:,} steps, evaluation not counted",
-        ),
-        ("memory", f"{format_count(peak_memory())}B at most so far"),
-    ]
-
-
-def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
-    """Trains to the end, or until a signal comes; returns the signal's number, or None."""
-    from hf_gpt.training.callbacks import StopOnSignalCallback
-    from hf_gpt.training.checkpoints import last_checkpoint
-
-    listeners = [item for item in trainer.callback_handler.callbacks if isinstance(item, StopOnSignalCallback)]
-    try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    finally:
-        for listener in listeners:
-            listener.restore()
-    signal_number = next((item.signal_number for item in listeners if item.signal_number is not None), None)
-    if signal_number is not None and last_checkpoint(Path(trainer.args.output_dir)) is None:
-        # It came after the last step, too late for a checkpoint within the loop.
-        trainer._save_checkpoint(trainer.model, trial=None)
-    return signal_number
-
-
-def final_metrics(trainer: "HfGptTrainer") -> dict[str, float]:
-    """The validation figures of the trained model, evaluated anew unless that was done after the last step."""
-    last = next((entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry), None)
-    if last is not None and last["step"] == trainer.state.global_step and not trainer.args.load_best_model_at_end:
-        return last
-    return trainer.evaluate()
-
-
-def save_final_model(trainer: "HfGptTrainer", path: Path, sampling_args: SamplingArguments) -> None:
-    """Saves model, tokenizer and generation config; the folder appears when it is complete."""
-    from hf_gpt.training.checkpoints import atomic_directory
-
-    generation_config = trainer.model.generation_config
-    if generation_config is not None:
-        generation_config.update(**sampling_options(sampling_args))
-    context = atomic_directory(path) if trainer.is_world_process_zero() else contextlib.nullcontext(path)
-    with context as folder:
-        trainer.save_model(str(folder))
-        trainer.accelerator.wait_for_everyone()
-        if trainer.is_world_process_zero():
-            # A pickle: nothing that is meant to be shared.
-            (folder / "training_args.bin").unlink(missing_ok=True)
 
 
 def sampling_options(sampling_args: SamplingArguments) -> dict[str, Any]:
@@ -377,19 +272,6 @@ def describe_passes(trainer: "HfGptTrainer", data: PretrainingData, data_args: D
     return f"streamed, {skipped} malformed rows skipped" if skipped else "streamed"
 
 
-def write_recipe(settings: Settings, path: Path) -> None:
-    """Writes the settings of the run, so that it can be run again."""
-    from transformers import TrainingArguments
-    from transformers import __version__ as transformers_version
-
-    from hf_gpt.version import __version__
-
-    kept = {name: value for name, value in settings.values.items() if name not in _CALL_OPTIONS}
-    header = f"Settings of a run of {PROG}: hf-gpt {__version__}, transformers {transformers_version}."
-    text = settings_to_yaml(Settings(settings.arguments, kept, settings.recipe), TrainingArguments, header)
-    path.write_text(text, encoding="utf-8")
-
-
 def write_run_report(
     settings: Settings,
     trainer: "HfGptTrainer",
@@ -405,7 +287,7 @@ def write_run_report(
     from hf_gpt.eval.environment import describe_environment
     from hf_gpt.eval.report import Figure, Sample, write_report
 
-    _, data_args, sampling_args, training_args = settings.arguments
+    _, data_args, sampling_args, _, training_args = settings.arguments
     meter = trainer.meter
     drawn = (
         f"temperature {sampling_args.sample_temperature}, top-p {sampling_args.sample_top_p}, seed {training_args.seed}"
@@ -456,16 +338,6 @@ def print_result(
         print("warning: the two differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
     print(f"checkpoint     {model_path}")
     print(f"report         {report}")
-
-
-def print_lines(say: Any, lines: Sequence[tuple[str, str]]) -> None:
-    """Prints pairs of a name and a line."""
-    for name, value in lines:
-        say(f"{name:<12}{value}")
-
-
-def _silent(*_: Any) -> None:
-    """Stands for print in processes that have nothing to say."""
 
 
 if __name__ == "__main__":

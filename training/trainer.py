@@ -47,16 +47,18 @@ class HfGptTrainer(Trainer):
 
     Args:
         eval_num_bytes: UTF-8 bytes of the validation text; without it there is no `eval_bits_per_byte`.
+        is_language_model: Whether the loss is the mean over next tokens. If not, `eval_loss` is the library's.
         args, kwargs: As for `Trainer`.
     """
 
     args: HfGptTrainingArguments
 
-    def __init__(self, *args: Any, eval_num_bytes: int | None = None, **kwargs: Any):
+    def __init__(self, *args: Any, eval_num_bytes: int | None = None, is_language_model: bool = True, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if not isinstance(self.args, HfGptTrainingArguments):
             raise TypeError(f"HfGptTrainer needs HfGptTrainingArguments as args, got {type(self.args).__name__}.")
         self.eval_num_bytes = eval_num_bytes
+        self.is_language_model = is_language_model
         self.meter = ThroughputMeter()
         self._recorder = StepRecorder()
         self._stream = self.train_dataset if isinstance(self.train_dataset, RowStream) else None
@@ -194,6 +196,8 @@ class HfGptTrainer(Trainer):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         finally:
             self.label_smoother = smoother
+        if not self.is_language_model:
+            return output
         totals = torch.tensor([self._eval_nats, self._eval_targets], dtype=torch.float32, device=self.args.device)
         nats, targets = self.accelerator.reduce(totals, reduction="sum").tolist()
         if targets:
@@ -203,6 +207,8 @@ class HfGptTrainer(Trainer):
         return output
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, **kwargs: Any):
+        if not self.is_language_model:
+            return super().prediction_step(model, inputs, prediction_loss_only, **kwargs)
         targets = int((inputs["labels"][..., 1:] != IGNORE_INDEX).sum()) if "labels" in inputs else 0
         if prediction_loss_only and self._takes_skip_logits:
             inputs = {**inputs, "skip_logits": True}

@@ -46,7 +46,7 @@ def build_norm(config: HfGptConfig) -> nn.Module:
 class HfGptRotaryEmbedding(nn.Module):
     """Cosines and sines of rotary position embeddings, with the library's scalings (https://arxiv.org/abs/2104.09864)."""
 
-    def __init__(self, config: HfGptConfig):
+    def __init__(self, config: HfGptConfig, device: torch.device | None = None):
         super().__init__()
         self.config = config
         self.max_seq_len_cached = config.max_position_embeddings
@@ -56,6 +56,7 @@ class HfGptRotaryEmbedding(nn.Module):
         if self.rope_type != "default":
             rope_init_fn = ROPE_INIT_FUNCTIONS[self.rope_type]
         inv_freq, self.attention_scaling = rope_init_fn(config)
+        inv_freq = inv_freq.to(device)
         self.inv_freq = nn.Buffer(inv_freq, persistent=False)
         self.original_inv_freq = nn.Buffer(inv_freq.clone(), persistent=False)
 

@@ -36,13 +36,29 @@ def _import_archive() -> None:
 
 _import_archive()
 
-from conformance.checkout import test_fsdp_mixin, test_tensor_parallel_mixin  # noqa: E402
+from conformance.checkout import (  # noqa: E402
+    distributed_testing_utils,
+    test_fsdp_mixin,
+    test_tensor_parallel_mixin,
+)
 from conformance.checkout.causal_lm_tester import CausalLMModelTest, CausalLMModelTester  # noqa: E402
 from conformance.checkout.test_fsdp_mixin import FSDPTesterMixin  # noqa: E402
 from conformance.checkout.test_modeling_common import ModelTesterMixin  # noqa: E402
 from conformance.checkout.test_pipeline_mixin import PipelineTesterMixin  # noqa: E402
 from conformance.checkout.test_tensor_parallel_mixin import TensorParallelTesterMixin  # noqa: E402
 from conformance.checkout.test_training_mixin import TrainingTesterMixin  # noqa: E402
+
+
+def _start_ranks_our_way() -> None:
+    for mixin in (test_tensor_parallel_mixin, test_fsdp_mixin):
+        # Older archives call `mp.spawn` themselves, which costs each rank the import of torch and the library.
+        if hasattr(mixin, "mp"):
+            mixin.mp = types.SimpleNamespace(spawn=distributed_testing_utils._start_rank_processes)
+    # Ranks are processes here: more of them than CPUs only take longer.
+    test_fsdp_mixin._get_available_fsdp_workers = lambda: 8
+
+
+_start_ranks_our_way()
 
 
 def allow_distributed_tests(model_type: str) -> None:
@@ -53,8 +69,6 @@ def allow_distributed_tests(model_type: str) -> None:
     ):
         if allowed is not None:
             allowed.add(model_type)
-    # Ranks are processes here: more of them than CPUs only take longer.
-    test_fsdp_mixin._get_available_fsdp_workers = lambda: 8
 
 
 __all__ = [

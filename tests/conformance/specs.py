@@ -40,6 +40,11 @@ class Spec:
     prefix: str = "HfGpt"
 
     @property
+    def title(self) -> str:
+        """Name of its test class."""
+        return "".join(part.capitalize() for part in self.name.split("_"))
+
+    @property
     def config_class(self) -> type:
         return getattr(importlib.import_module(self.package), f"{self.prefix}Config")
 
@@ -136,3 +141,4 @@ SPECS = (
 )
 
 BY_NAME = {spec.name: spec for spec in SPECS}
+BY_TITLE = {spec.title: spec for spec in SPECS}

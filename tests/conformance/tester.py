@@ -5,21 +5,12 @@ import unittest
 from typing import Any
 
 import torch
-from transformers.models.auto import modeling_auto
 
 from conformance import mixins, pipelines
 from conformance.heads import HeadChecks
-from conformance.specs import HEADS, SIZES, Spec
+from conformance.specs import SIZES, Spec
 
 
-# The mixins pick labels and expected shapes by looking a class name up here; `register` fills only the class tables.
-NAME_TABLES = {
-    "base_model_class": modeling_auto.MODEL_MAPPING_NAMES,
-    "causal_lm_class": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    "question_answering_class": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
-    "sequence_classification_class": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    "token_classification_class": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-}
 MIXINS = (
     mixins.ModelTesterMixin,
     mixins.PipelineTesterMixin,
@@ -64,20 +55,12 @@ class SpecOverrides(pipelines.LocalPipelines):
         return inputs
 
 
-def register_names(spec: Spec) -> None:
-    """Makes the mixins know the model type of `spec`."""
-    model_type = spec.config_class.model_type
-    for head, model_class in spec.classes.items():
-        if model_class is not None:
-            NAME_TABLES[head][model_type] = model_class.__name__
-    mixins.allow_distributed_tests(model_type)
-
-
 def make_test_class(spec: Spec, module: str) -> type[unittest.TestCase]:
     """The test class of one spec, named after it."""
-    register_names(spec)
-    title = "".join(part.capitalize() for part in spec.name.split("_"))
-    tester = type(f"{title}Tester", (SpecTester,), {"spec": spec, "config_class": spec.config_class, **spec.classes})
+    mixins.allow_distributed_tests(spec.config_class.model_type)
+    tester = type(
+        f"{spec.title}Tester", (SpecTester,), {"spec": spec, "config_class": spec.config_class, **spec.classes}
+    )
     # A class that cannot generate must not inherit the generation tests: the archive has a test that says so.
     common = (mixins.CausalLMModelTest,) if "causal_lm_class" in spec.heads else (HeadChecks,)
     missing = tuple(mixin for mixin in MIXINS if not issubclass(common[0], mixin))
@@ -93,7 +76,4 @@ def make_test_class(spec: Spec, module: str) -> type[unittest.TestCase]:
         "config_arguments": {k: v for k, v in arguments.items() if k not in ("num_labels", "rope_parameters")},
         "_torch_compile_train_cls": spec.classes["causal_lm_class"],
     }
-    return types.new_class(title, bases, exec_body=lambda namespace: namespace.update(body))
-
-
-assert set(NAME_TABLES) == set(HEADS)
+    return types.new_class(spec.title, bases, exec_body=lambda namespace: namespace.update(body))

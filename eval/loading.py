@@ -1,0 +1,53 @@
+"""Our metrics, which `evaluate` loads from their folders without the internet."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    import evaluate
+
+
+METRICS = Path(__file__).with_name("metrics")
+
+
+def metric_names() -> list[str]:
+    """Names that `load` takes."""
+    return sorted(path.parent.name for path in METRICS.glob("*/*.py") if path.stem == path.parent.name)
+
+
+def load(name: str, **kwargs: Any) -> "evaluate.Metric":
+    """A metric by name, held in memory. `evaluate.load(folder)` opens the same one from its folder.
+
+    Args:
+        name: One of `metric_names()`.
+        kwargs: As for `evaluate.load`.
+
+    Raises:
+        ValueError: there is no such metric.
+        ImportError: a package that it needs is missing.
+    """
+    import evaluate
+
+    if name not in metric_names():
+        raise ValueError(f"there is no metric {name!r}. Choose one of: {', '.join(metric_names())}.")
+    return evaluate.load(str(METRICS / name), **{"keep_in_memory": True, **kwargs})
+
+
+def compute(name: str, predictions: list[Any], references: list[Any], **kwargs: Any) -> dict[str, Any]:
+    """The figures of a metric for all examples at once.
+
+    Args:
+        name: One of `metric_names()`.
+        predictions, references: One entry for each example, of the kind that the metric's description says.
+        kwargs: Options of the metric.
+
+    Raises:
+        ValueError: there are no examples, or not equally many of both.
+    """
+    if not predictions or len(predictions) != len(references):
+        raise ValueError(
+            f"{name}: got {len(predictions)} predictions and {len(references)} references. Give one of each for every "
+            "example, and at least one example."
+        )
+    return load(name).compute(predictions=predictions, references=references, **kwargs)

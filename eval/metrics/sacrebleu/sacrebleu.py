@@ -1,0 +1,40 @@
+"""BLEU and chrF of translations over a whole corpus, by the `sacrebleu` package."""
+
+import datasets
+import evaluate
+from sacrebleu.metrics import BLEU, CHRF
+
+
+class Sacrebleu(evaluate.Metric):
+    """BLEU (https://aclanthology.org/W18-6319) and chrF (https://aclanthology.org/W15-3049), both from 0 to 100.
+
+    `signature` names the tokenisation and version, by which figures can be compared between papers.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="https://aclanthology.org/W18-6319",
+            inputs_description="predictions: texts. references: a list of reference texts for each, all equally many.",
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Value("string"),
+                    "references": datasets.List(datasets.Value("string")),
+                }
+            ),
+        )
+
+    def _compute(
+        self, predictions: list[str], references: list[list[str]], tokenize: str = "13a", lowercase: bool = False
+    ) -> dict[str, float | str]:
+        counts = {len(wanted) for wanted in references}
+        if len(counts) != 1 or 0 in counts:
+            raise ValueError(
+                f"every example needs the same number of references, at least 1; found {sorted(counts)}. Give each as "
+                "many as the others."
+            )
+        streams = [list(stream) for stream in zip(*references, strict=True)]
+        bleu = BLEU(tokenize=tokenize, lowercase=lowercase)
+        score = bleu.corpus_score(predictions, streams).score
+        chrf = CHRF().corpus_score(predictions, streams).score
+        return {"sacrebleu": score, "chrf": chrf, "signature": str(bleu.get_signature())}

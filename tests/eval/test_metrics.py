@@ -1,0 +1,75 @@
+import evaluate
+import pytest
+
+from hf_gpt.eval import compute, load, metric_names
+from hf_gpt.eval.loading import METRICS
+
+
+CASES = {
+    "accuracy": ([1, 0, 2, 2], [1, 1, 2, 0], {"accuracy": 0.5}),
+    # F1 of the classes 0, 1, 2: 0, 2/3, 2/3.
+    "f1": ([1, 0, 2, 2], [1, 1, 2, 0], {"f1": 4 / 9}),
+    "entity_f1": (
+        [["B-PER", "I-PER", "O", "I-LOC"], ["B-LOC", "I-ORG"]],
+        [["B-PER", "I-PER", "O", "B-LOC"], ["B-LOC", "I-LOC"]],
+        {"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7, "accuracy": 4 / 6},
+    ),
+    "squad": (
+        ["The Eiffel tower!", "", "in 1889", "Paris"],
+        [["Eiffel Tower"], [], ["1889", "the year 1889"], []],
+        {"exact_match": 50.0, "f1": 100 * (1 + 1 + 2 / 3 + 0) / 4, "has_answer_f1": 250 / 3, "no_answer_f1": 50.0},
+    ),
+    "rouge": (
+        ["the cat sat"],
+        [["a dog ran", "the cat stood"]],
+        {"rouge1": 200 / 3, "rouge2": 50.0, "rougeL": 200 / 3},
+    ),
+    "sacrebleu": (["the cat sat on the mat"], [["the cat sat on the mat"]], {"sacrebleu": 100.0, "chrf": 100.0}),
+}
+
+
+def test_every_metric_has_a_case():
+    assert metric_names() == sorted(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figures_computed_by_hand(name):
+    predictions, references, expected = CASES[name]
+    found = compute(name, predictions, references)
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+
+
+def test_a_metric_loads_from_its_folder_and_takes_batches():
+    metric = evaluate.load(str(METRICS / "accuracy"), keep_in_memory=True)
+    metric.add_batch(predictions=[1, 0], references=[1, 1])
+    metric.add_batch(predictions=[1], references=[1])
+    assert metric.compute() == {"accuracy": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize(
+    ("average", "expected"), [("macro", 4 / 9), ("micro", 0.5), ("weighted", 0.5), ("binary", 2 / 3)]
+)
+def test_averages_of_f1(average, expected):
+    predictions, references, _ = CASES["f1"]
+    assert compute("f1", predictions, references, average=average) == {"f1": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize(
+    ("name", "predictions", "references", "message"),
+    [
+        ("accuracy", [], [], "at least one example"),
+        ("accuracy", [1], [1, 0], "1 predictions and 2 references"),
+        ("acuracy", [1], [1], "there is no metric"),
+        ("rouge", ["text"], [[]], "example 0 has no reference"),
+        ("sacrebleu", ["text", "text"], [["text"], ["text", "other"]], "same number of references"),
+        ("entity_f1", [["O"]], [["O", "O"]], "sentence 0 has 1 predicted and 2 reference tags"),
+    ],
+)
+def test_bad_input_is_explained(name, predictions, references, message):
+    with pytest.raises(ValueError, match=message):
+        compute(name, predictions, references)
+
+
+def test_unknown_average():
+    with pytest.raises(ValueError, match="average must be one of"):
+        load("f1").compute(predictions=[1], references=[1], average="mean")

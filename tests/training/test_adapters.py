@@ -1,0 +1,112 @@
+import json
+
+import pytest
+import torch
+from peft import (
+    AutoPeftModelForCausalLM,
+    AutoPeftModelForQuestionAnswering,
+    AutoPeftModelForSequenceClassification,
+    AutoPeftModelForTokenClassification,
+)
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hf_gpt.training import finetune, pretrain, reload_check
+
+
+TASKS = {
+    "classification": AutoPeftModelForSequenceClassification,
+    "token_classification": AutoPeftModelForTokenClassification,
+    "question_answering": AutoPeftModelForQuestionAnswering,
+    "dialogue": AutoPeftModelForCausalLM,
+}
+
+
+@pytest.fixture
+def run(tmp_path, make_model, tokenizer):
+    """Trains an adapter for two steps; returns the folder of the run."""
+    pretrained = tmp_path / "pretrained"
+    make_model(max_position_embeddings=512).save_pretrained(pretrained)
+    tokenizer.save_pretrained(pretrained)
+
+    def train(task, *options, status=0):
+        argv = ["--task", task, "--model_name_or_path", str(pretrained), "--output_dir", str(tmp_path / "run")]
+        argv += ["--use_peft", "--max_steps", "3", "--learning_rate", "0.01", "--max_new_tokens", "4"]
+        assert finetune.main([*argv, "--max_eval_samples", "2", "--eval_strategy", "no", *options]) == status
+        return tmp_path / "run"
+
+    return train
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_adapter_opens_by_its_folder_alone(task, run):
+    folder = run(task)
+    assert (folder / "model" / "adapter_config.json").is_file() and not (folder / "model" / "config.json").exists()
+    model = TASKS[task].from_pretrained(folder / "model")
+    changed = [name for name, weight in model.named_parameters() if "lora_B" in name and weight.abs().sum() > 0]
+    assert changed
+    if task == "classification":
+        assert model.config.is_causal is False and model.config.id2label == {0: "negative", 1: "positive"}
+        tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+        for line in (folder / "predictions.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            logits = model(**tokenizer(row["text"], return_tensors="pt")).logits
+            assert model.config.id2label[int(logits.argmax())] == row["prediction"]
+
+
+@pytest.mark.parametrize("method", ["dora", "prefix", "prompt"])
+def test_other_methods_write_after_reloading(method, run):
+    folder = run("translation", "--peft_method", method, "--num_virtual_tokens", "3")
+    model = AutoPeftModelForCausalLM.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    output = model.generate(**tokenizer("a text", return_tensors="pt"), max_new_tokens=2, do_sample=False)
+    assert output.shape[1] > 2
+
+
+def test_a_merged_adapter_is_a_plain_model_that_scores_alike(run):
+    adapted = run("closed_book_qa")
+    model = AutoPeftModelForCausalLM.from_pretrained(adapted / "model").eval()
+    ids = torch.arange(10)[None]
+    expected = model(ids).logits
+    merged = run("closed_book_qa", "--merge_adapter", "--overwrite_output_dir")
+    plain = AutoModelForCausalLM.from_pretrained(merged / "model").eval()
+    assert type(plain).__name__ == "HfGptForCausalLM"
+    torch.testing.assert_close(plain(ids).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_resuming_goes_on_with_the_adapter(run):
+    straight = run("closed_book_qa")
+    weights = (straight / "model" / "adapter_model.safetensors").read_bytes()
+    run("closed_book_qa", "--overwrite_output_dir", "--save_strategy", "steps", "--save_steps", "2")
+    resumed = run("closed_book_qa", "--resume_from_checkpoint", str(straight / "checkpoint-2"))
+    assert (resumed / "model" / "adapter_model.safetensors").read_bytes() == weights
+
+
+def test_pretraining_goes_on_with_an_adapter(run, tmp_path, corpus_file, monkeypatch, capsys):
+    monkeypatch.setattr(reload_check, "check_in_fresh_process", reload_check.run_check)
+    run("closed_book_qa", "--dry_run")
+    argv = ["--model_name_or_path", str(tmp_path / "pretrained"), "--corpus", str(corpus_file), "--use_peft"]
+    argv += ["--output_dir", str(tmp_path / "run"), "--max_length", "32", "--max_steps", "2"]
+    argv += ["--sample_max_new_tokens", "4", "--per_device_train_batch_size", "4", "--save_strategy", "no"]
+    assert pretrain.main(argv) == 0
+    assert "differ by more than rounding" not in capsys.readouterr().err
+    assert AutoPeftModelForCausalLM.from_pretrained(tmp_path / "run" / "model") is not None
+    assert pretrain.main([*argv, "--overwrite_output_dir", "--peft_method", "prompt"]) == 2
+    assert "packed documents" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("classification", ["--peft_method", "prompt"], "for models that write"),
+        ("dialogue", ["--peft_method", "prefix", "--merge_adapter"], "cannot be merged"),
+        ("dialogue", ["--use_peft", "false", "--merge_adapter"], "add --use_peft"),
+    ],
+)
+def test_options_that_cannot_work(task, options, message, run, capsys):
+    run(task, *options, status=2)
+    assert message in capsys.readouterr().err
+
+
+def test_there_must_be_a_model(tmp_path, capsys):
+    assert finetune.main(["--task", "dialogue", "--use_peft", "--output_dir", str(tmp_path / "run")]) == 2
+    assert "--model_name_or_path" in capsys.readouterr().err

@@ -1,0 +1,199 @@
+import json
+import os
+import signal
+
+import pytest
+import torch
+import transformers
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hf_gpt.training import finetune
+from hf_gpt.training.finetune import main, with_task_recipe
+from hf_gpt.training.tasks import TASKS, make_task
+from hf_gpt.training.trainer import HfGptTrainer
+
+
+TINY = {
+    "config_overrides": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+    "tokenizer_vocab_size": 300,
+    "num_train_epochs": 1,
+    "max_steps": 2,
+    "max_new_tokens": 4,
+    "max_eval_samples": 3,
+}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a recipe for a run of seconds on a task's sample and returns its path."""
+
+    def write(task, **changes):
+        built_in = yaml.safe_load((finetune_recipes() / f"{task}.yaml").read_text())
+        overrides = {**built_in.pop("config_overrides"), **TINY["config_overrides"]}
+        settings = {**built_in, **TINY, "config_overrides": overrides, "output_dir": str(tmp_path / "run")}
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({**settings, "preset": None, **changes}))
+        return str(path)
+
+    return write
+
+
+def finetune_recipes():
+    from hf_gpt.training.config import RECIPES
+
+    return RECIPES
+
+
+@pytest.fixture
+def pretrained(tmp_path, make_model, tokenizer):
+    """The folder of a causal language model with its tokenizer."""
+    path = tmp_path / "pretrained"
+    make_model(max_position_embeddings=512).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_runs_on_its_sample(task, recipe, tmp_path, capsys):
+    assert main(["--config", recipe(task)]) == 0
+    run = tmp_path / "run"
+    assert sorted(path.name for path in run.iterdir()) == [
+        "metrics.json",
+        "model",
+        "predictions.jsonl",
+        "recipe.yaml",
+        "report.html",
+    ]
+    kind = make_task(finetune.TaskArguments(task=task))
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert f"eval_{kind.main_metric}" in metrics and metrics["eval_loss"] > 0
+    assert len((run / "predictions.jsonl").read_text().splitlines()) == 3
+    model = getattr(transformers, kind.auto_class).from_pretrained(run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    assert model(**tokenizer("a text", return_tensors="pt")) is not None
+    assert kind.main_metric in capsys.readouterr().out
+
+    if task == "classification":
+        assert model.config.id2label == {0: "negative", 1: "positive"} and model.config.is_causal is False
+    if task == "dialogue":
+        assert "generation" in tokenizer.chat_template
+
+
+def test_the_saved_model_gives_the_predictions_of_the_file(recipe, tmp_path):
+    from transformers import pipeline
+
+    assert main(["--config", recipe("classification", max_steps=8)]) == 0
+    classify = pipeline("text-classification", model=str(tmp_path / "run" / "model"))
+    for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert classify(row["text"])[0]["label"] == row["prediction"]
+
+
+def test_from_a_pretrained_checkpoint(recipe, pretrained, tmp_path, capsys):
+    overrides = {"is_causal": False, "classifier_pooling": "mean"}
+    options = {"model_name_or_path": pretrained, "config_overrides": overrides, "max_steps": 1, "learning_rate": 0.0}
+    assert main(["--config", recipe("classification", **options)]) == 0
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    former = AutoModelForCausalLM.from_pretrained(pretrained)
+    assert torch.equal(model.model.layers[0].mlp.up_proj.weight, former.model.layers[0].mlp.up_proj.weight)
+    assert model.config.classifier_pooling == "mean" and model.config.num_hidden_layers == 2
+    wrong = recipe("classification", **{**options, "config_overrides": {"is_casual": False}})
+    assert main(["--config", wrong, "--overwrite_output_dir"]) == 2
+    assert "did you mean is_causal?" in capsys.readouterr().err
+
+
+def test_a_chat_template_adds_tokens_to_a_pretrained_model(recipe, pretrained, tmp_path):
+    assert main(["--config", recipe("dialogue", model_name_or_path=pretrained, config_overrides=None)]) == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    assert len(tokenizer) == 323 <= model.config.vocab_size
+
+
+def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeypatch, capsys):
+    changes = {"max_steps": 3, "eval_strategy": "no"}
+    assert main(["--config", recipe("classification", **changes, output_dir=str(tmp_path / "straight"))]) == 0
+    original = HfGptTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(HfGptTrainer, "training_step", interrupted)
+    assert main(["--config", recipe("classification", **changes)]) == 130
+    monkeypatch.setattr(HfGptTrainer, "training_step", original)
+    command = capsys.readouterr().out.splitlines()[-1].split()
+    assert command[:2] == ["hf-gpt", "finetune"] and main(command[2:]) == 0
+    load = transformers.AutoModelForSequenceClassification.from_pretrained
+    expected = load(tmp_path / "straight" / "model").state_dict()
+    assert all(
+        torch.equal(expected[name], value) for name, value in load(tmp_path / "run" / "model").state_dict().items()
+    )
+
+
+def test_dry_run_and_loss_only(recipe, tmp_path, capsys):
+    assert main(["--config", recipe("translation"), "--dry_run"]) == 0
+    assert not (tmp_path / "run").exists() and "Nothing was trained" in capsys.readouterr().out
+    assert main(["--config", recipe("translation"), "--predict_with_generate", "false"]) == 0
+    assert not (tmp_path / "run" / "predictions.jsonl").exists()
+    assert "eval_sacrebleu" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
+def test_generation_in_batches_equals_one_by_one(make_model, tokenizer, tmp_path):
+    from hf_gpt.training.examples import Example
+    from hf_gpt.training.task_trainer import TaskTrainer
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+    task = make_task(finetune.TaskArguments(task="translation", max_length=40, max_new_tokens=6))
+    examples = [Example(source=text, target="x") for text in ("king", "the queen and the king", "a")]
+    task.learn(examples, examples)
+    rows = task.encode(examples, tokenizer, is_training=True)
+
+    def predictions(batch_size):
+        args = HfGptTrainingArguments(output_dir=str(tmp_path), per_device_eval_batch_size=batch_size)
+        model = make_model(max_position_embeddings=64, output_projection_init="normal", initializer_range=0.5)
+        trainer = TaskTrainer(
+            task=task,
+            model=model,
+            args=args,
+            train_dataset=rows,
+            eval_dataset=rows,
+            eval_examples=examples,
+            processing_class=tokenizer,
+        )
+        return trainer.generate_predictions()
+
+    assert predictions(3) == predictions(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_file": ["nothing.jsonl"]}, "no such file: nothing.jsonl"),
+        ({"text_column": "txt"}, "did you mean text?"),
+        ({"model_name_or_path": "./nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_settings_are_one_line(recipe, capsys, changes, message):
+    assert main(["--config", recipe("classification", **changes)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+def test_the_recipe_of_a_task_is_taken_unless_another_is_named():
+    assert with_task_recipe(["--task", "dialogue", "--seed", "1"])[:2] == ["--config", "dialogue"]
+    assert with_task_recipe(["--task=translation"])[:2] == ["--config", "translation"]
+    assert with_task_recipe([])[:2] == ["--config", "classification"]
+    assert with_task_recipe(["--task", "dialogue", "--config", "a.yaml"]) == [
+        "--task",
+        "dialogue",
+        "--config",
+        "a.yaml",
+    ]
+    assert with_task_recipe(["--task", "unknown"]) == ["--task", "unknown"]
+
+
+def test_an_unknown_task_names_those_there_are(capsys):
+    assert main(["--task", "sumarization"]) == 2
+    assert "'summarization'" in capsys.readouterr().err

@@ -1,0 +1,167 @@
+"""Reading of examples, rows with several columns, for fine-tuning; and their split into training and validation."""
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_gpt.training.errors import CorpusError, did_you_mean
+
+
+SAMPLES = Path(__file__).with_name("samples")
+FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+
+
+class Example(dict):
+    """A row of a file, by column.
+
+    Attributes:
+        place: Where it was read, for errors: file and line.
+    """
+
+    place: str = "an example"
+
+
+def sample_file(task: str) -> Path:
+    """The built-in sample of a task."""
+    return SAMPLES / f"{task}.jsonl"
+
+
+def read_examples(
+    files: Sequence[str | Path], columns: Mapping[str, str], *, limit: int | None = None
+) -> list[Example]:
+    """Reads the rows of files.
+
+    Args:
+        files: Paths of `.jsonl`, `.json`, `.csv` or `.parquet` files; all but the last may end in `.gz` as well.
+        columns: The option that names it, to the column that every row must have.
+        limit: Most rows.
+
+    Returns:
+        The rows, with these columns alone.
+
+    Raises:
+        CorpusError: a file is missing, empty or not of its format, or a row lacks a column; the message names the row.
+    """
+    examples: list[Example] = []
+    for file in files:
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise CorpusError(f"no such file: {path}. Give the path of a {', '.join(FORMATS)} file.")
+        for place, row in _rows(path):
+            if limit is not None and len(examples) >= limit:
+                return examples
+            if not isinstance(row, dict):
+                raise CorpusError(f"{place}: must be an object of columns, found {json.dumps(row)[:60]}.")
+            examples.append(_select(row, columns, place))
+    if not examples:
+        raise CorpusError(f"{', '.join(map(str, files))}: no example found. Give a file with rows in it.")
+    return examples
+
+
+def split_examples(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Splits off a validation set, the same one for the same examples and seed.
+
+    Raises:
+        CorpusError: the fraction is out of range, or there are fewer than two examples.
+    """
+    if not 0 < fraction < 1:
+        raise CorpusError(f"--validation_fraction must be above 0 and below 1, got {fraction}.")
+    if len(examples) < 2:
+        raise CorpusError("one example cannot be split. Give more, or a --validation_file.")
+    order = np.random.default_rng(seed).permutation(len(examples))
+    count = min(max(1, round(len(examples) * fraction)), len(examples) - 1)
+    held_out = set(order[:count].tolist())
+    train = [example for index, example in enumerate(examples) if index not in held_out]
+    return train, [example for index, example in enumerate(examples) if index in held_out]
+
+
+def text_of(example: Example, column: str) -> str:
+    """The text in a column.
+
+    Raises:
+        CorpusError: it holds something else, or nothing.
+    """
+    value = example[column]
+    if not isinstance(value, str) or not value.strip():
+        raise CorpusError(
+            f"{example.place}: column {column!r} must be a text that is not blank, found {json.dumps(value)[:60]}. "
+            "Mend or remove the row."
+        )
+    return value
+
+
+def texts_of(example: Example, column: str) -> list[str]:
+    """The texts in a column that holds one or a list of them; a list in a .csv file is written as JSON.
+
+    Raises:
+        CorpusError: it holds something else.
+    """
+    value = example[column]
+    if isinstance(value, str):
+        value = _json_or(value, [value])
+    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+        raise CorpusError(
+            f"{example.place}: column {column!r} must be a text or a list of texts, found {json.dumps(value)[:60]}. "
+            "Mend or remove the row."
+        )
+    return list(value)
+
+
+def _json_or(text: str, otherwise: Any) -> Any:
+    if not text.startswith("["):
+        return otherwise
+    try:
+        return json.loads(text)
+    except ValueError:
+        return otherwise
+
+
+def _select(row: dict[str, Any], columns: Mapping[str, str], place: str) -> Example:
+    for option, column in columns.items():
+        if column not in row:
+            hint = did_you_mean(column, list(row))
+            raise CorpusError(
+                f"{place}: no column {column!r}{hint} Choose with --{option} among {', '.join(map(str, row))}."
+            )
+    example = Example({column: row[column] for column in columns.values()})
+    example.place = place
+    return example
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    suffix = Path(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
+    if suffix not in FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
+        raise CorpusError(f"{path}: unknown format. Give a {', '.join(FORMATS)} file.")
+    if suffix == ".parquet":
+        import datasets
+
+        for number, row in enumerate(datasets.Dataset.from_parquet(str(path)), 1):
+            yield f"{path}, row {number}", row
+        return
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            if suffix == ".csv":
+                for number, row in enumerate(csv.DictReader(file), 1):
+                    yield f"{path}, row {number}", row
+            elif suffix == ".json":
+                content = json.load(file)
+                for number, row in enumerate(content if isinstance(content, list) else [content], 1):
+                    yield f"{path}, row {number}", row
+            else:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield f"{path}, line {number}", _parse(line, path, number)
+    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise CorpusError(f"{path}: cannot be read as {suffix[1:]}: {error}. Check the file's format.") from error
+
+
+def _parse(line: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{path}, line {number}: {error}. Mend or remove the line.") from error

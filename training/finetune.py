@@ -1,0 +1,304 @@
+"""`hf-gpt finetune`: examples of a task in; trained, evaluated and reloadable model out."""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments
+from hf_gpt.training.command import make_command_parser, run_command
+from hf_gpt.training.config import Settings, built_in_recipes, settings_to_yaml
+from hf_gpt.training.run import (
+    describe_model,
+    final_metrics,
+    make_callbacks,
+    open_run,
+    run_training,
+    save_final_model,
+    total_steps,
+)
+from hf_gpt.training.tasks import TASKS, make_task
+from hf_gpt.training.throughput import format_count, format_duration, peak_memory
+
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+    from hf_gpt.training.examples import Example
+    from hf_gpt.training.task_trainer import TaskTrainer
+    from hf_gpt.training.tasks.base import Task
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+
+PROG = "hf-gpt finetune"
+DESCRIPTION = f"""Trains a model on a task, a checkpoint that is there or a new one, and evaluates it.
+
+  hf-gpt finetune --task classification                          the built-in recipe and sample of a task
+  hf-gpt finetune --task classification --train_file train.jsonl --model_name_or_path runs/pretrain
+  hf-gpt finetune --config recipe.yaml --learning_rate 1e-3      defaults < recipe < command line
+
+Tasks: {", ".join(TASKS)}. Without --config the recipe of the task's name is used.
+"""
+ARGUMENTS = (ModelArguments, TaskArguments, PeftArguments)
+
+# Examples whose predictions are shown in the report.
+SHOWN_EXAMPLES = 6
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What is trained and evaluated on.
+
+    Attributes:
+        task: The task, which has seen the examples.
+        train_rows: Model inputs.
+        validation_rows: The same for validation.
+        train_examples: Examples that the rows were made of.
+        validation_examples: The same for validation.
+        tokenizer: What turned text into tokens.
+    """
+
+    task: "Task"
+    train_rows: "datasets.Dataset"
+    validation_rows: "datasets.Dataset"
+    train_examples: "list[Example]"
+    validation_examples: "list[Example]"
+    tokenizer: "PreTrainedTokenizerBase"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser that prints the help."""
+    return make_command_parser(PROG, DESCRIPTION, ARGUMENTS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    argv = with_task_recipe(sys.argv[1:] if argv is None else argv)
+    return run_command(argv, make_parser=make_parser, dataclass_types=ARGUMENTS, run=finetune)
+
+
+def with_task_recipe(argv: Sequence[str]) -> list[str]:
+    """The command line with the recipe of its task in front, unless it names a recipe or no task that has one."""
+    task = TaskArguments.task
+    for token, after in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        name, _, value = token.partition("=")
+        if name == "--config":
+            return list(argv)
+        if name == "--task":
+            task = value or after
+    return ["--config", task, *argv] if task in TASKS and task in built_in_recipes() else list(argv)
+
+
+def finetune(settings: Settings) -> int:
+    """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
+    from hf_gpt.training.model import build_model
+
+    model_args, task_args, peft_args, training_args = settings.arguments
+    task = make_task(task_args)
+    check_adapter_options(peft_args, model_args, training_args, writes=task.writes)
+    checkpoint = open_run(training_args)
+    data = prepare_data(task, model_args, training_args, checkpoint)
+    model = build_model(
+        model_args,
+        data.tokenizer,
+        task_args.max_length,
+        training_args.seed,
+        auto_class=data.task.auto_class,
+        task_fields=data.task.config_fields(),
+    )
+
+    def start() -> "TaskTrainer":
+        adapted = model
+        if peft_args.use_peft:
+            output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
+            adapted = add_adapter(
+                model, data.tokenizer, peft_args, model_args, data.task.peft_type, output_dir, is_main
+            )
+        return make_trainer(adapted, data, training_args)
+
+    def finish(trainer: "TaskTrainer", output_dir: Path) -> None:
+        metrics = final_metrics(trainer)
+        if peft_args.merge_adapter:
+            trainer.model = merge_adapter(trainer.model)
+        save_final_model(trainer, output_dir / "model", generation_options(data.task))
+        if training_args.process_index == 0:
+            write_results(trainer, data, metrics, output_dir)
+            report = write_run_report(settings, trainer, data, metrics, output_dir / "report.html")
+            print_result(data, trainer.predictions, metrics, output_dir / "model", report)
+
+    return run_training(
+        settings,
+        training_args,
+        checkpoint,
+        prog=PROG,
+        make_trainer=start,
+        describe=lambda trainer: describe_run(trainer, data),
+        finish=finish,
+    )
+
+
+def prepare_data(
+    task: "Task",
+    model_args: ModelArguments,
+    training_args: "HfGptTrainingArguments",
+    checkpoint: Path | None,
+) -> TaskData:
+    """Reads and splits the examples, trains or loads the tokenizer, and encodes.
+
+    Args:
+        task: The task, which names its examples.
+        model_args: Where a tokenizer may come from.
+        training_args: The seed of the split.
+        checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
+    """
+    from hf_gpt.training.examples import read_examples, sample_file, split_examples
+    from hf_gpt.training.model import load_tokenizer
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    task_args = task.args
+    files = task_args.train_file or [sample_file(task_args.task)]
+    train = read_examples(files, task.columns)
+    if task_args.validation_file:
+        validation = read_examples(task_args.validation_file, task.columns, limit=task_args.max_eval_samples)
+    else:
+        train, validation = split_examples(train, task_args.validation_fraction, training_args.seed)
+    train, validation = train[: task_args.max_train_samples], validation[: task_args.max_eval_samples]
+    task.learn(train, validation)
+
+    source = checkpoint or task_args.tokenizer_name or model_args.model_name_or_path
+    if source is not None:
+        tokenizer = load_tokenizer(str(source), model_args)
+    else:
+        tokenizer = train_tokenizer(
+            (text for example in train for text in task.texts(example)),
+            task_args.tokenizer_vocab_size,
+            model_max_length=task_args.max_length,
+        )
+    task.prepare_tokenizer(tokenizer)
+    return TaskData(
+        task=task,
+        train_rows=task.encode(train, tokenizer, is_training=True),
+        validation_rows=task.encode(validation, tokenizer, is_training=False),
+        train_examples=train,
+        validation_examples=validation,
+        tokenizer=tokenizer,
+    )
+
+
+def make_trainer(model: Any, data: TaskData, training_args: "HfGptTrainingArguments") -> "TaskTrainer":
+    """The trainer with its callbacks."""
+    from hf_gpt.training.task_trainer import TaskTrainer
+
+    return TaskTrainer(
+        task=data.task,
+        model=model,
+        args=training_args,
+        train_dataset=data.train_rows,
+        eval_dataset=data.validation_rows,
+        eval_examples=data.validation_examples,
+        processing_class=data.tokenizer,
+        callbacks=make_callbacks(training_args),
+    )
+
+
+def describe_run(trainer: "TaskTrainer", data: TaskData) -> list[tuple[str, str]]:
+    """What is about to happen, as pairs of a name and a line."""
+    steps, rows = total_steps(trainer), trainer.get_total_train_batch_size(trainer.args)
+    lengths = [len(ids) for ids in data.train_rows["input_ids"]]
+    return [
+        ("task", f"{data.task.args.task}, {data.task.auto_class}"),
+        ("examples", f"{len(data.train_examples):,} to train on, {len(data.validation_examples):,} to validate on"),
+        (
+            "rows",
+            f"{len(lengths):,} of {sum(lengths) / len(lengths):.0f} tokens on average, {max(lengths)} at most; "
+            f"{len(data.tokenizer):,} tokens in the vocabulary",
+        ),
+        describe_model(trainer),
+        ("training", f"{steps:,} steps of {rows} rows: {steps * rows / len(lengths):.1f} epochs"),
+    ]
+
+
+def generation_options(task: "Task") -> dict[str, Any]:
+    """Defaults of `generate` that the saved model has."""
+    if not task.writes:
+        return {}
+    return {"max_new_tokens": task.args.max_new_tokens, "num_beams": task.args.num_beams, "do_sample": False}
+
+
+def write_results(trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, Any], output_dir: Path) -> None:
+    """Writes `metrics.json`, and `predictions.jsonl` with the validation examples."""
+    (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    if trainer.predictions is not None:
+        with (output_dir / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for example, prediction in zip(data.validation_examples, trainer.predictions, strict=True):
+                file.write(json.dumps({**example, "prediction": prediction}, ensure_ascii=False) + "\n")
+
+
+def write_run_report(
+    settings: Settings, trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, Any], path: Path
+) -> Path:
+    """Writes the report."""
+    import yaml
+    from transformers import TrainingArguments
+
+    from hf_gpt.eval.environment import describe_environment
+    from hf_gpt.eval.report import Figure, Sample, write_report
+    from hf_gpt.training.callbacks import task_figures
+    from hf_gpt.training.model import count_parameters
+
+    task, meter = data.task, trainer.meter
+    parameters, _ = count_parameters(trainer.model)
+    scores = {name: value for name, value in task_figures(metrics).items() if isinstance(value, (int, float))}
+    figures = [Figure(name.replace("_", " "), f"{value:.4g}", "validation") for name, value in scores.items()]
+    figures += [
+        Figure("Validation loss", f"{metrics['eval_loss']:.4f}"),
+        Figure("Parameters", format_count(parameters), type(trainer.model).__name__),
+        Figure("Training time", format_duration(meter.seconds), f"{trainer.state.global_step:,} steps"),
+        Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
+    ]
+    shown = list(zip(data.validation_examples, trainer.predictions or [], strict=False))[:SHOWN_EXAMPLES]
+    start = settings.arguments[0].model_name_or_path
+    summary = (
+        f"{type(trainer.model).__name__} with {format_count(parameters)} parameters, "
+        f"{'from scratch' if start is None else f'from {start}'}, on {len(data.train_examples):,} examples; evaluated "
+        f"on {len(data.validation_examples):,} others."
+    )
+    return write_report(
+        path,
+        title=f"Fine-tuning: {task.args.task.replace('_', ' ')}",
+        summary=summary,
+        figures=figures,
+        log_history=trainer.state.log_history,
+        samples=[Sample(f"{task.describe(example)}\n", show(prediction)) for example, prediction in shown],
+        settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
+        environment=describe_environment(),
+    )
+
+
+def show(prediction: Any) -> str:
+    """A prediction as text."""
+    return prediction if isinstance(prediction, str) else " ".join(map(str, prediction))
+
+
+def print_result(
+    data: TaskData, predictions: Sequence[Any] | None, metrics: Mapping[str, Any], model_path: Path, report: Path
+) -> None:
+    """Prints a few predictions, the figures and where things are."""
+    from hf_gpt.training.callbacks import task_figures
+
+    for example, prediction in list(zip(data.validation_examples, predictions or [], strict=False))[:3]:
+        print(f"\n{data.task.describe(example)}\n-> {show(prediction)}")
+    print()
+    for name, value in task_figures(dict(metrics)).items():
+        print(f"{name:<18}{value:.4f}")
+    print(f"checkpoint        {model_path}\nreport            {report}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

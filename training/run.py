@@ -1,0 +1,227 @@
+"""What the training commands do alike: from a trainer that is made to a model that is saved."""
+
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gpt.training.config import Settings, settings_to_yaml
+from hf_gpt.training.throughput import format_count, format_duration, peak_memory
+
+
+if TYPE_CHECKING:
+    from hf_gpt.training.trainer import HfGptTrainer
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+
+# What belongs to one call of a command, not to the run that its settings describe.
+CALL_OPTIONS = ("resume_from_checkpoint", "overwrite_output_dir", "dry_run")
+
+
+def open_run(training_args: "HfGptTrainingArguments") -> Path | None:
+    """Checks the folder of the run before any work; returns the checkpoint to resume from, or None.
+
+    Raises:
+        CheckpointError: the folder holds another run, or the wanted checkpoint is not there.
+    """
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    from hf_gpt.training.checkpoints import check_output_dir, find_checkpoint
+
+    if training_args.process_index > 0 or not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        transformers_logging.disable_progress_bar()
+    output_dir = Path(training_args.output_dir)
+    resume = training_args.resume_from_checkpoint
+    checkpoint = None if resume is None else find_checkpoint(resume, output_dir)
+    if not training_args.dry_run and training_args.process_index == 0:
+        check_output_dir(output_dir, overwrite=training_args.overwrite_output_dir, resume=checkpoint is not None)
+    return checkpoint
+
+
+def run_training(
+    settings: Settings,
+    training_args: "HfGptTrainingArguments",
+    checkpoint: Path | None,
+    *,
+    prog: str,
+    make_trainer: Callable[[], "HfGptTrainer"],
+    describe: Callable[["HfGptTrainer"], list[tuple[str, str]]],
+    finish: Callable[["HfGptTrainer", Path], None],
+) -> int:
+    """Does a dry run, or trains, and leaves the rest to `finish`.
+
+    Args:
+        settings: What the run's recipe is written from.
+        training_args: Its training arguments.
+        checkpoint: Where it goes on, if it does.
+        prog: Name of the command, for the hint how to resume.
+        make_trainer: Makes the trainer; data, tokenizer and model are sound when it is called.
+        describe: What is about to happen, as pairs of a name and a line.
+        finish: Evaluates, saves and reports; given the trainer and the folder of the run.
+
+    Returns:
+        The exit status: 0, or 128 and the number of the signal that stopped the run.
+    """
+    from hf_gpt.training.checkpoints import start_output_dir
+
+    output_dir = Path(training_args.output_dir)
+    is_main = training_args.process_index == 0
+    say = print if is_main else silent
+    if training_args.dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            training_args.output_dir = folder
+            trainer = make_trainer()
+            print_lines(say, describe(trainer))
+            print_lines(say, time_steps(trainer))
+        say("Nothing was trained or saved (--dry_run).")
+        return 0
+    if is_main:
+        # Only now that data, tokenizer and model are sound may a former run go.
+        start_output_dir(output_dir, resume=checkpoint is not None)
+    trainer = make_trainer()
+    print_lines(say, describe(trainer))
+    if is_main:
+        write_recipe(settings, prog, output_dir / "recipe.yaml")
+    signal_number = train(trainer, checkpoint)
+    if signal_number is not None:
+        say(
+            f"\nStopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with\n"
+            f"  {prog} --config {output_dir / 'recipe.yaml'} --resume_from_checkpoint"
+        )
+        return 128 + signal_number
+    finish(trainer, output_dir)
+    return 0
+
+
+def make_callbacks(training_args: "HfGptTrainingArguments") -> list[Any]:
+    """The callbacks of every training command: a stop on request, and early stopping if asked for."""
+    from transformers import EarlyStoppingCallback
+
+    from hf_gpt.training.callbacks import StopOnSignalCallback
+
+    callbacks: list[Any] = [StopOnSignalCallback()]
+    if training_args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
+    return callbacks
+
+
+def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
+    """The line about the model."""
+    from hf_gpt.training.model import count_parameters
+
+    parameters, without_embeddings = count_parameters(trainer.model)
+    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    share = "" if trained == parameters else f"{format_count(trained)} of them trained, "
+    precision = "bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32"
+    return (
+        "model",
+        f"{type(trainer.model).__name__}, {format_count(parameters)} parameters "
+        f"({format_count(without_embeddings)} without embeddings), {share}{precision} on {trainer.args.device}",
+    )
+
+
+def total_steps(trainer: "HfGptTrainer") -> int:
+    """Optimizer steps of the whole run."""
+    return trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
+
+
+def time_steps(trainer: "HfGptTrainer", timed_steps: int = 4) -> list[tuple[str, str]]:
+    """What the run would take, from a few steps that are done and timed, as pairs of a name and a line."""
+    from transformers import EarlyStoppingCallback, TrainerCallback
+    from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+    class Clock(TrainerCallback):
+        def __init__(self):
+            self.times: list[float] = []
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.times.append(time.perf_counter())
+
+    steps, clock, args = total_steps(trainer), Clock(), trainer.args
+    trainer.add_callback(clock)
+    trainer.remove_callback(EarlyStoppingCallback)
+    args.save_strategy, args.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
+    args.logging_strategy, args.logging_first_step = IntervalStrategy.NO, False
+    # Two steps more than are timed: the first ones pay for what later ones reuse.
+    args.max_steps = timed_steps + 2
+    trainer.train()
+    seconds = (clock.times[-1] - clock.times[1]) / timed_steps
+    tokens = trainer.meter.tokens / len(clock.times)
+    return [
+        (
+            "time",
+            f"{seconds:.3f} s a step, {format_count(tokens / seconds)} tokens/s: "
+            f"{format_duration(seconds * steps)} for {steps:,} steps, evaluation not counted",
+        ),
+        ("memory", f"{format_count(peak_memory())}B at most so far"),
+    ]
+
+
+def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
+    """Trains to the end, or until a signal comes; returns the signal's number, or None."""
+    from hf_gpt.training.callbacks import StopOnSignalCallback
+    from hf_gpt.training.checkpoints import last_checkpoint
+
+    listeners = [item for item in trainer.callback_handler.callbacks if isinstance(item, StopOnSignalCallback)]
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        for listener in listeners:
+            listener.restore()
+    signal_number = next((item.signal_number for item in listeners if item.signal_number is not None), None)
+    if signal_number is not None and last_checkpoint(Path(trainer.args.output_dir)) is None:
+        # It came after the last step, too late for a checkpoint within the loop.
+        trainer._save_checkpoint(trainer.model, trial=None)
+    return signal_number
+
+
+def final_metrics(trainer: "HfGptTrainer") -> dict[str, float]:
+    """The validation figures of the trained model, evaluated anew unless that was done after the last step."""
+    last = next((entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry), None)
+    if last is not None and last["step"] == trainer.state.global_step and not trainer.args.load_best_model_at_end:
+        return last
+    return trainer.evaluate()
+
+
+def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Mapping[str, Any]) -> None:
+    """Saves model, tokenizer and the defaults of `generate`; the folder appears when it is complete."""
+    from hf_gpt.training.checkpoints import atomic_directory
+
+    generation_config = getattr(trainer.model, "generation_config", None)
+    if generation_config is not None:
+        generation_config.update(**generation_options)
+    context = atomic_directory(path) if trainer.is_world_process_zero() else contextlib.nullcontext(path)
+    with context as folder:
+        trainer.save_model(str(folder))
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            # A pickle: nothing that is meant to be shared.
+            (folder / "training_args.bin").unlink(missing_ok=True)
+
+
+def write_recipe(settings: Settings, prog: str, path: Path) -> None:
+    """Writes the settings of the run, so that it can be run again."""
+    from transformers import TrainingArguments
+    from transformers import __version__ as transformers_version
+
+    from hf_gpt.version import __version__
+
+    kept = {name: value for name, value in settings.values.items() if name not in CALL_OPTIONS}
+    header = f"Settings of a run of {prog}: hf-gpt {__version__}, transformers {transformers_version}."
+    text = settings_to_yaml(Settings(settings.arguments, kept, settings.recipe), TrainingArguments, header)
+    path.write_text(text, encoding="utf-8")
+
+
+def print_lines(say: Any, lines: Sequence[tuple[str, str]]) -> None:
+    """Prints pairs of a name and a line."""
+    for name, value in lines:
+        say(f"{name:<12}{value}")
+
+
+def silent(*_: Any) -> None:
+    """Stands for print in processes that have nothing to say."""

@@ -1,0 +1,117 @@
+"""`HfGptTrainer` that evaluates a task: predictions and their figures beside the loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import SequentialSampler
+from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+from hf_gpt.training.collators import PaddingCollator
+from hf_gpt.training.data import filler_token_id
+from hf_gpt.training.examples import Example
+from hf_gpt.training.tasks.base import Task
+from hf_gpt.training.trainer import HfGptTrainer
+
+
+class TaskTrainer(HfGptTrainer):
+    """Trains on the rows of a task and evaluates its predictions.
+
+    A decoder's predictions are what it generates: prompts of similar length together, padded at the left, with the
+    cache. Trainer itself generates for encoder-decoders alone.
+
+    Args:
+        task: The task, which has seen the data.
+        train_dataset, eval_dataset: As `task.encode` gives them.
+        eval_examples: The examples that `eval_dataset` was made of.
+        processing_class: The tokenizer.
+        kwargs: As for `HfGptTrainer`.
+
+    Attributes:
+        predictions: Those of the last evaluation, one for each of `eval_examples`; None where the loss alone is
+            evaluated.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        train_dataset: datasets.Dataset,
+        eval_dataset: datasets.Dataset,
+        eval_examples: Sequence[Example],
+        processing_class: PreTrainedTokenizerBase,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            data_collator=PaddingCollator(filler_token_id(processing_class)),
+            is_language_model=task.writes,
+            compute_metrics=None if task.writes else self._score_outputs,
+            preprocess_logits_for_metrics=None if task.writes else task.reduce_logits,
+            **kwargs,
+        )
+        self.task = task
+        self.eval_examples = eval_examples
+        self.predictions: list[Any] | None = None
+        self.args.prediction_loss_only = task.writes
+
+    def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> SequentialSampler | None:
+        # Outputs are matched to examples by their order, which grouping by length would change.
+        return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self.task.writes and self.task.args.predict_with_generate:
+            self.predictions = self.generate_predictions()
+            figures = self.task.score(self.predictions, self.eval_examples)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in figures.items()})
+        return output
+
+    def _score_outputs(self, output: EvalPrediction) -> dict[str, float]:
+        self.predictions = self.task.predictions(output.predictions, self.eval_examples, self.eval_dataset)
+        return self.task.score(self.predictions, self.eval_examples)
+
+    @torch.no_grad()
+    def generate_predictions(self) -> list[str]:
+        """What the model writes after the prompt of each evaluation example; each process writes its share."""
+        tokenizer, args = self.processing_class, self.task.args
+        prompts = self.task.prompts(self.eval_examples, tokenizer)
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        mine = order[self.args.process_index :: self.args.world_size]
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        pad = filler_token_id(tokenizer)
+        written: list[tuple[int, str]] = []
+        for first in range(0, len(mine), self.args.eval_batch_size):
+            indices = mine[first : first + self.args.eval_batch_size]
+            input_ids, attention_mask = pad_left([prompts[index] for index in indices], pad)
+            with self.compute_loss_context_manager():
+                output = model.generate(
+                    input_ids=input_ids.to(self.args.device),
+                    attention_mask=attention_mask.to(self.args.device),
+                    max_new_tokens=args.max_new_tokens,
+                    num_beams=args.num_beams,
+                    do_sample=False,
+                    use_cache=True,
+                    pad_token_id=pad,
+                    eos_token_id=tokenizer.eos_token_id,
+                )
+            texts = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
+            written += [(index, text.strip()) for index, text in zip(indices, texts, strict=True)]
+        model.train(was_training)
+        if self.args.world_size > 1:
+            written = gather_object(written)
+        return [text for _, text in sorted(written)]
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask of shape (len(prompts), longest), with each prompt at the right end."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = [[pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids), torch.tensor(mask)

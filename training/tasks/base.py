@@ -1,0 +1,138 @@
+"""What a task is: rows of a file to model inputs, model outputs to predictions, predictions to figures."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase
+
+from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.examples import Example
+
+
+class Task(ABC):
+    """A task. In order: `learn`, `prepare_tokenizer`, `encode`; after a pass over the rows `predictions`, `score`.
+
+    Attributes:
+        auto_class: Name of the Auto class of its model.
+        peft_type: Name of the task in PEFT.
+        main_metric: The figure that sums up how well it is done; higher is better.
+        writes: Whether predictions are texts that the model generates after `prompts`.
+    """
+
+    auto_class: ClassVar[str]
+    peft_type: ClassVar[str]
+    main_metric: ClassVar[str]
+    writes: ClassVar[bool] = False
+
+    def __init__(self, args: TaskArguments):
+        self.args = args
+
+    @property
+    @abstractmethod
+    def columns(self) -> dict[str, str]:
+        """The columns that are read, by the option that names each."""
+
+    @abstractmethod
+    def texts(self, example: Example) -> Iterable[str]:
+        """The texts of an example, checked; a new tokenizer is trained on them."""
+
+    @abstractmethod
+    def encode(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
+    ) -> datasets.Dataset:
+        """Rows of model inputs. Columns that the model does not take are for `predictions`."""
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Any], examples: Sequence[Example]) -> dict[str, float]:
+        """Figures of the predictions, one for each example."""
+
+    @abstractmethod
+    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
+        """Takes from the data what the task depends on, such as its classes.
+
+        Raises:
+            CorpusError: an example cannot be used; the message names it.
+        """
+
+    def config_fields(self) -> dict[str, Any]:
+        """Fields of the model's config that the task decides."""
+        return {}
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 most tasks need nothing
+        """Adds what the task needs to the tokenizer, which is saved with the model."""
+
+    def reduce_logits(self, logits: Any, labels: Any) -> Any:
+        """What is kept of a batch's outputs."""
+        return logits
+
+    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[Any]:
+        """Predictions, one for each example, from the reduced outputs for all rows."""
+        raise NotImplementedError
+
+    def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """Token ids after which the model writes its prediction."""
+        raise NotImplementedError
+
+    def describe(self, example: Example) -> str:
+        """What the model was asked, for the report."""
+        return "\n".join(self.texts(example))
+
+
+def class_fields(names: Sequence[str]) -> dict[str, Any]:
+    """Config fields for these classes."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def begin_and_end(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """The tokens that begin and end a text. Without a begin token the end token begins it too.
+
+    Raises:
+        ConfigError: the tokenizer has no end token.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ConfigError("the tokenizer has no end-of-text token. Choose another with --tokenizer_name.")
+    return (end if tokenizer.bos_token_id is None else tokenizer.bos_token_id), end
+
+
+def add_begin_and_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Lets a tokenizer put texts between the tokens that begin and end them, as the rows of training are.
+
+    Pipelines then give a model what it was trained on. A tokenizer that adds tokens already, or a slow one, stays.
+    """
+    if not tokenizer.is_fast or tokenizer("a").input_ids != tokenizer("a", add_special_tokens=False).input_ids:
+        return
+    ids = begin_and_end(tokenizer)
+    begin, end = tokenizer.convert_ids_to_tokens(ids)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {end} $B {end}",
+        special_tokens=list({begin: ids[0], end: ids[1]}.items()),
+    )
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: Any) -> Mapping[str, list[list[Any]]]:
+    """Token ids of texts, in which a special token that is spelled out stays text."""
+    return tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        verbose=False,
+        **options,
+    )
+
+
+def to_rows(rows: Sequence[Mapping[str, Any]]) -> datasets.Dataset:
+    """A dataset of model inputs; every token counts in `attention_mask`."""
+    return datasets.Dataset.from_list([{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows])
+
+
+def as_tuple(outputs: Any) -> tuple[np.ndarray, ...]:
+    """Outputs of the Trainer's loop as a tuple of arrays, whether the model gave one or several."""
+    return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)

@@ -1,0 +1,97 @@
+"""Classification of texts or pairs of texts: sentiment, topic, kind of question, entailment."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from hf_gpt.eval import compute
+from hf_gpt.training.errors import CorpusError
+from hf_gpt.training.examples import Example, text_of
+from hf_gpt.training.tasks.base import Task, add_begin_and_end, as_tuple, begin_and_end, class_fields, to_rows, tokenize
+
+
+class Classification(Task):
+    """One class for a text; accuracy and macro F1.
+
+    Classes are names or ids from 0 on. `config_overrides` choose how the model reads (`is_causal`) and sums up a text
+    (`classifier_pooling`).
+    """
+
+    auto_class = "AutoModelForSequenceClassification"
+    peft_type = "SEQ_CLS"
+    main_metric = "accuracy"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        columns = {"text_column": self.args.text_column, "label_column": self.args.label_column}
+        if self.args.text_pair_column is not None:
+            columns["text_pair_column"] = self.args.text_pair_column
+        return columns
+
+    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
+        self.names = list(self.args.class_names or self._names_in(train))
+        if len(self.names) < 2:
+            raise CorpusError(f"the examples have one class only, {self.names[0]!r}. Give examples of two or more.")
+        self.ids = {name: index for index, name in enumerate(self.names)}
+        for example in (*train, *validation):
+            self._id_of(example)
+
+    def config_fields(self) -> dict[str, Any]:
+        return class_fields(self.names)
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        add_begin_and_end(tokenizer)
+
+    def texts(self, example: Example) -> Iterable[str]:
+        columns = [self.args.text_column, self.args.text_pair_column]
+        return [text_of(example, column) for column in columns if column is not None]
+
+    def encode(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
+    ) -> datasets.Dataset:
+        begin, end = begin_and_end(tokenizer)
+        parts = [tokenize(tokenizer, column)["input_ids"] for column in zip(*map(self.texts, examples), strict=True)]
+        rows = []
+        for example, *ids in zip(examples, *parts, strict=True):
+            # Each text is cut to its share, so that a long first one does not push out the second.
+            share = (self.args.max_length - 1) // len(ids) - 1
+            tokens = [begin]
+            for text in ids:
+                tokens += [*text[:share], end]
+            rows.append({"input_ids": tokens, "labels": self._id_of(example)})
+        return to_rows(rows)
+
+    def reduce_logits(self, logits: Any, labels: Any) -> Any:
+        return as_tuple(logits)[0].argmax(-1)
+
+    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[str]:
+        return [self.names[index] for index in as_tuple(outputs)[0]]
+
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+        found, wanted = [self.ids[name] for name in predictions], [self._id_of(example) for example in examples]
+        macro = compute("f1", found, wanted, average="macro")["f1"]
+        return {**compute("accuracy", found, wanted), "macro_f1": macro}
+
+    def _names_in(self, examples: Sequence[Example]) -> list[str]:
+        labels = {example[self.args.label_column] for example in examples if _is_label(example[self.args.label_column])}
+        if all(isinstance(label, int) for label in labels):
+            return [str(label) for label in range(max(labels, default=0) + 1)]
+        return sorted(map(str, labels))
+
+    def _id_of(self, example: Example) -> int:
+        label = example[self.args.label_column]
+        if _is_label(label):
+            if str(label) in self.ids:
+                return self.ids[str(label)]
+            if isinstance(label, int) and 0 <= label < len(self.names):
+                return label
+        raise CorpusError(
+            f"{example.place}: column {self.args.label_column!r} is {label!r}, which is none of the classes "
+            f"{', '.join(self.names[:10])}. Mend the row, or name the classes with --class_names."
+        )
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, (int, str)) and not isinstance(value, bool) and value != ""

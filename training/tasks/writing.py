@@ -1,0 +1,125 @@
+"""Tasks in which a decoder reads a prompt and writes a text: summarization, translation, answers from memory."""
+
+from collections.abc import Iterable, Sequence
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from hf_gpt.eval import compute
+from hf_gpt.training.errors import ConfigError, CorpusError
+from hf_gpt.training.examples import Example, text_of, texts_of
+from hf_gpt.training.packing import IGNORE_INDEX
+from hf_gpt.training.tasks.base import Task, begin_and_end, to_rows, tokenize
+
+
+SLOT = "{source}"
+
+
+class Writing(Task):
+    """Prompt and target in one sequence, with the loss on the target and its end alone.
+
+    The prompt is `prompt_template` with the source in it. A source too long for `max_length` loses its end, so that the
+    template stays whole and `max_new_tokens` have room.
+    """
+
+    auto_class = "AutoModelForCausalLM"
+    peft_type = "CAUSAL_LM"
+    writes = True
+
+    def source(self, example: Example) -> str:
+        """What is read."""
+        return text_of(example, self.args.source_column)
+
+    def targets(self, example: Example) -> list[str]:
+        """The texts that would be right; the first is trained on."""
+        targets = [text for text in texts_of(example, self.args.target_column) if text.strip()]
+        if not targets:
+            raise CorpusError(f"{example.place}: column {self.args.target_column!r} is blank. Mend or remove the row.")
+        return targets
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {"source_column": self.args.source_column, "target_column": self.args.target_column}
+
+    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
+        if self.args.prompt_template.count(SLOT) != 1:
+            raise ConfigError(
+                f"--prompt_template must have {SLOT} in it once, got {self.args.prompt_template!r}. Write for example "
+                "'Question: {source} Answer:'."
+            )
+        for example in (*train, *validation):
+            self.source(example), self.targets(example)
+
+    def texts(self, example: Example) -> Iterable[str]:
+        head, tail = self._template()
+        return [f"{head}{self.source(example)}{tail} {self.targets(example)[0]}"]
+
+    def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        begin, _ = begin_and_end(tokenizer)
+        head, tail = tokenize(tokenizer, self._template())["input_ids"]
+        room = self.args.max_length - self.args.max_new_tokens - len(head) - len(tail) - 1
+        if room < 1:
+            raise ConfigError(
+                f"--max_length {self.args.max_length} leaves no token for the source beside the prompt template and "
+                f"--max_new_tokens {self.args.max_new_tokens}. Raise the one or lower the other."
+            )
+        sources = tokenize(tokenizer, [self.source(example) for example in examples])["input_ids"]
+        return [[begin, *head, *source[:room], *tail] for source in sources]
+
+    def encode(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
+    ) -> datasets.Dataset:
+        _, end = begin_and_end(tokenizer)
+        targets = tokenize(tokenizer, [f" {self.targets(example)[0]}" for example in examples])["input_ids"]
+        rows = []
+        for prompt, target in zip(self.prompts(examples, tokenizer), targets, strict=True):
+            written = [*target, end][: self.args.max_new_tokens]
+            rows.append({"input_ids": [*prompt, *written], "labels": [*[IGNORE_INDEX] * len(prompt), *written]})
+        return to_rows(rows)
+
+    def describe(self, example: Example) -> str:
+        return self.source(example)
+
+    def _template(self) -> list[str]:
+        return self.args.prompt_template.split(SLOT)
+
+
+class Summarization(Writing):
+    """Summaries; ROUGE, the best of several references."""
+
+    main_metric = "rougeL"
+
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+        return compute("rouge", list(predictions), [self.targets(example) for example in examples])
+
+
+class Translation(Writing):
+    """Translations; BLEU and chrF over the whole set."""
+
+    main_metric = "sacrebleu"
+
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+        figures = compute("sacrebleu", list(predictions), [self.targets(example) for example in examples])
+        return {name: figures[name] for name in ("sacrebleu", "chrf")}
+
+
+class ClosedBookQa(Writing):
+    """Answers from what the model has learnt, without a passage; exact match and F1."""
+
+    main_metric = "f1"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {"question_column": self.args.question_column, "answers_column": self.args.answers_column}
+
+    def source(self, example: Example) -> str:
+        return text_of(example, self.args.question_column)
+
+    def targets(self, example: Example) -> list[str]:
+        answers = [text for text in texts_of(example, self.args.answers_column) if text.strip()]
+        if not answers:
+            raise CorpusError(f"{example.place}: column {self.args.answers_column!r} has no answer. Remove the row.")
+        return answers
+
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+        return compute("squad", list(predictions), [self.targets(example) for example in examples])
