@@ -26,7 +26,10 @@ def usage() -> str:
     """The help of `hf-gpt` itself."""
     width = max(len(name) for name in COMMANDS)
     commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
-    return f"usage: hf-gpt <command> [options]\n\ncommands:\n{commands}\n\nhf-gpt <command> --help lists its options."
+    return (
+        f"usage: hf-gpt <command> [options]\n\ncommands:\n{commands}\n\nhf-gpt <command> --help lists its options.\n"
+        "Training in several processes: hf-gpt <command> ... --accelerate single|ddp|fsdp2|zero3 [--num_processes N]"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"hf-gpt {__version__}")
         return 0
+    if any(token.partition("=")[0] in ("--accelerate", "--num_processes") for token in argv):
+        return importlib.import_module("hf_gpt.training.launch").main(argv)
     name, rest = argv[0], argv[1:]
     if name not in COMMANDS:
         import difflib

@@ -161,16 +161,15 @@ def training_flops_per_token(config: "HfGptConfig", max_length: int, *, gradient
 
 
 def model_flops_per_token(model: "PreTrainedModel", max_length: int) -> int:
-    """`training_flops_per_token` of any causal language model.
+    """FLOPs of forward and backward pass for each token of a row, of any model: the yardstick of MFU in the logs.
 
-    For other architectures than ours `6 N + 12 * layers * width * max_length` (arXiv 2204.02311, appendix B), N being
-    all parameters without embeddings that are only looked up in.
+    For our causal models `training_flops_per_token`, for others `6 N + 12 * layers * width * max_length` (arXiv
+    2204.02311, appendix B), N being all parameters without embeddings that are only looked up in.
     """
     config = model.config.get_text_config()
-    if config.model_type == "hf_gpt":
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if config.model_type == "hf_gpt" and head is not None:
         return training_flops_per_token(config, max_length)
-    embeddings = model.get_input_embeddings()
-    head = model.get_output_embeddings()
     tied = head is not None and head.weight is embeddings.weight
     weights = sum(parameter.numel() for parameter in model.parameters())
     weights -= 0 if tied else embeddings.weight.numel()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
@@ -144,7 +145,8 @@ class HfGptTrainer(Trainer):
         if "loss" in logs:
             logs["tokens_per_second"] = round(self.meter.read(), 1)
             logs["eta_seconds"] = round(self.meter.seconds_left(self.state.max_steps - self.state.global_step), 3)
-            logs["mfu"] = round(self._utilisation(logs["tokens_per_second"]), 4)
+            if self._row_length and getattr(self.model, "config", None) is not None:
+                logs["mfu"] = round(self._utilisation(logs["tokens_per_second"]), 4)
             if self._recorder.skipped:
                 logs["skipped_steps"] = self._recorder.skipped
         super().log(logs, start_time)
@@ -165,8 +167,11 @@ class HfGptTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         # Called once before each step of the optimizer, with the norm over all processes.
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        # The loss scaler of float16 expects infinite gradients and leaves such steps out by itself.
-        if self.accelerator.scaler is None and not math.isfinite(float(grad_norm)):
+        if isinstance(grad_norm, DTensor):
+            grad_norm = grad_norm.full_tensor()
+        # The loss scaler of float16 expects infinite gradients and leaves such steps out by itself. DeepSpeed knows no
+        # norm before its step.
+        if self.accelerator.scaler is None and grad_norm is not None and not math.isfinite(float(grad_norm)):
             step = self.state.global_step + 1
             if self.args.nan_action == "stop":
                 path = self._recorder.save(Path(self.args.output_dir), step, self.args.process_index)

@@ -1,0 +1,78 @@
+"""Two processes give what one gives: gloo on a CPU, started as a user would, by torchrun."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a job of `ranks.py` and returns what its first process wrote: tensors and values."""
+
+    def run(job, processes, name):
+        folder = tmp_path / name
+        folder.mkdir()
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        script = [str(Path(__file__).with_name("ranks.py")), job, str(folder)]
+        command = [sys.executable, *(launcher if processes > 1 else []), *script]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert process.returncode == 0, process.stderr[-3000:]
+        return load_file(folder / "tensors"), json.loads((folder / "values.json").read_text())
+
+    return run
+
+
+def assert_close(found, expected):
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        difference = (found[name] - tensor).norm() / tensor.norm().clamp_min(1e-12)
+        assert difference < 1e-5, f"{name}: {difference:.2e}"
+
+
+def test_ddp_equals_one_process(run):
+    weights, one = run("ddp", 1, "one")
+    shared, two = run("ddp", 2, "two")
+    assert two["wrapper"] == "DistributedDataParallel" and one["wrapper"] == "HfGptForCausalLM"
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5) and len(set(one["losses"])) == 4
+    assert_close(shared, weights)
+
+
+def test_a_stream_is_shared_by_processes(run, tmp_path):
+    weights, one = run("stream", 1, "one")
+    shared, two = run("stream", 2, "two")
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert_close(shared, weights)
+    positions = [json.loads((tmp_path / name / "positions.json").read_text()) for name in ("one", "two")]
+    assert positions[0] == positions[1] and positions[0][0] != positions[0][1]
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(run):
+    _, values = run("signal", 2, "two")
+    assert values == {"step": 2, "checkpoints": ["checkpoint-2"]}
+
+
+def test_fsdp2_equals_one_process(run):
+    expected, one = run("one", 1, "one")
+    found, two = run("fsdp2", 2, "two")
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert_close(found, expected)
+
+
+def test_tensor_parallel_equals_one_process(run):
+    expected, one = run("one", 1, "one")
+    found, two = run("tp", 2, "two")
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    for projection in ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"):
+        assert any(projection in name for name in two["sharded"])
+    assert_close(found, expected)
+    assert all(torch.isfinite(tensor).all() for tensor in found.values())

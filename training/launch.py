@@ -1,0 +1,97 @@
+"""`hf-gpt <command> --accelerate NAME`: starts a command in several processes, by a named profile."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_gpt.training.errors import ConfigError, UserError, did_you_mean
+
+
+PROFILES = Path(__file__).with_name("accelerate")
+
+# What accelerate quietly turns into DDP on a CPU.
+_NEEDS_GPUS = ("fsdp2", "zero3")
+
+
+def built_in_profiles() -> list[str]:
+    """Names that `--accelerate` takes instead of the path of a file of `accelerate config`."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def split_launch_options(argv: Sequence[str]) -> tuple[str | None, int | None, list[str]]:
+    """Takes `--accelerate NAME` and `--num_processes N` out of a command line.
+
+    Returns:
+        Profile, number of processes, each None if not given, and what is left.
+
+    Raises:
+        ConfigError: an option has no value or no fitting one.
+    """
+    values: dict[str, str] = {}
+    rest: list[str] = []
+    tokens = iter(argv)
+    for token in tokens:
+        name, equals, value = token.partition("=")
+        if name not in ("--accelerate", "--num_processes"):
+            rest.append(token)
+            continue
+        given = value if equals else next(tokens, None)
+        if given is None or given.startswith("--"):
+            raise ConfigError(f"{name} needs a value.")
+        values[name] = given
+    count = values.get("--num_processes")
+    if count is not None and (not count.isdigit() or int(count) == 0):
+        raise ConfigError(f"--num_processes must be a number above 0, got {count!r}.")
+    return values.get("--accelerate"), None if count is None else int(count), rest
+
+
+def launch_command(profile: str, num_processes: int | None, argv: Sequence[str], *, num_gpus: int) -> list[str]:
+    """The command line that starts `hf-gpt *argv` under a profile.
+
+    Args:
+        profile: Name of a built-in profile, or path of a file of `accelerate config`.
+        num_processes: Left out: one for each GPU, at least one.
+        argv: The command and its options.
+        num_gpus: GPUs of this machine. Without any, torchrun starts the processes: `accelerate launch --cpu` starts one
+            whatever number it is told.
+
+    Raises:
+        ConfigError: there is no such profile, or it needs GPUs or a package that are not there.
+    """
+    path = PROFILES / f"{profile}.yaml" if profile in built_in_profiles() else Path(profile)
+    if not path.is_file():
+        hint = did_you_mean(profile, built_in_profiles())
+        raise ConfigError(f"--accelerate: no profile {profile!r}{hint} Built in: {', '.join(built_in_profiles())}.")
+    count = 1 if profile == "single" else num_processes or max(1, num_gpus)
+    if num_gpus and count > num_gpus:
+        raise ConfigError(f"--num_processes {count} is more than the {num_gpus} GPUs of this machine.")
+    if num_gpus == 0:
+        if profile in _NEEDS_GPUS:
+            raise ConfigError(f"--accelerate {profile} needs GPUs: on a CPU it would turn into ddp. Use ddp there.")
+        launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    else:
+        if profile == "zero3" and importlib.util.find_spec("deepspeed") is None:
+            raise ConfigError("--accelerate zero3 needs DeepSpeed. Install it: pip install deepspeed. Or use fsdp2.")
+        options = ["--config_file", str(path), "--num_processes", str(count)]
+        # Port 0 lets the system choose, so that two runs on a machine do not meet.
+        launcher = ["accelerate.commands.launch", *options, "--main_process_port", "0"]
+    return [sys.executable, "-m", *launcher, "-m", "hf_gpt", *argv]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Replaces this process by the launcher; returns 2 if that cannot be."""
+    try:
+        profile, num_processes, rest = split_launch_options(argv)
+        if profile is None:
+            raise ConfigError(f"--num_processes needs --accelerate, one of {', '.join(built_in_profiles())}.")
+        import torch
+
+        command = launch_command(profile, num_processes, rest, num_gpus=torch.cuda.device_count())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    sys.stdout.flush()
+    os.execv(command[0], command)
+    return 0
