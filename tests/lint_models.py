@@ -22,7 +22,16 @@ def main() -> int:
         path = Path(folder) / "rules.toml"
         path.write_text(rules)
         models = Path(__file__).parents[1] / "hf_gpt" / "models"
-        command = [sys.executable, "-m", "mlinter", "--no-progress", "--no-cache", "--rules-toml", str(path), str(models)]
+        command = [
+            sys.executable,
+            "-m",
+            "mlinter",
+            "--no-progress",
+            "--no-cache",
+            "--rules-toml",
+            str(path),
+            str(models),
+        ]
         return subprocess.run(command).returncode
 
 
