@@ -9,13 +9,13 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 
 
 _CONFIGURATION = "hf_gpt.models.configuration_hf_gpt"
 _MODELING = "hf_gpt.models.modeling_hf_gpt"
+_MODEL_TYPE = "hf_gpt"
 
 
 def register_config() -> None:
@@ -61,10 +61,9 @@ def register_models() -> None:
 def register_peft_targets() -> None:
     """Gives `LoraConfig()` and its like their default target modules, which are named as in Llama."""
     constants = importlib.import_module("peft.utils.constants")
-    model_type = importlib.import_module(_CONFIGURATION).HfGptConfig.model_type
     for name, targets in vars(constants).items():
         if name.startswith("TRANSFORMERS_MODELS_TO_") and name.endswith("_MODULES_MAPPING") and "llama" in targets:
-            targets.setdefault(model_type, targets["llama"])
+            targets.setdefault(_MODEL_TYPE, targets["llama"])
 
 
 def register_all() -> None:
@@ -74,69 +73,64 @@ def register_all() -> None:
         register_peft_targets()
 
 
-@dataclass(frozen=True)
-class _Registration:
-    library_module: str
-    own_module: str
-    run: Callable[[], None]
-
-
-_REGISTRATIONS = (
-    _Registration("transformers.models.auto.configuration_auto", _CONFIGURATION, register_config),
-    _Registration("transformers.models.auto.modeling_auto", _MODELING, register_models),
-    _Registration("peft.utils.constants", _CONFIGURATION, register_peft_targets),
-)
+_WHEN_IMPORTED: dict[str, Callable[[], None]] = {
+    "transformers.models.auto.configuration_auto": register_config,
+    "transformers.models.auto.modeling_auto": register_models,
+    "peft.utils.constants": register_peft_targets,
+}
 
 
 class _AfterImport(MetaPathFinder):
-    """Runs a registration as soon as its library module is there and its own module is not half imported."""
+    """
+    Runs each registration once its library module is imported and nothing that it could need is half imported: the
+    library imports its Auto classes in the middle of modules that our models import too.
+    """
+
+    packages = ("transformers", "peft", "hf_gpt")
 
     def __init__(self):
-        self.waiting = list(_REGISTRATIONS)
+        self.waiting = dict(_WHEN_IMPORTED)
         self.searching: set[str] = set()
+        self.executing = 0
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
-        watched = any(fullname in (item.library_module, item.own_module) for item in self.waiting)
-        if not watched or fullname in self.searching:
+        if fullname.split(".")[0] not in self.packages or fullname in self.searching:
             return None
         self.searching.add(fullname)
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
             self.searching.discard(fullname)
-        if spec is None or spec.loader is None:
+        execute = getattr(spec and spec.loader, "exec_module", None)
+        if execute is None:
             return None
-        execute = spec.loader.exec_module
 
         def execute_then_register(module):
-            execute(module)
+            self.executing += 1
+            try:
+                execute(module)
+            finally:
+                self.executing -= 1
+            # This module counts as half imported until its own import returns, but all of it has run.
             self.run_due(finished=fullname)
 
         spec.loader.exec_module = execute_then_register
         return spec
 
     def run_due(self, finished: str | None = None) -> None:
-        for item in list(self.waiting):
-            if not _is_loaded(item.library_module, finished):
-                continue
-            # Half imported: it will come by again when its own import ends.
-            if item.own_module in sys.modules and not _is_loaded(item.own_module, finished):
-                continue
-            if item in self.waiting:
-                self.waiting.remove(item)
-                item.run()
+        for name in list(self.waiting):
+            if self.executing == 0 and name in sys.modules and name in self.waiting:
+                if name != finished and getattr(sys.modules[name].__spec__, "_initializing", False):
+                    continue
+                run = self.waiting.pop(name)
+                run()
         if not self.waiting and self in sys.meta_path:
             sys.meta_path.remove(self)
 
 
-def _is_loaded(name: str, finished: str | None) -> bool:
-    module = sys.modules.get(name)
-    return name == finished or (module is not None and not getattr(module.__spec__, "_initializing", False))
-
-
 def register_when_loaded() -> None:
     """Runs each registration now if its library is imported already, else as soon as it is. Safe to call twice."""
-    if any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+    if any(type(finder).__name__ == _AfterImport.__name__ for finder in sys.meta_path):
         return
     finder = _AfterImport()
     sys.meta_path.insert(0, finder)

@@ -81,9 +81,9 @@ def add_adapter(
 ) -> "PeftModel":
     """The model with a new adapter, which alone is trained, together with the head if the head is new.
 
-    An adapter names the folder of the model it is for. Where that model differs from the checkpoint, by a new head or
-    further tokens, it is saved in `base` of the run's folder, so that `AutoPeftModelFor...` opens the adapter without
-    being told how.
+    An adapter names the folder of the model it is for. Where that model differs from the checkpoint, by a new head,
+    other settings or further tokens, it is saved in `base` of the run's folder, so that `AutoPeftModelFor...` opens the
+    adapter without being told how.
 
     Args:
         model: The loaded model.
@@ -101,7 +101,9 @@ def add_adapter(
     former = AutoConfig.from_pretrained(
         source, revision=model_args.model_revision, trust_remote_code=model_args.trust_remote_code
     )
-    if peft_type != "CAUSAL_LM" or former.vocab_size != model.config.vocab_size:
+    # Dropout acts in training alone; any other setting makes it another model than the checkpoint's.
+    differs = any("dropout" not in name for name in model_args.overrides)
+    if peft_type != "CAUSAL_LM" or differs or former.vocab_size != model.config.vocab_size:
         base = output_dir / "base"
         if is_main and not peft_args.merge_adapter:
             with atomic_directory(base) as folder:

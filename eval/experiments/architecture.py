@@ -22,7 +22,6 @@ GPT2 = {
     "use_qk_norm": False,
     "attention_bias": True,
     "mlp_bias": True,
-    "output_projection_init": "scaled",
 }
 LLAMA = {
     "hidden_act": "silu",
@@ -39,7 +38,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], str]] = {
     "SwiGLU": ({"hidden_act": "silu", "is_gated_act": True}, "muon"),
     "GELU": ({"hidden_act": "gelu"}, "muon"),
     "no QK-norm": ({"use_qk_norm": False}, "muon"),
-    "scaled init": ({"output_projection_init": "scaled"}, "muon"),
+    "zero init": ({"output_projection_init": "zeros"}, "muon"),
     "untied head": ({"tie_word_embeddings": False}, "muon"),
     "LayerNorm": ({"norm_type": "layernorm"}, "muon"),
     "learned positions": ({"position_embedding_type": "learned"}, "muon"),

@@ -95,7 +95,7 @@ class HfGptConfig(PreTrainedConfig):
             Dropout on the embeddings and on what each block adds to the residual stream.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the weights of linear layers and embeddings.
-        output_projection_init (`str`, *optional*, defaults to `"zeros"`):
+        output_projection_init (`str`, *optional*, defaults to `"scaled"`):
             How the two projections of a block that write to the residual stream begin: `"zeros"` (each block starts as
             the identity), `"scaled"` (`initializer_range / sqrt(2 * num_hidden_layers)`, GPT-2) or `"normal"`.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):
@@ -143,7 +143,7 @@ class HfGptConfig(PreTrainedConfig):
     >>> llama = HfGptConfig(hidden_act="silu", is_gated_act=True, use_qk_norm=False, num_key_value_heads=4)
     >>> gpt2 = HfGptConfig(
     ...     position_embedding_type="learned", norm_type="layernorm", hidden_act="gelu_new", use_qk_norm=False,
-    ...     attention_bias=True, mlp_bias=True, norm_eps=1e-5, output_projection_init="scaled",
+    ...     attention_bias=True, mlp_bias=True, norm_eps=1e-5,
     ... )
     ```
     """
@@ -206,7 +206,7 @@ class HfGptConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0
     initializer_range: float = 0.02
-    output_projection_init: Literal["zeros", "scaled", "normal"] = "zeros"
+    output_projection_init: Literal["zeros", "scaled", "normal"] = "scaled"
     tie_word_embeddings: bool = True
     final_logit_softcapping: float | int | None = None
     logit_scale: float | int | None = None

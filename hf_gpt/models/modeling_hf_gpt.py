@@ -69,7 +69,7 @@ class HfGptPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
                 std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
                 init.normal_(module.weight, mean=0.0, std=std)
         elif isinstance(module, HfGptSpectralLinear):
-            init.normal_(module.left_vector)
+            init.constant_(module.left_vector, module.out_features**-0.5)
         elif isinstance(module, HfGptPooler) and module.pooling == "attention":
             init.zeros_(module.query)
 

@@ -14,7 +14,7 @@ class HfGptSpectralLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__(in_features, out_features, bias=bias)
-        self.left_vector = nn.Buffer(torch.randn(out_features))
+        self.left_vector = nn.Buffer(torch.full((out_features,), out_features**-0.5))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         weight = self.weight.float()

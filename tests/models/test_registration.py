@@ -50,6 +50,24 @@ def test_config_alone_does_not_load_the_models():
     assert run(code) == "HfGptConfig False"
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from transformers import LlamaForCausalLM",
+        "from transformers import Trainer",
+        "from transformers import pipeline",
+        "import transformers.modeling_layers",
+        "import transformers.models.bert.modeling_bert",
+        "import peft",
+    ],
+)
+def test_modules_that_load_the_auto_classes_midway(statement):
+    """Some modules import the Auto classes while half loaded themselves, and our models import those modules."""
+    assert run(f"import hf_gpt; {statement}; from transformers import AutoModelForCausalLM; {FROM_CONFIG}") == (
+        "HfGptForCausalLM"
+    )
+
+
 @pytest.mark.parametrize("order", ["hf_gpt, peft", "peft, hf_gpt"])
 def test_lora_finds_its_targets(order):
     code = (

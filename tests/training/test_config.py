@@ -11,7 +11,9 @@ from hf_gpt.training.config import (
     split_config_option,
 )
 from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.finetune import ARGUMENTS as FINETUNE_TYPES
 from hf_gpt.training.options import command_options
+from hf_gpt.training.tasks import TASKS
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
@@ -130,9 +132,17 @@ def test_config_option_is_taken_out():
         split_config_option(["--config"])
 
 
-@pytest.mark.parametrize("name", built_in_recipes())
-def test_built_in_recipes_load(name, names):
+@pytest.mark.parametrize("name", [name for name in built_in_recipes() if name not in TASKS])
+def test_built_in_recipes_of_pretraining_load(name, names):
     assert load(recipe=read_recipe(find_recipe(name), names))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_built_in_recipes_of_tasks_load(name):
+    types = [*FINETUNE_TYPES, HfGptTrainingArguments]
+    names = [option.name for group in command_options(FINETUNE_TYPES).values() for option in group]
+    settings = load_settings([], types, read_recipe(find_recipe(name), names), find_recipe(name))
+    assert settings.values["task"] == name and settings.arguments[0].overrides["hidden_dropout"] > 0
 
 
 def test_unknown_recipe_names_the_nearest():
