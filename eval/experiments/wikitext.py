@@ -165,7 +165,7 @@ def train(kind: str, learning_rate: float, seed: int, steps: int, data: dict[str
 def table(ours: list[dict], our_rate: float, sweep: dict[float, list[dict]], best: float) -> str:
     """A Markdown table of all runs, and the ratio of test perplexities at GPT-2's best rate."""
     lines = [
-        "| model | learning rate | seeds | test perplexity by word (least to most) | validation | size | steps | CPU s |",
+        "| model | rate | seeds | test perplexity by word (least to most) | validation | size | steps | CPU s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     named = [("hf_gpt", our_rate, ours), *(("GPT-2", rate, runs) for rate, runs in sweep.items())]
