@@ -15,7 +15,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,6 @@ def prepare(folder: Path) -> dict[str, Any]:
     """Packed rows of the three parts, and the words of validation and test: a line end is one, as is customary."""
     import datasets
 
-    from hf_gpt.eval.experiments.finetuning import read_articles
     from hf_gpt.training.data import tokenize_and_pack
     from hf_gpt.training.tokenizer import train_tokenizer
 
@@ -82,6 +81,17 @@ def prepare(folder: Path) -> dict[str, Any]:
         data[part] = tokenize_and_pack(datasets.Dataset.from_dict({"text": articles}), data["tokenizer"], CONTEXT)
         data[f"{part}_words"] = len(text.split()) + text.count("\n")
     return data
+
+
+def read_articles(lines: Iterable[str]) -> Iterator[str]:
+    """The articles of WikiText, each of which begins at a heading of one equals sign."""
+    article: list[str] = []
+    for line in lines:
+        if line.startswith(" = ") and not line.startswith(" = = ") and article:
+            yield "".join(article).strip()
+            article = []
+        article.append(line)
+    yield "".join(article).strip()
 
 
 def build(kind: str, seed: int, tokenizer: Any) -> Any:
