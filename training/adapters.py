@@ -67,6 +67,8 @@ def check_adapter_options(
         raise ConfigError(
             f"--peft_method {peft_args.peft_method} is for models that write, not for a head on top. Use lora or dora."
         )
+    if training_args.is_sharded:
+        raise ConfigError("--use_peft does not work with --tensor_parallel_size or --fsdp_size. Use --accelerate ddp.")
     training_args.optimizer = "adamw"
 
 

@@ -98,6 +98,7 @@ def finetune(settings: Settings) -> int:
     """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
     from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
     from hf_gpt.training.model import build_model
+    from hf_gpt.training.sharding import shard_model
 
     model_args, task_args, peft_args, training_args = settings.arguments
     task = make_task(task_args)
@@ -114,7 +115,7 @@ def finetune(settings: Settings) -> int:
     )
 
     def start() -> "TaskTrainer":
-        adapted = model
+        adapted = shard_model(model, training_args)
         if peft_args.use_peft:
             output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
             adapted = add_adapter(

@@ -80,6 +80,7 @@ def pretrain(settings: Settings) -> int:
     """Trains, saves, checks and reports as the settings say; returns the exit status."""
     from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
     from hf_gpt.training.model import build_model
+    from hf_gpt.training.sharding import shard_model
 
     model_args, data_args, sampling_args, peft_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args, packed=True)
@@ -88,7 +89,7 @@ def pretrain(settings: Settings) -> int:
     model = build_model(model_args, data.tokenizer, data_args.max_length, training_args.seed)
 
     def start() -> "HfGptTrainer":
-        adapted = model
+        adapted = shard_model(model, training_args)
         if peft_args.use_peft:
             output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
             adapted = add_adapter(model, data.tokenizer, peft_args, model_args, "CAUSAL_LM", output_dir, is_main)
@@ -161,7 +162,7 @@ def prepare_data(
         )
 
     pack_options = {"max_length": data_args.max_length, "strategy": data_args.packing_strategy}
-    filler, processes = filler_token_id(tokenizer), training_args.world_size
+    filler, processes = filler_token_id(tokenizer), training_args.data_parallel_size
     if documents is None:
         train_rows = tokenize_and_pack(train_texts, tokenizer, desc="packing the training text", **pack_options)
         train_rows = complete_batches(train_rows, training_args.train_batch_size * processes, filler)

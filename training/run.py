@@ -120,7 +120,7 @@ def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
     precision = "bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32"
     return (
         "model",
-        f"{type(trainer.model).__name__}, {format_count(parameters)} parameters "
+        f"{type(trainer.model).__name__.removeprefix('FSDP')}, {format_count(parameters)} parameters "
         f"({format_count(without_embeddings)} without embeddings), {share}{precision} on {trainer.args.device}",
     )
 
