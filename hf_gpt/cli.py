@@ -17,6 +17,7 @@ COMMANDS = {
     "pretrain": Command("hf_gpt.training.pretrain", "train a language model on any text, from scratch or further"),
     "finetune": Command("hf_gpt.training.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
     "generate": Command("hf_gpt.generation.command", "continue a prompt with a trained model"),
+    "chat": Command("hf_gpt.generation.chat", "talk with a model that was trained on dialogues"),
     "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
     "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost"),
 }

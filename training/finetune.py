@@ -124,7 +124,9 @@ def finetune(settings: Settings) -> int:
         return make_trainer(adapted, data, training_args)
 
     def finish(trainer: "TaskTrainer", output_dir: Path) -> None:
-        metrics = final_metrics(trainer)
+        # A run that was resumed at its end has figures in its checkpoint, but not what they are of.
+        predicts = not data.task.writes or task_args.predict_with_generate
+        metrics = final_metrics(trainer, anew=predicts and trainer.predictions is None)
         if peft_args.merge_adapter:
             trainer.model = merge_adapter(trainer.model)
         save_final_model(trainer, output_dir / "model", generation_options(data.task))

@@ -18,7 +18,7 @@ from transformers.trainer_callback import ProgressCallback as LibraryProgressCal
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
 from hf_gpt.training.callbacks import ProgressCallback
-from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory
+from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
@@ -358,7 +358,7 @@ class HfGptTrainer(Trainer):
         final, staging = run_dir / name, run_dir / f".{name}{INCOMPLETE}"
         # Every process writes into the folder; only one may empty it before and move it after.
         context = atomic_directory(final) if self.is_world_process_zero() else contextlib.nullcontext(staging)
-        with context as folder:
+        with explains_write_errors(final), context as folder:
             self.accelerator.wait_for_everyone()
             # Trainer writes into a subfolder of the run's folder, named as the checkpoint.
             self._staging_dir = folder
