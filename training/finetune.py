@@ -96,7 +96,7 @@ def with_task_recipe(argv: Sequence[str]) -> list[str]:
 
 def finetune(settings: Settings) -> int:
     """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
-    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter, quantization_config
     from hf_gpt.training.model import build_model
     from hf_gpt.training.sharding import shard_model
 
@@ -112,6 +112,7 @@ def finetune(settings: Settings) -> int:
         training_args.seed,
         auto_class=data.task.auto_class,
         task_fields=data.task.config_fields(),
+        quantization_config=quantization_config(peft_args, training_args),
     )
 
     def start() -> "TaskTrainer":

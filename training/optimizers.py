@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
-from hf_gpt.training.sharding import shard_like, split_by_mesh
+from hf_gpt.training.sharding import is_mixed, shard_like
 
 
 class Muon(torch.optim.Muon):
@@ -61,9 +61,9 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def __init__(self, muon_groups: list[dict[str, Any]], adamw_groups: list[dict[str, Any]]):
         muon_groups = [{**group, "use_muon": True} for group in muon_groups if group["params"]]
-        adamw_groups = [{**group, "use_muon": False} for group in split_by_mesh(adamw_groups) if group["params"]]
+        adamw_groups = [{**group, "use_muon": False} for group in adamw_groups if group["params"]]
         self._muon = Muon(muon_groups, adjust_lr_fn="match_rms_adamw") if muon_groups else None
-        self._adamw = torch.optim.AdamW(adamw_groups, fused=_can_fuse(adamw_groups)) if adamw_groups else None
+        self._adamw = torch.optim.AdamW(adamw_groups, **adamw_kernel(adamw_groups)) if adamw_groups else None
         groups = [group for part in (self._adamw, self._muon) if part is not None for group in part.param_groups]
         super().__init__(groups, defaults={})
         self._share()
@@ -183,6 +183,13 @@ def build_muon_adamw(
             {"params": by_role["matrix"], "weight_decay": weight_decay, **adamw},
         ],
     )
+
+
+def adamw_kernel(groups: list[dict[str, Any]]) -> dict[str, bool | None]:
+    """Options of PyTorch's AdamW: fused where it can, one parameter after the other where only some are in shards."""
+    if is_mixed(parameter for group in groups for parameter in group["params"]):
+        return {"foreach": False}
+    return {"fused": _can_fuse(groups)}
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool | None:

@@ -9,18 +9,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from accelerate import ParallelismConfig
-from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.errors import CheckpointError, ConfigError
 
 
 if TYPE_CHECKING:
@@ -150,7 +149,19 @@ def shard_like(tensor: torch.Tensor, example: torch.Tensor) -> torch.Tensor:
 
 
 def shard_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A saved state of whole tensors, sharded as the optimizer's parameters are."""
+    """A saved state of whole tensors, sharded as the optimizer's parameters are, for the kernels it uses now.
+
+    Raises:
+        CheckpointError: it belongs to another optimizer.
+    """
+    if [len(group["params"]) for group in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
+        raise CheckpointError(
+            "the checkpoint's optimizer has other groups of parameters. Resume with the --optimizer of its run."
+        )
+    kernels = [
+        {name: group[name] for name in ("foreach", "fused") if name in group} for group in optimizer.param_groups
+    ]
+    groups = [{**group, **kernel} for group, kernel in zip(state["param_groups"], kernels, strict=True)]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sharded = {
         index: {
@@ -161,19 +172,12 @@ def shard_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimize
         }
         for index, values in state["state"].items()
     }
-    return {**state, "state": sharded}
+    return {"state": sharded, "param_groups": groups}
 
 
-def split_by_mesh(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Parameter groups of which each holds whole tensors alone or shards of one layout alone, as one kernel needs."""
-    split = []
-    for group in groups:
-        parts: dict[Any, list[nn.Parameter]] = {}
-        for parameter in group["params"]:
-            mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
-            parts.setdefault(mesh, []).append(parameter)
-        split += [{**group, "params": parameters} for parameters in parts.values()] or [group]
-    return split
+def is_mixed(parameters: Iterable[torch.Tensor]) -> bool:
+    """Whether some are in shards and some whole, as under tensor parallelism, which no fused kernel takes together."""
+    return len({parameter.device_mesh if isinstance(parameter, DTensor) else None for parameter in parameters}) > 1
 
 
 def shared_folder(training_args: "HfGptTrainingArguments") -> Path:

@@ -119,6 +119,23 @@ class HfGptTrainer(Trainer):
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
             )
+        if self.optimizer is None and self.args.tensor_parallel_size > 1:
+            # The library would part the groups by what is in shards, which no other number of processes could resume.
+            if not self.args.optim.startswith("adamw_torch"):
+                raise ConfigError(f"--optim {self.args.optim} does not work with tensor parallelism. Leave it out.")
+            decayed = set(self.get_decay_parameter_names(self.model))
+            groups = [
+                {
+                    "params": [
+                        p for n, p in self.model.named_parameters() if p.requires_grad and (n in decayed) is decays
+                    ],
+                    "weight_decay": self.args.weight_decay if decays else 0.0,
+                }
+                for decays in (True, False)
+            ]
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
+            self.optimizer = torch.optim.AdamW(groups, foreach=False, **options)
         return super().create_optimizer(model)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
