@@ -5,7 +5,7 @@ import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,10 @@ ARGUMENTS = (ModelArguments, TaskArguments, PeftArguments)
 
 # Examples whose predictions are shown in the report.
 SHOWN_EXAMPLES = 6
+# Examples whose predictions are made again by the saved model, and the share that must be the same. Training may
+# evaluate in bfloat16, the check does not.
+RELOADED_EXAMPLES = 32
+SAME_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,10 @@ def finetune(settings: Settings) -> int:
         save_final_model(trainer, output_dir / "model", generation_options(data.task))
         if training_args.process_index == 0:
             write_results(trainer, data, metrics, output_dir)
-            report = write_run_report(settings, trainer, data, metrics, output_dir / "report.html")
+            reloaded = count_same_after_reloading(trainer, data, model_args, output_dir / "model")
+            report = write_run_report(settings, trainer, data, metrics, reloaded, output_dir / "report.html")
             print_result(data, trainer.predictions, metrics, output_dir / "model", report)
+            print_reloaded(reloaded, is_exact=not peft_args.load_in_4bit)
 
     return run_training(
         settings,
@@ -244,8 +250,44 @@ def write_results(trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, 
                 file.write(json.dumps({**example, "prediction": prediction}, ensure_ascii=False) + "\n")
 
 
+def count_same_after_reloading(
+    trainer: "TaskTrainer", data: TaskData, model_args: ModelArguments, path: Path
+) -> tuple[int, int]:
+    """Of how many examples the saved model predicts the same in a fresh process, and of how many it was asked."""
+    from hf_gpt.training import task_reload
+
+    if trainer.predictions is None:
+        return 0, 0
+    before = trainer.predictions[:RELOADED_EXAMPLES]
+    request = task_reload.TaskReloadRequest(
+        checkpoint=str(path),
+        task_args=asdict(data.task.args),
+        names=getattr(data.task, "names", None),
+        examples=data.validation_examples[:RELOADED_EXAMPLES],
+        batch_size=trainer.args.per_device_eval_batch_size,
+        trust_remote_code=model_args.trust_remote_code,
+    )
+    after = task_reload.check_in_fresh_process(request)
+    return sum(one == other for one, other in zip(before, after, strict=True)), len(before)
+
+
+def print_reloaded(reloaded: tuple[int, int], *, is_exact: bool) -> None:
+    """Prints what the fresh process found; warns where it is more than rounding, unless weights were in 4 bits."""
+    same, asked = reloaded
+    if not asked:
+        return
+    print(f"reloaded          {same} of {asked} predictions are the same in a fresh process")
+    if is_exact and same < SAME_SHARE * asked:
+        print("warning: they differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
+
+
 def write_run_report(
-    settings: Settings, trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, Any], path: Path
+    settings: Settings,
+    trainer: "TaskTrainer",
+    data: TaskData,
+    metrics: Mapping[str, Any],
+    reloaded: tuple[int, int],
+    path: Path,
 ) -> Path:
     """Writes the report."""
     import yaml
@@ -266,6 +308,9 @@ def write_run_report(
         Figure("Training time", format_duration(meter.seconds), f"{trainer.state.global_step:,} steps"),
         Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
+    if reloaded[1]:
+        same = f"{reloaded[0]} of {reloaded[1]}"
+        figures.append(Figure("Same predictions", same, "checkpoint reloaded in a fresh process"))
     shown = list(zip(data.validation_examples, trainer.predictions or [], strict=False))[:SHOWN_EXAMPLES]
     start = settings.arguments[0].model_name_or_path
     summary = (
