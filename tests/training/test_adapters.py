@@ -26,7 +26,8 @@ TASKS = {
 def run(tmp_path, make_model, tokenizer):
     """Trains an adapter for two steps; returns the folder of the run."""
     pretrained = tmp_path / "pretrained"
-    make_model(max_position_embeddings=512).save_pretrained(pretrained)
+    # Wide enough for the blocks of 32 in which bitsandbytes lays out weights for inference on a CPU.
+    make_model(max_position_embeddings=512, hidden_size=64, intermediate_size=64).save_pretrained(pretrained)
     tokenizer.save_pretrained(pretrained)
 
     def train(task, *options, status=0):
@@ -110,9 +111,11 @@ def test_an_adapter_on_weights_in_four_bits(task, run):
         original = module.TaskTrainer.__init__
 
         def remember(self, *args, model, **kwargs):
-            kinds.extend((name, type(part)) for name, part in model.named_modules() if "base_layer" in name)
+            # The check of the saved adapter makes a trainer too, in which nothing is trained.
             trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
-            assert trained and all("lora" in name or "modules_to_save" in name for name in trained)
+            if trained:
+                kinds.extend((name, type(part)) for name, part in model.named_modules() if name.endswith("base_layer"))
+                assert all("lora" in name or "modules_to_save" in name for name in trained)
             original(self, *args, model=model, **kwargs)
 
         patch.setattr(module.TaskTrainer, "__init__", remember)
@@ -132,16 +135,12 @@ def test_an_adapter_on_weights_in_four_bits(task, run):
 
 @needs_bitsandbytes
 def test_evaluation_between_steps_changes_nothing_in_four_bits(run):
-    # On a CPU bitsandbytes lays weights out anew for inference, through which no gradient comes back.
-    straight = run("closed_book_qa", "--load_in_4bit")
+    # On a CPU bitsandbytes lays weights out anew for inference, through which no gradient comes back. Without dropout,
+    # whose draws an evaluation shifts.
+    options = ["--load_in_4bit", "--config_overrides", "hidden_dropout=0.0"]
+    straight = run("closed_book_qa", *options)
     weights = (straight / "model" / "adapter_model.safetensors").read_bytes()
-    often = run(
-        "closed_book_qa",
-        "--load_in_4bit",
-        "--overwrite_output_dir",
-        *("--eval_strategy", "steps"),
-        *("--eval_steps", "1"),
-    )
+    often = run("closed_book_qa", *options, "--overwrite_output_dir", "--eval_strategy", "steps", "--eval_steps", "1")
     assert (often / "model" / "adapter_model.safetensors").read_bytes() == weights
 
 
