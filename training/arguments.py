@@ -207,6 +207,10 @@ class PeftArguments:
         metadata={"help": "Modules that are changed, by the end of their names; all-linear: all but the head."},
     )
     num_virtual_tokens: int = field(default=16, metadata={"help": "prefix, prompt: length of what is learned."})
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "Keep the model's own weights in 4 bits while the adapter is trained (QLoRA, bitsandbytes)."},
+    )
     merge_adapter: bool = field(
         default=False, metadata={"help": "Save the model with the change added in, instead of the adapter."}
     )

@@ -1,6 +1,7 @@
 """The frame of a training command: help, settings, errors and exit status."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
@@ -58,6 +59,11 @@ def run_command(
         return run(_load(rest, dataclass_types, recipe, path))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {error}. Make room on the disk; checkpoints that are there are whole.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped. No checkpoint was saved for this moment.", file=sys.stderr)

@@ -4,6 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -18,6 +23,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "prompt", nargs="?", help="text to continue; left out: standard input, or the beginning of a text"
     )
+    add_options(parser)
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of how a model is loaded and draws."""
     parser.add_argument("--max_new_tokens", type=int, help="most tokens added")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token each time")
     parser.add_argument("--top_k", type=int, help="draw from this many of the likeliest tokens")
@@ -30,7 +41,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="run model code that comes with the checkpoint"
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,20 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def generate(args: argparse.Namespace) -> int:
     """Loads the model and streams the prompt and its continuation to standard output."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, set_seed
-    from transformers.utils import logging
+    from transformers import TextStreamer
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    path = model_path(args.model)
-    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    model.to(args.device or accelerator or "cpu").eval()
-    if args.seed is not None:
-        set_seed(args.seed)
-
+    model, tokenizer = load(args)
     ids = tokenizer(args.prompt, return_tensors="pt")["input_ids"].long()
     if ids.shape[1] == 0:
         begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -77,6 +76,25 @@ def generate(args: argparse.Namespace) -> int:
         **generation_options(args),
     )
     return 0
+
+
+def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The model, ready to generate on its device, and its tokenizer; sets the seed."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    path = model_path(args.model)
+    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    model.to(args.device or accelerator or "cpu").eval()
+    if args.seed is not None:
+        set_seed(args.seed)
+    return model, tokenizer
 
 
 def generation_options(args: argparse.Namespace) -> dict[str, object]:

@@ -223,4 +223,14 @@ def classification_loss(
     return losses.sum() / num_items_in_batch
 
 
-__all__ = ["chunked_causal_lm_loss", "classification_loss", "linear_cross_entropy"]
+def are_values(labels: torch.Tensor, ignore_index: int = -100) -> bool:
+    """
+    Whether targets of one label are values to regress: a float among them is no probability. Not seen by a compiler,
+    for which it would depend on data.
+    """
+    if torch.compiler.is_compiling() or not labels.is_floating_point():
+        return False
+    return bool((((labels < 0) | (labels > 1)) & (labels != ignore_index)).any())
+
+
+__all__ = ["are_values", "chunked_causal_lm_loss", "classification_loss", "linear_cross_entropy"]

@@ -26,7 +26,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
-from .loss_hf_gpt import chunked_causal_lm_loss, classification_loss
+from .loss_hf_gpt import are_values, chunked_causal_lm_loss, classification_loss
 from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear
 
 
@@ -388,7 +388,8 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
         Args:
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
                 For one label 1 (real) or 0 (generated), or anything between; class ids for several; see
-                [`~loss_hf_gpt.classification_loss`].
+                [`~loss_hf_gpt.classification_loss`]. Other values for one label make it a regression, in the config
+                too.
 
         Returns:
             [`~transformers.modeling_outputs.SequenceClassifierOutputWithPast`], `logits` of shape
@@ -411,6 +412,9 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
         logits = self.score(pooled)
         loss = None
         if labels is not None:
+            if self.config.problem_type is None and self.num_labels == 1 and are_values(labels):
+                # As the library's own heads do, so that a value is regressed from here on and after reloading.
+                self.config.problem_type = "regression"
             loss = classification_loss(
                 logits, labels, self.config.problem_type, num_items_in_batch=kwargs.get("num_items_in_batch")
             )
