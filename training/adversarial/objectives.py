@@ -57,7 +57,7 @@ def hinge_loss(
     l* = sign(p - q), least value 1 - TV(p, q) (total variation). The score is a margin and no log-ratio: estimators that
     read it as log p/q (`weighted_likelihood_loss`, `exact_token_loss`) do not apply.
 
-    Source: Lim & Ye 2017, arXiv:1705.02894, eq. 6; Miyato et al. 2018, arXiv:1802.05957, eq. 16.
+    Source: Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957.
     Arguments and result as in `bce_loss`; 1 for scores of 0 throughout.
     """
     real, fake = relu(1 - real_scores.float()), relu(1 + fake_scores.float())
@@ -104,8 +104,7 @@ def bradley_terry_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> 
     differences within a prompt have a meaning, so rewards from it need a baseline within the prompt. On a *pair* this is
     also the cross-entropy of a softmax over both (TextGAIL) and the loss of the relativistic discriminator (RSGAN).
 
-    Source: GAD, arXiv:2511.10643, eq. 3; TextGAIL, arXiv:2004.13796, sec. 3.2; Jolicoeur-Martineau 2018,
-    arXiv:1807.00734, eq. 10.
+    Source: GAD, arXiv:2511.10643, eq. 3; TextGAIL, arXiv:2004.13796; Jolicoeur-Martineau 2018, arXiv:1807.00734.
 
     Args:
         real_scores: Logits (P,), one real text a prompt.
@@ -117,15 +116,14 @@ def bradley_terry_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> 
     return softplus(-_margins(real_scores, fake_scores)).mean()
 
 
-def relativistic_loss(
-    real_scores: torch.Tensor, fake_scores: torch.Tensor, average: bool = False
-) -> torch.Tensor:
+def relativistic_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor, average: bool = False) -> torch.Tensor:
     """-log s(l_r - l_f) for random pairs (RSGAN, as in RelGAN), or each side against the mean of the other (RaSGAN).
 
     Without `average`: see `bradley_terry_loss`, which this is. With it: half of -log s(l_r - mean l_f)
     - log s(-(l_f - mean l_r)), which has no closed-form optimum; log 2 for equal scores.
 
-    Source: Jolicoeur-Martineau 2018, arXiv:1807.00734, eq. 10 and 15; RelGAN, openreview rJedV3R5tm, eq. 10.
+    Source: Jolicoeur-Martineau 2018, arXiv:1807.00734 (RSGAN, RaSGAN); RelGAN, Nie et al. 2019,
+    openreview.net/forum?id=rJedV3R5tm.
     Arguments as in `bradley_terry_loss`.
     """
     if not average:
@@ -151,7 +149,7 @@ def mediator_loss(
     M* = (p + q)/2, least value H((p + q)/2) = JSD(p, q) + (H(p) + H(q))/2. The score that comes with it is exact per
     token, log M - log G over the vocabulary, for `estimators.exact_token_loss`. With real text alone, M* = p.
 
-    Source: CoT, Lu et al. 2019, arXiv:1804.03782, eq. 9.
+    Source: CoT, Lu et al. 2019, arXiv:1804.03782.
 
     Args:
         real_logps: log M of the tokens of real texts, (B, C).
@@ -199,9 +197,7 @@ def gradient_penalty(scores: torch.Tensor, embeddings: torch.Tensor, target: flo
     return (norms - target).square().mean()
 
 
-def mix_embeddings(
-    real: torch.Tensor, fake: torch.Tensor, generator: torch.Generator | None = None
-) -> torch.Tensor:
+def mix_embeddings(real: torch.Tensor, fake: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """A random point between each real and generated text's embeddings (B, T, d), requiring a gradient."""
     share = torch.rand(real.shape[0], 1, 1, generator=generator, device=real.device, dtype=real.dtype)
     return (share * real + (1 - share) * fake).detach().requires_grad_()
