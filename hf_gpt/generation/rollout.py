@@ -256,20 +256,30 @@ class _DecoderSteps:
 
     def next_logits(self) -> torch.Tensor:
         """(B, V) logits of the token that comes next."""
-        positions = positions_of(self.mask)
+        if not self.use_cache:
+            return self._logits_of_whole_rows()
         fresh = slice(None) if self.cache is None else slice(-1, None)
         inputs = {"input_ids": self.ids[:, fresh], "attention_mask": self.mask}
         if "position_ids" in self.accepted:
-            inputs["position_ids"] = positions[:, fresh]
-        if self.use_cache:
-            inputs.update(use_cache=True, past_key_values=self.cache)
+            inputs["position_ids"] = positions_of(self.mask)[:, fresh]
         if "logits_to_keep" in self.accepted:
             inputs["logits_to_keep"] = 1
-        outputs = self.model(**inputs)
-        if self.use_cache:
-            self.cache = outputs.past_key_values
-            self.use_cache = self.cache is not None
+        outputs = self.model(**inputs, use_cache=True, past_key_values=self.cache)
+        self.cache = outputs.past_key_values
+        self.use_cache = self.cache is not None
         return outputs.logits[:, -1]
+
+    def _logits_of_whole_rows(self) -> torch.Tensor:
+        # Padded at the right: what counts positions by itself counts them right.
+        ids, mask = right_padded(self.ids, self.mask)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if "position_ids" in self.accepted:
+            inputs["position_ids"] = positions_of(mask)
+        if "use_cache" in self.accepted:
+            inputs["use_cache"] = False
+        # Virtual tokens of an adapter stand in front.
+        logits = self.model(**inputs).logits[:, -ids.shape[1] :]
+        return logits[torch.arange(len(ids), device=ids.device), mask.sum(-1) - 1]
 
     def append(self, tokens: torch.Tensor) -> None:
         """Adds the drawn tokens (B,)."""

@@ -20,7 +20,9 @@ def padded(prompts, side="left"):
     fill = [[PAD] * (width - len(prompt)) for prompt in prompts]
     pairs = list(zip(fill, prompts, strict=True))
     ids = torch.tensor([f + p if side == "left" else p + f for f, p in pairs])
-    return ids, torch.tensor([[0] * len(f) + [1] * len(p) if side == "left" else [1] * len(p) + [0] * len(f) for f, p in pairs])
+    return ids, torch.tensor(
+        [[0] * len(f) + [1] * len(p) if side == "left" else [1] * len(p) + [0] * len(f) for f, p in pairs]
+    )
 
 
 @pytest.mark.parametrize("model_type", [*DECODERS, "bart"])
@@ -28,7 +30,15 @@ def test_logps_are_those_of_a_full_forward_pass(make_generator, model_type):
     model = make_generator(model_type)
     ids, mask = padded(PROMPTS)
     drawn = rollout(
-        model, ids, mask, num_return_sequences=12, max_new_tokens=9, temperature=1.5, top_p=0.95, generator=generator(), **IDS
+        model,
+        ids,
+        mask,
+        num_return_sequences=12,
+        max_new_tokens=9,
+        temperature=1.5,
+        top_p=0.95,
+        generator=generator(),
+        **IDS,
     )
     assert drawn.logps.dtype == torch.float32 and 1 < len({int(n) for n in drawn.completion_mask.sum(-1)})
     with torch.no_grad():
@@ -93,7 +103,9 @@ def test_end_of_text(make_generator):
         assert drawn.attention_mask[row].sum() == length + 1 and drawn.sequences[row, 0] == BOS
     never = rollout(model, num_samples=8, max_new_tokens=12, bos_token_id=BOS, generator=generator())
     assert never.completion_mask.sum() == 8 * 12
-    both = rollout(model, num_samples=64, max_new_tokens=12, bos_token_id=BOS, eos_token_id=[EOS, 7], generator=generator())
+    both = rollout(
+        model, num_samples=64, max_new_tokens=12, bos_token_id=BOS, eos_token_id=[EOS, 7], generator=generator()
+    )
     last = both.completions[torch.arange(64), both.completion_mask.sum(-1).long() - 1]
     assert {EOS, 7} <= set(last.tolist())
 
