@@ -2,8 +2,8 @@
 Losses of the generator whose gradient moves it towards the data, as pure functions on log-probabilities.
 
 `logps` (B, C) are log q(y_t | s_t) of generated tokens under the model itself (no temperature), with gradient; `mask`
-(B, C) is 1 at generated tokens up to and including the end-of-text token. p is the distribution of the data, q that of the
-generator, l a discriminator's logit. What is descended depends on the reward: see `rewards.REWARDS`.
+(B, C) is 1 at generated tokens up to and including the end-of-text token. p is the distribution of the data, q that
+of the generator, l a discriminator's logit. What is descended depends on the reward: see `rewards.REWARDS`.
 """
 
 from collections.abc import Callable
@@ -23,17 +23,18 @@ def policy_gradient_loss(
 ) -> torch.Tensor:
     """REINFORCE: -A log q, whose gradient is that of minus the expected reward, E_q[A grad log q].
 
-    Descends what the reward stands for, KL(q || p) for the logit; exactly so with normalization "sequence" and returns of
-    gamma = 1.
+    Descends what the reward stands for, KL(q || p) for the logit; exactly so with normalization "sequence" and
+    returns of gamma = 1.
 
-    Source: Williams 1992; for text GANs SeqGAN, Yu et al. 2017, arXiv:1609.05473, eq. 7.
+    Source: Williams 1992; for text GANs SeqGAN, Yu et al. 2017, arXiv:1609.05473.
 
     Args:
         logps: (B, C).
         advantages: (B,) one a text, or (B, C) one a token; no gradient flows into them.
         mask: (B, C).
-        normalization: Of the sum over tokens: "sequence" takes the mean over texts of it, "token" divides it by the number
-            of tokens in the batch (DAPO, arXiv:2503.14476), "length" divides each text's by its length first (GRPO).
+        normalization: Of the sum over tokens: "sequence" takes the mean over texts of it, "token" divides it by the
+            number of tokens in the batch (DAPO, arXiv:2503.14476), "length" divides each text's by its length first
+            (GRPO).
 
     Returns:
         fp32 scalar.
@@ -125,11 +126,11 @@ def self_normalised_weights(
 ) -> torch.Tensor:
     """softmax of clip(l, +-clip) / temperature over the texts (of a group), minus baseline / N.
 
-    Importance weights p/q of generated texts, so that a weighted likelihood on them is one on data: descends KL(p || q),
-    biased by 1/N and by the clip. baseline = 1 takes off their mean, which lowers the variance and leaves the expectation
-    as it is.
+    Importance weights p/q of generated texts, so that a weighted likelihood on them is one on data: descends
+    KL(p || q), biased by 1/N and by the clip. baseline = 1 takes off their mean, which lowers the variance and leaves
+    the expectation as it is.
 
-    Source: MaliGAN, Che et al. 2017, arXiv:1702.07983, eq. 5 (with b = baseline / N); weights of a cooperating
+    Source: MaliGAN, Che et al. 2017, arXiv:1702.07983 (with b = baseline / N); weights of a cooperating
     discriminator: SelfGAN, Scialom et al. 2021, arXiv:2106.06363.
 
     Args:
@@ -183,9 +184,10 @@ def exact_token_loss(
 ) -> torch.Tensor:
     """sum_t sum_v G(v | s_t) (log G(v | s_t) - log M(v | s_t)) at states that G generated: no sampled reward at all.
 
-    Descends the sum over positions of KL(G || M) at G's own prefixes. With M = p that is KL(q || p) itself; its gradient
-    leaves out what a token does to later prefixes (gamma = 0; add `policy_gradient_loss` on `rewards.future_returns` for
-    the whole). With M the mediator of `objectives.mediator_loss` it is CoT, which descends JSD(p, q).
+    Descends the sum over positions of KL(G || M) at G's own prefixes. With M = p that is KL(q || p) itself; its
+    gradient leaves out what a token does to later prefixes (gamma = 0; add `policy_gradient_loss` on
+    `rewards.future_returns` for the whole). With M the mediator of `objectives.mediator_loss` it is CoT: KL(G || M) is
+    the generator's half of JSD(p, q).
 
     Source: CoT, Lu et al. 2019, arXiv:1804.03782; with M = p on-policy distillation: GKD, arXiv:2306.13649.
 
@@ -193,8 +195,8 @@ def exact_token_loss(
         logits: G's, (B, C, V), with gradient.
         mask: (B, C).
         reference_logits: M's, (B, C, V).
-        log_ratio: In place of them the discriminator's log M(v | s_t) - log G(v | s_t) of every next token, (B, C, V). Same
-            gradient; the value is then right too.
+        log_ratio: In place of them the discriminator's log M(v | s_t) - log G(v | s_t) of every next token, (B, C,
+            V). Same gradient; the value is then right too.
         normalization: As in `policy_gradient_loss`.
 
     Returns:
@@ -207,8 +209,9 @@ def exact_token_loss(
         log_m = log_softmax(reference_logits.detach().float(), dim=-1)
     else:
         log_m = log_g.detach() + log_ratio.detach().float()
-    # A token that both give probability 0 adds nothing: 0 log 0/0 = 0.
-    terms = torch.where(log_g.isneginf(), 0.0, log_g.exp() * (log_g - log_m))
+    # A token that G never gives adds nothing, 0 log 0 = 0, and neither does its gradient.
+    never = log_g.isneginf()
+    terms = log_g.exp() * (log_g.masked_fill(never, 0.0) - log_m.masked_fill(never, 0.0))
     return _reduce(terms.sum(-1), mask, normalization)
 
 
@@ -217,8 +220,8 @@ def straight_through_gumbel(
 ) -> torch.Tensor:
     """A sample as a one-hot vector whose gradient is that of softmax((logits + g) / temperature), g of Gumbel noise.
 
-    For discriminators that read mixtures of embeddings. The gradient is biased, less so but with more variance for a lower
-    temperature; it descends the divergence of the loss behind it.
+    For discriminators that read mixtures of embeddings. The gradient is biased, less so but with more variance for a
+    lower temperature; it descends the divergence of the loss behind it.
 
     Source: Jang et al. 2017, arXiv:1611.01144, sec. 2.2; in RelGAN (openreview rJedV3R5tm) 1 / temperature grows as
     beta_max^(n/N).
@@ -231,9 +234,9 @@ def straight_through_gumbel(
     Returns:
         (..., V), dtype of `logits`: 1 at the sampled token, 0 elsewhere.
     """
-    uniform = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=torch.float32)
-    tiny = torch.finfo(torch.float32).tiny
-    perturbed = logits.float() - torch.log(-torch.log(uniform.clamp(min=tiny)).clamp(min=tiny))
+    noise = torch.empty(logits.shape, device=logits.device, dtype=torch.float32).exponential_(generator=generator)
+    # Minus the logarithm of an exponential variable is a Gumbel variable.
+    perturbed = logits.float() - noise.clamp(min=torch.finfo(torch.float32).tiny).log()
     soft = (perturbed / temperature).softmax(dim=-1)
     hard = one_hot(perturbed.argmax(dim=-1), logits.shape[-1]).to(soft.dtype)
     # Bracketed so that the value is exactly 0 or 1.
@@ -267,13 +270,13 @@ def spin_loss(
 ) -> torch.Tensor:
     """Self-play: the discriminator is the model's own log-ratio l = beta (log q - log q_t) to the round before, q_t.
 
-    "logistic": -log s(l(y) - l(y')), at whose optimum q is proportional to q_t (p/q_t)^(1/beta): a step towards p, beyond
-    it for beta < 1. It has no bound: q of both texts may fall as long as the gap grows. "chi2": half of (l(y) - bound)^2 +
-    (l(y') + bound)^2, the chi-squared divergence of p against (p + q_t)/2 with rewards within +-bound, so neither side is
-    pushed further once it is there.
+    "logistic": -log s(l(y) - l(y')), at whose optimum q is proportional to q_t (p/q_t)^(1/beta): towards p, and beyond
+    it for beta < 1, along JSD(p x q_t, q_t x p). It has no bound: q of both texts may fall as long as the gap grows.
+    "chi2": half of (l(y) - bound)^2 + (l(y') + bound)^2, at whose optimum l = bound (p - q_t)/(p + q_t), along the
+    chi-squared of p against (p + q_t)/2: neither side is pushed further once it is there.
 
-    Source: SPIN, Chen et al. 2024, arXiv:2401.01335, eq. 4.7; chi-squared with bounded rewards: arXiv:2602.01357, here in
-    its least-squares form.
+    Source: SPIN, Chen et al. 2024, arXiv:2401.01335, eq. 4.7; chi-squared with bounded rewards: arXiv:2602.01357,
+    here in its least-squares form.
 
     Args:
         real_logps: log q of real texts given their prompts, summed over tokens, (B,).

@@ -1,9 +1,10 @@
 """
 Losses of the discriminator, as pure functions on its scores.
 
-Scores are logits l, one a sequence, shape (B,), or one a prefix, shape (B, C) with a mask; positive means real. p is the
-distribution of the data, q that of the generator. Each docstring names the optimal score l* and the divergence that a
-generator descends against it: the least value of the loss, over all scores, is a constant minus that divergence.
+Scores are logits l, one a sequence, shape (B,), or one a prefix, shape (B, C) with a mask; positive means real. p is
+the distribution of the data, q that of the generator. Each docstring names the optimal score l* and the divergence
+that a generator descends against it: the least value of the loss, over all scores, is a constant minus that
+divergence.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import logsigmoid, relu, softplus
 
-from hf_gpt.training.adversarial.reductions import masked_mean
+from hf_gpt.training.adversarial.reductions import select
 
 
 def bce_loss(
@@ -41,9 +42,9 @@ def bce_loss(
     """
     if not 0 < real_label <= 1:
         raise ValueError(f"real_label is {real_label}, and must be above 0 and at most 1")
-    real_scores, fake_scores = real_scores.float(), fake_scores.float()
+    real_scores, fake_scores = select(real_scores, real_mask), select(fake_scores, fake_mask)
     real = -real_label * logsigmoid(real_scores) - (1 - real_label) * logsigmoid(-real_scores)
-    return (masked_mean(real, real_mask) + masked_mean(softplus(fake_scores), fake_mask)) / 2
+    return (real.mean() + softplus(fake_scores).mean()) / 2
 
 
 def hinge_loss(
@@ -54,14 +55,14 @@ def hinge_loss(
 ) -> torch.Tensor:
     """Hinge loss: half of max(0, 1 - l_r) + max(0, 1 + l_f).
 
-    l* = sign(p - q), least value 1 - TV(p, q) (total variation). The score is a margin and no log-ratio: estimators that
-    read it as log p/q (`weighted_likelihood_loss`, `exact_token_loss`) do not apply.
+    l* = sign(p - q), least value 1 - TV(p, q) (total variation). The score is a margin and no log-ratio: estimators
+    that read it as log p/q (`weighted_likelihood_loss`, `exact_token_loss`) do not apply.
 
     Source: Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957.
     Arguments and result as in `bce_loss`; 1 for scores of 0 throughout.
     """
-    real, fake = relu(1 - real_scores.float()), relu(1 + fake_scores.float())
-    return (masked_mean(real, real_mask) + masked_mean(fake, fake_mask)) / 2
+    real, fake = relu(1 - select(real_scores, real_mask)), relu(1 + select(fake_scores, fake_mask))
+    return (real.mean() + fake.mean()) / 2
 
 
 def least_squares_loss(
@@ -72,14 +73,14 @@ def least_squares_loss(
 ) -> torch.Tensor:
     """Least squares with targets +1 and -1: half of (l_r - 1)^2 + (l_f + 1)^2.
 
-    l* = (p - q)/(p + q), least value 1 - (1/2) sum (p - q)^2 / (p + q): the Pearson chi-squared of p against the mixture
-    (p + q)/2. The score is a regression value in [-1, 1] and no log-ratio.
+    l* = (p - q)/(p + q), least value 1 - (1/2) sum (p - q)^2 / (p + q): the Pearson chi-squared of p against the
+    mixture (p + q)/2. The score is a regression value in [-1, 1] and no log-ratio.
 
     Source: Mao et al. 2017, arXiv:1611.04076, eq. 2 with a = -1, b = 1.
     Arguments and result as in `bce_loss`; 1 for scores of 0 throughout.
     """
-    real, fake = (real_scores.float() - 1).square(), (fake_scores.float() + 1).square()
-    return (masked_mean(real, real_mask) + masked_mean(fake, fake_mask)) / 2
+    real, fake = select(real_scores, real_mask) - 1, select(fake_scores, fake_mask) + 1
+    return (real.square().mean() + fake.square().mean()) / 2
 
 
 def wasserstein_loss(
@@ -94,15 +95,16 @@ def wasserstein_loss(
 
     Source: Arjovsky et al. 2017, arXiv:1701.07875, eq. 2. Arguments as in `bce_loss`.
     """
-    return masked_mean(fake_scores, fake_mask) - masked_mean(real_scores, real_mask)
+    return select(fake_scores, fake_mask).mean() - select(real_scores, real_mask).mean()
 
 
 def bradley_terry_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
     """-log s(l(y) - l(y')) over pairs of a real text y and a generated y' for one prompt.
 
     l* = log p/q + c(prompt), least value log 2 - JSD(p x q, q x p): telling a pair from the swapped pair. Only
-    differences within a prompt have a meaning, so rewards from it need a baseline within the prompt. On a *pair* this is
-    also the cross-entropy of a softmax over both (TextGAIL) and the loss of the relativistic discriminator (RSGAN).
+    differences within a prompt have a meaning, so rewards from it need a baseline within the prompt. On a *pair* this
+    is also the cross-entropy of a softmax over both (TextGAIL) and the loss of the relativistic discriminator
+    (RSGAN).
 
     Source: GAD, arXiv:2511.10643, eq. 3; TextGAIL, arXiv:2004.13796; Jolicoeur-Martineau 2018, arXiv:1807.00734.
 
@@ -160,7 +162,7 @@ def mediator_loss(
     Returns:
         fp32 scalar, nats per token.
     """
-    return -(masked_mean(real_logps, real_mask) + masked_mean(fake_logps, fake_mask)) / 2
+    return -(select(real_logps, real_mask).mean() + select(fake_logps, fake_mask).mean()) / 2
 
 
 def r1_penalty(scores: torch.Tensor, embeddings: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:

@@ -1,6 +1,14 @@
-"""Means over the tokens that count."""
+"""Sums and means over the tokens that count."""
 
 import torch
+
+
+def select(values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The entries whose mask is not 0, in fp32 and one dimension; all of them where there is no mask.
+
+    The others get a gradient of exactly 0, whatever they hold.
+    """
+    return values.float().flatten() if mask is None else values[mask.bool()].float()
 
 
 def masked_sum(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -11,8 +19,6 @@ def masked_sum(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(mask.bool(), values.float(), 0.0).sum(-1)
 
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean over all entries whose mask is not 0, in fp32, as a scalar; 0 where no entry counts."""
-    if mask is None:
-        return values.float().mean()
     return masked_sum(values, mask).sum() / mask.bool().sum().clamp(min=1)

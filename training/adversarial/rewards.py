@@ -1,9 +1,9 @@
 """
 From a discriminator's scores to what the generator is to do more of: rewards, returns, baselines, advantages.
 
-Scores are logits l, positive for real; rewards carry no gradient. `completion_mask` (B, C) is 1 at generated tokens up to
-and including the end-of-text token. p is the distribution of the data, q that of the generator. Generations for one
-prompt are adjacent, `group_size` of them.
+Scores are logits l, positive for real; rewards carry no gradient. `completion_mask` (B, C) is 1 at generated tokens
+up to and including the end-of-text token. p is the distribution of the data, q that of the generator. Generations for
+one prompt are adjacent, `group_size` of them.
 """
 
 from collections.abc import Callable
@@ -56,8 +56,8 @@ def logit_difference_rewards(
 ) -> torch.Tensor:
     """r_t = l_t - l_{t-1}: what each token did to the score; the rewards of a text add up to l_T - l_0.
 
-    With gamma = 1 they descend KL(q || p) as the reward "logit" at the end does, with a baseline of l_{t-1} built in. With
-    l = log p/q of prefixes, r_t = log p(y_t | s_t) - log q(y_t | s_t).
+    With gamma = 1 they descend KL(q || p) as the reward "logit" at the end does, with a baseline of l_{t-1} built in.
+    With l = log p/q of prefixes, r_t = log p(y_t | s_t) - log q(y_t | s_t).
 
     Source: potential-based shaping, Ng et al. 1999, applied to the discriminator's logit.
 
@@ -129,8 +129,8 @@ def dense_returns(prefix_rewards: torch.Tensor, completion_mask: torch.Tensor, g
 def future_returns(prefix_rewards: torch.Tensor, completion_mask: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:
     """`dense_returns` without a token's own reward: gamma R_{t+1}, for use beside `exact_token_loss`.
 
-    The exact loss takes the expectation over the token's own log-ratio, these returns sample what the token leads to; both
-    together are the gradient of KL(q || p), with less variance than sampling all of it.
+    The exact loss takes the expectation over the token's own log-ratio, these returns sample what the token leads to;
+    both together are the gradient of KL(q || p), with less variance than sampling all of it.
 
     Source: the single-step decomposition of MiniLLM, Gu et al. 2024, arXiv:2306.08543.
     """
@@ -191,9 +191,10 @@ def group_advantages(
     """Rewards minus the mean of their group, in units that `scale` chooses.
 
     "none" keeps the reward's own units and with them the divergence that it descends. "std" divides by the group's
-    standard deviation (GRPO), which forgets how much the group differs from others. "auc" does that too and multiplies by
-    `discriminator_reliability`, so that a discriminator at chance moves nothing. The divisor is never below `min_std` nor
-    below `min_relative_std` of the spread over the batch: noise is not blown up to the size of a signal.
+    standard deviation (GRPO), which forgets how much the group differs from others. "auc" does that too and
+    multiplies by `discriminator_reliability`, so that a discriminator at chance moves nothing. The divisor is never
+    below `min_std` nor below `min_relative_std` of the spread over the batch: noise is not blown up to the size of a
+    signal.
 
     Source: GRPO, Shao et al. 2024, arXiv:2402.03300, sec. 4.1.2; without the division: Dr. GRPO, arXiv:2503.20783.
 
