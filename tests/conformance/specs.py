@@ -138,6 +138,12 @@ SPECS = (
         classifier_hidden_size=16,
         classifier_spectral_norm=True,
     ),
+    Spec(
+        "ngram_cnn",
+        {"embedding_size": 32, "kernel_sizes": [1, 2, 4], "num_highway_layers": 1, "num_hidden_layers": 1},
+        ("base_model_class", "sequence_classification_class"),
+        prefix="HfNgramCnn",
+    ),
 )
 
 BY_NAME = {spec.name: spec for spec in SPECS}
