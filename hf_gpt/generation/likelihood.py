@@ -5,6 +5,8 @@ import inspect
 import torch
 from torch import nn
 
+from hf_gpt.generation.scoring import right_padded
+
 
 def completion_logits(
     model: nn.Module,
@@ -89,17 +91,7 @@ def join(
     """
     ids = torch.cat([prompt_ids, completions], 1)
     mask = torch.cat([prompt_mask.bool(), completion_mask.bool()], 1)
-    ids, mask = right_padded(ids, mask)
-    return ids.masked_fill(~mask, pad_token_id), mask.to(torch.int64)
-
-
-def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same rows, (B, L) ids and mask, with their padding at the right and no column of padding alone."""
-    # A stable sort brings the tokens of a row to the front in their order.
-    order = (~mask.bool()).to(torch.int8).argsort(dim=-1, stable=True)
-    ids, mask = ids.gather(-1, order), mask.gather(-1, order)
-    width = int(mask.sum(-1).max())
-    return ids[:, :width], mask[:, :width]
+    return right_padded(ids, mask, pad_token_id)
 
 
 def left_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,9 +14,9 @@ from hf_gpt.generation.likelihood import (
     join,
     left_padded,
     positions_of,
-    right_padded,
     unwrap,
 )
+from hf_gpt.generation.scoring import evaluating, right_padded
 
 
 # Finished rows leave the batch once they are this share of it: each leaving copies the cache.
@@ -104,8 +104,8 @@ def rollout(
     """
     if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
         raise ValueError(
-            f"rollout needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got {max_new_tokens}, "
-            f"{temperature}, {top_p} and {top_k}."
+            "rollout needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got "
+            f"{max_new_tokens}, {temperature}, {top_p} and {top_k}."
         )
     device = next(model.parameters()).device
     prompt_ids, prompt_mask = _prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
@@ -122,16 +122,11 @@ def rollout(
         pad_token_id = ends[0] if ends else 0
     settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "ends": ends, "synced": synced}
 
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            parts = [
-                _draw_batch(model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), **settings)
-                for part in _slices(rows, batch_size or rows)
-            ]
-    finally:
-        model.train(training)
+    with torch.no_grad(), evaluating(model):
+        parts = [
+            _draw_batch(model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), **settings)
+            for part in _slices(rows, batch_size or rows)
+        ]
     return _assemble(parts, prompt_ids, prompt_mask, pad_token_id)
 
 
@@ -193,8 +188,8 @@ def _check_positions(model: nn.Module, prompt_length: int, max_new_tokens: int) 
     needed = max_new_tokens if config.is_encoder_decoder else prompt_length + max_new_tokens
     if limit is not None and needed > limit:
         raise ValueError(
-            f"a prompt of {prompt_length} tokens and max_new_tokens={max_new_tokens} are more than the {limit} positions "
-            f"of {type(model).__name__}. Shorten one of them."
+            f"a prompt of {prompt_length} tokens and max_new_tokens={max_new_tokens} are more than the {limit} "
+            f"positions of {type(model).__name__}. Shorten one of them."
         )
 
 
@@ -226,7 +221,7 @@ def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, temperature, top_p,
         if _all_finished(active, synced) or step == limit - 1:
             break
         finished = int((~active).sum())
-        if state.can_select and 0 < active.sum() and finished >= LEAVE_SHARE * len(active):
+        if state.can_select and active.sum() > 0 and finished >= LEAVE_SHARE * len(active):
             kept = active.nonzero()[:, 0]
             state.select(kept)
             places, tokens, active = places[kept], tokens[kept], active[kept]
