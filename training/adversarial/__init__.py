@@ -1,0 +1,1 @@
+"""Generator against discriminator: losses, estimators, monitors and the trainer."""
