@@ -1,8 +1,8 @@
 """
 BLEU of many sentences against many references, and of sentences against each other, in time linear in their number.
 
-The usual code compares every hypothesis with every reference. What it needs of an n-gram is only its largest count in any
-one reference, so one pass over the references is enough. A sentence left out of its own references needs the second
+The usual code compares every hypothesis with every reference. What it needs of an n-gram is only its largest count in
+any one reference, so one pass over the references is enough. A sentence left out of its own references needs the second
 largest count too: where the largest is its own, the second takes its place.
 """
 
