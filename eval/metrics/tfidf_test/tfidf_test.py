@@ -10,7 +10,7 @@ from hf_gpt.eval.two_sample.tfidf import tfidf_scores
 
 
 class TfidfTest(metric.SampleMetric):
-    """AUC, on held-out halves, of a linear classifier over n-grams that learnt the other halves; 0.5: no difference found.
+    """AUC, on held-out halves, of a linear classifier over n-grams learnt on the other halves; 0.5: none is found.
 
     Deterministic, without a neural network, done in seconds: a second opinion beside `c2st`.
     """
