@@ -14,6 +14,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("hf_gpt.training.demo", "a GPT, its critic, and both against each other, in a few minutes"),
     "pretrain": Command("hf_gpt.training.pretrain", "train a language model on any text, from scratch or further"),
     "finetune": Command("hf_gpt.training.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
     "critic": Command("hf_gpt.training.critic_command", "train a critic that tells real texts from a model's own"),
