@@ -167,6 +167,33 @@ def samples_section(samples: Sequence[Sample]) -> Section | None:
     return Section("samples", "Samples", f"{note}\n{items}")
 
 
+def table_section(uid: str, title: str, names: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Section:
+    """A table of results; the first cell of a row is its name."""
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "\n".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    table = (
+        f'<div class="scroll" role="region" aria-label="{escape(title)}" tabindex="0"><table class="numbers">'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+    return Section(uid, title, table + (f'\n<p class="muted after">{escape(note)}</p>' if note else ""))
+
+
+def side_by_side_section(uid: str, title: str, samples: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Section:
+    """Prompts, each with what several writers made of it: pairs of a name and a text."""
+    parts = []
+    for prompt, texts in samples:
+        cards = "\n".join(
+            f'<article class="sample"><header><h3>{escape(name)}</h3></header>\n<pre dir="auto">\n{escape(text)}</pre>'
+            "</article>"
+            for name, text in texts
+        )
+        parts.append(f'<pre dir="auto">\n<mark>{escape(prompt)}</mark></pre>\n<div class="charts">\n{cards}\n</div>')
+    return Section(uid, title, "\n".join(parts))
+
+
 def settings_section(settings: Mapping[str, object]) -> Section | None:
     """The settings as a table, whose tail folds when it is long; None without settings."""
     rows = list(_flattened(settings))

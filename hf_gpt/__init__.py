@@ -14,6 +14,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .models.configuration_hf_gpt import HfGptConfig
+    from .models.configuration_hf_ngram_cnn import HfNgramCnnConfig
     from .models.modeling_hf_gpt import (
         HfGptForCausalLM,
         HfGptForQuestionAnswering,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         HfGptModel,
         HfGptPreTrainedModel,
     )
+    from .models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification, HfNgramCnnModel
 
 _MODULE_OF = {
     "HfGptConfig": ".models.configuration_hf_gpt",
@@ -31,6 +33,9 @@ _MODULE_OF = {
     "HfGptForTokenClassification": ".models.modeling_hf_gpt",
     "HfGptModel": ".models.modeling_hf_gpt",
     "HfGptPreTrainedModel": ".models.modeling_hf_gpt",
+    "HfNgramCnnConfig": ".models.configuration_hf_ngram_cnn",
+    "HfNgramCnnForSequenceClassification": ".models.modeling_hf_ngram_cnn",
+    "HfNgramCnnModel": ".models.modeling_hf_ngram_cnn",
 }
 
 __all__ = [
@@ -41,6 +46,9 @@ __all__ = [
     "HfGptForTokenClassification",
     "HfGptModel",
     "HfGptPreTrainedModel",
+    "HfNgramCnnConfig",
+    "HfNgramCnnForSequenceClassification",
+    "HfNgramCnnModel",
     "__version__",
 ]
 

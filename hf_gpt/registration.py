@@ -13,8 +13,12 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 
 
-_CONFIGURATION = "hf_gpt.models.configuration_hf_gpt"
+_CONFIGURATIONS = {
+    "hf_gpt.models.configuration_hf_gpt": "HfGptConfig",
+    "hf_gpt.models.configuration_hf_ngram_cnn": "HfNgramCnnConfig",
+}
 _MODELING = "hf_gpt.models.modeling_hf_gpt"
+_NGRAM_CNN = "hf_gpt.models.modeling_hf_ngram_cnn"
 _MODEL_TYPE = "hf_gpt"
 
 
@@ -22,8 +26,9 @@ def register_config() -> None:
     """Lets `AutoConfig` open HfGpt configurations."""
     from transformers import AutoConfig
 
-    config_class = importlib.import_module(_CONFIGURATION).HfGptConfig
-    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    for module, name in _CONFIGURATIONS.items():
+        config_class = getattr(importlib.import_module(module), name)
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
 
 def register_models() -> None:
@@ -32,8 +37,7 @@ def register_models() -> None:
 
     register_config()
     models = importlib.import_module(_MODELING)
-    config_class = models.HfGptModel.config_class
-    model_type = config_class.model_type
+    ngram_cnn = importlib.import_module(_NGRAM_CNN)
     for auto_name, names_by_type, model_class in (
         ("AutoModel", "MODEL_MAPPING_NAMES", models.HfGptModel),
         ("AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", models.HfGptForCausalLM),
@@ -52,10 +56,17 @@ def register_models() -> None:
             "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
             models.HfGptForQuestionAnswering,
         ),
+        ("AutoModel", "MODEL_MAPPING_NAMES", ngram_cnn.HfNgramCnnModel),
+        (
+            "AutoModelForSequenceClassification",
+            "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+            ngram_cnn.HfNgramCnnForSequenceClassification,
+        ),
     ):
+        config_class = model_class.config_class
         getattr(modeling_auto, auto_name).register(config_class, model_class, exist_ok=True)
         # Trainer shifts labels under label smoothing only for the language models that it finds here by name.
-        getattr(modeling_auto, names_by_type)[model_type] = model_class.__name__
+        getattr(modeling_auto, names_by_type)[config_class.model_type] = model_class.__name__
 
 
 def register_peft_targets() -> None:

@@ -260,10 +260,7 @@ class HfGptConfig(PreTrainedConfig):
         absent += [] if self.use_qk_norm else ["q_norm", "k_norm"]
         plan = type(self).base_model_tp_plan
         self.base_model_tp_plan = {name: style for name, style in plan.items() if name.split(".")[-1] not in absent}
-        # A checkpoint loaded from the Hub has its repository before each entry ("repo--file.Class"); saved again, the
-        # code lies beside the weights.
-        own_map = {key: value.split("--")[-1] for key, value in (self.auto_map or {}).items()}
-        self.auto_map = {**self.code_map, **own_map}
+        self.auto_map = complete_auto_map(self.code_map, self.auto_map)
         self._warn_of_misspelt_fields(kwargs)
         super().__post_init__(**kwargs)
 
@@ -375,6 +372,14 @@ class HfGptConfig(PreTrainedConfig):
         if self.position_embedding_type != "rope":
             output.pop("rope_parameters", None)
         return output
+
+
+def complete_auto_map(code_map: dict[str, str], auto_map: dict[str, str] | None) -> dict[str, str]:
+    """The `auto_map` of a configuration: each class of `code_map`, unless `auto_map` names another."""
+    # A checkpoint loaded from the Hub has its repository before each entry ("repo--file.Class"); saved again, the code
+    # lies beside the weights.
+    own_map = {key: value.split("--")[-1] for key, value in (auto_map or {}).items()}
+    return {**code_map, **own_map}
 
 
 def _require(condition: bool, field: str, value: Any, remedy: str) -> None:

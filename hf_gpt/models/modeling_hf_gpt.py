@@ -27,7 +27,7 @@ from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
 from .loss_hf_gpt import are_values, chunked_causal_lm_loss, classification_loss
-from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear
+from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear, token_mask
 
 
 # One architecture with switches, on purpose: ARCHITECTURE.md says which model family sets which.
@@ -405,11 +405,8 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        pooled = self.pooler(hidden_states, self._token_mask(input_ids, attention_mask, hidden_states))
-        pooled = self.dropout(pooled)
-        if self.config.classifier_hidden_size is not None:
-            pooled = self.act_fn(self.dense(pooled))
-        logits = self.score(pooled)
+        mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
+        logits = self._score(self.pooler(hidden_states, mask))
         loss = None
         if labels is not None:
             if self.config.problem_type is None and self.num_labels == 1 and are_values(labels):
@@ -426,16 +423,33 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def _token_mask(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, hidden_states: torch.Tensor
-    ) -> torch.BoolTensor:
-        length = hidden_states.shape[1]
-        # The mask first: by ids alone an end-of-text token would be lost where it is the padding token as well.
-        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
-            return attention_mask[:, -length:].to(device=hidden_states.device, dtype=torch.bool)
-        if input_ids is not None and self.config.pad_token_id is not None:
-            return input_ids.to(hidden_states.device) != self.config.pad_token_id
-        return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+    def _score(self, pooled: torch.Tensor) -> torch.Tensor:
+        pooled = self.dropout(pooled)
+        if self.config.classifier_hidden_size is not None:
+            pooled = self.act_fn(self.dense(pooled))
+        return self.score(pooled)
+
+    def prefix_logits(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        The score of every prefix in one pass, of shape `(batch_size, sequence_length, num_labels)`: entry `t` is the
+        logit of the tokens up to `t`; at padding it means nothing.
+
+        Raises:
+            ValueError: each token of this model sees the ones after it.
+        """
+        if not self.config.is_causal:
+            raise ValueError("is_causal=False: a prefix has no score of its own within a longer text.")
+        outputs = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, use_cache=False
+        )
+        hidden_states = outputs.last_hidden_state
+        mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
+        return self._score(self.pooler.forward_prefixes(hidden_states, mask))
 
 
 class HfGptForTokenClassification(HfGptPreTrainedModel):

@@ -6,6 +6,25 @@ from torch import nn
 from .configuration_hf_gpt import HfGptConfig
 
 
+def token_mask(
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    hidden_states: torch.Tensor,
+    pad_token_id: int | None,
+) -> torch.BoolTensor:
+    """
+    Which of the positions of `hidden_states` hold tokens, of shape `(batch_size, sequence_length)`: by the mask, else
+    by the padding token, else all.
+    """
+    length = hidden_states.shape[1]
+    # The mask first: by ids alone an end-of-text token would be lost where it is the padding token as well.
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+        return attention_mask[:, -length:].to(device=hidden_states.device, dtype=torch.bool)
+    if input_ids is not None and pad_token_id is not None:
+        return input_ids.to(hidden_states.device) != pad_token_id
+    return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+
+
 class HfGptSpectralLinear(nn.Linear):
     """
     A linear layer with its weight divided by its largest singular value, tracked by one power iteration for each
@@ -58,3 +77,20 @@ class HfGptPooler(nn.Module):
             weights = mask.float()
             weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
         return torch.einsum("bt,btd->bd", weights.to(hidden_states.dtype), hidden_states)
+
+    def forward_prefixes(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        f of every prefix, of shape `(batch_size, sequence_length, hidden_size)`: entry `t` is what `forward` gives for
+        the tokens up to `t`, as long as the hidden states are those of a causal model.
+        """
+        if self.pooling == "last":
+            return hidden_states
+        if self.pooling == "attention":
+            scores = (hidden_states @ self.query).float().masked_fill(~mask, torch.finfo(torch.float32).min)
+            # One shift for the whole row would let the sums of early tokens underflow.
+            pairs = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril()
+            scores = scores[:, None, :].masked_fill(~pairs, torch.finfo(torch.float32).min)
+            return torch.einsum("bts,bsd->btd", scores.softmax(-1).to(hidden_states.dtype), hidden_states)
+        sums = (hidden_states.float() * mask[..., None]).cumsum(1)
+        counts = mask.long().cumsum(1).clamp(min=1)[..., None]
+        return (sums / counts).to(hidden_states.dtype)

@@ -38,6 +38,7 @@ class Spec:
     heads: tuple[str, ...] = tuple(HEADS)
     package: str = "hf_gpt"
     prefix: str = "HfGpt"
+    has_attentions: bool = True
 
     @property
     def title(self) -> str:
@@ -137,6 +138,13 @@ SPECS = (
         classifier_pooling="attention",
         classifier_hidden_size=16,
         classifier_spectral_norm=True,
+    ),
+    Spec(
+        "ngram_cnn",
+        {"embedding_size": 32, "kernel_sizes": [1, 2, 4], "num_highway_layers": 1, "num_hidden_layers": 1},
+        ("base_model_class", "sequence_classification_class"),
+        prefix="HfNgramCnn",
+        has_attentions=False,
     ),
 )
 

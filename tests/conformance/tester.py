@@ -28,7 +28,7 @@ class SpecTester(mixins.CausalLMModelTester):
     def __init__(self, parent: Any) -> None:
         config = self.spec.build_config()
         super().__init__(parent, **{name: getattr(config, name) for name in SIZES})
-        self.head_dim = config.head_dim
+        self.head_dim = getattr(config, "head_dim", None)
         self.num_labels = config.num_labels
 
     @classmethod
@@ -69,6 +69,7 @@ def make_test_class(spec: Spec, module: str) -> type[unittest.TestCase]:
     body = {
         "__module__": module,
         "spec": spec,
+        "has_attentions": spec.has_attentions,
         "model_tester_class": tester,
         "all_model_classes": None,
         "pipeline_model_mapping": None,

@@ -1,0 +1,69 @@
+"""What the metrics of samples share: texts on one side or two, of any number, checked before anything is computed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+
+from .checks import check_texts
+
+
+class SampleMetric(evaluate.Metric):
+    """A metric of a sample of texts, or of two samples that need not be equally large.
+
+    `evaluate` pairs predictions with references; here `predictions` is one sample (the generated texts) and
+    `references` another (real texts), kept apart. A metric defines `measure(predictions, references, **options)`, or
+    without references `measure(predictions, **options)`, and three texts.
+    """
+
+    source = ""
+    inputs = ""
+    needs_references = True
+    least_predictions = 1
+    least_references = 1
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._references: list[str] = []
+        super().__init__(*args, **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=type(self).__doc__,
+            citation=self.source,
+            inputs_description=self.inputs,
+            features=datasets.Features({"predictions": datasets.Value("string")}),
+        )
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Adds texts to either sample, or to both."""
+        if references is not None:
+            self._references += self._checked_references(references)
+        if predictions is not None:
+            super().add_batch(predictions=check_texts("predictions", predictions, at_least=0), **kwargs)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
+        """The figures of all texts given here or added before."""
+        if references is not None:
+            self._references += self._checked_references(references)
+        taken, self._references = self._references, []
+        if predictions is not None:
+            predictions = check_texts("predictions", predictions, 0 if len(self) else self.least_predictions)
+        elif not len(self):
+            raise ValueError(f"{self.name}: predictions are missing. Give a list of texts.")
+        if self.needs_references:
+            taken = check_texts("references", taken or None, self.least_references)
+        return super().compute(predictions=predictions, sample=taken, **options)
+
+    def _compute(self, predictions: Sequence[str], sample: list[str], **options: Any) -> dict[str, Any]:
+        texts = check_texts("predictions", predictions, self.least_predictions)
+        return self.measure(texts, sample, **options) if self.needs_references else self.measure(texts, **options)
+
+    def _checked_references(self, references: Any) -> list[str]:
+        if not self.needs_references:
+            raise ValueError(f"{self.name} measures predictions alone. Leave references out.")
+        return check_texts("references", references)
+
+    def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The figures; to be defined by the metric."""
+        raise NotImplementedError
