@@ -16,6 +16,7 @@ Every measured point is kept in output_dir/results.json, and a run that was stop
 import argparse
 import json
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ import numpy as np
 import torch
 
 
+# Words and marks apart: some captions end with a full stop and some do not.
+WORD = re.compile(r"[a-z0-9']+|[^a-z0-9'\s]")
 MAX_WORDS = 40
 PASS_LINE = 0.1
 TEMPERATURES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)
@@ -99,8 +102,10 @@ class Seed:
         from hf_gpt.eval.experiments.data import read_lines
 
         self.seed, self.options, self.results = seed, options, results
-        split = [line.lower().split() for line in read_lines("lm/coco_captions/image_coco.txt", options.num_real)]
-        unseen = [line.lower().split() for line in read_lines("lm/coco_captions/test_coco.txt", options.num_real)]
+        split, unseen = (
+            [WORD.findall(line.lower()) for line in read_lines(f"lm/coco_captions/{name}.txt", options.num_real)]
+            for name in ("image_coco", "test_coco")
+        )
         order = np.random.default_rng(seed).permutation(len(split))
         tenth = len(split) // 10
         self.validation, self.training = ([split[n] for n in part] for part in np.split(order, [tenth]))
