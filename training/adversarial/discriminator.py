@@ -1,11 +1,11 @@
-"""The discriminator as one module that scores texts, prefixes, embeddings or tokens; its checks; a trunk from a generator."""
+"""The discriminator as one module that scores texts, prefixes, embeddings or tokens; who fits whom."""
 
 import copy
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from hf_gpt.generation.likelihood import accepted_arguments, completion_logits, completion_places
 from hf_gpt.generation.scoring import check_discriminator, discriminator_logits, has_causal_prefixes, prefix_logits
@@ -110,8 +110,8 @@ def check_players(
         )
     if sizes[0] > sizes[1] or (is_mediator and sizes[0] != sizes[1]):
         raise ConfigError(
-            f"the generator writes {sizes[0]} tokens, the discriminator reads {sizes[1]}: both need the same tokenizer. "
-            "Use model.resize_token_embeddings, or discriminator_from_generator(model)."
+            f"the generator writes {sizes[0]} tokens, the discriminator reads {sizes[1]}: both need one tokenizer. Use "
+            " model.resize_token_embeddings, or discriminator_from_generator(model)."
         )
     limit = getattr(discriminator.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and longest > limit:
@@ -131,61 +131,38 @@ def check_players(
         )
 
 
-def discriminator_from_generator(
-    generator: PreTrainedModel, share: bool = False, **config_overrides: Any
-) -> PreTrainedModel:
-    """A discriminator D(x) = sigmoid(W^T f(x) + b) whose f is the generator's trunk, which knows the language already.
+def discriminator_from_generator(generator: PreTrainedModel, **config_overrides: Any) -> PreTrainedModel:
+    """A discriminator D(x) = sigmoid(W^T f(x) + b) whose f begins as the generator's trunk, which knows the language.
 
     Args:
-        generator: A causal language model of any architecture that has a sequence classification head.
-        share: Use the generator's own trunk, frozen inside the discriminator, of which the head alone is trained: no
-            second copy in memory. Not shared, it is a copy that is trained as a whole.
+        generator: A causal language model of any architecture that has a sequence classification head; of one with an
+            adapter, the model inside.
         config_overrides: Fields of the discriminator's config, such as `classifier_dropout`.
 
     Returns:
-        A model with one label; the head's weights are new, drawn from PyTorch's generator.
+        A model with one label. The trunk is a copy; the head's weights are new, drawn from PyTorch's generator.
 
     Raises:
         ConfigError: the architecture has no such head.
     """
     generator = _bare(generator)
     config = copy.deepcopy(generator.config)
-    config.num_labels = 1
-    for name, value in config_overrides.items():
+    for name, value in {"num_labels": 1, "architectures": None, **config_overrides}.items():
         setattr(config, name, value)
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise ConfigError(
             f"there is no sequence classification head for {config.model_type}. Give a discriminator of another kind."
         )
-    if config.pad_token_id is None:
-        config.pad_token_id = config.eos_token_id if isinstance(config.eos_token_id, int) else None
-    # A config of its own, for both the class and the architecture list of the generator would be kept.
-    config = AutoConfig.for_model(config.model_type, **_plain(config))
+    if config.pad_token_id is None and isinstance(config.eos_token_id, int):
+        config.pad_token_id = config.eos_token_id
     discriminator = AutoModelForSequenceClassification.from_config(config, dtype=generator.dtype)
-    prefix, trunk = discriminator.base_model_prefix, generator.base_model
-    if share:
-        setattr(discriminator, prefix, _Frozen(trunk))
-    else:
-        missing = discriminator.base_model.load_state_dict(trunk.state_dict(), strict=False)
-        if missing.unexpected_keys or missing.missing_keys:
-            raise ConfigError(
-                f"the trunk of {type(generator).__name__} does not fit into {type(discriminator).__name__}: "
-                f"{[*missing.missing_keys, *missing.unexpected_keys][:3]}."
-            )
+    found = discriminator.base_model.load_state_dict(generator.base_model.state_dict(), strict=False)
+    if found.unexpected_keys or found.missing_keys:
+        raise ConfigError(
+            f"the trunk of {type(generator).__name__} does not fit into {type(discriminator).__name__}: "
+            f"{[*found.missing_keys, *found.unexpected_keys][:3]}."
+        )
     return discriminator.to(generator.device)
-
-
-class _Frozen(nn.Module):
-    """A trunk that belongs to another model: none of its parameters are this one's, and no gradient flows into it."""
-
-    def __init__(self, trunk: nn.Module):
-        super().__init__()
-        # In a list, PyTorch does not see it as a part.
-        self._trunk = [trunk]
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with torch.no_grad():
-            return self._trunk[0](*args, **kwargs)
 
 
 def _bare(model: nn.Module) -> nn.Module:
@@ -194,8 +171,3 @@ def _bare(model: nn.Module) -> nn.Module:
 
 def _vocabulary(model: nn.Module) -> int:
     return model.get_input_embeddings().num_embeddings
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    dropped = ("model_type", "architectures", "transformers_version", "auto_map", "dtype", "torch_dtype")
-    return {name: value for name, value in config.to_dict().items() if name not in dropped}
