@@ -22,13 +22,28 @@ PUBLISHED = {
     "cot": "1804.03782",
     "spin": "2401.01335",
 }
-SMALL = [
-    "--config_overrides=hidden_size=16,num_hidden_layers=1,num_attention_heads=2,num_key_value_heads=2,intermediate_size=32",
-    *"--tokenizer_vocab_size 300 --max_new_tokens 6 --per_device_train_batch_size 8 --per_device_eval_batch_size 8".split(),
-    *"--mle_warmup_steps 0 --discriminator_warmup_steps 1 --gate_auc 0 --discriminator_steps 1 --max_steps 3".split(),
-    *"--num_eval_samples 40 --eval_strategy no --save_strategy no --load_best_model_at_end false --logging_steps 1".split(),
-    *"--bf16 false --report_to none --monitor_steps 2 --max_train_samples 200".split(),
-]
+SHAPE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+OPTIONS = {
+    "config_overrides": json.dumps({**SHAPE, "num_key_value_heads": 2}),
+    "tokenizer_vocab_size": 300,
+    "max_new_tokens": 6,
+    "max_train_samples": 200,
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "mle_warmup_steps": 0,
+    "discriminator_warmup_steps": 1,
+    "discriminator_steps": 1,
+    "gate_auc": 0,
+    "max_steps": 3,
+    "monitor_steps": 2,
+    "num_eval_samples": 40,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": "false",
+    "logging_steps": 1,
+    "bf16": "false",
+    "report_to": "none",
+}
 
 
 @pytest.fixture
@@ -43,7 +58,8 @@ def texts(tmp_path):
 
 
 def run(texts, folder, *argv):
-    return main([*argv, *SMALL, "--corpus", str(texts), "--output_dir", str(folder)])
+    small = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    return main([*small, *argv, "--corpus", str(texts), "--output_dir", str(folder)])
 
 
 def test_every_method_has_a_recipe_with_its_source():
