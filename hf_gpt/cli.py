@@ -18,6 +18,7 @@ COMMANDS = {
     "pretrain": Command("hf_gpt.training.pretrain", "train a language model on any text, from scratch or further"),
     "finetune": Command("hf_gpt.training.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
     "critic": Command("hf_gpt.training.critic_command", "train a critic that tells real texts from a model's own"),
+    "adversarial": Command("hf_gpt.training.adversarial_train", "train a generator against a discriminator"),
     "generate": Command(
         "hf_gpt.generation.command", "continue a prompt with a trained model, which a critic may guide"
     ),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LogitsProcessorList
+from transformers import AutoConfig, AutoModelForCausalLM, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 import hf_gpt.generation
 from hf_gpt.generation.guidance import guided_generate, load_discriminator
@@ -244,6 +244,35 @@ def test_any_decoder_with_prompts_of_different_lengths(make_discriminator, model
             prompt = [5] if row[2] == 5 else [7, 8, 9]
             alone = sequence_scores(critic, torch.tensor([prompt + text]))
             torch.testing.assert_close(score[None], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_after_a_text_that_another_criterion_ended_is_not_scored():
+    generator = make_lm(3, vocab_size=40)
+    seen = []
+
+    def scorer(sequences, attention_mask):
+        seen.extend(ids[mask.bool()].tolist() for ids, mask in zip(sequences, attention_mask, strict=True))
+        return torch.zeros(len(sequences))
+
+    class EvenToken(StoppingCriteria):
+        """Ends a row whose last token is even."""
+
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids[:, -1] % 2 == 0
+
+    generator.generate(
+        torch.full((6, 1), 5),
+        attention_mask=torch.ones(6, 1),
+        custom_generate=guided_generate,
+        discriminator=scorer,
+        stopping_criteria=StoppingCriteriaList([EvenToken()]),
+        suppress_tokens=[PAD],
+        max_new_tokens=6,
+        do_sample=True,
+    )
+    assert len(seen) == 6 * 8 and len({len(text) for text in seen}) > 2
+    for text in seen:
+        assert all(token % 2 for token in text[1:-1]) and (text[-1] % 2 == 0 or len(text) == 7)
 
 
 def test_the_processor_alone_guides_greedy_and_beam_search(make_discriminator):

@@ -68,7 +68,7 @@ def test_the_logit_estimates_the_log_ratio():
     generator, data = make_generator(0, initializer_range=0.25), make_generator(1, initializer_range=0.25)
     rows = [{"prompt_ids": [1], "completion_ids": row["completion_ids"][:1]} for row in texts_of(data, 3000, 3)]
     critic = make_critic("ngram_cnn", generator, classifier_dropout=0.0)
-    train_critic(generator, critic, rows, max_new_tokens=1, epochs=8, batch_size=300)
+    train_critic(generator, critic, rows, max_new_tokens=1, epochs=8, batch_size=300, learning_rate=1e-2)
     begin = torch.tensor([[1]])
     with torch.no_grad():
         q, p = (model(begin).logits[0, -1].log_softmax(-1) for model in (generator, data))
