@@ -6,6 +6,25 @@ from torch import nn
 from .configuration_hf_gpt import HfGptConfig
 
 
+def token_mask(
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    hidden_states: torch.Tensor,
+    pad_token_id: int | None,
+) -> torch.BoolTensor:
+    """
+    Which of the positions of `hidden_states` hold tokens, of shape `(batch_size, sequence_length)`: by the mask, else
+    by the padding token, else all.
+    """
+    length = hidden_states.shape[1]
+    # The mask first: by ids alone an end-of-text token would be lost where it is the padding token as well.
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+        return attention_mask[:, -length:].to(device=hidden_states.device, dtype=torch.bool)
+    if input_ids is not None and pad_token_id is not None:
+        return input_ids.to(hidden_states.device) != pad_token_id
+    return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+
+
 class HfGptSpectralLinear(nn.Linear):
     """
     A linear layer with its weight divided by its largest singular value, tracked by one power iteration for each
