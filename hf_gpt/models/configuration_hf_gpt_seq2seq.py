@@ -110,6 +110,10 @@ class HfGptSeq2SeqConfig(HfGptConfig):
             f"must be at least 0 and below vocab_size={self.vocab_size}",
         )
 
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "HfGptSeq2SeqConfig":
+        """Itself, which is the decoder's; for `encoder=True` that of the encoder."""
+        return self.of_half(is_decoder=False) if encoder and not decoder else self
+
     def of_half(self, is_decoder: bool) -> "HfGptSeq2SeqConfig":
         """The configuration from which the decoder, or else the encoder, is built: that of one stack of layers."""
         config = copy.deepcopy(self)

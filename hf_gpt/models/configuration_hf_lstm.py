@@ -37,7 +37,7 @@ class HfLstmConfig(PreTrainedConfig):
             How the LSTMs begin: `"uniform"` within `1 / sqrt(width)` with biases of 0 and of 1 at the forget gate
             (https://proceedings.mlr.press/v37/jozefowicz15.html), or `"normal"`, weights and biases alike, with a
             standard deviation of `initializer_range`.
-        initializer_range (`float`, *optional*, defaults to 0.02):
+        initializer_range (`float`, *optional*, defaults to 0.1):
             Standard deviation of the weights of embeddings and linear layers.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):
             One matrix for the embedding and the language-model head.
@@ -91,7 +91,7 @@ classifier_dropout:
     is_causal: bool = True
     hidden_dropout: float | int = 0.0
     lstm_init: Literal["uniform", "normal"] = "uniform"
-    initializer_range: float = 0.02
+    initializer_range: float = 0.1
     tie_word_embeddings: bool = True
     final_logit_softcapping: float | int | None = None
     logit_scale: float | int | None = None
