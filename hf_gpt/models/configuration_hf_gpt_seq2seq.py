@@ -73,6 +73,8 @@ class HfGptSeq2SeqConfig(HfGptConfig):
     decoder_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any):
+        # The library applies aliases last, after what is derived here.
+        self.num_hidden_layers = kwargs.pop("decoder_layers", self.num_hidden_layers)
         if self.encoder_layers is None:
             self.encoder_layers = self.num_hidden_layers
         if self.encoder_layer_types is None:
