@@ -14,6 +14,8 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .models.configuration_hf_gpt import HfGptConfig
+    from .models.configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
+    from .models.configuration_hf_lstm import HfLstmConfig
     from .models.configuration_hf_ngram_cnn import HfNgramCnnConfig
     from .models.modeling_hf_gpt import (
         HfGptForCausalLM,
@@ -23,16 +25,36 @@ if TYPE_CHECKING:
         HfGptModel,
         HfGptPreTrainedModel,
     )
+    from .models.modeling_hf_gpt_seq2seq import (
+        HfGptForConditionalGeneration,
+        HfGptSeq2SeqForSequenceClassification,
+        HfGptSeq2SeqModel,
+    )
+    from .models.modeling_hf_lstm import (
+        HfLstmForCausalLM,
+        HfLstmForSequenceClassification,
+        HfLstmForTokenClassification,
+        HfLstmModel,
+    )
     from .models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification, HfNgramCnnModel
 
 _MODULE_OF = {
     "HfGptConfig": ".models.configuration_hf_gpt",
     "HfGptForCausalLM": ".models.modeling_hf_gpt",
+    "HfGptForConditionalGeneration": ".models.modeling_hf_gpt_seq2seq",
     "HfGptForQuestionAnswering": ".models.modeling_hf_gpt",
     "HfGptForSequenceClassification": ".models.modeling_hf_gpt",
     "HfGptForTokenClassification": ".models.modeling_hf_gpt",
     "HfGptModel": ".models.modeling_hf_gpt",
     "HfGptPreTrainedModel": ".models.modeling_hf_gpt",
+    "HfGptSeq2SeqConfig": ".models.configuration_hf_gpt_seq2seq",
+    "HfGptSeq2SeqForSequenceClassification": ".models.modeling_hf_gpt_seq2seq",
+    "HfGptSeq2SeqModel": ".models.modeling_hf_gpt_seq2seq",
+    "HfLstmConfig": ".models.configuration_hf_lstm",
+    "HfLstmForCausalLM": ".models.modeling_hf_lstm",
+    "HfLstmForSequenceClassification": ".models.modeling_hf_lstm",
+    "HfLstmForTokenClassification": ".models.modeling_hf_lstm",
+    "HfLstmModel": ".models.modeling_hf_lstm",
     "HfNgramCnnConfig": ".models.configuration_hf_ngram_cnn",
     "HfNgramCnnForSequenceClassification": ".models.modeling_hf_ngram_cnn",
     "HfNgramCnnModel": ".models.modeling_hf_ngram_cnn",
@@ -41,11 +63,20 @@ _MODULE_OF = {
 __all__ = [
     "HfGptConfig",
     "HfGptForCausalLM",
+    "HfGptForConditionalGeneration",
     "HfGptForQuestionAnswering",
     "HfGptForSequenceClassification",
     "HfGptForTokenClassification",
     "HfGptModel",
     "HfGptPreTrainedModel",
+    "HfGptSeq2SeqConfig",
+    "HfGptSeq2SeqForSequenceClassification",
+    "HfGptSeq2SeqModel",
+    "HfLstmConfig",
+    "HfLstmForCausalLM",
+    "HfLstmForSequenceClassification",
+    "HfLstmForTokenClassification",
+    "HfLstmModel",
     "HfNgramCnnConfig",
     "HfNgramCnnForSequenceClassification",
     "HfNgramCnnModel",

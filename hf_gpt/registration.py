@@ -15,58 +15,47 @@ from importlib.machinery import ModuleSpec
 
 _CONFIGURATIONS = {
     "hf_gpt.models.configuration_hf_gpt": "HfGptConfig",
+    "hf_gpt.models.configuration_hf_gpt_seq2seq": "HfGptSeq2SeqConfig",
+    "hf_gpt.models.configuration_hf_lstm": "HfLstmConfig",
     "hf_gpt.models.configuration_hf_ngram_cnn": "HfNgramCnnConfig",
 }
-_MODELING = "hf_gpt.models.modeling_hf_gpt"
-_NGRAM_CNN = "hf_gpt.models.modeling_hf_ngram_cnn"
-_MODEL_TYPE = "hf_gpt"
+# Where the library keeps the class names of each Auto class.
+_NAMES_OF_AUTO_CLASS = {
+    "AutoModel": "MODEL_MAPPING_NAMES",
+    "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+}
+
+
+def _config_classes() -> list[type]:
+    return [getattr(importlib.import_module(module), name) for module, name in _CONFIGURATIONS.items()]
 
 
 def register_config() -> None:
-    """Lets `AutoConfig` open HfGpt configurations."""
+    """Lets `AutoConfig` open our configurations."""
     from transformers import AutoConfig
 
-    for module, name in _CONFIGURATIONS.items():
-        config_class = getattr(importlib.import_module(module), name)
+    for config_class in _config_classes():
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
 
 def register_models() -> None:
-    """Lets each Auto class open its HfGpt class, by configuration and by name."""
+    """Lets each Auto class open our class for it, by configuration and by name."""
     from transformers.models.auto import modeling_auto
 
     register_config()
-    models = importlib.import_module(_MODELING)
-    ngram_cnn = importlib.import_module(_NGRAM_CNN)
-    for auto_name, names_by_type, model_class in (
-        ("AutoModel", "MODEL_MAPPING_NAMES", models.HfGptModel),
-        ("AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", models.HfGptForCausalLM),
-        (
-            "AutoModelForSequenceClassification",
-            "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-            models.HfGptForSequenceClassification,
-        ),
-        (
-            "AutoModelForTokenClassification",
-            "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
-            models.HfGptForTokenClassification,
-        ),
-        (
-            "AutoModelForQuestionAnswering",
-            "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
-            models.HfGptForQuestionAnswering,
-        ),
-        ("AutoModel", "MODEL_MAPPING_NAMES", ngram_cnn.HfNgramCnnModel),
-        (
-            "AutoModelForSequenceClassification",
-            "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-            ngram_cnn.HfNgramCnnForSequenceClassification,
-        ),
-    ):
-        config_class = model_class.config_class
-        getattr(modeling_auto, auto_name).register(config_class, model_class, exist_ok=True)
-        # Trainer shifts labels under label smoothing only for the language models that it finds here by name.
-        getattr(modeling_auto, names_by_type)[config_class.model_type] = model_class.__name__
+    for config_class in _config_classes():
+        for auto_name, place in config_class.code_map.items():
+            if auto_name == "AutoConfig":
+                continue
+            module, _, name = place.partition(".")
+            model_class = getattr(importlib.import_module(f"hf_gpt.models.{module}"), name)
+            getattr(modeling_auto, auto_name).register(config_class, model_class, exist_ok=True)
+            # Trainer shifts labels under label smoothing only for the language models that it finds here by name.
+            getattr(modeling_auto, _NAMES_OF_AUTO_CLASS[auto_name])[config_class.model_type] = name
 
 
 def register_peft_targets() -> None:
@@ -74,7 +63,8 @@ def register_peft_targets() -> None:
     constants = importlib.import_module("peft.utils.constants")
     for name, targets in vars(constants).items():
         if name.startswith("TRANSFORMERS_MODELS_TO_") and name.endswith("_MODULES_MAPPING") and "llama" in targets:
-            targets.setdefault(_MODEL_TYPE, targets["llama"])
+            for model_type in ("hf_gpt", "hf_gpt_seq2seq"):
+                targets.setdefault(model_type, targets["llama"])
 
 
 def register_all() -> None:

@@ -25,10 +25,16 @@ class ModelArguments:
     )
     model_type: str = field(
         default="hf_gpt",
-        metadata={"help": "Architecture of a new model: hf_gpt, llama, gpt2, ... (any AutoConfig type)."},
+        metadata={
+            "help": "Architecture of a new model: hf_gpt, hf_gpt_seq2seq, hf_lstm, llama, gpt2, t5, ... (any type that "
+            "AutoConfig knows)."
+        },
     )
     preset: str | None = field(
-        default=None, metadata={"help": "Named size of a new hf_gpt model: nano, micro, mini, small, 124m, 350m, ..."}
+        default=None,
+        metadata={
+            "help": "Named size of a new hf_gpt or hf_gpt_seq2seq model: nano, micro, mini, small, 124m, 350m, ..."
+        },
     )
     config_overrides: str | None = field(
         default=None,
@@ -130,6 +136,14 @@ class TaskArguments:
     _argument_group_name = "task"
 
     task: TASK_NAMES = field(default="classification", metadata={"help": "What the model is to learn."})
+    architecture: Literal["auto", "decoder", "encoder_decoder"] = field(
+        default="auto",
+        metadata={
+            "help": "summarization, translation, closed_book_qa, dialogue: a decoder reads and writes in one sequence, "
+            "an encoder_decoder reads in one and writes in another; a decoder's checkpoint becomes both halves of it. "
+            "auto: as --model_name_or_path or --model_type is."
+        },
+    )
     train_file: list[str] | None = field(
         default=None,
         metadata={"help": "Examples: .jsonl, .json, .csv or .parquet, also .gz. Left out: the task's built-in sample."},

@@ -27,6 +27,26 @@ class PackedRowsCollator:
         return {name: torch.from_numpy(np.asarray([row[name] for row in rows], dtype=np.int64)) for name in rows[0]}
 
 
+class Seq2SeqCollator:
+    """Pads sources and targets, and adds what the decoder reads, which a loss outside the model needs.
+
+    Args:
+        collate: Makes a batch of rows.
+        model: The model, whose way to shift labels is used where it has one.
+    """
+
+    def __init__(self, collate: "PaddingCollator", model: Any):
+        self.collate = collate
+        self.shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """As `PaddingCollator`, with `decoder_input_ids` of the shape of `labels`."""
+        batch = self.collate(rows)
+        if self.shift is not None:
+            batch["decoder_input_ids"] = self.shift(labels=batch["labels"])
+        return batch
+
+
 class PaddingCollator:
     """Pads examples of different lengths to the longest one, at the right end.
 

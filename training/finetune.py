@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import Settings, built_in_recipes, settings_to_yaml
+from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.run import (
     describe_model,
     final_metrics,
@@ -101,11 +102,15 @@ def with_task_recipe(argv: Sequence[str]) -> list[str]:
 def finetune(settings: Settings) -> int:
     """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
     from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter, quantization_config
-    from hf_gpt.training.model import build_model
+    from hf_gpt.training.model import build_model, choose_architecture
     from hf_gpt.training.sharding import shard_model
 
     model_args, task_args, peft_args, training_args = settings.arguments
     task = make_task(task_args)
+    if task.writes:
+        task_args.architecture = choose_architecture(model_args, task_args.architecture)
+    elif task_args.architecture == "encoder_decoder":
+        raise ConfigError(f"--architecture encoder_decoder is for tasks that write, and {task_args.task} does not.")
     check_adapter_options(peft_args, model_args, training_args, writes=task.writes)
     checkpoint = open_run(training_args)
     data = prepare_data(task, model_args, training_args, checkpoint)

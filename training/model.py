@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from hf_gpt.training.checkpoints import find_model
 from hf_gpt.training.errors import CheckpointError, ConfigError, did_you_mean
 
 
-_NAMES_OF_HEADS = {"AutoModelForCausalLM": "causal language model"}
+_NAMES_OF_HEADS = {
+    "AutoModelForCausalLM": "causal language model",
+    "AutoModelForSeq2SeqLM": "encoder-decoder",
+}
 
 
 def load_tokenizer(name_or_path: str, model_args: ModelArguments) -> PreTrainedTokenizerBase:
@@ -79,6 +83,8 @@ def build_model(
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=model_args.pad_vocab_to_multiple_of)
         return model
+    if auto_class == "AutoModelForSeq2SeqLM" and model_args.model_type == "hf_gpt":
+        model_args = replace(model_args, model_type="hf_gpt_seq2seq")
     config = build_config(model_args, tokenizer, max_length, task_fields)
     if options["dtype"] == "auto":
         options["dtype"] = "float32"
@@ -88,6 +94,27 @@ def build_model(
         return getattr(transformers, auto_class).from_config(config, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"no {model_args.model_type} model can be made of these settings: {error}") from error
+
+
+def choose_architecture(model_args: ModelArguments, architecture: str) -> str:
+    """`architecture`, or for `"auto"` what the model that is named is: `"decoder"` or `"encoder_decoder"`.
+
+    Raises:
+        CheckpointError: there is no model at that place.
+        ConfigError: an unknown architecture.
+    """
+    if architecture != "auto":
+        return architecture
+    if model_args.model_name_or_path is None:
+        config = _config_class(model_args.model_type)()
+    else:
+        path = find_model(model_args.model_name_or_path)
+        source = {"revision": model_args.model_revision, "trust_remote_code": model_args.trust_remote_code}
+        try:
+            config = AutoConfig.from_pretrained(path, **source)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"--model_name_or_path: no model in {path}: {error}") from error
+    return "encoder_decoder" if config.is_encoder_decoder else "decoder"
 
 
 def build_config(
@@ -115,15 +142,17 @@ def build_config(
     overrides = model_args.overrides
     try:
         if model_args.preset is not None:
-            if model_args.model_type != "hf_gpt":
+            if model_args.model_type not in ("hf_gpt", "hf_gpt_seq2seq"):
                 raise ConfigError(f"--preset belongs to hf_gpt models, but --model_type is {model_args.model_type}.")
-            from hf_gpt import HfGptConfig
-
-            check_fields(HfGptConfig, overrides)
-            return HfGptConfig.preset(model_args.preset, **{**fitted, **overrides})
+            preset_class = _config_class(model_args.model_type)
+            check_fields(preset_class, overrides)
+            return preset_class.preset(model_args.preset, **{**fitted, **overrides})
         config_class = _config_class(model_args.model_type)
         check_fields(config_class, overrides)
-        return config_class(**{**fitted, **overrides})
+        config = config_class(**{**fitted, **overrides})
+        if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+            config.decoder_start_token_id = config.pad_token_id if config.bos_token_id is None else config.bos_token_id
+        return config
     except ConfigError:
         raise
     except (ValueError, TypeError, StrictDataclassError) as error:
@@ -148,6 +177,13 @@ def _load_model(
     try:
         if task_fields is not None:
             source = {name: options[name] for name in ("revision", "trust_remote_code")}
+            if auto_class == "AutoModelForSeq2SeqLM" and _is_our_decoder(path, source):
+                from hf_gpt import HfGptForConditionalGeneration, HfGptSeq2SeqConfig
+
+                check_fields(HfGptSeq2SeqConfig, model_args.overrides)
+                return HfGptForConditionalGeneration.from_decoder(
+                    path, config_overrides={**model_args.overrides, **task_fields}, **options
+                )
             check_fields(type(AutoConfig.from_pretrained(path, **source)), model_args.overrides)
             options["config"] = AutoConfig.from_pretrained(path, **source, **model_args.overrides, **task_fields)
         return getattr(transformers, auto_class).from_pretrained(path, **options)
@@ -157,6 +193,10 @@ def _load_model(
         kind = "folder" if Path(path).is_dir() else "Hub id"
         wanted = _NAMES_OF_HEADS.get(auto_class, auto_class)
         raise CheckpointError(f"--model_name_or_path: no {wanted} in the {kind} {path}: {error}") from error
+
+
+def _is_our_decoder(path: str | Path, source: Mapping[str, Any]) -> bool:
+    return AutoConfig.from_pretrained(path, **source).model_type == "hf_gpt"
 
 
 def _config_class(model_type: str) -> type[PreTrainedConfig]:

@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from hf_gpt.training.collators import PaddingCollator
+from hf_gpt.training.collators import PaddingCollator, Seq2SeqCollator
 from hf_gpt.training.data import filler_token_id
 from hf_gpt.training.examples import Example
 from hf_gpt.training.packing import IGNORE_INDEX
@@ -20,8 +20,8 @@ from hf_gpt.training.trainer import HfGptTrainer
 class TaskTrainer(HfGptTrainer):
     """Trains on the rows of a task and evaluates its predictions.
 
-    A decoder's predictions are what it generates: prompts of similar length together, padded at the left, with the
-    cache. Trainer itself generates for encoder-decoders alone.
+    Predictions of a model that writes are what it generates, with the cache: prompts of similar length together, padded
+    at the left for a decoder, which goes on from their end, and at the right for an encoder.
 
     Args:
         task: The task, which has seen the data.
@@ -49,11 +49,12 @@ class TaskTrainer(HfGptTrainer):
         if task.writes and args.world_size > 1:
             # Processes get equal parts by reading rows twice, which a loss summed over them would count twice.
             eval_dataset = fill_up(eval_dataset, args.eval_batch_size * args.data_parallel_size)
+        collate = PaddingCollator(filler_token_id(processing_class))
         super().__init__(
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            data_collator=PaddingCollator(filler_token_id(processing_class)),
+            data_collator=Seq2SeqCollator(collate, kwargs["model"]) if task.is_encoder_decoder else collate,
             is_language_model=task.writes,
             compute_metrics=None if task.writes else self._score_outputs,
             preprocess_logits_for_metrics=None if task.writes else task.reduce_logits,
@@ -76,6 +77,12 @@ class TaskTrainer(HfGptTrainer):
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in figures.items()})
         return output
 
+    def _count_targets(self, labels: torch.Tensor) -> int:
+        # Beside a decoder's input its labels are shifted by one; an encoder-decoder's are not.
+        return super()._count_targets(
+            torch.nn.functional.pad(labels, (1, 0)) if self.task.is_encoder_decoder else labels
+        )
+
     def _score_outputs(self, output: EvalPrediction) -> dict[str, float]:
         self.predictions = self.task.predictions(output.predictions, self.eval_examples, self.eval_dataset)
         return self.task.score(self.predictions, self.eval_examples)
@@ -97,7 +104,8 @@ class TaskTrainer(HfGptTrainer):
         written: list[tuple[int, str]] = []
         for first in range(0, len(mine), self.args.eval_batch_size):
             indices = mine[first : first + self.args.eval_batch_size]
-            input_ids, attention_mask = pad_left([prompts[index] for index in indices], pad)
+            pad_side = pad_right if self.task.is_encoder_decoder else pad_left
+            input_ids, attention_mask = pad_side([prompts[index] for index in indices], pad)
             with self.compute_loss_context_manager():
                 output = model.generate(
                     input_ids=input_ids.to(self.args.device),
@@ -109,7 +117,9 @@ class TaskTrainer(HfGptTrainer):
                     pad_token_id=pad,
                     eos_token_id=tokenizer.eos_token_id,
                 )
-            texts = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
+            # An encoder-decoder's output begins with the token that it starts from.
+            first_new = 1 if self.task.is_encoder_decoder else input_ids.shape[1]
+            texts = tokenizer.batch_decode(output[:, first_new:], skip_special_tokens=True)
             written += [(index, text.strip()) for index, text in zip(indices, texts, strict=True)]
         model.train(was_training)
         if self.args.world_size > 1:
@@ -131,3 +141,11 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch
     ids = [[pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids), torch.tensor(mask)
+
+
+def pad_right(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask of shape (len(prompts), longest), with each prompt at the left end."""
+    batch = PaddingCollator(pad_token_id, pad_to_multiple_of=1)(
+        [{"input_ids": list(prompt), "attention_mask": [1] * len(prompt)} for prompt in prompts]
+    )
+    return batch["input_ids"], batch["attention_mask"]

@@ -260,7 +260,7 @@ class HfGptTrainer(Trainer):
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, **kwargs: Any):
         if not self.is_language_model:
             return super().prediction_step(model, inputs, prediction_loss_only, **kwargs)
-        targets = int((inputs["labels"][..., 1:] != IGNORE_INDEX).sum()) if "labels" in inputs else 0
+        targets = self._count_targets(inputs["labels"]) if "labels" in inputs else 0
         if prediction_loss_only and self._takes_skip_logits:
             inputs = {**inputs, "skip_logits": True}
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, **kwargs)
@@ -273,6 +273,10 @@ class HfGptTrainer(Trainer):
             self._eval_nats += loss.item() * divisor if targets else 0.0
             self._eval_targets += targets
         return loss, logits, labels
+
+    def _count_targets(self, labels: torch.Tensor) -> int:
+        """How many labels the loss is the mean over."""
+        return int((labels[..., 1:] != IGNORE_INDEX).sum())
 
     # Position in a stream
 

@@ -261,17 +261,8 @@ class HfGptConfig(PreTrainedConfig):
         plan = type(self).base_model_tp_plan
         self.base_model_tp_plan = {name: style for name, style in plan.items() if name.split(".")[-1] not in absent}
         self.auto_map = complete_auto_map(self.code_map, self.auto_map)
-        self._warn_of_misspelt_fields(kwargs)
+        warn_of_misspelt_fields(self, kwargs)
         super().__post_init__(**kwargs)
-
-    def _warn_of_misspelt_fields(self, unknown: dict[str, Any]):
-        # The library keeps an unknown argument as an attribute that nothing reads.
-        names = [field.name for field in fields(self)]
-        for name in unknown:
-            if name not in self.attribute_map and (near := get_close_matches(name, names, n=1, cutoff=0.85)):
-                logger.warning(
-                    f"{name} is no field of {type(self).__name__} and has no effect: did you mean {near[0]}?"
-                )
 
     def validate_architecture(self):
         """Raises `ValueError`, which names the field and the remedy, for settings that cannot work together."""
@@ -358,12 +349,7 @@ class HfGptConfig(PreTrainedConfig):
         Raises:
             ValueError: the dictionary is the configuration of another architecture.
         """
-        model_type = config_dict.get("model_type", cls.model_type)
-        if model_type != cls.model_type:
-            raise ValueError(
-                f"This is a checkpoint of model type {model_type!r}, not {cls.model_type!r}: load it with AutoModel, "
-                "AutoModelForCausalLM or another Auto class."
-            )
+        refuse_other_model_type(cls, config_dict)
         return super().from_dict(config_dict, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -380,6 +366,24 @@ def complete_auto_map(code_map: dict[str, str], auto_map: dict[str, str] | None)
     # lies beside the weights.
     own_map = {key: value.split("--")[-1] for key, value in (auto_map or {}).items()}
     return {**code_map, **own_map}
+
+
+def warn_of_misspelt_fields(config: PreTrainedConfig, unknown: dict[str, Any]) -> None:
+    """Says which field an unknown argument may have meant: the library keeps it as an attribute that nothing reads."""
+    names = [field.name for field in fields(config)]
+    for name in unknown:
+        if name not in config.attribute_map and (near := get_close_matches(name, names, n=1, cutoff=0.85)):
+            logger.warning(f"{name} is no field of {type(config).__name__} and has no effect: did you mean {near[0]}?")
+
+
+def refuse_other_model_type(config_class: type[PreTrainedConfig], config_dict: dict[str, Any]) -> None:
+    """Raises `ValueError` for a dictionary that is the configuration of another architecture."""
+    model_type = config_dict.get("model_type", config_class.model_type)
+    if model_type != config_class.model_type:
+        raise ValueError(
+            f"This is a checkpoint of model type {model_type!r}, not {config_class.model_type!r}: load it with "
+            "AutoModel, AutoModelForCausalLM or another Auto class."
+        )
 
 
 def _require(condition: bool, field: str, value: Any, remedy: str) -> None:

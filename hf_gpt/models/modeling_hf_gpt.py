@@ -25,18 +25,15 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
+from .language_head_hf_gpt import HfGptLanguageHeadMixin
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
-from .loss_hf_gpt import are_values, chunked_causal_lm_loss, classification_loss
+from .loss_hf_gpt import are_values, classification_loss
 from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear, token_mask
 
 
 # One architecture with switches, on purpose: ARCHITECTURE.md says which model family sets which.
 # trf-ignore: TRF041 config.position_embedding_type, config.output_projection_init, config.is_causal
-# trf-ignore: TRF041 config.logit_scale, config.final_logit_softcapping, config.chunked_loss
 # trf-ignore: TRF041 config.classifier_spectral_norm, config.classifier_hidden_size
-
-# With `chunked_loss="auto"`: logits of a batch (tokens x vocabulary) above which the loss is computed in chunks.
-CHUNKED_LOSS_ELEMENTS = 2**24
 
 
 class HfGptPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
@@ -56,6 +53,9 @@ class HfGptPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
         "hidden_states": HfGptDecoderLayer,
         "attentions": HfGptAttention,
     }
+
+    def _build_base_model(self, config: HfGptConfig) -> PreTrainedModel:
+        return HfGptModel(config)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -78,6 +78,7 @@ class HfGptModel(HfGptPreTrainedModel):
     """The decoder without a head: token ids to hidden states."""
 
     _auto_class = "AutoModel"
+    _layer_class = HfGptDecoderLayer
 
     def __init__(self, config: HfGptConfig):
         super().__init__(config)
@@ -89,7 +90,7 @@ class HfGptModel(HfGptPreTrainedModel):
         elif config.position_embedding_type == "rope":
             self.rotary_emb = HfGptRotaryEmbedding(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.layers = nn.ModuleList([HfGptDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([self._layer_class(config, i) for i in range(config.num_hidden_layers)])
         self.norm = build_norm(config)
         self.has_sliding_layers = "sliding_attention" in config.layer_types
         self.gradient_checkpointing = False
@@ -131,7 +132,7 @@ class HfGptModel(HfGptPreTrainedModel):
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
-            _check_range("input_ids", input_ids, self.embed_tokens.num_embeddings, "vocab_size")
+            check_range("input_ids", input_ids, self.embed_tokens.num_embeddings, "vocab_size")
             inputs_embeds = self.embed_tokens(input_ids)
         # Earlier tokens of a bidirectional model would need the later ones: there is nothing to cache.
         if not self.config.is_causal and past_key_values is None:
@@ -142,19 +143,22 @@ class HfGptModel(HfGptPreTrainedModel):
             mask_mapping = self._create_masks(inputs_embeds, attention_mask, past_key_values, position_ids)
         # After the masks: with a cache, even an empty one, the library no longer sees packed documents.
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+            past_key_values = self._new_cache()
 
         hidden_states, position_embeddings = inputs_embeds, None
         if self.config.position_embedding_type == "learned":
-            _check_range("position_ids", position_ids, self.config.max_position_embeddings, "max_position_embeddings")
+            check_range("position_ids", position_ids, self.config.max_position_embeddings, "max_position_embeddings")
             hidden_states = hidden_states + self.embed_positions(position_ids.to(inputs_embeds.device))
         elif self.config.position_embedding_type == "rope":
             position_embeddings = self.rotary_emb(hidden_states, position_ids)
         hidden_states = self.dropout(hidden_states)
 
+        # By position: reentrant checkpointing gives gradients to nothing else.
+        layer_inputs = [kwargs.pop("encoder_hidden_states")] if "encoder_hidden_states" in kwargs else []
         for i, decoder_layer in enumerate(self.layers[: self.config.num_hidden_layers]):
             hidden_states = decoder_layer(
                 hidden_states,
+                *layer_inputs,
                 attention_mask=mask_mapping[self.config.layer_types[i]],
                 position_embeddings=position_embeddings,
                 position_ids=position_ids,
@@ -166,6 +170,9 @@ class HfGptModel(HfGptPreTrainedModel):
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
         )
+
+    def _new_cache(self) -> Cache:
+        return DynamicCache(config=self.config)
 
     def _default_position_ids(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, past_key_values: Cache | None
@@ -204,7 +211,8 @@ class HfGptModel(HfGptPreTrainedModel):
         return masks
 
 
-def _check_range(name: str, ids: torch.Tensor, size: int, field: str) -> None:
+def check_range(name: str, ids: torch.Tensor, size: int, field: str) -> None:
+    """Raises `ValueError` for an id outside 0 to `size` - 1. On a CPU: elsewhere it would wait for the device."""
     if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     low, high = torch.aminmax(ids)
@@ -216,10 +224,14 @@ def _check_range(name: str, ids: torch.Tensor, size: int, field: str) -> None:
         raise ValueError(f"{name} holds {worst}, outside 0 to {size - 1} (config.{field}={size}): {remedy}.")
 
 
+def document_ids(position_ids: torch.LongTensor) -> torch.LongTensor:
+    """Number from 0 of the document that each token of packed rows belongs to, of the shape of `position_ids`."""
+    return (position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1).cumsum(-1)
+
+
 def _same_document_function(position_ids: torch.LongTensor, batch_size: int) -> Callable | None:
     """Mask function of packed documents, which begin where positions do not go on by one; None if there is one only."""
-    starts = position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1
-    documents = starts.cumsum(-1).expand(batch_size, -1)
+    documents = document_ids(position_ids).expand(batch_size, -1)
     if not torch.compiler.is_compiling() and not documents.any():
         return None
 
@@ -229,7 +241,7 @@ def _same_document_function(position_ids: torch.LongTensor, batch_size: int) -> 
     return same_document
 
 
-class HfGptForCausalLM(HfGptPreTrainedModel, GenerationMixin):
+class HfGptForCausalLM(HfGptLanguageHeadMixin, HfGptPreTrainedModel, GenerationMixin):
     """The decoder with a language-model head: scores of the next token."""
 
     _auto_class = "AutoModelForCausalLM"
@@ -245,7 +257,7 @@ class HfGptForCausalLM(HfGptPreTrainedModel, GenerationMixin):
                 "is_causal=False lets each token see the ones it should predict: use the sequence, token or question "
                 "answering head, or is_causal=True."
             )
-        self.model = HfGptModel(config)
+        self.model = self._build_base_model(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
@@ -288,26 +300,9 @@ class HfGptForCausalLM(HfGptPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        hidden_states = outputs.last_hidden_state
-        loss, logits = None, None
-        has_targets = labels is not None or kwargs.get("shift_labels") is not None
-        if has_targets and self._computes_loss_in_chunks(hidden_states, logits_to_keep, skip_logits):
-            loss = chunked_causal_lm_loss(
-                hidden_states,
-                self.lm_head.weight,
-                labels,
-                logit_scale=self.config.logit_scale,
-                softcap=self.config.final_logit_softcapping,
-                **kwargs,
-            )
-        else:
-            logits = self.lm_head(_slice_positions(hidden_states, logits_to_keep))
-            if self.config.logit_scale is not None:
-                logits = logits * self.config.logit_scale
-            if (softcap := self.config.final_logit_softcapping) is not None:
-                logits = torch.tanh(logits / softcap) * softcap
-            if has_targets:
-                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        loss, logits = self._loss_and_logits(
+            outputs.last_hidden_state, labels, logits_to_keep=logits_to_keep, skip_logits=skip_logits, **kwargs
+        )
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -315,38 +310,6 @@ class HfGptForCausalLM(HfGptPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-    def _computes_loss_in_chunks(
-        self, hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor, skip_logits: bool | None
-    ) -> bool:
-        head = self.lm_head
-        # The chunks use the head's weight itself: not when the weight is sharded, quantised or adapted, or the
-        # caller set a loss of their own.
-        is_plain = (
-            type(head) is nn.Linear
-            and type(head.weight) in (nn.Parameter, torch.Tensor)
-            and head.weight.is_floating_point()
-            and not (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
-            and not hasattr(self, "_loss_function")
-            and isinstance(logits_to_keep, int)
-            and logits_to_keep == 0
-        )
-        if not is_plain or skip_logits is False:
-            return False
-        if skip_logits or (self.training and self.config.chunked_loss == "always"):
-            return True
-        size = hidden_states.shape[:-1].numel() * self.config.vocab_size
-        return self.training and self.config.chunked_loss == "auto" and size > CHUNKED_LOSS_ELEMENTS
-
-
-def _slice_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    if isinstance(logits_to_keep, int):
-        return hidden_states[:, -logits_to_keep:] if logits_to_keep else hidden_states
-    if logits_to_keep.ndim == 2 and logits_to_keep.dtype == torch.bool:
-        return hidden_states[logits_to_keep]
-    if logits_to_keep.ndim == 2:
-        return torch.take_along_dim(hidden_states, logits_to_keep[..., None], dim=1)
-    return hidden_states[:, logits_to_keep]
 
 
 class HfGptForSequenceClassification(HfGptPreTrainedModel):
@@ -360,7 +323,7 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
     def __init__(self, config: HfGptConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.model = HfGptModel(config)
+        self.model = self._build_base_model(config)
         self.pooler = HfGptPooler(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         linear = HfGptSpectralLinear if config.classifier_spectral_norm else nn.Linear
@@ -460,7 +423,7 @@ class HfGptForTokenClassification(HfGptPreTrainedModel):
     def __init__(self, config: HfGptConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.model = HfGptModel(config)
+        self.model = self._build_base_model(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
         self.post_init()
@@ -516,7 +479,7 @@ class HfGptForQuestionAnswering(HfGptPreTrainedModel):
 
     def __init__(self, config: HfGptConfig):
         super().__init__(config)
-        self.model = HfGptModel(config)
+        self.model = self._build_base_model(config)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 

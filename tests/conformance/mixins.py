@@ -42,6 +42,7 @@ from conformance.checkout import (  # noqa: E402
     test_tensor_parallel_mixin,
 )
 from conformance.checkout.causal_lm_tester import CausalLMModelTest, CausalLMModelTester  # noqa: E402
+from conformance.checkout.generation.test_utils import GenerationTesterMixin  # noqa: E402
 from conformance.checkout.test_fsdp_mixin import FSDPTesterMixin  # noqa: E402
 from conformance.checkout.test_modeling_common import ModelTesterMixin  # noqa: E402
 from conformance.checkout.test_pipeline_mixin import PipelineTesterMixin  # noqa: E402
@@ -75,6 +76,7 @@ __all__ = [
     "CausalLMModelTest",
     "CausalLMModelTester",
     "FSDPTesterMixin",
+    "GenerationTesterMixin",
     "ModelTesterMixin",
     "PipelineTesterMixin",
     "TensorParallelTesterMixin",

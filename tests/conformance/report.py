@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from conformance import deselected
-from conformance.specs import BY_NAME, BY_TITLE, REFERENCE
+from conformance.specs import BY_NAME, BY_TITLE, REFERENCES
 
 
 OUTCOMES = ("passed", "skipped", "failed", "deselected")
@@ -47,17 +47,21 @@ class Recorder:
 
 def with_deselected(results: Results) -> dict[str, dict[str, Result]]:
     """Adds the tests that the reference ran and a spec left out on purpose."""
-    reference = results.get(REFERENCE.name, {})
     complete = {spec: dict(tests) for spec, tests in results.items()}
     for spec, tests in complete.items():
+        reference = _reference_of(spec, results)
         for test in reference.keys() - tests.keys():
             reason = deselected.reason_for(spec, test)
             # With a full checkout's generation tests laid over: only a class that can generate may inherit them.
-            if reason is None and "causal_lm_class" not in BY_NAME[spec].heads:
+            if reason is None and not {"causal_lm_class", "seq2seq_lm_class"} & set(BY_NAME[spec].heads):
                 reason = deselected.BUILDS_CAUSAL_LM
             if reason:
                 tests[test] = Result("deselected", reason)
     return complete
+
+
+def _reference_of(spec: str, results: Results) -> Mapping[str, Result]:
+    return results.get(BY_NAME[spec].reference_name, {})
 
 
 def _is_excused(reference: Result | None) -> bool:
@@ -68,8 +72,8 @@ def _is_excused(reference: Result | None) -> bool:
 def find_problems(results: Results, narrowed: bool) -> list[str]:
     """What keeps the run from being a success."""
     problems = []
-    reference = results.get(REFERENCE.name, {})
     for spec, tests in results.items():
+        reference = _reference_of(spec, results)
         for test, result in tests.items():
             if result.outcome == "failed" and not _is_excused(reference.get(test)):
                 problems.append(f"{spec}::{test} failed")
@@ -78,9 +82,14 @@ def find_problems(results: Results, narrowed: bool) -> list[str]:
             if expected.outcome != "passed" or (actual and actual.outcome in ("passed", "failed", "deselected")):
                 continue
             what = f"was skipped ({actual.detail})" if actual else "did not run"
-            problems.append(f"{spec}::{test} {what}, and Llama passes it")
+            problems.append(f"{spec}::{test} {what}, and {BY_NAME[spec].reference_name} passes it")
     if not narrowed:
-        used = {pattern for spec in results for test in reference for pattern in deselected.patterns_for(spec, test)}
+        used = {
+            pattern
+            for spec in results
+            for test in _reference_of(spec, results)
+            for pattern in deselected.patterns_for(spec, test)
+        }
         problems += [f"deselected.py: {pattern!r} matches no test" for pattern in deselected.DESELECTED.keys() - used]
     return problems
 
@@ -102,7 +111,12 @@ def render(recorded: Results, narrowed: bool = False) -> tuple[str, list[str]]:
         lines += ["", f"{outcome}, by reason (number of different tests):"] if reasons else []
         lines += [f"{len(tests):>5}  {reason}" for reason, tests in sorted(reasons.items(), key=lambda x: -len(x[1]))]
 
-    fails = [test for test, result in results.get(REFERENCE.name, {}).items() if _is_excused(result)]
+    fails = [
+        f"{name}::{test}"
+        for name in REFERENCES
+        for test, result in results.get(name, {}).items()
+        if _is_excused(result)
+    ]
     lines += ["", "failed by the reference itself, so not held against us:", *sorted(fails)] if fails else []
 
     problems = find_problems(results, narrowed)

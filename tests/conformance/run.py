@@ -10,7 +10,7 @@ import pytest
 
 from conformance import source
 from conformance.report import Recorder, render
-from conformance.specs import BY_NAME, REFERENCE
+from conformance.specs import BY_NAME, REFERENCES
 
 
 TESTS = Path(__file__).resolve().parent / "test_models.py"
@@ -37,10 +37,10 @@ def parse_arguments(arguments: list[str] | None = None) -> tuple[argparse.Namesp
 def set_environment(options: argparse.Namespace) -> None:
     """Tells the test workers and their ranks, which inherit nothing but the environment, what to run."""
     specs = list(options.spec or BY_NAME)
-    if options.no_reference:
-        specs = [name for name in specs if name != REFERENCE.name]
-    elif REFERENCE.name not in specs:
-        specs.insert(0, REFERENCE.name)
+    needed = {BY_NAME[name].reference_name for name in specs}
+    specs = [name for name in specs if name not in REFERENCES]
+    if not options.no_reference:
+        specs = [*(name for name in REFERENCES if name in needed), *specs]
     tests_root = str(TESTS.parents[1])
     os.environ |= {
         "HF_GPT_CONFORMANCE": "1",

@@ -27,6 +27,15 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+LSTM_SIZES = {name: size for name, size in SIZES.items() if "head" not in name and "position" not in name}
+LSTM_SIZES["intermediate_size"] = 40
+
+# The head that writes stands where the causal one does for decoders.
+SEQ2SEQ_HEADS = {
+    "base_model_class": "HfGptSeq2SeqModel",
+    "seq2seq_lm_class": "HfGptForConditionalGeneration",
+    "sequence_classification_class": "HfGptSeq2SeqForSequenceClassification",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,9 @@ class Spec:
     package: str = "hf_gpt"
     prefix: str = "HfGpt"
     has_attentions: bool = True
+    sizes: dict[str, Any] = field(default_factory=lambda: SIZES)
+    class_names: dict[str, str] = field(default_factory=dict)
+    reference_name: str = "llama"
 
     @property
     def title(self) -> str:
@@ -53,13 +65,16 @@ class Spec:
     def classes(self) -> dict[str, type | None]:
         """The model class of every head, by the name that the testers use; None where the spec has none."""
         module = importlib.import_module(self.package)
-        return {
-            head: getattr(module, self.prefix + suffix) if head in self.heads else None
-            for head, suffix in HEADS.items()
-        }
+        names = self.class_names or {head: self.prefix + suffix for head, suffix in HEADS.items()}
+        every = dict.fromkeys((*HEADS, *SEQ2SEQ_HEADS))
+        return every | {head: getattr(module, name) for head, name in names.items() if head in self.heads}
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        return "seq2seq_lm_class" in self.heads
 
     def build_config(self, **overrides: Any) -> Any:
-        return self.config_class(**{**SIZES, **self.options, **overrides})
+        return self.config_class(**{**self.sizes, **self.options, **overrides})
 
 
 def ours(name: str, heads: tuple[str, ...] = tuple(HEADS), **options: Any) -> Spec:
@@ -67,10 +82,53 @@ def ours(name: str, heads: tuple[str, ...] = tuple(HEADS), **options: Any) -> Sp
     return Spec(name, {"output_projection_init": "normal", **options}, heads)
 
 
-REFERENCE = Spec("llama", package="transformers", prefix="Llama")
+def seq2seq(name: str, **options: Any) -> Spec:
+    """A spec of our encoder-decoder, which is held against BART."""
+    return Spec(
+        name,
+        {"output_projection_init": "normal", **options},
+        tuple(SEQ2SEQ_HEADS),
+        prefix="HfGptSeq2Seq",
+        class_names=SEQ2SEQ_HEADS,
+        reference_name="bart",
+    )
+
+
+def lstm(name: str, **options: Any) -> Spec:
+    """A spec of our LSTM."""
+    heads = tuple(head for head in HEADS if head != "question_answering_class")
+    return Spec(name, options, heads, prefix="HfLstm", sizes=LSTM_SIZES)
+
+
+LLAMA = Spec("llama", package="transformers", prefix="Llama")
+BART = Spec(
+    "bart",
+    {
+        "vocab_size": 99,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 37,
+        "decoder_ffn_dim": 37,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    },
+    ("base_model_class", "seq2seq_lm_class"),
+    package="transformers",
+    prefix="Bart",
+    sizes={},
+    class_names={"base_model_class": "BartModel", "seq2seq_lm_class": "BartForConditionalGeneration"},
+    reference_name="bart",
+)
+REFERENCES = {spec.name: spec for spec in (LLAMA, BART)}
 
 SPECS = (
-    REFERENCE,
+    *REFERENCES.values(),
     Spec("default"),
     ours(
         "gpt2_like",
@@ -139,6 +197,19 @@ SPECS = (
         classifier_hidden_size=16,
         classifier_spectral_norm=True,
     ),
+    seq2seq("seq2seq"),
+    seq2seq(
+        "seq2seq_untied",
+        share_encoder_decoder_embeddings=False,
+        tie_word_embeddings=False,
+        num_key_value_heads=2,
+        hidden_act="silu",
+        is_gated_act=True,
+    ),
+    seq2seq("seq2seq_separate", share_encoder_decoder_embeddings=False, position_embedding_type="learned"),
+    lstm("lstm"),
+    lstm("lstm_untied", tie_word_embeddings=False, num_hidden_layers=3, final_logit_softcapping=10.0),
+    lstm("lstm_plain", num_decoder_layers=0, intermediate_size=32, lstm_init="normal", initializer_range=0.1),
     Spec(
         "ngram_cnn",
         {"embedding_size": 32, "kernel_sizes": [1, 2, 4], "num_highway_layers": 1, "num_hidden_layers": 1},

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from conformance import mixins, pipelines
+from conformance.checkout.test_modeling_common import ids_tensor
 from conformance.heads import HeadChecks
 from conformance.specs import SIZES, Spec
 
@@ -24,10 +25,11 @@ class SpecTester(mixins.CausalLMModelTester):
     """Answers every question of the mixins from the spec's configuration."""
 
     spec: Spec
+    seq2seq_lm_class: Any = None
 
     def __init__(self, parent: Any) -> None:
         config = self.spec.build_config()
-        super().__init__(parent, **{name: getattr(config, name) for name in SIZES})
+        super().__init__(parent, **{name: getattr(config, name, size) for name, size in SIZES.items()})
         self.head_dim = getattr(config, "head_dim", None)
         self.num_labels = config.num_labels
 
@@ -37,6 +39,26 @@ class SpecTester(mixins.CausalLMModelTester):
 
     def get_config(self) -> Any:
         return self.spec.build_config()
+
+
+class Seq2SeqSpecTester(SpecTester):
+    """The same for an encoder-decoder, with a batch of sources and targets."""
+
+    @property
+    def all_model_classes(self) -> list[type]:
+        classes = (self.base_model_class, self.seq2seq_lm_class, self.sequence_classification_class)
+        return [model_class for model_class in classes if model_class is not None]
+
+    @property
+    def pipeline_model_mapping(self) -> dict[str, type]:
+        tasks = {"text-classification": self.sequence_classification_class}
+        return {task: model_class for task, model_class in tasks.items() if model_class is not None}
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[Any, dict[str, torch.Tensor]]:
+        config, inputs = super().prepare_config_and_inputs_for_common()
+        target = ids_tensor([self.batch_size, self.seq_length], self.vocab_size)
+        inputs |= {"decoder_input_ids": target, "decoder_attention_mask": torch.ones_like(target).tril()}
+        return config, inputs
 
 
 class SpecOverrides(pipelines.LocalPipelines):
@@ -58,23 +80,34 @@ class SpecOverrides(pipelines.LocalPipelines):
 def make_test_class(spec: Spec, module: str) -> type[unittest.TestCase]:
     """The test class of one spec, named after it."""
     mixins.allow_distributed_tests(spec.config_class.model_type)
+    if spec.is_encoder_decoder:
+        tester_bases, mixins_of_spec = (Seq2SeqSpecTester,), tuple(m for m in MIXINS if m is not mixins.FSDPTesterMixin)
+    else:
+        tester_bases, mixins_of_spec = (SpecTester,), MIXINS
     tester = type(
-        f"{spec.title}Tester", (SpecTester,), {"spec": spec, "config_class": spec.config_class, **spec.classes}
+        f"{spec.title}Tester", tester_bases, {"spec": spec, "config_class": spec.config_class, **spec.classes}
     )
     # A class that cannot generate must not inherit the generation tests: the archive has a test that says so.
     common = (mixins.CausalLMModelTest,) if "causal_lm_class" in spec.heads else (HeadChecks,)
-    missing = tuple(mixin for mixin in MIXINS if not issubclass(common[0], mixin))
+    if spec.is_encoder_decoder:
+        common = (*common, mixins.GenerationTesterMixin)
+    missing = tuple(mixin for mixin in mixins_of_spec if not issubclass(common[0], mixin))
     bases = (SpecOverrides, *common, *missing, unittest.TestCase)
-    arguments = {name: value for name, value in SIZES.items() if name not in spec.options} | spec.options
+    arguments = {name: value for name, value in spec.sizes.items() if name not in spec.options} | spec.options
     body = {
         "__module__": module,
         "spec": spec,
-        "has_attentions": spec.has_attentions,
+        "has_attentions": spec.has_attentions and spec.prefix != "HfLstm",
         "model_tester_class": tester,
         "all_model_classes": None,
         "pipeline_model_mapping": None,
+        "is_encoder_decoder": spec.is_encoder_decoder,
         # `num_labels` is the checks' own argument, and the library completes `rope_parameters` by itself.
         "config_arguments": {k: v for k, v in arguments.items() if k not in ("num_labels", "rope_parameters")},
-        "_torch_compile_train_cls": spec.classes["causal_lm_class"],
+        "_torch_compile_train_cls": spec.classes["causal_lm_class"] or spec.classes["seq2seq_lm_class"],
     }
+    if spec.prefix == "HfLstm":
+        body["config_arguments"]["common_properties"] = ["hidden_size", "num_hidden_layers"]
+        # Without attention to copy by, so small a model learns a text by heart more slowly.
+        body |= {"training_overfit_learning_rate": 1e-2, "training_overfit_steps": 500}
     return types.new_class(spec.title, bases, exec_body=lambda namespace: namespace.update(body))

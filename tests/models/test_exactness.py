@@ -11,7 +11,7 @@ from tests.conformance.specs import BY_NAME
 
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
-OURS = [name for name in BY_NAME if name != "llama"]
+OURS = [spec.name for spec in BY_NAME.values() if spec.prefix == "HfGpt"]
 CAUSAL = [name for name in OURS if name not in ("bidirectional", "discriminator")]
 
 

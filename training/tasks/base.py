@@ -20,12 +20,14 @@ class Task(ABC):
     Attributes:
         auto_class: Name of the Auto class of its model.
         peft_type: Name of the task in PEFT.
+        is_encoder_decoder: Whether what is read goes to an encoder and what is written comes from a decoder.
         main_metric: The figure that sums up how well it is done; higher is better.
         writes: Whether predictions are texts that the model generates after `prompts`.
     """
 
-    auto_class: ClassVar[str]
-    peft_type: ClassVar[str]
+    auto_class: str
+    peft_type: str
+    is_encoder_decoder: bool = False
     main_metric: ClassVar[str]
     writes: ClassVar[bool] = False
 

@@ -10,7 +10,8 @@ from hf_gpt.eval import compute
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, texts_of
 from hf_gpt.training.packing import IGNORE_INDEX
-from hf_gpt.training.tasks.base import Task, begin_and_end, to_rows, tokenize
+from hf_gpt.training.tasks.base import begin_and_end, to_rows, tokenize
+from hf_gpt.training.tasks.writing import WritingTask
 
 
 ROLES = ("system", "user", "assistant")
@@ -28,18 +29,16 @@ CHAT_TEMPLATE = (
 )
 
 
-class Dialogue(Task):
+class Dialogue(WritingTask):
     """Conversations; ROUGE of the last answer, given what was said before it.
 
     A turn is an object with `role` and `content`, or a text; texts are the user's and the assistant's in turn. The
     template is our own and saved with the tokenizer. Rows are built token by token as the template would, so that a
-    special token that is spelled out in a message stays text. The start of a conversation too long goes.
+    special token that is spelled out in a message stays text. The start of a conversation too long goes. An
+    encoder-decoder reads the conversation up to each of the assistant's turns and writes that turn.
     """
 
-    auto_class = "AutoModelForCausalLM"
-    peft_type = "CAUSAL_LM"
     main_metric = "rougeL"
-    writes = True
 
     @property
     def columns(self) -> dict[str, str]:
@@ -59,6 +58,8 @@ class Dialogue(Task):
     def encode(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
     ) -> datasets.Dataset:
+        if self.is_encoder_decoder:
+            return self._encode_turns(examples, tokenizer)
         rows = []
         for example in examples:
             tokens, labels = self._tokens(self.messages(example), tokenizer)
@@ -67,18 +68,7 @@ class Dialogue(Task):
         return to_rows(rows)
 
     def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        room = self.args.max_length - self.args.max_new_tokens
-        if room < 2:
-            raise ConfigError(
-                f"--max_length {self.args.max_length} leaves no token for the conversation beside --max_new_tokens "
-                f"{self.args.max_new_tokens}. Raise the one or lower the other."
-            )
-        assistant = tokenizer.convert_tokens_to_ids("<|assistant|>")
-        prompts = []
-        for example in examples:
-            tokens, _ = self._tokens(self._history(example), tokenizer)
-            prompts.append([*tokens, assistant][-room:])
-        return prompts
+        return [self._prompt(self._history(example), tokenizer) for example in examples]
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
         wanted = [[self.messages(example)[len(self._history(example))]["content"]] for example in examples]
@@ -106,6 +96,28 @@ class Dialogue(Task):
         if not any(turn["role"] == "assistant" for turn in turns[1:]):
             raise CorpusError(f"{example.place}: the assistant never answers in {column!r}. Remove the row.")
         return [dict(turn) for turn in turns]
+
+    def _encode_turns(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
+        _, end = begin_and_end(tokenizer)
+        rows = []
+        for example in examples:
+            messages = self.messages(example)
+            for place, message in enumerate(messages):
+                if place and message["role"] == "assistant":
+                    (written,) = tokenize(tokenizer, [message["content"]])["input_ids"]
+                    prompt = self._prompt(messages[:place], tokenizer)
+                    rows.append({"input_ids": prompt, "labels": [*written, end][: self.args.max_new_tokens]})
+        return to_rows(rows)
+
+    def _prompt(self, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        room = self.args.max_length - (0 if self.is_encoder_decoder else self.args.max_new_tokens)
+        if room < 2:
+            raise ConfigError(
+                f"--max_length {self.args.max_length} leaves no token for the conversation beside --max_new_tokens "
+                f"{self.args.max_new_tokens}. Raise the one or lower the other."
+            )
+        tokens, _ = self._tokens(messages, tokenizer)
+        return [*tokens, tokenizer.convert_tokens_to_ids("<|assistant|>")][-room:]
 
     def _history(self, example: Example) -> list[dict[str, str]]:
         messages = self.messages(example)

@@ -1,4 +1,4 @@
-"""Tasks in which a decoder reads a prompt and writes a text: summarization, translation, answers from memory."""
+"""Tasks in which a model reads a prompt and writes a text: summarization, translation, answers from memory."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,16 +15,30 @@ from hf_gpt.training.tasks.base import Task, begin_and_end, to_rows, tokenize
 SLOT = "{source}"
 
 
-class Writing(Task):
-    """Prompt and target in one sequence, with the loss on the target and its end alone.
+class WritingTask(Task):
+    """A task whose predictions are written, by a decoder or an encoder-decoder, as `architecture` says."""
+
+    writes = True
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        return self.args.architecture == "encoder_decoder"
+
+    @property
+    def auto_class(self) -> str:
+        return "AutoModelForSeq2SeqLM" if self.is_encoder_decoder else "AutoModelForCausalLM"
+
+    @property
+    def peft_type(self) -> str:
+        return "SEQ_2_SEQ_LM" if self.is_encoder_decoder else "CAUSAL_LM"
+
+
+class Writing(WritingTask):
+    """Prompt and target in one sequence, with the loss on the target and its end alone; or the prompt in the encoder.
 
     The prompt is `prompt_template` with the source in it. A source too long for `max_length` loses its end, so that the
-    template stays whole and `max_new_tokens` have room.
+    template stays whole and a decoder has room for `max_new_tokens`.
     """
-
-    auto_class = "AutoModelForCausalLM"
-    peft_type = "CAUSAL_LM"
-    writes = True
 
     def source(self, example: Example) -> str:
         """What is read."""
@@ -55,26 +69,36 @@ class Writing(Task):
         return [f"{head}{self.source(example)}{tail} {self.targets(example)[0]}"]
 
     def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        begin, _ = begin_and_end(tokenizer)
+        begin, end = begin_and_end(tokenizer)
         head, tail = tokenize(tokenizer, self._template())["input_ids"]
-        room = self.args.max_length - self.args.max_new_tokens - len(head) - len(tail) - 1
+        room = self.args.max_length - len(head) - len(tail) - 1
+        if not self.is_encoder_decoder:
+            room -= self.args.max_new_tokens
         if room < 1:
+            beside = "" if self.is_encoder_decoder else f" and --max_new_tokens {self.args.max_new_tokens}"
             raise ConfigError(
-                f"--max_length {self.args.max_length} leaves no token for the source beside the prompt template and "
-                f"--max_new_tokens {self.args.max_new_tokens}. Raise the one or lower the other."
+                f"--max_length {self.args.max_length} leaves no token for the source beside the prompt template"
+                f"{beside}. Raise the one or lower the other."
             )
         sources = tokenize(tokenizer, [self.source(example) for example in examples])["input_ids"]
+        if self.is_encoder_decoder:
+            return [[*head, *source[:room], *tail, end] for source in sources]
         return [[begin, *head, *source[:room], *tail] for source in sources]
 
     def encode(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
     ) -> datasets.Dataset:
         _, end = begin_and_end(tokenizer)
-        targets = tokenize(tokenizer, [f" {self.targets(example)[0]}" for example in examples])["input_ids"]
+        # Within a sequence a text follows on a space; a sequence of its own begins with it.
+        space = "" if self.is_encoder_decoder else " "
+        targets = tokenize(tokenizer, [f"{space}{self.targets(example)[0]}" for example in examples])["input_ids"]
         rows = []
         for prompt, target in zip(self.prompts(examples, tokenizer), targets, strict=True):
             written = [*target, end][: self.args.max_new_tokens]
-            rows.append({"input_ids": [*prompt, *written], "labels": [*[IGNORE_INDEX] * len(prompt), *written]})
+            if self.is_encoder_decoder:
+                rows.append({"input_ids": prompt, "labels": written})
+            else:
+                rows.append({"input_ids": [*prompt, *written], "labels": [*[IGNORE_INDEX] * len(prompt), *written]})
         return to_rows(rows)
 
     def describe(self, example: Example) -> str:
