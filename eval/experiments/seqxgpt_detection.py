@@ -61,8 +61,9 @@ def read_texts(file: str, words: int, seed: int) -> dict[str, list[str]]:
         start = 0
         if prefixes:
             start = row["human_prefix_chars"] if row["label"] else int(generator.choice(prefixes))
-        # The word that the text is entered in may be half of one.
-        kept = row["text"][start:].split()[1 if start else 0 :]
+        inside = start > 0 and not any(map(str.isspace, row["text"][start - 1 : start + 1]))
+        # Entered in the middle of a word, the text begins with the next one.
+        kept = row["text"][start:].split()[1 if inside else 0 :]
         if len(kept) >= words:
             found.setdefault(row["generator"], []).append(" ".join(kept[:words]))
     return found
