@@ -47,11 +47,12 @@ def compute(name: str, predictions: Any = None, references: Any = None, **kwargs
         ValueError: there are no examples, or not equally many of both where they come in pairs.
     """
     metric = load(name)
-    paired = "references" in metric.features
-    if paired and (not len(predictions) or len(predictions) != len(references)):
-        raise ValueError(
-            f"{name}: got {len(predictions)} predictions and {len(references)} references. Give one of each for every "
-            "example, and at least one example."
-        )
+    if "references" in metric.features:
+        counts = [len(given) if hasattr(given, "__len__") else 0 for given in (predictions, references)]
+        if not counts[0] or counts[0] != counts[1]:
+            raise ValueError(
+                f"{name}: got {counts[0]} predictions and {counts[1]} references. Give one of each for every "
+                "example, and at least one example."
+            )
     given = {"predictions": predictions, "references": references}
     return metric.compute(**{key: value for key, value in given.items() if value is not None}, **kwargs)

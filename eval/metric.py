@@ -14,7 +14,7 @@ class SampleMetric(evaluate.Metric):
 
     `evaluate` pairs predictions with references; here `predictions` is one sample (the generated texts) and
     `references` another (real texts), kept apart. A metric defines `measure(predictions, references, **options)`, or
-    without references `measure(predictions, **options)`, and three texts.
+    without references `measure(predictions, **options)`; its description is its docstring.
     """
 
     source = ""
@@ -111,7 +111,7 @@ class PairedMetric(evaluate.Metric):
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
         """The figures of all examples given here or added before."""
-        empty = predictions is None or len(predictions) == 0
+        empty = predictions is None or (hasattr(predictions, "__len__") and not len(predictions))
         if empty and not len(self):
             raise ValueError(f"{self.name}: there are no predictions. Give at least one example.")
         return super().compute(predictions=predictions, references=references, **options)

@@ -30,6 +30,11 @@ _VARIABLES = {colour: f"var(--series-{n})" for n, colour in enumerate(SERIES)} |
     GRID: "var(--grid)",
 }
 
+# What the variables stand for on a light page.
+LIGHT_COLOURS = (
+    "--axis:#5a626d;--grid:#e4e4df;--series-0:#2b6cb0;--series-1:#c2541b;--series-2:#2a7a68;--series-3:#7a4fa3"
+)
+
 _EVALUATION = "Evaluation"
 # A float above this is a run gone astray, and overflows the arithmetic of an axis.
 _LARGEST = 1e100

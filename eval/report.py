@@ -16,6 +16,7 @@ from typing import Any
 from hf_gpt.version import __version__
 
 from .plots import (
+    LIGHT_COLOURS,
     Chart,
     Line,
     describe,
@@ -379,9 +380,10 @@ def _write_whole(path: Path, text: str) -> Path:
     return path
 
 
-_STYLE = """
-:root{--page:#f7f7f4;--card:#fff;--ink:#23272e;--soft:#5a626d;--rule:#deded8;--accent:#1f5f66;--mark:#dcebec;
---axis:#5a626d;--grid:#e4e4df;--series-0:#2b6cb0;--series-1:#c2541b;--series-2:#2a7a68;--series-3:#7a4fa3}
+_STYLE = (
+    f"\n:root{{{LIGHT_COLOURS}}}"
+    + """
+:root{--page:#f7f7f4;--card:#fff;--ink:#23272e;--soft:#5a626d;--rule:#deded8;--accent:#1f5f66;--mark:#dcebec}
 @media screen and (prefers-color-scheme:dark){:root{--page:#14171a;--card:#1b1f24;--ink:#e3e6ea;--soft:#a3abb6;
 --rule:#30363d;--accent:#7cc4cc;--mark:#21434a;--axis:#a3abb6;--grid:#2c3239;--series-0:#78aee8;--series-1:#f0975a;
 --series-2:#6cc3ad;--series-3:#c39be0}}
@@ -463,3 +465,4 @@ nav,summary{display:none}section{margin-top:1.6rem}h2,h3{break-after:avoid}#envi
 details::details-content{content-visibility:visible;display:block;block-size:auto}.scroll{overflow:visible}
 .numbers{font-size:8pt}.numbers th,.numbers td{padding-left:.5rem}.numbers thead th{min-width:0}}
 """
+)

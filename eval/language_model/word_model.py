@@ -96,6 +96,19 @@ class WordModel:
             nll[places] = self._losses([rows[place] for place in places])[0].double().sum(1).numpy()
         return nll, lengths - 1
 
+    @torch.no_grad()
+    def features(self, sentences: Sequence[Sequence[str]], batch_size: int = 256) -> np.ndarray:
+        """Last hidden states of each sentence, averaged over its tokens: float64 `(sentences, hidden_size)`."""
+        self.model.eval()
+        rows = self.vocabulary.encode(sentences, self.max_length)
+        features = np.zeros((len(rows), self.model.config.hidden_size))
+        lengths = np.array([len(row) for row in rows])
+        for places in length_batches(np.arange(len(rows)), lengths, batch_size):
+            ids, mask = pad_rows([rows[place] for place in places])
+            states = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.double()
+            features[places] = ((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
+        return features
+
     def _losses(self, rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of each predicted token, 0 at padding, and which ones there are: `(rows, longest - 1)` both."""
         ids, mask = pad_rows(rows)

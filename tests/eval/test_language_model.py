@@ -124,6 +124,9 @@ def test_word_model_scores_as_its_logits_say():
     logits = word_model.model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
     assert nll[0] == pytest.approx(-logits[range(9), ids[1:]].sum().item(), rel=1e-5)
     assert tokens[0] == 9
+    hidden = word_model.model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(0)
+    found = word_model.features([sentences[1] + ["a"] * 9, sentences[0]])
+    np.testing.assert_allclose(found[1], hidden.detach().numpy(), atol=1e-5)
 
 
 def test_scores_reach_the_entropy_of_a_known_language_and_order_samples():
