@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"), help="folder of everything it writes")
     parser.add_argument("--pretrain_steps", type=int, help="steps of likelihood training; left out: the recipe's")
-    parser.add_argument("--seconds", type=float, default=40, help="of adversarial training, and of more likelihood")
+    parser.add_argument("--seconds", type=float, default=25, help="computing time of training against the critic")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     return parser
 
@@ -134,15 +134,14 @@ def learn_critic(model, tokenizer, rows, args: argparse.Namespace) -> tuple["Pre
     from hf_gpt.training.critic import make_critic, train_critic
 
     set_seed(args.seed)
-    critic = make_critic("generator", model)
+    critic = make_critic("ngram_cnn", model)
     result = train_critic(
         model,
         critic,
         rows[:CRITIC_TEXTS],
         processing_class=tokenizer,
         max_new_tokens=NEW_TOKENS,
-        epochs=3,
-        learning_rate=1e-3,
+        epochs=6,
         seed=args.seed,
     )
     critic.save_pretrained(args.output_dir / "critic")
@@ -177,7 +176,7 @@ def train_players(
         per_device_train_batch_size=BATCH_SIZE,
         max_new_tokens=NEW_TOKENS,
         learning_rate=3e-4,
-        discriminator_learning_rate=2e-4,
+        discriminator_learning_rate=1e-3,
         save_strategy="no",
         logging_steps=5,
         disable_tqdm=True,
