@@ -17,7 +17,7 @@ from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, Adversa
 from hf_gpt.training.adversarial.discriminator import check_players
 from hf_gpt.training.adversarial.evaluation import sample_figures
 from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
-from hf_gpt.training.adversarial.player import DiscriminatorPlayer
+from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights
 from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out
@@ -168,6 +168,7 @@ class AdversarialTrainer(HfGptTrainer):
         self.experiences: list[Experience] = []
         self._raised: set[str] = set()
         self._fresh_auc: float | None = None
+        self._phase = Phase.LIKELIHOOD
         self._micro_step, self._num_tokens, self._skips = 0, 1.0, False
 
     def train(self, *args: Any, **kwargs: Any):
@@ -196,7 +197,10 @@ class AdversarialTrainer(HfGptTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self.meter.start()
         step, inputs = self.state.global_step, self._prepare_inputs(inputs)
-        phase, before = self.schedule.phase(step), self.rounds.tokens_seen
+        if self._micro_step == 0:
+            # A warm-up that ends here ends for the whole of an accumulation.
+            self._phase = self.schedule.phase(step)
+        phase, before = self._phase, self.rounds.tokens_seen
         self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
         if phase is Phase.LIKELIHOOD:
             loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0)])
@@ -324,7 +328,7 @@ class AdversarialTrainer(HfGptTrainer):
             logs.update({name: sum(values) / len(values) for name, values in self._figures.items() if values})
             self._figures.clear()
             watch = self.rounds.watch
-            logs["phase"] = self.schedule.phase(max(0, self.state.global_step - 1)).value
+            logs["phase"] = self._phase.value
             logs["warnings"] = len(self._raised)
             for name, value in (("d_auc_heldout", watch.heldout.auc), ("d_auc_train", watch.train.auc)):
                 if value is not None:
@@ -397,6 +401,14 @@ class AdversarialTrainer(HfGptTrainer):
             is_main=self.args.should_save,
             process_index=self.args.process_index,
         )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target = self.model if model is None else model
+        if hasattr(target, "peft_config") and not self.is_fsdp_enabled:
+            # Trainer takes any adapter in a sub-folder, as the discriminator's may be, for one more of the generator's.
+            load_adapter_weights(target, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
