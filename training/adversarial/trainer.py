@@ -38,7 +38,7 @@ class AdversarialTrainer(HfGptTrainer):
     steps leave the generator alone.
 
     `per_device_train_batch_size` counts texts: so many real ones are read in a step and so many completions generated,
-    `group_size` of them for each of the first prompts of the batch.
+    `group_size` of them for one prompt in `group_size` of the batch.
 
     Args:
         model: The generator: a causal language model, or an encoder-decoder, whose encoder reads the prompts.
@@ -308,7 +308,8 @@ class AdversarialTrainer(HfGptTrainer):
             for figure, name in latest.items():
                 if self._figures.get(name):
                     given[figure] = self._figures[name][-1]
-        self._raise(self.rounds.watch.judge(step, **given))
+        known = {name: value for name, value in given.items() if value is not None}
+        self._raise(self.rounds.watch.judge(step, **self._over_processes(known)))
 
     def _raise(self, warnings: list[Any]) -> None:
         for warning in warnings:
@@ -320,12 +321,20 @@ class AdversarialTrainer(HfGptTrainer):
             logger.warning("stopping at step %d: %s", self.state.global_step + 1, names)
             self.control.should_training_stop = True
 
+    def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        """The mean of each value over all processes, which must agree on when to stop."""
+        if self.args.world_size == 1 or not values:
+            return values
+        names = sorted(values)
+        numbers = torch.tensor([values[name] for name in names], device=self.args.device)
+        return dict(zip(names, self.accelerator.reduce(numbers, "mean").tolist(), strict=True))
+
     def _note(self, name: str, value: float) -> None:
         self._figures[name].append(float(value))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update({name: sum(values) / len(values) for name, values in self._figures.items() if values})
+            logs.update(self._over_processes({name: sum(each) / len(each) for name, each in self._figures.items()}))
             self._figures.clear()
             watch = self.rounds.watch
             logs["phase"] = self._phase.value
