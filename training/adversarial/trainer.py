@@ -15,7 +15,7 @@ from hf_gpt.training.adversarial.checkpoint import load_game, save_game
 from hf_gpt.training.adversarial.collection import RolloutFunction
 from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig
 from hf_gpt.training.adversarial.discriminator import check_players
-from hf_gpt.training.adversarial.evaluation import sample_figures
+from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
 from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights
 from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
@@ -133,6 +133,8 @@ class AdversarialTrainer(HfGptTrainer):
                 f"{len(rows)} texts to train on are fewer than the {batch} of a step: lower "
                 "--per_device_train_batch_size or --gradient_accumulation_steps."
             )
+        if (args.metric_for_best_model or "").endswith("fresh_auc"):
+            check_fresh_auc(min(args.num_eval_samples, len(eval_rows)))
         if discriminator is not None:
             check_players(
                 model,

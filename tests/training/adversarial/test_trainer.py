@@ -266,6 +266,7 @@ def test_a_trunk_from_the_generator():
         ({}, {"texts": make_texts(8)}, "fewer than"),
         ({}, {"group_size": 1}, "--group_size 2"),
         (None, {}, "discriminator or a reward_function"),
+        ({}, {"metric_for_best_model": "fresh_auc"}, "needs 40"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, discriminator, settings, message):
