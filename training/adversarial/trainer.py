@@ -16,7 +16,7 @@ from hf_gpt.training.adversarial.collection import RolloutFunction
 from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig
 from hf_gpt.training.adversarial.discriminator import check_players
 from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
-from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
+from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss, has_dropout
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights
 from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
@@ -433,13 +433,6 @@ class AdversarialTrainer(HfGptTrainer):
         super()._load_best_model()
         if self.player is not None:
             self.player.load(Path(self.state.best_model_checkpoint))
-
-
-def has_dropout(model: nn.Module) -> bool:
-    """Whether any layer drops something in training; what attention layers drop stands in the config."""
-    layers = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
-    config = model.config.get_text_config()
-    return layers or any(bool(getattr(config, name, 0)) for name in ("attention_dropout", "attn_pdrop", "dropout_rate"))
 
 
 def _with_adapter(model: PreTrainedModel, config: Any, task_type: str, seed: int) -> Any:
