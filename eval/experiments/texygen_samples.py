@@ -80,7 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/texygen_samples"), help="for the results")
     parser.add_argument("--size", type=int, default=2000, help="texts of each sample")
-    parser.add_argument("--references", type=int, default=6000, help="real captions to compare with")
+    parser.add_argument("--references", type=int, default=4000, help="real captions to compare with")
     parser.add_argument("--epochs", type=int, default=8, help="of the models that metrics train, at most")
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -145,8 +145,8 @@ def as_markdown(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> str
     about = (
         f"{settings['size']} texts of each sample against {settings['references']} real captions (classifiers, "
         f"reverse LM and MAUVE: {settings['size']}), seed {settings['seed']}. Every reference counts for BLEU, with "
-        "NLTK's method1. Features, LM score and reverse LM come from small language models over words; both scores are "
-        "in nats per token."
+        "NLTK's method1. Features, LM score and reverse LM come from small language models over words, "
+        f"the first two from one that learnt {settings['learnt']} other captions; both scores are in nats per token."
     )
     return "\n\n".join(["# Texygen's COCO captions", *parts, about]) + "\n"
 
@@ -155,12 +155,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     samples, references, training = read_samples(args.size, args.references, args.seed)
     settings = {"size": args.size, "references": len(references), "epochs": args.epochs, "seed": args.seed}
-    words = tokenize(references)
+    # The model learns captions that are in neither sample nor references, whose features would be those of known text.
+    words = tokenize(training[len(references) :])
     held_out = len(words) // 10
-    model = WordModel(WordVocabulary(words), seed=args.seed)
+    if held_out < 2:
+        raise SystemExit("no real captions are left for the language model: lower --size or --references.")
+    settings["learnt"] = len(words)
+    model = WordModel(WordVocabulary(tokenize(training)), seed=args.seed)
     fit = model.train(words[held_out:], words[:held_out], epochs=args.epochs, seed=args.seed)
     print(f"language model of real captions: {fit.loss:.3f} nats per token after epoch {fit.best_epoch}", flush=True)
-    real_features = model.features(words)
+    real_features = model.features(tokenize(references))
     rows: list[dict[str, Any]] = []
     for name, texts in samples.items():
         begin = time.process_time()
