@@ -77,8 +77,8 @@ EXPERIMENTS: dict[str, Settings] = {
         hidden_size=16,
         arms={
             MORE_LIKELIHOOD: (None, 1.0, 5e-3),
-            "REINFORCE": ("reinforce", 0.0, 1e-2),
-            "REINFORCE, anchor": ("reinforce", 2.0, 1e-2),
+            "REINFORCE": ("reinforce", 0.0, 3e-3),
+            "REINFORCE, anchor": ("reinforce", 2.0, 3e-3),
         },
         likelihood_steps=1000,
         adversarial_steps=400,
