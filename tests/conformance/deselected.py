@@ -10,6 +10,9 @@ from fnmatch import fnmatchcase
 NO_CAUSAL_LM = "bidirectional,discriminator"
 BUILDS_CAUSAL_LM = "the test builds AutoModelForCausalLM, which these specs do not have"
 ONE_LABEL = "a critic has one label and no other head"
+LSTMS = "lstm,lstm_untied,lstm_plain"
+NO_ATTENTION = "an LSTM has no attention"
+NO_TP_PLAN = "an LSTM is not sharded by tensor parallelism: each step needs the whole state"
 
 DESELECTED: dict[str, str] = {
     "gpt2_like,no_positions::test_model_rope_scaling_*": "there is no rotary embedding to scale",
@@ -26,6 +29,17 @@ DESELECTED: dict[str, str] = {
     "discriminator::test_pipeline_zero_shot*": ONE_LABEL,
     "discriminator::test_question_answering_model": ONE_LABEL,
     "discriminator::test_token_classification_model": ONE_LABEL,
+    f"{LSTMS}::test_attention_outputs": NO_ATTENTION,
+    f"{LSTMS}::test_can_set_attention_dynamically": NO_ATTENTION,
+    f"{LSTMS}::test_eager_matches_sdpa_inference_*": NO_ATTENTION,
+    f"{LSTMS}::test_sdpa_can_dispatch_non_composite_models": NO_ATTENTION,
+    f"{LSTMS}::test_model_rope_scaling_*": "there is no rotary embedding to scale",
+    f"{LSTMS}::test_question_answering_model": "an LSTM has no head for answer spans",
+    f"{LSTMS}::test_tp_plan_matches_params": NO_TP_PLAN,
+    f"{LSTMS}::test_tied_head_has_a_tp_plan_entry": NO_TP_PLAN,
+    f"{LSTMS}::test_tp_backward": NO_TP_PLAN,
+    f"{LSTMS}::test_tp_forward_*": NO_TP_PLAN,
+    f"{LSTMS}::test_tp_generation*": NO_TP_PLAN,
 }
 
 
