@@ -227,6 +227,7 @@ class HfGptSeq2SeqModel(HfGptSeq2SeqPreTrainedModel):
         super().__init__(config)
         self.encoder = HfGptModel(config.of_half(is_decoder=False))
         self.decoder = HfGptSeq2SeqDecoder(config.of_half(is_decoder=True))
+        self._tied_weights_keys = self.get_expanded_tied_weights_keys()
         self.post_init()
 
     @can_return_tuple
@@ -343,6 +344,7 @@ class HfGptForConditionalGeneration(HfGptLanguageHeadMixin, HfGptSeq2SeqPreTrain
         self.model = self._build_base_model(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._tied_weights_keys = self.get_expanded_tied_weights_keys()
         self.post_init()
 
     @classmethod
