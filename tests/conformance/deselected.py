@@ -32,6 +32,7 @@ DESELECTED: dict[str, str] = {
     "seq2seq_untied,seq2seq_separate::test_inputs_embeds_matches_input_ids": (
         "the test embeds the target by the embeddings of the source"
     ),
+    "lstm_plain::test_[fh]sdp*": "the test sets intermediate_size, and a plain LSTM has one width for all",
     f"{LSTMS}::test_attention_outputs": NO_ATTENTION,
     f"{LSTMS}::test_can_set_attention_dynamically": NO_ATTENTION,
     f"{LSTMS}::test_eager_matches_sdpa_inference_*": NO_ATTENTION,
