@@ -1,5 +1,5 @@
 # Two commands, each of which sets up all it needs in .venv:
-#   make demo    train a tokenizer and a GPT on Tiny Shakespeare, reload it, show samples and a report (< 5 minutes)
+#   make demo    a GPT on Tiny Shakespeare, its critic, and both against each other; a table and a report (< 5 minutes)
 #   make test    run the tests (< 12 minutes on 2 cores)
 # Checks that take longer or need an environment of their own:
 #   make lint                ruff and transformers-mlinter
@@ -30,7 +30,7 @@ help:
 	@touch $@
 
 demo: .venv/installed
-	$(BIN)/hf-gpt pretrain --config demo
+	$(BIN)/hf-gpt demo
 
 test: .venv/installed
 	$(PYTEST) $(BIN)/python -m pytest -n 2

@@ -34,20 +34,25 @@ def load(name: str, **kwargs: Any) -> "evaluate.Metric":
     return evaluate.load(str(METRICS / name), **{"keep_in_memory": True, **kwargs})
 
 
-def compute(name: str, predictions: list[Any], references: list[Any], **kwargs: Any) -> dict[str, Any]:
+def compute(name: str, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any]:
     """The figures of a metric for all examples at once.
 
     Args:
         name: One of `metric_names()`.
-        predictions, references: One entry for each example, of the kind that the metric's description says.
+        predictions, references: Of the kind that the metric's description says: a reference for each prediction, or two
+            samples that need not be equally large.
         kwargs: Options of the metric.
 
     Raises:
-        ValueError: there are no examples, or not equally many of both.
+        ValueError: there are no examples, or not equally many of both where they come in pairs.
     """
-    if not predictions or len(predictions) != len(references):
-        raise ValueError(
-            f"{name}: got {len(predictions)} predictions and {len(references)} references. Give one of each for every "
-            "example, and at least one example."
-        )
-    return load(name).compute(predictions=predictions, references=references, **kwargs)
+    metric = load(name)
+    if "references" in metric.features:
+        counts = [len(given) if hasattr(given, "__len__") else 0 for given in (predictions, references)]
+        if not counts[0] or counts[0] != counts[1]:
+            raise ValueError(
+                f"{name}: got {counts[0]} predictions and {counts[1]} references. Give one of each for every "
+                "example, and at least one example."
+            )
+    given = {"predictions": predictions, "references": references}
+    return metric.compute(**{key: value for key, value in given.items() if value is not None}, **kwargs)

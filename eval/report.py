@@ -16,6 +16,7 @@ from typing import Any
 from hf_gpt.version import __version__
 
 from .plots import (
+    LIGHT_COLOURS,
     Chart,
     Line,
     describe,
@@ -165,6 +166,33 @@ def samples_section(samples: Sequence[Sample]) -> Section | None:
     note = '<p class="muted">The prompt is <mark>marked</mark>; what follows it is the model’s own text.</p>'
     items = "\n".join(_sample(n, sample) for n, sample in enumerate(samples, 1))
     return Section("samples", "Samples", f"{note}\n{items}")
+
+
+def table_section(uid: str, title: str, names: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Section:
+    """A table of results; the first cell of a row is its name."""
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "\n".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    table = (
+        f'<div class="scroll" role="region" aria-label="{escape(title)}" tabindex="0"><table class="numbers">'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+    return Section(uid, title, table + (f'\n<p class="muted after">{escape(note)}</p>' if note else ""))
+
+
+def side_by_side_section(uid: str, title: str, samples: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Section:
+    """Prompts, each with what several writers made of it: pairs of a name and a text."""
+    parts = []
+    for prompt, texts in samples:
+        cards = "\n".join(
+            f'<article class="sample"><header><h3>{escape(name)}</h3></header>\n<pre dir="auto">\n{escape(text)}</pre>'
+            "</article>"
+            for name, text in texts
+        )
+        parts.append(f'<pre dir="auto">\n<mark>{escape(prompt)}</mark></pre>\n<div class="charts">\n{cards}\n</div>')
+    return Section(uid, title, "\n".join(parts))
 
 
 def settings_section(settings: Mapping[str, object]) -> Section | None:
@@ -352,9 +380,10 @@ def _write_whole(path: Path, text: str) -> Path:
     return path
 
 
-_STYLE = """
-:root{--page:#f7f7f4;--card:#fff;--ink:#23272e;--soft:#5a626d;--rule:#deded8;--accent:#1f5f66;--mark:#dcebec;
---axis:#5a626d;--grid:#e4e4df;--series-0:#2b6cb0;--series-1:#c2541b;--series-2:#2a7a68;--series-3:#7a4fa3}
+_STYLE = (
+    f"\n:root{{{LIGHT_COLOURS}}}"
+    + """
+:root{--page:#f7f7f4;--card:#fff;--ink:#23272e;--soft:#5a626d;--rule:#deded8;--accent:#1f5f66;--mark:#dcebec}
 @media screen and (prefers-color-scheme:dark){:root{--page:#14171a;--card:#1b1f24;--ink:#e3e6ea;--soft:#a3abb6;
 --rule:#30363d;--accent:#7cc4cc;--mark:#21434a;--axis:#a3abb6;--grid:#2c3239;--series-0:#78aee8;--series-1:#f0975a;
 --series-2:#6cc3ad;--series-3:#c39be0}}
@@ -436,3 +465,4 @@ nav,summary{display:none}section{margin-top:1.6rem}h2,h3{break-after:avoid}#envi
 details::details-content{content-visibility:visible;display:block;block-size:auto}.scroll{overflow:visible}
 .numbers{font-size:8pt}.numbers th,.numbers td{padding-left:.5rem}.numbers thead th{min-width:0}}
 """
+)

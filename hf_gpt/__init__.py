@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .models.configuration_hf_gpt import HfGptConfig
     from .models.configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
     from .models.configuration_hf_lstm import HfLstmConfig
+    from .models.configuration_hf_ngram_cnn import HfNgramCnnConfig
     from .models.modeling_hf_gpt import (
         HfGptForCausalLM,
         HfGptForQuestionAnswering,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         HfLstmForTokenClassification,
         HfLstmModel,
     )
+    from .models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification, HfNgramCnnModel
 
 _MODULE_OF = {
     "HfGptConfig": ".models.configuration_hf_gpt",
@@ -53,6 +55,9 @@ _MODULE_OF = {
     "HfLstmForSequenceClassification": ".models.modeling_hf_lstm",
     "HfLstmForTokenClassification": ".models.modeling_hf_lstm",
     "HfLstmModel": ".models.modeling_hf_lstm",
+    "HfNgramCnnConfig": ".models.configuration_hf_ngram_cnn",
+    "HfNgramCnnForSequenceClassification": ".models.modeling_hf_ngram_cnn",
+    "HfNgramCnnModel": ".models.modeling_hf_ngram_cnn",
 }
 
 __all__ = [
@@ -72,6 +77,9 @@ __all__ = [
     "HfLstmForSequenceClassification",
     "HfLstmForTokenClassification",
     "HfLstmModel",
+    "HfNgramCnnConfig",
+    "HfNgramCnnForSequenceClassification",
+    "HfNgramCnnModel",
     "__version__",
 ]
 

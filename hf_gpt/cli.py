@@ -14,9 +14,16 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("hf_gpt.training.demo", "a GPT, its critic, and both against each other, in a few minutes"),
     "pretrain": Command("hf_gpt.training.pretrain", "train a language model on any text, from scratch or further"),
     "finetune": Command("hf_gpt.training.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
-    "generate": Command("hf_gpt.generation.command", "continue a prompt with a trained model"),
+    "critic": Command("hf_gpt.training.critic_command", "train a critic that tells real texts from a model's own"),
+    "adversarial": Command("hf_gpt.training.adversarial_train", "train a generator against a discriminator"),
+    "generate": Command(
+        "hf_gpt.generation.command", "continue a prompt with a trained model, which a critic may guide"
+    ),
+    "chat": Command("hf_gpt.generation.chat", "talk with a model that was trained on dialogues"),
+    "score": Command("hf_gpt.generation.score_command", "is this text real? what a critic says of each text of a file"),
     "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
     "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost"),
 }
@@ -28,7 +35,7 @@ def usage() -> str:
     commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
     return (
         f"usage: hf-gpt <command> [options]\n\ncommands:\n{commands}\n\nhf-gpt <command> --help lists its options.\n"
-        "Training in several processes: hf-gpt <command> ... --accelerate single|ddp|fsdp2|zero3 [--num_processes N]"
+        "Training in several processes: hf-gpt <command> ... --accelerate single|ddp|fsdp2|zero3|tp [--num_processes N]"
     )
 
 

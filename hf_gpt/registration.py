@@ -17,6 +17,7 @@ _CONFIGURATIONS = {
     "hf_gpt.models.configuration_hf_gpt": "HfGptConfig",
     "hf_gpt.models.configuration_hf_gpt_seq2seq": "HfGptSeq2SeqConfig",
     "hf_gpt.models.configuration_hf_lstm": "HfLstmConfig",
+    "hf_gpt.models.configuration_hf_ngram_cnn": "HfNgramCnnConfig",
 }
 # Where the library keeps the class names of each Auto class.
 _NAMES_OF_AUTO_CLASS = {

@@ -1,5 +1,6 @@
 """Adapters (PEFT): LoRA, DoRA, prefix and prompt tuning on a model whose own weights stay as they are."""
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,11 @@ def check_adapter_options(
     if not peft_args.use_peft:
         if peft_args.merge_adapter:
             raise ConfigError("--merge_adapter needs an adapter: add --use_peft.")
+        if peft_args.load_in_4bit:
+            raise ConfigError("--load_in_4bit is for models that an adapter is trained on: add --use_peft.")
         return
+    if peft_args.load_in_4bit:
+        check_quantization(peft_args)
     if model_args.model_name_or_path is None:
         raise ConfigError("--use_peft adapts a trained model: name one with --model_name_or_path.")
     if peft_args.merge_adapter and peft_args.peft_method not in MERGEABLE:
@@ -67,7 +72,39 @@ def check_adapter_options(
         raise ConfigError(
             f"--peft_method {peft_args.peft_method} is for models that write, not for a head on top. Use lora or dora."
         )
+    if training_args.is_sharded:
+        raise ConfigError("--use_peft does not work with --tensor_parallel_size or --fsdp_size. Use --accelerate ddp.")
     training_args.optimizer = "adamw"
+
+
+def check_quantization(peft_args: PeftArguments) -> None:
+    """Raises `ConfigError` where weights in 4 bits cannot be had or cannot do what is asked."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("--load_in_4bit needs bitsandbytes. Install it: pip install 'hf-gpt[qlora]'")
+    if peft_args.peft_method not in MERGEABLE:
+        raise ConfigError(f"--load_in_4bit is for lora and dora, not for --peft_method {peft_args.peft_method}.")
+    if peft_args.merge_adapter:
+        raise ConfigError(
+            "--merge_adapter would round the merged weights to 4 bits. Leave it out, and merge into the whole model "
+            "afterwards: AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()."
+        )
+
+
+def quantization_config(peft_args: PeftArguments, training_args: "HfGptTrainingArguments") -> Any:
+    """NF4 with quantised scales, as in QLoRA (https://arxiv.org/abs/2305.14314), or None where weights stay whole."""
+    if not peft_args.load_in_4bit:
+        return None
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if training_args.bf16 else torch.float32,
+        # Heads are new and trained, or share the weights of the token embeddings.
+        llm_int8_skip_modules=["lm_head", *sorted({name for names in _NEW_HEADS.values() for name in names})],
+    )
 
 
 def add_adapter(
@@ -113,6 +150,16 @@ def add_adapter(
     elif Path(source).is_dir():
         source = str(Path(source).resolve())
     model.name_or_path = source
+    if peft_args.load_in_4bit:
+        from peft import prepare_model_for_kbit_training
+
+        # Gradient checkpointing is the Trainer's to switch on.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        for module in model.modules():
+            # On a CPU bitsandbytes lays weights out for inference when a model is first evaluated and leaves them so,
+            # and through that layout no gradient comes back.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
     config = adapter_config(model, peft_args, peft_type)
     config.base_model_name_or_path = source
     return get_peft_model(model, config)

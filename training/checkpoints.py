@@ -7,11 +7,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from hf_gpt.training.errors import CheckpointError
 
 
 INCOMPLETE = ".incomplete"
 PREVIOUS = ".previous"
+# What PyTorch's writer of zip files says in its errors.
+_WRITER = ("PytorchStreamWriter", "inline_container")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 
 
@@ -31,6 +35,28 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def explains_write_errors(path: Path) -> Iterator[None]:
+    """Turns what goes wrong when files are written inside, above all a full disk, into a `CheckpointError`.
+
+    Args:
+        path: What is written, for the message; its folder is that of the run.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # PyTorch's and Safetensors' writers have no error of their own for what the system tells them.
+        if isinstance(error, RuntimeError) and not any(part in str(error) for part in _WRITER):
+            raise
+        reason = "the disk took no more" if isinstance(error, RuntimeError) else str(error)
+        former = last_checkpoint(path.parent)
+        if former is None:
+            advice = "There is no earlier checkpoint: make room and start the run anew."
+        else:
+            advice = f"{former.name} is complete: make room and go on from it by --resume_from_checkpoint."
+        raise CheckpointError(f"{path} could not be written: {reason}. {advice}") from error
 
 
 def replace_directory(new: Path, path: Path) -> None:

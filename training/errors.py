@@ -20,6 +20,10 @@ class CheckpointError(UserError):
     """A folder that is not a usable checkpoint, or that must not be overwritten."""
 
 
+class WorkerError(UserError):
+    """A process that prepares batches died."""
+
+
 def did_you_mean(wrong: str, valid: Sequence[str]) -> str:
     """The end of a sentence: `"; did you mean X?"` with the nearest of `valid`, or `"."` when none is near."""
     near = difflib.get_close_matches(wrong, valid, n=1)

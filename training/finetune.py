@@ -5,7 +5,7 @@ import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,10 @@ ARGUMENTS = (ModelArguments, TaskArguments, PeftArguments)
 
 # Examples whose predictions are shown in the report.
 SHOWN_EXAMPLES = 6
+# Examples whose predictions are made again by the saved model, and the share that must be the same. Training may
+# evaluate in bfloat16, the check does not.
+RELOADED_EXAMPLES = 32
+SAME_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,9 @@ def with_task_recipe(argv: Sequence[str]) -> list[str]:
 
 def finetune(settings: Settings) -> int:
     """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
-    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter, quantization_config
     from hf_gpt.training.model import build_model, choose_architecture
+    from hf_gpt.training.sharding import shard_model
 
     model_args, task_args, peft_args, training_args = settings.arguments
     task = make_task(task_args)
@@ -116,10 +121,11 @@ def finetune(settings: Settings) -> int:
         training_args.seed,
         auto_class=data.task.auto_class,
         task_fields=data.task.config_fields(),
+        quantization_config=quantization_config(peft_args, training_args),
     )
 
     def start() -> "TaskTrainer":
-        adapted = model
+        adapted = shard_model(model, training_args)
         if peft_args.use_peft:
             output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
             adapted = add_adapter(
@@ -128,14 +134,18 @@ def finetune(settings: Settings) -> int:
         return make_trainer(adapted, data, training_args)
 
     def finish(trainer: "TaskTrainer", output_dir: Path) -> None:
-        metrics = final_metrics(trainer)
+        # A run that was resumed at its end has figures in its checkpoint, but not what they are of.
+        predicts = not data.task.writes or task_args.predict_with_generate
+        metrics = final_metrics(trainer, anew=predicts and trainer.predictions is None)
         if peft_args.merge_adapter:
             trainer.model = merge_adapter(trainer.model)
         save_final_model(trainer, output_dir / "model", generation_options(data.task))
         if training_args.process_index == 0:
             write_results(trainer, data, metrics, output_dir)
-            report = write_run_report(settings, trainer, data, metrics, output_dir / "report.html")
+            reloaded = count_same_after_reloading(trainer, data, model_args, output_dir / "model")
+            report = write_run_report(settings, trainer, data, metrics, reloaded, output_dir / "report.html")
             print_result(data, trainer.predictions, metrics, output_dir / "model", report)
+            print_reloaded(reloaded, is_exact=not peft_args.load_in_4bit)
 
     return run_training(
         settings,
@@ -245,8 +255,44 @@ def write_results(trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, 
                 file.write(json.dumps({**example, "prediction": prediction}, ensure_ascii=False) + "\n")
 
 
+def count_same_after_reloading(
+    trainer: "TaskTrainer", data: TaskData, model_args: ModelArguments, path: Path
+) -> tuple[int, int]:
+    """Of how many examples the saved model predicts the same in a fresh process, and of how many it was asked."""
+    from hf_gpt.training import task_reload
+
+    if trainer.predictions is None:
+        return 0, 0
+    before = trainer.predictions[:RELOADED_EXAMPLES]
+    request = task_reload.TaskReloadRequest(
+        checkpoint=str(path),
+        task_args=asdict(data.task.args),
+        names=getattr(data.task, "names", None),
+        examples=data.validation_examples[:RELOADED_EXAMPLES],
+        batch_size=trainer.args.per_device_eval_batch_size,
+        trust_remote_code=model_args.trust_remote_code,
+    )
+    after = task_reload.check_in_fresh_process(request)
+    return sum(one == other for one, other in zip(before, after, strict=True)), len(before)
+
+
+def print_reloaded(reloaded: tuple[int, int], *, is_exact: bool) -> None:
+    """Prints what the fresh process found; warns where it is more than rounding, unless weights were in 4 bits."""
+    same, asked = reloaded
+    if not asked:
+        return
+    print(f"reloaded          {same} of {asked} predictions are the same in a fresh process")
+    if is_exact and same < SAME_SHARE * asked:
+        print("warning: they differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
+
+
 def write_run_report(
-    settings: Settings, trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, Any], path: Path
+    settings: Settings,
+    trainer: "TaskTrainer",
+    data: TaskData,
+    metrics: Mapping[str, Any],
+    reloaded: tuple[int, int],
+    path: Path,
 ) -> Path:
     """Writes the report."""
     import yaml
@@ -267,6 +313,9 @@ def write_run_report(
         Figure("Training time", format_duration(meter.seconds), f"{trainer.state.global_step:,} steps"),
         Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
+    if reloaded[1]:
+        same = f"{reloaded[0]} of {reloaded[1]}"
+        figures.append(Figure("Same predictions", same, "checkpoint reloaded in a fresh process"))
     shown = list(zip(data.validation_examples, trainer.predictions or [], strict=False))[:SHOWN_EXAMPLES]
     start = settings.arguments[0].model_name_or_path
     summary = (

@@ -11,8 +11,10 @@ from hf_gpt.training.errors import ConfigError, UserError, did_you_mean
 
 PROFILES = Path(__file__).with_name("accelerate")
 
-# What accelerate quietly turns into DDP on a CPU.
-_NEEDS_GPUS = ("fsdp2", "zero3")
+# Profiles whose shards Transformers makes itself, by the option that says over how many processes. Accelerate's FSDP2
+# quietly turns into DDP on a CPU, where this one does not.
+_SHARDED = {"tp": "--tensor_parallel_size"}
+_SHARDED_ON_CPU = {**_SHARDED, "fsdp2": "--fsdp_size"}
 
 
 def built_in_profiles() -> list[str]:
@@ -67,9 +69,13 @@ def launch_command(profile: str, num_processes: int | None, argv: Sequence[str],
     count = 1 if profile == "single" else num_processes or max(1, num_gpus)
     if num_gpus and count > num_gpus:
         raise ConfigError(f"--num_processes {count} is more than the {num_gpus} GPUs of this machine.")
+    option = (_SHARDED if num_gpus else _SHARDED_ON_CPU).get(profile)
+    given = {token.partition("=")[0] for token in argv}
+    if option is not None and not given & set(_SHARDED_ON_CPU.values()):
+        argv = [*argv, option, str(count)]
     if num_gpus == 0:
-        if profile in _NEEDS_GPUS:
-            raise ConfigError(f"--accelerate {profile} needs GPUs: on a CPU it would turn into ddp. Use ddp there.")
+        if profile == "zero3":
+            raise ConfigError("--accelerate zero3 needs GPUs: on a CPU it would turn into ddp. Use fsdp2 there.")
         launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     else:
         if profile == "zero3" and importlib.util.find_spec("deepspeed") is None:

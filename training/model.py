@@ -52,6 +52,7 @@ def build_model(
     *,
     auto_class: str = "AutoModelForCausalLM",
     task_fields: Mapping[str, Any] | None = None,
+    quantization_config: Any = None,
 ) -> PreTrainedModel:
     """A model: loaded if `model_name_or_path` says so, else new with weights drawn by `seed`.
 
@@ -61,6 +62,7 @@ def build_model(
         max_length: Longest row in tokens.
         seed: Draws new weights, those of a new head on a loaded model too.
         auto_class: Name of the Auto class that makes it, by default a causal language model.
+        quantization_config: How the weights of a loaded model are kept; None keeps them as they are.
         task_fields: Config fields that a task decides. Given, they and `config_overrides` hold for a loaded model too.
 
     Raises:
@@ -72,6 +74,8 @@ def build_model(
         options["attn_implementation"] = model_args.attn_implementation
     if model_args.model_name_or_path is not None:
         torch.manual_seed(seed)
+        if quantization_config is not None:
+            options["quantization_config"] = quantization_config
         model = _load_model(model_args, options, auto_class, task_fields)
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and max_length > limit:

@@ -4,6 +4,48 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
+
+from hf_gpt.training.sharding import is_mixed, shard_like
+
+
+class Muon(torch.optim.Muon):
+    """`torch.optim.Muon`, which steps on sharded matrices (DTensor) as on whole ones.
+
+    The orthogonal factor of a matrix is no sum or stack of its shards' factors. So the momentum stays in shards and is
+    gathered for the Newton-Schulz iterations, matrix by matrix, which every process then does for itself.
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = super().step(closure) if self._takes(lambda parameter: not isinstance(parameter, DTensor)) else None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if isinstance(parameter, DTensor) and parameter.grad is not None:
+                    self._step_sharded(parameter, group)
+        return loss
+
+    def _takes(self, fits: Any) -> bool:
+        return any(fits(parameter) for group in self.param_groups for parameter in group["params"])
+
+    def _init_group(self, group, *lists):
+        whole = [parameter for parameter in group["params"] if not isinstance(parameter, DTensor)]
+        return super()._init_group({**group, "params": whole}, *lists)
+
+    def _step_sharded(self, parameter: DTensor, group: dict[str, Any]) -> None:
+        gradient, state = parameter.grad, self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        momentum = state["momentum_buffer"]
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+        factor = _zeropower_via_newtonschulz(
+            update.full_tensor(), group["ns_coefficients"], group["ns_steps"], group["eps"]
+        )
+        rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], parameter.shape)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(shard_like(factor, parameter).to(parameter.dtype), alpha=-rate)
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -20,8 +62,8 @@ class MuonAdamW(torch.optim.Optimizer):
     def __init__(self, muon_groups: list[dict[str, Any]], adamw_groups: list[dict[str, Any]]):
         muon_groups = [{**group, "use_muon": True} for group in muon_groups if group["params"]]
         adamw_groups = [{**group, "use_muon": False} for group in adamw_groups if group["params"]]
-        self._muon = torch.optim.Muon(muon_groups, adjust_lr_fn="match_rms_adamw") if muon_groups else None
-        self._adamw = torch.optim.AdamW(adamw_groups, fused=_can_fuse(adamw_groups)) if adamw_groups else None
+        self._muon = Muon(muon_groups, adjust_lr_fn="match_rms_adamw") if muon_groups else None
+        self._adamw = torch.optim.AdamW(adamw_groups, **adamw_kernel(adamw_groups)) if adamw_groups else None
         groups = [group for part in (self._adamw, self._muon) if part is not None for group in part.param_groups]
         super().__init__(groups, defaults={})
         self._share()
@@ -141,6 +183,13 @@ def build_muon_adamw(
             {"params": by_role["matrix"], "weight_decay": weight_decay, **adamw},
         ],
     )
+
+
+def adamw_kernel(groups: list[dict[str, Any]]) -> dict[str, bool | None]:
+    """Options of PyTorch's AdamW: fused where it can, one parameter after the other where only some are in shards."""
+    if is_mixed(parameter for group in groups for parameter in group["params"]):
+        return {"foreach": False}
+    return {"fused": _can_fuse(groups)}
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool | None:

@@ -43,6 +43,8 @@ ARGUMENTS = (ModelArguments, DataArguments, SamplingArguments, PeftArguments)
 
 # Relative difference of bits per byte before and after saving. Training may score in bfloat16, the check does not.
 RELOAD_TOLERANCE = 0.01
+# The same where training kept the weights in 4 bits and the check has them whole.
+QUANTIZED_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain(settings: Settings) -> int:
     """Trains, saves, checks and reports as the settings say; returns the exit status."""
-    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter, quantization_config
     from hf_gpt.training.model import build_model
+    from hf_gpt.training.sharding import shard_model
 
     model_args, data_args, sampling_args, peft_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args, packed=True)
     checkpoint = open_run(training_args)
     data = prepare_data(model_args, data_args, training_args, checkpoint)
-    model = build_model(model_args, data.tokenizer, data_args.max_length, training_args.seed)
+    model = build_model(
+        model_args,
+        data.tokenizer,
+        data_args.max_length,
+        training_args.seed,
+        quantization_config=quantization_config(peft_args, training_args),
+    )
 
     def start() -> "HfGptTrainer":
-        adapted = model
+        adapted = shard_model(model, training_args)
         if peft_args.use_peft:
             output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
             adapted = add_adapter(model, data.tokenizer, peft_args, model_args, "CAUSAL_LM", output_dir, is_main)
@@ -102,7 +111,8 @@ def pretrain(settings: Settings) -> int:
         if training_args.process_index == 0:
             reloaded = check_reloaded(output_dir / "model", data, model_args, data_args, sampling_args, training_args)
             report = write_run_report(settings, trainer, data, metrics, reloaded, output_dir / "report.html")
-            print_result(sampling_args.sample_prompts, reloaded, metrics, output_dir / "model", report)
+            tolerance = QUANTIZED_TOLERANCE if peft_args.load_in_4bit else RELOAD_TOLERANCE
+            print_result(sampling_args.sample_prompts, reloaded, metrics, output_dir / "model", report, tolerance)
 
     return run_training(
         settings,
@@ -161,7 +171,7 @@ def prepare_data(
         )
 
     pack_options = {"max_length": data_args.max_length, "strategy": data_args.packing_strategy}
-    filler, processes = filler_token_id(tokenizer), training_args.world_size
+    filler, processes = filler_token_id(tokenizer), training_args.data_parallel_size
     if documents is None:
         train_rows = tokenize_and_pack(train_texts, tokenizer, desc="packing the training text", **pack_options)
         train_rows = complete_batches(train_rows, training_args.train_batch_size * processes, filler)
@@ -325,16 +335,21 @@ def write_run_report(
 
 
 def print_result(
-    prompts: Sequence[str], reloaded: "ReloadResult", metrics: dict[str, float], model_path: Path, report: Path
+    prompts: Sequence[str],
+    reloaded: "ReloadResult",
+    metrics: dict[str, float],
+    model_path: Path,
+    report: Path,
+    tolerance: float = RELOAD_TOLERANCE,
 ) -> None:
-    """Prints samples, score and where things are."""
+    """Prints samples, score and where things are; warns where the score differs by more than a share after saving."""
     for prompt, text in zip(prompts, reloaded.samples, strict=True):
         print(f"\n----- prompt {prompt!r} -----\n{prompt}{text}")
     print(
         f"\nbits per byte  {reloaded.bits_per_byte:.4f} on the validation text, by the checkpoint reloaded in a fresh "
         f"process ({metrics['eval_bits_per_byte']:.4f} before saving)"
     )
-    if abs(reloaded.bits_per_byte - metrics["eval_bits_per_byte"]) > RELOAD_TOLERANCE * reloaded.bits_per_byte:
+    if abs(reloaded.bits_per_byte - metrics["eval_bits_per_byte"]) > tolerance * reloaded.bits_per_byte:
         print("warning: the two differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
     print(f"checkpoint     {model_path}")
     print(f"report         {report}")

@@ -81,24 +81,34 @@ def check_in_fresh_process(request: ReloadRequest) -> ReloadResult:
     Raises:
         CheckpointError: the checkpoint does not load or does not run there; the message ends with its error.
     """
+    return ReloadResult(**run_in_fresh_process("hf_gpt.training.reload_check", asdict(request)))
+
+
+def run_in_fresh_process(module: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs a module as a program in a Python process of its own.
+
+    Args:
+        module: Its name. It reads a request from the JSON file named on its command line, and ends by printing the
+            result as one line of JSON.
+        request: With `checkpoint`, the folder that is checked.
+
+    Raises:
+        CheckpointError: it failed; the message ends with its error.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in _LAUNCHER_VARIABLES}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "request.json"
-        path.write_text(json.dumps(asdict(request)), encoding="utf-8")
+        path.write_text(json.dumps(request), encoding="utf-8")
         process = subprocess.run(
-            [sys.executable, "-m", "hf_gpt.training.reload_check", str(path)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
+            [sys.executable, "-m", module, str(path)], capture_output=True, text=True, env=environment, check=False
         )
     if process.returncode != 0:
         error = process.stderr.strip().splitlines()
         raise CheckpointError(
-            f"{request.checkpoint}: the saved checkpoint does not work in a fresh process: "
+            f"{request['checkpoint']}: the saved checkpoint does not work in a fresh process: "
             f"{error[-1] if error else f'exit status {process.returncode}'}"
         )
-    return ReloadResult(**json.loads(process.stdout.strip().splitlines()[-1]))
+    return json.loads(process.stdout.strip().splitlines()[-1])
 
 
 def run_check(request: ReloadRequest) -> ReloadResult:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.training.config import Settings, settings_to_yaml
+from hf_gpt.training.errors import WorkerError
 from hf_gpt.training.throughput import format_count, format_duration, peak_memory
 
 
@@ -120,7 +121,7 @@ def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
     precision = "bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32"
     return (
         "model",
-        f"{type(trainer.model).__name__}, {format_count(parameters)} parameters "
+        f"{type(trainer.model).__name__.removeprefix('FSDP')}, {format_count(parameters)} parameters "
         f"({format_count(without_embeddings)} without embeddings), {share}{precision} on {trainer.args.device}",
     )
 
@@ -170,6 +171,16 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
     listeners = [item for item in trainer.callback_handler.callbacks if isinstance(item, StopOnSignalCallback)]
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except RuntimeError as error:
+        # PyTorch has no error of its own for it.
+        if "DataLoader worker" not in str(error):
+            raise
+        former = last_checkpoint(Path(trainer.args.output_dir))
+        kept = "no checkpoint was saved yet" if former is None else f"{former.name} is kept: --resume_from_checkpoint"
+        raise WorkerError(
+            f"a process that prepares batches died at step {trainer.state.global_step}: {error} Memory may have run "
+            f"out: try fewer --dataloader_num_workers. Of the run, {kept}."
+        ) from error
     finally:
         for listener in listeners:
             listener.restore()
@@ -180,23 +191,28 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
     return signal_number
 
 
-def final_metrics(trainer: "HfGptTrainer") -> dict[str, float]:
-    """The validation figures of the trained model, evaluated anew unless that was done after the last step."""
+def final_metrics(trainer: "HfGptTrainer", *, anew: bool = False) -> dict[str, float]:
+    """The validation figures of the trained model, evaluated unless that was done after the last step or `anew`."""
     last = next((entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry), None)
-    if last is not None and last["step"] == trainer.state.global_step and not trainer.args.load_best_model_at_end:
+    if (
+        not anew
+        and last is not None
+        and last["step"] == trainer.state.global_step
+        and not trainer.args.load_best_model_at_end
+    ):
         return last
     return trainer.evaluate()
 
 
 def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Mapping[str, Any]) -> None:
     """Saves model, tokenizer and the defaults of `generate`; the folder appears when it is complete."""
-    from hf_gpt.training.checkpoints import atomic_directory
+    from hf_gpt.training.checkpoints import atomic_directory, explains_write_errors
 
     generation_config = getattr(trainer.model, "generation_config", None)
     if generation_config is not None:
         generation_config.update(**generation_options)
     context = atomic_directory(path) if trainer.is_world_process_zero() else contextlib.nullcontext(path)
-    with context as folder:
+    with explains_write_errors(path), context as folder:
         trainer.save_model(str(folder))
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():

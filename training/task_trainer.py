@@ -12,6 +12,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 from hf_gpt.training.collators import PaddingCollator, Seq2SeqCollator
 from hf_gpt.training.data import filler_token_id
 from hf_gpt.training.examples import Example
+from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.tasks.base import Task
 from hf_gpt.training.trainer import HfGptTrainer
 
@@ -44,6 +45,10 @@ class TaskTrainer(HfGptTrainer):
         processing_class: PreTrainedTokenizerBase,
         **kwargs: Any,
     ):
+        args = kwargs["args"]
+        if task.writes and args.world_size > 1:
+            # Processes get equal parts by reading rows twice, which a loss summed over them would count twice.
+            eval_dataset = fill_up(eval_dataset, args.eval_batch_size * args.data_parallel_size)
         collate = PaddingCollator(filler_token_id(processing_class))
         super().__init__(
             train_dataset=train_dataset,
@@ -88,7 +93,10 @@ class TaskTrainer(HfGptTrainer):
         tokenizer, args = self.processing_class, self.task.args
         prompts = self.task.prompts(self.eval_examples, tokenizer)
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        mine = order[self.args.process_index :: self.args.world_size]
+        size = self.args.data_parallel_size
+        # As many for each process, by writing some twice: where weights are in shards, all must be called as often.
+        order += order[: -len(order) % size]
+        mine = order[self.args.data_parallel_index :: size]
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
@@ -116,7 +124,15 @@ class TaskTrainer(HfGptTrainer):
         model.train(was_training)
         if self.args.world_size > 1:
             written = gather_object(written)
-        return [text for _, text in sorted(written)]
+        return [text for _, text in sorted(dict(written).items())]
+
+
+def fill_up(rows: datasets.Dataset, multiple: int) -> datasets.Dataset:
+    """The rows, and after them as many without a target as make their number a multiple of this."""
+    missing = -len(rows) % multiple
+    first = rows[0]
+    row = {name: [IGNORE_INDEX] if name == "labels" else value[:1] for name, value in first.items()}
+    return datasets.concatenate_datasets([rows, datasets.Dataset.from_list([row] * missing, rows.features)])
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,23 +4,27 @@ import contextlib
 import inspect
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import recursively_apply
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
 from hf_gpt.training.callbacks import ProgressCallback
-from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory
+from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
+from hf_gpt.training.sharding import load_weights, shard_optimizer_state, whole, whole_state_dict
 from hf_gpt.training.streaming import RowStream
 from hf_gpt.training.throughput import ThroughputMeter
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
@@ -29,6 +33,17 @@ from hf_gpt.training.weight_average import WeightAverageCallback
 
 
 STREAM_POSITION_NAME = "stream_position.json"
+
+
+@contextlib.contextmanager
+def saves_sharded_optimizer(args: HfGptTrainingArguments) -> Iterator[None]:
+    """Inside, the library takes a model in shards, whose optimizer it cannot save but `HfGptTrainer` can."""
+    former = args.save_only_model
+    args.save_only_model = former or args.is_sharded
+    try:
+        yield
+    finally:
+        args.save_only_model = former
 
 
 class HfGptTrainer(Trainer):
@@ -54,9 +69,13 @@ class HfGptTrainer(Trainer):
     args: HfGptTrainingArguments
 
     def __init__(self, *args: Any, eval_num_bytes: int | None = None, is_language_model: bool = True, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        if not isinstance(self.args, HfGptTrainingArguments):
-            raise TypeError(f"HfGptTrainer needs HfGptTrainingArguments as args, got {type(self.args).__name__}.")
+        training_args = kwargs.get("args", args[1] if len(args) > 1 else None)
+        if not isinstance(training_args, HfGptTrainingArguments):
+            raise TypeError(f"HfGptTrainer needs HfGptTrainingArguments as args, got {type(training_args).__name__}.")
+        with saves_sharded_optimizer(training_args):
+            super().__init__(*args, **kwargs)
+        if self.args.is_sharded and not getattr(self.model, "is_distributed_loading_by_transformers", False):
+            raise ConfigError("--tensor_parallel_size and --fsdp_size need a model that sharding.shard_model sharded.")
         self.eval_num_bytes = eval_num_bytes
         self.is_language_model = is_language_model
         self.meter = ThroughputMeter()
@@ -74,7 +93,7 @@ class HfGptTrainer(Trainer):
         self._row_length = 0
         self._average: WeightAverageCallback | None = None
         if self.args.ema_decay is not None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.is_sharded:
                 raise ConfigError("--ema_decay averages whole weights: it does not work with FSDP or DeepSpeed yet.")
             self._average = WeightAverageCallback(self.args.ema_decay)
             self.add_callback(self._average)
@@ -100,6 +119,23 @@ class HfGptTrainer(Trainer):
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
             )
+        if self.optimizer is None and self.args.tensor_parallel_size > 1:
+            # The library would part the groups by what is in shards, which no other number of processes could resume.
+            if not self.args.optim.startswith("adamw_torch"):
+                raise ConfigError(f"--optim {self.args.optim} does not work with tensor parallelism. Leave it out.")
+            decayed = set(self.get_decay_parameter_names(self.model))
+            groups = [
+                {
+                    "params": [
+                        p for n, p in self.model.named_parameters() if p.requires_grad and (n in decayed) is decays
+                    ],
+                    "weight_decay": self.args.weight_decay if decays else 0.0,
+                }
+                for decays in (True, False)
+            ]
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
+            self.optimizer = torch.optim.AdamW(groups, foreach=False, **options)
         return super().create_optimizer(model)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -133,7 +169,7 @@ class HfGptTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self.meter.start()
         if "input_ids" in inputs:
-            self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
+            self.meter.add(inputs["input_ids"].numel() * self.args.data_parallel_size)
             self._row_length = inputs["input_ids"].shape[-1]
         if self.accelerator.sync_gradients:
             self.meter.add_step()
@@ -190,6 +226,8 @@ class HfGptTrainer(Trainer):
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
         self._eval_nats = self._eval_targets = 0.0
+        if self.args.tensor_parallel_size > 1:
+            self.gather_function = self._gather_batches
         # Smoothing is a means of training; a smoothed loss is not a likelihood of the text.
         smoother, self.label_smoother = self.label_smoother, None
         try:
@@ -199,12 +237,25 @@ class HfGptTrainer(Trainer):
         if not self.is_language_model:
             return output
         totals = torch.tensor([self._eval_nats, self._eval_targets], dtype=torch.float32, device=self.args.device)
-        nats, targets = self.accelerator.reduce(totals, reduction="sum").tolist()
+        totals = self.accelerator.reduce(totals, reduction="sum") / self.args.tensor_parallel_size
+        nats, targets = totals.tolist()
         if targets:
             output.metrics[f"{metric_key_prefix}_loss"] = nats / targets
             if self.eval_num_bytes:
                 output.metrics[f"{metric_key_prefix}_bits_per_byte"] = nats / math.log(2) / self.eval_num_bytes
         return output
+
+    def _gather_batches(self, tensors: Any) -> Any:
+        """As `gather_for_metrics`; the batch that a tensor-parallel group has in common counts once."""
+
+        def gather(tensor: torch.Tensor) -> torch.Tensor:
+            sizes = (self.args.data_parallel_size, self.args.tensor_parallel_size, -1)
+            return self.accelerator.gather(tensor).unflatten(0, sizes)[:, 0].flatten(0, 1)
+
+        gathered, state = recursively_apply(gather, tensors), self.accelerator.gradient_state
+        if state.end_of_dataloader and state.remainder > 0:
+            gathered = recursively_apply(lambda tensor: tensor[: state.remainder], gathered)
+        return gathered
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, **kwargs: Any):
         if not self.is_language_model:
@@ -239,7 +290,7 @@ class HfGptTrainer(Trainer):
         return batches, num_items
 
     def _save_stream_position(self, folder: Path) -> None:
-        rows = self._batches_taken * self._train_batch_size * self.args.world_size
+        rows = self._batches_taken * self._train_batch_size * self.args.data_parallel_size
         (folder / STREAM_POSITION_NAME).write_text(json.dumps(self._stream.state_dict(rows)), encoding="utf-8")
 
     def _load_stream_position(self, folder: Path) -> None:
@@ -265,21 +316,43 @@ class HfGptTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.is_sharded:
+            # Whole tensors, so that another number of processes can go on.
+            state = whole(self.optimizer.state_dict(), keep=self.args.should_save)
+            if self.args.should_save:
+                torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
         if self._average is not None and self.args.should_save:
             self._average.average.save(Path(output_dir))
         if self._stream is not None and self.args.should_save:
             self._save_stream_position(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.args.is_sharded and checkpoint is not None:
+            state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(shard_optimizer_state(state, self.optimizer))
+            scheduler = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
+            self.lr_scheduler.load_state_dict(scheduler)
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
         if self._average is not None and checkpoint is not None:
             self._average.load(self.model, Path(checkpoint))
         if self._stream is not None and checkpoint is not None:
             self._load_stream_position(Path(checkpoint))
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.args.is_sharded:
+            load_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def _load_best_model(self) -> None:
-        super()._load_best_model()
+        if self.args.is_sharded:
+            load_weights(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
         if self._average is not None:
             self._average.average.load(Path(self.state.best_model_checkpoint))
 
@@ -306,7 +379,7 @@ class HfGptTrainer(Trainer):
         final, staging = run_dir / name, run_dir / f".{name}{INCOMPLETE}"
         # Every process writes into the folder; only one may empty it before and move it after.
         context = atomic_directory(final) if self.is_world_process_zero() else contextlib.nullcontext(staging)
-        with context as folder:
+        with explains_write_errors(final), context as folder:
             self.accelerator.wait_for_everyone()
             # Trainer writes into a subfolder of the run's folder, named as the checkpoint.
             self._staging_dir = folder
@@ -338,6 +411,9 @@ class HfGptTrainer(Trainer):
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if self.args.is_sharded and state_dict is None:
+            with whole_state_dict(self.model, keep=self.args.should_save) as gathered:
+                return self._save(output_dir, gathered) if self.args.should_save else None
         # Trainer switches the cache off for training; a checkpoint that kept that would generate slowly.
         config = getattr(self.model, "config", None)
         if config is None or not hasattr(config, "use_cache"):

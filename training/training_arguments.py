@@ -1,5 +1,6 @@
 """`TrainingArguments` with the options and defaults of hf-gpt."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Literal
@@ -98,6 +99,17 @@ class HfGptTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between logs, or below 1 their share of all."})
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; older ones are deleted."})
+    tensor_parallel_size: int = field(
+        default=1,
+        metadata={"help": "Processes that share each weight matrix and the same batch (tensor parallelism)."},
+    )
+    fsdp_size: int = field(
+        default=1,
+        metadata={
+            "help": "Processes over which weights, gradients and optimizer state are sharded by Transformers (FSDP2), "
+            "on a CPU too. Times tensor_parallel_size it is the number of processes."
+        },
+    )
     prediction_loss_only: bool = field(
         default=True, metadata={"help": "Evaluate the loss alone, so that logits are never kept."}
     )
@@ -113,6 +125,10 @@ class HfGptTrainingArguments(TrainingArguments):
         if self.torch_compile:
             # Compiles one block and reuses it for the others: the same loss from a third to half of the cold start.
             os.environ.setdefault("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
+        if self.tensor_parallel_size > 1 and self.use_cpu:
+            from hf_gpt.training.sharding import CpuParallelismConfig
+
+            self.parallelism_config = CpuParallelismConfig()
         default_optim = type(self).__dataclass_fields__["optim"].default
         if self.optimizer == "muon" and self.optim not in (default_optim, "adamw_torch", "adamw_torch_fused"):
             raise ConfigError(
@@ -130,6 +146,27 @@ class HfGptTrainingArguments(TrainingArguments):
             super().__post_init__()
         except (ValueError, KeyError) as error:
             raise ConfigError(str(error)) from error
+        sizes = self.tensor_parallel_size, self.fsdp_size
+        if min(sizes) < 1 or (self.is_sharded and math.prod(sizes) != self.world_size):
+            raise ConfigError(
+                f"--tensor_parallel_size {sizes[0]} times --fsdp_size {sizes[1]} must be the number of processes, "
+                f"{self.world_size}. Start them by --accelerate tp or fsdp2 with --num_processes."
+            )
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether `sharding.shard_model` shards the model."""
+        return max(self.tensor_parallel_size, self.fsdp_size) > 1
+
+    @property
+    def data_parallel_size(self) -> int:
+        """Number of processes that have batches of their own."""
+        return self.world_size // self.tensor_parallel_size
+
+    @property
+    def data_parallel_index(self) -> int:
+        """Number of this process's batches, the same in all that share them."""
+        return self.process_index // self.tensor_parallel_size
 
     def get_decay_steps(self, num_training_steps: int) -> int:
         """Number of decay steps in a run of `num_training_steps`, at most all those after the warm-up."""

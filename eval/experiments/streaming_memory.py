@@ -1,8 +1,9 @@
 """
 How much memory a streamed corpus takes: generated text of a given size is tokenised and packed row by row, and the
-resident memory of the process is read on the way.
+resident memory of the process is read on the way. With --places the file is entered at several places, evenly spread,
+for an equal time each: a file too large to be read to its end is seen from its beginning to its end all the same.
 
-    python -m hf_gpt.eval.experiments.streaming_memory --gigabytes 1
+    python -m hf_gpt.eval.experiments.streaming_memory --gigabytes 10 --places 5
 """
 
 import argparse
@@ -16,6 +17,7 @@ import numpy as np
 
 
 WORDS = 20_000
+BLOCK = 200_000_000
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -24,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--form", choices=["jsonl", "txt"], default="jsonl", help="of the file")
     parser.add_argument("--max_length", type=int, default=1024, help="tokens in a row")
     parser.add_argument("--seconds", type=float, default=600.0, help="stop after this time, also before the end")
+    parser.add_argument("--places", type=int, default=1, help="read on from this many places of the file")
     parser.add_argument("--keep", type=Path, help="folder for the text; left out: a temporary one")
     return parser
 
@@ -46,10 +49,22 @@ def random_texts(size: int, seed: int = 0) -> Iterator[str]:
 
 
 def write_corpus(path: Path, size: int) -> None:
-    """Writes the text as a file of the form that its name ends with."""
-    with path.open("w", encoding="utf-8") as file:
-        for text in random_texts(size):
-            file.write(json.dumps({"text": text}) + "\n" if path.suffix == ".jsonl" else text + "\n")
+    """Writes the text as a file of the form that its name ends with; text beyond 200 MB repeats."""
+    jsonl = path.suffix == ".jsonl"
+    lines = (json.dumps({"text": text}) + "\n" if jsonl else text + "\n" for text in random_texts(min(size, BLOCK)))
+    block = "".join(lines).encode()
+    with path.open("wb") as file:
+        for _ in range(max(1, round(size / BLOCK))):
+            file.write(block)
+
+
+def next_line(path: Path, offset: int) -> int:
+    """Byte offset of the first line that begins at or after an offset."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        if offset:
+            file.readline()
+        return file.tell()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,24 +79,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = (args.keep or Path(temporary)) / f"corpus.{args.form}"
         write_corpus(path, int(args.gigabytes * 1e9))
         tokenizer = train_tokenizer(random_texts(2_000_000), 4096)
-        documents = DocumentStream([open_source(str(path))])
-        process, begin, readings = psutil.Process(), time.perf_counter(), []
-        for number, _ in enumerate(RowStream(documents, tokenizer, args.max_length)):
-            ended = documents.state["epoch"] > 0 or time.perf_counter() - begin > args.seconds
-            if number % 2000 == 0 or ended:
-                read = documents.state["characters"][0]
-                readings.append({"characters": read, "rss": process.memory_info().rss})
-            if ended:
-                break
-        seconds = time.perf_counter() - begin
+        process, readings, rows, read, seconds = psutil.Process(), [], 0, 0, 0.0
+        size = path.stat().st_size
+        for place in range(args.places):
+            documents = DocumentStream([open_source(str(path))])
+            stream = RowStream(documents, tokenizer, args.max_length)
+            offset = next_line(path, size * place // args.places)
+            start = {**documents.state, "places": [[offset, 0] if args.form == "jsonl" else [offset]]}
+            stream.load_state_dict({"documents": start, "window": 0, "row": 0})
+            begin = time.perf_counter()
+            for number, _ in enumerate(stream):
+                ended = documents.state["epoch"] > 0 or time.perf_counter() - begin > args.seconds / args.places
+                if number % 500 == 0 or ended:
+                    readings.append(process.memory_info().rss)
+                if ended:
+                    break
+            seconds += time.perf_counter() - begin
+            rows, read = rows + number, read + documents.state["characters"][0]
     middle = len(readings) // 2
     result = {
-        "file_bytes": int(args.gigabytes * 1e9),
-        "characters_read": documents.state["characters"][0],
-        "rows": number,
+        "file_bytes": size,
+        "places": args.places,
+        "characters_read": read,
+        "rows": rows,
         "seconds": round(seconds, 1),
-        "rss_first_half_max": max(reading["rss"] for reading in readings[: middle + 1]),
-        "rss_second_half_max": max(reading["rss"] for reading in readings[middle:]),
+        "rss_first_half_max": max(readings[: middle + 1]),
+        "rss_second_half_max": max(readings[middle:]),
     }
     print(json.dumps(result, indent=1))
     return 0

@@ -4,6 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_gpt.generation.guided_command import add_arguments, guided_options, print_texts
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -18,6 +26,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "prompt", nargs="?", help="text to continue; left out: standard input, or the beginning of a text"
     )
+    add_options(parser)
+    add_arguments(parser)
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of how a model is loaded and draws."""
     parser.add_argument("--max_new_tokens", type=int, help="most tokens added")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token each time")
     parser.add_argument("--top_k", type=int, help="draw from this many of the likeliest tokens")
@@ -30,7 +45,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="run model code that comes with the checkpoint"
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +65,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def generate(args: argparse.Namespace) -> int:
     """Loads the model and streams the prompt and its continuation to standard output."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, set_seed
+    from transformers import TextStreamer
+
+    model, tokenizer = load(args)
+    ids = tokenizer(args.prompt, return_tensors="pt")["input_ids"].long()
+    if ids.shape[1] == 0:
+        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        ids = torch.tensor([[begin]])
+    ids = ids.to(model.device)
+    options = {"attention_mask": torch.ones_like(ids), "num_return_sequences": args.num_return_sequences}
+    options |= generation_options(args)
+    if args.discriminator is not None:
+        options |= guided_options(args, tokenizer, model.device)
+    if args.discriminator is None and args.num_return_sequences == 1:
+        model.generate(input_ids=ids, streamer=TextStreamer(tokenizer, skip_special_tokens=True), **options)
+    else:
+        print_texts(tokenizer, model.generate(input_ids=ids, **options))
+    return 0
+
+
+def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The model, ready to generate on its device, and its tokenizer; sets the seed."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
@@ -60,23 +95,18 @@ def generate(args: argparse.Namespace) -> int:
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    model.to(args.device or accelerator or "cpu").eval()
+    model.to(pick_device(args.device)).eval()
     if args.seed is not None:
         set_seed(args.seed)
+    return model, tokenizer
 
-    ids = tokenizer(args.prompt, return_tensors="pt")["input_ids"].long()
-    if ids.shape[1] == 0:
-        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        ids = torch.tensor([[begin]])
-    ids = ids.to(model.device)
-    model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        streamer=TextStreamer(tokenizer, skip_special_tokens=True),
-        **generation_options(args),
-    )
-    return 0
+
+def pick_device(name: str | None) -> "torch.device | str":
+    """The device of that name; without one an accelerator if there is one, else the CPU."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return name or accelerator or "cpu"
 
 
 def generation_options(args: argparse.Namespace) -> dict[str, object]:

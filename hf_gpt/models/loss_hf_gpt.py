@@ -30,15 +30,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 logits.div_(softcap).tanh_()
                 squash = 1 - logits.square() if needs_grad else None
                 logits.mul_(softcap)
-            log_normalizer = torch.logsumexp(logits, dim=-1)
             label = labels[rows].unsqueeze(1)
-            loss += ((log_normalizer - logits.gather(1, label).squeeze(1)) * row_weight[rows]).sum()
+            # One pass of exponentials serves the loss and the gradient.
+            logits.sub_(logits.amax(1, keepdim=True))
+            label_logit = logits.gather(1, label).squeeze(1)
+            exponentials = logits.exp_()
+            total = exponentials.sum(1)
+            loss += ((total.log() - label_logit) * row_weight[rows]).sum()
             if not needs_grad:
                 continue
 
-            grad = logits.sub_(log_normalizer.unsqueeze(1)).exp_()
-            grad.scatter_add_(1, label, torch.full_like(label, -1.0, dtype=grad.dtype))
-            grad.mul_(row_weight[rows].unsqueeze(1))
+            grad = exponentials.mul_((row_weight[rows] / total).unsqueeze(1))
+            grad.scatter_add_(1, label, -row_weight[rows].unsqueeze(1))
             if softcap is not None:
                 grad.mul_(squash)
             if scale is not None:
@@ -112,13 +115,19 @@ def linear_cross_entropy(
     elif torch.is_tensor(num_items_in_batch):
         num_items_in_batch = num_items_in_batch.to(hidden_states.device)
     row_weight = valid.to(torch.float32) / num_items_in_batch
+    labels = labels.masked_fill(~valid, 0)
+    if device_type == "cpu" and not torch.compiler.is_compiling():
+        # Rows without a label cost as much as the others. Elsewhere, counting them would hold up the host.
+        counted = valid.nonzero().squeeze(1)
+        if 0 < counted.numel() < valid.numel():
+            hidden_states, labels, row_weight = hidden_states[counted], labels[counted], row_weight[counted]
     if chunk_rows is None:
         chunk_rows = max(64, CHUNK_ELEMENTS // weight.shape[0])
     with torch.autocast(device_type, enabled=False):
         return _LinearCrossEntropy.apply(
             hidden_states,
             weight,
-            labels.masked_fill(~valid, 0),
+            labels,
             row_weight,
             logit_scale,
             softcap,
@@ -214,4 +223,14 @@ def classification_loss(
     return losses.sum() / num_items_in_batch
 
 
-__all__ = ["chunked_causal_lm_loss", "classification_loss", "linear_cross_entropy"]
+def are_values(labels: torch.Tensor, ignore_index: int = -100) -> bool:
+    """
+    Whether targets of one label are values to regress: a float among them is no probability. Not seen by a compiler,
+    for which it would depend on data.
+    """
+    if torch.compiler.is_compiling() or not labels.is_floating_point():
+        return False
+    return bool((((labels < 0) | (labels > 1)) & (labels != ignore_index)).any())
+
+
+__all__ = ["are_values", "chunked_causal_lm_loss", "classification_loss", "linear_cross_entropy"]

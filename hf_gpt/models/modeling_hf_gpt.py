@@ -27,7 +27,7 @@ from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
 from .language_head_hf_gpt import HfGptLanguageHeadMixin
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
-from .loss_hf_gpt import classification_loss
+from .loss_hf_gpt import are_values, classification_loss
 from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear, token_mask
 
 
@@ -351,7 +351,8 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
         Args:
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
                 For one label 1 (real) or 0 (generated), or anything between; class ids for several; see
-                [`~loss_hf_gpt.classification_loss`].
+                [`~loss_hf_gpt.classification_loss`]. Other values for one label make it a regression, in the config
+                too.
 
         Returns:
             [`~transformers.modeling_outputs.SequenceClassifierOutputWithPast`], `logits` of shape
@@ -371,6 +372,9 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
         logits = self._score(self.pooler(hidden_states, mask))
         loss = None
         if labels is not None:
+            if self.config.problem_type is None and self.num_labels == 1 and are_values(labels):
+                # As the library's own heads do, so that a value is regressed from here on and after reloading.
+                self.config.problem_type = "regression"
             loss = classification_loss(
                 logits, labels, self.config.problem_type, num_items_in_batch=kwargs.get("num_items_in_batch")
             )
@@ -387,6 +391,28 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
         if self.config.classifier_hidden_size is not None:
             pooled = self.act_fn(self.dense(pooled))
         return self.score(pooled)
+
+    def prefix_logits(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        The score of every prefix in one pass, of shape `(batch_size, sequence_length, num_labels)`: entry `t` is the
+        logit of the tokens up to `t`; at padding it means nothing.
+
+        Raises:
+            ValueError: each token of this model sees the ones after it.
+        """
+        if not self.config.is_causal:
+            raise ValueError("is_causal=False: a prefix has no score of its own within a longer text.")
+        outputs = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, use_cache=False
+        )
+        hidden_states = outputs.last_hidden_state
+        mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
+        return self._score(self.pooler.forward_prefixes(hidden_states, mask))
 
 
 class HfGptForTokenClassification(HfGptPreTrainedModel):

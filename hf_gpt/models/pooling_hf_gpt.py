@@ -77,3 +77,20 @@ class HfGptPooler(nn.Module):
             weights = mask.float()
             weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
         return torch.einsum("bt,btd->bd", weights.to(hidden_states.dtype), hidden_states)
+
+    def forward_prefixes(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        f of every prefix, of shape `(batch_size, sequence_length, hidden_size)`: entry `t` is what `forward` gives for
+        the tokens up to `t`, as long as the hidden states are those of a causal model.
+        """
+        if self.pooling == "last":
+            return hidden_states
+        if self.pooling == "attention":
+            scores = (hidden_states @ self.query).float().masked_fill(~mask, torch.finfo(torch.float32).min)
+            # One shift for the whole row would let the sums of early tokens underflow.
+            pairs = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril()
+            scores = scores[:, None, :].masked_fill(~pairs, torch.finfo(torch.float32).min)
+            return torch.einsum("bts,bsd->btd", scores.softmax(-1).to(hidden_states.dtype), hidden_states)
+        sums = (hidden_states.float() * mask[..., None]).cumsum(1)
+        counts = mask.long().cumsum(1).clamp(min=1)[..., None]
+        return (sums / counts).to(hidden_states.dtype)

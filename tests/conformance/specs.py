@@ -47,6 +47,7 @@ class Spec:
     heads: tuple[str, ...] = tuple(HEADS)
     package: str = "hf_gpt"
     prefix: str = "HfGpt"
+    has_attentions: bool = True
     sizes: dict[str, Any] = field(default_factory=lambda: SIZES)
     class_names: dict[str, str] = field(default_factory=dict)
     reference_name: str = "llama"
@@ -209,6 +210,13 @@ SPECS = (
     lstm("lstm"),
     lstm("lstm_untied", tie_word_embeddings=False, final_logit_softcapping=10.0),
     lstm("lstm_plain", num_decoder_layers=0, intermediate_size=32, lstm_init="normal", initializer_range=0.1),
+    Spec(
+        "ngram_cnn",
+        {"embedding_size": 32, "kernel_sizes": [1, 2, 4], "num_highway_layers": 1, "num_hidden_layers": 1},
+        ("base_model_class", "sequence_classification_class"),
+        prefix="HfNgramCnn",
+        has_attentions=False,
+    ),
 )
 
 BY_NAME = {spec.name: spec for spec in SPECS}

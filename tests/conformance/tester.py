@@ -97,11 +97,11 @@ def make_test_class(spec: Spec, module: str) -> type[unittest.TestCase]:
     body = {
         "__module__": module,
         "spec": spec,
+        "has_attentions": spec.has_attentions and spec.prefix != "HfLstm",
         "model_tester_class": tester,
         "all_model_classes": None,
         "pipeline_model_mapping": None,
         "is_encoder_decoder": spec.is_encoder_decoder,
-        "has_attentions": spec.prefix != "HfLstm",
         # `num_labels` is the checks' own argument, and the library completes `rope_parameters` by itself.
         "config_arguments": {k: v for k, v in arguments.items() if k not in ("num_labels", "rope_parameters")},
         "_torch_compile_train_cls": spec.classes["causal_lm_class"] or spec.classes["seq2seq_lm_class"],

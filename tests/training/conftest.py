@@ -11,6 +11,14 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def reload_in_process(monkeypatch):
+    """Fine-tuned checkpoints are checked in this process, which saves the start of another in every test."""
+    from hf_gpt.training import task_reload
+
+    monkeypatch.setattr(task_reload, "check_in_fresh_process", task_reload.run_check)
+
+
 @pytest.fixture(scope="session")
 def corpus_text() -> str:
     """The first few thousand characters of the built-in corpus."""

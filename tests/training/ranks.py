@@ -162,6 +162,33 @@ def job_fsdp2(folder):
     save(folder, gradients(model), loss=loss.item() / WORLD)
 
 
+def job_muon(folder):
+    """Whether steps on shards are those on whole matrices, bit for bit, given the same gradients."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    from hf_gpt.training.optimizers import MuonAdamW
+
+    dist.init_process_group("gloo")
+    mesh, same = init_device_mesh("cpu", (WORLD,)), {}
+    options = {"lr": 0.1, "momentum": 0.95, "weight_decay": 0.1}
+    for name, placement in (("rows", Shard(0)), ("columns", Shard(1)), ("copies", Replicate())):
+        generator = torch.Generator().manual_seed(3)
+        weights = [torch.randn(6, 10, generator=generator), torch.randn(9, 5, generator=generator)]
+        whole = [torch.nn.Parameter(weight.clone()) for weight in weights]
+        parts = [torch.nn.Parameter(distribute_tensor(weight, mesh, [placement])) for weight in weights]
+        optimizers = [MuonAdamW([{"params": parameters, **options}], []) for parameters in (whole, parts)]
+        for _ in range(3):
+            for first, second in zip(whole, parts, strict=True):
+                gradient = torch.randn(first.shape, generator=generator)
+                first.grad, second.grad = gradient, distribute_tensor(gradient, mesh, [placement])
+            for optimizer in optimizers:
+                optimizer.step()
+        same[name] = all(torch.equal(a, b.full_tensor()) for a, b in zip(whole, parts, strict=True))
+        assert not torch.equal(whole[0], weights[0])
+    save(folder, {"nothing": torch.zeros(1)}, **same)
+
+
 def job_tp(folder):
     dist.init_process_group("gloo")
     if RANK == 0:

@@ -6,10 +6,12 @@ import pytest
 import torch
 import transformers
 import yaml
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_gpt.training import finetune
+from hf_gpt.training import finetune, task_reload
 from hf_gpt.training.finetune import main, with_task_recipe
+from hf_gpt.training.task_reload import check_in_fresh_process
 from hf_gpt.training.tasks import TASKS, make_task
 from hf_gpt.training.trainer import HfGptTrainer
 
@@ -65,6 +67,8 @@ def test_every_task_runs_on_its_sample(task, recipe, tmp_path, capsys):
         "recipe.yaml",
         "report.html",
     ]
+    output = capsys.readouterr().out
+    assert "3 of 3 predictions are the same" in output
     kind = make_task(finetune.TaskArguments(task=task))
     metrics = json.loads((run / "metrics.json").read_text())
     assert f"eval_{kind.main_metric}" in metrics and metrics["eval_loss"] > 0
@@ -72,7 +76,7 @@ def test_every_task_runs_on_its_sample(task, recipe, tmp_path, capsys):
     model = getattr(transformers, kind.auto_class).from_pretrained(run / "model")
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     assert model(**tokenizer("a text", return_tensors="pt")) is not None
-    assert kind.main_metric in capsys.readouterr().out
+    assert kind.main_metric in output
 
     if task == "classification":
         assert model.config.id2label == {0: "negative", 1: "positive"} and model.config.is_causal is False
@@ -88,6 +92,29 @@ def test_the_saved_model_gives_the_predictions_of_the_file(recipe, tmp_path):
     for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert classify(row["text"])[0]["label"] == row["prediction"]
+
+
+def test_the_saved_model_is_checked_in_a_process_of_its_own(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(task_reload, "check_in_fresh_process", check_in_fresh_process)
+    assert main(["--config", recipe("classification")]) == 0
+    assert "3 of 3 predictions are the same in a fresh process" in capsys.readouterr().out
+
+    # Weights that are not what was trained are noticed, and so are those that do not load.
+    original = finetune.save_final_model
+
+    def spoil(trainer, path, options):
+        original(trainer, path, options)
+        weights = load_file(path / "model.safetensors")
+        weights["score.bias"] = torch.tensor([-1e3, 1e3]) * (1 if trainer.predictions[0] == "negative" else -1)
+        save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(finetune, "save_final_model", spoil)
+    assert main(["--config", recipe("classification"), "--overwrite_output_dir"]) == 0
+    output = capsys.readouterr()
+    assert "3 of 3" not in output.out and "not what was trained" in output.err
+    monkeypatch.setattr(finetune, "save_final_model", lambda trainer, path, options: path.mkdir())
+    assert main(["--config", recipe("classification"), "--overwrite_output_dir"]) == 2
+    assert "does not work in a fresh process" in capsys.readouterr().err
 
 
 def test_from_a_pretrained_checkpoint(recipe, pretrained, tmp_path, capsys):

@@ -76,3 +76,8 @@ def test_tensor_parallel_equals_one_process(run):
         assert any(projection in name for name in two["sharded"])
     assert_close(found, expected)
     assert all(torch.isfinite(tensor).all() for tensor in found.values())
+
+
+def test_muon_on_shards_is_muon_on_the_matrix(run):
+    _, same = run("muon", 2, "two")
+    assert same == {"rows": True, "columns": True, "copies": True}

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from hf_gpt.training.checkpoints import last_checkpoint
 from hf_gpt.training.collators import PackedRowsCollator
 from hf_gpt.training.data import complete_batches, tokenize_and_pack
+from hf_gpt.training.errors import CheckpointError
 from hf_gpt.training.likelihood import total_nats
 from hf_gpt.training.optimizers import MuonAdamW
 from hf_gpt.training.trainer import HfGptTrainer
@@ -174,7 +175,7 @@ def test_an_error_while_saving_leaves_the_former_checkpoint(make_trainer, tmp_pa
             raise OSError("No space left on device")
 
     monkeypatch.setattr(trainer, "_save_rng_state", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CheckpointError, match=r"No space left on device\. checkpoint-2 is complete"):
         trainer.train()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-2"]
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "checkpoint-2")

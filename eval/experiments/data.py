@@ -1,0 +1,24 @@
+"""The text that experiments of the evaluation read: lines of files below one folder."""
+
+import gzip
+import os
+from pathlib import Path
+
+
+def data_folder() -> Path:
+    """The folder of the data sets: `HF_GPT_DATA`, or `../shared/data` beside the repository."""
+    return Path(os.environ.get("HF_GPT_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+
+
+def read_lines(path: str, limit: int | None = None) -> list[str]:
+    """Lines of a text file in the data folder (`.gz` too) without blanks at their ends; empty lines are left out.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+    """
+    file = data_folder() / path
+    if not file.exists():
+        raise FileNotFoundError(f"{path} is not in {data_folder()}. Set HF_GPT_DATA to the folder of the data sets.")
+    content = file.read_bytes()
+    text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8")
+    return [line.strip() for line in text.split("\n") if line.strip()][:limit]

@@ -1,0 +1,266 @@
+"""
+Fine-tuning without downloaded weights, on real data: pretraining on the texts at hand, then a task, against the task
+alone. Every run is `hf-gpt pretrain` or `hf-gpt finetune` in a process of its own; runs that are done are not repeated.
+
+    python -m hf_gpt.eval.experiments.finetuning sst2 trec --data DATA --output runs/finetuning --seeds 0 1 2
+"""
+
+import argparse
+import gzip
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+# Files below the data folder whose texts are pretrained on: the column of the text, and how often each is repeated.
+PRETRAINING_TEXTS = {
+    "classification/sst2/train.jsonl": ("text", 2),
+    "classification/subj/all.jsonl.gz": ("text", 2),
+    "classification/trec/train.jsonl": ("text", 2),
+    "classification/ag_news/train.jsonl.gz": ("text", 1),
+    "detection/seqxgpt/document.jsonl.gz": ("text", 1),
+    "summarization/dialogsum/train.jsonl.gz": ("dialogue", 1),
+}
+# Sentences of these never become pretraining text: some of the files above share sentences with them.
+HELD_OUT_TEXTS = {
+    "classification/sst2/dev.jsonl": "text",
+    "classification/sst2/test.jsonl": "text",
+    "classification/trec/test.jsonl": "text",
+}
+
+SHAPE = {
+    "preset": "nano",
+    "config_overrides": {"hidden_size": 192, "num_attention_heads": 6, "chunked_loss": "always"},
+}
+TRAINING = {"bf16": True, "save_strategy": "no", "overwrite_output_dir": True, "disable_tqdm": True}
+PRETRAINING = {
+    **SHAPE,
+    **TRAINING,
+    # Short rows, in a context as long as the longest task's.
+    "config_overrides": {**SHAPE["config_overrides"], "max_position_embeddings": 512},
+    "max_length": 128,
+    "tokenizer_vocab_size": 8192,
+    "validation_fraction": 0.01,
+    "per_device_train_batch_size": 32,
+    "torch_compile": True,
+    "max_steps": 800,
+    "learning_rate": 3e-3,
+    "warmup_steps": 0.02,
+    "decay_steps": 0.7,
+    "logging_steps": 50,
+    "sample_prompts": ["The film is"],
+    "sample_max_new_tokens": 40,
+}
+CLASSIFICATION = {
+    **TRAINING,
+    "task": "classification",
+    "per_device_train_batch_size": 32,
+    "learning_rate": 1e-3,
+    "eval_strategy": "epoch",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: its files, settings and figure.
+
+    Attributes:
+        train: Training file, below the data folder.
+        validation: File of the score.
+        figure: Name of the score in `metrics.json`.
+        aim: Score to reach, or None.
+        settings: Options of `hf-gpt finetune`.
+        scratch: What changes when the model begins from scratch.
+        arms: `pretrained`, `scratch` or both.
+    """
+
+    train: str
+    validation: str
+    figure: str
+    aim: float | None
+    settings: Mapping[str, Any]
+    scratch: Mapping[str, Any] = field(default_factory=dict)
+    arms: tuple[str, ...] = ("pretrained", "scratch")
+
+
+TASKS = {
+    "sst2": Task(
+        train="classification/sst2/train.jsonl",
+        validation="classification/sst2/dev.jsonl",
+        figure="eval_accuracy",
+        aim=0.82,
+        settings={**CLASSIFICATION, "num_train_epochs": 3, "max_length": 128},
+        scratch={"num_train_epochs": 4},
+    ),
+    "trec": Task(
+        train="classification/trec/train.jsonl",
+        validation="classification/trec/test.jsonl",
+        figure="eval_accuracy",
+        aim=0.88,
+        settings={**CLASSIFICATION, "num_train_epochs": 4, "max_length": 64},
+    ),
+    "multi30k": Task(
+        train="translation/multi30k_en_de/train.jsonl.gz",
+        validation="translation/multi30k_en_de/test_2016_flickr.jsonl",
+        figure="eval_sacrebleu",
+        aim=25.0,
+        settings={
+            **TRAINING,
+            "task": "translation",
+            "per_device_train_batch_size": 96,
+            "num_train_epochs": 6,
+            "learning_rate": 3e-3,
+            "prompt_template": "{source} =",
+            "eval_strategy": "no",
+        },
+        arms=("scratch",),
+    ),
+    "dialogsum": Task(
+        train="summarization/dialogsum/train.jsonl.gz",
+        validation="summarization/dialogsum/dev.jsonl",
+        figure="eval_rougeL",
+        aim=None,
+        settings={
+            **TRAINING,
+            "task": "summarization",
+            "num_train_epochs": 2,
+            "max_length": 512,
+            "max_new_tokens": 64,
+            "eval_strategy": "no",
+        },
+    ),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="+", choices=[*TASKS, "pretraining"], metavar="TASK", help=", ".join(TASKS))
+    parser.add_argument("--data", type=Path, required=True, help="folder with classification/, lm/, translation/, ...")
+    parser.add_argument("--output", type=Path, default=Path("runs/finetuning"), help="folder of all runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run of everything for each")
+    parser.add_argument("--arms", nargs="+", choices=["pretrained", "scratch"], help="left out: those of the task")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="options that replace the task's")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    options.output.mkdir(parents=True, exist_ok=True)
+    changes = dict(item.split("=", 1) for item in options.set)
+    for name in options.tasks:
+        for seed in options.seeds:
+            if name == "pretraining":
+                pretrain(options.data, options.output, seed)
+                continue
+            for arm in options.arms or TASKS[name].arms:
+                finetune(name, arm, options.data, options.output, seed, changes)
+    print(summary(options.output))
+    return 0
+
+
+def pretrain(data: Path, output: Path, seed: int) -> Path:
+    """The run folder of the language model of a seed, trained if it is not there."""
+    corpus = output / "pretraining.jsonl"
+    if not corpus.exists():
+        write_corpus(data, corpus)
+    folder = output / f"pretraining-{seed}"
+    run("pretrain", {**PRETRAINING, "corpus": [corpus]}, folder, seed)
+    return folder
+
+
+def finetune(name: str, arm: str, data: Path, output: Path, seed: int, changes: Mapping[str, Any]) -> None:
+    """Trains and evaluates one arm of a task."""
+    task = TASKS[name]
+    settings = {**task.settings, "train_file": data / task.train, "validation_file": data / task.validation}
+    if arm == "pretrained":
+        settings["model_name_or_path"] = pretrain(data, output, seed) / "model"
+    else:
+        settings |= {**SHAPE, **task.scratch}
+    run("finetune", settings | changes, output / f"{name}-{arm}-{seed}", seed)
+
+
+def run(command: str, settings: Mapping[str, Any], folder: Path, seed: int) -> None:
+    """Runs a command of hf-gpt unless its folder holds a result; writes what it took to `cost.json` there."""
+    if (folder / "cost.json").exists():
+        return
+    settings = {**settings, "seed": seed, "output_dir": folder}
+    words = [word for name, value in settings.items() for word in (f"--{name}", *_words(value))]
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder.with_suffix(".log")
+    print(f"{folder.name}: running, see {log}", flush=True)
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    with log.open("w") as file:
+        status = subprocess.run([sys.executable, "-m", "hf_gpt", command, *words], stdout=file, stderr=file).returncode
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if status:
+        raise SystemExit(f"{folder.name} failed:\n{log.read_text()[-2000:]}")
+    cost = {
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
+    }
+    (folder / "cost.json").write_text(json.dumps(cost) + "\n")
+
+
+def summary(output: Path) -> str:
+    """A Markdown table of all runs below a folder; minutes of one core, pretraining included."""
+    rows = [
+        "| task | arm | score (mean) | least to most | seeds | aim | core minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, task in TASKS.items():
+        for arm in ("pretrained", "scratch"):
+            scores, minutes = [], []
+            for folder in sorted(output.glob(f"{name}-{arm}-*")):
+                if (folder / "cost.json").exists():
+                    scores.append(json.loads((folder / "metrics.json").read_text())[task.figure])
+                    costs = [folder] + [output / f"pretraining-{folder.name.rpartition('-')[2]}"] * (
+                        arm == "pretrained"
+                    )
+                    seconds = [json.loads((path / "cost.json").read_text())["cpu_seconds"] for path in costs]
+                    minutes.append(sum(seconds) / 60)
+            if scores:
+                rows.append(
+                    f"| {name} | {arm} | {statistics.mean(scores):.4g} | {min(scores):.4g} to {max(scores):.4g} "
+                    f"| {len(scores)} | {task.aim or ''} | {statistics.mean(minutes):.1f} |"
+                )
+    return "\n".join(rows)
+
+
+def write_corpus(data: Path, path: Path) -> None:
+    """Writes the pretraining texts as JSON lines, without any sentence of the held-out files."""
+    held_out = {_key(text) for name, column in HELD_OUT_TEXTS.items() for text in _texts(data / name, column)}
+    incomplete = path.with_suffix(".incomplete")
+    with incomplete.open("w", encoding="utf-8") as file:
+        for name, (column, times) in PRETRAINING_TEXTS.items():
+            for text in _texts(data / name, column):
+                if _key(text) not in held_out:
+                    file.write((json.dumps({"text": text}, ensure_ascii=False) + "\n") * times)
+    incomplete.replace(path)
+
+
+def _texts(path: Path, column: str) -> Iterator[str]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        yield from (json.loads(line)[column] for line in file)
+
+
+def _key(text: str) -> str:
+    return "".join(character for character in text.lower() if character.isalnum())
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, (list, tuple)):
+        return [str(item) for item in value]
+    return [json.dumps(value) if isinstance(value, (dict, bool)) else str(value)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

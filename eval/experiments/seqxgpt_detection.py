@@ -1,0 +1,103 @@
+"""
+How well the two-sample tests tell human text from that of five language models (SeqXGPT, https://arxiv.org/abs/2310.08903).
+
+All texts are cut to the same number of words, since length alone separates the classes as published. They are put in
+lower case and blanks are set between their tokens, since human texts differ in that too: `raw format AUC` is what a
+classifier makes of length and format alone before that, `length+format AUC` after it. Of `continuation` only what comes
+after the human prefix counts, and human texts are entered as far in as machine texts are.
+
+    python -m hf_gpt.eval.experiments.seqxgpt_detection --folder runs/seqxgpt_detection
+"""
+
+import argparse
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_gpt.eval import load
+from hf_gpt.eval.environment import describe_environment
+from hf_gpt.eval.experiments.data import data_folder
+from hf_gpt.eval.experiments.tables import markdown_table, write_json
+from hf_gpt.eval.text.tokenization import tokenize
+
+
+FILES = {"document": 80, "continuation": 30}
+COLUMNS = {
+    "file": "file",
+    "model": "model",
+    "texts": "texts",
+    "words": "words",
+    "fresh classifier AUC": "c2st_auc:.3f",
+    "low": "c2st_low:.3f",
+    "high": "c2st_high:.3f",
+    "TF-IDF AUC": "tfidf_auc:.3f",
+    "low ": "tfidf_low:.3f",
+    "high ": "tfidf_high:.3f",
+    "length+format AUC": "shortcut_auc:.3f",
+    "raw format AUC": "raw_auc:.3f",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/seqxgpt_detection"), help="for the results")
+    parser.add_argument("--epochs", type=int, default=15, help="of the fresh classifier, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def read_texts(file: str, words: int, seed: int) -> dict[str, list[str]]:
+    """The texts of each source, `words` words long, each beginning at a word; shorter ones are left out."""
+    path = data_folder() / "detection" / "seqxgpt" / f"{file}.jsonl.gz"
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()]
+    prefixes = [row["human_prefix_chars"] for row in rows if row["label"] and "human_prefix_chars" in row]
+    generator = np.random.default_rng(seed)
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        start = 0
+        if prefixes:
+            start = row["human_prefix_chars"] if row["label"] else int(generator.choice(prefixes))
+        inside = start > 0 and not any(map(str.isspace, row["text"][start - 1 : start + 1]))
+        # Entered in the middle of a word, the text begins with the next one.
+        kept = row["text"][start:].split()[1 if inside else 0 :]
+        if len(kept) >= words:
+            found.setdefault(row["generator"], []).append(" ".join(kept[:words]))
+    return found
+
+
+def normalised(texts: Sequence[str]) -> list[str]:
+    """Lower case, a blank between any two tokens."""
+    return [" ".join(tokens) for tokens in tokenize(map(str.lower, texts), "13a")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    rows: list[dict[str, Any]] = []
+    for file, words in FILES.items():
+        raw = read_texts(file, words, args.seed)
+        texts = {model: normalised(some) for model, some in raw.items()}
+        human = texts.pop("human")
+        for model, generated in texts.items():
+            given = {"predictions": generated, "references": human, "seed": args.seed}
+            c2st = load("c2st").compute(**given, epochs=args.epochs)
+            tfidf = load("tfidf_test").compute(**given)
+            rows.append({"file": file, "model": model, "texts": f"{len(human)}+{len(generated)}", "words": words})
+            for name, found in (("c2st", c2st), ("tfidf", tfidf)):
+                rows[-1] |= {f"{name}_{key.removeprefix('auc_')}": found[key] for key in ("auc", "auc_low", "auc_high")}
+            rows[-1]["shortcut_auc"] = load("surface").compute(**given)["shortcut_auc"]
+            before = load("surface").compute(predictions=raw[model], references=raw["human"], seed=args.seed)
+            rows[-1]["raw_auc"] = before["shortcut_auc"]
+            write_json(args.folder / "seqxgpt_detection.json", {"rows": rows, "environment": describe_environment()})
+            print(rows[-1], flush=True)
+    page = f"# Human or machine (SeqXGPT)\n\n{markdown_table(rows, COLUMNS)}\n"
+    (args.folder / "seqxgpt_detection.md").write_text(page, encoding="utf-8")
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

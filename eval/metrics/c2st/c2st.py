@@ -1,0 +1,39 @@
+"""Classifier two-sample test: how well a fresh classifier tells generated texts from real ones."""
+
+from functools import partial
+from typing import Any
+
+from hf_gpt.eval import metric
+from hf_gpt.eval.text.tokenization import Tokenizer, get_tokenizer, tokenize
+from hf_gpt.eval.two_sample.fresh_classifier import fresh_classifier_scores
+from hf_gpt.eval.two_sample.halves import LEAST, classifier_test
+
+
+class C2st(metric.SampleMetric):
+    """AUC, on held-out halves, of a classifier trained from nothing on the other halves; 0.5 is indistinguishable.
+
+    The critic that a generator was trained against must not judge it: it has been deceived by construction. Give both
+    samples in the same form (spaces before punctuation, case), or that is what the classifier finds; the metric
+    `surface` tells. `tfidf_test` is a second opinion.
+    """
+
+    source = "https://arxiv.org/abs/1610.06545"
+    inputs = "predictions: generated texts. references: real texts; at least 20 of each, better 1000."
+    least_predictions = LEAST
+    least_references = LEAST
+
+    def measure(
+        self,
+        predictions: list[str],
+        references: list[str],
+        classifier: str = "ngram_cnn",
+        tokenizer: str | Tokenizer = "whitespace",
+        seed: int = 0,
+        resamples: int = 1000,
+        **training: Any,
+    ) -> dict[str, Any]:
+        name, function = get_tokenizer(tokenizer)
+        trained = partial(fresh_classifier_scores, body=classifier, seed=seed, **training)
+        real, generated = tokenize(references, function), tokenize(predictions, function)
+        figures = classifier_test(real, generated, trained, seed, resamples)
+        return {**figures, "classifier": classifier, "tokenizer": name, "seed": seed}

@@ -1,0 +1,353 @@
+"""Batched sampling that keeps the log-probability of every token it draws: the rollouts of adversarial training."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from hf_gpt.generation.likelihood import (
+    accepted_arguments,
+    decoder_start_token_id,
+    join,
+    left_padded,
+    positions_of,
+    unwrap,
+)
+from hf_gpt.generation.scoring import evaluating, right_padded
+
+
+# Finished rows leave the batch once they are this share of it: each leaving copies the cache.
+LEAVE_SHARE = 0.25
+
+
+@dataclasses.dataclass
+class Rollout:
+    """Sampled completions, B rows.
+
+    Attributes:
+        sequences: (B, T) int64, prompt then completion, padded at the right.
+        attention_mask: (B, T) int64, 1 at tokens, the end-of-text token included.
+        completions: (B, C) int64, the tokens that were drawn, padded at the right.
+        completion_mask: (B, C) float32, 1 at drawn tokens up to and including the end of text.
+        logps: (B, C) float32, log-probability of each drawn token under the model itself, before temperature and
+            truncation; 0 at padding.
+        prompt_length: (B,) int64, tokens of the prompt in each row.
+    """
+
+    sequences: torch.Tensor
+    attention_mask: torch.Tensor
+    completions: torch.Tensor
+    completion_mask: torch.Tensor
+    logps: torch.Tensor
+    prompt_length: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.sequences.shape[0]
+
+    def to(self, device: torch.device | str) -> "Rollout":
+        """The same on another device."""
+        return Rollout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+def rollout(
+    model: nn.Module,
+    prompt_ids: torch.Tensor | None = None,
+    prompt_mask: torch.Tensor | None = None,
+    *,
+    max_new_tokens: int,
+    num_samples: int | None = None,
+    num_return_sequences: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int | None = None,
+    bos_token_id: int | None = None,
+    generator: torch.Generator | None = None,
+    uniforms: torch.Tensor | None = None,
+    batch_size: int | None = None,
+    synced: bool = False,
+) -> Rollout:
+    """Draws completions of prompts, or texts from their beginning.
+
+    Each row's draws depend on its own uniform numbers alone, one for each token, by inversion of the distribution
+    function. So a row is the same whatever the batch size, whoever shares its batch, and whichever process draws it.
+
+    Args:
+        model: A causal language model or an encoder-decoder, which reads the prompt with its encoder; bare, with an
+            adapter or wrapped for several processes. It is put into evaluation mode and back.
+        prompt_ids: (P, L) int64, padded at either side. None: `num_samples` texts that begin with `bos_token_id`.
+        prompt_mask: (P, L), 1 at tokens; None: no padding.
+        max_new_tokens: Most tokens that are drawn in a row, the end of text included.
+        num_samples: Rows to draw without prompts.
+        num_return_sequences: Completions of each prompt, which are adjacent rows.
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_p: Draw from the likeliest tokens of this total mass.
+        top_k: Draw from this many likeliest tokens; 0: from all.
+        eos_token_id: What ends a row; None: nothing does.
+        pad_token_id: Fills the rows; None: the end-of-text token, or 0.
+        bos_token_id: What a row without a prompt begins with.
+        generator: A CPU generator that the uniform numbers are drawn from.
+        uniforms: (B, `max_new_tokens`) float64 in [0, 1), in place of a generator.
+        batch_size: Rows in a batch; None: all.
+        synced: Every process does the same number of forward passes, as a sharded model (FSDP, ZeRO-3) needs.
+
+    Returns:
+        The rows: B is P times `num_return_sequences`, or `num_samples` times that.
+
+    Raises:
+        ValueError: no prompt and no number of samples or begin token, an empty prompt, more tokens than the model has
+            positions for, or settings out of range.
+    """
+    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
+        raise ValueError(
+            "rollout needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got "
+            f"{max_new_tokens}, {temperature}, {top_p} and {top_k}."
+        )
+    device = next(model.parameters()).device
+    prompt_ids, prompt_mask = _prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
+    prompt_ids = prompt_ids.repeat_interleave(num_return_sequences, 0)
+    prompt_mask = prompt_mask.repeat_interleave(num_return_sequences, 0)
+    rows = prompt_ids.shape[0]
+    _check_positions(unwrap(model), prompt_ids.shape[1], max_new_tokens)
+    if uniforms is None:
+        uniforms = torch.rand(rows, max_new_tokens, dtype=torch.float64, generator=generator)
+    if uniforms.shape != (rows, max_new_tokens):
+        raise ValueError(f"uniforms must have shape {(rows, max_new_tokens)}, got {tuple(uniforms.shape)}.")
+    ends = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
+    if pad_token_id is None:
+        pad_token_id = ends[0] if ends else 0
+    settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "ends": ends, "synced": synced}
+
+    with torch.no_grad(), evaluating(model):
+        parts = [
+            _draw_batch(model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), **settings)
+            for part in _slices(rows, batch_size or rows)
+        ]
+    return _assemble(parts, prompt_ids, prompt_mask, pad_token_id)
+
+
+def draw_tokens(
+    logits: torch.Tensor, uniforms: torch.Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0
+) -> torch.Tensor:
+    """One token for each row, by inversion of the distribution function.
+
+    Args:
+        logits: (B, V), any floating type.
+        uniforms: (B,) in [0, 1).
+        temperature, top_p, top_k: As for `rollout`.
+
+    Returns:
+        (B,) int64.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    # Sums over a large vocabulary lose the rare tokens in float32. Apple's GPUs have no float64.
+    logits = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64) / temperature
+    if top_k and top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k, -1).values[:, -1:], -torch.inf)
+    probabilities = logits.softmax(-1)
+    if top_p < 1:
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        # The token that crosses the mass belongs to it.
+        outside = ordered.cumsum(-1) - ordered >= top_p
+        probabilities = probabilities.masked_fill(outside.gather(-1, order.argsort(-1)), 0)
+    heights = probabilities.cumsum(-1)
+    total = heights[:, -1:]
+    wanted = torch.minimum(uniforms[:, None].to(heights) * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(heights, wanted, right=True)[:, 0]
+
+
+@dataclasses.dataclass
+class _Drawn:
+    completions: torch.Tensor
+    logps: torch.Tensor
+    lengths: torch.Tensor
+
+
+def _prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device) -> tuple[torch.Tensor, torch.Tensor]:
+    if prompt_ids is None:
+        if num_samples is None or bos_token_id is None:
+            raise ValueError("rollout needs prompt_ids, or num_samples and the bos_token_id that texts begin with.")
+        prompt_ids = torch.full((num_samples, 1), bos_token_id, dtype=torch.int64)
+    elif num_samples is not None:
+        raise ValueError("rollout takes prompt_ids or num_samples; with prompts use num_return_sequences.")
+    prompt_ids = prompt_ids.to(device)
+    prompt_mask = torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask.to(prompt_ids)
+    if prompt_ids.ndim != 2 or not bool((prompt_mask.sum(-1) > 0).all()):
+        raise ValueError("rollout needs prompts of shape (rows, length), none of them empty: begin with bos_token_id.")
+    return left_padded(prompt_ids, prompt_mask)
+
+
+def _check_positions(model: nn.Module, prompt_length: int, max_new_tokens: int) -> None:
+    config = model.config
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    needed = max_new_tokens if config.is_encoder_decoder else prompt_length + max_new_tokens
+    if limit is not None and needed > limit:
+        raise ValueError(
+            f"a prompt of {prompt_length} tokens and max_new_tokens={max_new_tokens} are more than the {limit} "
+            f"positions of {type(model).__name__}. Shorten one of them."
+        )
+
+
+def _slices(rows: int, size: int) -> Iterator[slice]:
+    for start in range(0, rows, size):
+        yield slice(start, start + size)
+
+
+def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, temperature, top_p, top_k, ends, synced) -> _Drawn:
+    rows, limit = uniforms.shape
+    completions = torch.zeros(rows, limit, dtype=torch.int64, device=prompt_ids.device)
+    logps = torch.zeros(rows, limit, dtype=torch.float32, device=prompt_ids.device)
+    lengths = torch.zeros(rows, dtype=torch.int64, device=prompt_ids.device)
+    end_ids = torch.tensor(ends, dtype=torch.int64, device=prompt_ids.device)
+    steps = _EncoderDecoderSteps if unwrap(model).config.is_encoder_decoder else _DecoderSteps
+    state = steps(model, prompt_ids, prompt_mask)
+    # Places in the output of the rows that are still in the batch, and which of those go on.
+    places = torch.arange(rows, device=prompt_ids.device)
+    active = torch.ones(rows, dtype=torch.bool, device=prompt_ids.device)
+    for step in range(limit):
+        logits = state.next_logits().float()
+        tokens = draw_tokens(logits, uniforms[places, step], temperature, top_p, top_k)
+        chosen = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        written = places[active]
+        completions[written, step] = tokens[active]
+        logps[written, step] = chosen[active]
+        lengths[written] += 1
+        active = active & ~torch.isin(tokens, end_ids)
+        if _all_finished(active, synced) or step == limit - 1:
+            break
+        finished = int((~active).sum())
+        if state.can_select and active.sum() > 0 and finished >= LEAVE_SHARE * len(active):
+            kept = active.nonzero()[:, 0]
+            state.select(kept)
+            places, tokens, active = places[kept], tokens[kept], active[kept]
+        state.append(tokens)
+    return _Drawn(completions, logps, lengths)
+
+
+def _all_finished(active: torch.Tensor, synced: bool) -> bool:
+    if synced and torch.distributed.is_available() and torch.distributed.is_initialized():
+        still = active.any().to(torch.int32)
+        torch.distributed.all_reduce(still, torch.distributed.ReduceOp.MAX)
+        return not bool(still)
+    return not bool(active.any())
+
+
+class _DecoderSteps:
+    """A decoder that reads prompts, then one token after another, with its cache if it has one."""
+
+    def __init__(self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor):
+        self.model = model
+        self.ids, self.mask = ids, mask
+        self.accepted = accepted_arguments(unwrap(model))
+        peft_config = getattr(unwrap(model), "active_peft_config", None)
+        # Virtual tokens go in front of every forward pass, which a cache that holds them already would double.
+        self.use_cache = "past_key_values" in self.accepted and not getattr(peft_config, "is_prompt_learning", False)
+        self.cache: Any = None
+
+    def next_logits(self) -> torch.Tensor:
+        """(B, V) logits of the token that comes next."""
+        if not self.use_cache:
+            return self._logits_of_whole_rows()
+        fresh = slice(None) if self.cache is None else slice(-1, None)
+        inputs = {"input_ids": self.ids[:, fresh], "attention_mask": self.mask}
+        if "position_ids" in self.accepted:
+            inputs["position_ids"] = positions_of(self.mask)[:, fresh]
+        if "logits_to_keep" in self.accepted:
+            inputs["logits_to_keep"] = 1
+        outputs = self.model(**inputs, use_cache=True, past_key_values=self.cache)
+        self.cache = outputs.past_key_values
+        self.use_cache = self.cache is not None
+        return outputs.logits[:, -1]
+
+    def _logits_of_whole_rows(self) -> torch.Tensor:
+        # Padded at the right: what counts positions by itself counts them right.
+        ids, mask = right_padded(self.ids, self.mask)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if "position_ids" in self.accepted:
+            inputs["position_ids"] = positions_of(mask)
+        if "use_cache" in self.accepted:
+            inputs["use_cache"] = False
+        # Virtual tokens of an adapter stand in front.
+        logits = self.model(**inputs).logits[:, -ids.shape[1] :]
+        return logits[torch.arange(len(ids), device=ids.device), mask.sum(-1) - 1]
+
+    def append(self, tokens: torch.Tensor) -> None:
+        """Adds the drawn tokens (B,)."""
+        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
+        self.mask = torch.cat([self.mask, torch.ones_like(tokens)[:, None]], 1)
+
+    @property
+    def can_select(self) -> bool:
+        return self.cache is None or hasattr(self.cache, "reorder_cache")
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keeps these rows alone."""
+        self.ids, self.mask = self.ids[rows], self.mask[rows]
+        if self.cache is not None:
+            self.cache.reorder_cache(rows)
+
+
+class _EncoderDecoderSteps:
+    """An encoder-decoder: the encoder reads the prompts once, the decoder begins with its start token."""
+
+    def __init__(self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor):
+        self.model = model
+        inner = unwrap(model)
+        # Learned positions of an encoder count from the left.
+        ids, mask = right_padded(ids, mask)
+        encoder = inner.get_encoder()
+        self.hidden = encoder(input_ids=ids, attention_mask=mask)[0]
+        self.mask = mask
+        self.ids = torch.full_like(ids[:, :1], decoder_start_token_id(inner))
+        self.use_cache, self.cache = "past_key_values" in accepted_arguments(inner), None
+
+    def next_logits(self) -> torch.Tensor:
+        inputs = {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=self.hidden),
+            "attention_mask": self.mask,
+            "decoder_input_ids": self.ids if self.cache is None else self.ids[:, -1:],
+        }
+        if self.use_cache:
+            inputs.update(use_cache=True, past_key_values=self.cache)
+        outputs = self.model(**inputs)
+        if self.use_cache:
+            self.cache = outputs.past_key_values
+            self.use_cache = self.cache is not None
+        return outputs.logits[:, -1]
+
+    def append(self, tokens: torch.Tensor) -> None:
+        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
+
+    @property
+    def can_select(self) -> bool:
+        return self.cache is None or hasattr(self.cache, "reorder_cache")
+
+    def select(self, rows: torch.Tensor) -> None:
+        self.ids, self.mask, self.hidden = self.ids[rows], self.mask[rows], self.hidden[rows]
+        if self.cache is not None:
+            self.cache.reorder_cache(rows)
+
+
+def _assemble(parts, prompt_ids, prompt_mask, pad_token_id) -> Rollout:
+    completions = torch.cat([part.completions for part in parts])
+    logps = torch.cat([part.logps for part in parts])
+    lengths = torch.cat([part.lengths for part in parts])
+    width = int(lengths.max())
+    completions, logps = completions[:, :width], logps[:, :width]
+    completion_mask = torch.arange(width, device=lengths.device) < lengths[:, None]
+    completions = completions.masked_fill(~completion_mask, pad_token_id)
+    prompt_length = prompt_mask.sum(-1)
+    sequences, attention_mask = join(prompt_ids, prompt_mask, completions, completion_mask, pad_token_id)
+    return Rollout(
+        sequences=sequences,
+        attention_mask=attention_mask,
+        completions=completions,
+        completion_mask=completion_mask.float(),
+        logps=logps,
+        prompt_length=prompt_length,
+    )

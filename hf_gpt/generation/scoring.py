@@ -1,0 +1,230 @@
+"""Scores of texts and of their prefixes by any classifier with one label: logits, above 0 for what looks real."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off, as in evaluation; afterwards each module as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def right_padded(sequences: torch.Tensor, attention_mask: torch.Tensor, pad_token_id: int = 0):
+    """The same texts with all padding at the end, cut to the longest.
+
+    Args:
+        sequences: Shape `(batch_size, length)`, token ids.
+        attention_mask: Shape `(batch_size, length)`, 0 at padding, wherever it lies.
+        pad_token_id: What padding becomes.
+
+    Returns:
+        Sequences and mask of shape `(batch_size, longest)`.
+    """
+    kept = attention_mask.bool()
+    longest = max(1, int(kept.sum(1).max())) if len(kept) else 0
+    order = (~kept).to(torch.int8).sort(dim=1, stable=True).indices[:, :longest]
+    mask = kept.gather(1, order)
+    return sequences.gather(1, order).masked_fill(~mask, pad_token_id), mask.long()
+
+
+def discriminator_logits(
+    discriminator: PreTrainedModel, sequences: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
+    """The logit of each text, differentiable in the discriminator's weights. In training it is this that is trained.
+
+    The attention mask alone decides where a text ends. The library's decoders with a score on the last token find it by
+    the padding token, so they lose an end-of-text token that serves as padding, and refuse a batch without a padding
+    token; here both are scored at the last token of the mask.
+
+    Args:
+        discriminator: A sequence classifier with `num_labels=1`.
+        sequences: Shape `(batch_size, length)`, token ids, padded on either side.
+        attention_mask: Shape `(batch_size, length)`.
+
+    Returns:
+        Shape `(batch_size,)`, float32.
+
+    Raises:
+        ValueError: the model has another number of labels.
+    """
+    discriminator = _without_adapter(discriminator)
+    check_discriminator(discriminator)
+    pad_token_id = getattr(discriminator.config.get_text_config(), "pad_token_id", None)
+    sequences, attention_mask = right_padded(sequences, attention_mask, pad_token_id or 0)
+    if _scores_last_token(discriminator):
+        hidden_states = _hidden_states(discriminator, sequences, attention_mask)
+        last = (attention_mask.sum(1) - 1).clamp(min=0)
+        logits = discriminator.score(hidden_states[torch.arange(len(last), device=last.device), last])
+    else:
+        logits = discriminator(input_ids=sequences, attention_mask=attention_mask).logits
+    return logits[:, 0].float()
+
+
+@torch.no_grad()
+def sequence_scores(
+    discriminator: PreTrainedModel,
+    sequences: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    batch_size: int | None = None,
+) -> torch.Tensor:
+    """The logit of each text, without gradient and dropout, in batches of texts of similar length.
+
+    Args:
+        discriminator: A sequence classifier with `num_labels=1`.
+        sequences: Shape `(n, length)`, token ids, padded on either side.
+        attention_mask: Shape `(n, length)`. Left out: all are tokens.
+        batch_size: Texts scored at a time. Left out: all.
+
+    Returns:
+        Shape `(n,)`, float32, on the device of `sequences`, in their order.
+
+    Raises:
+        ValueError: the model has another number of labels.
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones_like(sequences)
+    scores = torch.empty(len(sequences), device=sequences.device)
+    order = attention_mask.sum(1).argsort(descending=True, stable=True)
+    with evaluating(discriminator):
+        for rows in order.split(batch_size or max(1, len(order))):
+            ids, mask = (tensor[rows].to(discriminator.device) for tensor in (sequences, attention_mask))
+            scores[rows] = discriminator_logits(discriminator, ids, mask).to(scores.device)
+    return scores
+
+
+@torch.no_grad()
+def prefix_scores(
+    discriminator: PreTrainedModel,
+    sequences: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    batch_size: int | None = None,
+    recompute: bool = False,
+) -> torch.Tensor:
+    """The logit of every prefix of each text, without gradient and dropout.
+
+    A causal discriminator gives all prefixes of a text in one pass: each model of this package, and each decoder with a
+    score on its last token.
+
+    Args:
+        discriminator: A sequence classifier with `num_labels=1`.
+        sequences: Shape `(n, length)`, token ids, padded on either side.
+        attention_mask: Shape `(n, length)`. Left out: all are tokens.
+        batch_size: Texts scored at a time. Left out: all.
+        recompute: For a discriminator that is not causal, score each prefix by a pass of its own.
+
+    Returns:
+        Shape `(n, length)`, float32: entry `[i, t]` is the logit of text `i` up to its token at position `t`, 0 at
+        padding.
+
+    Raises:
+        ValueError: the model has another number of labels, or is not causal and `recompute` is not set.
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones_like(sequences)
+    scores = torch.zeros(sequences.shape, device=sequences.device)
+    order = attention_mask.sum(1).argsort(descending=True, stable=True)
+    with evaluating(discriminator):
+        for rows in order.split(batch_size or max(1, len(order))):
+            kept = attention_mask[rows].bool()
+            ids, mask = right_padded(sequences[rows], kept)
+            ids, mask = ids.to(discriminator.device), mask.to(discriminator.device)
+            compact = prefix_logits(discriminator, ids, mask, recompute=recompute).to(scores.device)
+            spread = torch.zeros(kept.shape, device=scores.device)
+            spread[kept] = compact[mask.bool().to(scores.device)]
+            scores[rows] = spread
+    return scores
+
+
+def prefix_logits(
+    discriminator: PreTrainedModel, sequences: torch.Tensor, attention_mask: torch.Tensor, recompute: bool = False
+) -> torch.Tensor:
+    """The logit of every prefix of texts padded on the right, shape `(batch_size, length)`, float32, differentiable.
+
+    What stands at padding means nothing. Arguments and errors as in `prefix_scores`.
+    """
+    discriminator = _without_adapter(discriminator)
+    check_discriminator(discriminator)
+    if not recompute and has_causal_prefixes(discriminator):
+        if hasattr(discriminator, "prefix_logits"):
+            logits = discriminator.prefix_logits(input_ids=sequences, attention_mask=attention_mask)
+        else:
+            logits = discriminator.score(_hidden_states(discriminator, sequences, attention_mask))
+        return logits[..., 0].float()
+    if not recompute:
+        raise ValueError(
+            f"{type(discriminator).__name__} does not score every prefix in one pass: its tokens see the ones after "
+            "them, or its head is not a linear score of the last token. Take a causal discriminator (HfGpt, the n-gram "
+            "CNN or a decoder such as Llama or GPT-2), or recompute=True for one pass for each prefix."
+        )
+    ends = range(1, sequences.shape[1] + 1)
+    columns = [discriminator_logits(discriminator, sequences[:, :end], attention_mask[:, :end]) for end in ends]
+    return torch.stack(columns, dim=1)
+
+
+def check_discriminator(discriminator: PreTrainedModel) -> None:
+    """Raises `ValueError` unless the model has exactly one label."""
+    if discriminator.config.num_labels != 1:
+        raise ValueError(
+            f"{type(discriminator).__name__} has {discriminator.config.num_labels} labels; a discriminator has one, "
+            "the logit of being real. Load or train it with num_labels=1."
+        )
+
+
+def has_causal_prefixes(discriminator: PreTrainedModel) -> bool:
+    """Whether one pass over a text gives the score of each of its prefixes."""
+    if hasattr(discriminator, "prefix_logits"):
+        return getattr(discriminator.config, "is_causal", True)
+    return _scores_last_token(discriminator)
+
+
+def _without_adapter(discriminator: PreTrainedModel) -> PreTrainedModel:
+    # PEFT changes the layers in place: the model inside computes with the adapter.
+    return discriminator.get_base_model() if hasattr(discriminator, "get_base_model") else discriminator
+
+
+def _hidden_states(
+    discriminator: PreTrainedModel, sequences: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
+    options = {"use_cache": False} if hasattr(discriminator.config.get_text_config(), "use_cache") else {}
+    return discriminator.base_model(input_ids=sequences, attention_mask=attention_mask, **options)[0]
+
+
+def _scores_last_token(discriminator: PreTrainedModel) -> bool:
+    """Whether the score is a linear layer on a causal decoder's last hidden state, found out by trying it once."""
+    known = getattr(discriminator, "_hf_gpt_scores_last_token", None)
+    if known is None:
+        known = not hasattr(discriminator, "prefix_logits") and _probe_last_token(discriminator)
+        discriminator._hf_gpt_scores_last_token = known
+    return known
+
+
+@torch.no_grad()
+def _probe_last_token(discriminator: PreTrainedModel) -> bool:
+    score = getattr(discriminator, "score", None)
+    score_layer = getattr(score, "original_module", score)
+    if not isinstance(score_layer, nn.Linear):
+        return False
+    config = discriminator.config.get_text_config()
+    special = {config.pad_token_id, *torch.tensor(config.eos_token_id or 0).reshape(-1).tolist()}
+    ordinary = [token for token in range(config.vocab_size) if token not in special][:3]
+    ids = torch.tensor([ordinary], device=discriminator.device)
+    with evaluating(discriminator):
+        hidden_states = _hidden_states(discriminator, ids, torch.ones_like(ids))
+        if hidden_states.shape[-1] != score_layer.in_features:
+            return False
+        beginning = _hidden_states(discriminator, ids[:, :1], torch.ones_like(ids[:, :1]))
+        logits = discriminator(input_ids=ids).logits
+    tolerance = 1e-4 if hidden_states.dtype == torch.float32 else 3e-2
+    is_causal = (hidden_states[:, 0] - beginning[:, 0]).norm() <= tolerance * beginning.norm()
+    return bool(is_causal) and torch.allclose(score(hidden_states[:, -1]), logits, rtol=tolerance, atol=tolerance)

@@ -1,0 +1,77 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from hf_gpt.eval.experiments import self_bleu_speed, seqxgpt_detection, texygen_samples
+from hf_gpt.eval.experiments.data import read_lines
+from hf_gpt.eval.experiments.tables import markdown_table
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A small made-up copy of the data folder."""
+    generator = np.random.default_rng(0)
+    words = [f"word{n}" for n in range(30)]
+    for path in texygen_samples.SOURCES.values():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = [" ".join(generator.choice(words, generator.integers(4, 9))) for _ in range(130)]
+        file.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    monkeypatch.setenv("HF_GPT_DATA", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_texygen_page_has_every_sample_and_figure(data, tmp_path, capsys):
+    pytest.importorskip("mauve")
+    folder = tmp_path / "out"
+    arguments = ["--folder", str(folder), "--size", "40", "--references", "50", "--epochs", "1"]
+    assert texygen_samples.main(arguments) == 0
+    result = json.loads((folder / "texygen_samples.json").read_text())
+    assert [row["sample"] for row in result["rows"]] == list(texygen_samples.SOURCES)
+    page = (folder / "texygen_samples.md").read_text()
+    for columns in texygen_samples.TABLES.values():
+        for row in result["rows"]:
+            assert all(row[column.partition(":")[0]] is not None for column in columns.values())
+    assert page.count("| SeqGAN |") == 3 and "LeakGAN" in (folder / "texygen_samples.svg").read_text()
+
+
+def test_real_sample_and_references_share_no_line(data):
+    samples, references, training = texygen_samples.read_samples(40, 60, 0)
+    every = read_lines("lm/coco_captions/image_coco.txt")
+    assert sorted([*samples["real"], *training]) == sorted(every)
+    assert references == training[:60] and len(samples["MLE"]) == 40
+
+
+def test_self_bleu_speed_repeats_a_short_file_and_agrees_with_nltk(data, capsys):
+    assert self_bleu_speed.main(["--sizes", "50", "200", "--compared", "3"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [row["sentences"] for row in result["ours"]] == [50, 200] and result["largest_difference"] < 1e-12
+
+
+def test_machine_texts_begin_after_the_human_prefix(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_GPT_DATA", str(tmp_path))
+    folder = tmp_path / "detection" / "seqxgpt"
+    folder.mkdir(parents=True)
+    rows = [
+        {"text": "one two three four five six", "label": 0, "generator": "human", "human_prefix_chars": 27},
+        {"text": "human part machine wrote all this", "label": 1, "generator": "gpt2", "human_prefix_chars": 10},
+        {"text": "human part short", "label": 1, "generator": "gpt2", "human_prefix_chars": 10},
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "continuation.jsonl.gz").write_bytes(gzip.compress(content.encode()))
+    found = seqxgpt_detection.read_texts("continuation", 3, 0)
+    # The human text is entered at the tenth character too, in the middle of "three".
+    assert found["human"] == ["four five six"]
+    assert found["gpt2"] == ["machine wrote all"]
+    assert seqxgpt_detection.normalised(["A cat, B."]) == ["a cat , b ."]
+
+
+def test_tables_and_missing_files(tmp_path, monkeypatch):
+    table = markdown_table([{"a": 1.23456, "b": None}, {"b": 2}], {"first": "a:.2f", "second": "b:d"})
+    assert table == "| first | second |\n|---|---|\n| 1.23 |  |\n|  | 2 |"
+    monkeypatch.setenv("HF_GPT_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="Set HF_GPT_DATA"):
+        read_lines("nothing.txt")

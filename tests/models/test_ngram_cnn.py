@@ -1,0 +1,194 @@
+"""The n-gram CNN: hand-worked convolutions, padding, prefixes, gradients, presets, and the checkpoint's own code."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from hf_gpt import HfNgramCnnConfig, HfNgramCnnForSequenceClassification, HfNgramCnnModel
+
+
+def make_critic(**options) -> HfNgramCnnForSequenceClassification:
+    settings = {"vocab_size": 30, "embedding_size": 8, "kernel_sizes": [1, 2, 5], "num_labels": 1}
+    return HfNgramCnnForSequenceClassification(HfNgramCnnConfig(**{**settings, **options})).eval()
+
+
+def test_bigram_filter_by_hand():
+    """One filter of width 2 over one-number embeddings: relu(a * previous + b * current + c), then its maximum."""
+    critic = make_critic(vocab_size=4, embedding_size=1, kernel_sizes=[2], num_filters=[1])
+    with torch.no_grad():
+        critic.model.embed_tokens.weight[:, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
+        critic.model.convolutions.filters[0].weight[0, 0] = torch.tensor([10.0, -1.0])
+        critic.model.convolutions.filters[0].bias[0] = 0.5
+        critic.score.weight[0, 0], critic.score.bias[0] = 2.0, -7.0
+    ids = torch.tensor([[1, 3, 2]])
+    # Windows (nothing, 1), (1, 3), (3, 2): -1 + .5 -> 0; 10 - 3 + .5 = 7.5; 30 - 2 + .5 = 28.5.
+    assert critic.model(ids).last_hidden_state.flatten().tolist() == [0.0, 7.5, 28.5]
+    assert critic(ids).logits.item() == 2 * 28.5 - 7
+    assert critic.prefix_logits(ids).flatten().tolist() == [-7.0, 8.0, 50.0]
+    critic.pooler.pooling = "mean"
+    assert critic(ids).logits.item() == pytest.approx(2 * 36 / 3 - 7)
+    assert critic.prefix_logits(ids).flatten().tolist() == pytest.approx([-7.0, 2 * 3.75 - 7, 17.0])
+
+
+def test_centred_window_by_hand():
+    critic = make_critic(
+        vocab_size=4, embedding_size=1, kernel_sizes=[3], num_filters=[1], is_causal=False, hidden_act="linear"
+    )
+    with torch.no_grad():
+        critic.model.embed_tokens.weight[:, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
+        critic.model.convolutions.filters[0].weight[0, 0] = torch.tensor([100.0, 10.0, 1.0])
+        critic.model.convolutions.filters[0].bias[0] = 0.0
+    assert critic.model(torch.tensor([[1, 3, 2]])).last_hidden_state.flatten().tolist() == [13.0, 132.0, 320.0]
+    with pytest.raises(ValueError, match="is_causal=False"):
+        critic.prefix_logits(torch.tensor([[1, 3, 2]]))
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+@pytest.mark.parametrize("hidden_act", ["relu", "tanh"])
+def test_padding_never_counts(is_causal, pooling, hidden_act):
+    critic = make_critic(
+        is_causal=is_causal, classifier_pooling=pooling, hidden_act=hidden_act, num_highway_layers=2, pad_token_id=3
+    )
+    ids = torch.tensor([[5, 3, 9, 7]])  # The padding token inside the text is a token like any other.
+    alone = critic(ids, attention_mask=torch.ones_like(ids)).logits
+    junk = torch.tensor([[11, 3, 29]])
+    right = critic(torch.cat([ids, junk], 1), attention_mask=torch.tensor([[1] * 4 + [0] * 3])).logits
+    left = critic(torch.cat([junk, ids], 1), attention_mask=torch.tensor([[0] * 3 + [1] * 4])).logits
+    torch.testing.assert_close(right, alone, rtol=0, atol=1e-7)
+    torch.testing.assert_close(left, alone, rtol=0, atol=1e-7)
+    without_mask = critic(torch.tensor([[5, 9, 7, 3, 3]])).logits
+    torch.testing.assert_close(without_mask, critic(torch.tensor([[5, 9, 7]])).logits, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_prefixes_in_one_pass_equal_shortened_texts(pooling):
+    critic = make_critic(classifier_pooling=pooling, num_highway_layers=1, hidden_act="tanh", num_labels=2)
+    ids = torch.randint(30, (3, 9))
+    mask = torch.ones_like(ids)
+    mask[1, :2] = 0
+    prefixes = critic.prefix_logits(ids, mask)
+    assert prefixes.shape == (3, 9, 2)
+    for end in range(3, 10):
+        whole = critic(ids[:, :end], attention_mask=mask[:, :end]).logits
+        torch.testing.assert_close(prefixes[:, end - 1], whole, rtol=0, atol=1e-6)
+
+
+def test_an_empty_text_has_a_finite_score():
+    critic = make_critic(hidden_act="tanh")
+    ids = torch.randint(30, (2, 4))
+    logits = critic(ids, attention_mask=torch.tensor([[0] * 4, [1] * 4])).logits
+    assert logits[0].item() == pytest.approx(critic.score.bias.item())
+    assert torch.isfinite(logits).all()
+
+
+def test_gradient_reaches_the_embeddings_and_a_penalty_on_it_the_weights():
+    critic = make_critic(num_highway_layers=1, classifier_spectral_norm=True)
+    embeds = torch.randn(2, 6, 8, dtype=torch.double, requires_grad=True)
+    critic.double()
+    assert torch.autograd.gradcheck(lambda x: critic(inputs_embeds=x).logits, embeds)
+    logits = critic(inputs_embeds=embeds).logits
+    (gradient,) = torch.autograd.grad(logits.sum(), embeds, create_graph=True)
+    gradient.square().sum().backward()
+    for convolution in critic.model.convolutions.filters:
+        assert convolution.weight.grad.abs().sum() > 0
+    one_hot = torch.nn.functional.one_hot(torch.arange(5), 30).double()[None] @ critic.model.embed_tokens.weight
+    torch.testing.assert_close(critic(inputs_embeds=one_hot).logits, critic(torch.arange(5)[None]).logits)
+
+
+def test_one_label_trains_with_binary_cross_entropy_and_several_with_classes():
+    ids = torch.randint(30, (4, 6))
+    critic = make_critic()
+    labels = torch.tensor([1.0, 0.0, 0.9, 0.0])
+    output = critic(ids, labels=labels)
+    expected = torch.nn.functional.binary_cross_entropy(output.logits.sigmoid()[:, 0], labels)
+    torch.testing.assert_close(output.loss, expected)
+    classes = torch.tensor([2, 0, 1, 1])
+    output = make_critic(num_labels=3)(ids, labels=classes)
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, classes))
+
+
+def test_presets():
+    config = HfNgramCnnConfig.preset("seqgan", vocab_size=5000, num_labels=1)
+    assert (sum(config.num_filters), config.hidden_size, len(config.kernel_sizes)) == (1720, 1720, 12)
+    small = HfNgramCnnForSequenceClassification(HfNgramCnnConfig.preset("small", vocab_size=100, num_labels=1))
+    # Embeddings, five convolutions of 64 filters with their biases, and W and b.
+    assert small.num_parameters() == 100 * 64 + 64 * 64 * (1 + 2 + 3 + 4 + 5) + 5 * 64 + 5 * 64 + 1
+    assert HfNgramCnnConfig(hidden_size=10, kernel_sizes=[1, 2, 3]).num_filters == [4, 3, 3]
+    with pytest.raises(ValueError, match="Choose one of: small, seqgan"):
+        HfNgramCnnConfig.preset("huge")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel_sizes": [1, 0]}, "kernel_sizes"),
+        ({"kernel_sizes": []}, "kernel_sizes"),
+        ({"kernel_sizes": [1, 2], "num_filters": [3]}, "an entry for each of kernel_sizes"),
+        ({"hidden_size": 7, "kernel_sizes": [1], "num_filters": [3]}, "leave one of the two out"),
+        ({"classifier_dropout": 1.0}, "below 1"),
+        ({"hidden_act": "mystery"}, "hidden_act"),
+        ({"classifier_pooling": "last"}, "classifier_pooling"),
+    ],
+)
+def test_settings_that_cannot_work(options, message):
+    with pytest.raises(StrictDataclassError) as caught:
+        HfNgramCnnConfig(**options)
+    assert message in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_highway_starts_close_to_the_identity():
+    critic = make_critic(num_highway_layers=1, initializer_range=0.0, highway_bias=-30.0)
+    pooled = torch.rand(2, critic.config.hidden_size)
+    torch.testing.assert_close(critic.highway[0](pooled), pooled)
+
+
+REMOTE = """
+import json, sys
+from importlib.abc import MetaPathFinder
+
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hf_gpt":
+            raise ImportError("not installed in this test")
+
+
+sys.meta_path.insert(0, Refuse())
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+ids = torch.arange(12).reshape(2, 6)
+critic = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=True)
+base = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(json.dumps([type(critic).__module__.split(".")[0], critic(ids).logits.sum().item(), base(ids)[0].sum().item()]))
+"""
+
+
+def test_checkpoint_opens_by_auto_class_with_and_without_hf_gpt(tmp_path):
+    critic = make_critic(num_highway_layers=1)
+    critic.save_pretrained(tmp_path / "critic")
+    ids = torch.arange(12).reshape(2, 6)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "critic")
+    assert type(again) is HfNgramCnnForSequenceClassification
+    torch.testing.assert_close(again(ids).logits, critic(ids).logits, rtol=0, atol=1e-6)
+    base = AutoModel.from_pretrained(tmp_path / "critic")
+    assert type(base) is HfNgramCnnModel
+    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "", "PYTHONSAFEPATH": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", REMOTE, str(tmp_path / "critic")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr
+    module, score, total = json.loads(result.stdout)
+    assert module == "transformers_modules"
+    assert score == pytest.approx(critic(ids).logits.sum().item(), abs=1e-5)
+    assert total == pytest.approx(base(ids)[0].sum().item(), abs=1e-4)

@@ -1,0 +1,154 @@
+"""`AdversarialConfig`: the arguments of `AdversarialTrainer`, checked."""
+
+from dataclasses import dataclass
+
+from hf_gpt.training.adversarial.arguments import AdversarialArguments
+from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+
+# Completions of a prompt when `group_size` is left out.
+DEFAULT_GROUP_SIZE = 8
+
+# Estimators whose gradient goes through sampled texts and their rewards.
+REWARDED = ("reinforce", "grpo")
+DIFFERENTIABLE = ("gumbel", "relativistic_gumbel")
+
+# Losses that compare a generated text with the real one of the same prompt.
+PAIRED_LOSSES = ("bradley_terry", "relativistic")
+
+# What needs a score that is the logarithm of a density ratio, which margins are not.
+_MARGIN_LOSSES = ("hinge", "least_squares", "wasserstein")
+
+
+@dataclass
+class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
+    """`HfGptTrainingArguments` and `AdversarialArguments`, where every field has its help.
+
+    Raises:
+        ConfigError: options out of range, or that contradict each other.
+    """
+
+    _argument_group_name = "adversarial"
+
+    def __post_init__(self):
+        super().__post_init__()
+        # Batches are read column by column, and pairs of rows belong together.
+        self.remove_unused_columns = False
+        self.dataloader_drop_last = True
+        self._check_ranges()
+        self._check_combinations()
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a copy of the generator as it was is kept."""
+        return self.estimator == "spin" or self.beta > 0
+
+    @property
+    def needs_discriminator(self) -> bool:
+        """Whether the estimator asks for a discriminator or a reward; self-play does not."""
+        return self.estimator != "spin"
+
+    def resolve_group_size(self, has_prompts: bool) -> int:
+        """Completions compared with each other.
+
+        Raises:
+            ConfigError: it does not divide the batch.
+        """
+        batch = self.per_device_train_batch_size
+        default = min(DEFAULT_GROUP_SIZE, batch) if has_prompts else batch
+        size = default if self.group_size is None else self.group_size
+        if batch % size:
+            raise ConfigError(
+                f"--group_size {size} does not divide --per_device_train_batch_size {batch}, the number of completions "
+                "in a batch. Change one of them."
+            )
+        if size < 2 and self.estimator in REWARDED and self.baseline == "group":
+            raise ConfigError(
+                "--baseline group compares the completions of a group: it needs --group_size 2 or more, or use "
+                "--baseline moving_average."
+            )
+        return size
+
+    def anchor_weight(self, progress: float) -> float:
+        """The anchor's weight at a share `progress` of the steps against the discriminator."""
+        final = self.lambda_mle if self.lambda_mle_final is None else self.lambda_mle_final
+        return self.lambda_mle + (final - self.lambda_mle) * min(max(progress, 0.0), 1.0)
+
+    def gumbel_temperature_at(self, progress: float) -> float:
+        """Temperature of the straight-through samples: its inverse grows exponentially to `gumbel_beta_max`."""
+        return self.gumbel_temperature / self.gumbel_beta_max ** min(max(progress, 0.0), 1.0)
+
+    def _check_ranges(self) -> None:
+        at_least = {
+            "mle_warmup_steps": 0,
+            "discriminator_warmup_steps": 0,
+            "discriminator_steps": 0,
+            "generator_steps": 1,
+            "max_new_tokens": 1,
+            "top_k": 0,
+            "num_iterations": 1,
+            "replay_size": 0,
+            "calibration_weight": 0,
+            "r1_gamma": 0,
+            "gradient_penalty_weight": 0,
+            "advantage_clip": 0,
+            "advantage_min_std": 0,
+            "epsilon": 0,
+            "beta": 0,
+            "lambda_mle": 0,
+            "select_best": 0,
+            "reference_steps": 0,
+            "auc_window": 2,
+            "monitor_steps": 1,
+            "num_eval_samples": 0,
+            "discriminator_learning_rate": 0,
+        }
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
+        for name in ("discriminator_warmup_auc", "gate_auc", "gamma", "replay_fraction", "real_label", "top_p"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"--{name} must be between 0 and 1, got {getattr(self, name)}.")
+        for name in ("temperature", "real_label", "top_p", "gumbel_temperature", "gumbel_beta_max"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"--{name} must be above 0, got {getattr(self, name)}.")
+        if self.replay_fraction == 1:
+            raise ConfigError("--replay_fraction 1 would never show the discriminator what the generator does now.")
+
+    def _check_combinations(self) -> None:
+        if self.fp16:
+            raise ConfigError("--fp16 is not for adversarial training: its loss scale covers one model. Use --bf16.")
+        if self.estimator == "exact_token" and self.discriminator_loss != "mediator":
+            raise ConfigError(
+                "--estimator exact_token needs next-token distributions to compare with: set --discriminator_loss "
+                "mediator, with a language model as the discriminator."
+            )
+        if self.discriminator_loss == "mediator" and self.estimator in DIFFERENTIABLE:
+            raise ConfigError(f"--estimator {self.estimator} needs a classifier, not a mediator.")
+        if self.discriminator_loss == "mediator" and self.reward_level == "prefix":
+            raise ConfigError("--reward_level prefix is for classifiers: a mediator judges each token by itself.")
+        if self.estimator == "weighted_likelihood" and self.discriminator_loss in _MARGIN_LOSSES:
+            raise ConfigError(
+                f"--estimator weighted_likelihood weighs by density ratios, which the scores of --discriminator_loss "
+                f"{self.discriminator_loss} are not. Use bce or bradley_terry."
+            )
+        if self.reward_level == "prefix" and self.discriminator_loss in (*PAIRED_LOSSES, "relativistic_average"):
+            raise ConfigError(
+                f"--discriminator_loss {self.discriminator_loss} compares whole texts: use --reward_level sequence, or "
+                "bce, hinge, least_squares or wasserstein."
+            )
+        if self.reward == "logit_difference" and self.reward_level != "prefix":
+            raise ConfigError("--reward logit_difference needs the score of every prefix: add --reward_level prefix.")
+        if self.reward == "pairwise" and self.reward_level == "prefix":
+            raise ConfigError("--reward pairwise compares whole texts: use --reward_level sequence.")
+        if self.num_iterations > 1 and self.estimator != "grpo":
+            raise ConfigError("--num_iterations above 1 needs --estimator grpo, whose clip keeps old rollouts safe.")
+        if self.replay_fraction > 0 and self.replay_size == 0:
+            raise ConfigError("--replay_fraction needs --replay_size above 0; set it to 0 for no replay.")
+        if (self.r1_gamma or self.gradient_penalty_weight) and self.reward_level == "prefix":
+            raise ConfigError("--r1_gamma and --gradient_penalty_weight work with --reward_level sequence.")
+        if self.advantage_power != 1 and self.reward_level == "prefix":
+            raise ConfigError("--advantage_power works with --reward_level sequence.")
+        if self.reference_steps and not self.needs_reference:
+            raise ConfigError("--reference_steps needs a reference: --beta above 0 or --estimator spin.")

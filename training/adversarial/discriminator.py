@@ -1,0 +1,173 @@
+"""The discriminator as one module that scores texts, prefixes, embeddings or tokens; who fits whom."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from hf_gpt.generation.likelihood import accepted_arguments, completion_logits, completion_places
+from hf_gpt.generation.scoring import check_discriminator, discriminator_logits, has_causal_prefixes, prefix_logits
+from hf_gpt.training.errors import ConfigError
+
+
+class Scorer(nn.Module):
+    """Every way in which a discriminator is asked, behind one `forward`, so that wrappers for several processes see it.
+
+    Args:
+        model: A classifier with one label, or a language model as mediator.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def _no_split_modules(self) -> Any:
+        # Sharding wraps blocks of these classes.
+        return getattr(self.model, "_no_split_modules", None)
+
+    def forward(
+        self,
+        sequences: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        kind: str = "sequence",
+        prompt_length: torch.Tensor | None = None,
+        num_tokens: int | None = None,
+        embeddings: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits, with gradient.
+
+        Args:
+            sequences: (B, T) int64, padded at the right.
+            attention_mask: (B, T).
+            kind: "sequence": (B,) of whole texts. "embeddings": the same from `embeddings` (B, T, d). "prefix": (B,
+                `num_tokens` + 1), of the prompt and of the text up to each token of the completion. "token": (B,
+                `num_tokens`, V), a mediator's logits of each next token.
+            prompt_length: (B,), for the last two.
+            num_tokens: Tokens of the longest completion, for the last two.
+            embeddings: In place of `sequences`.
+        """
+        if kind == "sequence":
+            return discriminator_logits(self.model, sequences, attention_mask)
+        if kind == "embeddings":
+            return self.model(inputs_embeds=embeddings, attention_mask=attention_mask).logits[:, 0].float()
+        if kind == "token":
+            return completion_logits(self.model, sequences, attention_mask, prompt_length, num_tokens)
+        scores = prefix_logits(self.model, sequences, attention_mask)
+        # What padding was cut off stood past the end of every text.
+        places = completion_places(prompt_length - 1, num_tokens + 1, scores.shape[1])
+        return scores.gather(1, places)
+
+
+def check_players(
+    generator: PreTrainedModel,
+    discriminator: PreTrainedModel,
+    *,
+    largest_token: int,
+    longest: int,
+    is_mediator: bool,
+    reads_prefixes: bool,
+    reads_embeddings: bool,
+) -> None:
+    """Refuses two models that cannot play with each other, before any training.
+
+    Args:
+        generator: The generator.
+        discriminator: The classifier, or the language model as mediator.
+        largest_token: Largest token id of the data.
+        longest: Tokens of the longest text.
+        is_mediator: Whether the discriminator is to be a language model.
+        reads_prefixes: Whether it has to score every prefix.
+        reads_embeddings: Whether it has to take embeddings in place of tokens.
+
+    Raises:
+        ConfigError: labels, vocabularies, lengths or abilities that do not fit.
+    """
+    name = type(discriminator).__name__
+    if is_mediator:
+        if "ForCausalLM" not in name and not hasattr(discriminator, "generate"):
+            raise ConfigError(f"--discriminator_loss mediator needs a causal language model, got {name}.")
+    else:
+        try:
+            check_discriminator(discriminator)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if discriminator is generator:
+            raise ConfigError("generator and discriminator are one object. Use discriminator_from_generator(model).")
+    sizes = [_vocabulary(model) for model in (generator, discriminator)]
+    if largest_token >= min(sizes):
+        which = "generator" if sizes[0] <= sizes[1] else "discriminator"
+        raise ConfigError(
+            f"the data hold token {largest_token}, but the {which} has {min(sizes)} embeddings: it belongs to another "
+            "tokenizer."
+        )
+    if sizes[0] > sizes[1] or (is_mediator and sizes[0] != sizes[1]):
+        raise ConfigError(
+            f"the generator writes {sizes[0]} tokens, the discriminator reads {sizes[1]}: both need one tokenizer. Use "
+            " model.resize_token_embeddings, or discriminator_from_generator(model)."
+        )
+    limit = getattr(discriminator.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and longest > limit:
+        raise ConfigError(
+            f"texts have up to {longest} tokens, but {name} reads {limit}. Lower --max_new_tokens or "
+            "--max_prompt_length."
+        )
+    if reads_prefixes and not has_causal_prefixes(_bare(discriminator)):
+        raise ConfigError(
+            f"--reward_level prefix: {name} does not score every prefix in one pass. Use --reward_level sequence, or a "
+            "causal discriminator: HfGpt, the n-gram CNN or a decoder such as Llama."
+        )
+    if reads_embeddings and "inputs_embeds" not in accepted_arguments(discriminator):
+        raise ConfigError(
+            f"{name} takes no inputs_embeds, which Gumbel samples and gradient penalties need. Use another "
+            "discriminator or estimator."
+        )
+
+
+def discriminator_from_generator(generator: PreTrainedModel, **config_overrides: Any) -> PreTrainedModel:
+    """A discriminator D(x) = sigmoid(W^T f(x) + b) whose f begins as the generator's trunk, which knows the language.
+
+    Args:
+        generator: A causal language model of any architecture that has a sequence classification head; of one with an
+            adapter, the model inside.
+        config_overrides: Fields of the discriminator's config, such as `classifier_dropout`.
+
+    Returns:
+        A model with one label. The trunk is a copy; the head's weights are new, drawn from PyTorch's generator.
+
+    Raises:
+        ConfigError: the architecture has no such head.
+    """
+    generator = _bare(generator)
+    config = copy.deepcopy(generator.config)
+    for name, value in {"num_labels": 1, "architectures": None, **config_overrides}.items():
+        setattr(config, name, value)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise ConfigError(
+            f"there is no sequence classification head for {config.model_type}. Give a discriminator of another kind."
+        )
+    if config.pad_token_id is None and isinstance(config.eos_token_id, int):
+        config.pad_token_id = config.eos_token_id
+    discriminator = AutoModelForSequenceClassification.from_config(config, dtype=generator.dtype)
+    found = discriminator.base_model.load_state_dict(generator.base_model.state_dict(), strict=False)
+    if found.unexpected_keys or found.missing_keys:
+        raise ConfigError(
+            f"the trunk of {type(generator).__name__} does not fit into {type(discriminator).__name__}: "
+            f"{[*found.missing_keys, *found.unexpected_keys][:3]}."
+        )
+    return discriminator.to(generator.device)
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _vocabulary(model: nn.Module) -> int:
+    return model.get_input_embeddings().num_embeddings

@@ -1,0 +1,163 @@
+"""The generator's loss on generated texts, by each estimator, and the anchor on real ones."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from hf_gpt.generation.likelihood import completion_logits, completion_logps, token_logps
+from hf_gpt.generation.rollout import Rollout
+from hf_gpt.training.adversarial.config import AdversarialConfig
+from hf_gpt.training.adversarial.estimators import (
+    exact_token_loss,
+    grpo_loss,
+    kl_penalty,
+    policy_gradient_loss,
+    selected_weights,
+    self_normalised_weights,
+    spin_loss,
+    weighted_likelihood_loss,
+)
+from hf_gpt.training.adversarial.figures import logp_mismatch
+from hf_gpt.training.adversarial.reductions import masked_sum
+from hf_gpt.training.adversarial.rewards import future_returns
+
+
+@dataclass
+class Experience:
+    """Generated texts and what is to be learned from them; a batch of B rows.
+
+    Attributes:
+        rollout: The texts.
+        group_size: Texts of a prompt, adjacent.
+        scores: (B,) logits.
+        advantages: (B,) or (B, C), for the policy gradients.
+        reference_logps: (B, C) of the reference model, for KL and self-play.
+        mediator_logits: (B, C, V), for the exact gradient.
+        real: The batch of real texts of the same prompts, for self-play.
+        real_reference_logps: (B, C') of it.
+    """
+
+    rollout: Rollout
+    group_size: int
+    scores: torch.Tensor | None = None
+    advantages: torch.Tensor | None = None
+    reference_logps: torch.Tensor | None = None
+    mediator_logits: torch.Tensor | None = None
+    real: dict[str, torch.Tensor] | None = None
+    real_reference_logps: torch.Tensor | None = None
+
+
+def generator_loss(
+    args: AdversarialConfig, model: nn.Module, experience: Experience
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The loss on generated texts, as a scalar with gradient, and figures for the log.
+
+    Args:
+        args: Names the estimator.
+        model: The generator, as it is trained (wrapped).
+        experience: What it learns from.
+    """
+    if args.estimator == "spin":
+        return _spin(args, model, experience), {}
+    rollout, mask = experience.rollout, experience.rollout.completion_mask
+    logits = completion_logits(
+        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, rollout.completions.shape[1]
+    )
+    logps = token_logps(logits, rollout.completions)
+    figures = {"logp_mismatch": logp_mismatch(rollout.logps, logps, mask)}
+    if args.estimator == "exact_token":
+        return _exact_token(args, logits, logps, experience), figures
+    if args.estimator == "weighted_likelihood":
+        loss = _weighted_likelihood(args, logps, experience)
+    elif args.estimator == "grpo":
+        loss = grpo_loss(
+            logps,
+            rollout.logps,
+            experience.advantages,
+            mask,
+            epsilon=args.epsilon,
+            normalization=args.normalization,
+        )
+    else:
+        loss = policy_gradient_loss(logps, experience.advantages, mask, args.normalization)
+    if args.beta:
+        kl = kl_penalty(logps, experience.reference_logps, mask, args.normalization)
+        figures["kl"] = kl.item()
+        loss = loss + args.beta * kl
+    return loss, figures
+
+
+def anchor_loss(model: nn.Module, batch: dict[str, torch.Tensor], num_tokens: float) -> torch.Tensor:
+    """-log q of the completions of real texts, over `num_tokens`: the mean over tokens if that is their number."""
+    logps = completion_logps(
+        model, batch["input_ids"], batch["attention_mask"], batch["prompt_length"], batch["completions"]
+    )
+    return -masked_sum(logps, batch["completion_mask"]).sum() / num_tokens
+
+
+@torch.no_grad()
+def logps_of(model: nn.Module, rollout: Rollout) -> torch.Tensor:
+    """(B, C) log-probabilities of the rollout's tokens under another model."""
+    return completion_logps(
+        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, rollout.completions
+    )
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether any layer drops something in training; what attention layers drop stands in the config."""
+    layers = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    config = model.config.get_text_config()
+    return layers or any(bool(getattr(config, name, 0)) for name in ("attention_dropout", "attn_pdrop", "dropout_rate"))
+
+
+def _weighted_likelihood(args, logps, experience) -> torch.Tensor:
+    size = experience.group_size
+    if args.select_best:
+        weights = selected_weights(experience.scores, size, min(args.select_best, size))
+    else:
+        weights = self_normalised_weights(
+            experience.scores, args.weight_clip, args.weight_temperature, args.weight_baseline, size
+        )
+    mask = experience.rollout.completion_mask
+    loss = weighted_likelihood_loss(logps, weights, mask, num_groups=len(weights) // size)
+    if args.normalization == "sequence":
+        return loss
+    # In the anchor's unit, nats a token.
+    return loss / (mask.sum() / len(weights)).clamp(min=1)
+
+
+def _exact_token(args, logits, logps, experience) -> torch.Tensor:
+    mask = experience.rollout.completion_mask
+    loss = exact_token_loss(logits, mask, experience.mediator_logits, normalization=args.normalization)
+    if args.gamma:
+        # What a token leads to, which the exact gradient at its own place leaves out.
+        ratio = token_logps(experience.mediator_logits, experience.rollout.completions) - logps.detach()
+        returns = future_returns(ratio, mask, args.gamma)
+        loss = loss + policy_gradient_loss(logps, _centred(returns, mask), mask, args.normalization)
+    return loss
+
+
+def _centred(returns, mask) -> torch.Tensor:
+    """Less the mean at each position over the batch."""
+    mask = mask.bool()
+    mean = torch.where(mask, returns, 0.0).sum(0) / mask.sum(0).clamp(min=1)
+    return torch.where(mask, returns - mean, 0.0)
+
+
+def _spin(args, model, experience) -> torch.Tensor:
+    rollout, real = experience.rollout, experience.real
+    fake_logps = completion_logps(
+        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, rollout.completions
+    )
+    real_logps = completion_logps(
+        model, real["input_ids"], real["attention_mask"], real["prompt_length"], real["completions"]
+    )
+    return spin_loss(
+        masked_sum(real_logps, real["completion_mask"]),
+        masked_sum(fake_logps, rollout.completion_mask),
+        masked_sum(experience.real_reference_logps, real["completion_mask"]),
+        masked_sum(experience.reference_logps, rollout.completion_mask),
+        beta=args.spin_beta,
+        loss=args.spin_loss,
+    )

@@ -1,0 +1,238 @@
+"""The discriminator as a player: its wrapper, optimizer and schedule, its updates, what is saved of it."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedModel, get_scheduler
+from transformers.trainer_utils import load_sharded_checkpoint
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from hf_gpt.generation.likelihood import token_logps
+from hf_gpt.generation.scoring import evaluating
+from hf_gpt.training.adversarial.config import AdversarialConfig
+from hf_gpt.training.adversarial.discriminator import Scorer
+from hf_gpt.training.adversarial.discriminator_update import Batch
+from hf_gpt.training.errors import CheckpointError
+from hf_gpt.training.optimizers import decayed_parameter_names
+
+
+DISCRIMINATOR_DIR = "discriminator"
+OPTIMIZER_FILE = "discriminator_optimizer.pt"
+
+
+class DiscriminatorPlayer:
+    """Trains a discriminator beside `Trainer`, which knows one model alone.
+
+    Args:
+        model: A classifier with one label, or a mediator.
+        args: Learning rates and so on.
+        accelerator: The trainer's.
+        is_mediator: Whether it is a language model.
+
+    Attributes:
+        model: As it was given.
+        scorer: It behind one `forward`.
+        wrapped: The scorer as it is trained, once `prepare` has been called.
+        updates: How many there were.
+    """
+
+    def __init__(self, model: PreTrainedModel, args: AdversarialConfig, accelerator: Accelerator, is_mediator: bool):
+        self.model, self.args, self.accelerator, self.is_mediator = model, args, accelerator, is_mediator
+        self.scorer = Scorer(model.to(args.device))
+        self.wrapped: nn.Module = self.scorer
+        self.optimizer: Any = None
+        self.scheduler: Any = None
+        self.updates = 0
+
+    def prepare(self, total_updates: int) -> None:
+        """Makes optimizer and schedule anew, and wraps the model for several processes once."""
+        decayed = set(decayed_parameter_names(self.scorer))
+        groups = [
+            {
+                "params": [
+                    parameter
+                    for name, parameter in self.scorer.named_parameters()
+                    if parameter.requires_grad and (name in decayed) == is_decayed
+                ],
+                "weight_decay": self.args.discriminator_weight_decay if is_decayed else 0.0,
+            }
+            for is_decayed in (True, False)
+        ]
+        optimizer = torch.optim.AdamW(
+            groups,
+            lr=self.args.discriminator_learning_rate,
+            betas=(self.args.discriminator_adam_beta1, self.args.discriminator_adam_beta2),
+        )
+        if self.wrapped is self.scorer:
+            self.wrapped, self.optimizer = self.accelerator.prepare(self.scorer, optimizer)
+        else:
+            self.optimizer = self.accelerator.prepare(optimizer)
+        self.scheduler = get_scheduler(
+            self.args.discriminator_lr_scheduler_type, optimizer, num_warmup_steps=0, num_training_steps=total_updates
+        )
+        self.updates = 0
+
+    def update(self, losses: list[Callable[[nn.Module], torch.Tensor]]) -> tuple[float, float]:
+        """One step of the optimizer on the mean of losses, each computed and differentiated by itself.
+
+        Args:
+            losses: From the wrapped scorer to a scalar.
+
+        Returns:
+            The mean loss and the norm of the gradient.
+        """
+        total = 0.0
+        self.wrapped.train()
+        with self._synchronised():
+            # The generator's gradient may have passed through here.
+            self.optimizer.zero_grad(set_to_none=True)
+            for number, make_loss in enumerate(losses):
+                is_last = number == len(losses) - 1
+                with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
+                    loss = make_loss(self.wrapped) / len(losses)
+                    self.accelerator.backward(loss)
+                total += loss.item()
+            norm = self.accelerator.clip_grad_norm_(
+                self.wrapped.parameters(), self.args.discriminator_max_grad_norm or float("inf")
+            )
+            if torch.isfinite(torch.as_tensor(norm)):
+                self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        self.updates += 1
+        return total, float(norm)
+
+    @torch.no_grad()
+    def scores(self, batch: Batch, generator_logps: torch.Tensor | None = None) -> torch.Tensor:
+        """(R,) logits of whole texts, without dropout.
+
+        Args:
+            batch: The texts.
+            generator_logps: (R, C), which a mediator is compared with: its score is the sum of log M - log G.
+        """
+        with evaluating(self.scorer):
+            if self.is_mediator:
+                logps = token_logps(self.token_logits(batch), batch.completions) - generator_logps
+                return torch.where(batch.completion_mask.bool(), logps, 0.0).sum(-1)
+            if self.args.reward_level == "prefix":
+                scores = self.prefix_scores(batch)
+                return scores.gather(1, batch.completion_mask.sum(-1).long()[:, None])[:, 0]
+            return self.scorer(batch.input_ids, batch.attention_mask)
+
+    @torch.no_grad()
+    def prefix_scores(self, batch: Batch) -> torch.Tensor:
+        """(R, C + 1) logits of the prompt and of the text up to each token, without dropout."""
+        return self._asked(batch, "prefix")
+
+    @torch.no_grad()
+    def token_logits(self, batch: Batch) -> torch.Tensor:
+        """(R, C, V) logits of a mediator, without dropout."""
+        return self._asked(batch, "token")
+
+    def save(self, folder: Path, processing_class: Any, is_main: bool) -> None:
+        """Writes the model into `folder/discriminator`, which opens it by itself."""
+        state = self.accelerator.get_state_dict(self.wrapped)
+        if not is_main:
+            return
+        prefix = "model."
+        state = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+        path = folder / DISCRIMINATOR_DIR
+        self.model.save_pretrained(path, state_dict=state)
+        if processing_class is not None:
+            processing_class.save_pretrained(path)
+
+    def load(self, folder: Path) -> None:
+        """Reads the weights of `folder/discriminator`.
+
+        Raises:
+            CheckpointError: there are none.
+        """
+        path = folder / DISCRIMINATOR_DIR
+        if not path.is_dir():
+            raise CheckpointError(f"{folder} holds no {DISCRIMINATOR_DIR}: its run was not adversarial.")
+        if hasattr(self.model, "peft_config"):
+            load_adapter_weights(self.model, path)
+        elif (path / SAFE_WEIGHTS_INDEX_NAME).is_file():
+            load_sharded_checkpoint(self.model, str(path), strict=False, prefer_safe=True)
+        else:
+            from safetensors.torch import load_file
+
+            self._load_state(load_file(path / SAFE_WEIGHTS_NAME))
+
+    def _load_state(self, state: dict[str, torch.Tensor]) -> None:
+        # A tied weight is saved once, under its other name.
+        if not self._is_sharded:
+            self.model.load_state_dict(state, strict=False)
+            return
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        state = {f"model.{name}": tensor for name, tensor in state.items()}
+        set_model_state_dict(self.wrapped, state, options=StateDictOptions(full_state_dict=True, strict=False))
+
+    def save_optimizer(self, folder: Path, is_main: bool) -> None:
+        """Writes the states of optimizer and schedule."""
+        if self._is_sharded:
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+            options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+            state = get_optimizer_state_dict(self.wrapped, self.optimizer.optimizer, options=options)
+        else:
+            state = self.optimizer.state_dict()
+        if is_main:
+            kept = {"optimizer": state, "scheduler": self.scheduler.state_dict(), "updates": self.updates}
+            torch.save(kept, folder / OPTIMIZER_FILE)
+
+    def load_optimizer(self, folder: Path) -> None:
+        """Goes on from saved states."""
+        state = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+        if self._is_sharded:
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+            options = StateDictOptions(full_state_dict=True)
+            set_optimizer_state_dict(self.wrapped, self.optimizer.optimizer, state["optimizer"], options=options)
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.updates = state["updates"]
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        return self.scheduler.get_last_lr()[0]
+
+    @property
+    def _is_sharded(self) -> bool:
+        return any(hasattr(parameter, "placements") for parameter in self.wrapped.parameters())
+
+    def _asked(self, batch: Batch, kind: str) -> torch.Tensor:
+        with evaluating(self.scorer):
+            return self.scorer(
+                batch.input_ids,
+                batch.attention_mask,
+                kind=kind,
+                prompt_length=batch.prompt_length,
+                num_tokens=batch.completions.shape[1],
+            )
+
+    @contextlib.contextmanager
+    def _synchronised(self) -> Iterator[None]:
+        # The generator may be in the middle of accumulating, in which Accelerate would leave this step out.
+        state = self.accelerator.gradient_state
+        former = state.sync_gradients
+        state._set_sync_gradients(True)
+        try:
+            yield
+        finally:
+            state._set_sync_gradients(former)
+
+
+def load_adapter_weights(model: nn.Module, folder: Path) -> None:
+    """Reads an adapter that was saved in `folder` into a model that has one like it."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))

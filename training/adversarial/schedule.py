@@ -1,0 +1,91 @@
+"""Who is trained when: likelihood first, then the discriminator alone, then both in rounds."""
+
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+from hf_gpt.training.adversarial.config import AdversarialConfig
+
+
+class Phase(str, Enum):
+    """What a step trains."""
+
+    LIKELIHOOD = "likelihood"
+    DISCRIMINATOR = "discriminator"
+    ADVERSARIAL = "adversarial"
+
+
+@dataclass
+class Schedule:
+    """The phase of each step, and what of it has been done.
+
+    Attributes:
+        args: The arguments.
+        has_discriminator: Whether one is trained.
+        max_steps: Steps of the whole run.
+        warmup_done: Whether the discriminator's warm-up is over.
+        warmup_steps: Steps that it took.
+        adversarial_steps: Steps against the discriminator so far.
+        skipped_steps: Those of them in which the gate kept the generator from being updated.
+        discriminator_updates: Updates of the discriminator so far.
+        started_at: Step at which the two first played against each other.
+    """
+
+    args: AdversarialConfig = field(repr=False)
+    has_discriminator: bool
+    max_steps: int = 0
+    warmup_done: bool = False
+    warmup_steps: int = 0
+    adversarial_steps: int = 0
+    skipped_steps: int = 0
+    discriminator_updates: int = 0
+    started_at: int | None = None
+
+    def phase(self, step: int) -> Phase:
+        """What step number `step`, from 0, trains."""
+        if step < self.args.mle_warmup_steps:
+            return Phase.LIKELIHOOD
+        if self.has_discriminator and not self.warmup_done and self.warmup_steps < self.args.discriminator_warmup_steps:
+            return Phase.DISCRIMINATOR
+        return Phase.ADVERSARIAL
+
+    def discriminator_updates_due(self) -> int:
+        """Updates of the discriminator before this step's update of the generator: all of a round before its first."""
+        if not self.has_discriminator or self.adversarial_steps % self.args.generator_steps:
+            return 0
+        return self.args.discriminator_steps
+
+    def after_warmup_step(self, auc: float | None) -> None:
+        """Counts a step of the discriminator's warm-up, which a high enough AUC ends."""
+        self.warmup_steps += 1
+        reached = auc is not None and auc >= self.args.discriminator_warmup_auc
+        self.warmup_done = reached or self.warmup_steps >= self.args.discriminator_warmup_steps
+
+    def after_adversarial_step(self, step: int, was_skipped: bool) -> None:
+        """Counts a step of both."""
+        if self.started_at is None:
+            self.started_at = step
+        self.adversarial_steps += 1
+        self.skipped_steps += was_skipped
+
+    def progress(self, step: int) -> float:
+        """Share that is done of the steps against the discriminator, for weights that change."""
+        start = step if self.started_at is None else self.started_at
+        return (step - start) / max(1, self.max_steps - 1 - start)
+
+    def total_discriminator_updates(self) -> int:
+        """Most updates that the discriminator will get, over which its learning rate is scheduled."""
+        if not self.has_discriminator:
+            return 0
+        rounds = max(0, self.max_steps - self.args.mle_warmup_steps) / self.args.generator_steps
+        return max(1, self.args.discriminator_warmup_steps + int(rounds * self.args.discriminator_steps))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been done."""
+        kept = {item.name for item in fields(self)} - {"args", "has_discriminator", "max_steps"}
+        return {name: value for name, value in vars(self).items() if name in kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`."""
+        for name, value in state.items():
+            setattr(self, name, value)

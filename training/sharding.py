@@ -1,0 +1,190 @@
+"""Weights in shards over processes, by tensor parallelism and FSDP2, as Transformers shards a model while it loads it.
+
+Transformers shards from a checkpoint, each process reading its part. So the model, however it was made, is written to a
+temporary folder of the machine and read back. The shards are `torch.distributed.tensor.DTensor`.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from accelerate import ParallelismConfig
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+from hf_gpt.training.errors import CheckpointError, ConfigError
+
+
+if TYPE_CHECKING:
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+
+class CpuParallelismConfig(ParallelismConfig):
+    """Accelerate's sizes of parallelism, which it holds possible on accelerators alone; gloo serves on a CPU."""
+
+    def _validate_accelerator(self, accelerator: Any) -> None:
+        if self.total_size == 1:
+            self._set_size("dp_replicate", accelerator.num_processes)
+
+
+def shard_model(model: PreTrainedModel, training_args: "HfGptTrainingArguments") -> PreTrainedModel:
+    """The model with its weights in shards as the arguments ask; without that the model itself.
+
+    Args:
+        model: The whole model, the same in every process.
+        training_args: `tensor_parallel_size` and `fsdp_size`.
+
+    Raises:
+        ConfigError: its class cannot be sharded that way.
+    """
+    if not training_args.is_sharded:
+        return model
+    config = distributed_config(model, training_args)
+    former = model.config.dtype
+    folder = shared_folder(training_args)
+    try:
+        model.save_pretrained(folder, is_main_process=training_args.local_process_index == 0)
+        dist.barrier()
+        options = {"dtype": model.dtype, "attn_implementation": model.config._attn_implementation}
+        sharded = type(model).from_pretrained(folder, distributed_config=config, **options)
+        sharded.generation_config = getattr(model, "generation_config", None)
+        sharded.config.dtype = former
+        dist.barrier()
+    except ValueError as error:
+        raise ConfigError(f"{type(model).__name__} cannot be sharded like this: {error}") from error
+    finally:
+        if training_args.local_process_index == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+    return sharded
+
+
+def distributed_config(model: PreTrainedModel, training_args: "HfGptTrainingArguments") -> Any:
+    """Transformers' description of the shards; FSDP2 gathers block by block.
+
+    Raises:
+        ConfigError: the model has no tensor-parallel plan, or the installed Transformers cannot do this.
+    """
+    try:
+        from transformers.distributed import DistributedConfig
+    except ImportError as error:
+        raise ConfigError(
+            "--tensor_parallel_size and --fsdp_size need a newer Transformers: 5.23 can do it."
+        ) from error
+    sizes: dict[str, Any] = {"tp_size": training_args.tensor_parallel_size, "fsdp_size": training_args.fsdp_size}
+    if training_args.tensor_parallel_size > 1 and not model._tp_plan:
+        raise ConfigError(f"{type(model).__name__} has no plan for tensor parallelism. Use --accelerate fsdp2.")
+    if training_args.fsdp_size > 1 and not any("*" in name for name in model._fsdp_plan or {}):
+        blocks = {
+            re.sub(r"\.\d+(?=\.|$)", ".*", name)
+            for name, module in model.named_modules()
+            if type(module).__name__ in (model._no_split_modules or ())
+        }
+        if not blocks:
+            raise ConfigError(f"{type(model).__name__} names no blocks (_no_split_modules) to shard. Use ddp.")
+        sizes["fsdp_plan"] = dict.fromkeys(sorted(blocks), "free_full_weight")
+    return DistributedConfig(**sizes)
+
+
+def load_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
+    """Fills a sharded model from a checkpoint in whole tensors."""
+    config = model.config.distributed_config
+    loaded = type(model).from_pretrained(checkpoint, distributed_config=config, dtype=model.dtype)
+    with torch.no_grad():
+        for parameter, other in zip(model.parameters(), loaded.parameters(), strict=True):
+            local(parameter).copy_(local(other))
+
+
+def whole(value: Any, keep: bool) -> Any:
+    """The value with every tensor in it whole and in the machine's memory.
+
+    All processes must ask for it together. One tensor after the other is gathered, so that no device holds them all.
+
+    Args:
+        value: A state.
+        keep: Whether this process wants it; else there is None in place of each shard.
+    """
+    if isinstance(value, DTensor):
+        gathered = value.full_tensor()
+        return gathered.cpu() if keep else None
+    if isinstance(value, dict):
+        return {key: whole(item, keep) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(whole(item, keep) for item in value)
+    return value
+
+
+@contextlib.contextmanager
+def whole_state_dict(model: PreTrainedModel, keep: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """The state of a sharded model in whole tensors, tied ones once; inside, `model` is saved as one without shards.
+
+    The library would save a tied weight twice.
+    """
+    tied = getattr(model, "all_tied_weights_keys", {})
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    state = whole(state, keep)
+    former, model.config.distributed_config = model.config.distributed_config, None
+    try:
+        yield state
+    finally:
+        model.config.distributed_config = former
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shard_like(tensor: torch.Tensor, example: torch.Tensor) -> torch.Tensor:
+    """This process's shard of a whole tensor that all have, laid out as `example`; no process talks to another."""
+    if not isinstance(example, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements, src_data_rank=None)
+
+
+def shard_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A saved state of whole tensors, sharded as the optimizer's parameters are, for the kernels it uses now.
+
+    Raises:
+        CheckpointError: it belongs to another optimizer.
+    """
+    if [len(group["params"]) for group in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
+        raise CheckpointError(
+            "the checkpoint's optimizer has other groups of parameters. Resume with the --optimizer of its run."
+        )
+    kernels = [
+        {name: group[name] for name in ("foreach", "fused") if name in group} for group in optimizer.param_groups
+    ]
+    groups = [{**group, **kernel} for group, kernel in zip(state["param_groups"], kernels, strict=True)]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sharded = {
+        index: {
+            name: shard_like(value, parameters[index])
+            if torch.is_tensor(value) and value.shape == parameters[index].shape
+            else value
+            for name, value in values.items()
+        }
+        for index, values in state["state"].items()
+    }
+    return {"state": sharded, "param_groups": groups}
+
+
+def is_mixed(parameters: Iterable[torch.Tensor]) -> bool:
+    """Whether some are in shards and some whole, as under tensor parallelism, which no fused kernel takes together."""
+    return len({parameter.device_mesh if isinstance(parameter, DTensor) else None for parameter in parameters}) > 1
+
+
+def shared_folder(training_args: "HfGptTrainingArguments") -> Path:
+    """A new folder that the processes of this machine share."""
+    is_first = training_args.local_process_index == 0
+    own = tempfile.mkdtemp(prefix="hf-gpt-") if is_first else None
+    names: list[str | None] = [None] * training_args.world_size
+    dist.all_gather_object(names, own)
+    first = training_args.process_index - int(os.environ.get("LOCAL_RANK", training_args.local_process_index))
+    return Path(names[first])
