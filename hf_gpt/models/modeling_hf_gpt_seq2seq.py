@@ -426,6 +426,33 @@ class HfGptSeq2SeqForSequenceClassification(HfGptSeq2SeqPreTrainedModel, HfGptFo
             encoder_attentions=outputs.encoder_attentions,
         )
 
+    def prefix_logits(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        The score of every prefix of the target in one pass, of shape `(batch_size, target_length, num_labels)`.
+
+        Raises:
+            ValueError: there is no target; the source has no prefix of its own, for the encoder sees all of it.
+        """
+        if decoder_input_ids is None:
+            raise ValueError("decoder_input_ids: give the target, whose prefixes are scored; a source has none.")
+        hidden_states = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+        mask = token_mask(decoder_input_ids, decoder_attention_mask, hidden_states, self.config.pad_token_id)
+        return self._score(self.pooler.forward_prefixes(hidden_states, mask))
+
 
 __all__ = [
     "HfGptForConditionalGeneration",

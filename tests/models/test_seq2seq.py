@@ -386,6 +386,12 @@ def test_critic_of_source_and_target():
     loss = torch.nn.functional.binary_cross_entropy_with_logits(expected[:, 0], truth)
     torch.testing.assert_close(output.loss, loss, **TOLERANCE)
     torch.testing.assert_close(model(source).logits, model(source, decoder_input_ids=source).logits, **TOLERANCE)
+    prefixes = model.prefix_logits(source, decoder_input_ids=target)
+    for end in range(1, 6):
+        expected = model(source, decoder_input_ids=target[:, :end]).logits
+        torch.testing.assert_close(prefixes[:, end - 1], expected, **TOLERANCE)
+    with pytest.raises(ValueError, match="give the target"):
+        model.prefix_logits(source)
 
 
 def test_lora_finds_its_targets_in_both_halves():
