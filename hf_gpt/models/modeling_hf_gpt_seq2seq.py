@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
     BaseModelOutput,
     BaseModelOutputWithPast,
@@ -19,63 +18,21 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
-from transformers.utils.output_capturing import OutputRecorder
 
 from .configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
+from .decoder_hf_gpt_seq2seq import HfGptSeq2SeqDecoder
 from .language_head_hf_gpt import HfGptLanguageHeadMixin
-from .layers_hf_gpt import HfGptAttention, HfGptCrossAttention, HfGptDecoderLayer, build_norm
 from .loss_hf_gpt import classification_loss
 from .modeling_hf_gpt import (
     HfGptForCausalLM,
     HfGptForSequenceClassification,
     HfGptModel,
     HfGptPreTrainedModel,
-    check_range,
-    document_ids,
 )
 from .pooling_hf_gpt import token_mask
 
 
 # trf-ignore: TRF041 config.share_encoder_decoder_embeddings
-
-
-class HfGptSeq2SeqDecoderLayer(HfGptDecoderLayer):
-    """A block that looks at the source between its attention and its MLP."""
-
-    def __init__(self, config: HfGptSeq2SeqConfig, layer_idx: int):
-        super().__init__(config, layer_idx)
-        self.cross_attn = HfGptCrossAttention(config, layer_idx)
-        self.cross_attention_layernorm = build_norm(config)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        attn_output, _ = self.self_attn(
-            self.input_layernorm(hidden_states),
-            attention_mask=attention_mask,
-            past_key_values=None if past_key_values is None else past_key_values.self_attention_cache,
-            position_embeddings=position_embeddings,
-            **kwargs,
-        )
-        hidden_states = hidden_states + self.dropout(attn_output)
-        # Said of the attention to itself; every token sees the whole source.
-        kwargs.pop("is_causal", None)
-        attn_output, _ = self.cross_attn(
-            self.cross_attention_layernorm(hidden_states),
-            encoder_hidden_states,
-            attention_mask=encoder_attention_mask,
-            past_key_values=past_key_values,
-            **kwargs,
-        )
-        hidden_states = hidden_states + self.dropout(attn_output)
-        return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
 
 
 class HfGptSeq2SeqPreTrainedModel(HfGptPreTrainedModel):
@@ -117,106 +74,6 @@ class HfGptSeq2SeqPreTrainedModel(HfGptPreTrainedModel):
         return HfGptSeq2SeqModel(config)
 
 
-class HfGptSeq2SeqDecoder(HfGptModel):
-    """The decoder with layers that look at the source."""
-
-    config: HfGptSeq2SeqConfig
-    _layer_class = HfGptSeq2SeqDecoderLayer
-    _no_split_modules = ["HfGptSeq2SeqDecoderLayer"]
-    _can_record_outputs = {
-        "hidden_states": HfGptSeq2SeqDecoderLayer,
-        "attentions": OutputRecorder(HfGptAttention, index=1, layer_name="self_attn"),
-        "cross_attentions": OutputRecorder(HfGptCrossAttention, index=1),
-    }
-
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        use_cache: bool | None = None,
-        encoder_hidden_states: torch.Tensor | None = None,
-        encoder_attention_mask: torch.Tensor | None = None,
-        encoder_position_ids: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutputWithPast:
-        r"""
-        As [`HfGptModel`], with:
-
-        Args:
-            encoder_hidden_states (`torch.Tensor` of shape `(batch_size, source_length, hidden_size)`):
-                What the encoder made of the source.
-            encoder_attention_mask (`torch.Tensor`, *optional*):
-                `(batch_size, source_length)` with 0 at padding, or a ready 4D mask.
-            encoder_position_ids (`torch.LongTensor` of shape `(batch_size, source_length)`, *optional*):
-                Positions of the source; where they start again, the next document's source begins.
-        """
-        if (input_ids is None) ^ (inputs_embeds is not None):
-            raise ValueError("You must specify exactly one of decoder_input_ids or decoder_inputs_embeds")
-        if inputs_embeds is None:
-            check_range("decoder_input_ids", input_ids, self.embed_tokens.num_embeddings, "vocab_size")
-            inputs_embeds = self.embed_tokens(input_ids)
-        if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
-            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
-        same_document = None
-        if attention_mask is None and encoder_attention_mask is None and past_key_values is None:
-            same_document = _same_document_function(
-                position_ids, encoder_position_ids, inputs_embeds, encoder_hidden_states
-            )
-        cross_mask = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=inputs_embeds,
-            attention_mask=encoder_attention_mask,
-            encoder_hidden_states=encoder_hidden_states,
-            and_mask_function=same_document,
-        )
-        return super().forward(
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=cross_mask,
-            **kwargs,
-        )
-
-    def _new_cache(self) -> EncoderDecoderCache:
-        # The cache of the source gets no configuration, by which it might forget what a sliding window has passed.
-        return EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
-
-
-def _same_document_function(
-    position_ids: torch.LongTensor | None,
-    encoder_position_ids: torch.LongTensor | None,
-    inputs_embeds: torch.Tensor,
-    encoder_hidden_states: torch.Tensor,
-):
-    """Mask function of packed pairs, the n-th target with the n-th source of a row; None if there is one pair only."""
-    sides = []
-    for ids, states in ((position_ids, inputs_embeds), (encoder_position_ids, encoder_hidden_states)):
-        documents = torch.zeros_like(states[..., 0], dtype=torch.long) if ids is None else document_ids(ids)
-        sides.append(documents.expand(states.shape[0], -1))
-    targets, sources = sides
-    if not torch.compiler.is_compiling():
-        if not targets.any() and not sources.any():
-            return None
-        if not torch.equal(targets[:, -1].to(sources.device), sources[:, -1]):
-            raise ValueError(
-                f"The rows hold {(sources[:, -1] + 1).tolist()} packed sources and {(targets[:, -1] + 1).tolist()} "
-                "targets: position_ids and decoder_position_ids must start again equally often."
-            )
-    elif position_ids is None and encoder_position_ids is None:
-        return None
-
-    def same_document(batch_idx, head_idx, q_idx, kv_idx):
-        return targets[batch_idx, q_idx] == sources[batch_idx, kv_idx]
-
-    return same_document
-
-
 class HfGptSeq2SeqModel(HfGptSeq2SeqPreTrainedModel):
     """Encoder and decoder without a head: source and target tokens to the target's hidden states."""
 
@@ -227,6 +84,7 @@ class HfGptSeq2SeqModel(HfGptSeq2SeqPreTrainedModel):
         super().__init__(config)
         self.encoder = HfGptModel(config.of_half(is_decoder=False))
         self.decoder = HfGptSeq2SeqDecoder(config.of_half(is_decoder=True))
+        self._tied_weights_keys = self.get_expanded_tied_weights_keys()
         self.post_init()
 
     @can_return_tuple
@@ -343,6 +201,7 @@ class HfGptForConditionalGeneration(HfGptLanguageHeadMixin, HfGptSeq2SeqPreTrain
         self.model = self._build_base_model(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._tied_weights_keys = self.get_expanded_tied_weights_keys()
         self.post_init()
 
     @classmethod
@@ -566,6 +425,33 @@ class HfGptSeq2SeqForSequenceClassification(HfGptSeq2SeqPreTrainedModel, HfGptFo
             encoder_hidden_states=outputs.encoder_hidden_states,
             encoder_attentions=outputs.encoder_attentions,
         )
+
+    def prefix_logits(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        The score of every prefix of the target in one pass, of shape `(batch_size, target_length, num_labels)`.
+
+        Raises:
+            ValueError: there is no target; the source has no prefix of its own, for the encoder sees all of it.
+        """
+        if decoder_input_ids is None:
+            raise ValueError("decoder_input_ids: give the target, whose prefixes are scored; a source has none.")
+        hidden_states = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+        mask = token_mask(decoder_input_ids, decoder_attention_mask, hidden_states, self.config.pad_token_id)
+        return self._score(self.pooler.forward_prefixes(hidden_states, mask))
 
 
 __all__ = [

@@ -216,6 +216,13 @@ def test_encoder_in_both_directions_is_for_classifiers():
         build(is_causal=False)
 
 
+def test_critic_scores_every_prefix_in_one_pass():
+    model = build(model_class=HfLstmForSequenceClassification, num_labels=1, classifier_pooling="mean")
+    ids = tokens(2, 6)
+    expected = torch.stack([model(ids[:, :end]).logits for end in range(1, 7)], 1)
+    torch.testing.assert_close(model.prefix_logits(ids), expected, **TOLERANCE)
+
+
 @pytest.mark.parametrize("pooling", ["last", "mean", "attention"])
 def test_critic_ignores_padding(pooling):
     model = build(model_class=HfLstmForSequenceClassification, num_labels=1, classifier_pooling=pooling)

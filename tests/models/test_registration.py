@@ -68,6 +68,27 @@ def test_modules_that_load_the_auto_classes_midway(statement):
     )
 
 
+@pytest.mark.parametrize(
+    ("model_type", "auto", "name"),
+    [
+        ("hf_gpt_seq2seq", "AutoModelForSeq2SeqLM", "HfGptForConditionalGeneration"),
+        ("hf_gpt_seq2seq", "AutoModelForSequenceClassification", "HfGptSeq2SeqForSequenceClassification"),
+        ("hf_lstm", "AutoModelForCausalLM", "HfLstmForCausalLM"),
+        ("hf_lstm", "AutoModelForTokenClassification", "HfLstmForTokenClassification"),
+    ],
+)
+def test_other_forms_are_known_by_configuration_and_by_name(model_type, auto, name):
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    import hf_gpt
+
+    config = transformers.AutoConfig.for_model(model_type, vocab_size=64, hidden_size=24, num_hidden_layers=2)
+    assert type(getattr(transformers, auto).from_config(config)) is getattr(hf_gpt, name)
+    mappings = [names for key, names in vars(modeling_auto).items() if key.endswith("_MAPPING_NAMES")]
+    assert any(names.get(model_type) == name for names in mappings)
+
+
 @pytest.mark.parametrize("order", ["hf_gpt, peft", "peft, hf_gpt"])
 def test_lora_finds_its_targets(order):
     code = (

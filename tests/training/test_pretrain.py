@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -183,3 +184,12 @@ def test_a_checkpoint_that_does_not_open_is_said_so(tmp_path):
     request = reload_check.ReloadRequest(str(tmp_path), ["text"], 8, "best_fit", 1, [""], {"max_new_tokens": 1})
     with pytest.raises(CheckpointError, match="does not work in a fresh process"):
         reload_check.check_in_fresh_process(request)
+
+
+def test_an_lstm_is_trained_on_packed_rows(recipe, tmp_path, in_process, capsys):
+    settings = {"hidden_size": 16, "num_layers": 2}
+    assert main(["--config", recipe(model_type="hf_lstm", config_overrides=settings)]) == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.model_type == "hf_lstm"
+    reloaded = re.search(r"bits per byte +([\d.]+) .*fresh process \(([\d.]+) before", capsys.readouterr().out)
+    assert float(reloaded[1]) == pytest.approx(float(reloaded[2]), abs=2e-4)
