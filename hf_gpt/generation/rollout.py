@@ -51,6 +51,11 @@ class Rollout:
         """The same on another device."""
         return Rollout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
+    def split(self, sizes: Sequence[int]) -> "list[Rollout]":
+        """Consecutive parts of these numbers of rows."""
+        parts = zip(*(tensor.split(list(sizes)) for tensor in vars(self).values()), strict=True)
+        return [Rollout(**dict(zip(vars(self), part, strict=True))) for part in parts]
+
 
 def rollout(
     model: nn.Module,

@@ -60,26 +60,49 @@ class Collector:
             generator: In place of the one whose state is saved.
             settings: In place of the arguments' temperature and so on.
         """
+        return self.draw_all(model, [(rows, num_return_sequences)], generator, **settings)[0]
+
+    def draw_all(
+        self,
+        model: nn.Module,
+        requests: Sequence[tuple[Sequence[Mapping[str, Any]], int]],
+        generator: torch.Generator | None = None,
+        **settings: Any,
+    ) -> list[Rollout]:
+        """The rollouts of several calls of `draw`, the same texts, in the time of one.
+
+        Args:
+            model: The generator.
+            requests: Rows and the number of completions of each.
+            generator, settings: As for `draw`.
+        """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        count = len(rows) * num_return_sequences
-        uniforms = torch.rand(
-            world * count, self.args.max_new_tokens, dtype=torch.float64, generator=generator or self.generator
-        )
+        sizes = [len(rows) * number for rows, number in requests]
+        uniforms = []
+        for size in sizes:
+            shape = (world * size, self.args.max_new_tokens)
+            drawn = torch.rand(shape, dtype=torch.float64, generator=generator or self.generator)
+            uniforms.append(drawn[rank * size : (rank + 1) * size])
+        if len(requests) == 1:
+            rows, number = requests[0]
+        else:
+            rows, number = [row for rows, times in requests for row in rows for _ in range(times)], 1
         prompt_ids, prompt_mask = self._prompts(rows)
         options = {"temperature": self.args.temperature, "top_p": self.args.top_p, "top_k": self.args.top_k, **settings}
-        return self.rollout_function(
+        drawn = self.rollout_function(
             model,
             prompt_ids,
             prompt_mask,
-            num_return_sequences=num_return_sequences,
+            num_return_sequences=number,
             max_new_tokens=self.args.max_new_tokens,
             eos_token_id=self.tokens.eos,
             pad_token_id=self.tokens.pad,
-            uniforms=uniforms[rank * count : (rank + 1) * count],
+            uniforms=torch.cat(uniforms),
             batch_size=self.args.rollout_batch_size,
             synced=world > 1 and self.accelerator.distributed_type.value not in ("MULTI_CPU", "MULTI_GPU"),
             **options,
-        ).to(self.accelerator.device)
+        )
+        return drawn.to(self.accelerator.device).split(sizes)
 
     def gather(self, drawn: Rollout, indices: Sequence[int]) -> tuple[list[Fake], torch.Tensor]:
         """All processes' texts, in their order, with the sums of their log-probabilities (rows,).

@@ -1,7 +1,7 @@
 """What happens inside a step: texts are drawn and judged, the discriminator learns, the generator's lesson is made."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,40 +74,52 @@ class Rounds:
 
     # The discriminator
 
-    def update_discriminator(self, model: nn.Module, observe: bool = False) -> None:
-        """One update on fresh and replayed generated texts and the real texts of the same prompts.
+    def update_discriminator(self, model: nn.Module, updates: int = 1, observe: bool = False) -> None:
+        """Updates on fresh and replayed generated texts and the real texts of the same prompts.
+
+        The generator is the same in all of them, so their texts are drawn together.
 
         Args:
             model: The generator.
-            observe: First see how well it tells held-out texts apart.
+            updates: How many.
+            observe: Before each, see how well it tells held-out texts apart.
         """
-        losses, seen = [], []
-        for micro in range(self.args.gradient_accumulation_steps):
-            real, fake, partners, fresh = self._discriminator_batch(model)
-            if observe and micro == 0:
-                self.observe(model, fresh)
+        micro_batches = self.args.gradient_accumulation_steps
+        batches = self._discriminator_batches(model, updates * micro_batches)
+        for _ in range(updates):
+            losses, seen = [], []
+            for micro in range(micro_batches):
+                real, fake, partners, fresh = next(batches)
+                if observe and micro == 0:
+                    self.observe(model, fresh)
+                losses.append(self._discriminator_loss(real, fake, partners, len(fresh), seen))
+            loss, norm = self.player.update(losses)
+            for scores in seen:
+                self.watch.train.add(*map(self._gathered, scores))
+            self.log("d_loss", loss)
+            self.log("d_grad_norm", norm)
 
-            def make_loss(scorer, real=real, fake=fake, partners=partners, fresh=fresh):
-                loss, real_scores, fake_scores = discriminator_loss(
-                    self.args,
-                    scorer,
-                    real,
-                    fake,
-                    partners,
-                    self.tokens.pad,
-                    num_fresh=len(fresh),
-                    group_size=self._discriminator_group,
-                    noise=self.noise,
-                )
-                seen.append((real_scores, fake_scores))
-                return loss
+    def _discriminator_loss(
+        self, real: Batch, fake: Batch, partners: torch.Tensor, num_fresh: int, seen: list[Any]
+    ) -> Callable[[Any], torch.Tensor]:
+        """The loss of a batch as a function of the scorer; it adds the scores to `seen`."""
 
-            losses.append(make_loss)
-        loss, norm = self.player.update(losses)
-        for scores in seen:
-            self.watch.train.add(*map(self._gathered, scores))
-        self.log("d_loss", loss)
-        self.log("d_grad_norm", norm)
+        def make_loss(scorer: Any) -> torch.Tensor:
+            loss, real_scores, fake_scores = discriminator_loss(
+                self.args,
+                scorer,
+                real,
+                fake,
+                partners,
+                self.tokens.pad,
+                num_fresh=num_fresh,
+                group_size=self._discriminator_group,
+                noise=self.noise,
+            )
+            seen.append((real_scores, fake_scores))
+            return loss
+
+        return make_loss
 
     def observe(self, model: nn.Module, drawn: Rollout | None = None) -> None:
         """Scores held-out real texts and generated ones that the discriminator has never seen.
@@ -116,35 +128,43 @@ class Rounds:
             model: The generator.
             drawn: Fresh texts without prompts; with prompts, those of held-out rows are drawn here.
         """
-        real = self._collated(self._share(self.eval_numbers, self.eval_rows, self.args.per_device_train_batch_size))
+        real = self._held_out_texts()
         if drawn is None or self.eval_rows.has_prompts:
-            rows = [{"prompt_ids": ids.tolist()} for ids in _prompts_of(real)]
-            drawn = self.collector.draw(model, rows)
+            drawn = self.collector.draw(model, _prompt_rows(real))
+        self._observe(model, real, drawn)
+
+    def _held_out_texts(self) -> Batch:
+        return self._collated(self._share(self.eval_numbers, self.eval_rows, self.args.per_device_train_batch_size))
+
+    def _observe(self, model: nn.Module, real: Batch, drawn: Rollout) -> None:
         scores = (self._text_scores(model, real), self._text_scores(model, as_batch(drawn)))
         self._count(real.input_ids, drawn.sequences)
         self.watch.heldout.add(*map(self._gathered, scores))
 
-    def _discriminator_batch(self, model: nn.Module) -> tuple[Batch, Batch, torch.Tensor, Rollout]:
+    def _discriminator_batches(
+        self, model: nn.Module, number: int
+    ) -> Iterator[tuple[Batch, Batch, torch.Tensor, Rollout]]:
         """Real texts, generated ones, which real one each of those belongs to, and the fresh ones among them."""
         args, group = self.args, self._discriminator_group
-        batch, world, rank = args.per_device_train_batch_size, args.world_size, args.process_index
-        replayed = int(batch * args.replay_fraction) // group * group if len(self.replay) else 0
-        rows = self._share(self.train_numbers, self.train_rows, (batch - replayed) // group)
-        fresh = self.collector.draw(model, rows, group)
-        partners = torch.arange(len(rows)).repeat_interleave(group)
-        indices = [row["index"] for row in rows for _ in range(group)]
-        fake = as_batch(fresh)
-        if replayed:
-            old = self.replay.draw(world * replayed)[rank * replayed : (rank + 1) * replayed]
-            texts = [{"prompt_ids": x.prompt, "completion_ids": x.completion, "index": x.index} for x in old]
-            fake = concatenate([fake, self._collated(texts)], self.tokens.pad)
-            partners = torch.cat([partners, torch.arange(len(rows), len(rows) + replayed)])
-            rows = rows + [self.train_rows[text.index] for text in old]
-        if args.replay_size:
-            self.replay.add(self.collector.gather(fresh, indices)[0])
-        real = self._collated(rows)
-        self._count(fresh.sequences, real.input_ids, fake.input_ids)
-        return real, fake, partners.to(args.device), fresh
+        size, world, rank = args.per_device_train_batch_size, args.world_size, args.process_index
+        replayed = int(size * args.replay_fraction) // group * group if len(self.replay) else 0
+        parts = [self._share(self.train_numbers, self.train_rows, (size - replayed) // group) for _ in range(number)]
+        drawn = self.collector.draw_all(model, [(part, group) for part in parts]) if parts else []
+        for rows, fresh in zip(parts, drawn, strict=True):
+            partners = torch.arange(len(rows)).repeat_interleave(group)
+            indices = [row["index"] for row in rows for _ in range(group)]
+            fake = as_batch(fresh)
+            if replayed:
+                old = self.replay.draw(world * replayed)[rank * replayed : (rank + 1) * replayed]
+                texts = [{"prompt_ids": x.prompt, "completion_ids": x.completion, "index": x.index} for x in old]
+                fake = concatenate([fake, self._collated(texts)], self.tokens.pad)
+                partners = torch.cat([partners, torch.arange(len(rows), len(rows) + replayed)])
+                rows = rows + [self.train_rows[text.index] for text in old]
+            if args.replay_size:
+                self.replay.add(self.collector.gather(fresh, indices)[0])
+            real = self._collated(rows)
+            self._count(fresh.sequences, real.input_ids, fake.input_ids)
+            yield real, fake, partners.to(args.device), fresh
 
     @property
     def _discriminator_group(self) -> int:
@@ -162,14 +182,17 @@ class Rounds:
         if self.args.estimator == "spin":
             return self._self_play(inputs)
         size = self.group_size
-        rows = [{"prompt_ids": ids.tolist()} for ids in _prompts_of(as_batch(inputs))]
         # Spread over the batch, so that processes that share it take the same ones.
-        drawn = self.collector.draw(model, rows[::size], size)
+        requests = [(_prompt_rows(as_batch(inputs))[::size], size)]
+        held_out = None if self.player is None else self._held_out_texts()
+        if held_out is not None and self.eval_rows.has_prompts:
+            requests.append((_prompt_rows(held_out), 1))
+        drawn, *others = self.collector.draw_all(model, requests)
         batch, mask = as_batch(drawn), drawn.completion_mask
         self._count(drawn.sequences)
         found = Experience(drawn, size)
-        if self.player is not None:
-            self.observe(model, drawn)
+        if held_out is not None:
+            self._observe(model, held_out, others[0] if others else drawn)
         if self.args.estimator == "exact_token":
             found.mediator_logits = self.player.token_logits(batch)
             rewards = self.player.scores(batch, drawn.logps)
@@ -216,8 +239,7 @@ class Rounds:
 
     def _self_play(self, inputs: dict[str, torch.Tensor]) -> Experience:
         real = as_batch(inputs)
-        rows = [{"prompt_ids": ids.tolist()} for ids in _prompts_of(real)]
-        drawn = self.collector.draw(self.reference, rows)
+        drawn = self.collector.draw(self.reference, _prompt_rows(real))
         with torch.no_grad():
             real_logps = completion_logps(
                 self.reference, real.input_ids, real.attention_mask, real.prompt_length, real.completions
@@ -281,7 +303,7 @@ class Rounds:
 
     def held_out_nll(self, model: nn.Module) -> float:
         """Nats a token of held-out real texts, of which the next batch is taken."""
-        batch = self._collated(self._share(self.eval_numbers, self.eval_rows, self.args.per_device_train_batch_size))
+        batch = self._held_out_texts()
         with torch.no_grad(), evaluating(model):
             logps = completion_logps(
                 model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
@@ -329,8 +351,9 @@ class Rounds:
             self.reference.load_state_dict(state["reference"])
 
 
-def _prompts_of(batch: Batch) -> list[torch.Tensor]:
-    return [ids[:length] for ids, length in zip(batch.input_ids, batch.prompt_length.tolist(), strict=True)]
+def _prompt_rows(batch: Batch) -> list[dict[str, list[int]]]:
+    lengths = batch.prompt_length.tolist()
+    return [{"prompt_ids": ids[:length].tolist()} for ids, length in zip(batch.input_ids, lengths, strict=True)]
 
 
 def _prompt_mask(batch: Batch) -> torch.Tensor:

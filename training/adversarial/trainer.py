@@ -215,8 +215,7 @@ class AdversarialTrainer(HfGptTrainer):
         else:
             if self._micro_step == 0:
                 self._keep_reference()
-                for _ in range(self.schedule.discriminator_updates_due()):
-                    self.rounds.update_discriminator(self.model)
+                self.rounds.update_discriminator(self.model, self.schedule.discriminator_updates_due())
             loss = self._adversarial_step(model, inputs)
         self._micro_step += 1
         self.meter.add(self.rounds.tokens_seen - before)

@@ -142,7 +142,7 @@ def test_real_and_generated_texts_look_alike(tmp_path):
     trainer = make_trainer(tmp_path, texts=texts, replay_fraction=0.5)
     trainer.rounds.update_discriminator = lambda *args, **kwargs: None
     for _ in range(2):
-        real, fake, partners, _ = trainer.rounds._discriminator_batch(trainer.model)
+        real, fake, partners, _ = next(trainer.rounds._discriminator_batches(trainer.model, 1))
         assert len(real) == len(fake) == 8 and partners.tolist() == list(range(8))
         assert real.completions.shape[1] <= 6 and fake.completions.shape[1] <= 6
         assert set(real.input_ids[:, 0].tolist()) == set(fake.input_ids[:, 0].tolist()) == {BOS}
@@ -156,7 +156,7 @@ def test_pairs_have_one_prompt(tmp_path):
         tmp_path, texts=make_pairs(), discriminator_loss="bradley_terry", calibration_weight=0.1, group_size=4
     )
     for _ in range(3):
-        real, fake, partners, fresh = trainer.rounds._discriminator_batch(trainer.model)
+        real, fake, partners, fresh = next(trainer.rounds._discriminator_batches(trainer.model, 1))
         assert len(fake) == 8 and len(fresh) % 4 == 0
         for row, partner in enumerate(partners.tolist()):
             length = int(fake.prompt_length[row])
