@@ -78,7 +78,7 @@ EXPERIMENTS: dict[str, Settings] = {
         arms={
             MORE_LIKELIHOOD: (None, 1.0, 5e-3),
             "REINFORCE": ("reinforce", 0.0, 3e-3),
-            "REINFORCE, anchor": ("reinforce", 2.0, 3e-3),
+            "REINFORCE, anchor": ("reinforce", 4.0, 3e-3),
         },
         likelihood_steps=1000,
         adversarial_steps=400,
