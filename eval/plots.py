@@ -128,18 +128,34 @@ def series(log_history: Iterable[Mapping[str, Any]], key: str) -> list[tuple[flo
 
 
 def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """The charts that a Trainer's `log_history` has data for: loss, bits per byte, learning rate, speed, gradients."""
+    """The charts that a Trainer's `log_history` has data for: loss, bits per byte, learning rate, speed, gradients; of
+    adversarial training also how well the discriminator tells, what it rewards, and how the generator stays.
+    """
     charts = [
         Chart("Loss", _with_evaluation(log_history, "loss")),
         Chart("Bits per byte", _with_evaluation(log_history, "bits_per_byte")),
         Chart("Learning rate", [Line("Learning rate", series(log_history, "learning_rate"), 2)], from_zero=True),
         Chart("Tokens per second", [Line("Tokens per second", series(log_history, "tokens_per_second"), 2)], True),
         Chart("Gradient norm", [Line("Gradient norm", series(log_history, "grad_norm"), 2)], from_zero=True),
+        *_player_charts(log_history),
     ]
     steps = [x for chart in charts for line in chart.lines for x, _ in line.points]
     # One range for all, so that a reader can follow a moment of the run from chart to chart.
     shared = (min(steps), max(steps)) if steps else None
     return [replace(chart, x_range=shared) for chart in charts if any(line.points for line in chart.lines)]
+
+
+def _player_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    def lines(*named: tuple[str, str]) -> list[Line]:
+        found = [Line(label, series(log_history, name), place) for place, (label, name) in enumerate(named)]
+        return [line for line in found if line.points]
+
+    return [
+        Chart("Discriminator's AUC", lines(("Held out", "d_auc_heldout"), ("Training", "d_auc_train"))),
+        Chart("Discriminator's loss", lines(("Discriminator's loss", "d_loss"))),
+        Chart("Reward", lines(("Mean", "reward_mean"), ("Spread within a prompt", "reward_std_within"))),
+        Chart("Entropy and held-out likelihood", lines(("Entropy", "entropy"), ("Held-out nats", "nll_heldout"))),
+    ]
 
 
 def _with_evaluation(log_history: Sequence[Mapping[str, Any]], measure: str) -> list[Line]:

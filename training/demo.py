@@ -176,6 +176,8 @@ def train_players(
         per_device_train_batch_size=BATCH_SIZE,
         max_new_tokens=NEW_TOKENS,
         learning_rate=3e-4,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
         discriminator_learning_rate=1e-3,
         save_strategy="no",
         logging_steps=5,
