@@ -1,0 +1,163 @@
+"""
+Adversarial training against the perfect discriminator, which knows log p/q of every prefix: what no learned one can beat.
+
+A thin loop over the pure functions of `hf_gpt.training.adversarial`, and likelihood training beside it.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from hf_gpt.generation.likelihood import completion_logits, token_logps
+from hf_gpt.generation.rollout import Rollout, rollout
+from hf_gpt.training.adversarial import estimators, rewards
+from hf_gpt.training.adversarial.reductions import masked_mean
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A language, texts of it, and the size of what is to learn it.
+
+    Attributes:
+        language: The data's distribution p.
+        train: Texts for training.
+        validation: Texts that choose between checkpoints.
+        length: Tokens of every text.
+    """
+
+    language: nn.Module
+    train: Rollout
+    validation: Rollout
+    length: int
+
+
+@dataclass
+class Sample:
+    """Texts of the generator, with its logits (which carry gradient) and those of the data's distribution."""
+
+    texts: Rollout
+    logits: torch.Tensor
+    data_logits: torch.Tensor
+    logps: torch.Tensor = field(init=False)
+    data_logps: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.logps = token_logps(self.logits, self.texts.completions)
+        self.data_logps = token_logps(self.data_logits, self.texts.completions)
+
+    @property
+    def mask(self) -> torch.Tensor:
+        return self.texts.completion_mask
+
+    @property
+    def token_rewards(self) -> torch.Tensor:
+        """log p/q of each token: what it adds to the perfect discriminator's logit."""
+        prefix_scores = ((self.data_logps - self.logps.detach()) * self.mask).cumsum(1)
+        return rewards.logit_difference_rewards(prefix_scores, self.mask)
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """The perfect discriminator's logit of each text."""
+        return self.token_rewards.sum(1)
+
+
+def _policy_gradient(sample: Sample, returns: torch.Tensor) -> torch.Tensor:
+    baseline = rewards.position_baseline(returns, sample.mask, len(sample.texts))
+    return estimators.policy_gradient_loss(sample.logps, returns - baseline, sample.mask, "token")
+
+
+def reinforce(sample: Sample, gamma: float = 1.0) -> torch.Tensor:
+    """Dense log-ratio rewards; KL(q || p)."""
+    return _policy_gradient(sample, rewards.dense_returns(sample.token_rewards, sample.mask, gamma))
+
+
+def exact_token(sample: Sample) -> torch.Tensor:
+    """Exact over the vocabulary, blind to what follows a token."""
+    return estimators.exact_token_loss(
+        sample.logits, sample.mask, reference_logits=sample.data_logits, normalization="token"
+    )
+
+
+def exact_and_future(sample: Sample, gamma: float = 1.0) -> torch.Tensor:
+    """Exact for the token itself, sampled for what follows it; KL(q || p)."""
+    future = rewards.future_returns(sample.token_rewards, sample.mask, gamma)
+    return exact_token(sample) + _policy_gradient(sample, future)
+
+
+def jensen_shannon(sample: Sample) -> torch.Tensor:
+    """Reward log(1 + p/q) for the whole text; 2 JSD."""
+    value = rewards.sparse_rewards(rewards.score_rewards(sample.scores, "softplus"), sample.mask)
+    return _policy_gradient(sample, rewards.dense_returns(value, sample.mask))
+
+
+def train(
+    model: nn.Module,
+    stage: Stage,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    estimator: Callable[[Sample], torch.Tensor] | None,
+    anchor: float = 0.0,
+    batch_size: int = 128,
+    betas: tuple[float, float] = (0.9, 0.999),
+    decays: bool = True,
+    on_step: Callable[[int, nn.Module, Sample | None], None] | None = None,
+) -> nn.Module:
+    """Trains a copy of `model` and returns it.
+
+    Args:
+        estimator: Loss of a `Sample`; None: likelihood alone.
+        anchor: Weight of the likelihood of real text.
+        decays: Whether the learning rate falls linearly to 0.
+        on_step: Called after each step with its number, the model and the sample; may raise StopIteration.
+    """
+    model = copy.deepcopy(model).train()
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=betas)
+    batches = _batches(stage.train, batch_size, generator)
+    for step in range(1, steps + 1):
+        if decays:
+            optimizer.param_groups[0]["lr"] = learning_rate * (1 - (step - 1) / steps)
+        sample = None if estimator is None else draw(model, stage, batch_size, generator)
+        loss = torch.zeros(()) if sample is None else estimator(sample)
+        if sample is None or anchor:
+            loss = loss + (anchor or 1.0) * likelihood(model, next(batches))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if on_step is not None:
+            on_step(step, model, sample)
+    return model.eval()
+
+
+def draw(model: nn.Module, stage: Stage, count: int, generator: torch.Generator) -> Sample:
+    """Samples of the model, scored by itself and by the data's distribution."""
+    texts = rollout(model, num_samples=count, bos_token_id=0, max_new_tokens=stage.length, generator=generator)
+    places = (texts.sequences, texts.attention_mask, texts.prompt_length, stage.length)
+    with torch.no_grad():
+        data_logits = completion_logits(stage.language, *places)
+    return Sample(texts, completion_logits(model, *places), data_logits)
+
+
+def likelihood(model: nn.Module, texts: Rollout) -> torch.Tensor:
+    """-log q of real texts, nats per token."""
+    logits = completion_logits(
+        model, texts.sequences, texts.attention_mask, texts.prompt_length, texts.completions.shape[1]
+    )
+    return -masked_mean(token_logps(logits, texts.completions), texts.completion_mask)
+
+
+def take(texts: Rollout, rows: torch.Tensor) -> Rollout:
+    """These rows of the texts."""
+    return Rollout(**{name: tensor[rows] for name, tensor in vars(texts).items()})
+
+
+def _batches(texts: Rollout, size: int, generator: torch.Generator) -> Iterator[Rollout]:
+    while True:
+        for rows in torch.randperm(len(texts), generator=generator).split(size):
+            if len(rows) == size:
+                yield take(texts, rows)

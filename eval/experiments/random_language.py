@@ -1,0 +1,32 @@
+"""A language with a known density: the oracle of synthetic text-GAN benchmarks."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.modeling_outputs import CausalLMOutput
+
+
+class RandomLanguage(nn.Module):
+    """
+    An LSTM with weights drawn from N(0, 1), whose logits are multiplied by `sharpness`. Texts begin after token 0.
+
+    Source: the oracle of SeqGAN, Yu et al. 2017, arXiv:1609.05473, sec. 4 (its own weights are not used).
+    """
+
+    def __init__(self, vocab_size: int, hidden_size: int = 32, sharpness: float = 1.0, seed: int = 0):
+        super().__init__()
+        self.config = PreTrainedConfig()
+        self.sharpness = sharpness
+        self.embedding = nn.Embedding(vocab_size, hidden_size)
+        self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True)
+        self.head = nn.Linear(hidden_size, vocab_size)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        self.requires_grad_(False)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> CausalLMOutput:
+        """Logits (B, T, V) of the token after each of `input_ids` (B, T), which are padded at the right if at all."""
+        hidden, _ = self.lstm(self.embedding(input_ids))
+        return CausalLMOutput(logits=self.sharpness * self.head(hidden))
