@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 SERIES: tuple[str, ...] = ("#010201", "#010202", "#010203", "#010204")
 AXIS = "#010205"
 GRID = "#010206"
+# What they are where there is no page to say so: the colours of the report in its light scheme.
+_LIGHT = dict(
+    zip((*SERIES, AXIS, GRID), ("#2b6cb0", "#c2541b", "#2a7a68", "#7a4fa3", "#5a626d", "#e4e4df"), strict=True)
+)
 _VARIABLES = {colour: f"var(--series-{n})" for n, colour in enumerate(SERIES)} | {
     AXIS: "var(--axis)",
     GRID: "var(--grid)",
@@ -259,15 +264,57 @@ def render_svg(draw: Callable[["Axes"], None], *, uid: str, width: int, height: 
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        axes.spines[["left", "top", "right"]].set_visible(False)
-        axes.spines["bottom"].set_color(GRID)
-        axes.tick_params(length=0, pad=5, labelcolor=AXIS)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
+        _style(axes)
         draw(axes)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     return _inline(stream.getvalue(), uid, width, height, label)
+
+
+def save_png(
+    draw: Callable[..., None], path: Path, *, width: int, height: int, columns: int = 1, label: str = ""
+) -> None:
+    """Whatever `draw` puts on axes side by side, as a PNG file with two dots to a pixel.
+
+    Args:
+        draw: Is handed `columns` empty pairs of axes; colours are to come from `light_colours`.
+        path: Of the file; replaced whole.
+        width: In CSS pixels that the letters are sized for.
+        height: That goes with it.
+        columns: Number of axes.
+        label: What the drawing shows, in words, kept in the file.
+    """
+    import os
+
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    partial = path.with_name(f".{path.name}.partial")
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"font.size": 12})
+        figure = Figure(figsize=(width / 72, height / 72), dpi=144, layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, columns, squeeze=False)[0]
+        for axes in panels:
+            _style(axes, _LIGHT[AXIS], _LIGHT[GRID])
+        draw(*panels)
+        figure.savefig(partial, format="png", metadata={"Software": None, "Description": label})
+    os.replace(partial, path)
+
+
+def light_colours() -> tuple[str, ...]:
+    """The colours of series on a white ground."""
+    return tuple(_LIGHT[colour] for colour in SERIES)
+
+
+def _style(axes: "Axes", axis: str = AXIS, grid: str = GRID) -> None:
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color(grid)
+    axes.tick_params(length=0, pad=5, labelcolor=axis)
+    axes.grid(axis="y", color=grid, linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def _draw_line(axes: "Axes", line: Line, buckets: int) -> None:

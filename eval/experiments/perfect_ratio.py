@@ -1,5 +1,6 @@
 """
-Adversarial training against the perfect discriminator, which knows log p/q of every prefix: what no learned one can beat.
+Adversarial training against the perfect discriminator, which knows log p/q of every prefix: what no learned one can
+beat.
 
 A thin loop over the pure functions of `hf_gpt.training.adversarial`, and likelihood training beside it.
 """
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.eval.experiments.random_language import RandomLanguage
 from hf_gpt.generation.likelihood import completion_logits, token_logps
 from hf_gpt.generation.rollout import Rollout, rollout
 from hf_gpt.training.adversarial import estimators, rewards
@@ -19,19 +22,42 @@ from hf_gpt.training.adversarial.reductions import masked_mean
 
 @dataclass(frozen=True)
 class Stage:
-    """A language, texts of it, and the size of what is to learn it.
-
-    Attributes:
-        language: The data's distribution p.
-        train: Texts for training.
-        validation: Texts that choose between checkpoints.
-        length: Tokens of every text.
-    """
+    """A language p, texts of it for training, and the length of every text in tokens."""
 
     language: nn.Module
     train: Rollout
-    validation: Rollout
     length: int
+
+
+def make_stage(vocab_size: int, length: int, sharpness: float, num_train: int, seed: int) -> Stage:
+    """A random language and texts of it, both by the seed."""
+    language = RandomLanguage(vocab_size, sharpness=sharpness, seed=seed)
+    return Stage(language, draw_texts(language, num_train, length, seed), length)
+
+
+def make_generator(vocab_size: int, length: int, hidden_size: int) -> nn.Module:
+    """A GPT of one block, too small to be the language."""
+    return HfGptForCausalLM(
+        HfGptConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=length + 1,
+        )
+    )
+
+
+def draw_texts(model: nn.Module, count: int, length: int, seed: int, temperature: float = 1.0) -> Rollout:
+    """Texts of a model, by the seed."""
+    return rollout(
+        model,
+        num_samples=count,
+        bos_token_id=0,
+        max_new_tokens=length,
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 @dataclass
@@ -97,11 +123,11 @@ def train(
     model: nn.Module,
     stage: Stage,
     steps: int,
+    batch_size: int,
     learning_rate: float,
     seed: int,
-    estimator: Callable[[Sample], torch.Tensor] | None,
+    estimator: Callable[[Sample], torch.Tensor] | None = None,
     anchor: float = 0.0,
-    batch_size: int = 128,
     betas: tuple[float, float] = (0.9, 0.999),
     decays: bool = True,
     on_step: Callable[[int, nn.Module, Sample | None], None] | None = None,
@@ -112,7 +138,7 @@ def train(
         estimator: Loss of a `Sample`; None: likelihood alone.
         anchor: Weight of the likelihood of real text.
         decays: Whether the learning rate falls linearly to 0.
-        on_step: Called after each step with its number, the model and the sample; may raise StopIteration.
+        on_step: Called after each step with its number, the model and the sample.
     """
     model = copy.deepcopy(model).train()
     generator = torch.Generator().manual_seed(seed)

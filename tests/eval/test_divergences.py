@@ -87,7 +87,9 @@ def test_a_model_is_no_distance_from_itself():
 
 def test_random_language_is_the_same_for_its_seed_and_sharper_for_more_sharpness():
     ids = torch.tensor([[0, 1, 2]])
-    one, same, other, sharp = (RandomLanguage(8, 8, s, seed)(ids).logits for s, seed in ((1, 0), (1, 0), (1, 1), (2, 0)))
+    one, same, other, sharp = (
+        RandomLanguage(8, 8, s, seed)(ids).logits for s, seed in ((1, 0), (1, 0), (1, 1), (2, 0))
+    )
     assert torch.equal(one, same) and not torch.allclose(one, other)
     torch.testing.assert_close(sharp, 2 * one)
     language = RandomLanguage(8, 8)

@@ -1,0 +1,251 @@
+"""
+Does adversarial training move a generator closer to its data when the answer is known? The data comes from a random
+LSTM whose density is exact, so the discriminator can be perfect and every divergence measured.
+
+    python -m hf_gpt.eval.experiments.known_answer --seeds 0 1 2 --output runs/known_answer
+
+gain       vocabulary 32, length 10: KL(q || p) of each estimator against likelihood training at its best temperature
+collapse   vocabulary 64, length 20: without an anchor the generator collapses and the monitors say so; with one it
+           does not
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One of the two experiments.
+
+    Attributes:
+        likelihood_steps: Batches of `likelihood_batch` texts before anything adversarial.
+        adversarial_steps: Batches of `adversarial_batch` generated texts.
+        more_likelihood: Likelihood steps of `adversarial_batch` that the baseline gets for each adversarial step, so
+            that it has no less compute.
+        arms: Name to (estimator in `perfect_ratio` or None, weight of the likelihood anchor, learning rate).
+    """
+
+    vocab_size: int
+    length: int
+    sharpness: float
+    hidden_size: int
+    arms: dict[str, tuple[str | None, float, float]]
+    num_train: int = 10_000
+    num_evaluation: int = 2000
+    likelihood_steps: int = 1500
+    likelihood_batch: int = 128
+    likelihood_learning_rate: float = 1e-2
+    adversarial_steps: int = 150
+    adversarial_batch: int = 512
+    more_likelihood: int = 4
+    temperatures: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+    monitor_every: int = 0
+
+
+MORE_LIKELIHOOD = "MLE, same compute"
+EXPERIMENTS: dict[str, Settings] = {
+    "gain": Settings(
+        vocab_size=32,
+        length=10,
+        sharpness=1.25,
+        hidden_size=16,
+        arms={
+            MORE_LIKELIHOOD: (None, 1.0, 5e-3),
+            "REINFORCE": ("reinforce", 0.0, 1e-2),
+            "exact token": ("exact_token", 0.0, 1e-2),
+            "exact token + future": ("exact_and_future", 0.0, 1e-2),
+            "JS reward": ("jensen_shannon", 0.0, 1e-2),
+            "exact token + future, anchor": ("exact_and_future", 0.5, 1e-2),
+        },
+    ),
+    "collapse": Settings(
+        vocab_size=64,
+        length=20,
+        sharpness=1.3,
+        hidden_size=16,
+        arms={
+            MORE_LIKELIHOOD: (None, 1.0, 5e-3),
+            "REINFORCE": ("reinforce", 0.0, 1e-2),
+            "REINFORCE, anchor": ("reinforce", 1.0, 1e-2),
+        },
+        likelihood_steps=1000,
+        adversarial_batch=256,
+        temperatures=(1.0, 0.9, 0.8, 0.7, 0.6),
+        monitor_every=15,
+    ),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--experiments", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS), metavar="NAME"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of language, texts, weights and order")
+    parser.add_argument("--output", type=Path, required=True, help="folder; finished seeds in it are not run again")
+    parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of texts, for a quick look")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from tqdm import tqdm
+
+    from hf_gpt.eval.experiments.known_answer_report import write_report
+
+    args = make_parser().parse_args(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name in args.experiments:
+        settings = scaled(EXPERIMENTS[name], args.scale)
+        for seed in args.seeds:
+            path = args.output / f"{name}_seed{seed}.json"
+            result = _finished(path, settings)
+            if result is None:
+                steps = settings.likelihood_steps + settings.adversarial_steps * (len(settings.arms) - 1)
+                steps += settings.more_likelihood * settings.adversarial_steps
+                with tqdm(total=steps, desc=f"{name}, seed {seed}", unit="step") as bar:
+                    result = run(settings, seed, bar.update, bar.set_postfix_str)
+                path.write_text(json.dumps(result, indent=1) + "\n")
+            results.setdefault(name, []).append(result)
+    print(write_report(results, args.output))
+    return 0
+
+
+def scaled(settings: Settings, scale: float) -> Settings:
+    """The same experiment with fewer steps and texts."""
+    names = ("num_train", "num_evaluation", "likelihood_steps", "adversarial_steps")
+    return dataclasses.replace(settings, **{name: max(4, round(scale * getattr(settings, name))) for name in names})
+
+
+def _finished(path: Path, settings: Settings) -> dict[str, Any] | None:
+    """The result of an earlier run with the same settings."""
+    if not path.is_file():
+        return None
+    result = json.loads(path.read_text())
+    return result if result["settings"] == json.loads(json.dumps(dataclasses.asdict(settings))) else None
+
+
+def run(
+    settings: Settings,
+    seed: int,
+    on_steps: Callable[[int], Any] = lambda count: None,
+    on_arm: Callable[[str], Any] = lambda name: None,
+) -> dict[str, Any]:
+    """One seed of an experiment: all arms, measured; fit for JSON."""
+    import torch
+
+    from hf_gpt.eval.divergences import compare_densities
+    from hf_gpt.eval.experiments import perfect_ratio
+    from hf_gpt.eval.experiments.perfect_ratio import draw_texts, make_stage
+
+    torch.manual_seed(seed)
+    stage = make_stage(settings.vocab_size, settings.length, settings.sharpness, settings.num_train, seed)
+    data_texts = draw_texts(stage.language, settings.num_evaluation, settings.length, seed + 1000)
+    arms: dict[str, Any] = {}
+
+    def run_arm(name: str, model: "nn.Module", watch: Watch | None = None, **kwargs: Any) -> "nn.Module":
+        def after(step: int, model: "nn.Module", sample: "Sample | None") -> None:
+            on_steps(1)
+            if watch is not None and step % settings.monitor_every == 0:
+                watch(step, model)
+
+        on_arm(name)
+        began = time.process_time()
+        trained = perfect_ratio.train(model, stage, seed=seed, on_step=after, **kwargs)
+        seconds = time.process_time() - began - (watch.seconds if watch else 0.0)
+        curve = []
+        # Temperature is the rival that adversarial training has to beat, so likelihood training gets all of it.
+        for temperature in settings.temperatures if "estimator" not in kwargs else (1.0,):
+            texts = draw_texts(trained, settings.num_evaluation, settings.length, seed + 2000, temperature)
+            comparison = compare_densities(stage.language, trained, data_texts, texts, temperature)
+            estimates = {key: dataclasses.asdict(value) for key, value in comparison.estimates.items()}
+            curve.append({"temperature": temperature} | estimates)
+        arms[name] = {"cpu_seconds": round(seconds, 1), "curve": curve}
+        if watch is not None:
+            arms[name] |= {"history": watch.history, "warnings": watch.first_warnings}
+        return trained
+
+    start = run_arm(
+        "MLE",
+        perfect_ratio.make_generator(settings.vocab_size, settings.length, settings.hidden_size),
+        steps=settings.likelihood_steps,
+        batch_size=settings.likelihood_batch,
+        learning_rate=settings.likelihood_learning_rate,
+    )
+    for name, (estimator, anchor, learning_rate) in settings.arms.items():
+        watch = Watch(stage, settings, seed) if settings.monitor_every and estimator else None
+        if watch is not None:
+            watch(0, start)
+        adversarial = {"estimator": getattr(perfect_ratio, estimator), "anchor": anchor} if estimator else {}
+        run_arm(
+            name,
+            start,
+            watch,
+            steps=settings.adversarial_steps * (1 if estimator else settings.more_likelihood),
+            batch_size=settings.adversarial_batch,
+            learning_rate=learning_rate,
+            **adversarial,
+        )
+    return {"seed": seed, "settings": dataclasses.asdict(settings), "arms": arms}
+
+
+class Watch:
+    """The monitors over one arm. The discriminator is perfect, so it is also what one trained afresh would become."""
+
+    def __init__(self, stage: "Stage", settings: Settings, seed: int):
+        from hf_gpt.eval.experiments.perfect_ratio import draw_texts
+        from hf_gpt.training.adversarial.figures import unpadded
+        from hf_gpt.training.adversarial.monitors import Monitors
+
+        self.stage, self.seed = stage, seed
+        self.count = settings.num_evaluation // 4
+        self.monitors = Monitors()
+        self.data = draw_texts(stage.language, self.count, stage.length, seed + 3000)
+        self.real = unpadded(self.data.completions, self.data.completion_mask)
+        self.history: list[dict[str, float]] = []
+        self.first_warnings: dict[str, int] = {}
+        self.seconds = 0.0
+
+    def __call__(self, step: int, model: "nn.Module") -> None:
+        from hf_gpt.eval.divergences import compare_densities
+        from hf_gpt.eval.experiments.perfect_ratio import draw_texts
+        from hf_gpt.training.adversarial import figures
+
+        began = time.process_time()
+        texts = draw_texts(model, self.count, self.stage.length, self.seed + 4000 + step)
+        comparison = compare_densities(self.stage.language, model, self.data, texts)
+        found = {name: estimate.value for name, estimate in comparison.estimates.items()}
+        fake = figures.unpadded(texts.completions, texts.completion_mask)
+        auc = figures.auc(comparison.data_scores, comparison.model_scores)
+        values = {
+            "heldout_auc": auc,
+            "fresh_auc": auc,
+            "entropy": found["entropy_q"],
+            "data_entropy": found["entropy_p"],
+            "oracle_nll": found["nll_oracle"],
+            "heldout_nll": found["nll_test"],
+            "distinct_ngrams": figures.distinct_ngrams(fake, 3),
+            "real_distinct_ngrams": figures.distinct_ngrams(self.real, 3),
+            "duplicate_rate": figures.duplicate_rate(fake),
+            "real_duplicate_rate": figures.duplicate_rate(self.real),
+        }
+        for warning in self.monitors.update(step, **values):
+            self.first_warnings.setdefault(warning.name, step)
+        self.history.append({"step": step, "kl_qp": found["kl_qp"], "jsd": found["jsd"]} | values)
+        self.seconds += time.process_time() - began
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
