@@ -1,4 +1,4 @@
-"""The discriminator as one module that scores texts, prefixes, embeddings or tokens; its checks; a trunk from a generator."""
+"""The discriminator as one module that scores texts, prefixes, embeddings or tokens; who fits whom."""
 
 import copy
 from typing import Any
@@ -110,8 +110,8 @@ def check_players(
         )
     if sizes[0] > sizes[1] or (is_mediator and sizes[0] != sizes[1]):
         raise ConfigError(
-            f"the generator writes {sizes[0]} tokens, the discriminator reads {sizes[1]}: both need the same tokenizer. "
-            "Use model.resize_token_embeddings, or discriminator_from_generator(model)."
+            f"the generator writes {sizes[0]} tokens, the discriminator reads {sizes[1]}: both need one tokenizer. Use "
+            " model.resize_token_embeddings, or discriminator_from_generator(model)."
         )
     limit = getattr(discriminator.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and longest > limit:

@@ -1,4 +1,4 @@
-"""Texts that the discriminator's gradient flows through: straight-through Gumbel samples, token after token (RelGAN)."""
+"""Texts that the discriminator's gradient flows through: straight-through Gumbel samples (RelGAN)."""
 
 from dataclasses import dataclass
 

@@ -154,7 +154,7 @@ class DiscriminatorPlayer:
         """
         path = folder / DISCRIMINATOR_DIR
         if not path.is_dir():
-            raise CheckpointError(f"{folder} holds no {DISCRIMINATOR_DIR}: it is no checkpoint of adversarial training.")
+            raise CheckpointError(f"{folder} holds no {DISCRIMINATOR_DIR}: its run was not adversarial.")
         if hasattr(self.model, "peft_config"):
             from peft import load_peft_weights, set_peft_model_state_dict
 
@@ -164,8 +164,17 @@ class DiscriminatorPlayer:
         else:
             from safetensors.torch import load_file
 
-            # A tied weight is saved once, under its other name.
-            self.model.load_state_dict(load_file(path / SAFE_WEIGHTS_NAME), strict=False)
+            self._load_state(load_file(path / SAFE_WEIGHTS_NAME))
+
+    def _load_state(self, state: dict[str, torch.Tensor]) -> None:
+        # A tied weight is saved once, under its other name.
+        if not self._is_sharded:
+            self.model.load_state_dict(state, strict=False)
+            return
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        state = {f"model.{name}": tensor for name, tensor in state.items()}
+        set_model_state_dict(self.wrapped, state, options=StateDictOptions(full_state_dict=True, strict=False))
 
     def save_optimizer(self, folder: Path, is_main: bool) -> None:
         """Writes the states of optimizer and schedule."""

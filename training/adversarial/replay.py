@@ -1,4 +1,4 @@
-"""Old generated texts, of which the discriminator goes on seeing a share: it then does not forget what it saw through."""
+"""Old generated texts, of which the discriminator goes on seeing a share, lest it forget what it saw through."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Fake:
 class ReplayBuffer:
     """A uniform sample of all texts that were ever added, by reservoir sampling (Vitter 1985, algorithm R).
 
-    The latest texts are fresh in every batch anyway; an even sample of the past is what keeps a discriminator from being
-    led around in a circle.
+    The latest texts are fresh in every batch anyway; an even sample of the past is what keeps a discriminator from
+    being led around in a circle.
 
     Args:
         size: Most texts kept.

@@ -1,5 +1,6 @@
 """Real texts as the two players read them: rows of a prompt and a completion, batches, and a stream of rows."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from hf_gpt.generation.likelihood import join
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.packing import IGNORE_INDEX
+
+
+# Share of the training texts that is held out where no others are given, and most of them.
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 512
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class SpecialTokens:
         if eos is None:
             where = "the tokenizer" if processing_class is not None else "the generator's config"
             raise ConfigError(
-                f"{where} has no end-of-text token: the generator could not end a text, and the discriminator would tell "
-                "generated texts by that alone. Set eos_token."
+                f"{where} has no end-of-text token: the generator could not end a text, and the discriminator would "
+                "tell generated texts by that alone. Set eos_token."
             )
         bos = eos if source.bos_token_id is None else source.bos_token_id
         return cls(bos=bos, eos=eos, pad=eos if source.pad_token_id is None else source.pad_token_id)
@@ -102,6 +107,12 @@ class TextRows(Dataset):
                 raise CorpusError(f"row {index} of the dataset has an empty {'completion' if prompt else 'prompt'}.")
             self.rows.append({"prompt_ids": prompt, "completion_ids": completion, "index": index})
 
+    def select(self, numbers: Sequence[int]) -> "TextRows":
+        """Some of the rows, numbered anew."""
+        part = copy.copy(self)
+        part.rows = [{**self.rows[number], "index": index} for index, number in enumerate(numbers)]
+        return part
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -117,6 +128,19 @@ class TextRows(Dataset):
     def largest_token(self) -> int:
         """The largest token id."""
         return max(max(*row["prompt_ids"], *row["completion_ids"]) for row in self.rows)
+
+
+def hold_out(rows: TextRows, seed: int) -> tuple[TextRows, TextRows]:
+    """Splits off a tenth of the rows, at most 512, as texts that neither player learns from.
+
+    Raises:
+        CorpusError: there is one row only.
+    """
+    if len(rows) < 2:
+        raise CorpusError("one text cannot be split: give more, or eval_dataset.")
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    count = max(1, min(int(len(rows) * HELD_OUT_SHARE), MOST_HELD_OUT))
+    return rows.select(sorted(order[count:])), rows.select(sorted(order[:count]))
 
 
 class TextCollator:
@@ -198,8 +222,8 @@ def _tokens_of(row, columns, tokens, tokenizer, index) -> tuple[list[int], list[
         ids = list(row["input_ids"])
         return [tokens.bos], ids[1:] if ids[:1] == [tokens.bos] else ids
     raise CorpusError(
-        f"row {index} of the dataset has the columns {', '.join(sorted(columns))}. Needed are prompt and completion, or "
-        "text, or tokens as prompt_ids and completion_ids or input_ids."
+        f"row {index} of the dataset has the columns {', '.join(sorted(columns))}. Needed are prompt and completion, "
+        "or text, or tokens as prompt_ids and completion_ids or input_ids."
     )
 
 

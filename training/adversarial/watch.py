@@ -13,8 +13,8 @@ from hf_gpt.training.adversarial.monitors import Monitors, Thresholds, Warning_
 from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextRows
 
 
-# Scores of each side before which an AUC says nothing.
-LEAST_SCORES = 32
+# Scores of each side before which an AUC says nothing, and texts before which their variety does not.
+LEAST_SCORES, LEAST_TEXTS = 32, 128
 
 # Tokens of training text whose n-grams are held in memory to see what is copied.
 COPY_LIMIT = 5_000_000
@@ -112,7 +112,7 @@ class Watch:
 
     def _text_figures(self) -> dict[str, float]:
         texts = list(self.texts)
-        if len(texts) < min(LEAST_SCORES, self.texts.maxlen):
+        if len(texts) < min(LEAST_TEXTS, self.texts.maxlen):
             return {}
         self._sample.position = 0
         real = [self.train_rows[row]["completion_ids"] for row in self._sample.take(len(texts))]

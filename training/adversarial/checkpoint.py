@@ -1,0 +1,91 @@
+"""What a checkpoint holds beside the generator: the discriminator, its optimizer, and the state of the game."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_gpt.generation.rollout import Rollout
+from hf_gpt.training.adversarial.generator_update import Experience
+from hf_gpt.training.adversarial.player import DiscriminatorPlayer
+from hf_gpt.training.adversarial.rounds import Rounds
+from hf_gpt.training.adversarial.schedule import Schedule
+from hf_gpt.training.errors import CheckpointError
+
+
+GAME_FILE = "adversarial_state.pt"
+SCHEDULE_FILE = "adversarial_schedule.json"
+
+
+def save_game(
+    folder: Path,
+    rounds: Rounds,
+    schedule: Schedule,
+    player: DiscriminatorPlayer | None,
+    experiences: list[Experience],
+    figures: dict[str, list[float]],
+    *,
+    is_main: bool,
+    process_index: int,
+) -> None:
+    """Writes everything but the weights of the two models. All processes call it.
+
+    Args:
+        folder: The checkpoint, which is there already.
+        rounds: State of the game, the same in every process.
+        schedule: What has been done.
+        player: The discriminator.
+        experiences: Texts that further updates will learn from, each process's own.
+        figures: What has been measured since the last log.
+        is_main: Whether this process writes what is common.
+        process_index: Its number.
+    """
+    if player is not None:
+        player.save_optimizer(folder, is_main)
+    own = {"experiences": [_to_state(experience) for experience in experiences], "noise": rounds.noise.get_state()}
+    torch.save(own, folder / f"adversarial_rank_{process_index}.pt")
+    if is_main:
+        torch.save({"rounds": rounds.state_dict(), "figures": dict(figures)}, folder / GAME_FILE)
+        text = json.dumps(schedule.state_dict(), indent=2)
+        (folder / SCHEDULE_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load_game(
+    folder: Path,
+    rounds: Rounds,
+    schedule: Schedule,
+    player: DiscriminatorPlayer | None,
+    model: torch.nn.Module,
+    process_index: int,
+) -> tuple[list[Experience], dict[str, list[float]]]:
+    """Reads what `save_game` wrote; returns the experiences and figures.
+
+    Raises:
+        CheckpointError: the checkpoint is not one of adversarial training.
+    """
+    if not (folder / GAME_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} holds no {GAME_FILE}: its run was not adversarial. Give its model with --model_name_or_path."
+        )
+    game = torch.load(folder / GAME_FILE, map_location="cpu", weights_only=True)
+    schedule.load_state_dict(json.loads((folder / SCHEDULE_FILE).read_text(encoding="utf-8")))
+    rounds.load_state_dict(game["rounds"], model)
+    if player is not None:
+        player.load_optimizer(folder)
+    own = folder / f"adversarial_rank_{process_index}.pt"
+    experiences: list[Experience] = []
+    if own.is_file():
+        state = torch.load(own, map_location="cpu", weights_only=True)
+        rounds.noise.set_state(state["noise"])
+        experiences = [_from_state(item, rounds.args.device) for item in state["experiences"]]
+    return experiences, game["figures"]
+
+
+def _to_state(experience: Experience) -> dict[str, Any]:
+    return {**vars(experience), "rollout": vars(experience.rollout)}
+
+
+def _from_state(state: dict[str, Any], device: torch.device) -> Experience:
+    moved = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in state.items()}
+    return Experience(**{**moved, "rollout": Rollout(**state["rollout"]).to(device)})

@@ -1,0 +1,126 @@
+"""Rollouts for training: the same texts however many processes share the work, drawn by a saved state."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from hf_gpt.generation.rollout import Rollout, rollout
+from hf_gpt.training.adversarial.config import AdversarialConfig
+from hf_gpt.training.adversarial.discriminator_update import Batch
+from hf_gpt.training.adversarial.replay import Fake
+from hf_gpt.training.adversarial.texts import SpecialTokens
+
+
+RolloutFunction = Callable[..., Rollout]
+
+
+class Collector:
+    """Draws completions of prompts.
+
+    Each process draws the uniform numbers of all and uses its own share of them.
+
+    Args:
+        args: How texts are drawn.
+        accelerator: The trainer's.
+        tokens: The special tokens.
+        rollout_function: In place of `hf_gpt.generation.rollout.rollout`, with its arguments and result; to generate by
+            another engine.
+        seed: Of the texts.
+    """
+
+    def __init__(
+        self,
+        args: AdversarialConfig,
+        accelerator: Accelerator,
+        tokens: SpecialTokens,
+        rollout_function: RolloutFunction | None,
+        seed: int,
+    ):
+        self.args, self.accelerator, self.tokens = args, accelerator, tokens
+        self.rollout_function = rollout_function or rollout
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def draw(
+        self,
+        model: nn.Module,
+        rows: Sequence[Mapping[str, Any]],
+        num_return_sequences: int = 1,
+        generator: torch.Generator | None = None,
+        **settings: Any,
+    ) -> Rollout:
+        """Completions of the prompts of rows, on the accelerator's device.
+
+        Args:
+            model: The generator.
+            rows: This process's rows, as many as each other's.
+            num_return_sequences: Completions of each, adjacent.
+            generator: In place of the one whose state is saved.
+            settings: In place of the arguments' temperature and so on.
+        """
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        count = len(rows) * num_return_sequences
+        uniforms = torch.rand(
+            world * count, self.args.max_new_tokens, dtype=torch.float64, generator=generator or self.generator
+        )
+        prompt_ids, prompt_mask = self._prompts(rows)
+        options = {"temperature": self.args.temperature, "top_p": self.args.top_p, "top_k": self.args.top_k, **settings}
+        return self.rollout_function(
+            model,
+            prompt_ids,
+            prompt_mask,
+            num_return_sequences=num_return_sequences,
+            max_new_tokens=self.args.max_new_tokens,
+            eos_token_id=self.tokens.eos,
+            pad_token_id=self.tokens.pad,
+            uniforms=uniforms[rank * count : (rank + 1) * count],
+            batch_size=self.args.rollout_batch_size,
+            synced=world > 1 and self.accelerator.distributed_type.value not in ("MULTI_CPU", "MULTI_GPU"),
+            **options,
+        ).to(self.accelerator.device)
+
+    def gather(self, drawn: Rollout, indices: Sequence[int]) -> tuple[list[Fake], torch.Tensor]:
+        """All processes' texts, in their order, with the sums of their log-probabilities (rows,).
+
+        Args:
+            drawn: This process's texts.
+            indices: Row of the training data that each text's prompt came from.
+        """
+        columns = {
+            "sequences": drawn.sequences,
+            "mask": drawn.attention_mask,
+            "prompt_length": drawn.prompt_length,
+            "index": torch.tensor(list(indices), device=drawn.sequences.device),
+            "logps": (drawn.logps * drawn.completion_mask).sum(-1),
+        }
+        if self.accelerator.num_processes > 1:
+            for name in ("sequences", "mask"):
+                columns[name] = self.accelerator.pad_across_processes(columns[name], dim=1)
+            columns = {name: self.accelerator.gather(tensor) for name, tensor in columns.items()}
+        columns = {name: tensor.cpu() for name, tensor in columns.items()}
+        lengths = columns["mask"].sum(-1).tolist()
+        fakes = []
+        for row, (length, prompt) in enumerate(zip(lengths, columns["prompt_length"].tolist(), strict=True)):
+            ids = columns["sequences"][row, :length].tolist()
+            fakes.append(Fake(int(columns["index"][row]), tuple(ids[:prompt]), tuple(ids[prompt:])))
+        return fakes, columns["logps"]
+
+    def _prompts(self, rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(len(row["prompt_ids"]) for row in rows)
+        ids = torch.full((len(rows), width), self.tokens.pad)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(rows):
+            prompt = torch.tensor(row["prompt_ids"])
+            ids[number, width - len(prompt) :], mask[number, width - len(prompt) :] = prompt, 1
+        return ids, mask
+
+
+def as_batch(texts: Rollout | Mapping[str, torch.Tensor]) -> Batch:
+    """Generated texts, or a collated batch of real ones, as the discriminator reads them."""
+    if isinstance(texts, Rollout):
+        return Batch(
+            texts.sequences, texts.attention_mask, texts.prompt_length, texts.completions, texts.completion_mask
+        )
+    return Batch(**{name: texts[name] for name in Batch.__dataclass_fields__})

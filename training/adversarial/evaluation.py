@@ -1,0 +1,95 @@
+"""What an evaluation measures of the generator's texts, beside the likelihood of real ones."""
+
+import importlib.util
+import logging
+
+import torch
+from torch import nn
+
+from hf_gpt.generation.rollout import Rollout
+from hf_gpt.training.adversarial import figures
+from hf_gpt.training.adversarial.collection import Collector, as_batch
+from hf_gpt.training.adversarial.player import DiscriminatorPlayer
+from hf_gpt.training.adversarial.texts import TextRows
+
+
+logger = logging.getLogger(__name__)
+
+# Texts of each kind below which a classifier two-sample test says nothing.
+LEAST_TEXTS = 40
+
+
+def sample_figures(
+    model: nn.Module,
+    collector: Collector,
+    rows: TextRows,
+    player: DiscriminatorPlayer | None,
+    num_samples: int,
+    seed: int,
+) -> dict[str, float]:
+    """Figures of texts that are generated for held-out prompts, the same draws at each evaluation.
+
+    - `entropy`: nats a token of the generator's own samples.
+    - `completion_length`, `distinct_trigrams` (as a share of all), `duplicate_rate`.
+    - `fresh_auc`: of a classifier that is trained here and now, TF-IDF with logistic regression, on halves of real and
+      generated texts, and measured on the others: .5 if it finds no difference. Needs scikit-learn.
+    - `discriminator_auc`: of the discriminator in training.
+
+    Args:
+        model: The generator, without wrappers.
+        collector: Draws; the generator whose state is saved is left alone.
+        rows: Held-out real texts.
+        player: The discriminator.
+        num_samples: Texts, over all processes.
+        seed: Of the texts.
+    """
+    world, rank = collector.accelerator.num_processes, collector.accelerator.process_index
+    share = max(1, num_samples // world)
+    own = [rows[number % len(rows)] for number in range(rank * share, (rank + 1) * share)]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = collector.draw(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0)
+    fakes, _ = collector.gather(drawn, [row["index"] for row in own])
+    texts = [fake.completion for fake in fakes]
+    found = {
+        "entropy": _mean_over_processes(collector, -(drawn.logps * drawn.completion_mask).sum(), drawn.completion_mask),
+        "completion_length": sum(map(len, texts)) / len(texts),
+        "distinct_trigrams": figures.distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts)),
+        "duplicate_rate": figures.duplicate_rate(texts),
+    }
+    real = [row["completion_ids"] for row in rows.rows[: len(texts)]]
+    fresh = fresh_auc(real, texts, seed)
+    if fresh is not None:
+        found["fresh_auc"] = fresh
+    if player is not None and not player.is_mediator:
+        found["discriminator_auc"] = _discriminator_auc(collector, rows, own, drawn, player)
+    return found
+
+
+def fresh_auc(real: list[list[int]], generated: list[tuple[int, ...]], seed: int) -> float | None:
+    """AUC of a fresh classifier on held-out halves; None: too few texts or no scikit-learn."""
+    if min(len(real), len(generated)) < LEAST_TEXTS:
+        return None
+    if importlib.util.find_spec("sklearn") is None:
+        logger.warning("fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
+        return None
+    from hf_gpt.eval.two_sample.halves import classifier_test
+    from hf_gpt.eval.two_sample.tfidf import tfidf_scores
+
+    # Tokens as words, which tell texts apart that decode alike.
+    words = [[list(map(str, text)) for text in texts] for texts in (real, generated)]
+    return classifier_test(*words, tfidf_scores, seed=seed, resamples=1)["auc"]
+
+
+def _discriminator_auc(collector, rows, own, drawn: Rollout, player) -> float:
+    from hf_gpt.training.adversarial.texts import TextCollator
+
+    real = as_batch(TextCollator(collector.tokens.pad)(own)).to(drawn.sequences.device)
+    gather = collector.accelerator.gather if collector.accelerator.num_processes > 1 else (lambda scores: scores)
+    return figures.auc(gather(player.scores(real)), gather(player.scores(as_batch(drawn))))
+
+
+def _mean_over_processes(collector, total: torch.Tensor, mask: torch.Tensor) -> float:
+    totals = torch.stack([total, mask.sum()])
+    if collector.accelerator.num_processes > 1:
+        totals = collector.accelerator.reduce(totals, "sum")
+    return (totals[0] / totals[1]).item()

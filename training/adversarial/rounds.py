@@ -1,0 +1,337 @@
+"""What happens inside a step: texts are drawn and judged, the discriminator learns, the generator's lesson is made."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from hf_gpt.generation.likelihood import completion_logps
+from hf_gpt.generation.rollout import Rollout
+from hf_gpt.generation.scoring import evaluating
+from hf_gpt.training.adversarial.advantages import Scores, make_advantages
+from hf_gpt.training.adversarial.collection import Collector, RolloutFunction, as_batch
+from hf_gpt.training.adversarial.config import PAIRED_LOSSES, REWARDED, AdversarialConfig
+from hf_gpt.training.adversarial.discriminator_update import Batch, concatenate, discriminator_loss
+from hf_gpt.training.adversarial.estimators import non_saturating_loss, relativistic_generator_loss
+from hf_gpt.training.adversarial.figures import entropy_per_token, low_contrast_share
+from hf_gpt.training.adversarial.generator_update import Experience, logps_of
+from hf_gpt.training.adversarial.gumbel import gumbel_rollout
+from hf_gpt.training.adversarial.player import DiscriminatorPlayer
+from hf_gpt.training.adversarial.replay import ReplayBuffer
+from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextRows
+from hf_gpt.training.adversarial.watch import GeneratedText, Watch
+
+
+RewardFunction = Callable[[Rollout], torch.Tensor]
+
+
+class Rounds:
+    """The state of a game between two players, and its moves.
+
+    Args:
+        args: The arguments.
+        accelerator: The trainer's.
+        tokens: The special tokens.
+        train_rows, eval_rows: Real texts to learn from, and held-out ones.
+        collate: Rows to a batch.
+        player: The discriminator; None with a reward function, or for self-play.
+        group_size: Completions of a prompt.
+        reward_function: In place of the discriminator.
+        rollout_function: In place of our sampler.
+        log: Takes a figure's name and value.
+    """
+
+    def __init__(
+        self,
+        args: AdversarialConfig,
+        accelerator: Accelerator,
+        tokens: SpecialTokens,
+        train_rows: TextRows,
+        eval_rows: TextRows,
+        collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]],
+        player: DiscriminatorPlayer | None,
+        group_size: int,
+        reward_function: RewardFunction | None,
+        rollout_function: RolloutFunction | None,
+        log: Callable[[str, float], None],
+    ):
+        self.args, self.accelerator, self.tokens, self.player = args, accelerator, tokens, player
+        self.train_rows, self.eval_rows, self.collate = train_rows, eval_rows, collate
+        self.group_size, self.reward_function, self.log = group_size, reward_function, log
+        self.is_paired = args.discriminator_loss in PAIRED_LOSSES
+        self.collector = Collector(args, accelerator, tokens, rollout_function, seed=args.seed)
+        self.replay = ReplayBuffer(args.replay_size, seed=args.seed)
+        self.train_numbers = RowNumbers(len(train_rows), seed=args.seed + 1)
+        self.eval_numbers = RowNumbers(len(eval_rows), seed=args.seed + 2)
+        self.watch = Watch(args, tokens, train_rows, eval_rows, self.is_paired)
+        self.noise = torch.Generator(device=args.device).manual_seed(args.seed + args.process_index)
+        self.average_return: float | None = None
+        self.reference: nn.Module | None = None
+        self.tokens_seen = 0
+
+    # The discriminator
+
+    def update_discriminator(self, model: nn.Module, observe: bool = False) -> None:
+        """One update on fresh and replayed generated texts and the real texts of the same prompts.
+
+        Args:
+            model: The generator.
+            observe: First see how well it tells held-out texts apart.
+        """
+        losses, seen = [], []
+        for micro in range(self.args.gradient_accumulation_steps):
+            real, fake, partners, fresh = self._discriminator_batch(model)
+            if observe and micro == 0:
+                self.observe(model, fresh)
+
+            def make_loss(scorer, real=real, fake=fake, partners=partners, fresh=fresh):
+                loss, real_scores, fake_scores = discriminator_loss(
+                    self.args,
+                    scorer,
+                    real,
+                    fake,
+                    partners,
+                    self.tokens.pad,
+                    num_fresh=len(fresh),
+                    group_size=self._discriminator_group,
+                    noise=self.noise,
+                )
+                seen.append((real_scores, fake_scores))
+                return loss
+
+            losses.append(make_loss)
+        loss, norm = self.player.update(losses)
+        for scores in seen:
+            self.watch.train.add(*map(self._gathered, scores))
+        self.log("d_loss", loss)
+        self.log("d_grad_norm", norm)
+
+    def observe(self, model: nn.Module, drawn: Rollout | None = None) -> None:
+        """Scores held-out real texts and generated ones that the discriminator has never seen.
+
+        Args:
+            model: The generator.
+            drawn: Fresh texts without prompts; with prompts, those of held-out rows are drawn here.
+        """
+        real = self._collated(self._share(self.eval_numbers, self.eval_rows, self.args.per_device_train_batch_size))
+        if drawn is None or self.eval_rows.has_prompts:
+            rows = [{"prompt_ids": ids.tolist()} for ids in _prompts_of(real)]
+            drawn = self.collector.draw(model, rows)
+        scores = (self._text_scores(model, real), self._text_scores(model, as_batch(drawn)))
+        self._count(real.input_ids, drawn.sequences)
+        self.watch.heldout.add(*map(self._gathered, scores))
+
+    def _discriminator_batch(self, model: nn.Module) -> tuple[Batch, Batch, torch.Tensor, Rollout]:
+        """Real texts, generated ones, which real one each of those belongs to, and the fresh ones among them."""
+        args, group = self.args, self._discriminator_group
+        batch, world, rank = args.per_device_train_batch_size, args.world_size, args.process_index
+        replayed = int(batch * args.replay_fraction) // group * group if len(self.replay) else 0
+        rows = self._share(self.train_numbers, self.train_rows, (batch - replayed) // group)
+        fresh = self.collector.draw(model, rows, group)
+        partners = torch.arange(len(rows)).repeat_interleave(group)
+        indices = [row["index"] for row in rows for _ in range(group)]
+        fake = as_batch(fresh)
+        if replayed:
+            old = self.replay.draw(world * replayed)[rank * replayed : (rank + 1) * replayed]
+            texts = [{"prompt_ids": x.prompt, "completion_ids": x.completion, "index": x.index} for x in old]
+            fake = concatenate([fake, self._collated(texts)], self.tokens.pad)
+            partners = torch.cat([partners, torch.arange(len(rows), len(rows) + replayed)])
+            rows = rows + [self.train_rows[text.index] for text in old]
+        if args.replay_size:
+            self.replay.add(self.collector.gather(fresh, indices)[0])
+        real = self._collated(rows)
+        self._count(fresh.sequences, real.input_ids, fake.input_ids)
+        return real, fake, partners.to(args.device), fresh
+
+    @property
+    def _discriminator_group(self) -> int:
+        return self.group_size if self.args.calibration_weight else 1
+
+    # The generator
+
+    def experience(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Experience:
+        """Texts drawn for the prompts of a batch, and what is to be learned from them.
+
+        Args:
+            model: The generator, without wrappers.
+            inputs: A collated batch of real texts.
+        """
+        if self.args.estimator == "spin":
+            return self._self_play(inputs)
+        size = self.group_size
+        rows = [{"prompt_ids": ids.tolist()} for ids in _prompts_of(as_batch(inputs))]
+        drawn = self.collector.draw(model, rows[: len(rows) // size], size)
+        batch, mask = as_batch(drawn), drawn.completion_mask
+        self._count(drawn.sequences)
+        found = Experience(drawn, size)
+        if self.player is not None:
+            self.observe(model, drawn)
+        if self.args.estimator == "exact_token":
+            found.mediator_logits = self.player.token_logits(batch)
+            rewards = self.player.scores(batch, drawn.logps)
+        else:
+            scores = self._judge(model, inputs, drawn)
+            found.scores, rewards = scores.texts, scores.texts
+            if self.args.estimator in REWARDED:
+                advantages = make_advantages(self.args, scores, mask, size, self.watch.heldout.auc, self.average_return)
+                found.advantages, self.average_return = advantages.values, advantages.average
+                rewards = advantages.rewards
+        if self.args.beta:
+            found.reference_logps = logps_of(self.reference, drawn)
+        self._remember(drawn, rewards)
+        return found
+
+    def soft_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
+        """The generator's loss with gradient through the texts themselves, for the Gumbel estimators."""
+        batch = as_batch(inputs)
+        soft = gumbel_rollout(
+            model,
+            batch.input_ids[:, : int(batch.prompt_length.max())],
+            _prompt_mask(batch),
+            max_new_tokens=self.args.max_new_tokens,
+            temperature=temperature,
+            eos_token_id=self.tokens.eos,
+            generator=self.noise,
+        )
+        scorer = self.player.scorer
+        embeddings, mask = soft.embed(scorer.model.get_input_embeddings())
+        with evaluating(scorer):
+            fake_scores = scorer(kind="embeddings", embeddings=embeddings, attention_mask=mask)
+            if self.args.estimator == "gumbel":
+                return non_saturating_loss(fake_scores)
+            with torch.no_grad():
+                real_scores = scorer(batch.input_ids, batch.attention_mask)
+        return relativistic_generator_loss(real_scores, fake_scores)
+
+    def take_reference(self, model: nn.Module) -> None:
+        """Keeps the generator as it is now, for KL and self-play."""
+        if self.reference is None:
+            self.reference = copy.deepcopy(model).eval().requires_grad_(False)
+        else:
+            self.reference.load_state_dict(model.state_dict())
+
+    def _self_play(self, inputs: dict[str, torch.Tensor]) -> Experience:
+        real = as_batch(inputs)
+        rows = [{"prompt_ids": ids.tolist()} for ids in _prompts_of(real)]
+        drawn = self.collector.draw(self.reference, rows)
+        with torch.no_grad():
+            real_logps = completion_logps(
+                self.reference, real.input_ids, real.attention_mask, real.prompt_length, real.completions
+            )
+        self._count(drawn.sequences)
+        self._remember(drawn, drawn.logps.new_zeros(len(drawn)))
+        return Experience(
+            drawn, 1, reference_logps=logps_of(self.reference, drawn), real=inputs, real_reference_logps=real_logps
+        )
+
+    def _judge(self, model: nn.Module, inputs: dict[str, torch.Tensor], drawn: Rollout) -> Scores:
+        mask = drawn.completion_mask
+        if self.reward_function is not None:
+            given = self.reward_function(drawn).to(mask.device)
+            if given.shape == mask.shape:
+                return Scores(torch.where(mask.bool(), given, 0.0).sum(-1), token_rewards=given)
+            if given.shape != mask.shape[:1]:
+                raise ValueError(
+                    f"reward_function gave shape {tuple(given.shape)} for {len(drawn)} texts of up to {mask.shape[1]} "
+                    "tokens: it must give one score a text, or one reward a token."
+                )
+            return Scores(given)
+        batch = as_batch(drawn)
+        if self.args.reward_level == "prefix":
+            scores = self.player.prefix_scores(batch)
+            texts = scores.gather(1, mask.sum(-1).long()[:, None])[:, 0]
+            return Scores(texts, prefixes=scores[:, 1:], prompts=scores[:, 0])
+        scores = Scores(self._text_scores(model, batch))
+        if self.args.reward == "pairwise":
+            real = as_batch({name: tensor[: len(drawn) // self.group_size] for name, tensor in inputs.items()})
+            scores.real = self._text_scores(model, real)
+        return scores
+
+    def _text_scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        if not self.player.is_mediator:
+            return self.player.scores(batch)
+        with torch.no_grad(), evaluating(model):
+            logps = completion_logps(
+                model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
+            )
+        return self.player.scores(batch, logps)
+
+    def _remember(self, drawn: Rollout, rewards: torch.Tensor) -> None:
+        fakes, logps = self.collector.gather(drawn, range(len(drawn)))
+        everyones = self._gathered(rewards)
+        self.watch.add_texts(
+            [
+                GeneratedText(fake.completion, logp, reward)
+                for fake, logp, reward in zip(fakes, logps.tolist(), everyones.tolist(), strict=True)
+            ]
+        )
+        self.log("entropy", entropy_per_token(drawn.logps, drawn.completion_mask))
+        self.log("completion_length", drawn.completion_mask.sum(-1).mean().item())
+        self.log("reward_mean", everyones.mean().item())
+        self.log("reward_std", everyones.std().item() if len(everyones) > 1 else 0.0)
+        if self.group_size > 1 and len(rewards) % self.group_size == 0:
+            self.log("reward_std_within", rewards.reshape(-1, self.group_size).std(-1).mean().item())
+            self.log("low_contrast_share", low_contrast_share(rewards, self.group_size))
+
+    # Texts
+
+    def held_out_nll(self, model: nn.Module) -> float:
+        """Nats a token of held-out real texts, of which the next batch is taken."""
+        batch = self._collated(self._share(self.eval_numbers, self.eval_rows, self.args.per_device_train_batch_size))
+        with torch.no_grad(), evaluating(model):
+            logps = completion_logps(
+                model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
+            )
+        totals = torch.stack([-(logps * batch.completion_mask).sum(), batch.completion_mask.sum()])
+        nats, count = self.accelerator.reduce(totals, "sum").tolist()
+        return nats / count
+
+    def _share(self, numbers: RowNumbers, rows: TextRows, count: int) -> list[dict[str, Any]]:
+        """This process's share of the next rows, `count` of them."""
+        world, rank = self.args.world_size, self.args.process_index
+        return [rows[number] for number in numbers.take(world * count)[rank * count : (rank + 1) * count]]
+
+    def _collated(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        return as_batch(self.collate(rows)).to(self.args.device)
+
+    def _gathered(self, values: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.gather(values.detach().float()) if self.args.world_size > 1 else values.detach().float()
+
+    def _count(self, *tokens: torch.Tensor) -> None:
+        self.tokens_seen += sum(tensor.numel() for tensor in tokens) * self.args.world_size
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs but weights and optimizers, the same in every process."""
+        return {
+            "collector": self.collector.generator.get_state(),
+            "replay": self.replay.state_dict(),
+            "positions": [self.train_numbers.position, self.eval_numbers.position],
+            "watch": self.watch.state_dict(),
+            "average_return": self.average_return,
+            "reference": None if self.reference is None else self.reference.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], model: nn.Module) -> None:
+        """Goes on from a `state_dict`; the reference is made from a copy of `model`."""
+        self.collector.generator.set_state(state["collector"])
+        self.replay.load_state_dict(state["replay"])
+        self.train_numbers.position, self.eval_numbers.position = state["positions"]
+        self.watch.load_state_dict(state["watch"])
+        self.average_return = state["average_return"]
+        if state["reference"] is not None:
+            self.take_reference(model)
+            self.reference.load_state_dict(state["reference"])
+
+
+def _prompts_of(batch: Batch) -> list[torch.Tensor]:
+    return [ids[:length] for ids, length in zip(batch.input_ids, batch.prompt_length.tolist(), strict=True)]
+
+
+def _prompt_mask(batch: Batch) -> torch.Tensor:
+    places = torch.arange(int(batch.prompt_length.max()), device=batch.prompt_length.device)
+    return (places < batch.prompt_length[:, None]).long()

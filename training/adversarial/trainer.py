@@ -1,0 +1,423 @@
+"""`AdversarialTrainer`: a generator and a discriminator trained against each other, on `Trainer`."""
+
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_gpt.training.adversarial.checkpoint import load_game, save_game
+from hf_gpt.training.adversarial.collection import RolloutFunction
+from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig
+from hf_gpt.training.adversarial.discriminator import check_players
+from hf_gpt.training.adversarial.evaluation import sample_figures
+from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
+from hf_gpt.training.adversarial.player import DiscriminatorPlayer
+from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
+from hf_gpt.training.adversarial.schedule import Phase, Schedule
+from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out
+from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.trainer import HfGptTrainer
+
+
+logger = logging.getLogger(__name__)
+
+
+class AdversarialTrainer(HfGptTrainer):
+    """Trains a generator against a discriminator.
+
+    A step is at most one update of the generator. Steps are, in this order: likelihood training
+    (`mle_warmup_steps`); training of the discriminator alone, until its held-out AUC is `discriminator_warmup_auc`;
+    then rounds of `discriminator_steps` updates of the discriminator, each on a batch of real texts and one of
+    generated texts, and `generator_steps` of the generator. While the discriminator's held-out AUC is below `gate_auc`,
+    steps leave the generator alone.
+
+    `per_device_train_batch_size` counts texts: so many real ones are read in a step and so many completions generated,
+    `group_size` of them for each of the first prompts of the batch.
+
+    Args:
+        model: The generator: a causal language model, or an encoder-decoder, whose encoder reads the prompts.
+        discriminator: A sequence classifier with one label that reads the same tokens; a causal language model where
+            `args.discriminator_loss` is "mediator". None with `reward_function`, or for self-play.
+        args: The arguments.
+        train_dataset: Real texts, see `TextRows` for the columns.
+        eval_dataset: Held-out real texts. Left out: a tenth of the training texts, at most 512.
+        processing_class: The tokenizer of both models. Not needed for a dataset of token ids.
+        data_collator: In place of `TextCollator`, with the same columns.
+        peft_config: Trains an adapter of the generator instead of its weights.
+        discriminator_peft_config: The same for the discriminator.
+        callbacks: As for `Trainer`.
+        reward_function: Takes the discriminator's place: from a `Rollout` of B texts to their scores (B,), which
+            `args.reward` turns into rewards, or to rewards of each token (B, C). With the true log p/q, it is the
+            perfect discriminator.
+        rollout_function: Generates, in place of `hf_gpt.generation.rollout.rollout`.
+        kwargs: As for `Trainer`.
+
+    Raises:
+        ConfigError: models, data and arguments that do not fit together.
+    """
+
+    args: AdversarialConfig
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        discriminator: PreTrainedModel | None = None,
+        args: AdversarialConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        data_collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]] | None = None,
+        peft_config: Any = None,
+        discriminator_peft_config: Any = None,
+        callbacks: list[Any] | None = None,
+        reward_function: RewardFunction | None = None,
+        rollout_function: RolloutFunction | None = None,
+        **kwargs: Any,
+    ):
+        args = AdversarialConfig() if args is None else args
+        if not isinstance(args, AdversarialConfig):
+            raise TypeError(f"AdversarialTrainer needs AdversarialConfig as args, got {type(args).__name__}.")
+        if train_dataset is None:
+            raise ConfigError("AdversarialTrainer needs train_dataset, the real texts.")
+        self.reward_function, self.rollout_function = reward_function, rollout_function
+        self.tokens = SpecialTokens.of(model, processing_class)
+        sizes = (args.max_new_tokens, args.max_prompt_length)
+        rows = TextRows(train_dataset, self.tokens, processing_class, *sizes)
+        if eval_dataset is None:
+            rows, eval_rows = hold_out(rows, args.seed)
+        else:
+            eval_rows = TextRows(eval_dataset, self.tokens, processing_class, *sizes)
+        self.group_size = args.resolve_group_size(rows.has_prompts)
+        self._check(args, model, discriminator, rows, eval_rows)
+        super().__init__(
+            model=_with_adapter(model, peft_config, "CAUSAL_LM", args.seed),
+            args=args,
+            train_dataset=rows,
+            eval_dataset=eval_rows,
+            processing_class=processing_class,
+            data_collator=data_collator or TextCollator(self.tokens.pad),
+            callbacks=callbacks,
+            **kwargs,
+        )
+        self.player: DiscriminatorPlayer | None = None
+        if discriminator is not None:
+            discriminator = _with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
+            self.player = DiscriminatorPlayer(
+                discriminator, args, self.accelerator, args.discriminator_loss == "mediator"
+            )
+        self._begin_run()
+
+    @property
+    def discriminator(self) -> PreTrainedModel | None:
+        """The discriminator, without its wrappers."""
+        return None if self.player is None else self.player.model
+
+    def _check(self, args, model, discriminator, rows, eval_rows) -> None:
+        if args.needs_discriminator and (discriminator is None) == (self.reward_function is None):
+            raise ConfigError("give either a discriminator or a reward_function, which takes its place.")
+        if not args.needs_discriminator and (discriminator is not None or self.reward_function is not None):
+            raise ConfigError(f"--estimator {args.estimator} is self-play: give no discriminator or reward_function.")
+        if self.reward_function is not None and args.estimator not in (*REWARDED, "weighted_likelihood"):
+            raise ConfigError(f"--estimator {args.estimator} needs a discriminator, not a reward_function.")
+        if args.world_size > 1 and args.estimator in DIFFERENTIABLE:
+            raise ConfigError(f"--estimator {args.estimator} works in one process alone.")
+        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        if len(rows) < batch:
+            raise ConfigError(
+                f"{len(rows)} texts to train on are fewer than the {batch} of a step: lower "
+                "--per_device_train_batch_size or --gradient_accumulation_steps."
+            )
+        if discriminator is not None:
+            check_players(
+                model,
+                discriminator,
+                largest_token=max(rows.largest_token, eval_rows.largest_token),
+                longest=max(rows.longest, eval_rows.longest) + args.max_new_tokens,
+                is_mediator=args.discriminator_loss == "mediator",
+                reads_prefixes=args.reward_level == "prefix",
+                reads_embeddings=bool(
+                    args.estimator in DIFFERENTIABLE or args.r1_gamma or args.gradient_penalty_weight
+                ),
+            )
+
+    # A run and its steps
+
+    def _begin_run(self) -> None:
+        trained = self.player is not None and self.args.discriminator_steps > 0
+        self.schedule = Schedule(self.args, has_discriminator=trained)
+        self._figures: dict[str, list[float]] = defaultdict(list)
+        self.rounds = Rounds(
+            self.args,
+            self.accelerator,
+            self.tokens,
+            self.train_dataset,
+            self.eval_dataset,
+            self.data_collator,
+            self.player,
+            self.group_size,
+            self.reward_function,
+            self.rollout_function,
+            self._note,
+        )
+        self.experiences: list[Experience] = []
+        self._raised: set[str] = set()
+        self._fresh_auc: float | None = None
+        self._micro_step, self._num_tokens, self._skips = 0, 1.0, False
+
+    def train(self, *args: Any, **kwargs: Any):
+        self._begin_run()
+        return super().train(*args, **kwargs)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None):
+        self.schedule.max_steps = max_steps
+        if self.player is not None:
+            if resume_from_checkpoint is not None:
+                self.player.load(Path(resume_from_checkpoint))
+            self.player.prepare(self.schedule.total_discriminator_updates())
+        return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        if batches:
+            # Of all processes and micro-batches, so that the sum of their losses is a mean over all tokens.
+            count = sum(batch["completion_mask"].sum() for batch in batches).to(self.args.device)
+            if self.args.world_size > 1:
+                count = self.accelerator.reduce(count, "sum")
+            self._num_tokens = float(count) / self.args.world_size / len(batches)
+            self._micro_step = 0
+        return batches, num_items
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        self.meter.start()
+        step, inputs = self.state.global_step, self._prepare_inputs(inputs)
+        phase, before = self.schedule.phase(step), self.rounds.tokens_seen
+        self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
+        if phase is Phase.LIKELIHOOD:
+            loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0)])
+        elif phase is Phase.DISCRIMINATOR:
+            loss = torch.zeros((), device=self.args.device)
+            if self._micro_step == 0:
+                self._keep_reference()
+                self.rounds.update_discriminator(self.model, observe=True)
+                self.schedule.after_warmup_step(self.rounds.watch.heldout.auc)
+        else:
+            if self._micro_step == 0:
+                self._keep_reference()
+                for _ in range(self.schedule.discriminator_updates_due()):
+                    self.rounds.update_discriminator(self.model)
+            loss = self._adversarial_step(model, inputs)
+        self._micro_step += 1
+        self.meter.add(self.rounds.tokens_seen - before)
+        self._recorder.add(inputs, loss)
+        if self.accelerator.sync_gradients:
+            self.meter.add_step()
+            self._after_step(phase, step + 1)
+        return loss
+
+    def _adversarial_step(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """One micro-batch of an update of the generator, if the gate lets it."""
+        progress = self.schedule.progress(self.state.global_step)
+        weight = self.args.anchor_weight(progress)
+        if self.args.estimator in DIFFERENTIABLE:
+            self.rounds.experience(self.model, inputs)
+            temperature = self.args.gumbel_temperature_at(progress)
+            lesson = lambda: self.rounds.soft_loss(model, inputs, temperature)  # noqa: E731
+        else:
+            experience = self._experience(inputs)
+            lesson = lambda: self._lesson(model, experience)  # noqa: E731
+        if self._micro_step == 0:
+            self._skips = self.player is not None and not self.rounds.watch.gate_open
+        if self._skips:
+            return torch.zeros((), device=self.args.device)
+        losses = [lesson]
+        if weight:
+            losses.append(lambda: self._anchor(model, inputs, weight))
+        return self._backward(model, losses)
+
+    def _experience(self, inputs: dict[str, torch.Tensor]) -> Experience:
+        """Texts to learn from: new ones, or those of this micro-batch of the update before."""
+        if self.args.num_iterations == 1:
+            return self.rounds.experience(self.model, inputs)
+        if self.schedule.adversarial_steps % self.args.num_iterations == 0:
+            if self._micro_step == 0:
+                self.experiences = []
+            self.experiences.append(self.rounds.experience(self.model, inputs))
+        return self.experiences[self._micro_step]
+
+    def _lesson(self, model: nn.Module, experience: Experience) -> torch.Tensor:
+        loss, figures = generator_loss(self.args, model, experience)
+        self._note("g_loss", loss.item())
+        for name, value in figures.items():
+            self._note(name, value)
+        return loss
+
+    def _anchor(self, model: nn.Module, inputs: dict[str, torch.Tensor], weight: float) -> torch.Tensor:
+        loss = anchor_loss(model, inputs, self._num_tokens)
+        self._note("anchor_loss", loss.item())
+        return weight * loss
+
+    def _backward(self, model: nn.Module, losses: list[Callable[[], torch.Tensor]]) -> torch.Tensor:
+        """Computes and differentiates losses one after another; returns their sum, as it is logged."""
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        for number, make_loss in enumerate(losses):
+            # Within an accumulation nothing is synchronised anyway.
+            waits = number < len(losses) - 1 and self.accelerator.sync_gradients
+            with self.accelerator.no_sync(model) if waits else contextlib.nullcontext():
+                with self.compute_loss_context_manager():
+                    loss = make_loss() / self.current_gradient_accumulation_steps
+                self.accelerator.backward(loss)
+            total = total + loss.detach()
+        return total
+
+    def _keep_reference(self) -> None:
+        if not self.args.needs_reference:
+            return
+        done, every = self.schedule.adversarial_steps, self.args.reference_steps
+        if self.rounds.reference is None or (every and done and done % every == 0):
+            self.rounds.take_reference(self.model)
+
+    def _after_step(self, phase: Phase, step: int) -> None:
+        if phase is Phase.ADVERSARIAL:
+            self.schedule.after_adversarial_step(step - 1, self._skips)
+        if phase is not Phase.LIKELIHOOD and step % self.args.monitor_steps == 0:
+            self._monitor(phase, step)
+
+    # Watching
+
+    def _monitor(self, phase: Phase, step: int) -> None:
+        """Puts figures before the monitors; says what is new of their warnings, and stops if it must."""
+        given: dict[str, float | None] = {"heldout_nll": self.rounds.held_out_nll(self.model)}
+        given["fresh_auc"], self._fresh_auc = self._fresh_auc, None
+        self._note("nll_heldout", given["heldout_nll"])
+        if phase is Phase.ADVERSARIAL:
+            latest = {"reward": "reward_mean", "reward_std": "reward_std", "low_contrast_share": "low_contrast_share"}
+            if self.args.num_iterations == 1 and not (self.args.bf16 or self.args.fp16):
+                latest["logp_mismatch"] = "logp_mismatch"
+            for figure, name in latest.items():
+                if self._figures.get(name):
+                    given[figure] = self._figures[name][-1]
+        self._raise(self.rounds.watch.judge(step, **given))
+
+    def _raise(self, warnings: list[Any]) -> None:
+        for warning in warnings:
+            if warning.name not in self._raised and self.is_world_process_zero():
+                logger.warning("%s", warning)
+        self._raised = {warning.name for warning in warnings}
+        if self.rounds.watch.monitors.should_stop and self.args.on_collapse == "stop":
+            names = ", ".join(sorted(warning.name for warning in warnings if warning.is_fatal))
+            logger.warning("stopping at step %d: %s", self.state.global_step + 1, names)
+            self.control.should_training_stop = True
+
+    def _note(self, name: str, value: float) -> None:
+        self._figures[name].append(float(value))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update({name: sum(values) / len(values) for name, values in self._figures.items() if values})
+            self._figures.clear()
+            watch = self.rounds.watch
+            logs["phase"] = self.schedule.phase(max(0, self.state.global_step - 1)).value
+            logs["warnings"] = len(self._raised)
+            for name, value in (("d_auc_heldout", watch.heldout.auc), ("d_auc_train", watch.train.auc)):
+                if value is not None:
+                    logs[name] = value
+            if self.player is not None and self.player.scheduler is not None:
+                logs["d_learning_rate"] = self.player.learning_rate
+                logs["d_updates"] = self.player.updates
+                logs["skipped_generator_steps"] = self.schedule.skipped_steps
+        super().log(logs, start_time)
+
+    # Evaluation
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if eval_dataset is not None and not isinstance(eval_dataset, (TextRows, str)):
+            sizes = (self.args.max_new_tokens, self.args.max_prompt_length)
+            eval_dataset = TextRows(eval_dataset, self.tokens, self.processing_class, *sizes)
+        return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self.args.num_eval_samples:
+            found = sample_figures(
+                self.model,
+                self.rounds.collector,
+                dataloader.dataset,
+                self.player,
+                self.args.num_eval_samples,
+                self.args.seed,
+            )
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+            if self.is_in_train:
+                self._fresh_auc = found.get("fresh_auc")
+        return output
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, **kwargs: Any):
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            nats = anchor_loss(model, inputs, 1.0)
+        targets = int(inputs["completion_mask"].sum())
+        self._eval_nats += nats.item()
+        self._eval_targets += targets
+        return nats / targets, None, None
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any):
+        # Groups need whole batches; an evaluation needs every text.
+        former, self.args.dataloader_drop_last = self.args.dataloader_drop_last, is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = former
+
+    # Checkpoints
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the generator, and the discriminator in the folder `discriminator` beside it."""
+        super().save_model(output_dir, _internal_call)
+        if self.player is not None:
+            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+            self.player.save(folder, self.processing_class, self.args.should_save)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        save_game(
+            Path(output_dir),
+            self.rounds,
+            self.schedule,
+            self.player,
+            self.experiences,
+            self._figures,
+            is_main=self.args.should_save,
+            process_index=self.args.process_index,
+        )
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.experiences, figures = load_game(
+                Path(checkpoint), self.rounds, self.schedule, self.player, self.model, self.args.process_index
+            )
+            self._figures.update(figures)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.player is not None:
+            self.player.load(Path(self.state.best_model_checkpoint))
+
+
+def _with_adapter(model: PreTrainedModel, config: Any, task_type: str, seed: int) -> Any:
+    """The model with a new adapter, if there is a config for one."""
+    if config is None:
+        return model
+    from peft import get_peft_model
+
+    if config.task_type is None:
+        config.task_type = task_type
+    torch.manual_seed(seed)
+    return get_peft_model(model, config)
