@@ -1,0 +1,93 @@
+"""
+Distillation arena: a teacher, trained on captions, gives samples alone; a smaller student is trained on them by
+likelihood and against discriminators. The teacher's density is known to the evaluator, so every divergence is measured.
+
+    python -m hf_gpt.eval.experiments.arena --data ../shared/data --seeds 0 1 2 --output runs/arena
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hf_gpt.eval.experiments.arena.settings import ARMS, LIKELIHOOD, Settings
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m hf_gpt.eval.experiments.arena",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, help="data folder with lm/coco_captions (HF_GPT_DATA, ../shared/data)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of samples, weights and order")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="; ".join(ARMS))
+    parser.add_argument("--output", type=Path, required=True, help="folder; what is finished in it is not run again")
+    parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of samples, for a quick look")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from hf_gpt.eval.experiments.arena.report import write_report
+
+    args = make_parser().parse_args(argv)
+    if args.data is not None:
+        os.environ["HF_GPT_DATA"] = str(args.data)
+    settings = Settings() if args.scale == 1 else Settings().scaled(args.scale)
+    _check_settings(settings, args.output)
+    runs = [run_seed(settings, seed, args.arms, args.output) for seed in args.seeds]
+    print(write_report(runs, args.output))
+    return 0
+
+
+def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -> dict[str, Any]:
+    """The arms of a seed, those that are finished read from their files; likelihood training last."""
+    from tqdm import tqdm
+
+    from hf_gpt.eval.experiments.arena.ledger import Cost
+    from hf_gpt.eval.experiments.arena.world import World
+
+    results: dict[str, Any] = {}
+    with tqdm(unit="step", desc=f"seed {seed}") as bar:
+        world = World(settings, seed, output, lambda: bar.update())
+        for arm in sorted(arms, key=lambda arm: arm == LIKELIHOOD):
+            path = output / f"seed{seed}" / f"{_file_name(arm)}.json"
+            if not path.exists():
+                bar.set_postfix_str(arm)
+                spent = [Cost(**result["cost"]) for result in results.values()]
+                others = Cost(*(max((getattr(c, unit) for c in spent), default=0.0) for unit in ("flops", "seconds")))
+                student, cost = world.train(arm, others)
+                is_baseline = arm == LIKELIHOOD
+                curve = world.measure(
+                    student, settings.likelihood_temperatures if is_baseline else settings.temperatures
+                )
+                _write(path, {"cost": asdict(cost), "curve": curve})
+            results[arm] = json.loads(path.read_text())
+    return {"seed": seed, "settings": settings.to_dict(), "arms": results}
+
+
+def _file_name(arm: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in arm.lower()).strip("_")
+
+
+def _check_settings(settings: Settings, output: Path) -> None:
+    """Keeps results of other settings apart."""
+    path = output / "settings.json"
+    if not path.exists():
+        _write(path, settings.to_dict())
+    elif json.loads(path.read_text()) != settings.to_dict():
+        raise SystemExit(f"{path} holds other settings than this run: give another --output.")
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

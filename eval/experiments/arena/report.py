@@ -1,0 +1,161 @@
+"""Table, plot and verdict of the arena."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from hf_gpt.eval.experiments.arena.curves import Gain, Point, best, gain, gains, points_of
+from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD
+from hf_gpt.eval.plots import light_colours, save_png
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Run = Mapping[str, Any]
+
+# The line to reach: nats a token of KL(q || p) below likelihood training at equal H(q), in each seed.
+LEAST_GAIN = 0.10
+COLUMNS = (
+    "arm",
+    "H(q)",
+    "KL(q‖p), best T",
+    "gain over MLE at equal H(q), each seed ± s.e.",
+    "least gain along the curve",
+    "KL(p‖q), T = 1",
+    "perfect AUC",
+    "fresh AUC (MLE's at equal H(q))",
+    "GFLOPs",
+    "CPU-s",
+)
+
+
+def write_report(runs: Sequence[Run], output: Path) -> str:
+    """Writes `arena.json`, `arena.md` and `arena.png`; returns the table's text."""
+    import json
+
+    text = table(runs)
+    (output / "arena.json").write_text(json.dumps(list(runs), indent=1) + "\n")
+    (output / "arena.md").write_text(text + "\n")
+
+    def draw(*axes: "Axes") -> None:
+        for ax, run in zip(axes, runs, strict=True):
+            _draw(ax, run)
+
+    save_png(draw, output / "arena.png", width=460 * len(runs), height=420, columns=len(runs), label=text)
+    return text
+
+
+def table(runs: Sequence[Run]) -> str:
+    """The runs in Markdown: an arm a row, nats a token."""
+    names = [name for name in runs[0]["arms"] if all(name in run["arms"] for run in runs)]
+    rows = [_row(name, runs) for name in names]
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+    entropies = [_estimate(run, run["arms"][names[0]]["curve"][0], "entropy_p") for run in runs]
+    passed = [name for name in names if name not in (LIKELIHOOD, CEILING) and _passes(name, runs)]
+    return "\n\n".join(
+        [
+            f"Seeds {', '.join(str(run['seed']) for run in runs)}; nats a token, mean ± standard deviation over seeds; "
+            f"H(p) = {_spread(entropies)}.",
+            "\n".join("| " + " | ".join(line) + " |" for line in lines),
+            f"Line: at each arm's best temperature KL(q‖p) is at least {LEAST_GAIN} below that of MLE at equal H(q), "
+            f"and the fresh classifier's AUC is lower, in each seed. Reached by: {', '.join(passed) or 'none'}.",
+        ]
+    )
+
+
+def _row(name: str, runs: Sequence[Run]) -> list[str]:
+    arms = [run["arms"][name] for run in runs]
+    curves = [_points(run, name) for run in runs]
+    bests = [best(curve) for curve in curves]
+    stored = [_stored(arm, point) for arm, point in zip(arms, bests, strict=True)]
+    found = [_gain(name, run) for run in runs]
+    along = [gains(curve, _points(run, LIKELIHOOD)) for curve, run in zip(curves, runs, strict=True)]
+    is_baseline = name == LIKELIHOOD
+    return [
+        name,
+        _spread([point.entropy for point in bests]),
+        _spread([point.kl for point in bests]) + f" (T {', '.join(str(point.temperature) for point in bests)})",
+        "–" if is_baseline else ", ".join(_gain_text(one) for one in found),
+        "–" if is_baseline else ", ".join(f"{min(g.value for g in one):+.3f}" if one else "–" for one in along),
+        _spread([_estimate(run, _at_one(run["arms"][name]), "kl_pq") for run in runs]),
+        _spread([point["bayes_auc"] for point in stored]),
+        ", ".join(_auc_text(name, run) for run in runs),
+        f"{fmean(arm['cost']['flops'] for arm in arms) / 1e9:.0f}",
+        f"{fmean(arm['cost']['seconds'] for arm in arms):.0f}",
+    ]
+
+
+def _points(run: Run, name: str) -> list[Point]:
+    return points_of(run["arms"][name], run["settings"]["length"]) if name in run["arms"] else []
+
+
+def _gain(name: str, run: Run) -> Gain | None:
+    return gain(_points(run, name), _points(run, LIKELIHOOD))
+
+
+def _passes(name: str, runs: Sequence[Run]) -> bool:
+    for run in runs:
+        found, aucs = _gain(name, run), _aucs(name, run)
+        if found is None or found.value < LEAST_GAIN or aucs is None or aucs[0] >= aucs[1]:
+            return False
+    return True
+
+
+def _aucs(name: str, run: Run) -> tuple[float, float] | None:
+    """The fresh classifier's AUC for an arm at its best temperature, and for MLE at the same entropy."""
+    baseline = run["arms"].get(LIKELIHOOD)
+    point = best(_points(run, name))
+    if baseline is None:
+        return None
+    length = run["settings"]["length"]
+    nearest = min(baseline["curve"], key=lambda other: abs(other["entropy_q"]["value"] / length - point.entropy))
+    return _stored(run["arms"][name], point)["fresh_auc"], nearest["fresh_auc"]
+
+
+def _auc_text(name: str, run: Run) -> str:
+    found = _aucs(name, run)
+    if found is None:
+        return "–"
+    return f"{found[0]:.3f}" if name == LIKELIHOOD else f"{found[0]:.3f} ({found[1]:.3f})"
+
+
+def _gain_text(found: Gain | None) -> str:
+    return "beyond" if found is None else f"{found.value:+.3f} ± {found.error:.3f}"
+
+
+def _stored(arm: Mapping[str, Any], point: Point) -> Mapping[str, Any]:
+    return next(stored for stored in arm["curve"] if stored["temperature"] == point.temperature)
+
+
+def _at_one(arm: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next(point for point in arm["curve"] if point["temperature"] == 1)
+
+
+def _estimate(run: Run, point: Mapping[str, Any], name: str) -> float:
+    return point[name]["value"] / run["settings"]["length"]
+
+
+def _spread(values: Sequence[float]) -> str:
+    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{deviation}"
+
+
+def _draw(axes: "Axes", run: Run) -> None:
+    colours, marks = light_colours(), ("-o", "--s", ":^")
+    for number, name in enumerate(run["arms"]):
+        points = sorted(_points(run, name), key=lambda point: point.entropy)
+        axes.errorbar(
+            [point.entropy for point in points],
+            [point.kl for point in points],
+            [point.error for point in points],
+            fmt=marks[number // len(colours)],
+            color=colours[number % len(colours)],
+            ms=4,
+            lw=1.5,
+            label=name,
+        )
+    axes.set_xlabel(f"H(q), nats a token; seed {run['seed']}")
+    axes.set_title("KL(q‖p), nats a token, over temperatures", loc="left", fontsize=12)
+    axes.legend(frameon=False, fontsize=9)

@@ -1,0 +1,207 @@
+"""One seed of the arena: what its arms share, each arm's training with its cost, and the measurement of its student."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_gpt.eval.divergences import compare_densities
+from hf_gpt.eval.experiments import perfect_ratio
+from hf_gpt.eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
+from hf_gpt.eval.experiments.arena.ledger import Cost, Ledger
+from hf_gpt.eval.experiments.arena.published import PUBLISHED, make_trainer
+from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD, OURS, STATIC, Settings
+from hf_gpt.eval.experiments.arena.stage import caption_rows, make_model, train_teacher
+from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage, draw_texts
+from hf_gpt.eval.two_sample.auc import auc
+from hf_gpt.eval.two_sample.halves import classifier_test
+from hf_gpt.eval.two_sample.tfidf import tfidf_scores
+
+
+class World:
+    """A seed of the arena.
+
+    Args:
+        settings: The arena's.
+        seed: Of samples, weights and order; the teacher is the same for all.
+        folder: Keeps the teacher and what the arms share.
+        on_step: Called after every step of a training.
+    """
+
+    def __init__(self, settings: Settings, seed: int, folder: Path, on_step: Callable[[], Any] = lambda: None):
+        self.settings, self.seed, self.folder, self.on_step = settings, seed, folder, on_step
+
+    # What the arms share
+
+    @cached_property
+    def teacher(self) -> PreTrainedModel:
+        s, path = self.settings, self.folder / "teacher.pt"
+        model = make_model(s.vocab_size, s.length, *s.teacher)
+        if not path.exists():
+            rows, _ = caption_rows(s.folder, s.vocab_size, s.length)
+            trained = train_teacher(rows, s.vocab_size, s.teacher, s.teacher_epochs, s.teacher_learning_rate)
+            _save(trained.state_dict(), path)
+        model.load_state_dict(torch.load(path, weights_only=True))
+        model.config.logit_scale = s.sharpness
+        return model.eval().requires_grad_(False)
+
+    @cached_property
+    def texts(self) -> perfect_ratio.Rollout:
+        """The teacher's samples to learn from."""
+        return draw_texts(self.teacher, self.settings.num_train, self.settings.length, 10 * self.seed + 1)
+
+    @cached_property
+    def validation(self) -> perfect_ratio.Rollout:
+        return draw_texts(self.teacher, self.settings.num_validation, self.settings.length, 10 * self.seed + 2)
+
+    @cached_property
+    def evaluation(self) -> perfect_ratio.Rollout:
+        return draw_texts(self.teacher, self.settings.num_evaluation, self.settings.length, 10 * self.seed + 3)
+
+    @cached_property
+    def start(self) -> tuple[PreTrainedModel, Cost]:
+        """The student after likelihood training, from which all arms but the longer likelihood training go on."""
+        s = self.settings
+        return self._shared("start", self._student, s.likelihood_steps, s.likelihood_learning_rate)
+
+    @cached_property
+    def psi(self) -> tuple[PreTrainedModel, Cost]:
+        """A larger language model of the teacher's samples."""
+        s = self.settings
+        model = make_model(s.vocab_size, s.length, *s.psi, seed=self.seed + 100)
+        return self._shared("psi", model, s.psi_steps, s.psi_learning_rate)
+
+    @property
+    def _student(self) -> PreTrainedModel:
+        s = self.settings
+        return make_model(s.vocab_size, s.length, *s.student, seed=self.seed)
+
+    def _shared(self, name: str, model: PreTrainedModel, steps: int, learning_rate: float):
+        path = self.folder / f"seed{self.seed}" / f"{name}.pt"
+        if not path.exists():
+            trained, cost = self._likelihood(model, steps, learning_rate)
+            _save({"model": trained.state_dict(), "cost": asdict(cost)}, path)
+        kept = torch.load(path, weights_only=True)
+        model.load_state_dict(kept["model"])
+        return model, Cost(**kept["cost"])
+
+    # The arms
+
+    def train(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
+        """The student of an arm, and what it cost with all that it builds on.
+
+        Args:
+            arm: One of `settings.ARMS`.
+            others: Dearest of the other arms, whose cost likelihood training is given.
+        """
+        if arm == LIKELIHOOD:
+            return self._long_likelihood(others)
+        start, cost = self.start
+        if arm in PUBLISHED:
+            student, own = self._published(arm, start)
+        elif arm == CEILING:
+            student, own = self._against(self.teacher, start)
+        elif arm in (OURS, STATIC):
+            psi, psi_cost = self.psi
+            student, own = self._against(copy.deepcopy(psi), start, learns=arm == OURS)
+            cost = cost + psi_cost
+        else:
+            raise ValueError(f"there is no arm {arm!r}.")
+        return student, cost + own
+
+    def _likelihood(self, model: PreTrainedModel, steps: int, learning_rate: float) -> tuple[PreTrainedModel, Cost]:
+        texts, validation, ledger = self.texts, self.validation, Ledger()
+        with ledger.watching(model):
+            trained = train_by_likelihood(
+                model, texts, validation, steps, self.settings.batch_size, learning_rate, self.seed, self.on_step
+            )
+        return trained, ledger.cost
+
+    def _long_likelihood(self, others: Cost) -> tuple[PreTrainedModel, Cost]:
+        s, cost = self.settings, self.start[1]
+        # As many steps as cost the same in FLOPs and in CPU-seconds, whichever are more.
+        times = max(others.flops / cost.flops, others.seconds / cost.seconds, 1.0)
+        return self._likelihood(self._student, math.ceil(times * s.likelihood_steps), s.likelihood_learning_rate)
+
+    def _against(self, language: PreTrainedModel, start: PreTrainedModel, learns: bool = False):
+        """Exact token gradient against a density, sampled for what follows, with the likelihood as anchor."""
+        s, ledger, texts = self.settings, Ledger(), self.texts
+        ratio = LearnedRatio(language, texts, s.ratio_learning_rate, s.ratio_weight, self.seed + 1) if learns else None
+
+        def after(step: int, model: PreTrainedModel, sample: Sample | None) -> None:
+            if ratio is not None:
+                ratio.update(model, sample)
+            self.on_step()
+
+        with ledger.watching(start, language):
+            student = perfect_ratio.train(
+                start,
+                Stage(language, texts, s.length),
+                s.adversarial_steps,
+                s.batch_size,
+                s.adversarial_learning_rate,
+                self.seed,
+                estimator=perfect_ratio.exact_and_future,
+                anchor=s.anchor,
+                on_step=after,
+            )
+        return student, ledger.cost
+
+    def _published(self, name: str, start: PreTrainedModel) -> tuple[PreTrainedModel, Cost]:
+        s, ledger = self.settings, Ledger()
+        trainer = make_trainer(
+            name,
+            start,
+            self.texts,
+            s.published_steps,
+            s.published_warmup,
+            s.batch_size,
+            s.published_learning_rate,
+            s.published_discriminator_learning_rate,
+            self.seed,
+            self.on_step,
+        )
+        with ledger.watching(trainer.model, trainer.discriminator):
+            trainer.train()
+        return trainer.model.eval(), ledger.cost
+
+    # Measurement
+
+    def measure(self, model: PreTrainedModel, temperatures: tuple[float, ...]) -> list[dict[str, Any]]:
+        """Estimates in nats a text and AUCs at each temperature.
+
+        `bayes_auc` is that of the perfect discriminator, `fresh_auc` that of n-grams and logistic regression trained
+        on half of the texts and judged on the other half.
+        """
+        curve = []
+        for temperature in temperatures:
+            texts = draw_texts(model, self.settings.num_evaluation, self.settings.length, 10 * self.seed + 4, temperature)
+            found = compare_densities(self.teacher, model, self.evaluation, texts, temperature)
+            real, fake = (
+                [[str(token) for token in row] for row in rows.completions.tolist()] for rows in (self.evaluation, texts)
+            )
+            fresh = classifier_test(real, fake, tfidf_scores, seed=self.seed, resamples=200)
+            curve.append(
+                {
+                    "temperature": temperature,
+                    **{name: asdict(estimate) for name, estimate in found.estimates.items()},
+                    "bayes_auc": auc(found.data_scores.numpy(), found.model_scores.numpy()),
+                    "fresh_auc": fresh["auc"],
+                    "fresh_auc_low": fresh["auc_low"],
+                    "fresh_auc_high": fresh["auc_high"],
+                }
+            )
+        return curve
+
+
+def _save(state: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save(state, partial)
+    partial.replace(path)
