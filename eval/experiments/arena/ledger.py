@@ -22,10 +22,6 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.flops + other.flops, self.seconds + other.seconds)
 
-    def covers(self, other: "Cost") -> bool:
-        """Whether this is at least the other in both units."""
-        return self.flops >= other.flops and self.seconds >= other.seconds
-
 
 class Ledger:
     """Books the passes of watched models: each token forward once, and twice more where a backward pass will follow.

@@ -3,7 +3,6 @@
 import random
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,9 +38,11 @@ def caption_rows(folder: str, vocab_size: int, length: int, seed: int = 0) -> tu
     """
     captions = [re.findall(r"[a-z']+", line.lower()) for name in FILES for line in read_lines(f"{folder}/{name}")]
     counts = Counter(word for caption in captions for word in caption)
-    words = ["<s>", "</s>", *(word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])))][:vocab_size]
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    words = ["<s>", "</s>", *ranked][:vocab_size]
     ids = {word: place for place, word in enumerate(words) if place > END}
-    encoded = [[ids[word] for word in caption] + [END] for caption in captions if caption and all(w in ids for w in caption)]
+    known = [caption for caption in captions if caption and all(word in ids for word in caption)]
+    encoded = [[ids[word] for word in caption] + [END] for caption in known]
     random.Random(seed).shuffle(encoded)
     stream = np.array([token for caption in encoded for token in caption])
     starts = np.cumsum([0] + [len(caption) for caption in encoded[:-1]])
@@ -52,8 +53,14 @@ def caption_rows(folder: str, vocab_size: int, length: int, seed: int = 0) -> tu
 def as_texts(rows: torch.Tensor) -> Rollout:
     """Rows (N, length) as texts after `BEGIN`."""
     sequences = torch.cat([torch.full_like(rows[:, :1], BEGIN), rows], 1)
-    ones = torch.ones(rows.shape)
-    return Rollout(sequences, torch.ones_like(sequences), rows, ones, torch.zeros(rows.shape), torch.ones(len(rows), dtype=torch.int64))
+    return Rollout(
+        sequences=sequences,
+        attention_mask=torch.ones_like(sequences),
+        completions=rows,
+        completion_mask=torch.ones(rows.shape),
+        logps=torch.zeros(rows.shape),
+        prompt_length=torch.ones(len(rows), dtype=torch.int64),
+    )
 
 
 def make_model(
@@ -77,7 +84,9 @@ def make_model(
         )
 
 
-def train_teacher(rows: torch.Tensor, vocab_size: int, size: tuple[int, int], epochs: int, learning_rate: float) -> HfGptForCausalLM:
+def train_teacher(
+    rows: torch.Tensor, vocab_size: int, size: tuple[int, int], epochs: int, learning_rate: float
+) -> HfGptForCausalLM:
     """A GPT that learned rows of captions, stopped where the held-out tenth is likeliest."""
     model = make_model(vocab_size, rows.shape[1], *size, dropout=0.1)
 
@@ -86,6 +95,14 @@ def train_teacher(rows: torch.Tensor, vocab_size: int, size: tuple[int, int], ep
 
     order = np.random.default_rng(0).permutation(len(rows))
     held_out = max(2, len(rows) // 10)
-    lengths = np.full(len(rows), rows.shape[1])
-    fit(model, loss, lengths, order[held_out:], order[:held_out], epochs=epochs, learning_rate=learning_rate, patience=1)
+    fit(
+        model,
+        loss,
+        np.full(len(rows), rows.shape[1]),
+        order[held_out:],
+        order[:held_out],
+        epochs=epochs,
+        learning_rate=learning_rate,
+        patience=1,
+    )
     return model.requires_grad_(False)

@@ -179,13 +179,11 @@ class World:
         `bayes_auc` is that of the perfect discriminator, `fresh_auc` that of n-grams and logistic regression trained
         on half of the texts and judged on the other half.
         """
-        curve = []
+        curve, s = [], self.settings
         for temperature in temperatures:
-            texts = draw_texts(model, self.settings.num_evaluation, self.settings.length, 10 * self.seed + 4, temperature)
+            texts = draw_texts(model, s.num_evaluation, s.length, 10 * self.seed + 4, temperature)
             found = compare_densities(self.teacher, model, self.evaluation, texts, temperature)
-            real, fake = (
-                [[str(token) for token in row] for row in rows.completions.tolist()] for rows in (self.evaluation, texts)
-            )
+            real, fake = (_as_words(rows) for rows in (self.evaluation, texts))
             fresh = classifier_test(real, fake, tfidf_scores, seed=self.seed, resamples=200)
             curve.append(
                 {
@@ -198,6 +196,10 @@ class World:
                 }
             )
         return curve
+
+
+def _as_words(texts: perfect_ratio.Rollout) -> list[list[str]]:
+    return [[str(token) for token in row] for row in texts.completions.tolist()]
 
 
 def _save(state: Any, path: Path) -> None:
