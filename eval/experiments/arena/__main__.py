@@ -51,8 +51,8 @@ def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -
     from hf_gpt.eval.experiments.arena.world import World
 
     results: dict[str, Any] = {}
-    with tqdm(unit="step", desc=f"seed {seed}") as bar:
-        world = World(settings, seed, output, lambda: bar.update())
+    with tqdm(unit="step", desc=f"seed {seed}", mininterval=10) as bar:
+        world = World(settings, seed, output, bar.update)
         for arm in sorted(arms, key=lambda arm: arm == LIKELIHOOD):
             path = output / f"seed{seed}" / f"{_file_name(arm)}.json"
             if not path.exists():

@@ -23,7 +23,11 @@ class Settings:
         teacher_epochs: At most.
         num_train, num_validation, num_evaluation: Samples of the teacher; the last is also what is drawn of a student
             for each point of its curve.
+        batch_size, adversarial_batch_size: Texts in an update, by likelihood and against a discriminator.
         likelihood_steps: Of the student before the arms part.
+        long_likelihood_steps, more_likelihood_steps, least_improvement: The baseline trains for the first number from
+            the beginning, then for the second again and again at half the learning rate, until held-out likelihood
+            gains less than this, nats a token, or it has cost as many FLOPs as the dearest other arm.
         psi_steps: Of the learned ratio's language model.
         adversarial_steps: Updates of the student from its own samples.
         published_steps, published_warmup: Of GAD and GRGC: updates of the student, and of the critic before them.
@@ -37,35 +41,45 @@ class Settings:
     vocab_size: int = 500
     length: int = 14
     teacher: tuple[int, int] = (96, 2)
-    student: tuple[int, int] = (16, 1)
+    student: tuple[int, int] = (8, 1)
     psi: tuple[int, int] = (64, 2)
     sharpness: float = 1.2
     teacher_epochs: int = 7
     teacher_learning_rate: float = 3e-3
-    num_train: int = 8000
-    num_validation: int = 500
-    num_evaluation: int = 500
+    num_train: int = 6000
+    num_validation: int = 1000
+    num_evaluation: int = 300
     batch_size: int = 128
-    likelihood_steps: int = 300
+    adversarial_batch_size: int = 64
+    likelihood_steps: int = 250
+    long_likelihood_steps: int = 800
+    more_likelihood_steps: int = 300
+    least_improvement: float = 5e-3
     likelihood_learning_rate: float = 2e-2
-    psi_steps: int = 250
+    psi_steps: int = 150
     psi_learning_rate: float = 5e-3
-    adversarial_steps: int = 120
+    adversarial_steps: int = 80
     adversarial_learning_rate: float = 1e-2
-    anchor: float = 0.2
+    anchor: float = 0.7
     ratio_learning_rate: float = 3e-4
     ratio_weight: float = 0.3
-    published_steps: int = 80
-    published_warmup: int = 20
-    published_learning_rate: float = 1e-3
-    published_discriminator_learning_rate: float = 1e-3
-    temperatures: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7)
-    likelihood_temperatures: tuple[float, ...] = (1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+    published_steps: int = 60
+    published_warmup: int = 10
+    published_learning_rate: float = 2e-3
+    published_discriminator_learning_rate: float = 2e-3
+    temperatures: tuple[float, ...] = (1.0, 0.8)
+    likelihood_temperatures: tuple[float, ...] = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
 
     def scaled(self, scale: float) -> "Settings":
         """The same with fewer steps and samples, for a quick look."""
         names = ("num_train", "num_validation", "num_evaluation", "likelihood_steps", "psi_steps")
-        names += ("adversarial_steps", "published_steps", "published_warmup")
+        names += (
+            "long_likelihood_steps",
+            "more_likelihood_steps",
+            "adversarial_steps",
+            "published_steps",
+            "published_warmup",
+        )
         return replace(self, **{name: max(2, round(scale * getattr(self, name))) for name in names})
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """One seed of the arena: what its arms share, each arm's training with its cost, and the measurement of its student."""
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
@@ -124,10 +123,22 @@ class World:
         return trained, ledger.cost
 
     def _long_likelihood(self, others: Cost) -> tuple[PreTrainedModel, Cost]:
-        s, cost = self.settings, self.start[1]
-        # As many steps as cost the same in FLOPs and in CPU-seconds, whichever are more.
-        times = max(others.flops / cost.flops, others.seconds / cost.seconds, 1.0)
-        return self._likelihood(self._student, math.ceil(times * s.likelihood_steps), s.likelihood_learning_rate)
+        """Likelihood training until it gains nothing more or has cost as much as the dearest other arm."""
+        s = self.settings
+        student, cost = self._likelihood(self._student, s.long_likelihood_steps, s.likelihood_learning_rate)
+        nll = self._held_out_nll(student)
+        while cost.flops < others.flops:
+            longer, more = self._likelihood(student, s.more_likelihood_steps, s.likelihood_learning_rate / 2)
+            cost, former, nll = cost + more, nll, self._held_out_nll(longer)
+            if nll < former:
+                student = longer
+            if nll > former - s.least_improvement:
+                break
+        return student, cost
+
+    @torch.no_grad()
+    def _held_out_nll(self, model: PreTrainedModel) -> float:
+        return perfect_ratio.likelihood(model, self.validation).item()
 
     def _against(self, language: PreTrainedModel, start: PreTrainedModel, learns: bool = False):
         """Exact token gradient against a density, sampled for what follows, with the likelihood as anchor."""
@@ -144,7 +155,7 @@ class World:
                 start,
                 Stage(language, texts, s.length),
                 s.adversarial_steps,
-                s.batch_size,
+                s.adversarial_batch_size,
                 s.adversarial_learning_rate,
                 self.seed,
                 estimator=perfect_ratio.exact_and_future,
@@ -161,7 +172,7 @@ class World:
             self.texts,
             s.published_steps,
             s.published_warmup,
-            s.batch_size,
+            s.adversarial_batch_size,
             s.published_learning_rate,
             s.published_discriminator_learning_rate,
             self.seed,
