@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from hf_gpt.eval.experiments.arena.curves import Point, best, gain, gains, kl_at
+from hf_gpt.eval.experiments.arena.curves import Point, best, gain, gains, kl_at, temperature_at
 from hf_gpt.eval.experiments.arena.ledger import Cost, Ledger
 from hf_gpt.eval.experiments.arena.report import table
 from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD, OURS, Settings
@@ -26,6 +26,11 @@ def test_a_convex_curve_is_met_closer_than_by_straight_lines():
     truth = (1.75 - 1.5) ** 2
     straight = ((1.5 - 1.5) ** 2 + (2.0 - 1.5) ** 2) / 2
     assert abs(kl_at(points, 1.75) - truth) < abs(straight - truth)
+
+
+def test_the_temperature_of_an_entropy():
+    assert temperature_at(LINE, 2.5) == pytest.approx(0.9)
+    assert temperature_at(LINE, 0.5) is None
 
 
 def test_nothing_is_extrapolated():
@@ -101,9 +106,9 @@ def _run(seed: int, gain_of_ours: float, auc_of_ours: float) -> dict:
         for temperature, entropy in zip((1.0, 0.8), entropies, strict=True):
             nats = {"entropy_q": entropy, "kl_qp": kl, "kl_pq": 1.0, "entropy_p": 2.0}
             estimates = {name: {"value": 10 * value, "error": 0.1} for name, value in nats.items()}
-            aucs = {"bayes_auc": 0.9, "fresh_auc": auc}
-            curve.append({"temperature": temperature, **estimates, **aucs})
-        return {"cost": {"flops": 2e9, "seconds": 3.0}, "curve": curve}
+            curve.append({"temperature": temperature, **estimates, "perfect_auc": 0.9})
+        fresh = {"arm": {"auc": auc}, "baseline": {"auc": 0.8}}
+        return {"cost": {"flops": 2e9, "seconds": 3.0}, "curve": curve, "fresh": fresh}
 
     arms = {
         OURS: arm(0.7 - gain_of_ours, auc_of_ours, (1.8, 1.5)),

@@ -8,12 +8,16 @@ likelihood and against discriminators. The teacher's density is known to the eva
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_gpt.eval.experiments.arena.settings import ARMS, LIKELIHOOD, Settings
+from hf_gpt.eval.experiments.arena.settings import ARMS, LIKELIHOOD, Settings, file_name
+
+
+if TYPE_CHECKING:
+    from hf_gpt.eval.experiments.arena.world import World
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,30 +51,48 @@ def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -
     """The arms of a seed, those that are finished read from their files; likelihood training last."""
     from tqdm import tqdm
 
-    from hf_gpt.eval.experiments.arena.ledger import Cost
     from hf_gpt.eval.experiments.arena.world import World
 
-    results: dict[str, Any] = {}
     with tqdm(unit="step", desc=f"seed {seed}", mininterval=10) as bar:
         world = World(settings, seed, output, bar.update)
+        results: dict[str, Any] = {}
         for arm in sorted(arms, key=lambda arm: arm == LIKELIHOOD):
-            path = output / f"seed{seed}" / f"{_file_name(arm)}.json"
+            path = output / f"seed{seed}" / f"{file_name(arm)}.json"
             if not path.exists():
                 bar.set_postfix_str(arm)
-                spent = [Cost(**result["cost"]) for result in results.values()]
-                others = Cost(*(max((getattr(c, unit) for c in spent), default=0.0) for unit in ("flops", "seconds")))
-                student, cost = world.train(arm, others)
-                is_baseline = arm == LIKELIHOOD
-                curve = world.measure(
-                    student, settings.likelihood_temperatures if is_baseline else settings.temperatures
-                )
-                _write(path, {"cost": asdict(cost), "curve": curve})
+                _write(path, _measured(world, arm, results))
             results[arm] = json.loads(path.read_text())
+        for arm in arms if LIKELIHOOD in arms else ():
+            path = output / f"seed{seed}" / f"{file_name(arm)}_fresh.json"
+            if not path.exists():
+                bar.set_postfix_str(f"{arm}: fresh classifier")
+                _write(path, _classified(world, arm, results))
+            results[arm]["fresh"] = json.loads(path.read_text())
     return {"seed": seed, "settings": settings.to_dict(), "arms": results}
 
 
-def _file_name(arm: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in arm.lower()).strip("_")
+def _measured(world: "World", arm: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Cost and curve of an arm, given the results of those before it."""
+    from hf_gpt.eval.experiments.arena.ledger import Cost
+
+    spent = [Cost(**result["cost"]) for result in results.values()]
+    student, cost = world.student(arm, max(spent, key=lambda cost: cost.flops, default=Cost()))
+    settings = world.settings
+    temperatures = settings.likelihood_temperatures if arm == LIKELIHOOD else settings.temperatures
+    return {"cost": asdict(cost), "curve": world.measure(student, temperatures)}
+
+
+def _classified(world: "World", arm: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    """The fresh classifier on an arm at its best temperature, and on likelihood training at the same entropy."""
+    from hf_gpt.eval.experiments.arena.curves import best, points_of, temperature_at
+    from hf_gpt.eval.experiments.arena.ledger import Cost
+
+    point = best(points_of(results[arm], world.settings.length))
+    matched = temperature_at(points_of(results[LIKELIHOOD], world.settings.length), point.entropy)
+    found = {"arm": world.fresh_auc(world.student(arm, Cost())[0], point.temperature), "baseline": None}
+    if matched is not None:
+        found["baseline"] = world.fresh_auc(world.student(LIKELIHOOD, Cost())[0], matched)
+    return found | {"temperature": point.temperature, "baseline_temperature": matched}
 
 
 def _check_settings(settings: Settings, output: Path) -> None:

@@ -54,14 +54,23 @@ def kl_at(points: Sequence[Point], entropy: float) -> float | None:
     By the monotone cubic of Fritsch & Carlson, which neither overshoots nor, unlike straight lines, lies above a convex
     curve everywhere.
     """
+    return _at({point.entropy: point.kl for point in points}, entropy)
+
+
+def temperature_at(points: Sequence[Point], entropy: float) -> float | None:
+    """The temperature at which a generator has this entropy, in the same way."""
+    return _at({point.entropy: point.temperature for point in points}, entropy)
+
+
+def _at(values: Mapping[float, float], place: float) -> float | None:
     from scipy.interpolate import PchipInterpolator
 
-    ordered = sorted({point.entropy: point.kl for point in points}.items())
-    if not ordered or not ordered[0][0] <= entropy <= ordered[-1][0]:
+    ordered = sorted(values.items())
+    if not ordered or not ordered[0][0] <= place <= ordered[-1][0]:
         return None
     if len(ordered) == 1:
         return ordered[0][1]
-    return float(PchipInterpolator(*zip(*ordered, strict=True))(entropy))
+    return float(PchipInterpolator(*zip(*ordered, strict=True))(place))
 
 
 def gain(arm: Sequence[Point], baseline: Sequence[Point], at: Point | None = None) -> Gain | None:

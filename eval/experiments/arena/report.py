@@ -80,7 +80,7 @@ def _row(name: str, runs: Sequence[Run]) -> list[str]:
         "–" if is_baseline else ", ".join(_gain_text(one) for one in found),
         "–" if is_baseline else ", ".join(f"{min(g.value for g in one):+.3f}" if one else "–" for one in along),
         _spread([_estimate(run, _at_one(run["arms"][name]), "kl_pq") for run in runs]),
-        _spread([point["bayes_auc"] for point in stored]),
+        _spread([point["perfect_auc"] for point in stored]),
         ", ".join(_auc_text(name, run) for run in runs),
         f"{fmean(arm['cost']['flops'] for arm in arms) / 1e9:.0f}",
         f"{fmean(arm['cost']['seconds'] for arm in arms):.0f}",
@@ -105,13 +105,8 @@ def _passes(name: str, runs: Sequence[Run]) -> bool:
 
 def _aucs(name: str, run: Run) -> tuple[float, float] | None:
     """The fresh classifier's AUC for an arm at its best temperature, and for MLE at the same entropy."""
-    baseline = run["arms"].get(LIKELIHOOD)
-    point = best(_points(run, name))
-    if baseline is None:
-        return None
-    length = run["settings"]["length"]
-    nearest = min(baseline["curve"], key=lambda other: abs(other["entropy_q"]["value"] / length - point.entropy))
-    return _stored(run["arms"][name], point)["fresh_auc"], nearest["fresh_auc"]
+    fresh = run["arms"][name].get("fresh")
+    return None if fresh is None or fresh["baseline"] is None else (fresh["arm"]["auc"], fresh["baseline"]["auc"])
 
 
 def _auc_text(name: str, run: Run) -> str:

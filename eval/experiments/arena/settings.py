@@ -11,6 +11,11 @@ STATIC = "learned ratio, fixed"
 ARMS = (OURS, STATIC, "GAD", "GRGC", CEILING, LIKELIHOOD)
 
 
+def file_name(arm: str) -> str:
+    """An arm's name, fit for a file."""
+    return "".join(letter if letter.isalnum() else "_" for letter in arm.lower()).strip("_")
+
+
 @dataclass(frozen=True)
 class Settings:
     """The arena.
@@ -23,6 +28,7 @@ class Settings:
         teacher_epochs: At most.
         num_train, num_validation, num_evaluation: Samples of the teacher; the last is also what is drawn of a student
             for each point of its curve.
+        num_classified: Texts of each side in a two-sample test.
         batch_size, adversarial_batch_size: Texts in an update, by likelihood and against a discriminator.
         likelihood_steps: Of the student before the arms part.
         long_likelihood_steps, more_likelihood_steps, least_improvement: The baseline trains for the first number from
@@ -49,6 +55,7 @@ class Settings:
     num_train: int = 6000
     num_validation: int = 1000
     num_evaluation: int = 300
+    num_classified: int = 1500
     batch_size: int = 128
     adversarial_batch_size: int = 64
     likelihood_steps: int = 250
@@ -72,7 +79,7 @@ class Settings:
 
     def scaled(self, scale: float) -> "Settings":
         """The same with fewer steps and samples, for a quick look."""
-        names = ("num_train", "num_validation", "num_evaluation", "likelihood_steps", "psi_steps")
+        names = ("num_train", "num_validation", "num_evaluation", "num_classified", "likelihood_steps", "psi_steps")
         names += (
             "long_likelihood_steps",
             "more_likelihood_steps",

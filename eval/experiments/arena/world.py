@@ -1,7 +1,7 @@
 """One seed of the arena: what its arms share, each arm's training with its cost, and the measurement of its student."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,13 @@ from hf_gpt.eval.experiments import perfect_ratio
 from hf_gpt.eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
 from hf_gpt.eval.experiments.arena.ledger import Cost, Ledger
 from hf_gpt.eval.experiments.arena.published import PUBLISHED, make_trainer
-from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD, OURS, STATIC, Settings
+from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD, OURS, STATIC, Settings, file_name
 from hf_gpt.eval.experiments.arena.stage import caption_rows, make_model, train_teacher
 from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage, draw_texts
 from hf_gpt.eval.two_sample.auc import auc
 from hf_gpt.eval.two_sample.halves import classifier_test
 from hf_gpt.eval.two_sample.tfidf import tfidf_scores
+from hf_gpt.generation.rollout import Rollout
 
 
 class World:
@@ -51,54 +52,63 @@ class World:
         return model.eval().requires_grad_(False)
 
     @cached_property
-    def texts(self) -> perfect_ratio.Rollout:
+    def texts(self) -> Rollout:
         """The teacher's samples to learn from."""
         return draw_texts(self.teacher, self.settings.num_train, self.settings.length, 10 * self.seed + 1)
 
     @cached_property
-    def validation(self) -> perfect_ratio.Rollout:
+    def validation(self) -> Rollout:
         return draw_texts(self.teacher, self.settings.num_validation, self.settings.length, 10 * self.seed + 2)
 
     @cached_property
-    def evaluation(self) -> perfect_ratio.Rollout:
+    def evaluation(self) -> Rollout:
         return draw_texts(self.teacher, self.settings.num_evaluation, self.settings.length, 10 * self.seed + 3)
 
     @cached_property
     def start(self) -> tuple[PreTrainedModel, Cost]:
         """The student after likelihood training, from which all arms but the longer likelihood training go on."""
         s = self.settings
-        return self._shared("start", self._student, s.likelihood_steps, s.likelihood_learning_rate)
+        return self._kept(
+            "start",
+            self._student,
+            lambda: self._likelihood(self._student, s.likelihood_steps, s.likelihood_learning_rate),
+        )
 
     @cached_property
     def psi(self) -> tuple[PreTrainedModel, Cost]:
         """A larger language model of the teacher's samples."""
         s = self.settings
         model = make_model(s.vocab_size, s.length, *s.psi, seed=self.seed + 100)
-        return self._shared("psi", model, s.psi_steps, s.psi_learning_rate)
+        return self._kept("psi", model, lambda: self._likelihood(model, s.psi_steps, s.psi_learning_rate))
 
     @property
     def _student(self) -> PreTrainedModel:
         s = self.settings
         return make_model(s.vocab_size, s.length, *s.student, seed=self.seed)
 
-    def _shared(self, name: str, model: PreTrainedModel, steps: int, learning_rate: float):
+    def _kept(
+        self, name: str, model: PreTrainedModel, train: Callable[[], tuple[PreTrainedModel, Cost]]
+    ) -> tuple[PreTrainedModel, Cost]:
         path = self.folder / f"seed{self.seed}" / f"{name}.pt"
         if not path.exists():
-            trained, cost = self._likelihood(model, steps, learning_rate)
+            trained, cost = train()
             _save({"model": trained.state_dict(), "cost": asdict(cost)}, path)
         kept = torch.load(path, weights_only=True)
         model.load_state_dict(kept["model"])
-        return model, Cost(**kept["cost"])
+        return model.eval(), Cost(**kept["cost"])
 
     # The arms
 
-    def train(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
-        """The student of an arm, and what it cost with all that it builds on.
+    def student(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
+        """The student of an arm, trained unless its file is there, and what it cost with all that it builds on.
 
         Args:
             arm: One of `settings.ARMS`.
             others: Dearest of the other arms, whose cost likelihood training is given.
         """
+        return self._kept(file_name(arm), self._student, lambda: self._train(arm, others))
+
+    def _train(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
         if arm == LIKELIHOOD:
             return self._long_likelihood(others)
         start, cost = self.start
@@ -184,32 +194,31 @@ class World:
 
     # Measurement
 
-    def measure(self, model: PreTrainedModel, temperatures: tuple[float, ...]) -> list[dict[str, Any]]:
-        """Estimates in nats a text and AUCs at each temperature.
-
-        `bayes_auc` is that of the perfect discriminator, `fresh_auc` that of n-grams and logistic regression trained
-        on half of the texts and judged on the other half.
-        """
-        curve, s = [], self.settings
+    def measure(self, model: PreTrainedModel, temperatures: Sequence[float]) -> list[dict[str, Any]]:
+        """Estimates in nats a text at each temperature, and the AUC of the perfect discriminator."""
+        curve = []
         for temperature in temperatures:
-            texts = draw_texts(model, s.num_evaluation, s.length, 10 * self.seed + 4, temperature)
+            texts = self._draw(model, self.settings.num_evaluation, temperature)
             found = compare_densities(self.teacher, model, self.evaluation, texts, temperature)
-            real, fake = (_as_words(rows) for rows in (self.evaluation, texts))
-            fresh = classifier_test(real, fake, tfidf_scores, seed=self.seed, resamples=200)
-            curve.append(
-                {
-                    "temperature": temperature,
-                    **{name: asdict(estimate) for name, estimate in found.estimates.items()},
-                    "bayes_auc": auc(found.data_scores.numpy(), found.model_scores.numpy()),
-                    "fresh_auc": fresh["auc"],
-                    "fresh_auc_low": fresh["auc_low"],
-                    "fresh_auc_high": fresh["auc_high"],
-                }
-            )
+            estimates = {name: asdict(estimate) for name, estimate in found.estimates.items()}
+            perfect = auc(found.data_scores.numpy(), found.model_scores.numpy())
+            curve.append({"temperature": temperature, **estimates, "perfect_auc": perfect})
         return curve
 
+    def fresh_auc(self, model: PreTrainedModel, temperature: float) -> dict[str, float | int]:
+        """Two-sample test by n-grams and logistic regression, learned on half of the texts, judged on the others."""
+        texts = self._draw(model, self.settings.num_classified, temperature)
+        return classifier_test(_as_words(self._classified), _as_words(texts), tfidf_scores, seed=self.seed)
 
-def _as_words(texts: perfect_ratio.Rollout) -> list[list[str]]:
+    @cached_property
+    def _classified(self) -> Rollout:
+        return draw_texts(self.teacher, self.settings.num_classified, self.settings.length, 10 * self.seed + 5)
+
+    def _draw(self, model: PreTrainedModel, count: int, temperature: float) -> Rollout:
+        return draw_texts(model, count, self.settings.length, 10 * self.seed + 4, temperature)
+
+
+def _as_words(texts: Rollout) -> list[list[str]]:
     return [[str(token) for token in row] for row in texts.completions.tolist()]
 
 
