@@ -78,7 +78,7 @@ EXPERIMENTS: dict[str, Settings] = {
         arms={
             MORE_LIKELIHOOD: (None, 1.0, 5e-3),
             "REINFORCE": ("reinforce", 0.0, 1e-2),
-            "REINFORCE, anchor": ("reinforce", 1.0, 1e-2),
+            "REINFORCE, anchor": ("reinforce", 2.0, 1e-2),
         },
         likelihood_steps=1000,
         adversarial_batch=256,

@@ -86,6 +86,14 @@ def _best(arm: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return min(arm["curve"], key=lambda point: point[key]["value"])
 
 
+def _at_best_temperature(arms: Sequence[Mapping[str, Any]], key: str) -> str:
+    """The figure at the temperature best for it, and that temperature in each seed; – where only 1 was tried."""
+    if len(arms[0]["curve"]) == 1:
+        return "–"
+    best = [_best(arm, key) for arm in arms]
+    return f"{_spread([p[key]['value'] for p in best])} (T {', '.join(str(p['temperature']) for p in best)})"
+
+
 def _spread(values: Sequence[float], digits: int = 3) -> str:
     deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{fmean(values):.{digits}f}{deviation}"
@@ -100,18 +108,16 @@ def _gain_table(runs: Sequence[Result]) -> str:
     rows = []
     for name in runs[0]["arms"]:
         arms = [run["arms"][name] for run in runs]
-        best = [_best(arm, "kl_qp") for arm in arms]
         at_one = [_at_one(arm) for arm in arms]
         rows.append(
             [
                 name,
                 _spread([point["kl_qp"]["value"] for point in at_one]),
-                _spread([point["kl_qp"]["value"] for point in best])
-                + f" (T {', '.join(str(point['temperature']) for point in best)})",
+                _at_best_temperature(arms, "kl_qp"),
                 ", ".join(f"{kl_ratios(run)[name]:.2f}" for run in runs),
                 _spread([point["kl_pq"]["value"] for point in at_one]),
                 _spread([point["jsd"]["value"] for point in at_one]),
-                _spread([_best(arm, "jsd")["jsd"]["value"] for arm in arms]),
+                _at_best_temperature(arms, "jsd"),
                 _spread([point["entropy_q"]["value"] for point in at_one], 2),
                 _spread([point["nll_oracle"]["value"] for point in at_one], 2),
                 f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}",
@@ -208,11 +214,9 @@ def _draw_gain(axes: "Axes", runs: Sequence[Result]) -> None:
         )
         axes.plot(values, [row] * len(values), "o", color=colour, ms=6, label="at T = 1" if row == 1 else None)
     axes.axvline(MOST_KL_OF_LIKELIHOOD, color=colours[2], lw=1.4)
-    axes.annotate(
-        f"line: {MOST_KL_OF_LIKELIHOOD}", (MOST_KL_OF_LIKELIHOOD, len(names) - 0.6), color=colours[2], ha="center"
-    )
+    axes.annotate(f" line: {MOST_KL_OF_LIKELIHOOD}", (MOST_KL_OF_LIKELIHOOD, -0.5), color=colours[2])
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(len(names) - 0.5, -0.9)
     axes.set_xlabel("KL(q‖p) as a share of likelihood training's at its best temperature, a dot a seed")
     axes.legend(frameon=False, loc="lower right")
     axes.set_title("The true density ratio as reward", loc="left", fontsize=12)

@@ -30,7 +30,7 @@ class Thresholds:
     # NLL of samples under the data's own density, as a share of H(p).
     min_oracle_nll_of_data: float | None = 1.0
     # Different n-grams in as many generated as real texts; repeated texts above the real rate.
-    min_distinct_of_data: float | None = 0.7
+    min_distinct_of_data: float | None = 0.5
     max_extra_duplicates: float | None = 0.05
     max_fresh_auc_rise: float | None = 0.05
     max_fooled_gap: float | None = 0.15
