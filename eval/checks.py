@@ -45,6 +45,19 @@ def check_vector(name: str, values: Any, at_least: int = 1) -> np.ndarray:
     return _check_content(name, array, at_least)
 
 
+def check_integers(name: str, values: Any) -> np.ndarray:
+    """`values` as an int64 array of shape `(n,)`.
+
+    Raises:
+        ValueError: they are no whole numbers, or not in one row.
+    """
+    array = check_vector(name, values)
+    bad = np.flatnonzero(array != np.round(array))
+    if len(bad):
+        raise ValueError(f"{name}[{bad[0]}] is {array[bad[0]]}. Every entry must be a whole number.")
+    return array.astype(np.int64)
+
+
 def check_features(name: str, features: Any, at_least: int = 2) -> np.ndarray:
     """`features` as a float64 array of shape `(n, dimensions)`, one row for each text.
 

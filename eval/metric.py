@@ -1,4 +1,4 @@
-"""What the metrics of samples share: texts on one side or two, of any number, checked before anything is computed."""
+"""What metrics share: input that is checked before anything is computed, and samples of texts that come in no pairs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from .checks import check_texts
+from .checks import check_integers, check_same_length, check_texts, check_vector
 
 
 class SampleMetric(evaluate.Metric):
@@ -67,3 +67,64 @@ class SampleMetric(evaluate.Metric):
     def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The figures; to be defined by the metric."""
         raise NotImplementedError
+
+
+class FeatureMetric(evaluate.Metric):
+    """A metric of two samples of features, or of texts that a model turns into them; not gathered through Arrow.
+
+    A metric defines `measure(predictions, references, **options)`.
+    """
+
+    source = ""
+    inputs = "predictions, references: features of shape (texts, dimensions), or texts with a model."
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=type(self).__doc__,
+            citation=self.source,
+            inputs_description=self.inputs,
+            features=datasets.Features({"predictions": datasets.List(datasets.Value("float64"))}),
+        )
+
+    def add_batch(self, **kwargs: Any) -> None:
+        """Refused: both samples are needed at once."""
+        raise ValueError(f"{self.name} takes both samples at once. Call compute(predictions=..., references=...).")
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any]:
+        """The figures of both samples."""
+        return self.measure(predictions, references, **options)
+
+    def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The figures; to be defined by the metric."""
+        raise NotImplementedError
+
+
+class PairedMetric(evaluate.Metric):
+    """A metric of predictions that each have a reference, checked against its `features` before Arrow casts them."""
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Adds examples."""
+        given = {"predictions": predictions, "references": references}
+        checked = {name: _check_column(name, values, self.features[name]) for name, values in given.items()}
+        check_same_length(**checked)
+        super().add_batch(**checked, **kwargs)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
+        """The figures of all examples given here or added before."""
+        empty = predictions is None or len(predictions) == 0
+        if empty and not len(self):
+            raise ValueError(f"{self.name}: there are no predictions. Give at least one example.")
+        return super().compute(predictions=predictions, references=references, **options)
+
+
+def _check_column(name: str, values: Any, feature: Any) -> list[Any]:
+    """`values` as a list of what `feature` describes: texts, numbers, or a list of such for each example."""
+    if isinstance(feature, datasets.List):
+        if values is None or isinstance(values, str) or not hasattr(values, "__len__"):
+            raise ValueError(f"{name} must be a list with a list for each example; got {type(values).__name__}.")
+        return [_check_column(f"{name}[{row}]", entry, feature.feature) for row, entry in enumerate(values)]
+    if feature.dtype == "string":
+        return check_texts(name, values, at_least=0)
+    if feature.dtype.startswith("int"):
+        return check_integers(name, values).tolist()
+    return check_vector(name, values).tolist()

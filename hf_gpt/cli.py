@@ -16,7 +16,12 @@ class Command(NamedTuple):
 COMMANDS = {
     "pretrain": Command("hf_gpt.training.pretrain", "train a language model on any text, from scratch or further"),
     "finetune": Command("hf_gpt.training.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
-    "generate": Command("hf_gpt.generation.command", "continue a prompt with a trained model"),
+    "critic": Command("hf_gpt.training.critic_command", "train a critic that tells real texts from a model's own"),
+    "adversarial": Command("hf_gpt.training.adversarial_train", "train a generator against a discriminator"),
+    "generate": Command(
+        "hf_gpt.generation.command", "continue a prompt with a trained model, which a critic may guide"
+    ),
+    "score": Command("hf_gpt.generation.score_command", "is this text real? what a critic says of each text of a file"),
     "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
     "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost"),
 }

@@ -189,6 +189,70 @@ class TaskArguments:
 
 
 @dataclass
+class TextArguments:
+    """Real texts that a generator is to write like: whole texts, or completions of prompts."""
+
+    _argument_group_name = "texts"
+
+    corpus: list[str] = field(
+        default_factory=lambda: ["tinyshakespeare"],
+        metadata={"help": "Files with real texts (.txt, .jsonl, .csv, .parquet), or names of built-in ones."},
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of a table that holds a text."})
+    document_separator: str | None = field(
+        default=r"\n\n", metadata={"help": "Where a .txt file parts into texts; by default at blank lines."}
+    )
+    prompt_column: str | None = field(
+        default=None, metadata={"help": "Column of a table that holds a prompt. Left out: texts without prompts."}
+    )
+    completion_column: str = field(
+        default="completion", metadata={"help": "Column of the real completion, with --prompt_column."}
+    )
+    validation_file: list[str] | None = field(
+        default=None, metadata={"help": "Held-out texts of the same form. Left out: validation_fraction of the others."}
+    )
+    validation_fraction: float = field(default=0.1, metadata={"help": "Share of the texts held out, drawn by seed."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first this many texts."})
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Tokenizer to use: a folder or Hub id. Left out: the model's, or a new one."}
+    )
+    tokenizer_vocab_size: int = field(
+        default=1024, metadata={"help": "Tokens of a new tokenizer, special ones included (byte-level BPE)."}
+    )
+
+
+@dataclass
+class DiscriminatorArguments:
+    """Who tells real from generated texts."""
+
+    _argument_group_name = "discriminator"
+
+    discriminator: str = field(
+        default="from_generator",
+        metadata={
+            "help": "from_generator: the generator's trunk with a new head, or for a mediator all of it. ngram_cnn: a "
+            "new convolutional critic. Else a checkpoint folder or Hub id with one label. none: self-play."
+        },
+    )
+    discriminator_overrides: str | None = field(
+        default=None,
+        metadata={"help": "Config fields of a new discriminator, as classifier_dropout=0.1 or as JSON."},
+    )
+    discriminator_lora_r: int = field(
+        default=0, metadata={"help": "Train an adapter of this rank on the discriminator; 0: its own weights."}
+    )
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """`discriminator_overrides` as a mapping.
+
+        Raises:
+            ConfigError: it is neither JSON nor `key=value` pairs.
+        """
+        return parse_mapping(self.discriminator_overrides, "discriminator_overrides")
+
+
+@dataclass
 class PeftArguments:
     """Whether an adapter is trained instead of the model's own weights."""
 

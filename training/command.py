@@ -3,8 +3,10 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from hf_gpt.training.config import (
+    RECIPES,
     Settings,
     check_option_names,
     find_recipe,
@@ -30,6 +32,9 @@ def run_command(
     make_parser: Callable[[], argparse.ArgumentParser],
     dataclass_types: Sequence[type],
     run: Callable[[Settings], int],
+    trainer_type: type | None = None,
+    make_training_class: Callable[[], type] | None = None,
+    recipes: Path = RECIPES,
 ) -> int:
     """Runs a training command.
 
@@ -38,8 +43,11 @@ def run_command(
     Args:
         argv: Command line after the command's name; None takes the process's.
         make_parser: Makes the parser that prints the help.
-        dataclass_types: What the settings are parsed into, before `HfGptTrainingArguments`.
+        dataclass_types: What the settings are parsed into, before the training arguments.
         run: Does the work; returns the exit status.
+        trainer_type: Dataclass with the further options of the training arguments, which imports nothing heavy.
+        make_training_class: Imports the training arguments; left out: `HfGptTrainingArguments`.
+        recipes: Folder of the built-in recipes.
 
     Returns:
         0; 2 for what the user can put right, with one line on standard error; 130 after Ctrl-C.
@@ -49,13 +57,14 @@ def run_command(
         make_parser().print_help()
         return 0
     try:
-        names = [option.name for options in command_options(dataclass_types).values() for option in options]
+        shown = [*dataclass_types, *([] if trainer_type is None else [trainer_type])]
+        names = [option.name for options in command_options(shown).values() for option in options]
         names.remove("config")
         recipe_name, rest = split_config_option(argv)
         check_option_names(rest, names)
-        path = None if recipe_name is None else find_recipe(recipe_name)
+        path = None if recipe_name is None else find_recipe(recipe_name, recipes)
         recipe = None if path is None else read_recipe(path, names)
-        return run(_load(rest, dataclass_types, recipe, path))
+        return run(_load(rest, dataclass_types, make_training_class or _training_class, recipe, path))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -64,9 +73,15 @@ def run_command(
         return INTERRUPTED
 
 
-def _load(argv, dataclass_types, recipe, path) -> Settings:
+def _training_class() -> type:
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+    return HfGptTrainingArguments
+
+
+def _load(argv, dataclass_types, make_training_class, recipe, path) -> Settings:
     try:
-        from hf_gpt.training.training_arguments import HfGptTrainingArguments
+        training_class = make_training_class()
     except ImportError as error:
         raise UserError(f"training needs more packages ({error}). Install them: pip install 'hf-gpt[train]'") from error
-    return load_settings(argv, [*dataclass_types, HfGptTrainingArguments], recipe, path)
+    return load_settings(argv, [*dataclass_types, training_class], recipe, path)

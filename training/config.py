@@ -28,13 +28,13 @@ class Settings:
     recipe: Path | None
 
 
-def built_in_recipes() -> list[str]:
+def built_in_recipes(folder: Path = RECIPES) -> list[str]:
     """Names that `--config` takes instead of a path."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def find_recipe(name_or_path: str) -> Path:
-    """The recipe's file.
+def find_recipe(name_or_path: str, folder: Path = RECIPES) -> Path:
+    """The recipe's file, a built-in one from `folder`.
 
     Raises:
         ConfigError: there is neither such a file nor such a built-in recipe.
@@ -42,11 +42,12 @@ def find_recipe(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    if name_or_path in built_in_recipes():
-        return RECIPES / f"{name_or_path}.yaml"
+    names = built_in_recipes(folder)
+    if name_or_path in names:
+        return folder / f"{name_or_path}.yaml"
     raise ConfigError(
-        f"--config: no file or built-in recipe {name_or_path!r}{did_you_mean(name_or_path, built_in_recipes())} "
-        f"Built in: {', '.join(built_in_recipes()) or 'none'}."
+        f"--config: no file or built-in recipe {name_or_path!r}{did_you_mean(name_or_path, names)} "
+        f"Built in: {', '.join(names) or 'none'}."
     )
 
 

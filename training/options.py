@@ -66,6 +66,9 @@ def command_options(dataclass_types: Iterable[type]) -> dict[str, list[Option]]:
     """All options of a training command by heading: those of `dataclass_types`, then the training arguments."""
     groups = {kind._argument_group_name: options_of(kind) for kind in dataclass_types}
     own, library = training_options()
+    # A command may give an option of training another default.
+    named = {option.name for options in groups.values() for option in options}
+    own, library = ([option for option in options if option.name not in named] for options in (own, library))
     return {
         "recipe": [CONFIG],
         **groups,

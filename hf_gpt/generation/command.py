@@ -4,6 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_gpt.generation.guided_command import add_arguments, guided_options, print_texts
+
+
+if TYPE_CHECKING:
+    import torch
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -30,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="run model code that comes with the checkpoint"
     )
+    add_arguments(parser)
     return parser
 
 
@@ -60,8 +68,7 @@ def generate(args: argparse.Namespace) -> int:
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    model.to(args.device or accelerator or "cpu").eval()
+    model.to(pick_device(args.device)).eval()
     if args.seed is not None:
         set_seed(args.seed)
 
@@ -70,13 +77,23 @@ def generate(args: argparse.Namespace) -> int:
         begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         ids = torch.tensor([[begin]])
     ids = ids.to(model.device)
-    model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        streamer=TextStreamer(tokenizer, skip_special_tokens=True),
-        **generation_options(args),
-    )
+    options = {"attention_mask": torch.ones_like(ids), "num_return_sequences": args.num_return_sequences}
+    options |= generation_options(args)
+    if args.discriminator is not None:
+        options |= guided_options(args, tokenizer, model.device)
+    if args.discriminator is None and args.num_return_sequences == 1:
+        model.generate(input_ids=ids, streamer=TextStreamer(tokenizer, skip_special_tokens=True), **options)
+    else:
+        print_texts(tokenizer, model.generate(input_ids=ids, **options))
     return 0
+
+
+def pick_device(name: str | None) -> "torch.device | str":
+    """The device of that name; without one an accelerator if there is one, else the CPU."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return name or accelerator or "cpu"
 
 
 def generation_options(args: argparse.Namespace) -> dict[str, object]:

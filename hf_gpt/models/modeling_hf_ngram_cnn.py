@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
@@ -25,7 +26,7 @@ from .pooling_hf_gpt import HfGptSpectralLinear, token_mask
 # trf-ignore: TRF041 config.classifier_spectral_norm
 
 
-class HfNgramCnnConvolutions(nn.Module):
+class HfNgramCnnConvolutions(GradientCheckpointingLayer):
     """Filters of several widths side by side, with one window for each token."""
 
     def __init__(self, config: HfNgramCnnConfig):
@@ -109,6 +110,7 @@ class HfNgramCnnPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
 
     config: HfNgramCnnConfig
     base_model_prefix = "model"
+    supports_gradient_checkpointing = True
     _no_split_modules = ["HfNgramCnnConvolutions"]
     _can_record_outputs = {"hidden_states": HfNgramCnnConvolutions}
 
@@ -131,6 +133,7 @@ class HfNgramCnnModel(HfNgramCnnPreTrainedModel):
         # Without `padding_idx`: the mask tells padding, and the token may end texts as well.
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.convolutions = HfNgramCnnConvolutions(config)
+        self.gradient_checkpointing = False
         self.post_init()
 
     @merge_with_config_defaults

@@ -88,9 +88,9 @@ class DiscriminatorPlayer:
         """
         total = 0.0
         self.wrapped.train()
-        # The generator's gradient may have passed through here.
-        self.optimizer.zero_grad(set_to_none=True)
         with self._synchronised():
+            # The generator's gradient may have passed through here.
+            self.optimizer.zero_grad(set_to_none=True)
             for number, make_loss in enumerate(losses):
                 is_last = number == len(losses) - 1
                 with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
@@ -102,7 +102,7 @@ class DiscriminatorPlayer:
             )
             if torch.isfinite(torch.as_tensor(norm)):
                 self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step()
         self.updates += 1
         return total, float(norm)

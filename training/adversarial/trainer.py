@@ -298,7 +298,8 @@ class AdversarialTrainer(HfGptTrainer):
         self._note("nll_heldout", given["heldout_nll"])
         if phase is Phase.ADVERSARIAL:
             latest = {"reward": "reward_mean", "reward_std": "reward_std", "low_contrast_share": "low_contrast_share"}
-            if self.args.num_iterations == 1 and not (self.args.bf16 or self.args.fp16):
+            # Dropout and bfloat16 make a difference that is no mistake.
+            if self.args.num_iterations == 1 and not self.args.bf16 and not has_dropout(self.model):
                 latest["logp_mismatch"] = "logp_mismatch"
             for figure, name in latest.items():
                 if self._figures.get(name):
@@ -409,6 +410,13 @@ class AdversarialTrainer(HfGptTrainer):
         super()._load_best_model()
         if self.player is not None:
             self.player.load(Path(self.state.best_model_checkpoint))
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether any layer drops something in training; what attention layers drop stands in the config."""
+    layers = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    config = model.config.get_text_config()
+    return layers or any(bool(getattr(config, name, 0)) for name in ("attention_dropout", "attn_pdrop", "dropout_rate"))
 
 
 def _with_adapter(model: PreTrainedModel, config: Any, task_type: str, seed: int) -> Any:

@@ -3,8 +3,10 @@
 import datasets
 import evaluate
 
+from hf_gpt.eval import metric
 
-class Accuracy(evaluate.Metric):
+
+class Accuracy(metric.PairedMetric):
     """`compute(predictions=[1, 0], references=[1, 1])` gives `{"accuracy": 0.5}`."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -3,8 +3,10 @@
 import datasets
 import evaluate
 
+from hf_gpt.eval import metric
 
-class EntityF1(evaluate.Metric):
+
+class EntityF1(metric.PairedMetric):
     """An entity is right when its type and both its ends are right. `accuracy` is that of the single tags."""
 
     def _info(self) -> evaluate.MetricInfo:

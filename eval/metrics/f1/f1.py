@@ -3,11 +3,13 @@
 import datasets
 import evaluate
 
+from hf_gpt.eval import metric
+
 
 AVERAGES = ("macro", "micro", "weighted", "binary")
 
 
-class F1(evaluate.Metric):
+class F1(metric.PairedMetric):
     """`average` is `"macro"` (each class counts alike), `"micro"`, `"weighted"` (by frequency) or `"binary"` (of 1).
 
     A class that is neither predicted nor there does not count; one that is only one of the two has F1 0.

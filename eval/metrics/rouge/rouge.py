@@ -4,11 +4,13 @@ import datasets
 import evaluate
 from rouge_score import rouge_scorer, scoring
 
+from hf_gpt.eval import metric
+
 
 TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
-class Rouge(evaluate.Metric):
+class Rouge(metric.PairedMetric):
     """Mean F-measures as percentages, by the `rouge-score` package; with several references the best one counts."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -4,8 +4,11 @@ import datasets
 import evaluate
 from sacrebleu.metrics import BLEU, CHRF
 
+from hf_gpt.eval import metric
+from hf_gpt.eval.references import reference_streams
 
-class Sacrebleu(evaluate.Metric):
+
+class Sacrebleu(metric.PairedMetric):
     """BLEU (https://aclanthology.org/W18-6319) and chrF (https://aclanthology.org/W15-3049), both from 0 to 100.
 
     `signature` names the tokenisation and version, by which figures can be compared between papers.
@@ -27,13 +30,7 @@ class Sacrebleu(evaluate.Metric):
     def _compute(
         self, predictions: list[str], references: list[list[str]], tokenize: str = "13a", lowercase: bool = False
     ) -> dict[str, float | str]:
-        counts = {len(wanted) for wanted in references}
-        if len(counts) != 1 or 0 in counts:
-            raise ValueError(
-                f"every example needs the same number of references, at least 1; found {sorted(counts)}. Give each as "
-                "many as the others."
-            )
-        streams = [list(stream) for stream in zip(*references, strict=True)]
+        streams = reference_streams(references)
         bleu = BLEU(tokenize=tokenize, lowercase=lowercase)
         score = bleu.corpus_score(predictions, streams).score
         chrf = CHRF().corpus_score(predictions, streams).score

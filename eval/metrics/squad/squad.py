@@ -7,8 +7,10 @@ from collections import Counter
 import datasets
 import evaluate
 
+from hf_gpt.eval import metric
 
-class Squad(evaluate.Metric):
+
+class Squad(metric.PairedMetric):
     """Answers are compared without case, punctuation and articles; the best of several reference answers counts.
 
     No reference answer means that the question has none; right is then the empty prediction

@@ -1,0 +1,18 @@
+"""Reference texts in the form that sacrebleu takes."""
+
+from collections.abc import Sequence
+
+
+def reference_streams(references: Sequence[Sequence[str]]) -> list[list[str]]:
+    """From the references of each example to the first reference of every example, the second of every example, ...
+
+    Raises:
+        ValueError: examples have different numbers of references, or none.
+    """
+    counts = {len(wanted) for wanted in references}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(
+            f"every example needs the same number of references, at least 1; found {sorted(counts)}. Give each as "
+            "many as the others."
+        )
+    return [list(stream) for stream in zip(*references, strict=True)]

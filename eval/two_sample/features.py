@@ -1,0 +1,87 @@
+"""Texts as vectors: mean hidden states of a frozen model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@torch.no_grad()
+def mean_hidden_states(
+    model: Any, processing_class: Any, texts: Sequence[str], *, max_length: int = 256, batch_size: int = 32
+) -> np.ndarray:
+    """The last hidden states of each text, averaged over its tokens, padding left out.
+
+    The model must be neither the generator nor its critic, and the same for all samples that are compared.
+
+    Args:
+        model: Any model of Transformers (with or without a head), or the path or Hub id of one.
+        processing_class: Its tokenizer, or a path; left out, that of the path.
+        texts: At least one.
+        max_length: Tokens of a text that are read.
+        batch_size: Texts in a batch.
+
+    Returns:
+        float64 array of shape `(texts, hidden_size)`; zeros for a text without tokens.
+
+    Raises:
+        ValueError: a model object came without its tokenizer.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    if isinstance(model, str) or hasattr(model, "__fspath__"):
+        processing_class = processing_class or str(model)
+        model = AutoModel.from_pretrained(str(model))
+    elif processing_class is None:
+        raise ValueError("give processing_class, the tokenizer of the model, or the model as a path.")
+    if isinstance(processing_class, str) or hasattr(processing_class, "__fspath__"):
+        processing_class = AutoTokenizer.from_pretrained(str(processing_class))
+    model = getattr(model, "base_model", model).eval()
+    device = next(model.parameters()).device
+    rows = [processing_class(text, truncation=True, max_length=max_length)["input_ids"] for text in texts]
+    features: list[np.ndarray | None] = [None] * len(rows)
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        longest = max(1, max(len(rows[row]) for row in chosen))
+        ids = torch.zeros((len(chosen), longest), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for n, row in enumerate(chosen):
+            ids[n, : len(rows[row])] = torch.tensor(rows[row], dtype=torch.long)
+            mask[n, : len(rows[row])] = 1
+        # A row of nothing but padding would be NaN in attention; its hidden states are left out below.
+        states = model(
+            input_ids=ids.to(device), attention_mask=mask.clamp(min=(mask.sum(1, keepdim=True) == 0).long()).to(device)
+        )
+        hidden = states.last_hidden_state.double().cpu()
+        means = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        for n, row in enumerate(chosen):
+            features[row] = means[n].numpy()
+    return np.stack(features)
+
+
+def as_features(
+    name: str,
+    sample: Any,
+    model: Any = None,
+    processing_class: Any = None,
+    **options: Any,
+) -> np.ndarray:
+    """A sample as a checked feature table: given as one, or as texts together with a model.
+
+    Args:
+        name: Of the argument, for messages.
+        sample: Features `(texts, dimensions)`, or texts.
+        model, processing_class, options: As in `mean_hidden_states`, for texts.
+
+    Raises:
+        ValueError: the sample is neither, or texts came without a model.
+    """
+    from ..checks import check_features, check_texts
+
+    if sample is not None and not hasattr(sample, "shape") and len(sample) and isinstance(sample[0], str):
+        if model is None:
+            raise ValueError(f"{name} are texts, so a model must be given that turns them into features.")
+        sample = mean_hidden_states(model, processing_class, check_texts(name, sample), **options)
+    return check_features(name, sample)

@@ -1,0 +1,63 @@
+"""The part of `hf-gpt generate` that a discriminator guides."""
+
+import argparse
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of guided generation."""
+    group = parser.add_argument_group("guided by a discriminator")
+    group.add_argument("--discriminator", help="folder of a critic or checkpoint, or a Hub id: it chooses the text")
+    group.add_argument(
+        "--guidance",
+        choices=["resample", "reject", "best_of_n", "stepwise"],
+        default="resample",
+        help="resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
+        "best_of_n: the most real; stepwise: token by token (%(default)s)",
+    )
+    group.add_argument("--num_candidates", type=int, default=8, help="texts to choose from, at most (%(default)s)")
+    group.add_argument("--guidance_temperature", type=float, default=1.0, help="of resample (%(default)s)")
+    group.add_argument("--guidance_weight", type=float, default=1.0, help="of stepwise (%(default)s)")
+    group.add_argument("--guidance_top_k", type=int, default=20, help="tokens that stepwise tries (%(default)s)")
+    group.add_argument("--rejection_threshold", type=float, help="reject: accept above this probability of being real")
+    group.add_argument("--num_return_sequences", type=int, default=1, help="texts to print (%(default)s)")
+
+
+def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dict[str, Any]:
+    """What `generate` needs for guidance; loads the discriminator.
+
+    Raises:
+        ValueError: step-wise guidance by a discriminator with another tokenizer, or several labels.
+        OSError: there is no such discriminator.
+    """
+    from transformers import AutoTokenizer
+
+    from hf_gpt.generation.command import model_path
+    from hf_gpt.generation.guidance import guided_generate, load_discriminator
+    from hf_gpt.generation.text_scores import TextDiscriminator, same_tokens
+
+    path = model_path(args.discriminator)
+    options = {"trust_remote_code": args.trust_remote_code}
+    discriminator = load_discriminator(path, **options).to(device)
+    own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    if not same_tokens(own_tokenizer, tokenizer):
+        if args.guidance == "stepwise":
+            raise ValueError(
+                "--guidance stepwise needs a discriminator over the generator's own tokens, and this one has another "
+                "tokenizer. Use resample, reject or best_of_n, or train one: hf-gpt critic."
+            )
+        discriminator = TextDiscriminator(discriminator, own_tokenizer, tokenizer)
+    names = ("guidance", "num_candidates", "guidance_temperature", "guidance_weight", "guidance_top_k")
+    return {
+        "custom_generate": guided_generate,
+        "discriminator": discriminator,
+        "rejection_threshold": args.rejection_threshold,
+        "do_sample": True,
+        **{name: getattr(args, name) for name in names},
+    }
+
+
+def print_texts(tokenizer: Any, sequences: Any) -> None:
+    """Prints each text, several of them with a line between."""
+    texts = tokenizer.batch_decode(sequences, skip_special_tokens=True)
+    print("\n----\n".join(texts), flush=True)

@@ -1,0 +1,115 @@
+"""Choosing among samples by a discriminator's logits l: importance resampling, rejection, best of n.
+
+Where l is the log-ratio log p(x) - log q(x) of the data to the generator, up to a constant, the first two turn samples
+of q into samples of p: resampling as the number of candidates grows, rejection exactly, once its bound is one.
+"""
+
+import torch
+
+
+def importance_weights(scores: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Self-normalised importance weights softmax(l / temperature) over the last dimension.
+
+    Args:
+        scores: Shape `(..., n)`, logits of n candidates.
+        temperature: Above 1 the choice depends less on the discriminator, below 1 more.
+
+    Returns:
+        Shape `(..., n)`, float32, summing to 1.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+    """
+    if temperature <= 0:
+        raise ValueError(f"the temperature of importance weights must be above 0, got {temperature}.")
+    return (scores.float() / temperature).softmax(-1)
+
+
+def effective_sample_size(weights: torch.Tensor) -> torch.Tensor:
+    """1 / sum(w^2) of normalised weights over the last dimension (Kong 1992): n if all are equal, 1 if one has all."""
+    return 1 / weights.square().sum(-1)
+
+
+def resample(
+    scores: torch.Tensor,
+    num_samples: int = 1,
+    temperature: float = 1.0,
+    replacement: bool = True,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Sampling importance resampling (Rubin 1987): draws candidates with probability softmax(l / temperature).
+
+    Args:
+        scores: Shape `(..., n)`, logits of n candidates.
+        num_samples: How many are drawn of each n.
+        temperature: See `importance_weights`.
+        replacement: Whether a candidate can be drawn twice. Without, it is closer to a filter than to sampling.
+        generator: Draws them. Left out: the global one of the device.
+
+    Returns:
+        Shape `(..., num_samples)`, int64 indices of candidates.
+    """
+    weights = importance_weights(scores, temperature)
+    drawn = torch.multinomial(weights.reshape(-1, weights.shape[-1]), num_samples, replacement, generator=generator)
+    return drawn.reshape(*scores.shape[:-1], num_samples)
+
+
+def acceptance_probabilities(
+    scores: torch.Tensor, max_score: torch.Tensor | float, gamma: float = 0.0, epsilon: float = 0.0
+) -> torch.Tensor:
+    """Probability of accepting each sample, by discriminator rejection sampling (https://arxiv.org/abs/1810.06758).
+
+    With `gamma` and `epsilon` 0 it is exp(l - max_score), so accepted samples follow p exactly if no logit exceeds
+    `max_score` and l is the log-ratio. A positive `gamma` accepts less, a negative one more and further from p.
+
+    Args:
+        scores: Any shape, logits.
+        max_score: The largest logit that there can be, or was seen; larger ones are accepted for certain.
+        gamma: Shift of the logit of acceptance.
+        epsilon: Keeps the best sample's acceptance below 1 under a positive `gamma`; 1e-8 in the paper.
+
+    Returns:
+        Shape of `scores`, float32.
+    """
+    excess = (scores.float() - max_score).clamp(max=0)
+    if gamma == 0 and epsilon == 0:
+        return excess.exp()
+    # log(1 - exp(x)) as log(-expm1(x)), which keeps its digits near x = 0.
+    return (excess - torch.log(-torch.expm1(excess - epsilon)) - gamma).sigmoid()
+
+
+def reject(
+    scores: torch.Tensor,
+    threshold: float | None = None,
+    max_score: torch.Tensor | float | None = None,
+    gamma: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Which samples to keep: all above a threshold, or each with its probability of acceptance.
+
+    Args:
+        scores: Any shape, logits.
+        threshold: Keep where sigmoid(l) is above this; draws nothing.
+        max_score: Without a threshold, the bound of `acceptance_probabilities`. Left out: the largest score given.
+        gamma: See `acceptance_probabilities`.
+        generator: Draws them. Left out: the global one of the device.
+
+    Returns:
+        Shape of `scores`, bool.
+
+    Raises:
+        ValueError: the threshold is no probability.
+    """
+    if threshold is not None:
+        if not 0 <= threshold < 1:
+            raise ValueError(f"the threshold of rejection is a probability from 0 to below 1, got {threshold}.")
+        return scores.float().sigmoid() > threshold
+    bound = scores.max() if max_score is None else max_score
+    epsilon = 1e-8 if gamma else 0.0
+    uniform = torch.rand(scores.shape, generator=generator, device=scores.device)
+    return uniform < acceptance_probabilities(scores, bound, gamma, epsilon)
+
+
+def best_of(scores: torch.Tensor) -> torch.Tensor:
+    """Index of the candidate with the largest logit, shape `(...)` for scores `(..., n)`."""
+    return scores.argmax(-1)

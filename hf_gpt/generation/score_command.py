@@ -1,0 +1,191 @@
+"""`hf-gpt score`: is this text real? The logit and probability that a discriminator gives to each text of a file."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="hf-gpt score",
+        description="Says how real each text looks to a discriminator: its logit (above 0: real) and probability.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", help="texts: a .jsonl file, a text file, or - for standard input")
+    parser.add_argument("--discriminator", required=True, help="folder of a critic or checkpoint, or a Hub id")
+    parser.add_argument("--per_token", action="store_true", help="give the logit after each token as well")
+    parser.add_argument(
+        "--format", choices=["table", "jsonl"], help="left out: table on a terminal, jsonl when piped or in a file"
+    )
+    parser.add_argument("--output", type=Path, help="file to write; left out: standard output")
+    parser.add_argument("--text_column", default="text", help="key of a .jsonl row that holds the text (%(default)s)")
+    parser.add_argument(
+        "--document_separator", help=r"where a text file parts into texts, e.g. '\n'; left out: it is one text"
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="texts scored at a time (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, ...; left out: an accelerator if there is one")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code that comes with the checkpoint"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = make_parser().parse_args(argv)
+    try:
+        texts = list(read_texts(args.file, args.text_column, args.document_separator))
+        if not texts:
+            raise ValueError(f"{args.file}: no text found. Every text is empty or blank.")
+        return score(args, texts)
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has enough: nothing is left to write to.
+        sys.stdout = None
+        return 0
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def read_texts(source: str, text_column: str = "text", document_separator: str | None = None) -> Iterator[str]:
+    """The texts of a file or, for `-`, of standard input, which is read as .jsonl if its first line is an object.
+
+    Blank texts are left out.
+
+    Raises:
+        ValueError: the input is not UTF-8, or a row is no object with a text; the message names the line.
+        OSError: there is no such file.
+    """
+    data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    try:
+        content = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: not UTF-8 at byte {error.start}. Convert it first.") from error
+    is_rows = source.endswith(".jsonl") or (source == "-" and _is_object(content.partition("\n")[0]))
+    if not is_rows:
+        separator = None
+        if document_separator is not None:
+            separator = document_separator.replace("\\n", "\n").replace("\\t", "\t")
+        parts = [content] if not separator else content.split(separator)
+        # The line end that closes a file is no part of its text.
+        yield from (part.removesuffix("\n") for part in parts if part.strip())
+        return
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)[text_column]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{source}, line {number}: not an object with {text_column!r} ({error}). Mend the line, or name "
+                "another key with --text_column."
+            ) from error
+        if not isinstance(text, str):
+            raise ValueError(f"{source}, line {number}: {text_column!r} holds no text but {type(text).__name__}.")
+        if text.strip():
+            yield text
+
+
+def score(args: argparse.Namespace, texts: list[str]) -> int:
+    """Loads the discriminator, scores the texts and writes the results."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    from hf_gpt.generation.command import model_path, pick_device
+    from hf_gpt.generation.guidance import load_discriminator
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    path = model_path(args.discriminator)
+    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    discriminator = load_discriminator(path, **options).to(pick_device(args.device))
+    results = score_texts(discriminator, tokenizer, texts, args.batch_size, args.per_token)
+    form = args.format or ("table" if args.output is None and sys.stdout.isatty() else "jsonl")
+    lines = [json.dumps(result, ensure_ascii=False) for result in results] if form == "jsonl" else table(results)
+    if args.output is not None:
+        args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    else:
+        print("\n".join(lines), flush=True)
+    cut = sum(result.get("truncated", False) for result in results)
+    if cut:
+        print(
+            f"note: {cut} of {len(texts)} texts are longer than the discriminator reads and were cut", file=sys.stderr
+        )
+    return 0
+
+
+def score_texts(
+    discriminator: Any, tokenizer: Any, texts: Sequence[str], batch_size: int = 32, per_token: bool = False
+) -> list[dict[str, Any]]:
+    """`text`, `logit` and `probability` of each text; `tokens` with the `logit` after each and its `change`.
+
+    `truncated` is there, and true, for a text of which only the beginning was read.
+
+    Raises:
+        ValueError: per-token scores of a discriminator that is not causal, or several labels.
+    """
+    from hf_gpt.generation.scoring import prefix_scores, sequence_scores
+    from hf_gpt.generation.text_scores import encode_texts, max_positions
+
+    ids, mask = encode_texts(tokenizer, texts, max_positions(discriminator))
+    logits = sequence_scores(discriminator, ids, mask, batch_size)
+    results = []
+    for text, logit, row, kept in zip(texts, logits.tolist(), ids, mask.bool(), strict=True):
+        result = {"text": text, "logit": round(logit, 4), "probability": round(_sigmoid(logit), 4)}
+        if int(row[kept][-1]) not in tokenizer.all_special_ids:
+            result["truncated"] = True
+        results.append(result)
+    if per_token:
+        for result, row, kept, scores in zip(
+            results, ids, mask.bool(), prefix_scores(discriminator, ids, mask, batch_size), strict=True
+        ):
+            before = 0.0
+            result["tokens"] = []
+            for token, logit in zip(row[kept].tolist(), scores[kept].tolist(), strict=True):
+                entry = {
+                    "token": tokenizer.decode([token]),
+                    "logit": round(logit, 4),
+                    "change": round(logit - before, 4),
+                }
+                result["tokens"].append(entry)
+                before = logit
+    return results
+
+
+def table(results: Sequence[dict[str, Any]], width: int = 60) -> list[str]:
+    """The results as lines: logit, probability and the beginning of the text, then its tokens where there are any."""
+    lines = [f"{'logit':>8}  {'real':>6}  text"]
+    for result in results:
+        text = " ".join(result["text"].split())
+        shown = text if len(text) <= width else text[: width - 3] + "..."
+        lines.append(f"{result['logit']:8.2f}  {result['probability']:6.1%}  {shown}")
+        lines += [
+            f"{token['logit']:8.2f}  {token['change']:+6.2f}    {json.dumps(token['token'], ensure_ascii=False)}"
+            for token in result.get("tokens", ())
+        ]
+    return lines
+
+
+def _sigmoid(logit: float) -> float:
+    import math
+
+    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

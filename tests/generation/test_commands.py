@@ -1,0 +1,200 @@
+"""`hf-gpt critic`, `generate --discriminator` and `score` on a generator whose faults are known."""
+
+import io
+import json
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from hf_gpt.cli import main
+from hf_gpt.generation.score_command import read_texts
+from hf_gpt.generation.scoring import sequence_scores
+from hf_gpt.generation.text_scores import TextDiscriminator, encode_texts, same_tokens
+
+
+SENTENCE = "the king and queen of france are come to see your grace today my lord"
+WORDS = SENTENCE.split()
+
+
+@pytest.fixture(scope="module")
+def real_texts() -> list[str]:
+    """Words in a fixed order from a random start, which an untrained generator does not know."""
+    draws = torch.Generator().manual_seed(0)
+    starts = torch.randint(len(WORDS), (300,), generator=draws).tolist()
+    return [" ".join((WORDS * 2)[start : start + 6]) for start in starts]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, real_texts):
+    """A generator that was never trained, and real texts one to a line."""
+    from hf_gpt import HfGptConfig, HfGptForCausalLM
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    root = tmp_path_factory.mktemp("critic")
+    (root / "real.txt").write_text("\n".join(real_texts) + "\n")
+    tokenizer = train_tokenizer(real_texts, 300)
+    torch.manual_seed(0)
+    config = HfGptConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    HfGptForCausalLM(config).save_pretrained(root / "generator" / "model")
+    tokenizer.save_pretrained(root / "generator" / "model")
+    return root
+
+
+def train(folder, name, *options) -> int:
+    argv = ["critic", "--model_name_or_path", str(folder / "generator"), "--train_file", str(folder / "real.txt")]
+    argv += ["--document_separator", "\\n", "--output_dir", str(folder / name), "--max_new_tokens", "16"]
+    return main([*argv, "--device", "cpu", *options])
+
+
+@pytest.fixture(scope="module")
+def critic(folder):
+    assert train(folder, "critic", "--discriminator", "ngram_cnn", "--level", "prefix", "--num_train_epochs", "3") == 0
+    return folder / "critic"
+
+
+def test_critic_tells_real_from_generated_and_says_how_well(critic):
+    saved = json.loads((critic / "critic.json").read_text())
+    assert saved["results"]["auc"] > 0.95 and saved["results"]["num_test_texts"] == 30
+    assert saved["settings"]["level"] == "prefix"
+    assert AutoTokenizer.from_pretrained(critic / "model").model_max_length == 17
+
+
+def test_score_of_lines_rows_and_standard_input_agree(critic, folder, real_texts, capsys, monkeypatch):
+    path = str(critic)
+    lines = [real_texts[0], "q7#x%z00vv~kkjj"]
+    (folder / "lines.txt").write_text("\n".join(lines) + "\n")
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in lines))
+    capsys.readouterr()
+    assert main(["score", str(folder / "lines.txt"), "--discriminator", path, "--document_separator", "\\n"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    first = [json.loads(line) for line in output.out.splitlines()]
+    assert main(["score", str(folder / "rows.jsonl"), "--discriminator", path, "--text_column", "body"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == first
+    piped = io.TextIOWrapper(io.BytesIO((folder / "rows.jsonl").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", piped)
+    output_file = folder / "scores.jsonl"
+    argv = ["score", "-", "--discriminator", path, "--text_column", "body", "--output", str(output_file)]
+    assert main(argv) == 0
+    assert [json.loads(line) for line in output_file.read_text().splitlines()] == first
+
+    assert [row["text"] for row in first] == lines
+    assert first[0]["logit"] > 0 > first[1]["logit"] and first[0]["probability"] > 0.5
+    model = AutoModelForSequenceClassification.from_pretrained(critic / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(critic / "model")
+    eos = tokenizer.eos_token_id
+    ids = torch.tensor([[eos, *tokenizer(lines[0])["input_ids"], eos]])
+    assert first[0]["logit"] == pytest.approx(model(ids).logits.item(), abs=1e-3)
+
+
+def test_per_token_scores_end_at_the_score_of_the_text(critic, folder, real_texts, capsys):
+    (folder / "one.txt").write_text(real_texts[1] + "\n")
+    argv = ["score", str(folder / "one.txt"), "--discriminator", str(critic), "--per_token"]
+    assert main([*argv, "--format", "jsonl"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["tokens"][-1]["logit"] == pytest.approx(row["logit"], abs=1e-3)
+    assert sum(token["change"] for token in row["tokens"]) == pytest.approx(row["logit"], abs=1e-2)
+    assert "".join(token["token"] for token in row["tokens"][1:-1]) == real_texts[1]
+    assert main([*argv, "--format", "table"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["logit", "real", "text"] and len(table) == 2 + len(row["tokens"])
+
+
+def test_a_long_text_is_cut_and_said_so(critic, folder, capsys):
+    (folder / "long.txt").write_text(" ".join(WORDS * 4))
+    assert main(["score", str(folder / "long.txt"), "--discriminator", str(critic)]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["truncated"] is True and "1 of 1 texts" in output.err
+
+
+@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "stepwise"])
+def test_generate_is_guided(critic, folder, capsys, guidance):
+    argv = ["generate", str(folder / "generator"), "the king", "--max_new_tokens", "6", "--seed", "1"]
+    argv += ["--discriminator", str(critic), "--guidance", guidance, "--num_candidates", "3", "--device", "cpu"]
+    outputs = []
+    for _ in range(2):
+        assert main(argv) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] and outputs[0].startswith("the king")
+
+
+def test_best_of_n_writes_more_real_texts_than_one(critic, folder, capsys):
+    model = AutoModelForSequenceClassification.from_pretrained(critic / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(critic / "model")
+    means = []
+    for number in ("1", "12"):
+        argv = ["generate", str(folder / "generator"), "the king", "--max_new_tokens", "6", "--seed", "1"]
+        argv += ["--num_return_sequences", "8", "--guidance", "best_of_n", "--device", "cpu"]
+        assert main([*argv, "--discriminator", str(critic), "--num_candidates", number]) == 0
+        texts = capsys.readouterr().out.split("\n----\n")
+        assert len(texts) == 8
+        means.append(sequence_scores(model, *encode_texts(tokenizer, texts)).mean().item())
+    assert means[1] > means[0] + 0.1
+
+
+def test_a_critic_from_the_generators_trunk(folder, capsys):
+    assert (
+        train(folder, "trunk", "--num_train_epochs", "1", "--max_train_samples", "60", "--learning_rate", "1e-2") == 0
+    )
+    assert type(AutoModelForSequenceClassification.from_pretrained(folder / "trunk" / "model")).__name__ == (
+        "HfGptForSequenceClassification"
+    )
+
+
+def test_slips_are_answered_in_one_line(critic, folder, capsys, tmp_path):
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"txt": 3}\n')
+    score = ["--discriminator", str(critic)]
+    cases = {
+        "no text found": ["score", str(tmp_path / "empty.txt"), *score],
+        "bad.jsonl, line 2": ["score", str(tmp_path / "bad.jsonl"), *score],
+        "No such file": ["score", str(tmp_path / "missing.txt"), *score],
+        "there is no folder ./nowhere": ["score", str(folder / "real.txt"), "--discriminator", "./nowhere"],
+        "is not empty": ["critic", "--model_name_or_path", "x", "--train_file", "y", "--output_dir", str(critic)],
+        "there is no critic 'cnn'": [
+            *["critic", "--model_name_or_path", str(folder / "generator"), "--train_file", str(folder / "real.txt")],
+            *["--output_dir", str(tmp_path / "new"), "--discriminator", "cnn"],
+        ],
+    }
+    for message, argv in cases.items():
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and message in error and "Traceback" not in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_discriminator_with_another_tokenizer_reads_text(critic, folder):
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(critic / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(critic / "model")
+    other = train_tokenizer(["of the king"], 262)
+    assert not same_tokens(tokenizer, other) and same_tokens(tokenizer, tokenizer)
+    texts = ["the king and queen", "come to see"]
+    rows = [[other.eos_token_id, *other(text)["input_ids"], other.eos_token_id] for text in texts]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [other.pad_token_id] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    bridged = TextDiscriminator(model, tokenizer, other)(ids, mask)
+    torch.testing.assert_close(bridged, sequence_scores(model, *encode_texts(tokenizer, texts)))
+
+
+def test_read_texts(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("one\n\ntwo\n")
+    assert list(read_texts(str(path))) == ["one\n\ntwo"]
+    assert list(read_texts(str(path), document_separator="\\n\\n")) == ["one", "two"]
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="not UTF-8 at byte 0"):
+        list(read_texts(str(path)))

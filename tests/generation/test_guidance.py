@@ -1,0 +1,319 @@
+"""`model.generate` guided by a discriminator, against distributions over all texts that are worked out exactly."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+import hf_gpt.generation
+from hf_gpt.generation.guidance import guided_generate, load_discriminator
+from hf_gpt.generation.guided import DiscriminatorLogitsProcessor
+from hf_gpt.generation.scoring import sequence_scores
+
+
+VOCAB, LENGTH, BEGIN, EOS, PAD = 4, 3, 3, 2, 0
+
+
+def make_lm(seed: int, model_type: str = "hf_gpt", spread: float = 0.35, **options):
+    settings = {
+        "vocab_size": VOCAB,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "pad_token_id": PAD,
+        "bos_token_id": BEGIN,
+        "eos_token_id": EOS,
+        "initializer_range": spread,
+        "tie_word_embeddings": False,
+    }
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**settings, **options})).eval()
+
+
+def log_probability(model, sequences: torch.Tensor, attention_mask: torch.Tensor, start: int = 1) -> torch.Tensor:
+    """log-probability of the tokens from `start` on, of texts padded on either side."""
+    rows = []
+    for ids, mask in zip(sequences, attention_mask, strict=True):
+        text = ids[mask.bool()][None]
+        with torch.no_grad():
+            log_probs = model(text).logits[:, :-1].log_softmax(-1)
+        rows.append(log_probs.gather(2, text[:, 1:, None])[0, start - 1 :, 0].sum())
+    return torch.stack(rows)
+
+
+def all_texts() -> list[tuple[int, ...]]:
+    """Every completion: up to LENGTH tokens, of which an EOS is the last."""
+    texts = []
+    for number in range(1, LENGTH + 1):
+        for tokens in itertools.product(range(VOCAB), repeat=number):
+            if EOS not in tokens[:-1] and (number == LENGTH or tokens[-1] == EOS):
+                texts.append(tokens)
+    return texts
+
+
+def probabilities(model) -> torch.Tensor:
+    texts = [torch.tensor((BEGIN, *tokens)) for tokens in all_texts()]
+    logs = [log_probability(model, text[None], torch.ones_like(text)[None]) for text in texts]
+    total = torch.cat(logs).exp()
+    assert total.sum().item() == pytest.approx(1, abs=1e-4)
+    return total
+
+
+def counts(sequences: torch.Tensor, start: int = 1) -> torch.Tensor:
+    places = {tokens: index for index, tokens in enumerate(all_texts())}
+    found = torch.zeros(len(places))
+    for row in sequences[:, start:].tolist():
+        tokens = row[: row.index(EOS) + 1] if EOS in row else row
+        found[places[tuple(tokens)]] += 1
+    return found
+
+
+def chi_square_per_degree(observed: torch.Tensor, expected: torch.Tensor) -> float:
+    """Statistic over its degrees of freedom, cells below 5 expected counts taken together; about 1 if they agree."""
+    expected = expected * observed.sum()
+    small = expected < 5
+    observed = torch.cat([observed[~small], observed[small].sum()[None]])
+    expected = torch.cat([expected[~small], expected[small].sum()[None]])
+    return ((observed - expected).square() / expected).sum().item() / (len(expected) - 1)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A generator, the data as another model, and the exact log-ratio of the two as discriminator."""
+    # A text may hold any token, so none is left for padding alone.
+    generator, data = make_lm(0, pad_token_id=EOS), make_lm(1, pad_token_id=EOS)
+    cache = {}
+
+    def log_ratio(sequences, attention_mask):
+        values = []
+        for ids, mask in zip(sequences, attention_mask, strict=True):
+            text = tuple(ids[mask.bool()].tolist())
+            if text not in cache:
+                row = torch.tensor([text])
+                ones = torch.ones_like(row)
+                cache[text] = (log_probability(data, row, ones) - log_probability(generator, row, ones)).item()
+            values.append(cache[text])
+        return torch.tensor(values)
+
+    return generator, data, log_ratio
+
+
+def run(model, rows: int, **options):
+    ids = torch.full((rows, 1), BEGIN)
+    settings = {"max_new_tokens": LENGTH, "do_sample": True, "top_k": 0, "custom_generate": guided_generate}
+    return model.generate(ids, attention_mask=torch.ones_like(ids), **{**settings, **options})
+
+
+def total_variation(observed: torch.Tensor, expected: torch.Tensor) -> float:
+    return 0.5 * (observed / observed.sum() - expected).abs().sum().item()
+
+
+def test_the_two_distributions_differ(pair):
+    generator, data, _ = pair
+    assert 0.5 * (probabilities(generator) - probabilities(data)).abs().sum() > 0.3
+
+
+def test_resampling_approaches_the_data(pair):
+    generator, data, log_ratio = pair
+    target = probabilities(data)
+    torch.manual_seed(0)
+    few = total_variation(counts(run(generator, 1500, discriminator=log_ratio, num_candidates=2)), target)
+    output = run(generator, 1500, discriminator=log_ratio, num_candidates=64, return_dict_in_generate=True)
+    many = total_variation(counts(output.sequences), target)
+    # Sampling noise alone: 1500 draws of the data itself.
+    noise = total_variation(torch.bincount(torch.multinomial(target, 1500, True), minlength=len(target)), target)
+    assert many < noise + 0.04 and many < 0.5 * few
+    # ESS of n weights tends to n / (1 + chi-squared divergence of data from generator).
+    divergence = (target.square() / probabilities(generator)).sum().item() - 1
+    assert output.effective_sample_size.mean().item() == pytest.approx(64 / (1 + divergence), rel=0.25)
+    torch.testing.assert_close(output.discriminator_scores[:5], log_ratio(*unpadded(output.sequences[:5])))
+
+
+def unpadded(sequences: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    ended = (sequences == EOS).long().cumsum(1) - (sequences == EOS).long()
+    return sequences, (ended == 0).long()
+
+
+def test_rejection_gives_the_data_exactly(pair):
+    generator, data, log_ratio = pair
+    target = probabilities(data)
+    bound = (target / probabilities(generator)).log().max().item()
+    torch.manual_seed(0)
+    output = run(
+        generator,
+        3000,
+        discriminator=log_ratio,
+        guidance="reject",
+        num_candidates=3000,
+        rejection_max_score=bound,
+        return_dict_in_generate=True,
+    )
+    assert output.accepted.all()
+    assert chi_square_per_degree(counts(output.sequences), target) < 1.7
+    plain = run(generator, 3000, custom_generate=None)
+    assert chi_square_per_degree(counts(plain), target) > 10
+
+
+def test_stepwise_with_the_exact_prefix_ratio_samples_the_data(pair):
+    generator, data, log_ratio = pair
+    torch.manual_seed(0)
+    guided = run(generator, 3000, discriminator=log_ratio, guidance="stepwise", guidance_top_k=0)
+    assert chi_square_per_degree(counts(guided), probabilities(data)) < 1.7
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
+def test_stepwise_distribution_by_hand(pair, weight):
+    """The processor's output is q^(1-w) p^w over the kept tokens, up to a factor, and rules the others out."""
+    generator, data, log_ratio = pair
+    prefix = torch.tensor([[BEGIN, 1], [BEGIN, 3]])
+    with torch.no_grad():
+        q, p = (model(prefix).logits[:, -1].log_softmax(-1) for model in (generator, data))
+    scores = DiscriminatorLogitsProcessor(log_ratio, weight=weight, top_k=3, eos_token_id=EOS)(prefix, q.clone())
+    kept = q.topk(3).indices
+    torch.testing.assert_close(scores.gather(1, kept), (q + weight * (p - q)).gather(1, kept), rtol=1e-4, atol=1e-4)
+    assert torch.isinf(scores).sum(1).tolist() == [1, 1]
+
+
+def test_a_finished_text_is_left_alone_and_padding_is_not_scored():
+    seen = []
+
+    def scorer(sequences, attention_mask):
+        seen.extend(ids[mask.bool()].tolist() for ids, mask in zip(sequences, attention_mask, strict=True))
+        return torch.zeros(len(sequences))
+
+    processor = DiscriminatorLogitsProcessor(scorer, top_k=1, pad_token_id=PAD, eos_token_id=EOS, prompt_length=2)
+    logits = torch.randn(2, VOCAB)
+    processed = processor(torch.tensor([[PAD, 3, 1], [1, 3, EOS]]), logits)
+    torch.testing.assert_close(processed[1], logits[1].log_softmax(-1))
+    assert seen == [[3, 1], [3, 1, logits[0].argmax().item()]]
+
+
+def test_best_of_n_takes_the_largest_and_rows_of_a_prompt_are_independent(pair):
+    generator, _, log_ratio = pair
+    output = run(
+        generator,
+        2,
+        discriminator=log_ratio,
+        guidance="best_of_n",
+        num_candidates=6,
+        num_return_sequences=3,
+        candidate_batch_size=5,
+        return_dict_in_generate=True,
+    )
+    assert output.sequences.shape[0] == 6 and output.candidate_scores.shape == (6, 6)
+    torch.testing.assert_close(output.discriminator_scores, output.candidate_scores.max(1).values)
+    torch.testing.assert_close(output.discriminator_scores, log_ratio(*unpadded(output.sequences)))
+    assert len(output.candidate_scores.unique()) > 6
+
+
+def test_threshold_rejection_keeps_the_best_when_none_is_good_enough(pair, caplog):
+    generator, _, log_ratio = pair
+    settings = {"discriminator": log_ratio, "guidance": "reject", "num_candidates": 4, "return_dict_in_generate": True}
+    output = run(generator, 20, rejection_threshold=0.55, **settings)
+    assert (output.discriminator_scores.sigmoid()[output.accepted] > 0.55).all()
+    output = run(generator, 5, rejection_threshold=0.9999, **settings)
+    assert not output.accepted.any()
+    torch.testing.assert_close(output.discriminator_scores, output.candidate_scores.max(1).values)
+
+
+@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "stepwise"])
+@pytest.mark.parametrize("model_type", ["hf_gpt", "llama", "gpt2"])
+def test_any_decoder_with_prompts_of_different_lengths(make_discriminator, model_type, guidance):
+    """Padded prompts: the critic reads prompt and completion without padding, and seeds repeat the texts."""
+    generator = make_lm(3, model_type, vocab_size=40, **({"n_inner": 16} if model_type == "gpt2" else {}))
+    critic = make_discriminator("hf_ngram_cnn")
+    ids = torch.tensor([[PAD, PAD, 5], [7, 8, 9]])
+    mask = torch.tensor([[0, 0, 1], [1, 1, 1]])
+    options = {"max_new_tokens": 5, "do_sample": True, "discriminator": critic, "guidance": guidance}
+    options |= {"custom_generate": guided_generate, "num_candidates": 3, "num_return_sequences": 2}
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(4)
+        runs.append(generator.generate(ids, attention_mask=mask, return_dict_in_generate=True, **options))
+    sequences = runs[0].sequences
+    assert torch.equal(sequences, runs[1].sequences)
+    assert sequences.shape[0] == 4 and torch.equal(sequences[:, :3], ids.repeat_interleave(2, 0))
+    if guidance != "stepwise":
+        for row, score in zip(sequences, runs[0].discriminator_scores, strict=True):
+            text = row[3:].tolist()
+            text = text[: text.index(EOS) + 1] if EOS in text else text
+            prompt = [5] if row[2] == 5 else [7, 8, 9]
+            alone = sequence_scores(critic, torch.tensor([prompt + text]))
+            torch.testing.assert_close(score[None], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_after_a_text_that_another_criterion_ended_is_not_scored():
+    generator = make_lm(3, vocab_size=40)
+    seen = []
+
+    def scorer(sequences, attention_mask):
+        seen.extend(ids[mask.bool()].tolist() for ids, mask in zip(sequences, attention_mask, strict=True))
+        return torch.zeros(len(sequences))
+
+    class EvenToken(StoppingCriteria):
+        """Ends a row whose last token is even."""
+
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids[:, -1] % 2 == 0
+
+    generator.generate(
+        torch.full((6, 1), 5),
+        attention_mask=torch.ones(6, 1),
+        custom_generate=guided_generate,
+        discriminator=scorer,
+        stopping_criteria=StoppingCriteriaList([EvenToken()]),
+        suppress_tokens=[PAD],
+        max_new_tokens=6,
+        do_sample=True,
+    )
+    assert len(seen) == 6 * 8 and len({len(text) for text in seen}) > 2
+    for text in seen:
+        assert all(token % 2 for token in text[1:-1]) and (text[-1] % 2 == 0 or len(text) == 7)
+
+
+def test_the_processor_alone_guides_greedy_and_beam_search(make_discriminator):
+    generator = make_lm(3, vocab_size=40)
+    processor = DiscriminatorLogitsProcessor(make_discriminator("hf_gpt"), weight=50.0, top_k=5, pad_token_id=PAD)
+    ids = torch.tensor([[PAD, 5], [7, 8]])
+    mask = (ids != PAD).long()
+    for beams in (1, 3):
+        processor.prompt_length = None
+        options = {"max_new_tokens": 4, "num_beams": beams, "do_sample": False, "attention_mask": mask}
+        guided = generator.generate(ids, logits_processor=LogitsProcessorList([processor]), **options)
+        assert not torch.equal(guided, generator.generate(ids, **options))
+
+
+def test_the_folder_form(make_discriminator, tmp_path, monkeypatch):
+    generator, critic = make_lm(3, vocab_size=40), make_discriminator("hf_ngram_cnn")
+    critic.save_pretrained(tmp_path / "critic")
+    ids = torch.tensor([[5, 6]])
+    options = {"max_new_tokens": 4, "num_candidates": 3, "guidance": "best_of_n"}
+    torch.manual_seed(0)
+    expected = generator.generate(ids, custom_generate=guided_generate, discriminator=critic, do_sample=True, **options)
+    torch.manual_seed(0)
+    folder = str(Path(hf_gpt.generation.__file__).parent)
+    found = generator.generate(
+        ids, custom_generate=folder, trust_remote_code=True, discriminator=str(tmp_path / "critic"), **options
+    )
+    assert torch.equal(expected, found)
+    assert load_discriminator(str(tmp_path / "critic")).config.num_labels == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"discriminator": None}, "needs discriminator"),
+        ({"guidance": "best"}, "Choose one of: resample, reject"),
+        ({"num_candidates": 0}, "at least 1"),
+        ({"num_beams": 2}, "num_beams=1"),
+        ({"do_sample": False}, "do_sample=True"),
+    ],
+)
+def test_settings_that_cannot_work(pair, options, message):
+    generator, _, log_ratio = pair
+    with pytest.raises(ValueError, match=message):
+        run(generator, 1, **{"discriminator": log_ratio, **options})

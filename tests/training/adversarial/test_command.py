@@ -1,0 +1,118 @@
+"""`hf-gpt adversarial`: each recipe runs offline, and slips are answered in one line."""
+
+import json
+
+import pytest
+import yaml
+
+from hf_gpt.training.adversarial_train import ADVERSARIAL_RECIPES, main
+from hf_gpt.training.config import built_in_recipes
+
+
+NAMES = built_in_recipes(ADVERSARIAL_RECIPES)
+PUBLISHED = {
+    "gad": "2511.10643",
+    "grgc": "GRGC (2026)",
+    "seqgan": "1609.05473",
+    "maligan": "1702.07983",
+    "relgan": "rJedV3R5tm",
+    "scratchgan": "1905.09922",
+    "textgail": "2004.13796",
+    "selfgan": "2106.06363",
+    "cot": "1804.03782",
+    "spin": "2401.01335",
+}
+SHAPE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+OPTIONS = {
+    "config_overrides": json.dumps({**SHAPE, "num_key_value_heads": 2}),
+    "tokenizer_vocab_size": 300,
+    "max_new_tokens": 6,
+    "max_train_samples": 200,
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "mle_warmup_steps": 0,
+    "discriminator_warmup_steps": 1,
+    "discriminator_steps": 1,
+    "gate_auc": 0,
+    "max_steps": 3,
+    "monitor_steps": 2,
+    "num_eval_samples": 40,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": "false",
+    "logging_steps": 1,
+    "bf16": "false",
+    "report_to": "none",
+}
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Short speeches, so that texts are many and small."""
+    from hf_gpt.training.corpus import CORPORA
+
+    whole = (CORPORA / "tinyshakespeare.txt").read_text(encoding="utf-8")
+    path = tmp_path / "texts.txt"
+    path.write_text("\n\n".join(whole.split("\n\n")[:240]), encoding="utf-8")
+    return path
+
+
+def run(texts, folder, *argv):
+    small = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    return main([*small, *argv, "--corpus", str(texts), "--output_dir", str(folder)])
+
+
+def test_every_method_has_a_recipe_with_its_source():
+    assert set(NAMES) == {"default", *PUBLISHED}
+    for name, source in PUBLISHED.items():
+        assert source in (ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8").split("output_dir")[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipes_run(name, texts, tmp_path, capsys):
+    folder = tmp_path / "run"
+    overrides = []
+    if name == "seqgan":
+        overrides = ['--discriminator_overrides={"kernel_sizes":[1,2],"num_filters":[8,8],"embedding_size":8}']
+    assert run(texts, folder, "--config", name, *overrides) == 0, capsys.readouterr().err
+    output = capsys.readouterr().out
+    assert "held-out loss" in output and (folder / "report.html").is_file()
+    assert (folder / "model" / "model.safetensors").is_file()
+    assert (folder / "model" / "discriminator" / "config.json").is_file() == (name != "spin")
+    recipe = yaml.safe_load((ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    written = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    assert written["estimator"] == recipe["estimator"] and written["max_new_tokens"] == 6
+
+
+def test_prompts_and_what_was_saved(tmp_path, capsys):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    rows = [{"question": f"What is {n % 10} and {n % 7}?", "answer": f"It is {n % 10 + n % 7}."} for n in range(60)]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    columns = ["--prompt_column", "question", "--completion_column", "answer", "--group_size", "4"]
+    assert run(path, tmp_path / "run", "--config", "default", *columns) == 0, capsys.readouterr().err
+    model = tmp_path / "run" / "model"
+    assert AutoModelForCausalLM.from_pretrained(model).generation_config.max_new_tokens == 6
+    assert AutoModelForSequenceClassification.from_pretrained(model / "discriminator").config.num_labels == 1
+    assert AutoTokenizer.from_pretrained(model / "discriminator").eos_token_id is not None
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--config", "gadd"], "did you mean gad?"),
+        (["--estimater", "grpo"], "did you mean --estimator?"),
+        (["--estimator", "exact_token"], "mediator"),
+        (["--group_size", "3"], "does not divide"),
+        (["--replay_fraction", "2"], "--replay_fraction"),
+        (["--reward", "logit_difference"], "--reward_level prefix"),
+        (["--num_iterations", "2"], "--estimator grpo"),
+        (["--discriminator", "ngram_cnn", "--discriminator_overrides", "kernel_size=3"], "did you mean"),
+        (["--fp16"], "--bf16"),
+    ],
+)
+def test_slips(argv, message, texts, tmp_path, capsys):
+    assert run(texts, tmp_path / "run", *argv) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and "Traceback" not in error

@@ -1,0 +1,142 @@
+"""Texts, replay and schedule, by hand."""
+
+import pytest
+import torch
+
+from hf_gpt.training.adversarial.config import AdversarialConfig
+from hf_gpt.training.adversarial.replay import Fake, ReplayBuffer
+from hf_gpt.training.adversarial.schedule import Phase, Schedule
+from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextCollator, TextRows, hold_out
+from hf_gpt.training.adversarial.watch import ScoreWindow
+from hf_gpt.training.errors import ConfigError
+
+
+TOKENS = SpecialTokens(bos=1, eos=2, pad=0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    return train_tokenizer(["To be, or not to be, that is the question."], 280)
+
+
+def test_rows_of_texts(tokenizer):
+    tokens = SpecialTokens.of(None, tokenizer)
+    (row,) = TextRows([{"text": "to be"}], tokens, tokenizer, 64)
+    ids = tokenizer("to be", add_special_tokens=False)["input_ids"]
+    assert row == {"prompt_ids": [tokens.bos], "completion_ids": [*ids, tokens.eos], "index": 0}
+    (cut,) = TextRows([{"text": "to be"}], tokens, tokenizer, 1)
+    assert cut["completion_ids"] == ids[:1]
+
+
+def test_rows_of_prompts(tokenizer):
+    tokens = SpecialTokens.of(None, tokenizer)
+    rows = TextRows([{"prompt": "to be", "completion": " or not"}], tokens, tokenizer, 64, max_prompt_length=2)
+    assert rows.has_prompts and tokenizer.decode(rows[0]["completion_ids"][:-1]) == " or not"
+    assert rows[0]["prompt_ids"] == tokenizer("to be", add_special_tokens=False)["input_ids"][-2:]
+    assert rows[0]["completion_ids"][-1] == tokens.eos
+
+
+def test_a_special_token_spelled_out_stays_text(tokenizer):
+    tokens = SpecialTokens.of(None, tokenizer)
+    (row,) = TextRows([{"text": f"a{tokenizer.eos_token}b"}], tokens, tokenizer, 64)
+    assert row["completion_ids"].count(tokens.eos) == 1
+
+
+def test_collation():
+    rows = [
+        {"prompt_ids": [1, 5], "completion_ids": [6, 2], "index": 3},
+        {"prompt_ids": [1], "completion_ids": [7, 8, 2], "index": 4},
+    ]
+    batch = TextCollator(0)(rows)
+    assert batch["input_ids"].tolist() == [[1, 5, 6, 2], [1, 7, 8, 2]]
+    assert batch["labels"].tolist() == [[-100, -100, 6, 2], [-100, 7, 8, 2]]
+    assert batch["completions"].tolist() == [[6, 2, 0], [7, 8, 2]]
+    assert batch["completion_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch["prompt_length"].tolist() == [2, 1] and batch["index"].tolist() == [3, 4]
+
+
+def test_held_out_rows_are_apart():
+    rows = TextRows([{"input_ids": [1, n + 3, 2]} for n in range(100)], TOKENS, None, 8)
+    train, held_out = hold_out(rows, seed=0)
+    tokens = [{row["completion_ids"][0] for row in part.rows} for part in (train, held_out)]
+    assert len(held_out) == 10 and len(train) == 90 and not tokens[0] & tokens[1]
+    assert [row["index"] for row in train.rows] == list(range(90))
+
+
+def test_row_numbers_go_through_every_row_and_on_from_a_position():
+    numbers = RowNumbers(5, seed=0)
+    drawn = numbers.take(3) + numbers.take(7)
+    assert sorted(drawn[:5]) == sorted(drawn[5:]) == list(range(5)) and drawn[:5] != drawn[5:]
+    other = RowNumbers(5, seed=0)
+    other.position = 4
+    assert other.take(6) == drawn[4:]
+
+
+def fakes(count):
+    return [Fake(number, (1,), (number, 2)) for number in range(count)]
+
+
+def test_replay_keeps_an_even_sample():
+    """Each of 100 texts is kept with probability .1: over 400 buffers, each 40 times, with a deviation of 6."""
+    kept = torch.zeros(100)
+    for seed in range(400):
+        buffer = ReplayBuffer(10, seed)
+        for start in range(0, 100, 20):
+            buffer.add(fakes(100)[start : start + 20])
+        assert len(buffer) == 10 and len({fake.index for fake in buffer.fakes}) == 10
+        kept[[fake.index for fake in buffer.fakes]] += 1
+    assert kept.sum() == 4000 and ((kept - 40).abs() < 5 * 6).all()
+    assert abs(kept[:50].sum() - 2000) < 5 * 32
+
+
+def test_replay_goes_on_from_its_state():
+    buffer, other = ReplayBuffer(8, 0), ReplayBuffer(8, 7)
+    buffer.add(fakes(20))
+    other.load_state_dict(buffer.state_dict())
+    for each in (buffer, other):
+        each.add(fakes(30)[20:])
+    assert buffer.fakes == other.fakes and buffer.draw(5) == other.draw(5)
+    with pytest.raises(ValueError, match="empty"):
+        ReplayBuffer(8).draw(1)
+
+
+def test_phases(tmp_path):
+    args = AdversarialConfig(str(tmp_path), mle_warmup_steps=2, discriminator_warmup_steps=5, report_to="none")
+    schedule = Schedule(args, has_discriminator=True, max_steps=12)
+    assert [schedule.phase(step) for step in (0, 1)] == [Phase.LIKELIHOOD] * 2
+    for step, auc in ((2, None), (3, 0.6), (4, 0.7)):
+        assert schedule.phase(step) is Phase.DISCRIMINATOR
+        schedule.after_warmup_step(auc)
+    assert schedule.phase(5) is Phase.ADVERSARIAL and schedule.warmup_steps == 3
+    assert schedule.progress(5) == 0
+    schedule.after_adversarial_step(5, was_skipped=True)
+    assert schedule.progress(11) == 1 and schedule.skipped_steps == 1
+    assert Schedule(args, has_discriminator=False).phase(2) is Phase.ADVERSARIAL
+
+
+def test_weights_that_change(tmp_path):
+    args = AdversarialConfig(
+        str(tmp_path), lambda_mle=0.2, lambda_mle_final=0.0, gumbel_beta_max=100.0, report_to="none"
+    )
+    assert [args.anchor_weight(share) for share in (0, 0.5, 1, 2)] == pytest.approx([0.2, 0.1, 0, 0])
+    assert [1 / args.gumbel_temperature_at(share) for share in (0, 0.5, 1)] == pytest.approx([1, 10, 100])
+
+
+def test_groups_divide_the_batch(tmp_path):
+    args = AdversarialConfig(str(tmp_path), per_device_train_batch_size=16, report_to="none")
+    assert args.resolve_group_size(has_prompts=True) == 8 and args.resolve_group_size(has_prompts=False) == 16
+    args.group_size = 3
+    with pytest.raises(ConfigError, match="does not divide"):
+        args.resolve_group_size(has_prompts=True)
+
+
+def test_auc_of_pairs_compares_within_a_prompt():
+    """Each real text above its own generated one by little, prompts far apart: paired 1, unpaired near one half."""
+    fake = torch.arange(40.0) * 10
+    paired, unpaired = ScoreWindow(40, paired=True), ScoreWindow(40, paired=False)
+    for window in (paired, unpaired):
+        assert window.auc is None
+        window.add(fake + 1, fake)
+    assert paired.auc == 1 and unpaired.auc == pytest.approx((40 * 41 / 2) / 1600)

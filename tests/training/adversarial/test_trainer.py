@@ -1,0 +1,288 @@
+"""What the players learn, which models can play, and what is refused."""
+
+import math
+
+import pytest
+import torch
+
+from hf_gpt.generation.likelihood import completion_logps
+from hf_gpt.generation.rollout import rollout
+from hf_gpt.training.adversarial import AdversarialConfig, AdversarialTrainer, discriminator_from_generator
+from hf_gpt.training.errors import ConfigError, UserError
+from tests.training.adversarial.players import (
+    BOS,
+    EOS,
+    IDS,
+    VOCAB,
+    logged,
+    make_discriminator,
+    make_generator,
+    make_pairs,
+    make_texts,
+    make_trainer,
+)
+
+
+def parameters(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def changed(model, before):
+    return {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+def test_the_discriminator_learns_and_its_warmup_ends(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        max_steps=40,
+        discriminator_warmup_steps=40,
+        discriminator_warmup_auc=0.95,
+        discriminator_learning_rate=2e-2,
+        auc_window=64,
+        per_device_train_batch_size=16,
+    )
+    before = parameters(trainer.model)
+
+    class Stop(__import__("transformers").TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = trainer.schedule.warmup_done
+
+    trainer.add_callback(Stop())
+    trainer.train()
+    aucs = logged(trainer, "d_auc_heldout")
+    assert aucs[-1] >= 0.95 > aucs[0] and trainer.schedule.warmup_steps < 40
+    assert changed(trainer.model, before) == set() and set(logged(trainer, "phase")) == {"discriminator"}
+
+
+def test_likelihood_warmup_is_likelihood_training(tmp_path):
+    """Against the same steps by hand: AdamW on the mean over tokens of the batches, two accumulated ones."""
+    settings = {"mle_warmup_steps": 2, "max_steps": 2, "gradient_accumulation_steps": 2, "max_grad_norm": 0.0}
+    trainer = make_trainer(tmp_path, adam_beta2=0.999, **settings)
+    batches = [batch for _, batch in zip(range(4), trainer.get_train_dataloader(), strict=False)]
+    by_hand = make_generator()
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=3e-3, betas=(0.9, 0.999), weight_decay=0.0)
+    for pair in (batches[:2], batches[2:]):
+        nats = [
+            -(
+                completion_logps(by_hand, b["input_ids"], b["attention_mask"], b["prompt_length"], b["completions"])
+                * b["completion_mask"]
+            ).sum()
+            for b in pair
+        ]
+        (sum(nats) / sum(batch["completion_mask"].sum() for batch in pair)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    trainer = make_trainer(tmp_path, adam_beta2=0.999, **settings)
+    before = parameters(trainer.discriminator)
+    trainer.train()
+    for name, parameter in by_hand.named_parameters():
+        torch.testing.assert_close(trainer.model.get_parameter(name), parameter, rtol=0, atol=1e-5, msg=name)
+    assert changed(trainer.discriminator, before) == set()
+
+
+def share_of_token(model, token):
+    drawn = rollout(model, num_samples=512, max_new_tokens=6, generator=torch.Generator().manual_seed(0), **IDS)
+    return ((drawn.completions == token) * drawn.completion_mask).sum() / drawn.completion_mask.sum()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"estimator": "reinforce", "advantage_scale": "std"},
+        {"estimator": "grpo", "num_iterations": 2, "group_size": 8, "advantage_scale": "std"},
+        {"estimator": "weighted_likelihood"},
+        {"estimator": "reinforce", "dense": True, "advantage_scale": "none", "normalization": "sequence"},
+    ],
+    ids=["reinforce", "grpo", "weighted", "dense"],
+)
+def test_the_generator_gains_a_known_reward(tmp_path, settings):
+    token, dense = 7, settings.pop("dense", False)
+
+    def reward(drawn):
+        hits = (drawn.completions == token) * drawn.completion_mask
+        return hits if dense else 4 * hits.sum(-1) / drawn.completion_mask.sum(-1)
+
+    trainer = make_trainer(
+        tmp_path,
+        discriminator=None,
+        reward_function=reward,
+        max_steps=30,
+        lambda_mle=0.0,
+        per_device_train_batch_size=32,
+        learning_rate=1e-2,
+        on_collapse="warn",
+        **settings,
+    )
+    before = share_of_token(trainer.model, token)
+    trainer.train()
+    assert share_of_token(trainer.model, token) > before + 0.2
+    rewards = logged(trainer, "reward_mean")
+    assert sum(rewards[-3:]) > sum(rewards[:3])
+
+
+def test_a_round_without_anything_to_learn_leaves_the_generator_alone(tmp_path):
+    trainer = make_trainer(tmp_path, gate_auc=1.0, discriminator_learning_rate=1e-6, max_steps=5, auc_window=8)
+    generator, critic = parameters(trainer.model), parameters(trainer.discriminator)
+    trainer.train()
+    assert changed(trainer.model, generator) == set() and changed(trainer.discriminator, critic)
+    assert trainer.schedule.skipped_steps == trainer.schedule.adversarial_steps == 4
+
+
+def test_rounds_have_the_steps_they_are_given(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=8, mle_warmup_steps=1, discriminator_steps=3, generator_steps=2)
+    trainer.train()
+    # One step of likelihood, one of the discriminator alone, then six: three rounds of three updates.
+    assert trainer.player.updates == 1 + 3 * 3 and trainer.schedule.adversarial_steps == 6
+    assert logged(trainer, "phase")[:3] == ["likelihood", "discriminator", "adversarial"]
+
+
+def test_real_and_generated_texts_look_alike(tmp_path):
+    """Same begin, end and padding tokens, same width, real completions cut where generated ones are."""
+    texts = [{"input_ids": [BOS, *range(3, 13), EOS]}] * 40
+    trainer = make_trainer(tmp_path, texts=texts, replay_fraction=0.5)
+    trainer.rounds.update_discriminator = lambda *args, **kwargs: None
+    for _ in range(2):
+        real, fake, partners, _ = trainer.rounds._discriminator_batch(trainer.model)
+        assert len(real) == len(fake) == 8 and partners.tolist() == list(range(8))
+        assert real.completions.shape[1] <= 6 and fake.completions.shape[1] <= 6
+        assert set(real.input_ids[:, 0].tolist()) == set(fake.input_ids[:, 0].tolist()) == {BOS}
+        for batch in (real, fake):
+            assert (batch.attention_mask.sum(-1) == batch.prompt_length + batch.completion_mask.sum(-1)).all()
+            assert batch.input_ids[batch.attention_mask == 0].eq(0).all()
+
+
+def test_pairs_have_one_prompt(tmp_path):
+    trainer = make_trainer(
+        tmp_path, texts=make_pairs(), discriminator_loss="bradley_terry", calibration_weight=0.1, group_size=4
+    )
+    for _ in range(3):
+        real, fake, partners, fresh = trainer.rounds._discriminator_batch(trainer.model)
+        assert len(fake) == 8 and len(fresh) % 4 == 0
+        for row, partner in enumerate(partners.tolist()):
+            length = int(fake.prompt_length[row])
+            assert length == real.prompt_length[partner]
+            assert fake.input_ids[row, :length].tolist() == real.input_ids[partner, :length].tolist()
+
+
+def test_a_collapse_is_noticed_and_stops(tmp_path):
+    """A reward for one token alone, and no anchor: entropy falls, texts repeat, and the run ends early."""
+    trainer = make_trainer(
+        tmp_path,
+        discriminator=None,
+        reward_function=lambda drawn: 8 * (drawn.completions[:, 0] == EOS).float(),
+        max_steps=60,
+        lambda_mle=0.0,
+        learning_rate=2e-2,
+        per_device_train_batch_size=64,
+        auc_window=128,
+        monitor_steps=2,
+        advantage_scale="std",
+    )
+    trainer.train()
+    names = {warning.name for warning in trainer.rounds.watch.monitors.warnings}
+    assert trainer.state.global_step < 60
+    assert {"repeated texts", "few different n-grams"} <= names
+    assert trainer.rounds.watch.monitors.best_step is not None
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gpt2"])
+def test_other_generators_against_a_bert(tmp_path, model_type):
+    trainer = make_trainer(tmp_path, make_generator(model_type), make_discriminator("bert"), max_steps=2)
+    generator, critic = parameters(trainer.model), parameters(trainer.discriminator)
+    trainer.train()
+    assert changed(trainer.model, generator) and changed(trainer.discriminator, critic)
+    assert max(logged(trainer, "logp_mismatch"), default=0.0) < 1e-4 or model_type == "gpt2"
+
+
+def test_an_encoder_decoder(tmp_path):
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    torch.manual_seed(0)
+    small = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0}
+    config = AutoConfig.for_model("t5", vocab_size=VOCAB, decoder_start_token_id=0, eos_token_id=EOS, **small)
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    trainer = make_trainer(tmp_path, model, texts=make_pairs(), group_size=4, max_steps=3, mle_warmup_steps=1)
+    before = parameters(model)
+    trainer.train()
+    assert changed(trainer.model, before) and max(logged(trainer, "logp_mismatch")) < 1e-4
+    assert math.isfinite(trainer.evaluate()["eval_loss"])
+
+
+def test_adapters_on_either_side(tmp_path):
+    peft = pytest.importorskip("peft")
+    trainer = make_trainer(
+        tmp_path,
+        make_generator("llama"),
+        make_discriminator("llama"),
+        peft_config=peft.LoraConfig(r=2, target_modules="all-linear"),
+        discriminator_peft_config=peft.LoraConfig(r=2, target_modules="all-linear", modules_to_save=["score"]),
+        max_steps=3,
+        save_strategy="steps",
+        save_steps=3,
+    )
+    generator, critic = parameters(trainer.model), parameters(trainer.discriminator)
+    trainer.train()
+    for model, before in ((trainer.model, generator), (trainer.discriminator, critic)):
+        moved = changed(model, before)
+        assert moved and all("lora" in name or "modules_to_save" in name for name in moved)
+    assert (tmp_path / "checkpoint-3" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "checkpoint-3" / "discriminator" / "adapter_model.safetensors").is_file()
+    resumed = make_trainer(
+        tmp_path,
+        make_generator("llama"),
+        make_discriminator("llama"),
+        peft_config=peft.LoraConfig(r=2, target_modules="all-linear"),
+        discriminator_peft_config=peft.LoraConfig(r=2, target_modules="all-linear", modules_to_save=["score"]),
+        max_steps=3,
+    )
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    for old, new in ((trainer.model, resumed.model), (trainer.discriminator, resumed.discriminator)):
+        assert changed(new, parameters(old)) == set()
+
+
+def test_a_trunk_from_the_generator():
+    generator = make_generator("llama")
+    critic = discriminator_from_generator(generator)
+    ids = torch.tensor([[BOS, 4, 5, EOS]])
+    assert critic.config.num_labels == 1 and generator.config.architectures != critic.config.architectures
+    torch.testing.assert_close(critic.base_model(ids)[0], generator.base_model(ids)[0])
+    critic(ids).logits.sum().backward()
+    assert all(parameter.grad is None for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "settings", "message"),
+    [
+        ({"num_labels": 2}, {}, "has 2 labels"),
+        ({"vocab_size": 9}, {}, "another tokenizer"),
+        ({"vocab_size": 15}, {"texts": make_texts(low=3)}, "one tokenizer|another tokenizer"),
+        ({"model_type": "bert"}, {"reward_level": "prefix"}, "prefix"),
+        ({"model_type": "bert", "max_position_embeddings": 4}, {}, "reads 4"),
+        ({}, {"discriminator_loss": "mediator", "estimator": "exact_token"}, "causal language model"),
+        ({}, {"estimator": "spin"}, "self-play"),
+        ({}, {"texts": []}, "empty"),
+        ({}, {"texts": [{"words": "x"}] * 30}, "columns words"),
+        ({}, {"texts": [{"text": "x"}] * 30}, "processing_class"),
+        ({}, {"texts": make_texts(9)}, "fewer than"),
+        ({}, {"group_size": 1}, "--group_size 2"),
+        (None, {}, "discriminator or a reward_function"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, discriminator, settings, message):
+    critic = None if discriminator is None else make_discriminator(**discriminator)
+    with pytest.raises(UserError, match=message):
+        make_trainer(tmp_path, discriminator=critic, **settings)
+
+
+def test_a_generator_that_cannot_end_a_text_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="end-of-text"):
+        make_trainer(tmp_path, make_generator(eos_token_id=None))
+
+
+def test_other_arguments_are_refused(tmp_path):
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+    with pytest.raises(TypeError, match="AdversarialConfig"):
+        AdversarialTrainer(make_generator(), make_discriminator(), HfGptTrainingArguments(str(tmp_path)), make_texts())
+    with pytest.raises(ConfigError, match="train_dataset"):
+        AdversarialTrainer(make_generator(), make_discriminator(), AdversarialConfig(str(tmp_path)))

@@ -1,0 +1,382 @@
+"""`hf-gpt adversarial`: real texts in; a generator and its discriminator, trained against each other, out."""
+
+import argparse
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gpt.training.adversarial.arguments import AdversarialArguments
+from hf_gpt.training.arguments import (
+    DiscriminatorArguments,
+    ModelArguments,
+    PeftArguments,
+    SamplingArguments,
+    TextArguments,
+)
+from hf_gpt.training.command import make_command_parser, run_command
+from hf_gpt.training.config import RECIPES, Settings, settings_to_yaml
+from hf_gpt.training.run import (
+    describe_model,
+    final_metrics,
+    make_callbacks,
+    open_run,
+    run_training,
+    save_final_model,
+    total_steps,
+)
+from hf_gpt.training.throughput import format_count, format_duration, peak_memory
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hf_gpt.training.adversarial.config import AdversarialConfig
+    from hf_gpt.training.adversarial.trainer import AdversarialTrainer
+
+
+PROG = "hf-gpt adversarial"
+DESCRIPTION = """Trains a generator against a discriminator that tells its texts from real ones.
+
+  hf-gpt adversarial --config default                            a built-in recipe, on a built-in corpus
+  hf-gpt adversarial --config gad --model_name_or_path runs/pretrain --corpus texts.jsonl
+  hf-gpt adversarial --config recipe.yaml --learning_rate 1e-5   defaults < recipe < command line
+"""
+ARGUMENTS = (ModelArguments, TextArguments, DiscriminatorArguments, PeftArguments, SamplingArguments)
+ADVERSARIAL_RECIPES = RECIPES / "adversarial"
+
+# Texts that the report shows for a run without prompts.
+SHOWN_TEXTS = 6
+
+
+@dataclass(frozen=True)
+class AdversarialData:
+    """What is trained and judged on.
+
+    Attributes:
+        train_rows: Rows with a text, or a prompt and a completion.
+        validation_rows: The same, held out.
+        tokenizer: What turns them into tokens.
+        longest: Most tokens of a prompt and a completion together.
+    """
+
+    train_rows: list[dict[str, str]]
+    validation_rows: list[dict[str, str]]
+    tokenizer: "PreTrainedTokenizerBase"
+    longest: int
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser that prints the help."""
+    return make_command_parser(PROG, DESCRIPTION, [*ARGUMENTS, AdversarialArguments])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+
+    def make_training_class() -> type:
+        from hf_gpt.training.adversarial.config import AdversarialConfig
+
+        return AdversarialConfig
+
+    return run_command(
+        argv,
+        make_parser=make_parser,
+        dataclass_types=ARGUMENTS,
+        run=adversarial,
+        trainer_type=AdversarialArguments,
+        make_training_class=make_training_class,
+        recipes=ADVERSARIAL_RECIPES,
+    )
+
+
+def adversarial(settings: Settings) -> int:
+    """Trains, saves and reports as the settings say; returns the exit status."""
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
+    from hf_gpt.training.model import build_model
+
+    model_args, text_args, discriminator_args, peft_args, sampling_args, training_args = settings.arguments
+    check_adapter_options(peft_args, model_args, training_args)
+    checkpoint = open_run(training_args)
+    data = prepare_data(model_args, text_args, training_args, checkpoint)
+    model = build_model(model_args, data.tokenizer, data.longest, training_args.seed)
+    discriminator = build_discriminator(model, discriminator_args, model_args, data, training_args)
+
+    def start() -> "AdversarialTrainer":
+        adapted = model
+        if peft_args.use_peft:
+            output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
+            adapted = add_adapter(model, data.tokenizer, peft_args, model_args, "CAUSAL_LM", output_dir, is_main)
+        return make_trainer(adapted, discriminator, data, discriminator_args, training_args)
+
+    def finish(trainer: "AdversarialTrainer", output_dir: Path) -> None:
+        metrics = final_metrics(trainer)
+        if peft_args.merge_adapter:
+            trainer.model = merge_adapter(trainer.model)
+        save_final_model(trainer, output_dir / "model", generation_options(sampling_args, training_args))
+        if training_args.process_index == 0:
+            report = write_run_report(settings, trainer, data, metrics, output_dir / "report.html")
+            print_result(metrics, trainer, output_dir / "model", report)
+
+    return run_training(
+        settings,
+        training_args,
+        checkpoint,
+        prog=PROG,
+        make_trainer=start,
+        describe=lambda trainer: describe_run(trainer, data),
+        finish=finish,
+    )
+
+
+def prepare_data(
+    model_args: ModelArguments,
+    text_args: TextArguments,
+    training_args: "AdversarialConfig",
+    checkpoint: Path | None,
+) -> AdversarialData:
+    """Reads and splits the texts, trains or loads the tokenizer, and finds how long a row may be.
+
+    Args:
+        model_args: Where a tokenizer may come from.
+        text_args: The texts.
+        training_args: The seed, and the most tokens of a completion.
+        checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
+    """
+    from hf_gpt.training.model import load_tokenizer
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    train, validation = read_rows(text_args, training_args.seed)
+    train = train[: text_args.max_train_samples]
+    source = checkpoint or text_args.tokenizer_name or model_args.model_name_or_path
+    if source is not None:
+        tokenizer = load_tokenizer(str(source), model_args)
+    else:
+        tokenizer = train_tokenizer((text for row in train for text in row.values()), text_args.tokenizer_vocab_size)
+    longest = 1
+    for row in (*train, *validation):
+        if "prompt" in row:
+            longest = max(longest, 1 + len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]))
+    if training_args.max_prompt_length is not None:
+        longest = min(longest, training_args.max_prompt_length)
+    return AdversarialData(train, validation, tokenizer, longest + training_args.max_new_tokens)
+
+
+def read_rows(text_args: TextArguments, seed: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Training and held-out rows: `text`, or `prompt` and `completion`."""
+    from hf_gpt.training.corpus import read_corpus, split_corpus
+    from hf_gpt.training.examples import read_examples, split_examples, text_of
+
+    if text_args.prompt_column is None:
+        form = {"text_column": text_args.text_column, "document_separator": text_args.document_separator}
+        corpus = read_corpus(text_args.corpus, **form)
+        if text_args.validation_file:
+            held_out = read_corpus(text_args.validation_file, **form)
+        else:
+            corpus, held_out = split_corpus(corpus, text_args.validation_fraction, seed)
+        return tuple([{"text": text.strip("\n")} for text in part["text"]] for part in (corpus, held_out))
+    columns = {"prompt_column": text_args.prompt_column, "completion_column": text_args.completion_column}
+    train = read_examples(text_args.corpus, columns)
+    if text_args.validation_file:
+        held_out = read_examples(text_args.validation_file, columns)
+    else:
+        train, held_out = split_examples(train, text_args.validation_fraction, seed)
+    names = zip(("prompt", "completion"), columns.values(), strict=True)
+    names = dict(names)
+    return tuple(
+        [{name: text_of(row, column) for name, column in names.items()} for row in part] for part in (train, held_out)
+    )
+
+
+def build_discriminator(
+    model: "PreTrainedModel",
+    discriminator_args: DiscriminatorArguments,
+    model_args: ModelArguments,
+    data: AdversarialData,
+    training_args: "AdversarialConfig",
+) -> "PreTrainedModel | None":
+    """The discriminator that the options name.
+
+    Raises:
+        ConfigError: there is none of that kind, or a checkpoint that cannot be one.
+    """
+    import torch
+
+    from hf_gpt.training.adversarial.discriminator import discriminator_from_generator
+    from hf_gpt.training.model import build_model
+
+    kind, is_mediator = discriminator_args.discriminator, training_args.discriminator_loss == "mediator"
+    if kind == "none" or not training_args.needs_discriminator:
+        return None
+    torch.manual_seed(training_args.seed + 1)
+    if kind == "from_generator":
+        return (
+            copy.deepcopy(model) if is_mediator else discriminator_from_generator(model, **discriminator_args.overrides)
+        )
+    head = "AutoModelForCausalLM" if is_mediator else "AutoModelForSequenceClassification"
+    shape = None if is_mediator else {"num_labels": 1}
+    chosen = ModelArguments(
+        model_name_or_path=None if kind == "ngram_cnn" else kind,
+        trust_remote_code=model_args.trust_remote_code,
+        config_overrides=discriminator_args.discriminator_overrides,
+    )
+    if kind != "ngram_cnn":
+        return build_model(
+            chosen, data.tokenizer, data.longest, training_args.seed + 1, auto_class=head, task_fields=shape
+        )
+    from hf_gpt import HfNgramCnnConfig
+    from hf_gpt.models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification
+    from hf_gpt.training.model import check_fields
+
+    check_fields(HfNgramCnnConfig, discriminator_args.overrides)
+    sizes = {
+        "vocab_size": model.get_input_embeddings().num_embeddings,
+        "pad_token_id": data.tokenizer.pad_token_id,
+        "eos_token_id": data.tokenizer.eos_token_id,
+    }
+    return HfNgramCnnForSequenceClassification(
+        HfNgramCnnConfig(**{**sizes, "num_labels": 1, **discriminator_args.overrides})
+    )
+
+
+def make_trainer(
+    model: Any,
+    discriminator: Any,
+    data: AdversarialData,
+    discriminator_args: DiscriminatorArguments,
+    training_args: "AdversarialConfig",
+) -> "AdversarialTrainer":
+    """The trainer with its callbacks."""
+    from hf_gpt.training.adversarial.trainer import AdversarialTrainer
+
+    adapter = None
+    if discriminator_args.discriminator_lora_r and discriminator is not None:
+        from hf_gpt.training.adapters import adapter_config
+
+        options = PeftArguments(use_peft=True, lora_r=discriminator_args.discriminator_lora_r)
+        adapter = adapter_config(discriminator, options, "SEQ_CLS")
+    return AdversarialTrainer(
+        model=model,
+        discriminator=discriminator,
+        args=training_args,
+        train_dataset=data.train_rows,
+        eval_dataset=data.validation_rows,
+        processing_class=data.tokenizer,
+        discriminator_peft_config=adapter,
+        callbacks=make_callbacks(training_args),
+    )
+
+
+def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[tuple[str, str]]:
+    """What is about to happen, as pairs of a name and a line."""
+    args, critic = trainer.args, trainer.discriminator
+    who = "none" if critic is None else f"{type(critic).__name__}, {format_count(critic.num_parameters())} parameters"
+    plan = [(args.mle_warmup_steps, "of likelihood")] if args.mle_warmup_steps else []
+    if trainer.schedule.has_discriminator and args.discriminator_warmup_steps:
+        plan.append((args.discriminator_warmup_steps, "at most of the discriminator alone"))
+    parts = [f"{count:,} {what}" for count, what in plan]
+    return [
+        ("texts", f"{len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
+        describe_model(trainer),
+        ("critic", who),
+        (
+            "training",
+            f"{total_steps(trainer):,} steps of {trainer.get_total_train_batch_size(args)} texts"
+            + (f", {', '.join(parts)} among them" if parts else "")
+            + f"; {args.estimator} on {args.discriminator_loss if critic is not None else 'self-play'}",
+        ),
+    ]
+
+
+def generation_options(sampling_args: SamplingArguments, training_args: "AdversarialConfig") -> dict[str, Any]:
+    """Defaults of `generate` that the saved model has."""
+    options: dict[str, Any] = {"max_new_tokens": training_args.max_new_tokens, "do_sample": False}
+    if sampling_args.sample_temperature > 0:
+        options.update(do_sample=True, temperature=sampling_args.sample_temperature, top_p=sampling_args.sample_top_p)
+    return options
+
+
+def draw_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_args: SamplingArguments) -> list[Any]:
+    """Texts for the report: completions of held-out prompts, or texts from their beginning."""
+    import torch
+
+    from hf_gpt.eval.report import Sample
+
+    rows = trainer.eval_dataset.rows[:SHOWN_TEXTS]
+    if not trainer.eval_dataset.has_prompts:
+        rows = [rows[0]] * SHOWN_TEXTS
+    settings = {"temperature": sampling_args.sample_temperature, "top_p": sampling_args.sample_top_p}
+    generator = torch.Generator().manual_seed(trainer.args.seed)
+    drawn = trainer.rounds.collector.draw(trainer.model, rows, generator=generator, **settings)
+    shown = f"temperature {settings['temperature']}, top-p {settings['top_p']}, seed {trainer.args.seed}"
+    samples = []
+    for row, ids, mask in zip(rows, drawn.completions.tolist(), drawn.completion_mask.tolist(), strict=True):
+        kept = [token for token, keep in zip(ids, mask, strict=True) if keep]
+        prompt = data.tokenizer.decode(row["prompt_ids"], skip_special_tokens=True)
+        samples.append(Sample(prompt, data.tokenizer.decode(kept, skip_special_tokens=True), shown))
+    return samples
+
+
+def write_run_report(
+    settings: Settings, trainer: "AdversarialTrainer", data: AdversarialData, metrics: dict[str, float], path: Path
+) -> Path:
+    """Writes the report: figures, the curves of both players, warnings and samples."""
+    import yaml
+    from transformers import TrainingArguments
+
+    from hf_gpt.eval.environment import describe_environment
+    from hf_gpt.eval.report import Figure, write_report
+
+    sampling_args, meter, schedule = settings.arguments[4], trainer.meter, trainer.schedule
+    figures = [Figure("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
+    for name, label, note in (
+        ("eval_fresh_auc", "Fresh classifier's AUC", "real against generated; 0.5 is none the wiser"),
+        ("eval_discriminator_auc", "Discriminator's AUC", "held-out texts"),
+        ("eval_entropy", "Entropy", "nats per token of generated text"),
+    ):
+        if name in metrics:
+            figures.append(Figure(label, f"{metrics[name]:.4f}", note))
+    played = f"{schedule.adversarial_steps:,} against the critic, {schedule.skipped_steps:,} skipped by the gate"
+    figures += [
+        Figure("Steps", f"{trainer.state.global_step:,}", played),
+        Figure("Training time", format_duration(meter.seconds), f"{format_count(meter.tokens)} tokens of both players"),
+        Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
+    ]
+    warnings = trainer.rounds.watch.monitors.warnings
+    named = sorted({warning.name for warning in warnings})
+    critic = trainer.discriminator
+    summary = (
+        f"{type(trainer.model).__name__} against {'itself' if critic is None else type(critic).__name__}, on "
+        f"{len(data.train_rows):,} texts. " + (f"Warnings: {', '.join(named)}." if named else "No warning was raised.")
+    )
+    return write_report(
+        path,
+        title="Adversarial training",
+        summary=summary,
+        figures=figures,
+        log_history=trainer.state.log_history,
+        samples=draw_samples(trainer, data, sampling_args),
+        settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
+        environment=describe_environment(),
+    )
+
+
+def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model_path: Path, report: Path) -> None:
+    """Prints the figures, the warnings and where things are."""
+    from hf_gpt.training.callbacks import task_figures
+
+    print(f"\n{'held-out loss':<22}{metrics['eval_loss']:.4f}")
+    for name, value in task_figures(metrics).items():
+        if isinstance(value, (int, float)):
+            print(f"{name.replace('_', ' '):<22}{value:.4f}")
+    for name in sorted({warning.name for warning in trainer.rounds.watch.monitors.warnings}):
+        print(f"warning               {name}")
+    print(f"generator             {model_path}")
+    if trainer.discriminator is not None:
+        print(f"discriminator         {model_path / 'discriminator'}")
+    print(f"report                {report}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
