@@ -131,3 +131,12 @@ def test_a_quick_look_keeps_the_models():
     small = settings.scaled(0.1)
     assert (small.student, small.psi, small.vocab_size) == (settings.student, settings.psi, settings.vocab_size)
     assert small.adversarial_steps == round(0.1 * settings.adversarial_steps)
+
+
+def test_grgc_is_gad_with_a_calibrated_critic_and_a_signed_power():
+    from hf_gpt.eval.experiments.arena.published import method
+
+    gad, grgc = method("GAD"), method("GRGC")
+    assert (gad["discriminator_loss"], gad["estimator"], gad["group_size"]) == ("bradley_terry", "grpo", 8)
+    assert dict(grgc.items() - gad.items()) == {"calibration_weight": 0.01, "advantage_power": 1.5}
+    assert gad.keys() <= grgc.keys()

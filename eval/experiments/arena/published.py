@@ -9,27 +9,40 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from hf_gpt.eval.experiments.arena.stage import BEGIN
 from hf_gpt.generation.rollout import Rollout
+from hf_gpt.training import config as recipes
 
 
-# GAD (arXiv:2511.10643): Bradley-Terry critic that begins as the student, GRPO with 8 samples at temperature 0.8,
-# KL 0.001; no likelihood anchor, no gate, no replay.
-GAD: dict[str, Any] = {
-    "estimator": "grpo",
-    "reward": "logit",
-    "group_size": 8,
-    "temperature": 0.8,
-    "beta": 1e-3,
-    "advantage_scale": "std",
-    "advantage_min_std": 0.0,
-    "lambda_mle": 0.0,
-    "discriminator_loss": "bradley_terry",
-    "discriminator_steps": 1,
-    "gate_auc": 0.0,
-    "replay_fraction": 0.0,
-    "replay_size": 0,
-}
-# GRGC (2026): the critic's scores of a group are drawn to Gaussian quantiles, advantages raised to a signed power.
-PUBLISHED: dict[str, dict[str, Any]] = {"GAD": GAD, "GRGC": {**GAD, "calibration_weight": 0.01, "advantage_power": 1.5}}
+RECIPES = {"GAD": "gad", "GRGC": "grgc"}
+# What of a recipe is the method; the rest is sizes and data.
+METHOD = (
+    "estimator",
+    "reward",
+    "group_size",
+    "temperature",
+    "baseline",
+    "advantage_scale",
+    "advantage_min_std",
+    "advantage_clip",
+    "advantage_power",
+    "normalization",
+    "beta",
+    "lambda_mle",
+    "gate_auc",
+    "max_grad_norm",
+    "discriminator_loss",
+    "discriminator_steps",
+    "replay_fraction",
+    "calibration_weight",
+)
+
+
+def method(name: str) -> dict[str, Any]:
+    """Options of a published method, from its recipe."""
+    import yaml
+
+    path = recipes.RECIPES / "adversarial" / f"{RECIPES[name]}.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    return {key: recipe[key] for key in METHOD if key in recipe}
 
 
 def make_trainer(
@@ -88,7 +101,7 @@ def make_trainer(
         disable_tqdm=True,
         use_cpu=True,
         seed=seed,
-        **PUBLISHED[name],
+        **method(name),
     )
     # The first token of a row is what its text is drawn after.
     rows = [{"input_ids": [BEGIN, *row]} for row in texts.completions.tolist()]

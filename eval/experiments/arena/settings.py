@@ -31,14 +31,15 @@ class Settings:
         num_classified: Texts of each side in a two-sample test.
         batch_size, adversarial_batch_size: Texts in an update, by likelihood and against a discriminator.
         likelihood_steps: Of the student before the arms part.
-        long_likelihood_steps, more_likelihood_steps, least_improvement: The baseline trains for the first number from
-            the beginning, then for the second again and again at half the learning rate, until held-out likelihood
-            gains less than this, nats a token, or it has cost as many FLOPs as the dearest other arm.
+        more_likelihood_steps, least_improvement: The baseline goes on for so many steps again and again, at half the
+            learning rate, until held-out likelihood gains less than this, nats a token, or it has cost as many FLOPs as
+            the dearest other arm.
         psi_steps: Of the learned ratio's language model.
         adversarial_steps: Updates of the student from its own samples.
         published_steps, published_warmup: Of GAD and GRGC: updates of the student, and of the critic before them.
         anchor: Weight of the likelihood beside the ratio.
         ratio_weight: See `LearnedRatio`.
+        ratio_every: Updates of the student for each of the learned ratio.
         temperatures: Of the curves.
         likelihood_temperatures: More of them, for the curve that others are compared with.
     """
@@ -52,25 +53,25 @@ class Settings:
     sharpness: float = 1.2
     teacher_epochs: int = 7
     teacher_learning_rate: float = 3e-3
-    num_train: int = 6000
+    num_train: int = 8000
     num_validation: int = 1000
     num_evaluation: int = 300
     num_classified: int = 1500
     batch_size: int = 128
     adversarial_batch_size: int = 64
-    likelihood_steps: int = 250
-    long_likelihood_steps: int = 800
+    likelihood_steps: int = 1000
     more_likelihood_steps: int = 300
     least_improvement: float = 5e-3
     likelihood_learning_rate: float = 2e-2
-    psi_steps: int = 150
+    psi_steps: int = 300
     psi_learning_rate: float = 5e-3
-    adversarial_steps: int = 80
+    adversarial_steps: int = 150
     adversarial_learning_rate: float = 1e-2
-    anchor: float = 0.7
+    anchor: float = 0.3
     ratio_learning_rate: float = 3e-4
     ratio_weight: float = 0.3
-    published_steps: int = 60
+    ratio_every: int = 3
+    published_steps: int = 50
     published_warmup: int = 10
     published_learning_rate: float = 2e-3
     published_discriminator_learning_rate: float = 2e-3
@@ -81,7 +82,6 @@ class Settings:
         """The same with fewer steps and samples, for a quick look."""
         names = ("num_train", "num_validation", "num_evaluation", "num_classified", "likelihood_steps", "psi_steps")
         names += (
-            "long_likelihood_steps",
             "more_likelihood_steps",
             "adversarial_steps",
             "published_steps",

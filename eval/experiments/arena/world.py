@@ -14,7 +14,7 @@ from hf_gpt.eval.divergences import compare_densities
 from hf_gpt.eval.experiments import perfect_ratio
 from hf_gpt.eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
 from hf_gpt.eval.experiments.arena.ledger import Cost, Ledger
-from hf_gpt.eval.experiments.arena.published import PUBLISHED, make_trainer
+from hf_gpt.eval.experiments.arena.published import RECIPES, make_trainer
 from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD, OURS, STATIC, Settings, file_name
 from hf_gpt.eval.experiments.arena.stage import caption_rows, make_model, train_teacher
 from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage, draw_texts
@@ -66,7 +66,7 @@ class World:
 
     @cached_property
     def start(self) -> tuple[PreTrainedModel, Cost]:
-        """The student after likelihood training, from which all arms but the longer likelihood training go on."""
+        """The student after likelihood training, from which all arms go on."""
         s = self.settings
         return self._kept(
             "start",
@@ -112,7 +112,7 @@ class World:
         if arm == LIKELIHOOD:
             return self._long_likelihood(others)
         start, cost = self.start
-        if arm in PUBLISHED:
+        if arm in RECIPES:
             student, own = self._published(arm, start)
         elif arm == CEILING:
             student, own = self._against(self.teacher, start)
@@ -135,7 +135,7 @@ class World:
     def _long_likelihood(self, others: Cost) -> tuple[PreTrainedModel, Cost]:
         """Likelihood training until it gains nothing more or has cost as much as the dearest other arm."""
         s = self.settings
-        student, cost = self._likelihood(self._student, s.long_likelihood_steps, s.likelihood_learning_rate)
+        student, cost = self.start
         nll = self._held_out_nll(student)
         while cost.flops < others.flops:
             longer, more = self._likelihood(student, s.more_likelihood_steps, s.likelihood_learning_rate / 2)
@@ -156,7 +156,7 @@ class World:
         ratio = LearnedRatio(language, texts, s.ratio_learning_rate, s.ratio_weight, self.seed + 1) if learns else None
 
         def after(step: int, model: PreTrainedModel, sample: Sample | None) -> None:
-            if ratio is not None:
+            if ratio is not None and step % s.ratio_every == 0:
                 ratio.update(model, sample)
             self.on_step()
 
