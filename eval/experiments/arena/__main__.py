@@ -82,17 +82,20 @@ def _measured(world: "World", arm: str, results: Mapping[str, Any]) -> dict[str,
     return {"cost": asdict(cost), "curve": world.measure(student, temperatures)}
 
 
-def _classified(world: "World", arm: str, results: Mapping[str, Any]) -> dict[str, Any]:
-    """The fresh classifier on an arm at its best temperature, and on likelihood training at the same entropy."""
-    from hf_gpt.eval.experiments.arena.curves import best, points_of, temperature_at
+def _classified(world: "World", arm: str, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The fresh classifier on an arm at its temperatures, and on likelihood training at the same entropies."""
+    from hf_gpt.eval.experiments.arena.curves import points_of, temperature_at
     from hf_gpt.eval.experiments.arena.ledger import Cost
 
-    point = best(points_of(results[arm], world.settings.length))
-    matched = temperature_at(points_of(results[LIKELIHOOD], world.settings.length), point.entropy)
-    found = {"arm": world.fresh_auc(world.student(arm, Cost())[0], point.temperature), "baseline": None}
-    if matched is not None:
-        found["baseline"] = world.fresh_auc(world.student(LIKELIHOOD, Cost())[0], matched)
-    return found | {"temperature": point.temperature, "baseline_temperature": matched}
+    baseline = points_of(results[LIKELIHOOD], world.settings.length)
+    student, likeliest = (world.student(name, Cost())[0] for name in (arm, LIKELIHOOD))
+    found = []
+    for point in points_of(results[arm], world.settings.length):
+        own = world.fresh_auc(student, point.temperature)
+        matched = point.temperature if arm == LIKELIHOOD else temperature_at(baseline, point.entropy)
+        other = None if matched is None else own if arm == LIKELIHOOD else world.fresh_auc(likeliest, matched)
+        found.append({"temperature": point.temperature, "arm": own, "baseline": other, "baseline_temperature": matched})
+    return found
 
 
 def _check_settings(settings: Settings, output: Path) -> None:

@@ -90,9 +90,3 @@ def gain(arm: Sequence[Point], baseline: Sequence[Point], at: Point | None = Non
         return None
     nearest = min(baseline, key=lambda point: abs(point.entropy - at.entropy))
     return Gain(at.entropy, other - at.kl, math.hypot(at.error, nearest.error))
-
-
-def gains(arm: Sequence[Point], baseline: Sequence[Point]) -> list[Gain]:
-    """`gain` at every point of the arm that the baseline reaches, by entropy."""
-    found = [gain(arm, baseline, point) for point in sorted(arm, key=lambda point: point.entropy)]
-    return [one for one in found if one is not None]

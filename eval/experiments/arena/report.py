@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.eval.experiments.arena.curves import Gain, Point, best, gain, gains, points_of
+from hf_gpt.eval.experiments.arena.curves import Gain, Point, best, gain, points_of
 from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD
 from hf_gpt.eval.plots import light_colours, save_png
 
@@ -22,10 +22,13 @@ COLUMNS = (
     "H(q)",
     "KL(q‖p), best T",
     "gain over MLE at equal H(q), each seed ± s.e.",
-    "least gain along the curve",
+    "KL(q‖p), T = 1",
+    "H(q), T = 1",
+    "gain, T = 1",
     "KL(p‖q), T = 1",
-    "perfect AUC",
-    "fresh AUC (MLE's at equal H(q))",
+    "perfect AUC, T = 1",
+    "fresh AUC, best T (MLE's at equal H(q))",
+    "fresh AUC, T = 1",
     "GFLOPs",
     "CPU-s",
 )
@@ -68,20 +71,20 @@ def table(runs: Sequence[Run]) -> str:
 def _row(name: str, runs: Sequence[Run]) -> list[str]:
     arms = [run["arms"][name] for run in runs]
     curves = [_points(run, name) for run in runs]
-    bests = [best(curve) for curve in curves]
-    stored = [_stored(arm, point) for arm, point in zip(arms, bests, strict=True)]
-    found = [_gain(name, run) for run in runs]
-    along = [gains(curve, _points(run, LIKELIHOOD)) for curve, run in zip(curves, runs, strict=True)]
-    is_baseline = name == LIKELIHOOD
+    bests, ones = [best(curve) for curve in curves], [_at_one(curve) for curve in curves]
+    stored = [_stored(arm, point) for arm, point in zip(arms, ones, strict=True)]
     return [
         name,
         _spread([point.entropy for point in bests]),
         _spread([point.kl for point in bests]) + f" (T {', '.join(str(point.temperature) for point in bests)})",
-        "–" if is_baseline else ", ".join(_gain_text(one) for one in found),
-        "–" if is_baseline else ", ".join(f"{min(g.value for g in one):+.3f}" if one else "–" for one in along),
-        _spread([_estimate(run, _at_one(run["arms"][name]), "kl_pq") for run in runs]),
+        _gain_texts(name, runs, bests),
+        _spread([point.kl for point in ones]),
+        _spread([point.entropy for point in ones]),
+        _gain_texts(name, runs, ones),
+        _spread([_estimate(run, point, "kl_pq") for run, point in zip(runs, stored, strict=True)]),
         _spread([point["perfect_auc"] for point in stored]),
-        ", ".join(_auc_text(name, run) for run in runs),
+        ", ".join(_auc_text(name, run, point.temperature) for run, point in zip(runs, bests, strict=True)),
+        ", ".join(_auc_text(name, run, 1.0) for run in runs),
         f"{fmean(arm['cost']['flops'] for arm in arms) / 1e9:.0f}",
         f"{fmean(arm['cost']['seconds'] for arm in arms):.0f}",
     ]
@@ -91,28 +94,36 @@ def _points(run: Run, name: str) -> list[Point]:
     return points_of(run["arms"][name], run["settings"]["length"]) if name in run["arms"] else []
 
 
-def _gain(name: str, run: Run) -> Gain | None:
-    return gain(_points(run, name), _points(run, LIKELIHOOD))
+def _gain(name: str, run: Run, at: Point | None = None) -> Gain | None:
+    return gain(_points(run, name), _points(run, LIKELIHOOD), at)
+
+
+def _gain_texts(name: str, runs: Sequence[Run], points: Sequence[Point]) -> str:
+    if name == LIKELIHOOD:
+        return "–"
+    return ", ".join(_gain_text(_gain(name, run, point)) for run, point in zip(runs, points, strict=True))
 
 
 def _passes(name: str, runs: Sequence[Run]) -> bool:
     for run in runs:
-        found, aucs = _gain(name, run), _aucs(name, run)
+        found, aucs = _gain(name, run), _aucs(name, run, best(_points(run, name)).temperature)
         if found is None or found.value < LEAST_GAIN or aucs is None or aucs[0] >= aucs[1]:
             return False
     return True
 
 
-def _aucs(name: str, run: Run) -> tuple[float, float] | None:
-    """The fresh classifier's AUC for an arm at its best temperature, and for MLE at the same entropy."""
-    fresh = run["arms"][name].get("fresh")
-    return None if fresh is None or fresh["baseline"] is None else (fresh["arm"]["auc"], fresh["baseline"]["auc"])
+def _aucs(name: str, run: Run, temperature: float) -> tuple[float, float] | None:
+    """The fresh classifier's AUC for an arm at a temperature, and for MLE at the same entropy."""
+    for found in run["arms"][name].get("fresh", ()):
+        if found["temperature"] == temperature and found["baseline"] is not None:
+            return found["arm"]["auc"], found["baseline"]["auc"]
+    return None
 
 
-def _auc_text(name: str, run: Run) -> str:
-    found = _aucs(name, run)
+def _auc_text(name: str, run: Run, temperature: float) -> str:
+    found = _aucs(name, run, temperature)
     if found is None:
-        return "–"
+        return "beyond"
     return f"{found[0]:.3f}" if name == LIKELIHOOD else f"{found[0]:.3f} ({found[1]:.3f})"
 
 
@@ -124,8 +135,8 @@ def _stored(arm: Mapping[str, Any], point: Point) -> Mapping[str, Any]:
     return next(stored for stored in arm["curve"] if stored["temperature"] == point.temperature)
 
 
-def _at_one(arm: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next(point for point in arm["curve"] if point["temperature"] == 1)
+def _at_one(points: Sequence[Point]) -> Point:
+    return next(point for point in points if point.temperature == 1)
 
 
 def _estimate(run: Run, point: Mapping[str, Any], name: str) -> float:

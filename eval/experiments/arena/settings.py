@@ -32,8 +32,8 @@ class Settings:
         batch_size, adversarial_batch_size: Texts in an update, by likelihood and against a discriminator.
         likelihood_steps: Of the student before the arms part.
         more_likelihood_steps, least_improvement: The baseline goes on for so many steps again and again, at half the
-            learning rate, until held-out likelihood gains less than this, nats a token, or it has cost as many FLOPs as
-            the dearest other arm.
+            learning rate, until it has cost as many CPU-seconds as the dearest other arm, and as many FLOPs or gains
+            less than this in held-out likelihood, nats a token.
         psi_steps: Of the learned ratio's language model.
         adversarial_steps: Updates of the student from its own samples.
         published_steps, published_warmup: Of GAD and GRGC: updates of the student, and of the critic before them.

@@ -124,26 +124,31 @@ class World:
             raise ValueError(f"there is no arm {arm!r}.")
         return student, cost + own
 
-    def _likelihood(self, model: PreTrainedModel, steps: int, learning_rate: float) -> tuple[PreTrainedModel, Cost]:
+    def _likelihood(
+        self, model: PreTrainedModel, steps: int, learning_rate: float, seed: int | None = None
+    ) -> tuple[PreTrainedModel, Cost]:
         texts, validation, ledger = self.texts, self.validation, Ledger()
+        seed = self.seed if seed is None else seed
         with ledger.watching(model):
             trained = train_by_likelihood(
-                model, texts, validation, steps, self.settings.batch_size, learning_rate, self.seed, self.on_step
+                model, texts, validation, steps, self.settings.batch_size, learning_rate, seed, self.on_step
             )
         return trained, ledger.cost
 
     def _long_likelihood(self, others: Cost) -> tuple[PreTrainedModel, Cost]:
-        """Likelihood training until it gains nothing more or has cost as much as the dearest other arm."""
+        """Likelihood training for as many CPU-seconds as the dearest arm, and on to its FLOPs while that gains."""
         s = self.settings
-        student, cost = self.start
-        nll = self._held_out_nll(student)
-        while cost.flops < others.flops:
-            longer, more = self._likelihood(student, s.more_likelihood_steps, s.likelihood_learning_rate / 2)
-            cost, former, nll = cost + more, nll, self._held_out_nll(longer)
-            if nll < former:
-                student = longer
-            if nll > former - s.least_improvement:
-                break
+        (student, cost), rounds = self.start, 0
+        nll, stalls = self._held_out_nll(student), False
+        while cost.seconds < others.seconds or (cost.flops < others.flops and not stalls):
+            rounds += 1
+            longer, more = self._likelihood(
+                student, s.more_likelihood_steps, s.likelihood_learning_rate / 2, seed=self.seed + 1000 * rounds
+            )
+            found = self._held_out_nll(longer)
+            cost, stalls = cost + more, found > nll - s.least_improvement
+            if found < nll:
+                student, nll = longer, found
         return student, cost
 
     @torch.no_grad()
