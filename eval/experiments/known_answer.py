@@ -77,13 +77,14 @@ EXPERIMENTS: dict[str, Settings] = {
         hidden_size=16,
         arms={
             MORE_LIKELIHOOD: (None, 1.0, 5e-3),
-            "REINFORCE": ("reinforce", 0.0, 1e-2),
-            "REINFORCE, anchor": ("reinforce", 2.0, 1e-2),
+            "REINFORCE": ("reinforce", 0.0, 3e-3),
+            "REINFORCE, anchor": ("reinforce", 4.0, 3e-3),
         },
         likelihood_steps=1000,
-        adversarial_batch=256,
+        adversarial_steps=400,
+        adversarial_batch=128,
         temperatures=(1.0, 0.9, 0.8, 0.7, 0.6),
-        monitor_every=15,
+        monitor_every=20,
     ),
 }
 
@@ -100,11 +101,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    import torch
     from tqdm import tqdm
 
     from hf_gpt.eval.experiments.known_answer_report import write_report
 
     args = make_parser().parse_args(argv)
+    # The models are too small for more threads to be of use.
+    torch.set_num_threads(1)
     args.output.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Any]]] = {}
     for name in args.experiments:

@@ -17,13 +17,13 @@ Result = Mapping[str, Any]
 # The lines to reach: KL(q || p) against likelihood training at its best temperature; H(q) against H(p).
 MOST_KL_OF_LIKELIHOOD = 0.85
 LEAST_ENTROPY_OF_DATA = 0.9
-# What collapsing does, by the names of the monitors' warnings.
+# What a collapse shows, by the names of the monitors' warnings. "Reward hacking" is not among them: the perfect
+# discriminator tells nearly all texts apart from the first step on, so that its AUC has no room to rise.
 SIGNS_OF_COLLAPSE = (
     "entropy collapse",
     "likelier than the data",
     "few different n-grams",
     "repeated texts",
-    "reward hacking",
     "forgetting",
 )
 
@@ -120,6 +120,7 @@ def _gain_table(runs: Sequence[Result]) -> str:
                 _at_best_temperature(arms, "jsd"),
                 _spread([point["entropy_q"]["value"] for point in at_one], 2),
                 _spread([point["nll_oracle"]["value"] for point in at_one], 2),
+                _against_likelihood(runs, name),
                 f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}",
             ]
         )
@@ -133,6 +134,7 @@ def _gain_table(runs: Sequence[Result]) -> str:
         "JSD, best T",
         "H(q)",
         "NLL_oracle",
+        "against MLE at equal H(q)",
         "CPU-s",
     ]
     passed = [name for name in runs[0]["arms"] if all(kl_ratios(run)[name] <= MOST_KL_OF_LIKELIHOOD for run in runs)]
@@ -155,10 +157,6 @@ def _collapse_table(runs: Sequence[Result]) -> str:
     for name in runs[0]["arms"]:
         arms = [run["arms"][name] for run in runs]
         at_one = [_at_one(arm) for arm in arms]
-        gains = [
-            (likelihood_nll_at(run, point["entropy_q"]["value"]), point["nll_oracle"]["value"])
-            for run, point in zip(runs, at_one, strict=True)
-        ]
         rows.append(
             [
                 name,
@@ -166,7 +164,7 @@ def _collapse_table(runs: Sequence[Result]) -> str:
                 ", ".join(f"{point['entropy_q']['value'] / point['entropy_p']['value']:.2f}" for point in at_one),
                 _spread([point["kl_qp"]["value"] for point in at_one], 2),
                 _spread([point["nll_oracle"]["value"] for point in at_one], 2),
-                ", ".join("beyond" if mle is None else f"{own - mle:+.2f}" for mle, own in gains),
+                _against_likelihood(runs, name),
                 _warnings(arms),
                 f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}",
             ]
@@ -187,10 +185,44 @@ def _collapse_table(runs: Sequence[Result]) -> str:
             f"Collapse: vocabulary {settings['vocab_size']}, length {settings['length']}, seeds "
             f"{', '.join(str(run['seed']) for run in runs)}, nats a text; H(p) = {_spread(entropies, 1)}.",
             _table(columns, rows),
-            f"Lines: without an anchor all of {', '.join(SIGNS_OF_COLLAPSE)} are warned of; with it none is, H(q) is "
-            f"at least {LEAST_ENTROPY_OF_DATA} H(p), and NLL_oracle is below MLE's at equal H(q).",
+            _collapse_verdict(runs),
         ]
     )
+
+
+def _against_likelihood(runs: Sequence[Result], name: str) -> str:
+    """In each seed NLL_oracle less that of likelihood training at the same H(q): the gap of KL(q || p), too."""
+    cells = []
+    for run in runs:
+        point = _at_one(run["arms"][name])
+        rival = likelihood_nll_at(run, point["entropy_q"]["value"])
+        cells.append("beyond" if rival is None else f"{point['nll_oracle']['value'] - rival:+.2f}")
+    return "–" if name in _likelihood_arms(runs[0]) else ", ".join(cells)
+
+
+def _collapse_verdict(runs: Sequence[Result]) -> str:
+    """Which lines were reached, arm by arm."""
+    sentences = [
+        "Lines: without an anchor H(q) falls and each sign of it is warned of; with one no warning stands, H(q) is at "
+        f"least {LEAST_ENTROPY_OF_DATA} H(p), and NLL_oracle is below MLE's at equal H(q)."
+    ]
+    for name, arm in runs[0]["arms"].items():
+        if "warnings" not in arm:
+            continue
+        warned = [set(run["arms"][name]["warnings"]) for run in runs]
+        signs = [sign for sign in SIGNS_OF_COLLAPSE if all(sign in names for names in warned)]
+        missing = [sign for sign in SIGNS_OF_COLLAPSE if sign not in signs]
+        most = max(max(point["duplicate_rate"] for point in run["arms"][name]["history"]) for run in runs)
+        ends = [_at_one(run["arms"][name]) for run in runs]
+        kept = all(p["entropy_q"]["value"] >= LEAST_ENTROPY_OF_DATA * p["entropy_p"]["value"] for p in ends)
+        rivals = [likelihood_nll_at(run, p["entropy_q"]["value"]) for run, p in zip(runs, ends, strict=True)]
+        better = all(mle is not None and p["nll_oracle"]["value"] < mle for p, mle in zip(ends, rivals, strict=True))
+        sentences.append(
+            f"{name}: entropy {'kept' if kept else 'lost'}; warned of in each seed: {', '.join(signs) or 'nothing'}; "
+            f"not in each: {', '.join(missing) or 'none'} (repeated texts at most {most:.1%})"
+            + (f"; NLL_oracle {'' if better else 'not '}below MLE's at equal H(q) in each seed." if kept else ".")
+        )
+    return "\n\n".join(sentences)
 
 
 def _warnings(arms: Sequence[Mapping[str, Any]]) -> str:

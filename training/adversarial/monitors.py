@@ -79,6 +79,7 @@ class Rule:
         is_below: Whether low values are the bad ones.
         is_fatal: Whether training should stop if it lasts.
         after_warmup: Whether it applies only once the discriminator has had its warm-up.
+        only_first: Whether only the first values of its figures are judged.
         unless: A figure whose presence switches the rule off, as a better rule applies.
     """
 
@@ -90,6 +91,7 @@ class Rule:
     is_below: bool = False
     is_fatal: bool = False
     after_warmup: bool = False
+    only_first: bool = False
     unless: str | None = None
 
 
@@ -125,9 +127,10 @@ RULES: tuple[Rule, ...] = (
         "discriminator too sure at the start",
         ("discriminator_accuracy",),
         "max_first_accuracy",
-        lambda now, past: past.first["discriminator_accuracy"],
+        lambda now, past: now["discriminator_accuracy"],
         "it told nearly all texts apart from the first measurement on: look for a difference of format or of dtype, "
         "or warm the generator up on likelihood first; a reward from so sure a judge hardly differs between texts",
+        only_first=True,
     ),
     Rule(
         "vanishing reward",
@@ -356,6 +359,8 @@ class Monitors:
         if threshold is None or not all(name in now for name in rule.figures) or rule.unless in now:
             return None
         if rule.after_warmup and step < self.warmup_steps:
+            return None
+        if rule.only_first and any(name in self.first for name in rule.figures):
             return None
         value = rule.value(now, past)
         if not (value < threshold if rule.is_below else value > threshold):

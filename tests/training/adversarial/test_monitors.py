@@ -84,6 +84,7 @@ def test_every_rule_has_a_failure_that_tests_it():
 def test_too_sure_from_the_start():
     monitors = Monitors()
     assert _names(monitors.update(0, discriminator_accuracy=0.98)) == ["discriminator too sure at the start"]
+    assert monitors.update(100, discriminator_accuracy=0.98) == []
     monitors = Monitors()
     monitors.update(0, discriminator_accuracy=0.7)
     assert monitors.update(100, discriminator_accuracy=0.98) == []
