@@ -41,6 +41,8 @@ def save_game(
         is_main: Whether this process writes what is common.
         process_index: Its number.
     """
+    # The main process may not have come so far.
+    folder.mkdir(parents=True, exist_ok=True)
     if player is not None:
         player.save_optimizer(folder, is_main)
     own = {"experiences": [_to_state(experience) for experience in experiences], "noise": rounds.noise.get_state()}

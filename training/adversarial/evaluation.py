@@ -11,6 +11,7 @@ from hf_gpt.training.adversarial import figures
 from hf_gpt.training.adversarial.collection import Collector, as_batch
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer
 from hf_gpt.training.adversarial.texts import TextRows
+from hf_gpt.training.errors import ConfigError
 
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,21 @@ def fresh_auc(real: list[list[int]], generated: list[tuple[int, ...]], seed: int
     # Tokens as words, which tell texts apart that decode alike.
     words = [[list(map(str, text)) for text in texts] for texts in (real, generated)]
     return classifier_test(*words, tfidf_scores, seed=seed, resamples=1)["auc"]
+
+
+def check_fresh_auc(num_texts: int) -> None:
+    """Refuses to choose the best model by a figure that cannot be measured on `num_texts` texts of each kind.
+
+    Raises:
+        ConfigError: too few texts, or no scikit-learn.
+    """
+    if num_texts < LEAST_TEXTS:
+        raise ConfigError(
+            f"--metric_for_best_model fresh_auc needs {LEAST_TEXTS} held-out and generated texts, and there are "
+            f"{num_texts}: give more, raise --num_eval_samples, or choose another figure, such as loss."
+        )
+    if importlib.util.find_spec("sklearn") is None:
+        raise ConfigError("--metric_for_best_model fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
 
 
 def _discriminator_auc(collector, rows, own, drawn: Rollout, player) -> float:

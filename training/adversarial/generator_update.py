@@ -104,6 +104,13 @@ def logps_of(model: nn.Module, rollout: Rollout) -> torch.Tensor:
     )
 
 
+def has_dropout(model: nn.Module) -> bool:
+    """Whether any layer drops something in training; what attention layers drop stands in the config."""
+    layers = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    config = model.config.get_text_config()
+    return layers or any(bool(getattr(config, name, 0)) for name in ("attention_dropout", "attn_pdrop", "dropout_rate"))
+
+
 def _weighted_likelihood(args, logps, experience) -> torch.Tensor:
     size = experience.group_size
     if args.select_best:

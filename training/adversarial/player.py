@@ -156,9 +156,7 @@ class DiscriminatorPlayer:
         if not path.is_dir():
             raise CheckpointError(f"{folder} holds no {DISCRIMINATOR_DIR}: its run was not adversarial.")
         if hasattr(self.model, "peft_config"):
-            from peft import load_peft_weights, set_peft_model_state_dict
-
-            set_peft_model_state_dict(self.model, load_peft_weights(str(path), device="cpu"))
+            load_adapter_weights(self.model, path)
         elif (path / SAFE_WEIGHTS_INDEX_NAME).is_file():
             load_sharded_checkpoint(self.model, str(path), strict=False, prefer_safe=True)
         else:
@@ -231,3 +229,10 @@ class DiscriminatorPlayer:
             yield
         finally:
             state._set_sync_gradients(former)
+
+
+def load_adapter_weights(model: nn.Module, folder: Path) -> None:
+    """Reads an adapter that was saved in `folder` into a model that has one like it."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))

@@ -163,7 +163,8 @@ class Rounds:
             return self._self_play(inputs)
         size = self.group_size
         rows = [{"prompt_ids": ids.tolist()} for ids in _prompts_of(as_batch(inputs))]
-        drawn = self.collector.draw(model, rows[: len(rows) // size], size)
+        # Spread over the batch, so that processes that share it take the same ones.
+        drawn = self.collector.draw(model, rows[::size], size)
         batch, mask = as_batch(drawn), drawn.completion_mask
         self._count(drawn.sequences)
         found = Experience(drawn, size)
@@ -246,7 +247,7 @@ class Rounds:
             return Scores(texts, prefixes=scores[:, 1:], prompts=scores[:, 0])
         scores = Scores(self._text_scores(model, batch))
         if self.args.reward == "pairwise":
-            real = as_batch({name: tensor[: len(drawn) // self.group_size] for name, tensor in inputs.items()})
+            real = as_batch({name: tensor[:: self.group_size] for name, tensor in inputs.items()})
             scores.real = self._text_scores(model, real)
         return scores
 

@@ -41,7 +41,7 @@ class SpecialTokens:
             ConfigError: there is no end token.
         """
         source = model.config.get_text_config() if processing_class is None else processing_class
-        eos = source.eos_token_id
+        eos = getattr(source, "eos_token_id", None)
         if isinstance(eos, (list, tuple)):
             eos = eos[0]
         if eos is None:
@@ -50,8 +50,9 @@ class SpecialTokens:
                 f"{where} has no end-of-text token: the generator could not end a text, and the discriminator would "
                 "tell generated texts by that alone. Set eos_token."
             )
-        bos = eos if source.bos_token_id is None else source.bos_token_id
-        return cls(bos=bos, eos=eos, pad=eos if source.pad_token_id is None else source.pad_token_id)
+        # Not every config has them.
+        bos, pad = (getattr(source, name, None) for name in ("bos_token_id", "pad_token_id"))
+        return cls(bos=eos if bos is None else bos, eos=eos, pad=eos if pad is None else pad)
 
 
 class TextRows(Dataset):

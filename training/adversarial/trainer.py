@@ -15,9 +15,9 @@ from hf_gpt.training.adversarial.checkpoint import load_game, save_game
 from hf_gpt.training.adversarial.collection import RolloutFunction
 from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig
 from hf_gpt.training.adversarial.discriminator import check_players
-from hf_gpt.training.adversarial.evaluation import sample_figures
-from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
-from hf_gpt.training.adversarial.player import DiscriminatorPlayer
+from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
+from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss, has_dropout
+from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights
 from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out
@@ -38,7 +38,7 @@ class AdversarialTrainer(HfGptTrainer):
     steps leave the generator alone.
 
     `per_device_train_batch_size` counts texts: so many real ones are read in a step and so many completions generated,
-    `group_size` of them for each of the first prompts of the batch.
+    `group_size` of them for one prompt in `group_size` of the batch.
 
     Args:
         model: The generator: a causal language model, or an encoder-decoder, whose encoder reads the prompts.
@@ -133,6 +133,8 @@ class AdversarialTrainer(HfGptTrainer):
                 f"{len(rows)} texts to train on are fewer than the {batch} of a step: lower "
                 "--per_device_train_batch_size or --gradient_accumulation_steps."
             )
+        if (args.metric_for_best_model or "").endswith("fresh_auc"):
+            check_fresh_auc(min(args.num_eval_samples, len(eval_rows)))
         if discriminator is not None:
             check_players(
                 model,
@@ -168,6 +170,7 @@ class AdversarialTrainer(HfGptTrainer):
         self.experiences: list[Experience] = []
         self._raised: set[str] = set()
         self._fresh_auc: float | None = None
+        self._phase = Phase.LIKELIHOOD
         self._micro_step, self._num_tokens, self._skips = 0, 1.0, False
 
     def train(self, *args: Any, **kwargs: Any):
@@ -196,7 +199,10 @@ class AdversarialTrainer(HfGptTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self.meter.start()
         step, inputs = self.state.global_step, self._prepare_inputs(inputs)
-        phase, before = self.schedule.phase(step), self.rounds.tokens_seen
+        if self._micro_step == 0:
+            # A warm-up that ends here ends for the whole of an accumulation.
+            self._phase = self.schedule.phase(step)
+        phase, before = self._phase, self.rounds.tokens_seen
         self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
         if phase is Phase.LIKELIHOOD:
             loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0)])
@@ -304,7 +310,8 @@ class AdversarialTrainer(HfGptTrainer):
             for figure, name in latest.items():
                 if self._figures.get(name):
                     given[figure] = self._figures[name][-1]
-        self._raise(self.rounds.watch.judge(step, **given))
+        known = {name: value for name, value in given.items() if value is not None}
+        self._raise(self.rounds.watch.judge(step, **self._over_processes(known)))
 
     def _raise(self, warnings: list[Any]) -> None:
         for warning in warnings:
@@ -316,15 +323,23 @@ class AdversarialTrainer(HfGptTrainer):
             logger.warning("stopping at step %d: %s", self.state.global_step + 1, names)
             self.control.should_training_stop = True
 
+    def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        """The mean of each value over all processes, which must agree on when to stop."""
+        if self.args.world_size == 1 or not values:
+            return values
+        names = sorted(values)
+        numbers = torch.tensor([values[name] for name in names], device=self.args.device)
+        return dict(zip(names, self.accelerator.reduce(numbers, "mean").tolist(), strict=True))
+
     def _note(self, name: str, value: float) -> None:
         self._figures[name].append(float(value))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update({name: sum(values) / len(values) for name, values in self._figures.items() if values})
+            logs.update(self._over_processes({name: sum(each) / len(each) for name, each in self._figures.items()}))
             self._figures.clear()
             watch = self.rounds.watch
-            logs["phase"] = self.schedule.phase(max(0, self.state.global_step - 1)).value
+            logs["phase"] = self._phase.value
             logs["warnings"] = len(self._raised)
             for name, value in (("d_auc_heldout", watch.heldout.auc), ("d_auc_train", watch.train.auc)):
                 if value is not None:
@@ -398,6 +413,14 @@ class AdversarialTrainer(HfGptTrainer):
             process_index=self.args.process_index,
         )
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target = self.model if model is None else model
+        if hasattr(target, "peft_config") and not self.is_fsdp_enabled:
+            # Trainer takes any adapter in a sub-folder, as the discriminator's may be, for one more of the generator's.
+            load_adapter_weights(target, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
@@ -410,13 +433,6 @@ class AdversarialTrainer(HfGptTrainer):
         super()._load_best_model()
         if self.player is not None:
             self.player.load(Path(self.state.best_model_checkpoint))
-
-
-def has_dropout(model: nn.Module) -> bool:
-    """Whether any layer drops something in training; what attention layers drop stands in the config."""
-    layers = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
-    config = model.config.get_text_config()
-    return layers or any(bool(getattr(config, name, 0)) for name in ("attention_dropout", "attn_pdrop", "dropout_rate"))
 
 
 def _with_adapter(model: PreTrainedModel, config: Any, task_type: str, seed: int) -> Any:

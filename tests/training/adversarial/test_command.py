@@ -40,6 +40,7 @@ OPTIONS = {
     "eval_strategy": "no",
     "save_strategy": "no",
     "load_best_model_at_end": "false",
+    "metric_for_best_model": "loss",
     "logging_steps": 1,
     "bf16": "false",
     "report_to": "none",

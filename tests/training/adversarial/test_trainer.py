@@ -218,15 +218,15 @@ def test_adapters_on_either_side(tmp_path):
         discriminator_peft_config=peft.LoraConfig(r=2, target_modules="all-linear", modules_to_save=["score"]),
         max_steps=3,
         save_strategy="steps",
-        save_steps=3,
+        save_steps=2,
     )
     generator, critic = parameters(trainer.model), parameters(trainer.discriminator)
     trainer.train()
     for model, before in ((trainer.model, generator), (trainer.discriminator, critic)):
         moved = changed(model, before)
         assert moved and all("lora" in name or "modules_to_save" in name for name in moved)
-    assert (tmp_path / "checkpoint-3" / "adapter_model.safetensors").is_file()
-    assert (tmp_path / "checkpoint-3" / "discriminator" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "checkpoint-2" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "checkpoint-2" / "discriminator" / "adapter_model.safetensors").is_file()
     resumed = make_trainer(
         tmp_path,
         make_generator("llama"),
@@ -235,7 +235,7 @@ def test_adapters_on_either_side(tmp_path):
         discriminator_peft_config=peft.LoraConfig(r=2, target_modules="all-linear", modules_to_save=["score"]),
         max_steps=3,
     )
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     for old, new in ((trainer.model, resumed.model), (trainer.discriminator, resumed.discriminator)):
         assert changed(new, parameters(old)) == set()
 
@@ -244,7 +244,7 @@ def test_a_trunk_from_the_generator():
     generator = make_generator("llama")
     critic = discriminator_from_generator(generator)
     ids = torch.tensor([[BOS, 4, 5, EOS]])
-    assert critic.config.num_labels == 1 and generator.config.architectures != critic.config.architectures
+    assert critic.config.num_labels == 1
     torch.testing.assert_close(critic.base_model(ids)[0], generator.base_model(ids)[0])
     critic(ids).logits.sum().backward()
     assert all(parameter.grad is None for parameter in generator.parameters())
@@ -263,9 +263,10 @@ def test_a_trunk_from_the_generator():
         ({}, {"texts": []}, "empty"),
         ({}, {"texts": [{"words": "x"}] * 30}, "columns words"),
         ({}, {"texts": [{"text": "x"}] * 30}, "processing_class"),
-        ({}, {"texts": make_texts(9)}, "fewer than"),
+        ({}, {"texts": make_texts(8)}, "fewer than"),
         ({}, {"group_size": 1}, "--group_size 2"),
         (None, {}, "discriminator or a reward_function"),
+        ({}, {"metric_for_best_model": "fresh_auc"}, "needs 40"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, discriminator, settings, message):
