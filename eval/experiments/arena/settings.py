@@ -67,13 +67,13 @@ class Settings:
     psi_learning_rate: float = 5e-3
     adversarial_steps: int = 150
     adversarial_learning_rate: float = 1e-2
-    anchor: float = 0.3
+    anchor: float = 1.0
     ratio_learning_rate: float = 3e-4
     ratio_weight: float = 0.3
     ratio_every: int = 3
     published_steps: int = 50
     published_warmup: int = 10
-    published_learning_rate: float = 2e-3
+    published_learning_rate: float = 2e-4
     published_discriminator_learning_rate: float = 2e-3
     temperatures: tuple[float, ...] = (1.0, 0.8)
     likelihood_temperatures: tuple[float, ...] = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
