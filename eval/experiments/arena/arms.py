@@ -1,0 +1,90 @@
+"""How the arms of the arena train a student on a teacher's samples."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_gpt.eval.experiments import perfect_ratio
+from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage, take
+from hf_gpt.generation.likelihood import completion_logps
+from hf_gpt.generation.rollout import Rollout
+from hf_gpt.training.adversarial.objectives import bce_loss
+from hf_gpt.training.adversarial.reductions import masked_mean, masked_sum
+
+
+def train_by_likelihood(
+    model: nn.Module,
+    texts: Rollout,
+    validation: Rollout,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    on_step: Callable[[], Any] = lambda: None,
+) -> nn.Module:
+    """A copy trained on texts, stopped where held-out likelihood is best: sequence-level distillation.
+
+    Source: Kim & Rush 2016, arXiv:1606.07947, with samples in place of beams.
+    """
+    best: tuple[float, dict[str, torch.Tensor]] = (math.inf, {})
+
+    def validate(step: int, model: nn.Module, _: Sample | None) -> None:
+        nonlocal best
+        on_step()
+        if step % max(1, steps // 10) == 0 or step == steps:
+            with torch.no_grad():
+                nll = perfect_ratio.likelihood(model, validation).item()
+            if nll < best[0]:
+                best = nll, copy.deepcopy(model.state_dict())
+
+    stage = Stage(model, texts, texts.completions.shape[1])
+    model = perfect_ratio.train(model, stage, steps, batch_size, learning_rate, seed, on_step=validate)
+    model.load_state_dict(best[1])
+    return model
+
+
+class LearnedRatio:
+    """The discriminator l(y) = sum_t log psi(y_t | s_t) - log q(y_t | s_t), psi a language model.
+
+    psi learns the likelihood of real text, and by binary cross-entropy on l to tell real text from the student's, which
+    corrects it where the student goes. With both, psi = p is optimal.
+
+    Args:
+        psi: Trained in place.
+        texts: Real texts.
+        learning_rate: Of psi.
+        weight: Of the cross-entropy, a text, against the likelihood, a token.
+        seed: Of the order of real texts.
+    """
+
+    def __init__(self, psi: PreTrainedModel, texts: Rollout, learning_rate: float, weight: float, seed: int):
+        self.psi, self.texts, self.weight = psi, texts, weight
+        self.optimizer = torch.optim.Adam(psi.parameters(), lr=learning_rate, betas=(0.5, 0.999))
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def update(self, model: nn.Module, sample: Sample) -> float:
+        """One update on a batch of the student's texts and as many real ones; returns the cross-entropy."""
+        fake = sample.texts
+        real = take(self.texts, torch.randint(len(self.texts), (len(fake),), generator=self.generator))
+        with torch.no_grad():
+            real_logq = _logps(model, real)
+        real_logps, fake_logps = _logps(self.psi, real), _logps(self.psi, fake)
+        loss = bce_loss(
+            masked_sum(real_logps - real_logq, real.completion_mask),
+            masked_sum(fake_logps - sample.logps.detach(), fake.completion_mask),
+            real_label=1.0,
+        )
+        self.optimizer.zero_grad()
+        (self.weight * loss - masked_mean(real_logps, real.completion_mask)).backward()
+        nn.utils.clip_grad_norm_(self.psi.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.item()
+
+
+def _logps(model: nn.Module, texts: Rollout) -> torch.Tensor:
+    return completion_logps(model, texts.sequences, texts.attention_mask, texts.prompt_length, texts.completions)

@@ -1,0 +1,167 @@
+"""Table, plot and verdict of the arena."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from hf_gpt.eval.experiments.arena.curves import Gain, Point, best, gain, points_of
+from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD
+from hf_gpt.eval.plots import light_colours, save_png
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Run = Mapping[str, Any]
+
+# The line to reach: nats a token of KL(q || p) below likelihood training at equal H(q), in each seed.
+LEAST_GAIN = 0.10
+COLUMNS = (
+    "arm",
+    "H(q)",
+    "KL(q‖p), best T",
+    "gain over MLE at equal H(q), each seed ± s.e.",
+    "KL(q‖p), T = 1",
+    "H(q), T = 1",
+    "gain, T = 1",
+    "KL(p‖q), T = 1",
+    "perfect AUC, T = 1",
+    "fresh AUC, best T (MLE's at equal H(q))",
+    "fresh AUC, T = 1",
+    "GFLOPs",
+    "CPU-s",
+)
+
+
+def write_report(runs: Sequence[Run], output: Path) -> str:
+    """Writes `arena.json`, `arena.md` and `arena.png`; returns the table's text."""
+    import json
+
+    text = table(runs)
+    (output / "arena.json").write_text(json.dumps(list(runs), indent=1) + "\n")
+    (output / "arena.md").write_text(text + "\n")
+
+    def draw(*axes: "Axes") -> None:
+        for ax, run in zip(axes, runs, strict=True):
+            _draw(ax, run)
+
+    save_png(draw, output / "arena.png", width=460 * len(runs), height=420, columns=len(runs), label=text)
+    return text
+
+
+def table(runs: Sequence[Run]) -> str:
+    """The runs in Markdown: an arm a row, nats a token."""
+    names = [name for name in runs[0]["arms"] if all(name in run["arms"] for run in runs)]
+    rows = [_row(name, runs) for name in names]
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+    entropies = [_estimate(run, run["arms"][names[0]]["curve"][0], "entropy_p") for run in runs]
+    passed = [name for name in names if name not in (LIKELIHOOD, CEILING) and _passes(name, runs)]
+    return "\n\n".join(
+        [
+            f"Seeds {', '.join(str(run['seed']) for run in runs)}; nats a token, mean ± standard deviation over seeds; "
+            f"H(p) = {_spread(entropies)}.",
+            "\n".join("| " + " | ".join(line) + " |" for line in lines),
+            f"Line: at each arm's best temperature KL(q‖p) is at least {LEAST_GAIN} below that of MLE at equal H(q), "
+            f"and the fresh classifier's AUC is lower, in each seed. Reached by: {', '.join(passed) or 'none'}.",
+        ]
+    )
+
+
+def _row(name: str, runs: Sequence[Run]) -> list[str]:
+    arms = [run["arms"][name] for run in runs]
+    curves = [_points(run, name) for run in runs]
+    bests, ones = [best(curve) for curve in curves], [_at_one(curve) for curve in curves]
+    stored = [_stored(arm, point) for arm, point in zip(arms, ones, strict=True)]
+    return [
+        name,
+        _spread([point.entropy for point in bests]),
+        _spread([point.kl for point in bests]) + f" (T {', '.join(str(point.temperature) for point in bests)})",
+        _gain_texts(name, runs, bests),
+        _spread([point.kl for point in ones]),
+        _spread([point.entropy for point in ones]),
+        _gain_texts(name, runs, ones),
+        _spread([_estimate(run, point, "kl_pq") for run, point in zip(runs, stored, strict=True)]),
+        _spread([point["perfect_auc"] for point in stored]),
+        ", ".join(_auc_text(name, run, point.temperature) for run, point in zip(runs, bests, strict=True)),
+        ", ".join(_auc_text(name, run, 1.0) for run in runs),
+        f"{fmean(arm['cost']['flops'] for arm in arms) / 1e9:.0f}",
+        f"{fmean(arm['cost']['seconds'] for arm in arms):.0f}",
+    ]
+
+
+def _points(run: Run, name: str) -> list[Point]:
+    return points_of(run["arms"][name], run["settings"]["length"]) if name in run["arms"] else []
+
+
+def _gain(name: str, run: Run, at: Point | None = None) -> Gain | None:
+    return gain(_points(run, name), _points(run, LIKELIHOOD), at)
+
+
+def _gain_texts(name: str, runs: Sequence[Run], points: Sequence[Point]) -> str:
+    if name == LIKELIHOOD:
+        return "–"
+    return ", ".join(_gain_text(_gain(name, run, point)) for run, point in zip(runs, points, strict=True))
+
+
+def _passes(name: str, runs: Sequence[Run]) -> bool:
+    for run in runs:
+        found, aucs = _gain(name, run), _aucs(name, run, best(_points(run, name)).temperature)
+        if found is None or found.value < LEAST_GAIN or aucs is None or aucs[0] >= aucs[1]:
+            return False
+    return True
+
+
+def _aucs(name: str, run: Run, temperature: float) -> tuple[float, float] | None:
+    """The fresh classifier's AUC for an arm at a temperature, and for MLE at the same entropy."""
+    for found in run["arms"][name].get("fresh", ()):
+        if found["temperature"] == temperature and found["baseline"] is not None:
+            return found["arm"]["auc"], found["baseline"]["auc"]
+    return None
+
+
+def _auc_text(name: str, run: Run, temperature: float) -> str:
+    found = _aucs(name, run, temperature)
+    if found is None:
+        return "beyond"
+    return f"{found[0]:.3f}" if name == LIKELIHOOD else f"{found[0]:.3f} ({found[1]:.3f})"
+
+
+def _gain_text(found: Gain | None) -> str:
+    return "beyond" if found is None else f"{found.value:+.3f} ± {found.error:.3f}"
+
+
+def _stored(arm: Mapping[str, Any], point: Point) -> Mapping[str, Any]:
+    return next(stored for stored in arm["curve"] if stored["temperature"] == point.temperature)
+
+
+def _at_one(points: Sequence[Point]) -> Point:
+    return next(point for point in points if point.temperature == 1)
+
+
+def _estimate(run: Run, point: Mapping[str, Any], name: str) -> float:
+    return point[name]["value"] / run["settings"]["length"]
+
+
+def _spread(values: Sequence[float]) -> str:
+    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{deviation}"
+
+
+def _draw(axes: "Axes", run: Run) -> None:
+    colours, marks = light_colours(), ("-o", "--s", ":^")
+    for number, name in enumerate(run["arms"]):
+        points = sorted(_points(run, name), key=lambda point: point.entropy)
+        axes.errorbar(
+            [point.entropy for point in points],
+            [point.kl for point in points],
+            [point.error for point in points],
+            fmt=marks[number // len(colours)],
+            color=colours[number % len(colours)],
+            ms=4,
+            lw=1.5,
+            label=name,
+        )
+    axes.set_xlabel(f"H(q), nats a token; seed {run['seed']}")
+    axes.set_title("KL(q‖p), nats a token, over temperatures", loc="left", fontsize=12)
+    axes.legend(frameon=False, fontsize=9)

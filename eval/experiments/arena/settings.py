@@ -1,0 +1,94 @@
+"""Sizes of the stage and of what each arm spends."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+LIKELIHOOD = "MLE, same compute"
+CEILING = "perfect ratio (ceiling)"
+OURS = "learned ratio, adversarial (ours)"
+STATIC = "learned ratio, fixed"
+ARMS = (OURS, STATIC, "GAD", "GRGC", CEILING, LIKELIHOOD)
+
+
+def file_name(arm: str) -> str:
+    """An arm's name, fit for a file."""
+    return "".join(letter if letter.isalnum() else "_" for letter in arm.lower()).strip("_")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arena.
+
+    Attributes:
+        folder: Of the captions, below the data folder.
+        length: Tokens of a text.
+        teacher, student, psi: Width and number of blocks.
+        sharpness: Factor on the teacher's logits, which is part of the teacher.
+        teacher_epochs: At most.
+        num_train, num_validation, num_evaluation: Samples of the teacher; the last is also what is drawn of a student
+            for each point of its curve.
+        num_classified: Texts of each side in a two-sample test.
+        batch_size, adversarial_batch_size: Texts in an update, by likelihood and against a discriminator.
+        likelihood_steps: Of the student before the arms part.
+        more_likelihood_steps, least_improvement: The baseline goes on for so many steps again and again, at half the
+            learning rate, until it has cost as many CPU-seconds as the dearest other arm, and as many FLOPs or gains
+            less than this in held-out likelihood, nats a token.
+        psi_steps: Of the learned ratio's language model.
+        adversarial_steps: Updates of the student from its own samples.
+        published_steps, published_warmup: Of GAD and GRGC: updates of the student, and of the critic before them.
+        anchor: Weight of the likelihood beside the ratio.
+        ratio_weight: See `LearnedRatio`.
+        ratio_every: Updates of the student for each of the learned ratio.
+        temperatures: Of the curves.
+        likelihood_temperatures: More of them, for the curve that others are compared with.
+    """
+
+    folder: str = "lm/coco_captions"
+    vocab_size: int = 500
+    length: int = 14
+    teacher: tuple[int, int] = (96, 2)
+    student: tuple[int, int] = (8, 1)
+    psi: tuple[int, int] = (64, 2)
+    sharpness: float = 1.2
+    teacher_epochs: int = 7
+    teacher_learning_rate: float = 3e-3
+    num_train: int = 8000
+    num_validation: int = 1000
+    num_evaluation: int = 300
+    num_classified: int = 1500
+    batch_size: int = 128
+    adversarial_batch_size: int = 64
+    likelihood_steps: int = 1000
+    more_likelihood_steps: int = 300
+    least_improvement: float = 5e-3
+    likelihood_learning_rate: float = 2e-2
+    psi_steps: int = 300
+    psi_learning_rate: float = 5e-3
+    adversarial_steps: int = 150
+    adversarial_learning_rate: float = 1e-2
+    anchor: float = 1.0
+    ratio_learning_rate: float = 3e-4
+    ratio_weight: float = 0.3
+    ratio_every: int = 3
+    published_steps: int = 50
+    published_warmup: int = 10
+    published_learning_rate: float = 2e-4
+    published_discriminator_learning_rate: float = 2e-3
+    temperatures: tuple[float, ...] = (1.0, 0.8)
+    likelihood_temperatures: tuple[float, ...] = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
+
+    def scaled(self, scale: float) -> "Settings":
+        """The same with fewer steps and samples, for a quick look."""
+        names = ("num_train", "num_validation", "num_evaluation", "num_classified", "likelihood_steps", "psi_steps")
+        names += (
+            "more_likelihood_steps",
+            "adversarial_steps",
+            "published_steps",
+            "published_warmup",
+        )
+        return replace(self, **{name: max(2, round(scale * getattr(self, name))) for name in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON reads it back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

@@ -1,0 +1,110 @@
+"""The stage of the arena: rows of captions, a teacher that learned them, and the samples that students get."""
+
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.eval.experiments.data import read_lines
+from hf_gpt.eval.experiments.perfect_ratio import likelihood
+from hf_gpt.eval.fitting import fit, seeded
+from hf_gpt.generation.rollout import Rollout
+
+
+# Begins every row, and stands nowhere else; ends a caption.
+BEGIN, END = 0, 1
+FILES = ("image_coco.txt", "test_coco.txt")
+
+
+def caption_rows(folder: str, vocab_size: int, length: int, seed: int = 0) -> tuple[torch.Tensor, list[str]]:
+    """Rows of a stream of captions, each row from the beginning of a caption.
+
+    Lower-case words without punctuation; captions with a word outside the vocabulary are left out. After its caption
+    and `END` a row goes on with the next caption, so that all rows have the same number of tokens and no model can gain
+    by its lengths.
+
+    Args:
+        folder: Of the captions, below the data folder.
+        vocab_size: Most frequent words that are kept, `BEGIN` and `END` included.
+        length: Tokens of a row.
+        seed: Of the captions' order.
+
+    Returns:
+        (N, length) int64, and the words by id.
+    """
+    captions = [re.findall(r"[a-z']+", line.lower()) for name in FILES for line in read_lines(f"{folder}/{name}")]
+    counts = Counter(word for caption in captions for word in caption)
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    words = ["<s>", "</s>", *ranked][:vocab_size]
+    ids = {word: place for place, word in enumerate(words) if place > END}
+    known = [caption for caption in captions if caption and all(word in ids for word in caption)]
+    encoded = [[ids[word] for word in caption] + [END] for caption in known]
+    random.Random(seed).shuffle(encoded)
+    stream = np.array([token for caption in encoded for token in caption])
+    starts = np.cumsum([0] + [len(caption) for caption in encoded[:-1]])
+    starts = starts[starts + length <= len(stream)]
+    return torch.from_numpy(stream[starts[:, None] + np.arange(length)]), words
+
+
+def as_texts(rows: torch.Tensor) -> Rollout:
+    """Rows (N, length) as texts after `BEGIN`."""
+    sequences = torch.cat([torch.full_like(rows[:, :1], BEGIN), rows], 1)
+    return Rollout(
+        sequences=sequences,
+        attention_mask=torch.ones_like(sequences),
+        completions=rows,
+        completion_mask=torch.ones(rows.shape),
+        logps=torch.zeros(rows.shape),
+        prompt_length=torch.ones(len(rows), dtype=torch.int64),
+    )
+
+
+def make_model(
+    vocab_size: int, length: int, hidden_size: int, num_hidden_layers: int, dropout: float = 0.0, seed: int = 0
+) -> HfGptForCausalLM:
+    """An untrained GPT."""
+    with seeded(seed):
+        return HfGptForCausalLM(
+            HfGptConfig(
+                vocab_size=vocab_size,
+                hidden_size=hidden_size,
+                num_hidden_layers=num_hidden_layers,
+                num_attention_heads=2,
+                max_position_embeddings=length + 1,
+                hidden_dropout=dropout,
+                initializer_range=hidden_size**-0.5 / 2,
+                bos_token_id=BEGIN,
+                eos_token_id=BEGIN,
+                pad_token_id=BEGIN,
+            )
+        )
+
+
+def train_teacher(
+    rows: torch.Tensor, vocab_size: int, size: tuple[int, int], epochs: int, learning_rate: float
+) -> HfGptForCausalLM:
+    """A GPT that learned rows of captions, stopped where held-out rows are likeliest."""
+    model = make_model(vocab_size, rows.shape[1], *size, dropout=0.1)
+
+    def loss(model: PreTrainedModel, places: np.ndarray) -> tuple[torch.Tensor, float]:
+        return likelihood(model, as_texts(rows[torch.from_numpy(places)])), len(places)
+
+    # The rows are in random order.
+    held_out = min(500, max(2, len(rows) // 10))
+    places = np.arange(len(rows))
+    fit(
+        model,
+        loss,
+        np.full(len(rows), rows.shape[1]),
+        places[held_out:],
+        places[:held_out],
+        epochs=epochs,
+        learning_rate=learning_rate,
+        weight_decay=0.05,
+        patience=1,
+    )
+    return model.requires_grad_(False)

@@ -1,0 +1,234 @@
+"""One seed of the arena: what its arms share, each arm's training with its cost, and the measurement of its student."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_gpt.eval.divergences import compare_densities
+from hf_gpt.eval.experiments import perfect_ratio
+from hf_gpt.eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
+from hf_gpt.eval.experiments.arena.ledger import Cost, Ledger
+from hf_gpt.eval.experiments.arena.published import RECIPES, make_trainer
+from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD, OURS, STATIC, Settings, file_name
+from hf_gpt.eval.experiments.arena.stage import caption_rows, make_model, train_teacher
+from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage, draw_texts
+from hf_gpt.eval.two_sample.auc import auc
+from hf_gpt.eval.two_sample.halves import classifier_test
+from hf_gpt.eval.two_sample.tfidf import tfidf_scores
+from hf_gpt.generation.rollout import Rollout
+
+
+class World:
+    """A seed of the arena.
+
+    Args:
+        settings: The arena's.
+        seed: Of samples, weights and order; the teacher is the same for all.
+        folder: Keeps the teacher and what the arms share.
+        on_step: Called after every step of a training.
+    """
+
+    def __init__(self, settings: Settings, seed: int, folder: Path, on_step: Callable[[], Any] = lambda: None):
+        self.settings, self.seed, self.folder, self.on_step = settings, seed, folder, on_step
+
+    # What the arms share
+
+    @cached_property
+    def teacher(self) -> PreTrainedModel:
+        s, path = self.settings, self.folder / "teacher.pt"
+        model = make_model(s.vocab_size, s.length, *s.teacher)
+        if not path.exists():
+            rows, _ = caption_rows(s.folder, s.vocab_size, s.length)
+            trained = train_teacher(rows, s.vocab_size, s.teacher, s.teacher_epochs, s.teacher_learning_rate)
+            _save(trained.state_dict(), path)
+        model.load_state_dict(torch.load(path, weights_only=True))
+        model.config.logit_scale = s.sharpness
+        return model.eval().requires_grad_(False)
+
+    @cached_property
+    def texts(self) -> Rollout:
+        """The teacher's samples to learn from."""
+        return draw_texts(self.teacher, self.settings.num_train, self.settings.length, 10 * self.seed + 1)
+
+    @cached_property
+    def validation(self) -> Rollout:
+        return draw_texts(self.teacher, self.settings.num_validation, self.settings.length, 10 * self.seed + 2)
+
+    @cached_property
+    def evaluation(self) -> Rollout:
+        return draw_texts(self.teacher, self.settings.num_evaluation, self.settings.length, 10 * self.seed + 3)
+
+    @cached_property
+    def start(self) -> tuple[PreTrainedModel, Cost]:
+        """The student after likelihood training, from which all arms go on."""
+        s = self.settings
+        return self._kept(
+            "start",
+            self._student,
+            lambda: self._likelihood(self._student, s.likelihood_steps, s.likelihood_learning_rate),
+        )
+
+    @cached_property
+    def psi(self) -> tuple[PreTrainedModel, Cost]:
+        """A larger language model of the teacher's samples."""
+        s = self.settings
+        model = make_model(s.vocab_size, s.length, *s.psi, seed=self.seed + 100)
+        return self._kept("psi", model, lambda: self._likelihood(model, s.psi_steps, s.psi_learning_rate))
+
+    @property
+    def _student(self) -> PreTrainedModel:
+        s = self.settings
+        return make_model(s.vocab_size, s.length, *s.student, seed=self.seed)
+
+    def _kept(
+        self, name: str, model: PreTrainedModel, train: Callable[[], tuple[PreTrainedModel, Cost]]
+    ) -> tuple[PreTrainedModel, Cost]:
+        path = self.folder / f"seed{self.seed}" / f"{name}.pt"
+        if not path.exists():
+            trained, cost = train()
+            _save({"model": trained.state_dict(), "cost": asdict(cost)}, path)
+        kept = torch.load(path, weights_only=True)
+        model.load_state_dict(kept["model"])
+        return model.eval(), Cost(**kept["cost"])
+
+    # The arms
+
+    def student(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
+        """The student of an arm, trained unless its file is there, and what it cost with all that it builds on.
+
+        Args:
+            arm: One of `settings.ARMS`.
+            others: Dearest of the other arms, whose cost likelihood training is given.
+        """
+        return self._kept(file_name(arm), self._student, lambda: self._train(arm, others))
+
+    def _train(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
+        if arm == LIKELIHOOD:
+            return self._long_likelihood(others)
+        start, cost = self.start
+        if arm in RECIPES:
+            student, own = self._published(arm, start)
+        elif arm == CEILING:
+            student, own = self._against(self.teacher, start)
+        elif arm in (OURS, STATIC):
+            psi, psi_cost = self.psi
+            student, own = self._against(copy.deepcopy(psi), start, learns=arm == OURS)
+            cost = cost + psi_cost
+        else:
+            raise ValueError(f"there is no arm {arm!r}.")
+        return student, cost + own
+
+    def _likelihood(
+        self, model: PreTrainedModel, steps: int, learning_rate: float, seed: int | None = None
+    ) -> tuple[PreTrainedModel, Cost]:
+        texts, validation, ledger = self.texts, self.validation, Ledger()
+        seed = self.seed if seed is None else seed
+        with ledger.watching(model):
+            trained = train_by_likelihood(
+                model, texts, validation, steps, self.settings.batch_size, learning_rate, seed, self.on_step
+            )
+        return trained, ledger.cost
+
+    def _long_likelihood(self, others: Cost) -> tuple[PreTrainedModel, Cost]:
+        """Likelihood training for as many CPU-seconds as the dearest arm, and on to its FLOPs while that gains."""
+        s = self.settings
+        (student, cost), rounds = self.start, 0
+        nll, stalls = self._held_out_nll(student), False
+        while cost.seconds < others.seconds or (cost.flops < others.flops and not stalls):
+            rounds += 1
+            longer, more = self._likelihood(
+                student, s.more_likelihood_steps, s.likelihood_learning_rate / 2, seed=self.seed + 1000 * rounds
+            )
+            found = self._held_out_nll(longer)
+            cost, stalls = cost + more, found > nll - s.least_improvement
+            if found < nll:
+                student, nll = longer, found
+        return student, cost
+
+    @torch.no_grad()
+    def _held_out_nll(self, model: PreTrainedModel) -> float:
+        return perfect_ratio.likelihood(model, self.validation).item()
+
+    def _against(self, language: PreTrainedModel, start: PreTrainedModel, learns: bool = False):
+        """Exact token gradient against a density, sampled for what follows, with the likelihood as anchor."""
+        s, ledger, texts = self.settings, Ledger(), self.texts
+        ratio = LearnedRatio(language, texts, s.ratio_learning_rate, s.ratio_weight, self.seed + 1) if learns else None
+
+        def after(step: int, model: PreTrainedModel, sample: Sample | None) -> None:
+            if ratio is not None and step % s.ratio_every == 0:
+                ratio.update(model, sample)
+            self.on_step()
+
+        with ledger.watching(start, language):
+            student = perfect_ratio.train(
+                start,
+                Stage(language, texts, s.length),
+                s.adversarial_steps,
+                s.adversarial_batch_size,
+                s.adversarial_learning_rate,
+                self.seed,
+                estimator=perfect_ratio.exact_and_future,
+                anchor=s.anchor,
+                on_step=after,
+            )
+        return student, ledger.cost
+
+    def _published(self, name: str, start: PreTrainedModel) -> tuple[PreTrainedModel, Cost]:
+        s, ledger = self.settings, Ledger()
+        trainer = make_trainer(
+            name,
+            start,
+            self.texts,
+            s.published_steps,
+            s.published_warmup,
+            s.adversarial_batch_size,
+            s.published_learning_rate,
+            s.published_discriminator_learning_rate,
+            self.seed,
+            self.on_step,
+        )
+        with ledger.watching(trainer.model, trainer.discriminator):
+            trainer.train()
+        return trainer.model.eval(), ledger.cost
+
+    # Measurement
+
+    def measure(self, model: PreTrainedModel, temperatures: Sequence[float]) -> list[dict[str, Any]]:
+        """Estimates in nats a text at each temperature, and the AUC of the perfect discriminator."""
+        curve = []
+        for temperature in temperatures:
+            texts = self._draw(model, self.settings.num_evaluation, temperature)
+            found = compare_densities(self.teacher, model, self.evaluation, texts, temperature)
+            estimates = {name: asdict(estimate) for name, estimate in found.estimates.items()}
+            perfect = auc(found.data_scores.numpy(), found.model_scores.numpy())
+            curve.append({"temperature": temperature, **estimates, "perfect_auc": perfect})
+        return curve
+
+    def fresh_auc(self, model: PreTrainedModel, temperature: float) -> dict[str, float | int]:
+        """Two-sample test by n-grams and logistic regression, learned on half of the texts, judged on the others."""
+        texts = self._draw(model, self.settings.num_classified, temperature)
+        return classifier_test(_as_words(self._classified), _as_words(texts), tfidf_scores, seed=self.seed)
+
+    @cached_property
+    def _classified(self) -> Rollout:
+        return draw_texts(self.teacher, self.settings.num_classified, self.settings.length, 10 * self.seed + 5)
+
+    def _draw(self, model: PreTrainedModel, count: int, temperature: float) -> Rollout:
+        return draw_texts(model, count, self.settings.length, 10 * self.seed + 4, temperature)
+
+
+def _as_words(texts: Rollout) -> list[list[str]]:
+    return [[str(token) for token in row] for row in texts.completions.tolist()]
+
+
+def _save(state: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save(state, partial)
+    partial.replace(path)
