@@ -6,6 +6,8 @@
 #   make test-slow           the tests marked slow
 #   make check-conformance   transformers' own model tests over our classes
 #   make check-floor         the model tests with the oldest supported transformers
+#   make check-trl           our critic as the reward of TRL's GRPO
+#   make check-bitsandbytes  adapters on weights in four bits
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +16,7 @@ FLOOR := .venv-floor/bin
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check-conformance check-floor clean
+.PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-bitsandbytes clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -27,6 +29,14 @@ help:
 .venv-floor/installed: pyproject.toml constraints-floor.txt
 	$(PYTHON) -m venv .venv-floor
 	$(FLOOR)/python -m pip install --quiet --disable-pip-version-check -c constraints-floor.txt -e '.[dev]'
+	@touch $@
+
+# Environments of clients: the extra of that name on top of what the tests need.
+.venv-trl/installed: EXTRA := trl
+.venv-bitsandbytes/installed: EXTRA := qlora
+.venv-trl/installed .venv-bitsandbytes/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,$(EXTRA)]'
 	@touch $@
 
 demo: .venv/installed
@@ -50,5 +60,11 @@ check-floor: .venv-floor/installed
 	$(PYTEST) $(FLOOR)/python -m pytest -n 2 tests/models
 	$(PYTEST) $(FLOOR)/python -m tests.conformance
 
+check-trl: .venv-trl/installed
+	$(PYTEST) .venv-trl/bin/python -m pytest tests/training/adversarial/test_trl.py
+
+check-bitsandbytes: .venv-bitsandbytes/installed
+	$(PYTEST) .venv-bitsandbytes/bin/python -m pytest tests/training/test_adapters.py
+
 clean:
-	rm -rf .venv .venv-floor .conformance runs build dist *.egg-info
+	rm -rf .venv .venv-* .conformance runs build dist *.egg-info

@@ -176,7 +176,7 @@ def job_muon(folder):
         generator = torch.Generator().manual_seed(3)
         weights = [torch.randn(6, 10, generator=generator), torch.randn(9, 5, generator=generator)]
         whole = [torch.nn.Parameter(weight.clone()) for weight in weights]
-        parts = [torch.nn.Parameter(distribute_tensor(weight, mesh, [placement])) for weight in weights]
+        parts = [torch.nn.Parameter(distribute_tensor(weight.clone(), mesh, [placement])) for weight in weights]
         optimizers = [MuonAdamW([{"params": parameters, **options}], []) for parameters in (whole, parts)]
         for _ in range(3):
             for first, second in zip(whole, parts, strict=True):
