@@ -1,6 +1,8 @@
 """Reading of a corpus into documents, and their split into training and validation."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +28,7 @@ def read_corpus(
 
     Args:
         sources: Paths, or names of built-in corpora. `.jsonl`, `.json`, `.csv` and `.parquet` files have a document in
-            each row; every other file is UTF-8 text.
+            each row; every other file is UTF-8 text. All but parquet may be packed, ending in `.gz` as well.
         text_column: The column of a table that holds the text.
         document_separator: Where a text file parts into documents; it belongs to none of them. `\\n` and `\\t` may be
             written out. None makes the whole file one document.
@@ -40,7 +42,7 @@ def read_corpus(
     parts = []
     for source in sources:
         path = resolve_file(source)
-        if path.suffix.lower() in _TABLE_BUILDERS:
+        if _suffix(path) in _TABLE_BUILDERS:
             parts.append(_read_table(path, text_column))
         else:
             parts.append(datasets.Dataset.from_dict({"text": read_text_documents(path, document_separator)}))
@@ -56,7 +58,10 @@ def read_text_documents(path: Path, document_separator: str | None = None) -> li
     Raises:
         CorpusError: the file is empty or not UTF-8; the message names the byte where it fails.
     """
-    data = path.read_bytes()
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorpusError(f"{path}: cannot be unpacked: {error}. Check that the file is whole.") from error
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -128,12 +133,12 @@ def resolve_file(source: str) -> Path:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        raise CorpusError(f"--corpus: {source} is a folder. Name its files, for example {source.rstrip('/')}/*.txt")
+        raise CorpusError(f"{source} is a folder. Name its files, for example {source.rstrip('/')}/*.txt")
     if not path.is_file() and source in built_in_corpora():
         return CORPORA / f"{source}.txt"
     if not path.is_file():
         hint = did_you_mean(source, built_in_corpora())
-        raise CorpusError(f"--corpus: no such file: {source}{hint} Built in: {', '.join(built_in_corpora())}.")
+        raise CorpusError(f"no such file: {source}{hint} Built in: {', '.join(built_in_corpora())}.")
     return path
 
 
@@ -141,9 +146,9 @@ def _read_table(path: Path, text_column: str) -> datasets.Dataset:
     if path.stat().st_size == 0:
         raise CorpusError(f"{path}: the file is empty. Give a file with text in it.")
     try:
-        table = datasets.load_dataset(_TABLE_BUILDERS[path.suffix.lower()], data_files=str(path), split="train")
+        table = datasets.load_dataset(_TABLE_BUILDERS[_suffix(path)], data_files=str(path), split="train")
     except Exception as error:
-        raise CorpusError(f"{path}: cannot be read as {path.suffix[1:]}: {_first_fault(path, error)}") from error
+        raise CorpusError(f"{path}: cannot be read as {_suffix(path)[1:]}: {_first_fault(path, error)}") from error
     if text_column not in table.column_names:
         hint = did_you_mean(text_column, table.column_names)
         raise CorpusError(
@@ -162,8 +167,8 @@ def _read_table(path: Path, text_column: str) -> datasets.Dataset:
 
 def _first_fault(path: Path, error: Exception) -> str:
     """The line of a .jsonl file that is wrong; for other formats what the reader said."""
-    if path.suffix.lower() == ".jsonl":
-        with path.open("rb") as lines:
+    if _suffix(path) == ".jsonl":
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     json.loads(line.decode("utf-8") or "null")
@@ -171,6 +176,11 @@ def _first_fault(path: Path, error: Exception) -> str:
                     return f"line {number}: {fault}. Mend or remove the line."
     cause = error.__cause__ or error
     return f"{cause}. Check the file's format."
+
+
+def _suffix(path: Path) -> str:
+    """The ending that tells the format: of a packed file the one before .gz."""
+    return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def _likely_encoding(data: bytes) -> str:

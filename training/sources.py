@@ -63,6 +63,11 @@ def open_source(source: str, *, text_column: str = "text", document_separator: s
         return _open_dataset(source, text_column)
     path = resolve_file(source)
     kind = path.suffix.lower()
+    if kind == ".gz":
+        raise CorpusError(
+            f"{path}: a packed file cannot be entered in its middle, as --streaming does to resume. Unpack it first: "
+            f"gunzip -k {path.name}"
+        )
     if kind in (".jsonl", ".json"):
 
         def read(place):

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -116,3 +117,16 @@ def test_too_little_text_to_split(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(CorpusError, match="too few"):
         split_corpus(read_corpus([str(tmp_path / "a.txt")]), 0.1, seed=0)
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz", "a.csv.gz"])
+def test_packed_files_read_as_unpacked_ones(tmp_path, name):
+    contents = {"a.txt.gz": "to be\n", "a.jsonl.gz": '{"text": "to be\\n"}\n', "a.csv.gz": 'text\n"to be\n"\n'}
+    (tmp_path / name).write_bytes(gzip.compress(contents[name].encode()))
+    assert read_corpus([str(tmp_path / name)])["text"] == ["to be\n"]
+
+
+def test_a_broken_package_is_named(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"to be or not" * 50)[:-20])
+    with pytest.raises(CorpusError, match=r"a\.txt\.gz: cannot be unpacked"):
+        read_corpus([str(tmp_path / "a.txt.gz")])

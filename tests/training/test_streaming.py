@@ -260,3 +260,9 @@ def test_the_command_streams(tmp_path, corpus_text, capsys):
     assert main(argv) == 0
     assert "streamed" in capsys.readouterr().out
     assert "malformed rows skipped" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_packed_file_is_not_streamed(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(b"")
+    with pytest.raises(CorpusError, match=r"gunzip -k a\.jsonl\.gz"):
+        open_source(str(tmp_path / "a.jsonl.gz"))
