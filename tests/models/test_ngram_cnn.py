@@ -1,9 +1,5 @@
 """The n-gram CNN: hand-worked convolutions, padding, prefixes, gradients, presets, and the checkpoint's own code."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -148,47 +144,11 @@ def test_highway_starts_close_to_the_identity():
     torch.testing.assert_close(critic.highway[0](pooled), pooled)
 
 
-REMOTE = """
-import json, sys
-from importlib.abc import MetaPathFinder
-
-
-class Refuse(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_gpt":
-            raise ImportError("not installed in this test")
-
-
-sys.meta_path.insert(0, Refuse())
-import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
-
-ids = torch.arange(12).reshape(2, 6)
-critic = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=True)
-base = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
-print(json.dumps([type(critic).__module__.split(".")[0], critic(ids).logits.sum().item(), base(ids)[0].sum().item()]))
-"""
-
-
-def test_checkpoint_opens_by_auto_class_with_and_without_hf_gpt(tmp_path):
+def test_checkpoint_opens_by_auto_class(tmp_path):
     critic = make_critic(num_highway_layers=1)
-    critic.save_pretrained(tmp_path / "critic")
+    critic.save_pretrained(tmp_path)
     ids = torch.arange(12).reshape(2, 6)
-    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "critic")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert type(again) is HfNgramCnnForSequenceClassification
     torch.testing.assert_close(again(ids).logits, critic(ids).logits, rtol=0, atol=1e-6)
-    base = AutoModel.from_pretrained(tmp_path / "critic")
-    assert type(base) is HfNgramCnnModel
-    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "", "PYTHONSAFEPATH": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", REMOTE, str(tmp_path / "critic")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
-    assert result.returncode == 0, result.stderr
-    module, score, total = json.loads(result.stdout)
-    assert module == "transformers_modules"
-    assert score == pytest.approx(critic(ids).logits.sum().item(), abs=1e-5)
-    assert total == pytest.approx(base(ids)[0].sum().item(), abs=1e-4)
+    assert type(AutoModel.from_pretrained(tmp_path)) is HfNgramCnnModel

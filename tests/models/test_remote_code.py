@@ -31,6 +31,10 @@ OTHER_FORMS = {
         "AutoModelForSequenceClassification": "HfLstmForSequenceClassification",
         "AutoModelForTokenClassification": "HfLstmForTokenClassification",
     },
+    "HfNgramCnnConfig": {
+        "AutoModel": "HfNgramCnnModel",
+        "AutoModelForSequenceClassification": "HfNgramCnnForSequenceClassification",
+    },
 }
 
 WITHOUT_PLUGIN = """
@@ -99,7 +103,10 @@ def loaded(tmp_path_factory):
 
 @pytest.mark.parametrize("name", OTHER_FORMS)
 def test_other_forms_open_without_the_package(name, tmp_path):
-    config = getattr(hf_gpt, name)(vocab_size=64, hidden_size=48, num_hidden_layers=2, num_labels=1, bos_token_id=1)
+    layers = 1 if name == "HfNgramCnnConfig" else 2
+    config = getattr(hf_gpt, name)(
+        vocab_size=64, hidden_size=48, num_hidden_layers=layers, num_labels=1, bos_token_id=1
+    )
     heads = OTHER_FORMS[name]
     root, expected, results = save_and_load(tmp_path, config, heads)
     for key, (class_name, module, total) in results.items():

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from hf_gpt.eval.text import diversity
+from hf_gpt.eval.text.copying import copied_whole
+from hf_gpt.eval.two_sample.auc import auc as two_sample_auc
 from hf_gpt.training.adversarial.objectives import split_groups
 from hf_gpt.training.adversarial.reductions import masked_mean, masked_sum
 
@@ -18,10 +21,8 @@ def auc(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> float:
 
     Its standard error at n texts a side is about 0.29 sqrt(2/n) near 0.5: 0.018 for 500.
     """
-    fake = fake_scores.detach().double().flatten().sort().values
-    real = real_scores.detach().double().flatten()
-    below = torch.searchsorted(fake, real) + torch.searchsorted(fake, real, right=True)
-    return below.double().mean().item() / 2 / len(fake)
+    real, fake = (scores.detach().double().flatten().cpu().numpy() for scores in (real_scores, fake_scores))
+    return two_sample_auc(real, fake)
 
 
 def accuracy(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> float:
@@ -103,29 +104,19 @@ def entropy_per_text(logps: torch.Tensor, mask: torch.Tensor) -> float:
     return -masked_sum(logps.detach(), mask).mean().item()
 
 
-def distinct_ngrams(texts: Iterable[Sequence[int]], n: int) -> int:
+def distinct_ngrams(texts: Sequence[Sequence[int]], n: int) -> int:
     """How many different n-grams there are; compare only between equally many texts."""
-    return len({ngram for text in texts for ngram in _ngrams(text, n)})
+    return diversity.distinct_ngrams(texts, n)[-1][0]
 
 
 def duplicate_rate(texts: Iterable[Sequence[int]]) -> float:
     """Share of texts that repeat an earlier one."""
-    rows = [tuple(text) for text in texts]
-    return 1 - len(set(rows)) / len(rows)
+    return diversity.duplicate_rate([tuple(text) for text in texts])
 
 
-def copy_rate(texts: Iterable[Sequence[int]], training_texts: Iterable[Sequence[int]]) -> float:
+def copy_rate(texts: Sequence[Sequence[int]], training_texts: Sequence[Sequence[int]]) -> float:
     """Share of texts that stand word for word in the training data."""
-    known = {tuple(text) for text in training_texts}
-    rows = [tuple(text) for text in texts]
-    return sum(row in known for row in rows) / len(rows)
-
-
-def ngram_overlap(texts: Iterable[Sequence[int]], training_texts: Iterable[Sequence[int]], n: int = 4) -> float:
-    """Share of the texts' n-grams that stand in the training data; NaN where no text is that long."""
-    known = {ngram for text in training_texts for ngram in _ngrams(text, n)}
-    found = [ngram in known for text in texts for ngram in _ngrams(text, n)]
-    return sum(found) / len(found) if found else math.nan
+    return float(copied_whole(texts, training_texts).mean())
 
 
 def rate_deviation(rate: float, count: int) -> float:
@@ -151,7 +142,3 @@ def logp_mismatch(sampled: torch.Tensor, recomputed: torch.Tensor, mask: torch.T
 def unpadded(input_ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
     """The texts as lists of their tokens."""
     return [row[keep].tolist() for row, keep in zip(input_ids, mask.bool(), strict=True)]
-
-
-def _ngrams(text: Sequence[int], n: int) -> Iterable[tuple[int, ...]]:
-    return zip(*(text[start:] for start in range(n)), strict=False)

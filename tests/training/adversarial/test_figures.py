@@ -69,8 +69,6 @@ def test_counts_of_texts():
     assert figures.distinct_ngrams(texts, 2) == 3
     assert figures.duplicate_rate(texts) == 0.25
     assert figures.copy_rate(texts, [[1, 2], [4, 4]]) == 0.5
-    assert figures.ngram_overlap(texts, [[0, 1, 2, 3]], n=2) == pytest.approx(5 / 6)
-    assert math.isnan(figures.ngram_overlap([[1]], texts))
     assert figures.unpadded(torch.tensor([[1, 2, 0]]), torch.tensor([[1, 1, 0]])) == [[1, 2]]
 
 
