@@ -164,6 +164,7 @@ def train_players(
     """
     from hf_gpt.training.adversarial.config import AdversarialConfig
     from hf_gpt.training.adversarial.trainer import AdversarialTrainer
+    from hf_gpt.training.callbacks import ProgressCallback
 
     steps = 100_000
     folder = adversarial_folder(args) if critic is not None else args.output_dir / "more_likelihood"
@@ -194,12 +195,15 @@ def train_players(
         processing_class=tokenizer,
         callbacks=[computing_time_limit(seconds)],
     )
+    # Time ends the training: a count of steps and the time left would both mislead.
+    trainer.remove_callback(ProgressCallback)
+    print(f"{contestant.name}: {seconds:.0f} s of computing ...", flush=True)
     began = time.process_time()
     trainer.train()
     spent = time.process_time() - began
     contestant.seconds += spent
     trainer.save_model(str(folder))
-    print(f"{contestant.name}: {trainer.state.global_step} steps in {spent:.0f} s of computing")
+    print(f"{contestant.name}: {trainer.state.global_step} steps in {spent:.0f} s")
     return trainer.state.log_history
 
 
