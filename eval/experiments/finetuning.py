@@ -60,7 +60,7 @@ PRETRAINING = {
     "validation_fraction": 0.01,
     "per_device_train_batch_size": 32,
     "torch_compile": True,
-    "max_steps": 800,
+    "max_steps": 400,
     "learning_rate": 3e-3,
     "warmup_steps": 0.02,
     "decay_steps": 0.7,
