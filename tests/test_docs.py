@@ -1,4 +1,4 @@
-"""The pages of docs/: every Python example runs, every command exists, every link leads somewhere, tables are current."""
+"""The pages of docs/: every Python example runs, commands and links lead somewhere, the option reference is current."""
 
 import re
 from pathlib import Path

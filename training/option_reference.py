@@ -1,6 +1,6 @@
 """The reference of every option of the training commands and of every recipe, as Markdown.
 
-    python -m hf_gpt.training.option_reference > docs/options.md
+python -m hf_gpt.training.option_reference > docs/options.md
 """
 
 from collections.abc import Iterable, Mapping
