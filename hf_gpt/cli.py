@@ -25,6 +25,7 @@ COMMANDS = {
     "chat": Command("hf_gpt.generation.chat", "talk with a model that was trained on dialogues"),
     "score": Command("hf_gpt.generation.score_command", "is this text real? what a critic says of each text of a file"),
     "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
+    "convert": Command("hf_gpt.conversion.command", "weights of GPT-2, Llama, Mistral or Qwen in and out"),
     "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost"),
 }
 
