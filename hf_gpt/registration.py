@@ -30,7 +30,8 @@ _NAMES_OF_AUTO_CLASS = {
 }
 
 
-def _config_classes() -> list[type]:
+def config_classes() -> list[type]:
+    """The configuration of each of our model types."""
     return [getattr(importlib.import_module(module), name) for module, name in _CONFIGURATIONS.items()]
 
 
@@ -38,7 +39,7 @@ def register_config() -> None:
     """Lets `AutoConfig` open our configurations."""
     from transformers import AutoConfig
 
-    for config_class in _config_classes():
+    for config_class in config_classes():
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
 
@@ -47,7 +48,7 @@ def register_models() -> None:
     from transformers.models.auto import modeling_auto
 
     register_config()
-    for config_class in _config_classes():
+    for config_class in config_classes():
         for auto_name, place in config_class.code_map.items():
             if auto_name == "AutoConfig":
                 continue

@@ -24,6 +24,10 @@ class ConversionError(UserError):
     """Weights or settings that another architecture cannot hold, or that are not what they claim to be."""
 
 
+class HubError(UserError):
+    """What must not go to the Hub, or what the Hub refused."""
+
+
 class WorkerError(UserError):
     """A process that prepares batches died."""
 
