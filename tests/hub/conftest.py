@@ -15,8 +15,9 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
-    # The library's own client keeps the address that it was made with.
+    # The clients that the libraries keep hold the address that they were made with.
     monkeypatch.setattr(hf_api.api, "endpoint", server.url)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
