@@ -55,6 +55,8 @@ def register_models() -> None:
             module, _, name = place.partition(".")
             model_class = getattr(importlib.import_module(f"hf_gpt.models.{module}"), name)
             getattr(modeling_auto, auto_name).register(config_class, model_class, exist_ok=True)
+            # Clients look a class up by its name there: `transformers serve`, TRL and vLLM.
+            setattr(sys.modules["transformers"], name, model_class)
             # Trainer shifts labels under label smoothing only for the language models that it finds here by name.
             getattr(modeling_auto, _NAMES_OF_AUTO_CLASS[auto_name])[config_class.model_type] = name
 
@@ -73,6 +75,21 @@ def register_all() -> None:
     register_models()
     if importlib.util.find_spec("peft") is not None:
         register_peft_targets()
+
+
+def register_vllm() -> None:
+    """
+    What vLLM calls in each of its processes, by the entry point `vllm.general_plugins`: our decoder is run by vLLM's
+    backend for Transformers models. Without vLLM it does nothing.
+    """
+    try:
+        from vllm import ModelRegistry
+    except ImportError:
+        return
+    register_models()
+    if "HfGptForCausalLM" not in ModelRegistry.get_supported_archs():
+        backend = "vllm.model_executor.models.transformers:TransformersForCausalLM"
+        ModelRegistry.register_model("HfGptForCausalLM", backend)
 
 
 _WHEN_IMPORTED: dict[str, Callable[[], None]] = {
