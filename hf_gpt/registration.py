@@ -30,7 +30,8 @@ _NAMES_OF_AUTO_CLASS = {
 }
 
 
-def _config_classes() -> list[type]:
+def config_classes() -> list[type]:
+    """The configuration of each of our model types."""
     return [getattr(importlib.import_module(module), name) for module, name in _CONFIGURATIONS.items()]
 
 
@@ -38,7 +39,7 @@ def register_config() -> None:
     """Lets `AutoConfig` open our configurations."""
     from transformers import AutoConfig
 
-    for config_class in _config_classes():
+    for config_class in config_classes():
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
 
@@ -47,13 +48,15 @@ def register_models() -> None:
     from transformers.models.auto import modeling_auto
 
     register_config()
-    for config_class in _config_classes():
+    for config_class in config_classes():
         for auto_name, place in config_class.code_map.items():
             if auto_name == "AutoConfig":
                 continue
             module, _, name = place.partition(".")
             model_class = getattr(importlib.import_module(f"hf_gpt.models.{module}"), name)
             getattr(modeling_auto, auto_name).register(config_class, model_class, exist_ok=True)
+            # Clients look a class up by its name there: `transformers serve`, TRL and vLLM.
+            setattr(sys.modules["transformers"], name, model_class)
             # Trainer shifts labels under label smoothing only for the language models that it finds here by name.
             getattr(modeling_auto, _NAMES_OF_AUTO_CLASS[auto_name])[config_class.model_type] = name
 
@@ -72,6 +75,21 @@ def register_all() -> None:
     register_models()
     if importlib.util.find_spec("peft") is not None:
         register_peft_targets()
+
+
+def register_vllm() -> None:
+    """
+    What vLLM calls in each of its processes, by the entry point `vllm.general_plugins`: our decoder is run by vLLM's
+    backend for Transformers models. Without vLLM it does nothing.
+    """
+    try:
+        from vllm import ModelRegistry
+    except ImportError:
+        return
+    register_models()
+    if "HfGptForCausalLM" not in ModelRegistry.get_supported_archs():
+        backend = "vllm.model_executor.models.transformers:TransformersForCausalLM"
+        ModelRegistry.register_model("HfGptForCausalLM", backend)
 
 
 _WHEN_IMPORTED: dict[str, Callable[[], None]] = {
