@@ -101,11 +101,11 @@ def write_report(
         environment_section(environment),
     ]
     page = render_page(title, header(title, summary, figures), [part for part in parts if part is not None])
-    return _write_whole(Path(path), page)
+    return write_whole(Path(path), page)
 
 
-def header(title: str, summary: str, figures: Sequence[Figure]) -> str:
-    """The top of the page: title, summary and headline figures."""
+def header(title: str, summary: str, figures: Sequence[Figure], eyebrow: str = "Training report") -> str:
+    """The top of the page: what it is, title, summary and headline figures."""
     paragraphs = [part for part in re.split(r"\n\s*\n", summary.strip()) if part]
     tiles = "\n".join(
         f"<div><dt>{escape(figure.name)}</dt><dd>{escape(figure.value)}</dd>"
@@ -116,7 +116,7 @@ def header(title: str, summary: str, figures: Sequence[Figure]) -> str:
     columns = f"--few:{_per_row(len(figures), 4)};--many:{_per_row(len(figures), 6)}"
     return "\n".join(
         [
-            '<p class="eyebrow">Training report</p>',
+            f'<p class="eyebrow">{escape(eyebrow)}</p>',
             f"<h1>{escape(title)}</h1>",
             *(f'<p class="lead">{escape(part)}</p>' for part in paragraphs),
             f'<dl class="tiles" style="{columns}">\n{tiles}\n</dl>' if figures else "",
@@ -365,7 +365,7 @@ def _value(value: object) -> str:
     return escape(text) or '<span class="muted">empty</span>'
 
 
-def _write_whole(path: Path, text: str) -> Path:
+def write_whole(path: Path, text: str) -> Path:
     """Puts `text` at `path` in one step, so that a reader finds the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

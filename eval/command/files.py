@@ -1,0 +1,154 @@
+"""Results as JSON, CSV and Markdown, each file whole or not at all."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_gpt.eval.plots import format_number
+from hf_gpt.eval.report import write_whole
+from hf_gpt.eval.tasks.figures import MEANINGS
+
+
+COLUMNS = ("task", "model", "figure", "value", "low", "high", "interval", "items", "seeds")
+# Tables show this many figures of a metric that they have no words for.
+_UNKNOWN_SHOWN = 4
+
+
+def write_files(folder: Path, results: Mapping[str, Any]) -> list[Path]:
+    """Writes `results.json`, `results.csv` and `results.md` and returns their paths."""
+    return [
+        write_whole(folder / "results.json", json.dumps(finite(results), indent=1, ensure_ascii=False) + "\n"),
+        write_whole(folder / "results.csv", as_csv(results["results"])),
+        write_whole(folder / "results.md", as_markdown(results)),
+    ]
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The figures, one a line; what is not known is empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if row[key] is None else row[key] for key in COLUMNS})
+    return stream.getvalue()
+
+
+def as_markdown(results: Mapping[str, Any]) -> str:
+    """A table of figures for each task, then the differences between models."""
+    parts = ["# Evaluation"]
+    for task, names, rows in tables(results):
+        parts.append(f"## {_cell(task)}\n\n{markdown_table(names, rows)}")
+    if results.get("comparisons"):
+        names, rows = difference_table(results["comparisons"])
+        parts.append(f"## Differences\n\n{markdown_table(names, rows)}\n\n{DIFFERENCE_NOTE}")
+    for curve in results.get("curves", ()):
+        names, rows = best_table(curve)
+        parts.append(f"## {_cell(curve['task'])}: each model at its own best sampler\n\n{markdown_table(names, rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+INTERVAL_NOTE = (
+    "Brackets hold 95 % intervals: by the bootstrap over items, or for texts drawn from nothing over seeds (Student) "
+    "or the metric's own. ↑ higher is better, ↓ lower is better, ≈ as real texts is best."
+)
+DIFFERENCE_NOTE = (
+    "First model less second on the same items (paired bootstrap), or over seeds (Welch). The last column is corrected "
+    "for the number of comparisons (Holm)."
+)
+
+
+def tables(results: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Of each task its name, the heads of a table, and its rows: models by figures that have words."""
+    found = []
+    for task in dict.fromkeys(row["task"] for row in results["results"]):
+        rows = [row for row in results["results"] if row["task"] == task]
+        figures = shown_figures(list(dict.fromkeys(row["figure"] for row in rows)))
+        models = list(dict.fromkeys(row["model"] for row in rows))
+        cells = {(row["model"], row["figure"]): with_interval(row) for row in rows}
+        items = max(row["items"] for row in rows)
+        heads = [f"{items:,} items", *map(figure_label, figures)]
+        found.append((task, heads, [[model, *(cells.get((model, f), "") for f in figures)] for model in models]))
+    return found
+
+
+def shown_figures(names: Sequence[str]) -> list[str]:
+    """The figures that have words, in the order of their list; of others the first few."""
+    known = [name for name in MEANINGS if name in names]
+    return known or list(names[:_UNKNOWN_SHOWN])
+
+
+def figure_label(name: str) -> str:
+    """The words for a figure, and which way is better."""
+    if name not in MEANINGS:
+        return name
+    arrow = {"higher": "↑", "lower": "↓", "reference": "≈"}[MEANINGS[name].better]
+    return f"{MEANINGS[name].label} {arrow}"
+
+
+def with_interval(row: Mapping[str, Any]) -> str:
+    """A figure and its interval as text."""
+    value = format_number(row["value"])
+    if row["low"] is None or not math.isfinite(row["low"]):
+        return value
+    return f"{value} [{format_number(row['low'])}, {format_number(row['high'])}]"
+
+
+def difference_table(comparisons: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the differences in figures that have words."""
+    rows = [
+        [
+            row["task"],
+            MEANINGS[row["figure"]].label,
+            f"{row['first']} − {row['second']}",
+            f"{_signed(row['difference'])} [{_signed(row['low'])}, {_signed(row['high'])}]",
+            _p_value(row["p_value"]),
+            _p_value(row["p_adjusted"]),
+        ]
+        for row in comparisons
+        if row["figure"] in MEANINGS
+    ]
+    return ["Task", "Figure", "Models", "Difference", "p", "p, corrected"], rows
+
+
+def best_table(curve: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the models at their own best samplers, with the area that each curve dominates."""
+    rows = []
+    for best in curve["best"]:
+        spread = f" ± {format_number(best['spread'])}" if best["seeds"] > 1 else ""
+        area = format_number(curve["hypervolume"][best["model"]])
+        label = f"{figure_label(best['metric'])}"
+        rows.append([best["model"], label, best["setting"], f"{format_number(best['mean'])}{spread}", area])
+    return ["Model", "Chosen by", "Best sampler", "On the other half", "Hypervolume"], rows
+
+
+def markdown_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def finite(value: Any) -> Any:
+    """The same with None for numbers that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else ''}{format_number(value)}"
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

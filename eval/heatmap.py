@@ -1,0 +1,60 @@
+"""Texts whose tokens are coloured by what a discriminator makes of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .report import Section, escape
+
+
+_MORE, _LESS = "var(--series-0)", "var(--series-1)"
+
+
+def heatmap_section(uid: str, title: str, texts: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
+    """Texts with tokens in colour: blue where the discriminator's logit rises, orange where it falls.
+
+    Args:
+        uid: Anchor, unique in the page.
+        title: Heading.
+        texts: A name, and what `score_texts(..., per_token=True)` says of a text.
+    """
+    largest = max((abs(token["change"]) for _, text in texts for token in text["tokens"][1:]), default=0.0) or 1.0
+    cards = "\n".join(_card(name, text, largest) for name, text in texts)
+    keys = " ".join(
+        f'<span style="background:{_ground(colour, 40)};padding:.1em .3em">{words}</span>'
+        for colour, words in ((_MORE, "more real"), (_LESS, "less real"))
+    )
+    key = (
+        f'<p class="muted">{keys} A token is coloured by how far the discriminator’s logit moves when it reads it. '
+        "The number is the logit of the whole text and the probability that it is real.</p>"
+    )
+    return Section(uid, title, f"{key}\n{cards}")
+
+
+def coloured(tokens: Sequence[Mapping[str, Any]], largest: float) -> str:
+    """Tokens as HTML, each on a ground whose strength says how far the logit moves; `largest` is full strength."""
+    parts = []
+    for token in tokens:
+        share = min(1.0, abs(token["change"]) / largest)
+        text = escape(token["token"])
+        if share < 0.03 or not text.strip():
+            parts.append(text)
+            continue
+        ground = _ground(_MORE if token["change"] > 0 else _LESS, round(60 * share))
+        # Colour alone says nothing to a reader who cannot see it or to a printer without any.
+        parts.append(f'<span title="{token["change"]:+.2f}" style="background:{ground}">{text}</span>')
+    return "".join(parts)
+
+
+def _ground(colour: str, percent: int) -> str:
+    return f"color-mix(in srgb,{colour} {percent}%,transparent)"
+
+
+def _card(name: str, text: Mapping[str, Any], largest: float) -> str:
+    # The first token begins the text and is none of it; the logit moves there from nothing.
+    tokens = text["tokens"][1:]
+    if tokens and not text.get("truncated"):
+        tokens = tokens[:-1]
+    return (
+        f'<article class="sample"><header><h3>{escape(name)}</h3><p class="muted">logit {text["logit"]:+.2f}, real '
+        f'{text["probability"]:.0%}</p></header>\n<pre dir="auto">\n{coloured(tokens, largest)}</pre></article>'
+    )
