@@ -91,10 +91,21 @@ def figure_label(name: str) -> str:
 
 def with_interval(row: Mapping[str, Any]) -> str:
     """A figure and its interval as text."""
-    value = format_number(row["value"])
+    value = short(row["value"])
     if row["low"] is None or not math.isfinite(row["low"]):
         return value
-    return f"{value} [{format_number(row['low'])}, {format_number(row['high'])}]"
+    return f"{value} [{short(row['low'])}, {short(row['high'])}]"
+
+
+def short(value: float) -> str:
+    """A number for a table: three significant digits, of what is below 1 three decimals."""
+    if abs(value) < 1 and (value == 0 or abs(value) >= 5e-4):
+        return f"{value:.3f}"
+    if 1 <= abs(value) < 1000:
+        return f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
+    if 1e6 <= abs(value) < math.inf:
+        return f"{value:.2e}"
+    return format_number(value)
 
 
 def difference_table(comparisons: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -118,10 +129,10 @@ def best_table(curve: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the models at their own best samplers, with the area that each curve dominates."""
     rows = []
     for best in curve["best"]:
-        spread = f" ± {format_number(best['spread'])}" if best["seeds"] > 1 else ""
-        area = format_number(curve["hypervolume"][best["model"]])
+        spread = f" ± {short(best['spread'])}" if best["seeds"] > 1 else ""
+        area = short(curve["hypervolume"][best["model"]])
         label = f"{figure_label(best['metric'])}"
-        rows.append([best["model"], label, best["setting"], f"{format_number(best['mean'])}{spread}", area])
+        rows.append([best["model"], label, best["setting"], f"{short(best['mean'])}{spread}", area])
     return ["Model", "Chosen by", "Best sampler", "On the other half", "Hypervolume"], rows
 
 
@@ -147,7 +158,7 @@ def _cell(text: str) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else ''}{format_number(value)}"
+    return f"{'+' if value > 0 else ''}{short(value)}"
 
 
 def _p_value(value: float) -> str:

@@ -22,43 +22,43 @@ class Meaning:
     Attributes:
         label: For tables.
         better: Which way is better; `"reference"`: what real texts have is the aim.
-        unit: Of the figure.
+        largest: What it cannot exceed; intervals end there.
     """
 
     label: str
     better: Better
-    unit: str = ""
+    largest: float = math.inf
 
 
 # The figures that tables show; a metric may give more, which are in the files alone.
 MEANINGS: dict[str, Meaning] = {
     "perplexity": Meaning("Perplexity", "lower"),
     "bits_per_byte": Meaning("Bits per byte", "lower"),
+    "accuracy": Meaning("Accuracy", "higher", 1),
     "word_perplexity": Meaning("Perplexity of the last word", "lower"),
-    "accuracy": Meaning("Accuracy", "higher"),
-    "accuracy_norm": Meaning("Accuracy by length", "higher"),
-    "acc": Meaning("Accuracy", "higher"),
-    "acc_norm": Meaning("Accuracy by length", "higher"),
+    "accuracy_norm": Meaning("Accuracy by length", "higher", 1),
+    "acc": Meaning("Accuracy", "higher", 1),
+    "acc_norm": Meaning("Accuracy by length", "higher", 1),
     "f1": Meaning("F1", "higher"),
     "mcc": Meaning("Matthews correlation", "higher"),
-    "exact_match": Meaning("Exact match", "higher", "%"),
+    "exact_match": Meaning("Exact match", "higher"),
     "sacrebleu": Meaning("BLEU", "higher"),
     "bleu": Meaning("BLEU", "higher"),
     "chrf": Meaning("chrF", "higher"),
     "rouge1": Meaning("ROUGE-1", "higher"),
     "rouge2": Meaning("ROUGE-2", "higher"),
     "rougeL": Meaning("ROUGE-L", "higher"),
-    "bleu_4": Meaning("BLEU-4", "reference"),
-    "self_bleu_4": Meaning("self-BLEU-4", "reference"),
-    "distinct_2": Meaning("distinct-2", "reference"),
-    "tfidf_auc": Meaning("TF-IDF test AUC", "lower"),
-    "c2st_auc": Meaning("Classifier test AUC", "lower"),
-    "shortcut_auc": Meaning("Shortcut AUC", "lower"),
-    "mauve": Meaning("MAUVE", "higher"),
+    "bleu_4": Meaning("BLEU-4", "reference", 1),
+    "self_bleu_4": Meaning("self-BLEU-4", "reference", 1),
+    "distinct_2": Meaning("distinct-2", "reference", 1),
+    "tfidf_auc": Meaning("TF-IDF test AUC", "lower", 1),
+    "c2st_auc": Meaning("Classifier test AUC", "lower", 1),
+    "shortcut_auc": Meaning("Shortcut AUC", "lower", 1),
+    "mauve": Meaning("MAUVE", "higher", 1),
     "frechet_distance": Meaning("Fréchet distance", "lower"),
     "lm_score": Meaning("LM score", "reference"),
     "reverse_lm_score": Meaning("Reverse LM score", "lower"),
-    "copy_rate": Meaning("Copied whole", "reference"),
+    "copy_rate": Meaning("Copied whole", "reference", 1),
 }
 # Metrics of BLEU's kind: corpus figures that depend on sums of counts.
 _CORPUS = ("sacrebleu", "bleu", "chrf")

@@ -1,5 +1,6 @@
 """From records of models on tasks to rows of results: figures with intervals, and differences with tests."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, stdev
@@ -28,8 +29,8 @@ def task_results(
 
     Returns:
         Rows with `task`, `model`, `figure`, `value`, `low`, `high` (95 %), `interval` (what it is over: items or
-        seeds), `items` and `seeds`; rows with `task`, `figure`, `first`, `second`, `difference`, `low`, `high`, `p_value` and
-        `method`. Intervals that cannot be given are None.
+        seeds), `items` and `seeds`; rows with `task`, `figure`, `first`, `second`, `difference`, `low`, `high`,
+        `p_value` and `method`. Intervals that cannot be given are None.
     """
     if spec.kind == "unconditional":
         return _of_samples(spec, records)
@@ -77,7 +78,7 @@ def _of_samples(spec: TaskSpec, records: Mapping[str, Record]) -> tuple[list[Row
             by_seed[model, name] = values
             if name.endswith(("_low", "_high")):
                 continue
-            low, high, kind = _over_seeds(values)
+            low, high, kind = _over_seeds(name, values)
             if low is None and f"{name}_low" in runs[0]:
                 low, high, kind = runs[0][f"{name}_low"], runs[0][f"{name}_high"], "metric"
             rows.append(
@@ -102,14 +103,17 @@ def _of_samples(spec: TaskSpec, records: Mapping[str, Record]) -> tuple[list[Row
     return rows, compared
 
 
-def _over_seeds(values: Sequence[float]) -> tuple[float | None, float | None, str | None]:
-    """Student's 95 % interval of the mean; none for fewer than two seeds."""
+def _over_seeds(name: str, values: Sequence[float]) -> tuple[float | None, float | None, str | None]:
+    """Student's 95 % interval of the mean, inside what the figure can be; none for fewer than two seeds."""
     if len(values) < 2:
         return None, None, None
     from scipy.stats import t
 
     half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return fmean(values) - half, fmean(values) + half, "seeds"
+    low, high = fmean(values) - half, fmean(values) + half
+    if name in MEANINGS and MEANINGS[name].largest < math.inf:
+        low, high = max(low, 0.0), min(high, MEANINGS[name].largest)
+    return low, high, "seeds"
 
 
 def harness_results(task: str, records: Mapping[str, Record], draws: int, seed: int = 0) -> tuple[list[Row], list[Row]]:
