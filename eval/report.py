@@ -169,17 +169,22 @@ def samples_section(samples: Sequence[Sample]) -> Section | None:
 
 
 def table_section(uid: str, title: str, names: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Section:
-    """A table of results; the first cell of a row is its name."""
+    """A table of results under its own heading, as `results_table` has it."""
+    table = results_table(title, names, rows)
+    return Section(uid, title, table + (f'\n<p class="muted after">{escape(note)}</p>' if note else ""))
+
+
+def results_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of results as HTML, which scrolls where it is too wide; the first cell of a row is its name."""
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "\n".join(
         f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
         for row in rows
     )
-    table = (
+    return (
         f'<div class="scroll" role="region" aria-label="{escape(title)}" tabindex="0"><table class="numbers">'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
-    return Section(uid, title, table + (f'\n<p class="muted after">{escape(note)}</p>' if note else ""))
 
 
 def side_by_side_section(uid: str, title: str, samples: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Section:
@@ -191,7 +196,8 @@ def side_by_side_section(uid: str, title: str, samples: Sequence[tuple[str, Sequ
             "</article>"
             for name, text in texts
         )
-        parts.append(f'<pre dir="auto">\n<mark>{escape(prompt)}</mark></pre>\n<div class="charts">\n{cards}\n</div>')
+        asked = f'<pre dir="auto" class="after">\n<mark>{escape(prompt)}</mark></pre>\n' if prompt else ""
+        parts.append(f'{asked}<div class="charts">\n{cards}\n</div>')
     return Section(uid, title, "\n".join(parts))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from hf_gpt.eval.command import evaluation
 from hf_gpt.eval.command.cache import Cache
 from hf_gpt.eval.curves import Plane, Point, common_reference, hypervolume, super_baseline
-from hf_gpt.eval.report import Section, escape, table_section
+from hf_gpt.eval.report import Section, escape, fold, results_table
 from hf_gpt.eval.tasks.figures import MEANINGS, sample_figures
 from hf_gpt.eval.tasks.opening import Candidate
 from hf_gpt.eval.tasks.results import REAL
@@ -93,8 +93,10 @@ def curve_results(
     return {"results": rows, "comparisons": [], "samples": samples, "curves": curves}
 
 
-def curve_section(uid: str, curve: Mapping[str, Any]) -> Section:
-    """The drawing of a curve, and the table of the best samplers."""
+def curve_section(
+    uid: str, curve: Mapping[str, Any], heads: Sequence[str] = (), rows: Sequence[Sequence[str]] = ()
+) -> Section:
+    """The drawing of a curve, the table of the best samplers, and the table of all that `heads` and `rows` are."""
     from hf_gpt.eval.command.files import best_table
     from hf_gpt.eval.curve_plots import describe_curves, draw_curves
 
@@ -108,21 +110,23 @@ def curve_section(uid: str, curve: Mapping[str, Any]) -> Section:
         drawings = (
             f'<p>{escape(describe_curves(points, PLANE))}</p>\n<p class="muted">Install matplotlib to draw it.</p>'
         )
-    heads, rows = best_table(curve)
     note = (
         "Each mark is a sampler, the line joins those that no other surpasses in both. Samplers are chosen on one half "
         "of the texts, by the figure named, and reported on the other half. The hypervolume is the area that a curve "
         "dominates, from the worst of all points."
     )
-    table = table_section(uid, "", heads, rows, note).body
     figure = f'<figure class="chart">\n{drawings}\n</figure>'
-    return Section(uid, f"Quality and diversity: {curve['task']}", f"{figure}\n{table}")
+    best = results_table("Best samplers", *best_table(curve))
+    numbers = fold("The numbers behind the curves", results_table("All samplers", heads, rows)) if rows else ""
+    body = f'{figure}\n<div class="after">{best}</div>\n<p class="muted after">{escape(note)}</p>\n{numbers}'
+    return Section(uid, f"Quality and diversity: {curve['task']}", body)
 
 
 def _with_sampler(spec: TaskSpec, sampler: Mapping[str, float]) -> TaskSpec:
     orders = {"orders": [4]}
     metrics = {**spec.wanted_metrics, "ngram_bleu": orders, "self_bleu": orders}
-    return dataclasses.replace(spec, metrics=metrics, top_k=0, top_p=1.0, min_p=0.0, **sampler)
+    drawn = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, **sampler}
+    return dataclasses.replace(spec, metrics=metrics, **drawn)
 
 
 def _halves(texts: Sequence[str]) -> tuple[list[str], list[str]]:

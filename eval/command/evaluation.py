@@ -46,6 +46,7 @@ def evaluate(args: argparse.Namespace) -> int:
     Raises:
         UserError: what the user can put right.
     """
+    _be_quiet_when_piped()
     models = name_models(args.models)
     _check_output(args, models)
     jobs = [_prepare(name, args) for name in args.tasks]
@@ -67,6 +68,15 @@ def evaluate(args: argparse.Namespace) -> int:
     print((args.output_dir / "results.md").read_text(encoding="utf-8"))
     print("written: " + ", ".join(str(path) for path in written))
     return 0
+
+
+def _be_quiet_when_piped() -> None:
+    if not sys.stderr.isatty():
+        import datasets
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        datasets.disable_progress_bars()
 
 
 def open_model(args: argparse.Namespace, name: str, path: str) -> Candidate:

@@ -40,6 +40,8 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def as_markdown(results: Mapping[str, Any]) -> str:
     """A table of figures for each task, then the differences between models."""
     parts = ["# Evaluation"]
+    if len(results["tasks"]) > 1 and not results.get("curves"):
+        parts.append(f"{markdown_table(*overview(results))}\n\n{OVERVIEW_NOTE}")
     for task, names, rows in tables(results):
         parts.append(f"## {_cell(task)}\n\n{markdown_table(names, rows)}")
     if results.get("comparisons"):
@@ -51,6 +53,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+OVERVIEW_NOTE = "* worse than another model, p below 0.05 after correction for the number of comparisons."
 INTERVAL_NOTE = (
     "Brackets hold 95 % intervals: by the bootstrap over items, or for texts drawn from nothing over seeds (Student) "
     "or the metric's own. ↑ higher is better, ↓ lower is better, ≈ as real texts is best."
@@ -59,6 +62,34 @@ DIFFERENCE_NOTE = (
     "First model less second on the same items (paired bootstrap), or over seeds (Welch). The last column is corrected "
     "for the number of comparisons (Holm)."
 )
+
+
+def overview(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of a table with the main figure of each task: the first that says which model is better."""
+    models = [entry["name"] for entry in results["models"]]
+    worse = {
+        (row["task"], row["figure"], row["second" if _first_is_better(row) else "first"])
+        for row in results.get("comparisons", ())
+        if row["figure"] in MEANINGS and row["p_adjusted"] < 0.05
+    }
+    rows = []
+    for task in dict.fromkeys(row["task"] for row in results["results"]):
+        of = [row for row in results["results"] if row["task"] == task]
+        judged = [n for n in shown_figures(list(dict.fromkeys(row["figure"] for row in of))) if is_judged(n)]
+        if judged:
+            cells = {row["model"]: with_interval(row) for row in of if row["figure"] == judged[0]}
+            marked = [cells.get(m, "") + (" *" if (task, judged[0], m) in worse else "") for m in models]
+            rows.append([f"{task}: {figure_label(judged[0])}", *marked])
+    return ["Main figure", *models], rows
+
+
+def is_judged(name: str) -> bool:
+    """Whether a figure says which of two models is better."""
+    return name in MEANINGS and MEANINGS[name].better != "reference"
+
+
+def _first_is_better(row: Mapping[str, Any]) -> bool:
+    return (row["difference"] > 0) == (MEANINGS[row["figure"]].better == "higher")
 
 
 def tables(results: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -112,8 +143,7 @@ def difference_table(comparisons: Sequence[Mapping[str, Any]]) -> tuple[list[str
     """Heads and rows of the differences in figures that have words."""
     rows = [
         [
-            row["task"],
-            MEANINGS[row["figure"]].label,
+            f"{row['task']}: {MEANINGS[row['figure']].label}",
             f"{row['first']} − {row['second']}",
             f"{_signed(row['difference'])} [{_signed(row['low'])}, {_signed(row['high'])}]",
             _p_value(row["p_value"]),
@@ -122,7 +152,7 @@ def difference_table(comparisons: Sequence[Mapping[str, Any]]) -> tuple[list[str
         for row in comparisons
         if row["figure"] in MEANINGS
     ]
-    return ["Task", "Figure", "Models", "Difference", "p", "p, corrected"], rows
+    return ["Figure", "Models", "Difference", "p", "p, corrected"], rows
 
 
 def best_table(curve: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

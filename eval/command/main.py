@@ -16,7 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hf-gpt eval",
         description="Evaluates models on tasks: figures with bootstrap intervals, paired tests between models, as "
-        "JSON, CSV, Markdown and a page that is complete in itself. What is finished is kept: the same command goes on.",
+        "JSON, CSV, Markdown and a page that is complete in itself. The same command goes on where it was stopped.",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -8,7 +8,9 @@ from typing import Any
 from hf_gpt.eval.command.files import (
     DIFFERENCE_NOTE,
     INTERVAL_NOTE,
+    OVERVIEW_NOTE,
     difference_table,
+    overview,
     tables,
 )
 from hf_gpt.eval.report import (
@@ -48,7 +50,13 @@ def write_page(folder: Path, results: Mapping[str, Any], args: argparse.Namespac
 
 def _tables(results: Mapping[str, Any]) -> list[Section]:
     sections = []
+    drawn = {curve["task"] for curve in results.get("curves", ())}
+    if len(results["tasks"]) > 1 and not drawn:
+        heads, rows = overview(results)
+        sections.append(table_section("overview", "Overview", heads, rows, OVERVIEW_NOTE))
     for number, (task, heads, rows) in enumerate(tables(results)):
+        if task in drawn:
+            continue
         description = results["tasks"].get(task, {}).get("description") or ""
         sections.append(table_section(f"task-{number}", task, heads, rows, description))
     if results.get("comparisons"):
@@ -60,7 +68,10 @@ def _tables(results: Mapping[str, Any]) -> list[Section]:
 def _curves(results: Mapping[str, Any]) -> list[Section]:
     from hf_gpt.eval.command.curve import curve_section
 
-    return [curve_section(f"curve-{n}", curve) for n, curve in enumerate(results.get("curves", ()))]
+    numbers = {task: (heads, rows) for task, heads, rows in tables(results)}
+    return [
+        curve_section(f"curve-{n}", curve, *numbers[curve["task"]]) for n, curve in enumerate(results.get("curves", ()))
+    ]
 
 
 def _samples(results: Mapping[str, Any]) -> list[Section]:

@@ -1,7 +1,6 @@
 """Any checkpoint as something to evaluate: its model class, its tokenizer, its device, and what identifies it."""
 
 import hashlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +105,9 @@ def open_candidate(
         UserError: there is none, or it cannot be loaded.
     """
     import transformers
-    from transformers.utils import logging
 
     from hf_gpt.generation.command import model_path, pick_device
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         place = model_path(path)

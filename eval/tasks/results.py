@@ -54,7 +54,7 @@ def results_over_items(
     compared = []
     for first, second in combinations(figures, 2):
         for name in values[first]:
-            if not draws or name not in values[second] or not _is_judged(name):
+            if not draws or name not in values[second] or name not in MEANINGS:
                 continue
             gap = values[first][name] - values[second][name]
             found = difference(gap, drawn[first][name], drawn[second][name])
@@ -125,11 +125,6 @@ def harness_results(task: str, records: Mapping[str, Record], draws: int, seed: 
             if name not in record["scores"]:
                 rows.append(_row(task, model, name, value, None, None, None, record["items"], 0))
     return rows, compared
-
-
-def _is_judged(name: str) -> bool:
-    """Whether a difference in the figure says which model is better."""
-    return name in MEANINGS or name in ("nll_per_token",)
 
 
 def _row(task, model, figure, value, low, high, kind, items, seeds) -> Row:
