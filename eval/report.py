@@ -450,6 +450,7 @@ margin-bottom:.6rem}
 pre{max-width:90ch;margin-inline-end:auto;white-space:pre-wrap;overflow-wrap:anywhere;tab-size:4;
 font:.9rem/1.6 ui-monospace,"Cascadia Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
 pre+p,.after{margin-top:.6rem}
+.charts+pre{margin-top:1.75rem}.charts+.charts{margin-top:1rem}
 mark{background:var(--mark);color:inherit;border-radius:3px;padding:.1em .15em;-webkit-box-decoration-break:clone;
 box-decoration-break:clone;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 footer{margin-top:3.5rem;border-top:1px solid var(--rule);padding-top:.9rem}

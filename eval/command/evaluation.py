@@ -51,6 +51,7 @@ def evaluate(args: argparse.Namespace) -> int:
     _check_output(args, models)
     jobs = [_prepare(name, args) for name in args.tasks]
     _check_names(jobs, models)
+    judge = None if args.discriminator is None else _open_judge(args)
     cache = Cache(args.output_dir / "cache")
     if args.curve:
         from hf_gpt.eval.command.curve import curve_results
@@ -64,7 +65,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from hf_gpt.eval.command.files import write_files
     from hf_gpt.eval.command.page import write_page
 
-    written = [*write_files(args.output_dir, results), write_page(args.output_dir, results, args)]
+    written = [*write_files(args.output_dir, results), write_page(args.output_dir, results, judge)]
     print((args.output_dir / "results.md").read_text(encoding="utf-8"))
     print("written: " + ", ".join(str(path) for path in written))
     return 0
@@ -134,6 +135,22 @@ def _run(
         del candidate
         gc.collect()
     return records
+
+
+def _open_judge(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The discriminator that colours samples, and its tokenizer."""
+    from transformers import AutoTokenizer
+
+    from hf_gpt.generation.command import model_path, pick_device
+    from hf_gpt.generation.guidance import load_discriminator
+
+    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    try:
+        path = model_path(args.discriminator)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        return load_discriminator(path, **options).to(pick_device(args.device)), tokenizer
+    except ValueError as error:
+        raise UserError(f"--discriminator {args.discriminator}: {' '.join(str(error).split())}") from error
 
 
 def _record(args: argparse.Namespace, job: Job, candidate: Candidate) -> Record:

@@ -157,13 +157,16 @@ def difference_table(comparisons: Sequence[Mapping[str, Any]]) -> tuple[list[str
 
 def best_table(curve: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the models at their own best samplers, with the area that each curve dominates."""
-    rows = []
+    metrics = list(dict.fromkeys(best["metric"] for best in curve["best"]))
+    cells = {}
     for best in curve["best"]:
         spread = f" ± {short(best['spread'])}" if best["seeds"] > 1 else ""
-        area = short(curve["hypervolume"][best["model"]])
-        label = f"{figure_label(best['metric'])}"
-        rows.append([best["model"], label, best["setting"], f"{short(best['mean'])}{spread}", area])
-    return ["Model", "Chosen by", "Best sampler", "On the other half", "Hypervolume"], rows
+        cells[best["model"], best["metric"]] = f"{short(best['mean'])}{spread} ({best['setting']})"
+    rows = [
+        [model, *(cells.get((model, metric), "") for metric in metrics), short(area)]
+        for model, area in curve["hypervolume"].items()
+    ]
+    return ["Model", *map(figure_label, metrics), "Hypervolume"], rows
 
 
 def markdown_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,5 @@
 """The page of an evaluation: tables with intervals, tests, curves, texts side by side, what a discriminator sees."""
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,17 @@ _SAMPLE_CHARACTERS = 1500
 _HEATMAP_TEXTS = 2
 
 
-def write_page(folder: Path, results: Mapping[str, Any], args: argparse.Namespace) -> Path:
-    """Writes `report.html` and returns its path."""
+def write_page(folder: Path, results: Mapping[str, Any], judge: tuple[Any, Any] | None = None) -> Path:
+    """Writes `report.html` and returns its path.
+
+    Args:
+        folder: Where to.
+        results: As in `results.json`.
+        judge: A discriminator and its tokenizer, whose scores colour samples.
+    """
     sections = [*_tables(results), *_curves(results), *_samples(results)]
-    if args.discriminator is not None:
-        sections += _heatmaps(results, args)
+    if judge is not None:
+        sections += _heatmaps(results, judge)
     settings = {
         "models": [f"{entry['name']}: {entry['path']}" for entry in results["models"]],
         **{f"{task}.{key}": value for task, facts in results["tasks"].items() for key, value in facts.items() if value},
@@ -88,12 +93,8 @@ def _samples(results: Mapping[str, Any]) -> list[Section]:
     return sections
 
 
-def _heatmaps(results: Mapping[str, Any], args: argparse.Namespace) -> list[Section]:
-    from transformers import AutoTokenizer
-
+def _heatmaps(results: Mapping[str, Any], judge: tuple[Any, Any]) -> list[Section]:
     from hf_gpt.eval.heatmap import heatmap_section
-    from hf_gpt.generation.command import model_path, pick_device
-    from hf_gpt.generation.guidance import load_discriminator
     from hf_gpt.generation.score_command import score_texts
 
     texts = [
@@ -110,11 +111,7 @@ def _heatmaps(results: Mapping[str, Any], args: argparse.Namespace) -> list[Sect
     if not kept:
         note = f'<p class="muted">{escape("No task wrote a text for the discriminator to read.")}</p>'
         return [Section("heatmap", "What the discriminator sees", note)]
-    path = model_path(args.discriminator)
-    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    discriminator = load_discriminator(path, **options).to(pick_device(args.device))
-    scored = score_texts(discriminator, tokenizer, [text for _, text in kept], args.batch_size, per_token=True)
+    scored = score_texts(*judge, [text for _, text in kept], per_token=True)
     named = [(name, text) for (name, _), text in zip(kept, scored, strict=True)]
     return [heatmap_section("heatmap", "What the discriminator sees", named)]
 
