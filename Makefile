@@ -35,8 +35,9 @@ help:
 # Environments of clients: the extra of that name on top of what the tests need.
 .venv-trl/installed: EXTRA := trl
 .venv-lm-eval/installed: EXTRA := lm-eval
+.venv-app/installed: EXTRA := app,browser
 .venv-bitsandbytes/installed: EXTRA := qlora
-.venv-trl/installed .venv-lm-eval/installed .venv-bitsandbytes/installed: pyproject.toml constraints.txt
+.venv-trl/installed .venv-lm-eval/installed .venv-app/installed .venv-bitsandbytes/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,$(EXTRA)]'
 	@touch $@

@@ -20,7 +20,7 @@ def heatmap_section(uid: str, title: str, texts: Sequence[tuple[str, Mapping[str
     largest = max((abs(token["change"]) for _, text in texts for token in text["tokens"][1:]), default=0.0) or 1.0
     cards = "\n".join(_card(name, text, largest) for name, text in texts)
     keys = " ".join(
-        f'<span style="background:{_ground(colour, 40)};padding:.1em .3em">{words}</span>'
+        f'<span style="background:{_ground(colour, 40)};color:var(--ink);padding:.1em .3em">{words}</span>'
         for colour, words in ((_MORE, "more real"), (_LESS, "less real"))
     )
     key = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gpt.eval.command.cache import Cache
-from hf_gpt.eval.command.harness import is_harness_task, run_harness_task
+from hf_gpt.eval.command.harness import harness_name, is_harness_task, run_harness_task
 from hf_gpt.eval.tasks.figures import sample_figures
 from hf_gpt.eval.tasks.opening import Candidate, fingerprint, name_models, open_candidate
 from hf_gpt.eval.tasks.results import REAL, harness_results, task_results, with_adjusted
@@ -32,12 +32,14 @@ class Job:
         spec: None for a task of the LM evaluation harness.
         rows: Its rows.
         data: What identifies them.
+        source: What the task was asked for by.
     """
 
     name: str
     spec: TaskSpec | None
     rows: Rows
     data: str
+    source: str
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -155,7 +157,7 @@ def _open_judge(args: argparse.Namespace) -> tuple[Any, Any]:
 
 def _record(args: argparse.Namespace, job: Job, candidate: Candidate) -> Record:
     if job.spec is None:
-        return run_harness_task(job.name, candidate, args.limit, args.batch_size)
+        return run_harness_task(job.source, candidate, args.limit, args.batch_size)
     with progress(work_of(job.spec, job.rows, args.seeds), f"{candidate.name}: {job.name}") as bar:
         try:
             record = run_task(job.spec, candidate, job.rows, args.seeds, args.batch_size, bar.update)
@@ -219,14 +221,15 @@ def _samples(job: Job, records: dict[str, Record], count: int = 3) -> list[dict[
 
 def _prepare(name: str, args: argparse.Namespace) -> Job:
     if is_harness_task(name):
-        return Job(name, None, [], json.dumps([args.limit, _digest(Path(name)) if Path(name).is_file() else ""]))
+        held = _digest(Path(name)) if Path(name).is_file() else ""
+        return Job(harness_name(name), None, [], json.dumps([args.limit, held]), name)
     spec = find_task(name)
     changed = {key: getattr(args, key) for key in ("samples", "max_new_tokens") if getattr(args, key) is not None}
     spec = dataclasses.replace(spec, **changed)
     path = find_file(spec, args.data)
     rows = read_task_rows(spec, args.data, args.limit)
     where = _digest(path) if path is not None else f"{spec.hub} {spec.subset} {spec.split}"
-    return Job(spec.name, spec, rows, f"{where} {len(rows)}")
+    return Job(spec.name, spec, rows, f"{where} {len(rows)}", name)
 
 
 def _digest(path: Path) -> str:

@@ -41,11 +41,10 @@ def run_harness_task(name: str, candidate: Candidate, limit: int | None, batch_s
         ) from error
     if candidate.head not in ("causal", "encoder_decoder"):
         raise UserError(f"{candidate.name} is a {candidate.head} model; {name} needs one that writes text.")
-    wanted = name.removeprefix(PREFIX)
-    folder = str(Path(wanted).resolve().parent) if wanted.endswith((".yaml", ".yml")) else None
+    file = Path(name.removeprefix(PREFIX))
+    folder = str(file.resolve().parent) if file.suffix in (".yaml", ".yml") else None
     manager = TaskManager(include_path=folder)
-    if folder is not None:
-        wanted = _name_in(Path(wanted))
+    wanted = harness_name(name).removeprefix(PREFIX)
     if wanted not in manager.all_tasks:
         from hf_gpt.training.errors import did_you_mean
 
@@ -80,8 +79,18 @@ def harness_record(found: dict[str, Any], task: str) -> dict[str, Any]:
     return {"scores": scores, "aggregates": {k: float(v) for k, v in figures.items()}, "items": len(samples)}
 
 
-def _name_in(path: Path) -> str:
+def harness_name(name: str) -> str:
+    """What tables call a task of the harness: `lm_eval:NAME`, for a file the name that is in it.
+
+    Raises:
+        UserError: the file has no name in it.
+    """
+    path = Path(name.removeprefix(PREFIX))
+    if path.suffix not in (".yaml", ".yml"):
+        return name
+    if not path.is_file():
+        raise UserError(f"there is no file {path} with a task of the LM evaluation harness.")
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("task:"):
-            return line.partition(":")[2].strip().strip("'\"")
+            return PREFIX + line.partition(":")[2].strip().strip("'\"")
     raise UserError(f"{path}: a task of the LM evaluation harness needs a line 'task: NAME'.")

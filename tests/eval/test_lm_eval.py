@@ -98,9 +98,9 @@ metric_list:
 
 
 def test_accuracies_and_their_intervals_agree(both):
-    figures = {(row["task"].rpartition("/")[2], row["figure"]): row for row in both["results"]}
+    figures = {(row["task"], row["figure"]): row for row in both["results"]}
     for ours, theirs in (("accuracy", "acc"), ("accuracy_norm", "acc_norm")):
-        first, second = figures["ours", ours], figures["theirs.yaml", theirs]
+        first, second = figures["ours", ours], figures["lm_eval:theirs", theirs]
         assert first["value"] == pytest.approx(second["value"], abs=1e-9)
         assert (first["low"], first["high"]) == pytest.approx((second["low"], second["high"]))
         assert first["items"] == second["items"] == 100
