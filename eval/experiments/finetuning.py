@@ -21,13 +21,16 @@ from typing import Any
 
 
 # Files below the data folder whose texts are pretrained on: the column of the text, and how often each is repeated.
-PRETRAINING_TEXTS = {
-    "classification/sst2/train.jsonl": ("text", 2),
-    "classification/subj/all.jsonl.gz": ("text", 2),
-    "classification/trec/train.jsonl": ("text", 2),
-    "classification/ag_news/train.jsonl.gz": ("text", 1),
-    "detection/seqxgpt/document.jsonl.gz": ("text", 1),
-    "summarization/dialogsum/train.jsonl.gz": ("dialogue", 1),
+CORPORA = {
+    "english": {
+        "classification/sst2/train.jsonl": ("text", 2),
+        "classification/subj/all.jsonl.gz": ("text", 2),
+        "classification/trec/train.jsonl": ("text", 2),
+        "classification/ag_news/train.jsonl.gz": ("text", 1),
+        "detection/seqxgpt/document.jsonl.gz": ("text", 1),
+        "summarization/dialogsum/train.jsonl.gz": ("dialogue", 1),
+    },
+    "captions": {"translation/multi30k_en_de/train.jsonl.gz": (("en", "de"), 1)},
 }
 # Sentences of these never become pretraining text: some of the files above share sentences with them.
 HELD_OUT_TEXTS = {
@@ -41,6 +44,12 @@ SHAPE = {
     "config_overrides": {"hidden_size": 192, "num_attention_heads": 6, "chunked_loss": "always"},
 }
 TRAINING = {"bf16": True, "save_strategy": "no", "overwrite_output_dir": True, "disable_tqdm": True}
+# As many parameters as SHAPE: cross-attention takes what the narrower MLPs leave.
+ENCODER_DECODER = {
+    "architecture": "encoder_decoder",
+    "preset": "nano",
+    "config_overrides": {**SHAPE["config_overrides"], "num_hidden_layers": 2, "intermediate_size": 576},
+}
 PRETRAINING = {
     **SHAPE,
     **TRAINING,
@@ -51,13 +60,22 @@ PRETRAINING = {
     "validation_fraction": 0.01,
     "per_device_train_batch_size": 32,
     "torch_compile": True,
-    "max_steps": 800,
+    "max_steps": 400,
     "learning_rate": 3e-3,
     "warmup_steps": 0.02,
     "decay_steps": 0.7,
     "logging_steps": 50,
     "sample_prompts": ["The film is"],
     "sample_max_new_tokens": 40,
+}
+# What a corpus changes in PRETRAINING.
+PRETRAINING_CHANGES = {
+    "english": {},
+    "captions": {
+        "config_overrides": {**ENCODER_DECODER["config_overrides"], "max_position_embeddings": 512},
+        "max_steps": 300,
+        "sample_prompts": ["Two men", "Zwei Männer"],
+    },
 }
 CLASSIFICATION = {
     **TRAINING,
@@ -78,8 +96,8 @@ class Task:
         figure: Name of the score in `metrics.json`.
         aim: Score to reach, or None.
         settings: Options of `hf-gpt finetune`.
-        scratch: What changes when the model begins from scratch.
-        arms: `pretrained`, `scratch` or both.
+        arms: What each arm changes; an arm that names a corpus in `pretraining` begins from a model of that.
+        pretraining: The corpus of each arm that begins from a pretrained model.
     """
 
     train: str
@@ -87,8 +105,8 @@ class Task:
     figure: str
     aim: float | None
     settings: Mapping[str, Any]
-    scratch: Mapping[str, Any] = field(default_factory=dict)
-    arms: tuple[str, ...] = ("pretrained", "scratch")
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"pretrained": {}, "scratch": SHAPE})
+    pretraining: Mapping[str, str] = field(default_factory=lambda: {"pretrained": "english"})
 
 
 TASKS = {
@@ -98,7 +116,7 @@ TASKS = {
         figure="eval_accuracy",
         aim=0.82,
         settings={**CLASSIFICATION, "num_train_epochs": 3, "max_length": 128},
-        scratch={"num_train_epochs": 4},
+        arms={"pretrained": {}, "scratch": {**SHAPE, "num_train_epochs": 4}},
     ),
     "trec": Task(
         train="classification/trec/train.jsonl",
@@ -116,12 +134,17 @@ TASKS = {
             **TRAINING,
             "task": "translation",
             "per_device_train_batch_size": 96,
-            "num_train_epochs": 6,
+            "num_train_epochs": 3,
             "learning_rate": 3e-3,
             "prompt_template": "{source} =",
             "eval_strategy": "no",
         },
-        arms=("scratch",),
+        arms={
+            "scratch": SHAPE,
+            "encoder_decoder": ENCODER_DECODER,
+            "from_decoder": {"architecture": "encoder_decoder"},
+        },
+        pretraining={"from_decoder": "captions"},
     ),
     "dialogsum": Task(
         train="summarization/dialogsum/train.jsonl.gz",
@@ -142,11 +165,12 @@ TASKS = {
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="+", choices=[*TASKS, "pretraining"], metavar="TASK", help=", ".join(TASKS))
+    names = [*TASKS, *(f"pretraining_{name}" for name in CORPORA)]
+    parser.add_argument("tasks", nargs="+", choices=names, metavar="TASK", help=", ".join(names))
     parser.add_argument("--data", type=Path, required=True, help="folder with classification/, lm/, translation/, ...")
     parser.add_argument("--output", type=Path, default=Path("runs/finetuning"), help="folder of all runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run of everything for each")
-    parser.add_argument("--arms", nargs="+", choices=["pretrained", "scratch"], help="left out: those of the task")
+    parser.add_argument("--arms", nargs="+", help="pretrained, scratch, ...; left out: all of the task")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="options that replace the task's")
     return parser
 
@@ -157,33 +181,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     changes = dict(item.split("=", 1) for item in options.set)
     for name in options.tasks:
         for seed in options.seeds:
-            if name == "pretraining":
-                pretrain(options.data, options.output, seed)
+            if name not in TASKS:
+                pretrain(name.removeprefix("pretraining_"), options.data, options.output, seed)
                 continue
-            for arm in options.arms or TASKS[name].arms:
-                finetune(name, arm, options.data, options.output, seed, changes)
+            for arm in TASKS[name].arms:
+                if options.arms is None or arm in options.arms:
+                    finetune(name, arm, options.data, options.output, seed, changes)
     print(summary(options.output))
     return 0
 
 
-def pretrain(data: Path, output: Path, seed: int) -> Path:
-    """The run folder of the language model of a seed, trained if it is not there."""
-    corpus = output / "pretraining.jsonl"
-    if not corpus.exists():
-        write_corpus(data, corpus)
-    folder = output / f"pretraining-{seed}"
-    run("pretrain", {**PRETRAINING, "corpus": [corpus]}, folder, seed)
+def pretrain(corpus: str, data: Path, output: Path, seed: int) -> Path:
+    """The run folder of the language model of a corpus and seed, trained if it is not there."""
+    texts = output / f"pretraining_{corpus}.jsonl"
+    if not texts.exists():
+        write_corpus(CORPORA[corpus], data, texts)
+    folder = output / f"pretraining_{corpus}-{seed}"
+    run("pretrain", {**PRETRAINING, **PRETRAINING_CHANGES[corpus], "corpus": [texts]}, folder, seed)
     return folder
 
 
 def finetune(name: str, arm: str, data: Path, output: Path, seed: int, changes: Mapping[str, Any]) -> None:
     """Trains and evaluates one arm of a task."""
     task = TASKS[name]
-    settings = {**task.settings, "train_file": data / task.train, "validation_file": data / task.validation}
-    if arm == "pretrained":
-        settings["model_name_or_path"] = pretrain(data, output, seed) / "model"
-    else:
-        settings |= {**SHAPE, **task.scratch}
+    files = {"train_file": data / task.train, "validation_file": data / task.validation}
+    settings = {**task.settings, **task.arms[arm], **files}
+    if arm in task.pretraining:
+        settings["model_name_or_path"] = pretrain(task.pretraining[arm], data, output, seed) / "model"
     run("finetune", settings | changes, output / f"{name}-{arm}-{seed}", seed)
 
 
@@ -217,14 +241,14 @@ def summary(output: Path) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, task in TASKS.items():
-        for arm in ("pretrained", "scratch"):
+        for arm in task.arms:
             scores, minutes = [], []
             for folder in sorted(output.glob(f"{name}-{arm}-*")):
                 if (folder / "cost.json").exists():
                     scores.append(json.loads((folder / "metrics.json").read_text())[task.figure])
-                    costs = [folder] + [output / f"pretraining-{folder.name.rpartition('-')[2]}"] * (
-                        arm == "pretrained"
-                    )
+                    costs = [folder]
+                    if arm in task.pretraining:
+                        costs.append(output / f"pretraining_{task.pretraining[arm]}-{folder.name.rpartition('-')[2]}")
                     seconds = [json.loads((path / "cost.json").read_text())["cpu_seconds"] for path in costs]
                     minutes.append(sum(seconds) / 60)
             if scores:
@@ -235,21 +259,22 @@ def summary(output: Path) -> str:
     return "\n".join(rows)
 
 
-def write_corpus(data: Path, path: Path) -> None:
-    """Writes the pretraining texts as JSON lines, without any sentence of the held-out files."""
-    held_out = {_key(text) for name, column in HELD_OUT_TEXTS.items() for text in _texts(data / name, column)}
+def write_corpus(files: Mapping[str, tuple[Any, int]], data: Path, path: Path) -> None:
+    """Writes the texts of files as JSON lines, without any sentence of the held-out files."""
+    held_out = {_key(text) for name, column in HELD_OUT_TEXTS.items() for text in _texts(data / name, [column])}
     incomplete = path.with_suffix(".incomplete")
     with incomplete.open("w", encoding="utf-8") as file:
-        for name, (column, times) in PRETRAINING_TEXTS.items():
-            for text in _texts(data / name, column):
+        for name, (columns, times) in files.items():
+            for text in _texts(data / name, [columns] if isinstance(columns, str) else columns):
                 if _key(text) not in held_out:
                     file.write((json.dumps({"text": text}, ensure_ascii=False) + "\n") * times)
     incomplete.replace(path)
 
 
-def _texts(path: Path, column: str) -> Iterator[str]:
+def _texts(path: Path, columns: Sequence[str]) -> Iterator[str]:
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        yield from (json.loads(line)[column] for line in file)
+        for row in map(json.loads, file):
+            yield from (row[column] for column in columns)
 
 
 def _key(text: str) -> str:

@@ -14,6 +14,7 @@ from hf_gpt.generation.likelihood import (
     join,
     left_padded,
     positions_of,
+    token_logps,
     unwrap,
 )
 from hf_gpt.generation.scoring import evaluating, right_padded
@@ -159,18 +160,21 @@ def draw_tokens(
     if temperature == 0:
         return logits.argmax(-1)
     # Sums over a large vocabulary lose the rare tokens in float32. Apple's GPUs have no float64.
-    logits = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64) / temperature
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    logits = logits.float()
+    if temperature != 1:
+        logits = logits / temperature
     if top_k and top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k, -1).values[:, -1:], -torch.inf)
     probabilities = logits.softmax(-1)
     if top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         # The token that crosses the mass belongs to it.
-        outside = ordered.cumsum(-1) - ordered >= top_p
+        outside = ordered.cumsum(-1, dtype=wide) - ordered >= top_p
         probabilities = probabilities.masked_fill(outside.gather(-1, order.argsort(-1)), 0)
     if min_p > 0:
         probabilities = probabilities.masked_fill(probabilities < min_p * probabilities.amax(-1, keepdim=True), 0)
-    heights = probabilities.cumsum(-1)
+    heights = probabilities.cumsum(-1, dtype=wide)
     total = heights[:, -1:]
     wanted = torch.minimum(uniforms[:, None].to(heights) * total, total.nextafter(torch.zeros_like(total)))
     return torch.searchsorted(heights, wanted, right=True)[:, 0]
@@ -227,7 +231,7 @@ def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, sync
     for step in range(limit):
         logits = state.next_logits().float()
         tokens = draw_tokens(logits, uniforms[places, step], **sampler)
-        chosen = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        chosen = token_logps(logits, tokens)
         written = places[active]
         completions[written, step] = tokens[active]
         logps[written, step] = chosen[active]
