@@ -165,10 +165,7 @@ def _record(args: argparse.Namespace, job: Job, candidate: Candidate) -> Record:
             raise UserError(f"task {job.name}, model {candidate.name}: {error}") from error
     if job.spec.kind == "unconditional":
         references, _ = real_texts(job.spec, job.rows)
-        try:
-            record["figures"] = [sample_figures(job.spec, texts, references) for texts in record["texts"]]
-        except ValueError as error:
-            raise UserError(f"task {job.name}, model {candidate.name}: {error}") from error
+        record["figures"] = [sample_figures(job.spec, texts, references) for texts in record["texts"]]
     return record
 
 
@@ -176,13 +173,10 @@ def _results(args: argparse.Namespace, jobs: list[Job], records: dict[str, dict[
     rows, compared, samples = [], [], []
     for job in jobs:
         of = records[job.name]
-        try:
-            if job.spec is None:
-                found, gaps = harness_results(job.name, of, args.bootstrap)
-            else:
-                found, gaps = task_results(job.spec, of, args.bootstrap)
-        except ValueError as error:
-            raise UserError(f"task {job.name}: {error}") from error
+        if job.spec is None:
+            found, gaps = harness_results(job.name, of, args.bootstrap)
+        else:
+            found, gaps = task_results(job.spec, of, args.bootstrap)
         rows += found
         compared += gaps
         if job.spec is not None:

@@ -1,7 +1,8 @@
 """From the records of models to figures: each by the metric of that name, with what its interval is computed from."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 from hf_gpt.eval.bootstrap import Averaged, Figures, Recomputed, Sums, means
 from hf_gpt.eval.loading import compute, load
 from hf_gpt.eval.tasks.table import TaskSpec
+from hf_gpt.training.errors import UserError
 
 
 Better = Literal["higher", "lower", "reference"]
@@ -84,13 +86,18 @@ def sample_figures(spec: TaskSpec, texts: Sequence[str], references: Sequence[st
     """Figures of texts that come in no pairs with real ones, by each metric of the task.
 
     A figure that several metrics give, such as `auc`, is prefixed by its metric.
+
+    Raises:
+        UserError: a metric refuses the texts or its options.
     """
     found: dict[str, float] = {}
     for name, options in spec.wanted_metrics.items():
         given = dict(options)
-        if load(name).needs_references if hasattr(load(name), "needs_references") else True:
+        metric = load(name)
+        if getattr(metric, "needs_references", True):
             given["references"] = list(references)
-        result = load(name).compute(predictions=list(texts), **given)
+        with _named(spec, name):
+            result = metric.compute(predictions=list(texts), **given)
         for key, value in result.items():
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
                 continue
@@ -100,6 +107,18 @@ def sample_figures(spec: TaskSpec, texts: Sequence[str], references: Sequence[st
 
 
 _SHARED = {"auc", "auc_low", "auc_high", "p_value", "accuracy", "train_auc", "n_train", "n_test", "seed", "max_order"}
+
+
+@contextlib.contextmanager
+def _named(spec: TaskSpec, metric: str) -> Iterator[None]:
+    """Names the task and the metric in what a metric complains of."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        reason = (
+            str(error).replace("predictions", "the model's texts").replace(".measure()", "").replace("._compute()", "")
+        )
+        raise UserError(f"task {spec.name}, metric {metric}: {reason}") from error
 
 
 class _Joined(Figures):
@@ -116,7 +135,11 @@ class _Joined(Figures):
 
 
 def _joined(spec: TaskSpec, predictions: list[Any], references: list[Any]) -> Figures:
-    return _Joined([_metric(name, options, predictions, references) for name, options in spec.wanted_metrics.items()])
+    parts = []
+    for name, options in spec.wanted_metrics.items():
+        with _named(spec, name):
+            parts.append(_metric(name, options, predictions, references))
+    return _Joined(parts)
 
 
 def _metric(name: str, options: Mapping[str, Any], predictions: list[Any], references: list[Any]) -> Figures:

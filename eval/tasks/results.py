@@ -1,6 +1,7 @@
 """From records of models on tasks to rows of results: figures with intervals, and differences with tests."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, stdev
@@ -95,8 +96,11 @@ def _of_samples(spec: TaskSpec, records: Mapping[str, Record]) -> tuple[list[Row
                 continue
             from scipy.stats import ttest_ind
 
-            test = ttest_ind(ours, theirs, equal_var=False)
-            limits = test.confidence_interval()
+            with warnings.catch_warnings():
+                # One of the two may be the same for every seed.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                test = ttest_ind(ours, theirs, equal_var=False)
+                limits = test.confidence_interval()
             gap = fmean(ours) - fmean(theirs)
             compared.append(
                 _difference(

@@ -221,6 +221,8 @@ def test_tasks_of_the_harness_are_told_apart(tmp_path, data):
         (["{one}", "--tasks", "{data}/free.yaml", "--curve", "--top_ps", "2"], "--top_ps: 2.0 is out of range"),
         (["{one}", "--tasks", "{data}/free.yaml", "--discriminator", "./nowhere"], "there is no folder ./nowhere"),
         (["{one}", "--tasks", "lm_eval:hellaswag"], "hf-gpt[lm-eval]"),
+        (["{one}", "--tasks", "{data}/few.yaml"], "task few, metric tfidf_test"),
+        (["{one}", "--tasks", "{data}/option.yaml"], "task option, metric sacrebleu"),
     ],
 )
 def test_slips_are_answered_in_one_line_before_anything_is_written(
@@ -228,6 +230,9 @@ def test_slips_are_answered_in_one_line_before_anything_is_written(
 ):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.chdir(tmp_path)
+    free, pairs = (data / f"{name}.yaml" for name in ("free", "pairs"))
+    (data / "few.yaml").write_text(free.read_text().replace("samples: 40", "samples: 5"))
+    (data / "option.yaml").write_text(f"{pairs.read_text()}metrics: {{sacrebleu: {{tokenise: 13a}}}}\n")
     argv = [word.format(one=one, critic=critic, data=data) for word in argv]
     assert main(["eval", *argv, "--output_dir", str(tmp_path / "out"), "--device", "cpu"][: None if argv else 1]) == 2
     error = capsys.readouterr().err

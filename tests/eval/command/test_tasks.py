@@ -217,6 +217,18 @@ def test_a_limit_draws_the_same_rows_each_time(data):
     assert some == read_task_rows(spec, data, limit=9) and all(row in whole for row in some) and some != whole[:9]
 
 
+def test_data_sets_of_the_hub_are_read_where_there_is_no_file(tmp_path, monkeypatch):
+    # The library opens a folder as it does an id.
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "test.jsonl").write_text('{"text": "a dog"}\n{"text": "a cat"}\n')
+    spec = TaskSpec("h", "language_modelling", file="nowhere.jsonl", hub=str(tmp_path / "set"))
+    assert read_task_rows(spec, tmp_path) == [{"text": "a dog"}, {"text": "a cat"}]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    spec = TaskSpec("h", "language_modelling", hub="owner/nothing-of-this-name")
+    with pytest.raises(UserError, match=r"owner/nothing-of-this-name \(test\) could not be loaded"):
+        read_task_rows(spec, None)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
