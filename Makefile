@@ -8,6 +8,7 @@
 #   make check-floor         the model tests with the oldest supported transformers
 #   make check-trl           our critic as the reward of TRL's GRPO
 #   make check-lm-eval       our multiple-choice accuracies against lm-evaluation-harness
+#   make check-app           the app in a real browser (Chromium)
 #   make check-bitsandbytes  adapters on weights in four bits
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ FLOOR := .venv-floor/bin
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-lm-eval check-bitsandbytes clean
+.PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-lm-eval check-app check-bitsandbytes clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -68,6 +69,9 @@ check-trl: .venv-trl/installed
 
 check-lm-eval: .venv-lm-eval/installed
 	$(PYTEST) .venv-lm-eval/bin/python -m pytest tests/eval/test_lm_eval.py
+
+check-app: .venv-app/installed
+	$(PYTEST) .venv-app/bin/python -m pytest tests/app
 
 check-bitsandbytes: .venv-bitsandbytes/installed
 	$(PYTEST) .venv-bitsandbytes/bin/python -m pytest tests/training/test_adapters.py

@@ -17,7 +17,7 @@ def heatmap_section(uid: str, title: str, texts: Sequence[tuple[str, Mapping[str
         title: Heading.
         texts: A name, and what `score_texts(..., per_token=True)` says of a text.
     """
-    largest = max((abs(token["change"]) for _, text in texts for token in text["tokens"][1:]), default=0.0) or 1.0
+    largest = largest_change([text for _, text in texts])
     cards = "\n".join(_card(name, text, largest) for name, text in texts)
     keys = " ".join(
         f'<span style="background:{_ground(colour, 40)};color:var(--ink);padding:.1em .3em">{words}</span>'
@@ -28,6 +28,18 @@ def heatmap_section(uid: str, title: str, texts: Sequence[tuple[str, Mapping[str
         "The number is the logit of the whole text and the probability that it is real.</p>"
     )
     return Section(uid, title, f"{key}\n{cards}")
+
+
+def largest_change(texts: Sequence[Mapping[str, Any]]) -> float:
+    """How far the logit moves at most at a token of the texts; 1 where it never does."""
+    return max((abs(token["change"]) for text in texts for token in text_tokens(text)), default=0.0) or 1.0
+
+
+def text_tokens(text: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The tokens of a text, without those that begin and end it."""
+    # At the first token the logit moves there from nothing.
+    tokens = text["tokens"][1:]
+    return tokens if text.get("truncated") else tokens[:-1]
 
 
 def coloured(tokens: Sequence[Mapping[str, Any]], largest: float) -> str:
@@ -50,11 +62,8 @@ def _ground(colour: str, percent: int) -> str:
 
 
 def _card(name: str, text: Mapping[str, Any], largest: float) -> str:
-    # The first token begins the text and is none of it; the logit moves there from nothing.
-    tokens = text["tokens"][1:]
-    if tokens and not text.get("truncated"):
-        tokens = tokens[:-1]
+    body = coloured(text_tokens(text), largest)
     return (
         f'<article class="sample"><header><h3>{escape(name)}</h3><p class="muted">logit {text["logit"]:+.2f}, real '
-        f'{text["probability"]:.0%}</p></header>\n<pre dir="auto">\n{coloured(tokens, largest)}</pre></article>'
+        f'{text["probability"]:.0%}</p></header>\n<pre dir="auto">\n{body}</pre></article>'
     )
