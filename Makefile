@@ -7,6 +7,8 @@
 #   make check-conformance   transformers' own model tests over our classes
 #   make check-floor         the model tests with the oldest supported transformers
 #   make check-trl           our critic as the reward of TRL's GRPO
+#   make check-lm-eval       our multiple-choice accuracies against lm-evaluation-harness
+#   make check-app           the app in a real browser (Chromium)
 #   make check-bitsandbytes  adapters on weights in four bits
 
 PYTHON ?= python3
@@ -16,7 +18,7 @@ FLOOR := .venv-floor/bin
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-bitsandbytes clean
+.PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-lm-eval check-app check-bitsandbytes clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -33,8 +35,10 @@ help:
 
 # Environments of clients: the extra of that name on top of what the tests need.
 .venv-trl/installed: EXTRA := trl
+.venv-lm-eval/installed: EXTRA := lm-eval
+.venv-app/installed: EXTRA := app,browser
 .venv-bitsandbytes/installed: EXTRA := qlora
-.venv-trl/installed .venv-bitsandbytes/installed: pyproject.toml constraints.txt
+.venv-trl/installed .venv-lm-eval/installed .venv-app/installed .venv-bitsandbytes/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,$(EXTRA)]'
 	@touch $@
@@ -62,6 +66,12 @@ check-floor: .venv-floor/installed
 
 check-trl: .venv-trl/installed
 	$(PYTEST) .venv-trl/bin/python -m pytest tests/training/adversarial/test_trl.py
+
+check-lm-eval: .venv-lm-eval/installed
+	$(PYTEST) .venv-lm-eval/bin/python -m pytest tests/eval/test_lm_eval.py
+
+check-app: .venv-app/installed
+	$(PYTEST) .venv-app/bin/python -m pytest tests/app
 
 check-bitsandbytes: .venv-bitsandbytes/installed
 	$(PYTEST) .venv-bitsandbytes/bin/python -m pytest tests/training/test_adapters.py

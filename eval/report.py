@@ -101,11 +101,11 @@ def write_report(
         environment_section(environment),
     ]
     page = render_page(title, header(title, summary, figures), [part for part in parts if part is not None])
-    return _write_whole(Path(path), page)
+    return write_whole(Path(path), page)
 
 
-def header(title: str, summary: str, figures: Sequence[Figure]) -> str:
-    """The top of the page: title, summary and headline figures."""
+def header(title: str, summary: str, figures: Sequence[Figure], eyebrow: str = "Training report") -> str:
+    """The top of the page: what it is, title, summary and headline figures."""
     paragraphs = [part for part in re.split(r"\n\s*\n", summary.strip()) if part]
     tiles = "\n".join(
         f"<div><dt>{escape(figure.name)}</dt><dd>{escape(figure.value)}</dd>"
@@ -116,7 +116,7 @@ def header(title: str, summary: str, figures: Sequence[Figure]) -> str:
     columns = f"--few:{_per_row(len(figures), 4)};--many:{_per_row(len(figures), 6)}"
     return "\n".join(
         [
-            '<p class="eyebrow">Training report</p>',
+            f'<p class="eyebrow">{escape(eyebrow)}</p>',
             f"<h1>{escape(title)}</h1>",
             *(f'<p class="lead">{escape(part)}</p>' for part in paragraphs),
             f'<dl class="tiles" style="{columns}">\n{tiles}\n</dl>' if figures else "",
@@ -169,17 +169,22 @@ def samples_section(samples: Sequence[Sample]) -> Section | None:
 
 
 def table_section(uid: str, title: str, names: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Section:
-    """A table of results; the first cell of a row is its name."""
+    """A table of results under its own heading, as `results_table` has it."""
+    table = results_table(title, names, rows)
+    return Section(uid, title, table + (f'\n<p class="muted after">{escape(note)}</p>' if note else ""))
+
+
+def results_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of results as HTML, which scrolls where it is too wide; the first cell of a row is its name."""
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "\n".join(
         f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
         for row in rows
     )
-    table = (
+    return (
         f'<div class="scroll" role="region" aria-label="{escape(title)}" tabindex="0"><table class="numbers">'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
-    return Section(uid, title, table + (f'\n<p class="muted after">{escape(note)}</p>' if note else ""))
 
 
 def side_by_side_section(uid: str, title: str, samples: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Section:
@@ -191,7 +196,8 @@ def side_by_side_section(uid: str, title: str, samples: Sequence[tuple[str, Sequ
             "</article>"
             for name, text in texts
         )
-        parts.append(f'<pre dir="auto">\n<mark>{escape(prompt)}</mark></pre>\n<div class="charts">\n{cards}\n</div>')
+        asked = f'<pre dir="auto" class="after">\n<mark>{escape(prompt)}</mark></pre>\n' if prompt else ""
+        parts.append(f'{asked}<div class="charts">\n{cards}\n</div>')
     return Section(uid, title, "\n".join(parts))
 
 
@@ -365,7 +371,7 @@ def _value(value: object) -> str:
     return escape(text) or '<span class="muted">empty</span>'
 
 
-def _write_whole(path: Path, text: str) -> Path:
+def write_whole(path: Path, text: str) -> Path:
     """Puts `text` at `path` in one step, so that a reader finds the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -444,6 +450,7 @@ margin-bottom:.6rem}
 pre{max-width:90ch;margin-inline-end:auto;white-space:pre-wrap;overflow-wrap:anywhere;tab-size:4;
 font:.9rem/1.6 ui-monospace,"Cascadia Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
 pre+p,.after{margin-top:.6rem}
+.charts+pre{margin-top:1.75rem}.charts+.charts{margin-top:1rem}
 mark{background:var(--mark);color:inherit;border-radius:3px;padding:.1em .15em;-webkit-box-decoration-break:clone;
 box-decoration-break:clone;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 footer{margin-top:3.5rem;border-top:1px solid var(--rule);padding-top:.9rem}

@@ -24,6 +24,8 @@ COMMANDS = {
     ),
     "chat": Command("hf_gpt.generation.chat", "talk with a model that was trained on dialogues"),
     "score": Command("hf_gpt.generation.score_command", "is this text real? what a critic says of each text of a file"),
+    "eval": Command("hf_gpt.eval.command.main", "evaluate models on tasks: figures, intervals, tests, a report"),
+    "app": Command("hf_gpt.app.command", "write and judge texts in a browser; compare two models"),
     "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
     "bench": Command("hf_gpt.eval.speed.command", "how fast, against peers and the machine's own limits"),
     "convert": Command("hf_gpt.conversion.command", "weights of GPT-2, Llama, Mistral or Qwen in and out"),

@@ -52,7 +52,7 @@ def read_examples(
         path = Path(file).expanduser()
         if not path.is_file():
             raise CorpusError(f"no such file: {path}. Give the path of a {', '.join(FORMATS)} file.")
-        for place, row in _rows(path):
+        for place, row in read_rows(path):
             if limit is not None and len(examples) >= limit:
                 return examples
             if not isinstance(row, dict):
@@ -133,7 +133,12 @@ def _select(row: dict[str, Any], columns: Mapping[str, str], place: str) -> Exam
     return example
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a file, each with its place for errors.
+
+    Raises:
+        CorpusError: the file is not of its format.
+    """
     suffix = Path(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
     if suffix not in FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
         raise CorpusError(f"{path}: unknown format. Give a {', '.join(FORMATS)} file.")

@@ -34,19 +34,12 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
 
     from hf_gpt.generation.command import model_path
     from hf_gpt.generation.guidance import guided_generate, load_discriminator
-    from hf_gpt.generation.text_scores import TextDiscriminator, same_tokens
 
     path = model_path(args.discriminator)
     options = {"trust_remote_code": args.trust_remote_code}
     discriminator = load_discriminator(path, **options).to(device)
     own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    if not same_tokens(own_tokenizer, tokenizer):
-        if args.guidance == "stepwise":
-            raise ValueError(
-                "--guidance stepwise needs a discriminator over the generator's own tokens, and this one has another "
-                "tokenizer. Use resample, reject or best_of_n, or train one: hf-gpt critic."
-            )
-        discriminator = TextDiscriminator(discriminator, own_tokenizer, tokenizer)
+    discriminator = as_guide(discriminator, own_tokenizer, tokenizer, args.guidance)
     names = ("guidance", "num_candidates", "guidance_temperature", "guidance_weight", "guidance_top_k")
     return {
         "custom_generate": guided_generate,
@@ -55,6 +48,24 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
         "do_sample": True,
         **{name: getattr(args, name) for name in names},
     }
+
+
+def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: str) -> Any:
+    """The discriminator as what guides a generator with this tokenizer, through text where its own is another.
+
+    Raises:
+        ValueError: step-wise guidance by a discriminator with another tokenizer.
+    """
+    from hf_gpt.generation.text_scores import TextDiscriminator, same_tokens
+
+    if same_tokens(own_tokenizer, tokenizer):
+        return discriminator
+    if guidance == "stepwise":
+        raise ValueError(
+            "--guidance stepwise needs a discriminator over the generator's own tokens, and this one has another "
+            "tokenizer. Use resample, reject or best_of_n, or train one: hf-gpt critic."
+        )
+    return TextDiscriminator(discriminator, own_tokenizer, tokenizer)
 
 
 def print_texts(tokenizer: Any, sequences: Any) -> None:

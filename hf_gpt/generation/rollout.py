@@ -69,6 +69,7 @@ def rollout(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
+    min_p: float = 0.0,
     eos_token_id: int | Sequence[int] | None = None,
     pad_token_id: int | None = None,
     bos_token_id: int | None = None,
@@ -93,6 +94,7 @@ def rollout(
         temperature: Divides the logits; 0 takes the likeliest token.
         top_p: Draw from the likeliest tokens of this total mass.
         top_k: Draw from this many likeliest tokens; 0: from all.
+        min_p: Draw from tokens at least this likely, as a share of the likeliest (https://arxiv.org/abs/2407.01082).
         eos_token_id: What ends a row; None: nothing does.
         pad_token_id: Fills the rows; None: the end-of-text token, or 0.
         bos_token_id: What a row without a prompt begins with.
@@ -108,10 +110,10 @@ def rollout(
         ValueError: no prompt and no number of samples or begin token, an empty prompt, more tokens than the model has
             positions for, or settings out of range.
     """
-    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
+    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0 or not 0 <= min_p <= 1:
         raise ValueError(
-            "rollout needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got "
-            f"{max_new_tokens}, {temperature}, {top_p} and {top_k}."
+            "rollout needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0 and 0 <= min_p <= 1, got "
+            f"{max_new_tokens}, {temperature}, {top_p}, {top_k} and {min_p}."
         )
     device = next(model.parameters()).device
     prompt_ids, prompt_mask = _prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
@@ -126,7 +128,8 @@ def rollout(
     ends = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
     if pad_token_id is None:
         pad_token_id = ends[0] if ends else 0
-    settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "ends": ends, "synced": synced}
+    sampler = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+    settings = {"sampler": sampler, "ends": ends, "synced": synced}
 
     with torch.no_grad(), evaluating(model):
         parts = [
@@ -137,14 +140,19 @@ def rollout(
 
 
 def draw_tokens(
-    logits: torch.Tensor, uniforms: torch.Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
 ) -> torch.Tensor:
     """One token for each row, by inversion of the distribution function.
 
     Args:
         logits: (B, V), any floating type.
         uniforms: (B,) in [0, 1).
-        temperature, top_p, top_k: As for `rollout`.
+        temperature, top_p, top_k, min_p: As for `rollout`.
 
     Returns:
         (B,) int64.
@@ -164,6 +172,8 @@ def draw_tokens(
         # The token that crosses the mass belongs to it.
         outside = ordered.cumsum(-1, dtype=wide) - ordered >= top_p
         probabilities = probabilities.masked_fill(outside.gather(-1, order.argsort(-1)), 0)
+    if min_p > 0:
+        probabilities = probabilities.masked_fill(probabilities < min_p * probabilities.amax(-1, keepdim=True), 0)
     heights = probabilities.cumsum(-1, dtype=wide)
     total = heights[:, -1:]
     wanted = torch.minimum(uniforms[:, None].to(heights) * total, total.nextafter(torch.zeros_like(total)))
@@ -207,7 +217,7 @@ def _slices(rows: int, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, temperature, top_p, top_k, ends, synced) -> _Drawn:
+def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, synced) -> _Drawn:
     rows, limit = uniforms.shape
     completions = torch.zeros(rows, limit, dtype=torch.int64, device=prompt_ids.device)
     logps = torch.zeros(rows, limit, dtype=torch.float32, device=prompt_ids.device)
@@ -220,7 +230,7 @@ def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, temperature, top_p,
     active = torch.ones(rows, dtype=torch.bool, device=prompt_ids.device)
     for step in range(limit):
         logits = state.next_logits().float()
-        tokens = draw_tokens(logits, uniforms[places, step], temperature, top_p, top_k)
+        tokens = draw_tokens(logits, uniforms[places, step], **sampler)
         chosen = token_logps(logits, tokens)
         written = places[active]
         completions[written, step] = tokens[active]

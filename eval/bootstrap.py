@@ -1,0 +1,183 @@
+"""
+Intervals and paired tests by resampling items.
+
+A figure over a set of items varies with the items that happen to be in it. The bootstrap
+(https://doi.org/10.1214/aos/1176344552) draws sets of equal size with replacement; two models that did the same items
+are compared on the same draws (https://aclanthology.org/W04-3250).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+_WEIGHTS_AT_A_TIME = 4_000_000
+
+
+class Figures(ABC):
+    """Figures of a set of items that can be computed again for any multiset of them.
+
+    Attributes:
+        count: Items.
+    """
+
+    count: int
+
+    @abstractmethod
+    def of(self, weights: np.ndarray) -> dict[str, float]:
+        """The figures of items that each occur `weights` times, int64 `(count,)`."""
+
+    def value(self) -> dict[str, float]:
+        """The figures of every item once."""
+        return self.of(np.ones(self.count, np.int64))
+
+    def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The figures of many draws: weights `(draws, count)`, each figure float64 `(draws,)`."""
+        rows = [self.of(row) for row in weights]
+        return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
+
+
+class Sums(Figures):
+    """Figures that depend on sums over the items alone, such as means, ratios and corpus BLEU.
+
+    Args:
+        statistics: Float `(count, k)`.
+        combine: From the sums `(k,)` to figures.
+    """
+
+    def __init__(self, statistics: Any, combine: Callable[[np.ndarray], Mapping[str, float]]):
+        self.statistics = np.asarray(statistics, float)
+        self.combine = combine
+        self.count = len(self.statistics)
+
+    def of(self, weights: np.ndarray) -> dict[str, float]:
+        return dict(self.combine(weights @ self.statistics))
+
+    def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        rows = [self.combine(sums) for sums in weights @ self.statistics]
+        return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
+
+
+class Recomputed(Figures):
+    """Any figures of predictions and references, computed anew for each draw.
+
+    Args:
+        predictions, references: One of each for every item.
+        compute: From predictions and references to figures.
+    """
+
+    def __init__(
+        self,
+        predictions: Sequence[Any],
+        references: Sequence[Any],
+        compute: Callable[[list[Any], list[Any]], Mapping[str, float]],
+    ):
+        self.predictions, self.references, self.compute = list(predictions), list(references), compute
+        self.count = len(self.predictions)
+
+    def of(self, weights: np.ndarray) -> dict[str, float]:
+        places = np.repeat(np.arange(self.count), weights).tolist()
+        found = self.compute([self.predictions[n] for n in places], [self.references[n] for n in places])
+        return dict(found)
+
+
+class Averaged(Figures):
+    """The mean of the figures of several runs over the same items, such as those of different seeds."""
+
+    def __init__(self, runs: Sequence[Figures]):
+        self.runs, self.count = list(runs), runs[0].count
+
+    def of(self, weights: np.ndarray) -> dict[str, float]:
+        found = [run.of(weights) for run in self.runs]
+        return {name: float(np.mean([figures[name] for figures in found])) for name in found[0]}
+
+
+def means(values: Mapping[str, Sequence[float]]) -> Sums:
+    """Figures that are means of a number for each item: name to numbers."""
+    names = list(values)
+    table = np.array([*(np.asarray(values[name], float) for name in names), np.ones(len(values[names[0]]))]).T
+    return Sums(table, lambda sums: {name: float(sums[n] / sums[-1]) for n, name in enumerate(names)})
+
+
+def bootstrap(figures: Mapping[str, Figures], draws: int, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """The figures of several models on the same draws of `count` items with replacement.
+
+    Args:
+        figures: Of each model, all of the same items.
+        draws: How many.
+        seed: Of the draws.
+
+    Returns:
+        For each model and figure float64 `(draws,)`.
+
+    Raises:
+        ValueError: the models have different numbers of items, or there are no draws.
+    """
+    counts = {each.count for each in figures.values()}
+    if len(counts) != 1 or draws < 1:
+        raise ValueError(f"the models have {sorted(counts)} items and there are {draws} draws. Give the same items.")
+    count = counts.pop()
+    generator = np.random.default_rng(seed)
+    parts: dict[str, list[dict[str, np.ndarray]]] = {model: [] for model in figures}
+    step = max(1, _WEIGHTS_AT_A_TIME // count)
+    for first in range(0, draws, step):
+        size = min(step, draws - first)
+        weights = generator.multinomial(count, np.full(count, 1 / count), size=size)
+        for model, each in figures.items():
+            parts[model].append(each.resampled(weights))
+    return {
+        model: {name: np.concatenate([part[name] for part in some]) for name in some[0]}
+        for model, some in parts.items()
+    }
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of resampled figures; NaN where a draw has none."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of one model less that of another, on the same items.
+
+    Attributes:
+        value: The difference.
+        low, high: Its 95 % interval.
+        p_value: Two-sided, of no difference.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def difference(value: float, first: np.ndarray, second: np.ndarray) -> Difference:
+    """The paired bootstrap test.
+
+    Args:
+        value: Of all items once.
+        first, second: Figures of both models on the same draws.
+
+    Returns:
+        The difference. Its p-value is twice the smaller share of draws on either side of zero, with one added to
+        counts, since finitely many draws cannot show a zero (https://doi.org/10.2202/1544-6115.1585).
+    """
+    gaps = first - second
+    smaller = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
+    return Difference(value, *interval(gaps), min(1.0, 2 * (smaller + 1) / (len(gaps) + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values after Holm's correction for their number (https://www.jstor.org/stable/4615733)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    largest = 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted.tolist()

@@ -1,0 +1,1 @@
+"""`hf-gpt app`: models and a discriminator in a browser."""
