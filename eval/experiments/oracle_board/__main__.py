@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipes", nargs="*", choices=list(ADVERSARIAL_STEPS), default=list(ADVERSARIAL_STEPS), metavar="RECIPE"
     )
-    parser.add_argument("--epochs", type=int, default=20, help="of likelihood training (SeqGAN: 120)")
+    parser.add_argument("--epochs", type=int, default=12, help="of likelihood training (SeqGAN: 120)")
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each row, and held-out ones")
     parser.add_argument("--num_train", type=int, default=10_000, help="texts to train on")
     parser.add_argument("--vocab_size", type=int, default=5000)
