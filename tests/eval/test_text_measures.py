@@ -41,7 +41,7 @@ def test_duplicates():
 
 def test_repetition_by_hand():
     long = list("abcdefghijklmnopqrstuvwx")
-    assert repetition_rate([long, list("efghijklmn") + ["1"], ["2"] * 20]) == pytest.approx(2 / 3)
+    assert repetition_rate([long, [*"efghijklmn", "1"], ["2"] * 20]) == pytest.approx(2 / 3)
     # Nine tokens are too few for either, and a text does not repeat itself.
     assert repetition_rate([long, [*"efghijklm", *"12345678901"], ["2"] * 20]) == 0
     # Four at least, of a shorter text all.

@@ -49,6 +49,11 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         """Whether the estimator asks for a discriminator or a reward; self-play does not."""
         return self.estimator != "spin"
 
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether gradients flow through the discriminator into its inputs."""
+        return self.estimator in DIFFERENTIABLE or self.r1_gamma > 0 or self.gradient_penalty_weight > 0
+
     def resolve_group_size(self, has_prompts: bool) -> int:
         """Completions compared with each other.
 

@@ -17,6 +17,7 @@ from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.discriminator import Scorer
 from hf_gpt.training.adversarial.discriminator_update import Batch
+from hf_gpt.training.adversarial.shared_trunk import whole_state
 from hf_gpt.training.errors import CheckpointError
 from hf_gpt.training.optimizers import decayed_parameter_names
 
@@ -141,6 +142,7 @@ class DiscriminatorPlayer:
             return
         prefix = "model."
         state = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+        state = whole_state(self.model, state)
         path = folder / DISCRIMINATOR_DIR
         self.model.save_pretrained(path, state_dict=state)
         if processing_class is not None:

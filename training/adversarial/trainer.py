@@ -20,6 +20,7 @@ from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights
 from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
+from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.trainer import HfGptTrainer
@@ -107,6 +108,14 @@ class AdversarialTrainer(HfGptTrainer):
         )
         self.player: DiscriminatorPlayer | None = None
         if discriminator is not None:
+            check_shared_trunk(
+                model,
+                discriminator,
+                num_processes=args.world_size,
+                reads_embeddings=args.needs_embeddings,
+                has_adapter=hasattr(self.model, "peft_config") or discriminator_peft_config is not None,
+                is_sharded=args.is_sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled,
+            )
             discriminator = _with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
             self.player = DiscriminatorPlayer(
                 discriminator, args, self.accelerator, args.discriminator_loss == "mediator"
@@ -143,9 +152,7 @@ class AdversarialTrainer(HfGptTrainer):
                 longest=max(rows.longest, eval_rows.longest) + args.max_new_tokens,
                 is_mediator=args.discriminator_loss == "mediator",
                 reads_prefixes=args.reward_level == "prefix",
-                reads_embeddings=bool(
-                    args.estimator in DIFFERENTIABLE or args.r1_gamma or args.gradient_penalty_weight
-                ),
+                reads_embeddings=args.needs_embeddings,
             )
 
     # A run and its steps
