@@ -96,6 +96,7 @@ def adversarial(settings: Settings) -> int:
     """Trains, saves and reports as the settings say; returns the exit status."""
     from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
     from hf_gpt.training.model import build_model
+    from hf_gpt.training.sharding import shard_model
 
     model_args, text_args, discriminator_args, peft_args, sampling_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args)
@@ -105,7 +106,7 @@ def adversarial(settings: Settings) -> int:
     discriminator = build_discriminator(model, discriminator_args, model_args, data, training_args)
 
     def start() -> "AdversarialTrainer":
-        adapted = model
+        adapted = shard_model(model, training_args)
         if peft_args.use_peft:
             output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
             adapted = add_adapter(model, data.tokenizer, peft_args, model_args, "CAUSAL_LM", output_dir, is_main)

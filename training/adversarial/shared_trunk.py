@@ -76,8 +76,8 @@ def shared_discriminator(
         raise ConfigError(f"trunk must be one of {', '.join(TRUNK_KINDS)}, got {trunk!r}.")
     if generator.config.is_encoder_decoder:
         raise ConfigError(
-            "a discriminator cannot share the trunk of an encoder-decoder, which reads prompt and completion apart. Use "
-            "discriminator_from_generator(model)."
+            "a discriminator cannot share the trunk of an encoder-decoder, which reads prompt and completion apart. "
+            "Use discriminator_from_generator(model)."
         )
     if hasattr(generator, "peft_config"):
         raise ConfigError(
