@@ -252,6 +252,13 @@ class DiscriminatorArguments:
         default=None,
         metadata={"help": "Config fields of a new discriminator, as classifier_dropout=0.1 or as JSON."},
     )
+    discriminator_trunk: Literal["own", "frozen", "detached", "joint"] = field(
+        default="own",
+        metadata={
+            "help": "Of --discriminator from_generator. own: a copy that is trained. frozen: a copy that is not. "
+            "detached: the generator's as it changes. joint: the same, trained by both."
+        },
+    )
     discriminator_lora_r: int = field(
         default=0, metadata={"help": "Train an adapter of this rank on the discriminator; 0: its own weights."}
     )
