@@ -64,6 +64,11 @@ class HfGptSignalProcessor(ProcessorMixin):
         return cls(feature_extractor, fast)
 
     @property
+    def value_token_ids(self) -> list[int]:
+        """Token ids of the values, in their order."""
+        return self._value_ids.tolist()
+
+    @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask"]
 
