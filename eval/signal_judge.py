@@ -46,10 +46,5 @@ class SignalJudge:
 def _column(signal: np.ndarray) -> np.ndarray:
     if signal.ndim == 2:
         return signal.astype(np.float64).reshape(-1)
-    extractor = HfGptSoundFeatureExtractor()
-    if not len(signal):
-        return np.zeros(_FRAMES * extractor.num_mel_bins)
-    frames = extractor.features(signal)
-    places = np.linspace(0, len(frames) - 1, _FRAMES)
-    bands = [np.interp(places, np.arange(len(frames)), band) for band in frames.T]
-    return np.stack(bands, axis=1).reshape(-1)
+    extractor = HfGptSoundFeatureExtractor(num_frames=_FRAMES)
+    return extractor.features(signal if len(signal) else np.zeros(1)).reshape(-1)

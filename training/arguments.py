@@ -211,6 +211,10 @@ class TaskArguments:
     hop_length: int = field(default=160, metadata={"help": "sound: samples from a log-mel frame to the next."})
     num_mel_bins: int = field(default=16, metadata={"help": "sound: mel bands of a frame."})
     num_groups: int = field(default=4, metadata={"help": "sound: groups of bands, each a token; 1: one token a frame."})
+    num_frames: int | None = field(
+        default=None,
+        metadata={"help": "sound: stretch every sound to this many log-mel frames. Left out: frames a hop apart."},
+    )
     augmented_copies: int = field(
         default=0, metadata={"help": "image, sound: changed copies of each example that are trained on too."}
     )

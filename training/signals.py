@@ -128,6 +128,7 @@ class Sounds(SignalKind):
                 hop_length=args.hop_length,
                 num_mel_bins=args.num_mel_bins,
                 num_groups=args.num_groups,
+                num_frames=args.num_frames,
             )
             return extractor.fit(signals, args.codebook_size)
         except ValueError as error:
@@ -137,8 +138,8 @@ class Sounds(SignalKind):
         """Values of a sound by another voice, in another room, at another pace.
 
         Played faster or slower by up to 22 %, which moves pitch and formants (speed perturbation, Ko et al. 2015), with
-        noise 20 to 80 dB below its peak and its ends cut by up to a tenth. Log-mel frames are further apart or nearer
-        by up to 22 %, so that pace and pitch vary apart, and a run of bands is masked (SpecAugment, Park et al. 2019).
+        noise 20 to 80 dB below its peak and its ends cut by up to a tenth. The pace of its log-mel frames varies by up
+        to 22 %, apart from the pitch, and within the sound; a run of bands is masked (SpecAugment, Park et al. 2019).
         """
         wave = np.asarray(signal)
         wave = wave / 32768.0 if wave.dtype.kind in "iu" else wave.astype(np.float64)
@@ -149,8 +150,10 @@ class Sounds(SignalKind):
         wave = wave[first : len(wave) - last]
         if extractor.encoding == "mu_law":
             return extractor.encode(np.clip(wave, -1, 1))
-        hop_length = extractor.hop_length * np.exp(rng.uniform(-0.2, 0.2)) / speed
-        features = extractor.features(wave, max(1, round(hop_length)))
+        count = extractor.num_frames or round(len(wave) * speed / extractor.hop_length * np.exp(rng.uniform(-0.2, 0.2)))
+        places = np.linspace(0, 1, max(2, count))
+        places = places + rng.uniform(-0.25, 0.25) * np.sin(np.pi * places) / np.pi
+        features = extractor.features(wave, places)
         width = rng.integers(0, extractor.num_mel_bins // 5 + 1)
         lowest = rng.integers(0, extractor.num_mel_bins - width + 1)
         features[:, lowest : lowest + width] = 0
