@@ -84,7 +84,8 @@ def write_gallery(
     signals = [extractor.decode(values) for values in write_signals(model, processor, names, **options)]
 
     shown = examples[:_COMPLETED]
-    whole = [extractor.encode(task.array(example)) for example in shown]
+    # What is longer than the model reads is cut, as it was in training.
+    whole = [extractor.encode(task.array(example))[: args.max_length - 2] for example in shown]
     given = [task.signals.half(extractor, values) for values in whole]
     classes = [task.name_of(example) for example in shown]
     completed = write_signals(model, processor, classes, given=given, **options)

@@ -13,7 +13,7 @@ from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example
 
 
-# Notes of the built-in sounds: two of five tones, one after the other, in hertz.
+# The built-in sounds: two tones, one after the other, in hertz.
 _TONES = {"low": (220.0, 330.0), "up": (330.0, 660.0), "down": (660.0, 330.0), "high": (990.0, 1320.0)}
 _VOICES = ("flute", "reed", "string")
 _TONES_OF_A_VOICE = 20
@@ -109,9 +109,9 @@ class Sounds(SignalKind):
         """Two tones in a row, four classes, by three synthetic voices; the same ones each time."""
         rng = np.random.default_rng(0)
         examples = []
-        for voice, name in enumerate(_VOICES):
-            for label, tones in _TONES.items():
-                for _ in range(_TONES_OF_A_VOICE):
+        for _ in range(_TONES_OF_A_VOICE):
+            for voice, name in enumerate(_VOICES):
+                for label, tones in _TONES.items():
                     wave = _two_tones(tones, voice, args.sampling_rate, rng)
                     row = {args.signal_column: wave.tolist(), args.label_column: label}
                     if args.group_column is not None:

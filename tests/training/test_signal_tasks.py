@@ -92,6 +92,16 @@ def test_sounds_are_written_as_files(run, tmp_path):
     assert "data:audio/wav;base64," in page and "media-src data:" in page
 
 
+def test_a_token_a_sample(run, tmp_path):
+    options = {"sound_encoding": "mu_law", "num_frames": None, "max_length": 40, "max_new_tokens": 30}
+    assert run("sound_generation", max_eval_samples=2, **options) == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    # 256 levels, four classes, the end and the padding, rounded up.
+    assert model.config.vocab_size == 320
+    with wave.open(str(tmp_path / "run" / "samples" / "whole-0.wav")) as file:
+        assert file.getnframes() == 38
+
+
 def test_a_generator_becomes_a_classifier(run, tmp_path, capsys):
     first = str(tmp_path / "first")
     assert run("image_generation", output_dir=first) == 0

@@ -11,11 +11,12 @@ import torch
 
 from hf_gpt.eval.signal_judge import SignalJudge
 from hf_gpt.signals import HfGptSignalProcessor
+from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example
 from hf_gpt.training.signals import KINDS, SignalKind, copies, value_vectors
-from hf_gpt.training.tasks.base import Task, class_fields, to_rows
-from hf_gpt.training.tasks.classification import Classification
+from hf_gpt.training.tasks.base import to_rows
+from hf_gpt.training.tasks.classification import Classification, LabelledTask
 from hf_gpt.training.tasks.writing import WritingTask
 
 
@@ -29,14 +30,16 @@ if TYPE_CHECKING:
 _EMBEDDING_SCALE = 0.1
 
 
-class SignalTask(Task):
+class SignalTask(LabelledTask):
     """What tasks on signals share: examples, processor, changed copies to train on, first embeddings.
 
     Attributes:
         kind: Name of the kind of signals.
+        processor: What examples were encoded with; known after `encode`.
     """
 
     kind: ClassVar[str]
+    processor: HfGptSignalProcessor
     processing_class = "AutoProcessor"
 
     @property
@@ -83,6 +86,7 @@ class SignalTask(Task):
         self, examples: Sequence[Example], processor: HfGptSignalProcessor, *, is_training: bool, with_class: bool
     ) -> list[tuple[list[int], Example]]:
         """Token ids with the example that they are of; changed copies of it too where `is_training`."""
+        self.processor = processor
         try:
             values = copies(
                 self.signals,
@@ -115,7 +119,7 @@ class SignalClassification(SignalTask, Classification):
         self, examples: Sequence[Example], tokenizer: HfGptSignalProcessor, *, is_training: bool
     ) -> datasets.Dataset:
         rows = self.rows(examples, tokenizer, is_training=is_training, with_class=False)
-        return to_rows([{"input_ids": ids, "labels": self._id_of(example)} for ids, example in rows])
+        return to_rows([{"input_ids": ids, "labels": self.id_of(example)} for ids, example in rows])
 
 
 class SignalGeneration(SignalTask, WritingTask):
@@ -127,11 +131,10 @@ class SignalGeneration(SignalTask, WritingTask):
 
     main_metric = "recognised"
     samples = True
-    processing_class = "AutoProcessor"
 
-    def __init__(self, args: Any):
+    def __init__(self, args: TaskArguments):
         super().__init__(args)
-        self._classes = Classification(args)
+        self._train: Sequence[Example] = ()
         self._judge: SignalJudge | None = None
 
     @property
@@ -141,16 +144,8 @@ class SignalGeneration(SignalTask, WritingTask):
     def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
         if self.args.architecture == "encoder_decoder":
             raise ConfigError(f"{self.args.task} is for decoders. Leave --architecture out.")
-        self._classes.learn(train, validation)
-        self.names = self._classes.names
+        super().learn(train, validation)
         self._train = train
-
-    def name_of(self, example: Example) -> str:
-        self._classes.names, self._classes.ids = self.names, {name: index for index, name in enumerate(self.names)}
-        return self.names[self._classes._id_of(example)]
-
-    def config_fields(self) -> dict[str, Any]:
-        return class_fields(self.names)
 
     def encode(
         self, examples: Sequence[Example], tokenizer: HfGptSignalProcessor, *, is_training: bool
@@ -162,19 +157,16 @@ class SignalGeneration(SignalTask, WritingTask):
         return [tokenizer.token_ids((), self.name_of(example), add_end=False) for example in examples]
 
     def decode(self, sequences: Any, processing_class: HfGptSignalProcessor) -> list[list[int]]:
-        self._processor = processing_class
         return [processing_class.values_of(row) for row in sequences]
 
     def score(self, predictions: Sequence[list[int]], examples: Sequence[Example]) -> dict[str, float]:
+        if not self._train:
+            return {}
         if self._judge is None:
-            train = getattr(self, "_train", None)
-            if train is None:
-                return {}
-            self._judge = SignalJudge().fit(
-                [self.array(example) for example in train], [self.name_of(example) for example in train]
-            )
+            real, names = zip(*((self.array(example), self.name_of(example)) for example in self._train), strict=True)
+            self._judge = SignalJudge().fit(real, names)
         wanted = [self.name_of(example) for example in examples]
-        written = [self._processor.feature_extractor.decode(values) for values in predictions]
+        written = [self.processor.feature_extractor.decode(values) for values in predictions]
         real = [self.array(example) for example in examples]
         return {
             "recognised": self._judge.accuracy(written, wanted),
