@@ -61,6 +61,26 @@ def register_models() -> None:
             getattr(modeling_auto, _NAMES_OF_AUTO_CLASS[auto_name])[config_class.model_type] = name
 
 
+def register_feature_extractors() -> None:
+    """Lets `AutoFeatureExtractor` open those of signals."""
+    from transformers import AutoFeatureExtractor
+
+    from hf_gpt.signals import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
+
+    # Found by the name in the saved settings. By a model's configuration, every text model would seem to need one.
+    for feature_extractor_class in (HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor):
+        AutoFeatureExtractor.register(feature_extractor_class, feature_extractor_class, exist_ok=True)
+
+
+def register_processor() -> None:
+    """Lets `AutoProcessor` open that of signals, by the name in the saved settings."""
+    from transformers import AutoProcessor
+
+    from hf_gpt.signals import HfGptSignalProcessor
+
+    AutoProcessor.register(HfGptSignalProcessor, HfGptSignalProcessor, exist_ok=True)
+
+
 def register_peft_targets() -> None:
     """Gives `LoraConfig()` and its like their default target modules, which are named as in Llama."""
     constants = importlib.import_module("peft.utils.constants")
@@ -73,6 +93,8 @@ def register_peft_targets() -> None:
 def register_all() -> None:
     """Runs every registration now. PEFT's only if PEFT is installed."""
     register_models()
+    register_feature_extractors()
+    register_processor()
     if importlib.util.find_spec("peft") is not None:
         register_peft_targets()
 
@@ -95,6 +117,8 @@ def register_vllm() -> None:
 _WHEN_IMPORTED: dict[str, Callable[[], None]] = {
     "transformers.models.auto.configuration_auto": register_config,
     "transformers.models.auto.modeling_auto": register_models,
+    "transformers.models.auto.feature_extraction_auto": register_feature_extractors,
+    "transformers.models.auto.processing_auto": register_processor,
     "peft.utils.constants": register_peft_targets,
 }
 
