@@ -155,6 +155,15 @@ class TaskArguments:
     validation_file: list[str] | None = field(
         default=None, metadata={"help": "Examples to validate on. Left out: validation_fraction of the others."}
     )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "In place of files, a data set of the Hub, or a folder of that form."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
+    train_split: str = field(default="train", metadata={"help": "Its split to train on; train[:1000] is a part."})
+    validation_split: str | None = field(
+        default=None,
+        metadata={"help": "Its split to validate on. Left out: its validation split, else validation_fraction."},
+    )
     validation_fraction: float = field(default=0.1, metadata={"help": "Share of the examples held out, drawn by seed."})
     group_column: str | None = field(
         default=None, metadata={"help": "Column of the group of an example: its speaker, source or the like."}

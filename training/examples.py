@@ -57,7 +57,7 @@ def read_examples(
                 return examples
             if not isinstance(row, dict):
                 raise CorpusError(f"{place}: must be an object of columns, found {json.dumps(row)[:60]}.")
-            examples.append(_select(row, columns, place))
+            examples.append(select_columns(row, columns, place))
     if not examples:
         raise CorpusError(f"{', '.join(map(str, files))}: no example found. Give a file with rows in it.")
     return examples
@@ -147,7 +147,12 @@ def _json_or(text: str, otherwise: Any) -> Any:
         return otherwise
 
 
-def _select(row: dict[str, Any], columns: Mapping[str, str], place: str) -> Example:
+def select_columns(row: Mapping[str, Any], columns: Mapping[str, str], place: str) -> Example:
+    """The example that a row holds, with these columns alone.
+
+    Raises:
+        CorpusError: the row lacks one of them.
+    """
     for option, column in columns.items():
         if column not in row:
             hint = did_you_mean(column, list(row))

@@ -169,6 +169,37 @@ def finetune(settings: Settings) -> int:
     )
 
 
+def read_both(task: "Task", seed: int) -> "tuple[list[Example], list[Example]]":
+    """The examples to train and to validate on, from a data set, files or the task's sample.
+
+    Raises:
+        CorpusError: they cannot be read, or the options do not go together.
+    """
+    from hf_gpt.training.examples import hold_out_groups, read_examples, split_examples
+    from hf_gpt.training.hub_examples import check_names, read_hub_examples
+
+    args, validation = task.args, None
+    check_names(args)
+    columns = dict(task.columns)
+    if args.group_column is not None:
+        columns["group_column"] = args.group_column
+    if args.dataset_name is not None:
+        train, validation = read_hub_examples(
+            args.dataset_name,
+            columns,
+            config_name=args.dataset_config_name,
+            train_split=args.train_split,
+            validation_split=args.validation_split,
+        )
+    else:
+        train = read_examples(args.train_file, columns) if args.train_file else task.built_in_examples()
+    if args.held_out_groups:
+        return hold_out_groups(train, args.group_column, args.held_out_groups)
+    if args.validation_file:
+        validation = read_examples(args.validation_file, task.columns, limit=args.max_eval_samples)
+    return split_examples(train, args.validation_fraction, seed) if validation is None else (train, validation)
+
+
 def prepare_data(
     task: "Task",
     model_args: ModelArguments,
@@ -183,20 +214,10 @@ def prepare_data(
         training_args: The seed of the split.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
-    from hf_gpt.training.examples import hold_out_groups, read_examples, split_examples
     from hf_gpt.training.model import load_tokenizer
 
     task_args = task.args
-    columns = dict(task.columns)
-    if task_args.group_column is not None:
-        columns["group_column"] = task_args.group_column
-    train = read_examples(task_args.train_file, columns) if task_args.train_file else task.built_in_examples()
-    if task_args.held_out_groups:
-        train, validation = hold_out_groups(train, task_args.group_column, task_args.held_out_groups)
-    elif task_args.validation_file:
-        validation = read_examples(task_args.validation_file, task.columns, limit=task_args.max_eval_samples)
-    else:
-        train, validation = split_examples(train, task_args.validation_fraction, training_args.seed)
+    train, validation = read_both(task, training_args.seed)
     train, validation = train[: task_args.max_train_samples], validation[: task_args.max_eval_samples]
     task.learn(train, validation)
 

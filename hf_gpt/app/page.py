@@ -13,7 +13,8 @@ _NO_JUDGE = "Start the app with --discriminator to have texts judged."
 _CSS = (
     f":root{{{LIGHT_COLOURS}}}"
     ".dark{--series-0:#78aee8;--series-1:#f0975a}"
-    ".tokens{white-space:pre-wrap;overflow-wrap:anywhere;font:.95rem/1.7 ui-monospace,Menlo,Consolas,monospace;margin:0}"
+    ".tokens{white-space:pre-wrap;overflow-wrap:anywhere;margin:0}"
+    ".tokens{font:.95rem/1.7 ui-monospace,Menlo,Consolas,monospace}"
     ".verdict{min-height:3rem}"
 )
 
