@@ -63,14 +63,14 @@ def make_page(gradio: Any, writers: Mapping[str, Writer], judge: Judge | None) -
                     with gradio.Row():
                         button = gradio.Button("Write", variant="primary")
                         stop = gradio.Button("Stop")
-                    text = gradio.Textbox(label="Written", lines=8, interactive=False, buttons=["copy"])
+                    text = gradio.Textbox(label="Written", lines=8, interactive=False, buttons=["copy"], elem_id="written")
                     verdict = gradio.HTML(label="What the discriminator sees", elem_classes="verdict")
                 with gradio.Column(scale=1):
                     values = _controls(gradio, judge)
             writing = button.click(write, [name, prompt, *values], [text, verdict], api_name="write")
             stop.click(None, cancels=[writing])
-        with gradio.Tab("Real or generated?"):
-            given = gradio.Textbox(label="Paste a text", lines=8, interactive=judge is not None)
+        with gradio.Tab("Judge"):
+            given = gradio.Textbox(label="Real or generated? Paste a text", lines=8, interactive=judge is not None)
             ask = gradio.Button("Judge", variant="primary", interactive=judge is not None)
             answer = gradio.HTML("" if judge else f"<p>{_NO_JUDGE}</p>", elem_classes="verdict")
             if judge is not None:
