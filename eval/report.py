@@ -235,7 +235,8 @@ def render_page(title: str, head: str, sections: Sequence[Section]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:">
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
 <style>{_STYLE}</style>
@@ -454,6 +455,9 @@ pre+p,.after{margin-top:.6rem}
 mark{background:var(--mark);color:inherit;border-radius:3px;padding:.1em .15em;-webkit-box-decoration-break:clone;
 box-decoration-break:clone;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 footer{margin-top:3.5rem;border-top:1px solid var(--rule);padding-top:.9rem}
+.media{margin-top:1rem}.media img{display:block;max-width:100%;border-radius:6px;image-rendering:pixelated}
+.sounds{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));margin-top:1rem}
+.sounds audio{width:100%}
 @media (max-width:480px){body{padding:1.5rem 1rem 2rem}.tiles{grid-template-columns:1fr 1fr;gap:.6rem}
 .tiles>div:last-child:nth-child(odd){grid-column:1/-1}.tiles>div{padding:.7rem .8rem}
 .tiles dd{font-size:1.25rem}section{margin-top:2.4rem}

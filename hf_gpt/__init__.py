@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         HfLstmModel,
     )
     from .models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification, HfNgramCnnModel
+    from .signals import HfGptImageFeatureExtractor, HfGptSignalProcessor, HfGptSoundFeatureExtractor
 
 _MODULE_OF = {
     "HfGptConfig": ".models.configuration_hf_gpt",
@@ -45,11 +46,14 @@ _MODULE_OF = {
     "HfGptForQuestionAnswering": ".models.modeling_hf_gpt",
     "HfGptForSequenceClassification": ".models.modeling_hf_gpt",
     "HfGptForTokenClassification": ".models.modeling_hf_gpt",
+    "HfGptImageFeatureExtractor": ".signals",
     "HfGptModel": ".models.modeling_hf_gpt",
     "HfGptPreTrainedModel": ".models.modeling_hf_gpt",
     "HfGptSeq2SeqConfig": ".models.configuration_hf_gpt_seq2seq",
     "HfGptSeq2SeqForSequenceClassification": ".models.modeling_hf_gpt_seq2seq",
     "HfGptSeq2SeqModel": ".models.modeling_hf_gpt_seq2seq",
+    "HfGptSignalProcessor": ".signals",
+    "HfGptSoundFeatureExtractor": ".signals",
     "HfLstmConfig": ".models.configuration_hf_lstm",
     "HfLstmForCausalLM": ".models.modeling_hf_lstm",
     "HfLstmForSequenceClassification": ".models.modeling_hf_lstm",
@@ -67,11 +71,14 @@ __all__ = [
     "HfGptForQuestionAnswering",
     "HfGptForSequenceClassification",
     "HfGptForTokenClassification",
+    "HfGptImageFeatureExtractor",
     "HfGptModel",
     "HfGptPreTrainedModel",
     "HfGptSeq2SeqConfig",
     "HfGptSeq2SeqForSequenceClassification",
     "HfGptSeq2SeqModel",
+    "HfGptSignalProcessor",
+    "HfGptSoundFeatureExtractor",
     "HfLstmConfig",
     "HfLstmForCausalLM",
     "HfLstmForSequenceClassification",

@@ -27,6 +27,11 @@ COMMANDS = {
     "eval": Command("hf_gpt.eval.command.main", "evaluate models on tasks: figures, intervals, tests, a report"),
     "app": Command("hf_gpt.app.command", "write and judge texts in a browser; compare two models"),
     "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
+    "bench": Command("hf_gpt.eval.speed.command", "how fast, against peers and the machine's own limits"),
+    "convert": Command("hf_gpt.conversion.command", "weights of GPT-2, Llama, Mistral or Qwen in and out"),
+    "push": Command("hf_gpt.hub.push_command", "upload a checkpoint, its code, tokenizer and card to the Hub"),
+    "pull": Command("hf_gpt.hub.pull_command", "download a checkpoint from the Hub"),
+    "autoload": Command("hf_gpt.autoload", "let other programs open our checkpoints without importing hf_gpt"),
     "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost"),
 }
 

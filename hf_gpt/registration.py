@@ -30,7 +30,8 @@ _NAMES_OF_AUTO_CLASS = {
 }
 
 
-def _config_classes() -> list[type]:
+def config_classes() -> list[type]:
+    """The configuration of each of our model types."""
     return [getattr(importlib.import_module(module), name) for module, name in _CONFIGURATIONS.items()]
 
 
@@ -38,7 +39,7 @@ def register_config() -> None:
     """Lets `AutoConfig` open our configurations."""
     from transformers import AutoConfig
 
-    for config_class in _config_classes():
+    for config_class in config_classes():
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
 
@@ -47,15 +48,37 @@ def register_models() -> None:
     from transformers.models.auto import modeling_auto
 
     register_config()
-    for config_class in _config_classes():
+    for config_class in config_classes():
         for auto_name, place in config_class.code_map.items():
             if auto_name == "AutoConfig":
                 continue
             module, _, name = place.partition(".")
             model_class = getattr(importlib.import_module(f"hf_gpt.models.{module}"), name)
             getattr(modeling_auto, auto_name).register(config_class, model_class, exist_ok=True)
+            # Clients look a class up by its name there: `transformers serve`, TRL and vLLM.
+            setattr(sys.modules["transformers"], name, model_class)
             # Trainer shifts labels under label smoothing only for the language models that it finds here by name.
             getattr(modeling_auto, _NAMES_OF_AUTO_CLASS[auto_name])[config_class.model_type] = name
+
+
+def register_feature_extractors() -> None:
+    """Lets `AutoFeatureExtractor` open those of signals."""
+    from transformers import AutoFeatureExtractor
+
+    from hf_gpt.signals import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
+
+    # Found by the name in the saved settings. By a model's configuration, every text model would seem to need one.
+    for feature_extractor_class in (HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor):
+        AutoFeatureExtractor.register(feature_extractor_class, feature_extractor_class, exist_ok=True)
+
+
+def register_processor() -> None:
+    """Lets `AutoProcessor` open that of signals, by the name in the saved settings."""
+    from transformers import AutoProcessor
+
+    from hf_gpt.signals import HfGptSignalProcessor
+
+    AutoProcessor.register(HfGptSignalProcessor, HfGptSignalProcessor, exist_ok=True)
 
 
 def register_peft_targets() -> None:
@@ -70,13 +93,32 @@ def register_peft_targets() -> None:
 def register_all() -> None:
     """Runs every registration now. PEFT's only if PEFT is installed."""
     register_models()
+    register_feature_extractors()
+    register_processor()
     if importlib.util.find_spec("peft") is not None:
         register_peft_targets()
+
+
+def register_vllm() -> None:
+    """
+    What vLLM calls in each of its processes, by the entry point `vllm.general_plugins`: our decoder is run by vLLM's
+    backend for Transformers models. Without vLLM it does nothing.
+    """
+    try:
+        from vllm import ModelRegistry
+    except ImportError:
+        return
+    register_models()
+    if "HfGptForCausalLM" not in ModelRegistry.get_supported_archs():
+        backend = "vllm.model_executor.models.transformers:TransformersForCausalLM"
+        ModelRegistry.register_model("HfGptForCausalLM", backend)
 
 
 _WHEN_IMPORTED: dict[str, Callable[[], None]] = {
     "transformers.models.auto.configuration_auto": register_config,
     "transformers.models.auto.modeling_auto": register_models,
+    "transformers.models.auto.feature_extraction_auto": register_feature_extractors,
+    "transformers.models.auto.processing_auto": register_processor,
     "peft.utils.constants": register_peft_targets,
 }
 

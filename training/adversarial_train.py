@@ -17,6 +17,7 @@ from hf_gpt.training.arguments import (
 )
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import RECIPES, Settings, settings_to_yaml
+from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.run import (
     describe_model,
     final_metrics,
@@ -95,6 +96,7 @@ def adversarial(settings: Settings) -> int:
     """Trains, saves and reports as the settings say; returns the exit status."""
     from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
     from hf_gpt.training.model import build_model
+    from hf_gpt.training.sharding import shard_model
 
     model_args, text_args, discriminator_args, peft_args, sampling_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args)
@@ -104,7 +106,7 @@ def adversarial(settings: Settings) -> int:
     discriminator = build_discriminator(model, discriminator_args, model_args, data, training_args)
 
     def start() -> "AdversarialTrainer":
-        adapted = model
+        adapted = shard_model(model, training_args)
         if peft_args.use_peft:
             output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
             adapted = add_adapter(model, data.tokenizer, peft_args, model_args, "CAUSAL_LM", output_dir, is_main)
@@ -204,16 +206,22 @@ def build_discriminator(
     import torch
 
     from hf_gpt.training.adversarial.discriminator import discriminator_from_generator
+    from hf_gpt.training.adversarial.shared_trunk import shared_discriminator
     from hf_gpt.training.model import build_model
 
     kind, is_mediator = discriminator_args.discriminator, training_args.discriminator_loss == "mediator"
     if kind == "none" or not training_args.needs_discriminator:
         return None
     torch.manual_seed(training_args.seed + 1)
+    trunk = discriminator_args.discriminator_trunk
+    if trunk != "own" and (kind != "from_generator" or is_mediator):
+        raise ConfigError(f"--discriminator_trunk {trunk} is for a classifier with --discriminator from_generator.")
     if kind == "from_generator":
-        return (
-            copy.deepcopy(model) if is_mediator else discriminator_from_generator(model, **discriminator_args.overrides)
-        )
+        if is_mediator:
+            return copy.deepcopy(model)
+        if trunk != "own":
+            return shared_discriminator(model, trunk, **discriminator_args.overrides)
+        return discriminator_from_generator(model, **discriminator_args.overrides)
     head = "AutoModelForCausalLM" if is_mediator else "AutoModelForSequenceClassification"
     shape = None if is_mediator else {"num_labels": 1}
     chosen = ModelArguments(

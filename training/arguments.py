@@ -126,6 +126,10 @@ TASK_NAMES = Literal[
     "translation",
     "closed_book_qa",
     "dialogue",
+    "image_classification",
+    "image_generation",
+    "sound_classification",
+    "sound_generation",
 ]
 
 
@@ -152,13 +156,21 @@ class TaskArguments:
         default=None, metadata={"help": "Examples to validate on. Left out: validation_fraction of the others."}
     )
     validation_fraction: float = field(default=0.1, metadata={"help": "Share of the examples held out, drawn by seed."})
+    group_column: str | None = field(
+        default=None, metadata={"help": "Column of the group of an example: its speaker, source or the like."}
+    )
+    held_out_groups: list[str] | None = field(
+        default=None, metadata={"help": "Validate on all examples of these groups and train on those of the others."}
+    )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first this many examples."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on the first this many examples."})
     text_column: str = field(default="text", metadata={"help": "classification: column of the text."})
     text_pair_column: str | None = field(
         default=None, metadata={"help": "classification: column of a second text, as in entailment."}
     )
-    label_column: str = field(default="label", metadata={"help": "classification: column of the class, a name or id."})
+    label_column: str = field(
+        default="label", metadata={"help": "classification, image, sound: column of the class, a name or id."}
+    )
     class_names: list[str] | None = field(
         default=None, metadata={"help": "Names of the classes, in the order of their ids. Left out: from the data."}
     )
@@ -179,6 +191,37 @@ class TaskArguments:
     messages_column: str = field(
         default="messages",
         metadata={"help": "dialogue: column of the turns, texts in turn or objects with role and content."},
+    )
+    signal_column: str = field(
+        default="signal", metadata={"help": "image, sound: column of the array; rows of pixels, or samples."}
+    )
+    num_levels: int | None = field(
+        default=None, metadata={"help": "image, sound: grey levels of a pixel (17), levels of a mu-law sample (256)."}
+    )
+    patch_size: int = field(
+        default=1, metadata={"help": "image: side of the square of pixels that is one token; 1: a token a pixel."}
+    )
+    codebook_size: int = field(
+        default=64, metadata={"help": "image, sound: codewords of a patch, or of a group of mel bands (k-means)."}
+    )
+    sound_encoding: Literal["log_mel", "mu_law"] = field(
+        default="log_mel", metadata={"help": "sound: tokens of log-mel frames, or a token a sample."}
+    )
+    sampling_rate: int = field(default=8000, metadata={"help": "sound: samples in a second."})
+    hop_length: int = field(default=160, metadata={"help": "sound: samples from a log-mel frame to the next."})
+    num_mel_bins: int = field(default=16, metadata={"help": "sound: mel bands of a frame."})
+    num_groups: int = field(default=4, metadata={"help": "sound: groups of bands, each a token; 1: one token a frame."})
+    num_frames: int | None = field(
+        default=None,
+        metadata={"help": "sound: stretch every sound to this many log-mel frames. Left out: frames a hop apart."},
+    )
+    augmented_copies: int = field(
+        default=0, metadata={"help": "image, sound: changed copies of each example that are trained on too."}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "image, sound: temperature of what is drawn."})
+    top_p: float = field(default=1.0, metadata={"help": "image, sound: draw from the likeliest tokens of this mass."})
+    samples_per_class: int = field(
+        default=10, metadata={"help": "image, sound: how many of each class are drawn for the report."}
     )
     prompt_template: str = field(
         default="{source}\n=>",
@@ -251,6 +294,13 @@ class DiscriminatorArguments:
     discriminator_overrides: str | None = field(
         default=None,
         metadata={"help": "Config fields of a new discriminator, as classifier_dropout=0.1 or as JSON."},
+    )
+    discriminator_trunk: Literal["own", "frozen", "detached", "joint"] = field(
+        default="own",
+        metadata={
+            "help": "Of --discriminator from_generator. own: a copy that is trained. frozen: a copy that is not. "
+            "detached: the generator's as it changes. joint: the same, trained by both."
+        },
     )
     discriminator_lora_r: int = field(
         default=0, metadata={"help": "Train an adapter of this rank on the discriminator; 0: its own weights."}

@@ -20,6 +20,14 @@ class CheckpointError(UserError):
     """A folder that is not a usable checkpoint, or that must not be overwritten."""
 
 
+class ConversionError(UserError):
+    """Weights or settings that another architecture cannot hold, or that are not what they claim to be."""
+
+
+class HubError(UserError):
+    """What must not go to the Hub, or what the Hub refused."""
+
+
 class WorkerError(UserError):
     """A process that prepares batches died."""
 

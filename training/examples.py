@@ -80,6 +80,32 @@ def split_examples(examples: list[Example], fraction: float, seed: int) -> tuple
     return train, [example for index, example in enumerate(examples) if index in held_out]
 
 
+def hold_out_groups(
+    examples: list[Example], column: str | None, groups: Sequence[str]
+) -> tuple[list[Example], list[Example]]:
+    """Splits off all examples of some groups, such as speakers or sources, which training then never sees.
+
+    Args:
+        examples: With the column.
+        column: What names the group of an example.
+        groups: Those that are held out.
+
+    Raises:
+        CorpusError: no column is named, a group has no example, or no other group is left.
+    """
+    if column is None:
+        raise CorpusError("--held_out_groups needs --group_column, the column that names the group of an example.")
+    present = {str(example[column]) for example in examples}
+    for group in groups:
+        if group not in present:
+            hint = did_you_mean(group, sorted(present))
+            raise CorpusError(f"--held_out_groups: no example is of {group!r} in column {column!r}{hint}")
+    held_out = [example for example in examples if str(example[column]) in groups]
+    if len(held_out) == len(examples):
+        raise CorpusError(f"--held_out_groups names every group: {', '.join(sorted(present))}. Leave some to train on.")
+    return [example for example in examples if str(example[column]) not in groups], held_out
+
+
 def text_of(example: Example, column: str) -> str:
     """The text in a column.
 

@@ -22,13 +22,13 @@ from hf_gpt.training.run import (
     save_final_model,
     total_steps,
 )
-from hf_gpt.training.tasks import TASKS, make_task
+from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task
 from hf_gpt.training.throughput import format_count, format_duration, peak_memory
 
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from hf_gpt.training.examples import Example
     from hf_gpt.training.task_trainer import TaskTrainer
@@ -65,7 +65,7 @@ class TaskData:
         validation_rows: The same for validation.
         train_examples: Examples that the rows were made of.
         validation_examples: The same for validation.
-        tokenizer: What turned text into tokens.
+        processing_class: What turned examples into tokens: a tokenizer, or a processor that has one.
     """
 
     task: "Task"
@@ -73,7 +73,14 @@ class TaskData:
     validation_rows: "datasets.Dataset"
     train_examples: "list[Example]"
     validation_examples: "list[Example]"
-    tokenizer: "PreTrainedTokenizerBase"
+    processing_class: "PreTrainedTokenizerBase | ProcessorMixin"
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer, which sizes the model."""
+        from hf_gpt.training.tasks.base import tokenizer_of
+
+        return tokenizer_of(self.processing_class)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -96,7 +103,8 @@ def with_task_recipe(argv: Sequence[str]) -> list[str]:
             return list(argv)
         if name == "--task":
             task = value or after
-    return ["--config", task, *argv] if task in TASKS and task in built_in_recipes() else list(argv)
+    recipe = RECIPES_OF_TASKS.get(task, task)
+    return ["--config", recipe, *argv] if task in TASKS and recipe in built_in_recipes() else list(argv)
 
 
 def finetune(settings: Settings) -> int:
@@ -123,6 +131,9 @@ def finetune(settings: Settings) -> int:
         task_fields=data.task.config_fields(),
         quantization_config=quantization_config(peft_args, training_args),
     )
+
+    if model_args.model_name_or_path is None:
+        task.prepare_model(model, data.processing_class)
 
     def start() -> "TaskTrainer":
         adapted = shard_model(model, training_args)
@@ -172,14 +183,17 @@ def prepare_data(
         training_args: The seed of the split.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
-    from hf_gpt.training.examples import read_examples, sample_file, split_examples
+    from hf_gpt.training.examples import hold_out_groups, read_examples, split_examples
     from hf_gpt.training.model import load_tokenizer
-    from hf_gpt.training.tokenizer import train_tokenizer
 
     task_args = task.args
-    files = task_args.train_file or [sample_file(task_args.task)]
-    train = read_examples(files, task.columns)
-    if task_args.validation_file:
+    columns = dict(task.columns)
+    if task_args.group_column is not None:
+        columns["group_column"] = task_args.group_column
+    train = read_examples(task_args.train_file, columns) if task_args.train_file else task.built_in_examples()
+    if task_args.held_out_groups:
+        train, validation = hold_out_groups(train, task_args.group_column, task_args.held_out_groups)
+    elif task_args.validation_file:
         validation = read_examples(task_args.validation_file, task.columns, limit=task_args.max_eval_samples)
     else:
         train, validation = split_examples(train, task_args.validation_fraction, training_args.seed)
@@ -188,21 +202,18 @@ def prepare_data(
 
     source = checkpoint or task_args.tokenizer_name or model_args.model_name_or_path
     if source is not None:
-        tokenizer = load_tokenizer(str(source), model_args)
+        processing_class = load_tokenizer(str(source), model_args, task.processing_class)
+        task.check_processing_class(processing_class)
     else:
-        tokenizer = train_tokenizer(
-            (text for example in train for text in task.texts(example)),
-            task_args.tokenizer_vocab_size,
-            model_max_length=task_args.max_length,
-        )
-    task.prepare_tokenizer(tokenizer)
+        processing_class = task.make_processing_class(train)
+    task.prepare_tokenizer(processing_class)
     return TaskData(
         task=task,
-        train_rows=task.encode(train, tokenizer, is_training=True),
-        validation_rows=task.encode(validation, tokenizer, is_training=False),
+        train_rows=task.encode(train, processing_class, is_training=True),
+        validation_rows=task.encode(validation, processing_class, is_training=False),
         train_examples=train,
         validation_examples=validation,
-        tokenizer=tokenizer,
+        processing_class=processing_class,
     )
 
 
@@ -217,7 +228,7 @@ def make_trainer(model: Any, data: TaskData, training_args: "HfGptTrainingArgume
         train_dataset=data.train_rows,
         eval_dataset=data.validation_rows,
         eval_examples=data.validation_examples,
-        processing_class=data.tokenizer,
+        processing_class=data.processing_class,
         callbacks=make_callbacks(training_args),
     )
 
@@ -243,6 +254,9 @@ def generation_options(task: "Task") -> dict[str, Any]:
     """Defaults of `generate` that the saved model has."""
     if not task.writes:
         return {}
+    if task.samples:
+        drawn = {"temperature": task.args.temperature, "top_p": task.args.top_p}
+        return {"max_new_tokens": task.args.max_new_tokens, "do_sample": True, **drawn}
     return {"max_new_tokens": task.args.max_new_tokens, "num_beams": task.args.num_beams, "do_sample": False}
 
 
@@ -252,7 +266,8 @@ def write_results(trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, 
     if trainer.predictions is not None:
         with (output_dir / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for example, prediction in zip(data.validation_examples, trainer.predictions, strict=True):
-                file.write(json.dumps({**example, "prediction": prediction}, ensure_ascii=False) + "\n")
+                row = {**data.task.record(example), "prediction": prediction}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def count_same_after_reloading(
@@ -329,15 +344,11 @@ def write_run_report(
         summary=summary,
         figures=figures,
         log_history=trainer.state.log_history,
-        samples=[Sample(f"{task.describe(example)}\n", show(prediction)) for example, prediction in shown],
+        samples=[Sample(f"{task.describe(example)}\n", task.show(prediction)) for example, prediction in shown],
+        sections=task.report_sections(trainer.model, data.processing_class, data.validation_examples, path.parent),
         settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
         environment=describe_environment(),
     )
-
-
-def show(prediction: Any) -> str:
-    """A prediction as text."""
-    return prediction if isinstance(prediction, str) else " ".join(map(str, prediction))
 
 
 def print_result(
@@ -347,7 +358,7 @@ def print_result(
     from hf_gpt.training.callbacks import task_figures
 
     for example, prediction in list(zip(data.validation_examples, predictions or [], strict=False))[:3]:
-        print(f"\n{data.task.describe(example)}\n-> {show(prediction)}")
+        print(f"\n{data.task.describe(example)}\n-> {data.task.show(prediction)}")
     print()
     for name, value in task_figures(dict(metrics)).items():
         print(f"{name:<18}{value:.4f}")

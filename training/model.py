@@ -11,7 +11,6 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,14 +27,14 @@ _NAMES_OF_HEADS = {
 }
 
 
-def load_tokenizer(name_or_path: str, model_args: ModelArguments) -> PreTrainedTokenizerBase:
-    """A tokenizer from a folder or the Hub.
+def load_tokenizer(name_or_path: str, model_args: ModelArguments, auto_class: str = "AutoTokenizer") -> Any:
+    """A tokenizer from a folder or the Hub; with `auto_class="AutoProcessor"` a processor, if there is one.
 
     Raises:
         CheckpointError: there is none at that place.
     """
     try:
-        return AutoTokenizer.from_pretrained(
+        return getattr(transformers, auto_class).from_pretrained(
             find_model(name_or_path),
             revision=model_args.model_revision,
             trust_remote_code=model_args.trust_remote_code,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from accelerate import ParallelismConfig
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
@@ -90,6 +92,31 @@ def distributed_config(model: PreTrainedModel, training_args: "HfGptTrainingArgu
             raise ConfigError(f"{type(model).__name__} names no blocks (_no_split_modules) to shard. Use ddp.")
         sizes["fsdp_plan"] = dict.fromkeys(sorted(blocks), "free_full_weight")
     return DistributedConfig(**sizes)
+
+
+def shard_in_place(module: torch.nn.Module, blocks: Iterable[str], device_type: str) -> None:
+    """Shards a module that is in memory by FSDP2, over all processes; its `forward` gathers block by block.
+
+    Args:
+        module: The same in every process.
+        blocks: Names of the classes that are gathered one at a time; the rest is one more block.
+        device_type: Where it computes.
+    """
+    mesh, names = init_device_mesh(device_type, (dist.get_world_size(),)), set(blocks)
+    for inner in module.modules():
+        if type(inner).__name__ in names:
+            fully_shard(inner, mesh=mesh)
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+
+
+def reshard(model: torch.nn.Module) -> None:
+    """Frees what forward passes have gathered and no backward pass has freed.
+
+    A pass without gradients before a step of the optimizer would leave the next one weights from before the step.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def load_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:

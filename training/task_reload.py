@@ -46,7 +46,6 @@ def run_check(request: TaskReloadRequest) -> list[Any]:
     """Loads the checkpoint by its Auto class and predicts."""
     import peft
     import transformers
-    from transformers import AutoTokenizer
 
     from hf_gpt.training.examples import Example
     from hf_gpt.training.task_trainer import TaskTrainer
@@ -63,9 +62,9 @@ def run_check(request: TaskReloadRequest) -> list[Any]:
     else:
         auto_class = getattr(transformers, task.auto_class)
     model = auto_class.from_pretrained(request.checkpoint, **options)
-    tokenizer = AutoTokenizer.from_pretrained(request.checkpoint, **options)
+    processing_class = getattr(transformers, task.processing_class).from_pretrained(request.checkpoint, **options)
     examples = [Example(example) for example in request.examples]
-    rows = task.encode(examples, tokenizer, is_training=False)
+    rows = task.encode(examples, processing_class, is_training=False)
     with tempfile.TemporaryDirectory() as folder:
         arguments = HfGptTrainingArguments(
             output_dir=folder, per_device_eval_batch_size=request.batch_size, report_to="none", disable_tqdm=True
@@ -77,7 +76,7 @@ def run_check(request: TaskReloadRequest) -> list[Any]:
             train_dataset=rows,
             eval_dataset=rows,
             eval_examples=examples,
-            processing_class=tokenizer,
+            processing_class=processing_class,
         )
         trainer.evaluate()
     return trainer.predictions

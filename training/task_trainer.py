@@ -7,13 +7,14 @@ import datasets
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import SequentialSampler
-from transformers import EvalPrediction, PreTrainedTokenizerBase
+from transformers import EvalPrediction, PreTrainedTokenizerBase, ProcessorMixin
 
+from hf_gpt.generation.rollout import rollout
 from hf_gpt.training.collators import PaddingCollator, Seq2SeqCollator
 from hf_gpt.training.data import filler_token_id
 from hf_gpt.training.examples import Example
 from hf_gpt.training.packing import IGNORE_INDEX
-from hf_gpt.training.tasks.base import Task
+from hf_gpt.training.tasks.base import Task, tokenizer_of
 from hf_gpt.training.trainer import HfGptTrainer
 
 
@@ -27,7 +28,7 @@ class TaskTrainer(HfGptTrainer):
         task: The task, which has seen the data.
         train_dataset, eval_dataset: As `task.encode` gives them.
         eval_examples: The examples that `eval_dataset` was made of.
-        processing_class: The tokenizer.
+        processing_class: The tokenizer, or a processor that has one.
         kwargs: As for `HfGptTrainer`.
 
     Attributes:
@@ -42,14 +43,14 @@ class TaskTrainer(HfGptTrainer):
         train_dataset: datasets.Dataset,
         eval_dataset: datasets.Dataset,
         eval_examples: Sequence[Example],
-        processing_class: PreTrainedTokenizerBase,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin,
         **kwargs: Any,
     ):
         args = kwargs["args"]
         if task.writes and args.world_size > 1:
             # Processes get equal parts by reading rows twice, which a loss summed over them would count twice.
             eval_dataset = fill_up(eval_dataset, args.eval_batch_size * args.data_parallel_size)
-        collate = PaddingCollator(filler_token_id(processing_class))
+        collate = PaddingCollator(filler_token_id(tokenizer_of(processing_class)))
         super().__init__(
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -88,10 +89,9 @@ class TaskTrainer(HfGptTrainer):
         return self.task.score(self.predictions, self.eval_examples)
 
     @torch.no_grad()
-    def generate_predictions(self) -> list[str]:
+    def generate_predictions(self) -> list[Any]:
         """What the model writes after the prompt of each evaluation example; each process writes its share."""
-        tokenizer, args = self.processing_class, self.task.args
-        prompts = self.task.prompts(self.eval_examples, tokenizer)
+        prompts = self.task.prompts(self.eval_examples, self.processing_class)
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         size = self.args.data_parallel_size
         # As many for each process, by writing some twice: where weights are in shards, all must be called as often.
@@ -100,31 +100,56 @@ class TaskTrainer(HfGptTrainer):
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        pad = filler_token_id(tokenizer)
-        written: list[tuple[int, str]] = []
+        pad = filler_token_id(tokenizer_of(self.processing_class))
+        written: list[tuple[int, Any]] = []
         for first in range(0, len(mine), self.args.eval_batch_size):
             indices = mine[first : first + self.args.eval_batch_size]
             pad_side = pad_right if self.task.is_encoder_decoder else pad_left
             input_ids, attention_mask = pad_side([prompts[index] for index in indices], pad)
             with self.compute_loss_context_manager():
-                output = model.generate(
-                    input_ids=input_ids.to(self.args.device),
-                    attention_mask=attention_mask.to(self.args.device),
-                    max_new_tokens=args.max_new_tokens,
-                    num_beams=args.num_beams,
-                    do_sample=False,
-                    use_cache=True,
-                    pad_token_id=pad,
-                    eos_token_id=tokenizer.eos_token_id,
+                output = self._write(
+                    model, input_ids.to(self.args.device), attention_mask.to(self.args.device), indices, pad
                 )
-            # An encoder-decoder's output begins with the token that it starts from.
-            first_new = 1 if self.task.is_encoder_decoder else input_ids.shape[1]
-            texts = tokenizer.batch_decode(output[:, first_new:], skip_special_tokens=True)
-            written += [(index, text.strip()) for index, text in zip(indices, texts, strict=True)]
+            written += zip(indices, self.task.decode(output, self.processing_class), strict=True)
         model.train(was_training)
         if self.args.world_size > 1:
             written = gather_object(written)
-        return [text for _, text in sorted(dict(written).items())]
+        return [prediction for _, prediction in sorted(dict(written).items())]
+
+    def _write(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, indices: Sequence[int], pad: int
+    ) -> torch.Tensor:
+        """The tokens after each prompt of a batch."""
+        args, end = self.task.args, tokenizer_of(self.processing_class).eos_token_id
+        if self.task.samples:
+            # Each example has draws of its own, so batches and processes change nothing.
+            draws = [
+                torch.rand(args.max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(index))
+                for index in indices
+            ]
+            return rollout(
+                model,
+                input_ids,
+                attention_mask,
+                max_new_tokens=args.max_new_tokens,
+                temperature=args.temperature,
+                top_p=args.top_p,
+                eos_token_id=end,
+                pad_token_id=pad,
+                uniforms=torch.stack(draws),
+            ).completions
+        output = model.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            max_new_tokens=args.max_new_tokens,
+            num_beams=args.num_beams,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=pad,
+            eos_token_id=end,
+        )
+        # An encoder-decoder's output begins with the token that it starts from.
+        return output[:, 1 if self.task.is_encoder_decoder else input_ids.shape[1] :]
 
 
 def fill_up(rows: datasets.Dataset, multiple: int) -> datasets.Dataset:

@@ -387,6 +387,8 @@ class HfGptTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
             finally:
                 self._staging_dir = None
+            # Others may still be writing theirs.
+            self.accelerator.wait_for_everyone()
             written = folder / name
             if self.is_world_process_zero():
                 if self.state.best_model_checkpoint == str(written):

@@ -212,14 +212,14 @@ def _collapse_verdict(runs: Sequence[Result]) -> str:
         warned = [set(run["arms"][name]["warnings"]) for run in runs]
         signs = [sign for sign in SIGNS_OF_COLLAPSE if all(sign in names for names in warned)]
         missing = [sign for sign in SIGNS_OF_COLLAPSE if sign not in signs]
-        most = max(max(point["duplicate_rate"] for point in run["arms"][name]["history"]) for run in runs)
+        most = max(max(point["repetition_rate"] for point in run["arms"][name]["history"]) for run in runs)
         ends = [_at_one(run["arms"][name]) for run in runs]
         kept = all(p["entropy_q"]["value"] >= LEAST_ENTROPY_OF_DATA * p["entropy_p"]["value"] for p in ends)
         rivals = [likelihood_nll_at(run, p["entropy_q"]["value"]) for run, p in zip(runs, ends, strict=True)]
         better = all(mle is not None and p["nll_oracle"]["value"] < mle for p, mle in zip(ends, rivals, strict=True))
         sentences.append(
             f"{name}: entropy {'kept' if kept else 'lost'}; warned of in each seed: {', '.join(signs) or 'nothing'}; "
-            f"not in each: {', '.join(missing) or 'none'} (repeated texts at most {most:.1%})"
+            f"not in each: {', '.join(missing) or 'none'} (half repeated: at most {most:.1%} of texts)"
             + (f"; NLL_oracle {'' if better else 'not '}below MLE's at equal H(q) in each seed." if kept else ".")
         )
     return "\n\n".join(sentences)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
-from transformers.modeling_outputs import CausalLMOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 class RandomLanguage(nn.Module):
@@ -26,7 +26,17 @@ class RandomLanguage(nn.Module):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
         self.requires_grad_(False)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> CausalLMOutput:
-        """Logits (B, T, V) of the token after each of `input_ids` (B, T), which are padded at the right if at all."""
-        hidden, _ = self.lstm(self.embedding(input_ids))
-        return CausalLMOutput(logits=self.sharpness * self.head(hidden))
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: tuple[torch.Tensor, torch.Tensor] | None = None,
+        use_cache: bool = False,
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, T, V) of the token after each of `input_ids` (B, T), which are padded at the right if at all.
+
+        With `use_cache`, `past_key_values` is the state after the last of them, from which the next call goes on.
+        """
+        hidden, state = self.lstm(self.embedding(input_ids), past_key_values)
+        logits = self.sharpness * self.head(hidden)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=state if use_cache else None)

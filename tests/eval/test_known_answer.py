@@ -52,7 +52,7 @@ def test_verdict_of_collapse(tmp_path):
         for arm in arms.values():
             for point in arm["curve"]:
                 point["entropy_p"] = {"value": 10.0, "error": 0.01}
-            arm["history"] = [{"entropy": 12.0, "oracle_nll": 15.0, "duplicate_rate": 0.02}]
+            arm["history"] = [{"entropy": 12.0, "oracle_nll": 15.0, "repetition_rate": 0.02}]
         return {"seed": seed, "arms": arms, "settings": {"vocab_size": 64, "length": 20}}
 
     runs = [run(0, {"entropy collapse": 5, "forgetting": 10}, 10.0, 12.5), run(1, {"entropy collapse": 10}, 9.5, 12.0)]
@@ -61,7 +61,7 @@ def test_verdict_of_collapse(tmp_path):
     assert "plain: entropy lost; warned of in each seed: entropy collapse; not in each: likelier than the data," in text
     # Likelihood has 13.0 at an entropy of 10.0 and 12.5 at 9.5.
     assert "anchored: entropy kept; warned of in each seed: nothing; not in each: " in text
-    assert "(repeated texts at most 2.0%); NLL_oracle below MLE's" in text
+    assert "(half repeated: at most 2.0% of texts); NLL_oracle below MLE's" in text
     assert "-0.50, -0.50" in text
     worse = known_answer_report.write_report({"collapse": [run(0, {}, 9.5, 12.6)]}, tmp_path)
     assert "NLL_oracle not below" in worse

@@ -5,7 +5,7 @@ import pytest
 
 from hf_gpt.eval import load
 from hf_gpt.eval.text.copying import copied_whole, longest_copied_spans, ngram_overlap
-from hf_gpt.eval.text.diversity import distinct_ngrams, duplicate_rate
+from hf_gpt.eval.text.diversity import distinct_ngrams, duplicate_rate, repetition_rate
 from hf_gpt.eval.text.tokenization import get_tokenizer, tokenize
 
 
@@ -37,6 +37,29 @@ def test_duplicates():
     assert duplicate_rate(["a", "b", "a", "a"]) == 0.5
     found = load("duplicates").compute(predictions=["a b", "c", "a  b ", "a b"])
     assert found["duplicate_rate"] == 0.5 and (found["most_frequent"], found["most_frequent_count"]) == ("a b", 3)
+
+
+def test_repetition_by_hand():
+    long = list("abcdefghijklmnopqrstuvwx")
+    assert repetition_rate([long, [*"efghijklmn", "1"], ["2"] * 20]) == pytest.approx(2 / 3)
+    # Nine tokens are too few for either, and a text does not repeat itself.
+    assert repetition_rate([long, [*"efghijklm", *"12345678901"], ["2"] * 20]) == 0
+    # Four at least, of a shorter text all.
+    assert repetition_rate([list("abcdxy"), list("abcz"), list("zabcdx")]) == pytest.approx(2 / 3)
+    assert repetition_rate([list("ab"), list("ab"), list("ac"), []]) == 0.5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_repetition_by_trying_all(seed):
+    texts = [tuple(text) for text in random_sentences(30, seed)]
+
+    def repeats(number, text):
+        span = min(len(text), max(4, min(10, -(-len(text) // 2))))
+        pieces = {text[start : start + span] for start in range(len(text) - span + 1)}
+        others = [other for place, other in enumerate(texts) if place != number]
+        return any(other[i : i + span] in pieces for other in others for i in range(len(other) - span + 1) if span)
+
+    assert repetition_rate(texts) == pytest.approx(sum(repeats(*pair) for pair in enumerate(texts)) / len(texts))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -16,6 +16,9 @@ from hf_gpt.training.adversarial.texts import SpecialTokens
 
 RolloutFunction = Callable[..., Rollout]
 
+# Kinds of several processes that each have all weights, unless the arguments shard them.
+_WHOLE = ("MULTI_CPU", "MULTI_GPU")
+
 
 class Collector:
     """Draws completions of prompts.
@@ -99,7 +102,7 @@ class Collector:
             pad_token_id=self.tokens.pad,
             uniforms=torch.cat(uniforms),
             batch_size=self.args.rollout_batch_size,
-            synced=world > 1 and self.accelerator.distributed_type.value not in ("MULTI_CPU", "MULTI_GPU"),
+            synced=world > 1 and (self.args.is_sharded or self.accelerator.distributed_type.value not in _WHOLE),
             **options,
         )
         return drawn.to(self.accelerator.device).split(sizes)

@@ -49,6 +49,11 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         """Whether the estimator asks for a discriminator or a reward; self-play does not."""
         return self.estimator != "spin"
 
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether gradients flow through the discriminator into its inputs."""
+        return self.estimator in DIFFERENTIABLE or self.r1_gamma > 0 or self.gradient_penalty_weight > 0
+
     def resolve_group_size(self, has_prompts: bool) -> int:
         """Completions compared with each other.
 
@@ -152,3 +157,28 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             raise ConfigError("--advantage_power works with --reward_level sequence.")
         if self.reference_steps and not self.needs_reference:
             raise ConfigError("--reference_steps needs a reference: --beta above 0 or --estimator spin.")
+
+
+def check_processes(args: AdversarialConfig) -> None:
+    """Refuses ways of several processes in which two models cannot play.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if args.deepspeed_plugin is not None:
+        raise ConfigError("DeepSpeed's engine trains one model, not two players. Use --accelerate fsdp2 or ddp.")
+    if args.tensor_parallel_size > 1:
+        raise ConfigError(
+            "--tensor_parallel_size gives processes common batches, and the game deals each its own texts. Use "
+            "--accelerate fsdp2 or ddp."
+        )
+    if args.fsdp_size > 1 and args.needs_reference:
+        raise ConfigError(
+            "--beta and --estimator spin keep a second, whole generator, which --fsdp_size cannot shard. Use "
+            "--accelerate ddp, or --lambda_mle in place of --beta."
+        )
+    if args.fsdp_size > 1 and args.needs_embeddings:
+        raise ConfigError(
+            "Gumbel samples and gradient penalties read whole embeddings, which --fsdp_size shards. Use --accelerate "
+            "ddp, or another --estimator and --discriminator_loss without penalties."
+        )

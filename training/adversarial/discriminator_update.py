@@ -1,9 +1,11 @@
 """The discriminator's loss on a batch of real and generated texts."""
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_gpt.generation.likelihood import token_logps
 from hf_gpt.training.adversarial.config import PAIRED_LOSSES, AdversarialConfig
@@ -101,13 +103,16 @@ def discriminator_loss(
         loss = loss + args.calibration_weight * grgc_calibration(fake_scores[:num_fresh], group_size)
     if args.r1_gamma:
         embeddings = _embed(scorer, both.input_ids[: len(real)]).detach().requires_grad_()
-        again = scorer(kind="embeddings", embeddings=embeddings, attention_mask=both.attention_mask[: len(real)])
+        mask = both.attention_mask[: len(real)]
+        with _twice_differentiable():
+            again = scorer(kind="embeddings", embeddings=embeddings, attention_mask=mask)
         loss = loss + r1_penalty(again, embeddings, args.r1_gamma)
     if args.gradient_penalty_weight:
         rows = torch.cat([partners, torch.arange(len(real), len(both), device=partners.device)])
         between = mix_embeddings(*_embed(scorer, both.input_ids[rows]).chunk(2), generator=noise)
         mask = torch.maximum(*both.attention_mask[rows].chunk(2))
-        again = scorer(kind="embeddings", embeddings=between, attention_mask=mask)
+        with _twice_differentiable():
+            again = scorer(kind="embeddings", embeddings=between, attention_mask=mask)
         loss = loss + args.gradient_penalty_weight * gradient_penalty(again, between)
     return loss, real_scores[partners].detach(), fake_scores.detach()
 
@@ -143,6 +148,11 @@ def _mediator(scorer, both, num_real, partners):
     loss = mediator_loss(logps[:num_real], logps[num_real:], mask[:num_real], mask[num_real:])
     texts = torch.where(mask.bool(), logps, 0.0).sum(-1).detach()
     return loss, texts[:num_real][partners], texts[num_real:]
+
+
+def _twice_differentiable() -> contextlib.AbstractContextManager[None]:
+    # PyTorch's fused attention has no second derivative, which a penalty on a gradient takes.
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def _embed(scorer: nn.Module, ids: torch.Tensor) -> torch.Tensor:

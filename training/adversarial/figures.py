@@ -114,6 +114,11 @@ def duplicate_rate(texts: Iterable[Sequence[int]]) -> float:
     return diversity.duplicate_rate([tuple(text) for text in texts])
 
 
+def repetition_rate(texts: Sequence[Sequence[int]]) -> float:
+    """Share of texts half of which stands in another one; compare only between equally many texts."""
+    return diversity.repetition_rate(texts)
+
+
 def copy_rate(texts: Sequence[Sequence[int]], training_texts: Sequence[Sequence[int]]) -> float:
     """Share of texts that stand word for word in the training data."""
     return float(copied_whole(texts, training_texts).mean())

@@ -29,9 +29,9 @@ class Thresholds:
     min_entropy_of_start: float | None = 0.85
     # NLL of samples under the data's own density, as a share of H(p).
     min_oracle_nll_of_data: float | None = 1.0
-    # Different n-grams in as many generated as real texts; repeated texts above the real rate.
+    # Different n-grams in as many generated as real texts; texts that share half of themselves, above the real rate.
     min_distinct_of_data: float | None = 0.5
-    max_extra_duplicates: float | None = 0.05
+    max_extra_repetition: float | None = 0.25
     max_fresh_auc_rise: float | None = 0.05
     max_fooled_gap: float | None = 0.15
     # Reward gained, in units of its standard deviation at the start, while a fresh discriminator sees no progress.
@@ -184,10 +184,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "repeated texts",
-        ("duplicate_rate", "real_duplicate_rate"),
-        "max_extra_duplicates",
-        lambda now, past: now["duplicate_rate"] - now["real_duplicate_rate"],
-        "the generator writes the same texts again and again. Raise the weight of the likelihood anchor or the "
+        ("repetition_rate", "real_repetition_rate"),
+        "max_extra_repetition",
+        lambda now, past: now["repetition_rate"] - now["real_repetition_rate"],
+        "the generator writes the same passages again and again. Raise the weight of the likelihood anchor or the "
         "sampling temperature, or go back to the best checkpoint",
         is_fatal=True,
     ),

@@ -1,6 +1,7 @@
 """The discriminator as a player: its wrapper, optimizer and schedule, its updates, what is saved of it."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.discriminator import Scorer
 from hf_gpt.training.adversarial.discriminator_update import Batch
+from hf_gpt.training.adversarial.shared_trunk import whole_state
 from hf_gpt.training.errors import CheckpointError
 from hf_gpt.training.optimizers import decayed_parameter_names
+from hf_gpt.training.sharding import reshard, shard_in_place, whole
 
 
 DISCRIMINATOR_DIR = "discriminator"
@@ -50,7 +53,11 @@ class DiscriminatorPlayer:
         self.updates = 0
 
     def prepare(self, total_updates: int) -> None:
-        """Makes optimizer and schedule anew, and wraps the model for several processes once."""
+        """Makes optimizer and schedule anew, and wraps or shards the model for several processes once."""
+        if self.args.fsdp_size > 1 and not self._is_sharded:
+            shard_in_place(self.scorer, self.scorer._no_split_modules or (), self.args.device.type)
+            # Accelerate's part is bfloat16 alone.
+            self.wrapped = self.accelerator.prepare_model(self.scorer, device_placement=False, evaluation_mode=True)
         decayed = set(decayed_parameter_names(self.scorer))
         groups = [
             {
@@ -68,7 +75,7 @@ class DiscriminatorPlayer:
             lr=self.args.discriminator_learning_rate,
             betas=(self.args.discriminator_adam_beta1, self.args.discriminator_adam_beta2),
         )
-        if self.wrapped is self.scorer:
+        if self.wrapped is self.scorer and not self._is_sharded:
             self.wrapped, self.optimizer = self.accelerator.prepare(self.scorer, optimizer)
         else:
             self.optimizer = self.accelerator.prepare(optimizer)
@@ -100,12 +107,13 @@ class DiscriminatorPlayer:
             norm = self.accelerator.clip_grad_norm_(
                 self.wrapped.parameters(), self.args.discriminator_max_grad_norm or float("inf")
             )
-            if torch.isfinite(torch.as_tensor(norm)):
+            norm = float(whole(norm, keep=True))
+            if math.isfinite(norm):
                 self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step()
         self.updates += 1
-        return total, float(norm)
+        return total, norm
 
     @torch.no_grad()
     def scores(self, batch: Batch, generator_logps: torch.Tensor | None = None) -> torch.Tensor:
@@ -136,11 +144,12 @@ class DiscriminatorPlayer:
 
     def save(self, folder: Path, processing_class: Any, is_main: bool) -> None:
         """Writes the model into `folder/discriminator`, which opens it by itself."""
-        state = self.accelerator.get_state_dict(self.wrapped)
+        state = whole(self.accelerator.get_state_dict(self.wrapped), keep=is_main)
         if not is_main:
             return
         prefix = "model."
         state = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+        state = whole_state(self.model, state)
         path = folder / DISCRIMINATOR_DIR
         self.model.save_pretrained(path, state_dict=state)
         if processing_class is not None:
@@ -171,6 +180,7 @@ class DiscriminatorPlayer:
             return
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
+        reshard(self.wrapped)
         state = {f"model.{name}": tensor for name, tensor in state.items()}
         set_model_state_dict(self.wrapped, state, options=StateDictOptions(full_state_dict=True, strict=False))
 

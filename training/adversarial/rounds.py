@@ -209,7 +209,13 @@ class Rounds:
         return found
 
     def soft_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
-        """The generator's loss with gradient through the texts themselves, for the Gumbel estimators."""
+        """The generator's loss with gradient through the texts themselves, for the Gumbel estimators.
+
+        Args:
+            model: The generator, without wrappers.
+            inputs: A collated batch of real texts.
+            temperature: Of the relaxed samples.
+        """
         batch = as_batch(inputs)
         soft = gumbel_rollout(
             model,

@@ -13,15 +13,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.training.adversarial.checkpoint import load_game, save_game
 from hf_gpt.training.adversarial.collection import RolloutFunction
-from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig
+from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig, check_processes
 from hf_gpt.training.adversarial.discriminator import check_players
 from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
 from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss, has_dropout
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights
 from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
+from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out
 from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.sharding import reshard
 from hf_gpt.training.trainer import HfGptTrainer
 
 
@@ -95,6 +97,7 @@ class AdversarialTrainer(HfGptTrainer):
             eval_rows = TextRows(eval_dataset, self.tokens, processing_class, *sizes)
         self.group_size = args.resolve_group_size(rows.has_prompts)
         self._check(args, model, discriminator, rows, eval_rows)
+        check_processes(args)
         super().__init__(
             model=_with_adapter(model, peft_config, "CAUSAL_LM", args.seed),
             args=args,
@@ -107,6 +110,14 @@ class AdversarialTrainer(HfGptTrainer):
         )
         self.player: DiscriminatorPlayer | None = None
         if discriminator is not None:
+            check_shared_trunk(
+                model,
+                discriminator,
+                num_processes=args.world_size,
+                reads_embeddings=args.needs_embeddings,
+                has_adapter=hasattr(self.model, "peft_config") or discriminator_peft_config is not None,
+                is_sharded=args.is_sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled,
+            )
             discriminator = _with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
             self.player = DiscriminatorPlayer(
                 discriminator, args, self.accelerator, args.discriminator_loss == "mediator"
@@ -125,8 +136,6 @@ class AdversarialTrainer(HfGptTrainer):
             raise ConfigError(f"--estimator {args.estimator} is self-play: give no discriminator or reward_function.")
         if self.reward_function is not None and args.estimator not in (*REWARDED, "weighted_likelihood"):
             raise ConfigError(f"--estimator {args.estimator} needs a discriminator, not a reward_function.")
-        if args.world_size > 1 and args.estimator in DIFFERENTIABLE:
-            raise ConfigError(f"--estimator {args.estimator} works in one process alone.")
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         if len(rows) < batch:
             raise ConfigError(
@@ -143,9 +152,7 @@ class AdversarialTrainer(HfGptTrainer):
                 longest=max(rows.longest, eval_rows.longest) + args.max_new_tokens,
                 is_mediator=args.discriminator_loss == "mediator",
                 reads_prefixes=args.reward_level == "prefix",
-                reads_embeddings=bool(
-                    args.estimator in DIFFERENTIABLE or args.r1_gamma or args.gradient_penalty_weight
-                ),
+                reads_embeddings=args.needs_embeddings,
             )
 
     # A run and its steps
@@ -223,6 +230,8 @@ class AdversarialTrainer(HfGptTrainer):
         if self.accelerator.sync_gradients:
             self.meter.add_step()
             self._after_step(phase, step + 1)
+            if self.args.is_sharded:
+                reshard(self.model)
         return loss
 
     def _adversarial_step(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -232,7 +241,7 @@ class AdversarialTrainer(HfGptTrainer):
         if self.args.estimator in DIFFERENTIABLE:
             self.rounds.experience(self.model, inputs)
             temperature = self.args.gumbel_temperature_at(progress)
-            lesson = lambda: self.rounds.soft_loss(model, inputs, temperature)  # noqa: E731
+            lesson = lambda: self.rounds.soft_loss(self.model, inputs, temperature)  # noqa: E731
         else:
             experience = self._experience(inputs)
             lesson = lambda: self._lesson(model, experience)  # noqa: E731
@@ -241,7 +250,9 @@ class AdversarialTrainer(HfGptTrainer):
         if self._skips:
             return torch.zeros((), device=self.args.device)
         losses = [lesson]
-        if weight:
+        # Gumbel's passes through the generator are many and go around its wrapper, which then sums up the gradients of
+        # all processes in this one.
+        if weight or (self.args.estimator in DIFFERENTIABLE and self.args.world_size > 1):
             losses.append(lambda: self._anchor(model, inputs, weight))
         return self._backward(model, losses)
 

@@ -18,6 +18,17 @@ TASKS = {
     "translation": "writing.Translation",
     "closed_book_qa": "writing.ClosedBookQa",
     "dialogue": "dialogue.Dialogue",
+    "image_classification": "signals.ImageClassification",
+    "image_generation": "signals.ImageGeneration",
+    "sound_classification": "signals.SoundClassification",
+    "sound_generation": "signals.SoundGeneration",
+}
+# Recipes that are not named after their task.
+RECIPES_OF_TASKS = {
+    "image_classification": "digits",
+    "image_generation": "digits_generation",
+    "sound_classification": "spoken_digits",
+    "sound_generation": "spoken_digits_generation",
 }
 
 

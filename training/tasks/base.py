@@ -2,16 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
 import numpy as np
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.errors import ConfigError
-from hf_gpt.training.examples import Example
+from hf_gpt.training.examples import Example, read_examples, sample_file
+from hf_gpt.training.tokenizer import train_tokenizer
+
+
+if TYPE_CHECKING:
+    from hf_gpt.eval.report import Section
 
 
 class Task(ABC):
@@ -22,7 +28,9 @@ class Task(ABC):
         peft_type: Name of the task in PEFT.
         is_encoder_decoder: Whether what is read goes to an encoder and what is written comes from a decoder.
         main_metric: The figure that sums up how well it is done; higher is better.
-        writes: Whether predictions are texts that the model generates after `prompts`.
+        writes: Whether predictions are what the model generates after `prompts`.
+        samples: Whether it draws them, rather than taking the likeliest.
+        processing_class: Name of the Auto class of its tokenizer or processor.
     """
 
     auto_class: str
@@ -30,6 +38,8 @@ class Task(ABC):
     is_encoder_decoder: bool = False
     main_metric: ClassVar[str]
     writes: ClassVar[bool] = False
+    samples: ClassVar[bool] = False
+    processing_class: ClassVar[str] = "AutoTokenizer"
 
     def __init__(self, args: TaskArguments):
         self.args = args
@@ -61,6 +71,24 @@ class Task(ABC):
             CorpusError: an example cannot be used; the message names it.
         """
 
+    def built_in_examples(self) -> list[Example]:
+        """The examples that ship."""
+        return read_examples([sample_file(self.args.task)], self.columns)
+
+    def make_processing_class(self, train: Sequence[Example]) -> Any:
+        """A new tokenizer, or processor with a tokenizer, for these examples."""
+        return train_tokenizer(
+            (text for example in train for text in self.texts(example)),
+            self.args.tokenizer_vocab_size,
+            model_max_length=self.args.max_length,
+        )
+
+    def check_processing_class(self, processing_class: Any) -> None:  # noqa: B027 any tokenizer will do
+        """Raises `ConfigError` for one that was loaded and does not suit the task."""
+
+    def prepare_model(self, model: PreTrainedModel, processing_class: Any) -> None:  # noqa: B027 most tasks need nothing
+        """Changes a new model before it is trained."""
+
     def config_fields(self) -> dict[str, Any]:
         """Fields of the model's config that the task decides."""
         return {}
@@ -80,9 +108,33 @@ class Task(ABC):
         """Token ids after which the model writes its prediction."""
         raise NotImplementedError
 
+    def decode(self, sequences: Any, processing_class: Any) -> list[Any]:
+        """Predictions from what the model wrote, rows of token ids."""
+        texts = processing_class.batch_decode(sequences, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
     def describe(self, example: Example) -> str:
         """What the model was asked, for the report."""
         return "\n".join(self.texts(example))
+
+    def show(self, prediction: Any) -> str:
+        """A prediction as text, for the report."""
+        return prediction if isinstance(prediction, str) else " ".join(map(str, prediction))
+
+    def record(self, example: Example) -> dict[str, Any]:
+        """What stands of an example beside its prediction in `predictions.jsonl`."""
+        return dict(example)
+
+    def report_sections(
+        self, model: PreTrainedModel, processing_class: Any, examples: Sequence[Example], folder: Path
+    ) -> "list[Section]":
+        """Further parts of the report; files that go with them are written into the folder of the run."""
+        return []
+
+
+def tokenizer_of(processing_class: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer: that of a processor, or what is one itself."""
+    return getattr(processing_class, "tokenizer", processing_class)
 
 
 def class_fields(names: Sequence[str]) -> dict[str, Any]:

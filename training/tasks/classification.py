@@ -12,11 +12,60 @@ from hf_gpt.training.examples import Example, text_of
 from hf_gpt.training.tasks.base import Task, add_begin_and_end, as_tuple, begin_and_end, class_fields, to_rows, tokenize
 
 
-class Classification(Task):
+class LabelledTask(Task):
+    """A task whose examples have a class, a name or an id from 0 on.
+
+    Attributes:
+        names: The classes, in the order of their ids; known after `learn`.
+        ids: The id of each name.
+    """
+
+    names: list[str]
+    ids: dict[str, int]
+
+    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
+        self.names = list(self.args.class_names or self._names_in(train))
+        if len(self.names) < 2:
+            raise CorpusError(f"the examples have one class only, {self.names[0]!r}. Give examples of two or more.")
+        self.ids = {name: index for index, name in enumerate(self.names)}
+        for example in (*train, *validation):
+            self.id_of(example)
+
+    def config_fields(self) -> dict[str, Any]:
+        return class_fields(self.names)
+
+    def id_of(self, example: Example) -> int:
+        """The class of an example.
+
+        Raises:
+            CorpusError: it is none of the classes.
+        """
+        label = example[self.args.label_column]
+        if _is_label(label):
+            if str(label) in self.ids:
+                return self.ids[str(label)]
+            if isinstance(label, int) and 0 <= label < len(self.names):
+                return label
+        raise CorpusError(
+            f"{example.place}: column {self.args.label_column!r} is {label!r}, which is none of the classes "
+            f"{', '.join(self.names[:10])}. Mend the row, or name the classes with --class_names."
+        )
+
+    def name_of(self, example: Example) -> str:
+        """The name of the class of an example."""
+        return self.names[self.id_of(example)]
+
+    def _names_in(self, examples: Sequence[Example]) -> list[str]:
+        labels = {example[self.args.label_column] for example in examples if _is_label(example[self.args.label_column])}
+        if all(isinstance(label, int) for label in labels):
+            return [str(label) for label in range(max(labels, default=0) + 1)]
+        return sorted(map(str, labels))
+
+
+class Classification(LabelledTask):
     """One class for a text; accuracy and macro F1.
 
-    Classes are names or ids from 0 on. `config_overrides` choose how the model reads (`is_causal`) and sums up a text
-    (`classifier_pooling`).
+    `config_overrides` choose how the model reads (`is_causal`) and sums up a text (`classifier_pooling`).
     """
 
     auto_class = "AutoModelForSequenceClassification"
@@ -29,17 +78,6 @@ class Classification(Task):
         if self.args.text_pair_column is not None:
             columns["text_pair_column"] = self.args.text_pair_column
         return columns
-
-    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
-        self.names = list(self.args.class_names or self._names_in(train))
-        if len(self.names) < 2:
-            raise CorpusError(f"the examples have one class only, {self.names[0]!r}. Give examples of two or more.")
-        self.ids = {name: index for index, name in enumerate(self.names)}
-        for example in (*train, *validation):
-            self._id_of(example)
-
-    def config_fields(self) -> dict[str, Any]:
-        return class_fields(self.names)
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         add_begin_and_end(tokenizer)
@@ -60,7 +98,7 @@ class Classification(Task):
             tokens = [begin]
             for text in ids:
                 tokens += [*text[:share], end]
-            rows.append({"input_ids": tokens, "labels": self._id_of(example)})
+            rows.append({"input_ids": tokens, "labels": self.id_of(example)})
         return to_rows(rows)
 
     def reduce_logits(self, logits: Any, labels: Any) -> Any:
@@ -70,27 +108,9 @@ class Classification(Task):
         return [self.names[index] for index in as_tuple(outputs)[0]]
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-        found, wanted = [self.ids[name] for name in predictions], [self._id_of(example) for example in examples]
+        found, wanted = [self.ids[name] for name in predictions], [self.id_of(example) for example in examples]
         macro = compute("f1", found, wanted, average="macro")["f1"]
         return {**compute("accuracy", found, wanted), "macro_f1": macro}
-
-    def _names_in(self, examples: Sequence[Example]) -> list[str]:
-        labels = {example[self.args.label_column] for example in examples if _is_label(example[self.args.label_column])}
-        if all(isinstance(label, int) for label in labels):
-            return [str(label) for label in range(max(labels, default=0) + 1)]
-        return sorted(map(str, labels))
-
-    def _id_of(self, example: Example) -> int:
-        label = example[self.args.label_column]
-        if _is_label(label):
-            if str(label) in self.ids:
-                return self.ids[str(label)]
-            if isinstance(label, int) and 0 <= label < len(self.names):
-                return label
-        raise CorpusError(
-            f"{example.place}: column {self.args.label_column!r} is {label!r}, which is none of the classes "
-            f"{', '.join(self.names[:10])}. Mend the row, or name the classes with --class_names."
-        )
 
 
 def _is_label(value: Any) -> bool:

@@ -1,0 +1,192 @@
+"""
+Honesty board: the synthetic benchmark of SeqGAN (Yu et al. 2017, arXiv:1609.05473), with the columns that its tables
+leave out. An LSTM with random weights is the language ("oracle"): vocabulary 5000, texts of 20 tokens, 10,000 of them
+to train on; the generator has the oracle's shape. Published tables rank by NLL_oracle alone, nats a token of generated
+text under the oracle. Here beside it: the generator's entropy H(q), KL(q || p) = NLL_oracle - H(q), the likelihood of
+held-out text, and what is copied from the training texts. Likelihood training at low temperatures is a row like others.
+
+    python -m hf_gpt.eval.experiments.oracle_board --seeds 0 1 2 --output_dir runs/oracle_board
+
+The oracle is drawn by the seed; --oracle takes SeqGAN's own weights. Every row is kept in output_dir/results.json, and
+a run that was stopped goes on from there.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from hf_gpt.eval.experiments.random_language import RandomLanguage
+    from hf_gpt.eval.experiments.resampling import Results
+
+# Updates of the generator and, at most, of the discriminator before them.
+ADVERSARIAL_STEPS = {"default": (150, 100), "seqgan": (10, 40)}
+VALIDATED, OVERTRAINED, LOOKUP = "MLE", "MLE, all epochs", "lookup table"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m hf_gpt.eval.experiments.oracle_board",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of oracle, texts, weights and order")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/oracle_board"))
+    parser.add_argument("--oracle", type=Path, help="SeqGAN's save/target_params_py3.pkl; left out: drawn by the seed")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.8, 0.6, 0.5, 0.4, 0.35, 0.3])
+    parser.add_argument(
+        "--recipes", nargs="*", choices=list(ADVERSARIAL_STEPS), default=list(ADVERSARIAL_STEPS), metavar="RECIPE"
+    )
+    parser.add_argument("--epochs", type=int, default=12, help="of likelihood training (SeqGAN: 120)")
+    parser.add_argument("--num_samples", type=int, default=2000, help="texts of each row, and held-out ones")
+    parser.add_argument("--num_train", type=int, default=10_000, help="texts to train on")
+    parser.add_argument("--vocab_size", type=int, default=5000)
+    parser.add_argument("--length", type=int, default=20, help="of every text in tokens")
+    parser.add_argument("--width", type=int, default=32, help="of oracle and generator")
+    parser.add_argument("--adversarial_scale", type=float, default=1.0, help="of the steps of the recipes")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    import torch
+
+    from hf_gpt.eval.experiments.oracle_board.report import write_report
+    from hf_gpt.eval.experiments.resampling import Results
+
+    options = make_parser().parse_args(argv)
+    # The models are too small for more threads to be of use.
+    torch.set_num_threads(1)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    # Seeds, temperatures and recipes may be added to a board; what a row is may not change.
+    varying = ("seeds", "output_dir", "temperatures", "recipes")
+    settings = {name: str(value) for name, value in vars(options).items() if name not in varying}
+    results = Results(options.output_dir / "results.json", settings)
+    for seed in options.seeds:
+        run_seed(options, results, seed)
+    print(write_report(results.points, options.seeds, settings, options.output_dir))
+    return 0
+
+
+def run_seed(options: argparse.Namespace, results: "Results", seed: int) -> None:
+    """All rows of a seed that are not there yet."""
+    from hf_gpt.eval.experiments.oracle_board.measures import copying, lookup_table, measure
+
+    world = World(options, seed)
+
+    def row(name: str, generator: str, temperature: float) -> None:
+        results.point(
+            seed,
+            f"{name} T={temperature}",
+            lambda: measure(
+                world.oracle,
+                world.generator(generator),
+                world.training,
+                world.test,
+                count=options.num_samples,
+                temperature=temperature,
+                seed=seed + 4000,
+            ),
+        )
+
+    results.point(seed, "held-out text", lambda: copying(world.test, world.training))
+    results.point(seed, LOOKUP, lambda: lookup_table(world.oracle, world.training, world.test))
+    results.point(seed, "likelihood", world.train_likelihood)
+    for temperature in options.temperatures:
+        row(VALIDATED, "best", temperature)
+    row(OVERTRAINED, "last", 1.0)
+    for recipe in options.recipes:
+        # Low temperatures too: what helps likelihood training is open to any generator.
+        results.point(seed, recipe, lambda recipe=recipe: world.train_adversarially(recipe))
+        for temperature in sorted({1.0, min(options.temperatures)}, reverse=True):
+            row(recipe, recipe, temperature)
+
+
+class World:
+    """The language of a seed, its texts and the generators trained on them, which are kept in files."""
+
+    def __init__(self, options: argparse.Namespace, seed: int):
+        self.options, self.seed = options, seed
+        self.folder = options.output_dir / f"seed-{seed}"
+
+    @cached_property
+    def oracle(self) -> "RandomLanguage":
+        """p."""
+        from hf_gpt.eval.experiments.oracle_board.language import make_oracle, read_oracle
+
+        if self.options.oracle is not None:
+            return read_oracle(self.options.oracle)
+        return make_oracle(self.seed, self.options.vocab_size, self.options.width)
+
+    @cached_property
+    def training(self) -> "torch.Tensor":
+        """Texts to learn from, (texts, length)."""
+        return self._texts(1, self.options.num_train)
+
+    @cached_property
+    def validation(self) -> "torch.Tensor":
+        """Texts to stop by."""
+        return self._texts(2, self.options.num_samples)
+
+    @cached_property
+    def test(self) -> "torch.Tensor":
+        """Texts to be judged on."""
+        return self._texts(3, self.options.num_samples)
+
+    def _texts(self, place: int, count: int) -> "torch.Tensor":
+        from hf_gpt.eval.experiments.oracle_board.measures import draw
+
+        return draw(self.oracle, count, self.options.length, self.seed + 1000 * place)
+
+    def generator(self, name: str) -> "PreTrainedModel":
+        """One that was trained before."""
+        from hf_gpt import HfLstmForCausalLM
+
+        return HfLstmForCausalLM.from_pretrained(self.folder / name)
+
+    def train_likelihood(self) -> dict[str, Any]:
+        """Trains and keeps the generator by likelihood: its best epoch and its last."""
+        from hf_gpt.eval.experiments.oracle_board import players
+
+        began = time.process_time()
+        found = players.train_likelihood(
+            players.make_generator(self.oracle.embedding.num_embeddings, self.options.width, self.seed),
+            self.training,
+            self.validation,
+            epochs=self.options.epochs,
+            seed=self.seed,
+        )
+        found.best.save_pretrained(self.folder / "best")
+        found.last.save_pretrained(self.folder / "last")
+        spent = round(time.process_time() - began, 1)
+        return {"cpu_seconds": spent, "best_epoch": found.best_epoch, "held_out": found.held_out}
+
+    def train_adversarially(self, recipe: str) -> dict[str, Any]:
+        """Trains and keeps a generator by a recipe, from the best epoch of likelihood training."""
+        from hf_gpt.eval.experiments.oracle_board import players
+
+        began = time.process_time()
+        steps, warmup_steps = (
+            max(1, round(number * self.options.adversarial_scale)) for number in ADVERSARIAL_STEPS[recipe]
+        )
+        trained, seen = players.train_adversarially(
+            recipe,
+            self.generator("best"),
+            self.training,
+            self.validation,
+            steps=steps,
+            warmup_steps=warmup_steps,
+            seed=self.seed,
+        )
+        trained.save_pretrained(self.folder / recipe)
+        return {"cpu_seconds": round(time.process_time() - began, 1)} | seen
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

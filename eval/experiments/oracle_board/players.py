@@ -1,0 +1,225 @@
+"""The generator of the benchmark, trained by likelihood or adversarially."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback
+
+from hf_gpt.eval.experiments.oracle_board.language import START
+from hf_gpt.generation.rollout import Rollout, rollout
+
+
+# What of a recipe is the method; the rest is files, sizes and data.
+NOT_THE_METHOD = {
+    "output_dir",
+    "corpus",
+    "tokenizer_vocab_size",
+    "preset",
+    "mle_warmup_steps",
+    "discriminator",
+    "discriminator_overrides",
+    "max_new_tokens",
+    "max_steps",
+    "eval_strategy",
+    "eval_steps",
+    "save_strategy",
+    "save_steps",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "logging_steps",
+}
+
+
+def make_generator(vocab_size: int, width: int, seed: int) -> PreTrainedModel:
+    """SeqGAN's generator: one LSTM of the oracle's width, weights from N(0, 0.1); without a bias at the output."""
+    from hf_gpt import HfLstmConfig, HfLstmForCausalLM
+    from hf_gpt.eval.fitting import seeded
+
+    config = HfLstmConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_layers=1,
+        num_decoder_layers=0,
+        tie_word_embeddings=False,
+        lstm_init="normal",
+        initializer_range=0.1,
+        bos_token_id=START,
+        # Texts have one length: `endless` keeps this token from ending any.
+        eos_token_id=START,
+        chunked_loss="always",
+    )
+    with seeded(seed):
+        return HfLstmForCausalLM(config)
+
+
+@dataclass
+class Likelihood:
+    """Likelihood training: held-out nats a token after each epoch, the best weights and the last."""
+
+    held_out: list[float] = field(default_factory=list)
+    best: PreTrainedModel | None = None
+    last: PreTrainedModel | None = None
+
+    @property
+    def best_epoch(self) -> int:
+        """From 1."""
+        return 1 + self.held_out.index(min(self.held_out))
+
+
+def train_likelihood(
+    model: PreTrainedModel,
+    training: torch.Tensor,
+    validation: torch.Tensor,
+    *,
+    epochs: int,
+    batch_size: int = 64,
+    learning_rate: float = 1e-2,
+    max_grad_norm: float = 5.0,
+    seed: int = 0,
+    on_epoch: Callable[[], Any] = lambda: None,
+) -> Likelihood:
+    """Adam with the settings of SeqGAN's pre-training.
+
+    Args:
+        model: Trained in place.
+        training, validation: (texts, length) int64, without the start token.
+        epochs: How many, whatever the held-out likelihood says.
+        batch_size, learning_rate, max_grad_norm, seed: As named.
+        on_epoch: Called after each.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    found = Likelihood()
+    for _ in range(epochs):
+        model.train()
+        for rows in torch.randperm(len(training), generator=generator).split(batch_size):
+            _nats(model, training[rows]).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        found.held_out.append(mean_nats(model, validation))
+        if found.best is None or found.held_out[-1] == min(found.held_out):
+            found.best = copy.deepcopy(model).eval()
+        on_epoch()
+    found.last = model.eval()
+    return found
+
+
+@torch.no_grad()
+def mean_nats(model: PreTrainedModel, texts: torch.Tensor, batch_size: int = 500) -> float:
+    """-log q of texts of one length, nats a token."""
+    model.eval()
+    parts = texts.split(batch_size)
+    return sum(_nats(model, part).item() * len(part) for part in parts) / len(texts)
+
+
+def train_adversarially(
+    recipe: str,
+    model: PreTrainedModel,
+    training: torch.Tensor,
+    validation: torch.Tensor,
+    *,
+    steps: int,
+    warmup_steps: int,
+    seed: int,
+    overrides: dict[str, Any] | None = None,
+    on_step: Callable[[], Any] = lambda: None,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A copy of the generator after `AdversarialTrainer` by a recipe, and what the trainer saw.
+
+    Args:
+        recipe: Name of one of `training/recipes/adversarial`.
+        model: After likelihood training.
+        training, validation: Real texts.
+        steps: Updates of the generator.
+        warmup_steps: Most updates of the discriminator before them.
+        seed: Of all that is drawn.
+        overrides: Options in place of the recipe's.
+        on_step: Called after every step.
+    """
+    from hf_gpt.training.adversarial import AdversarialConfig, AdversarialTrainer
+
+    class Progress(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            on_step()
+
+    options = read_recipe(recipe)
+    arguments = AdversarialConfig(
+        output_dir=tempfile.mkdtemp(prefix="oracle-board-"),
+        max_new_tokens=training.shape[1],
+        max_steps=warmup_steps + steps,
+        monitor_steps=10,
+        num_eval_samples=0,
+        on_collapse="warn",
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        logging_first_step=False,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=seed,
+        **{name: value for name, value in options.items() if name not in NOT_THE_METHOD}
+        | {"discriminator_warmup_steps": warmup_steps}
+        | (overrides or {}),
+    )
+    trainer = AdversarialTrainer(
+        model=copy.deepcopy(model),
+        discriminator=make_discriminator(model, options.get("discriminator_overrides", {}), seed),
+        args=arguments,
+        train_dataset=as_rows(training),
+        eval_dataset=as_rows(validation),
+        callbacks=[Progress()],
+        rollout_function=endless,
+    )
+    trainer.train()
+    watch, schedule = trainer.rounds.watch, trainer.schedule
+    seen = {
+        "generator_steps": schedule.adversarial_steps - schedule.skipped_steps,
+        "skipped_steps": schedule.skipped_steps,
+        "discriminator_updates": trainer.player.updates,
+        "discriminator_auc": watch.heldout.auc,
+        "warnings": sorted({warning.name for warning in watch.monitors.warnings}),
+    }
+    return trainer.model.eval(), seen
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The options of a recipe."""
+    import yaml
+
+    from hf_gpt.training.config import RECIPES
+
+    return yaml.safe_load((RECIPES / "adversarial" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def make_discriminator(generator: PreTrainedModel, overrides: dict[str, Any], seed: int) -> PreTrainedModel:
+    """The n-gram CNN of both recipes."""
+    from hf_gpt import HfNgramCnnConfig
+    from hf_gpt.eval.fitting import seeded
+    from hf_gpt.models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification
+
+    config = HfNgramCnnConfig(vocab_size=generator.config.vocab_size, num_labels=1, **overrides)
+    with seeded(seed):
+        return HfNgramCnnForSequenceClassification(config)
+
+
+def as_rows(texts: torch.Tensor) -> Sequence[dict[str, list[int]]]:
+    """Texts as `AdversarialTrainer` reads them, behind the start token."""
+    return [{"input_ids": [START, *row]} for row in texts.tolist()]
+
+
+def endless(*args: Any, eos_token_id: int | None = None, **kwargs: Any) -> Rollout:
+    """`rollout` in a language whose texts all have the same length and no token for their end."""
+    return rollout(*args, eos_token_id=None, **kwargs)
+
+
+def _nats(model: PreTrainedModel, texts: torch.Tensor) -> torch.Tensor:
+    ids = torch.cat([torch.full_like(texts[:, :1], START), texts], 1)
+    return model(input_ids=ids, labels=ids, use_cache=False).loss

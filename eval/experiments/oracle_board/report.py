@@ -1,0 +1,192 @@
+"""Table, plot and verdict of the honesty board."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_gpt.eval.experiments.oracle_board.published import BEST, PUBLISHED
+from hf_gpt.eval.plots import light_colours, save_png
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Points = Mapping[str, Mapping[str, Any]]
+
+COLUMNS = (
+    "generator",
+    "NLL_oracle",
+    "H(q)",
+    "KL(q‖p)",
+    "KL(q‖p) a text",
+    "NLL_oracle against MLE at equal H(q), each seed",
+    "NLL_gen, held out",
+    "copied texts",
+    "copied 4-grams",
+)
+_EMPTY = ("–",) * (len(COLUMNS) - 2)
+
+
+def write_report(points: Points, seeds: Sequence[int], settings: Mapping[str, str], output: Path) -> str:
+    """Writes `oracle_board.md` and `oracle_board.png`; returns the former's text."""
+    text = table(points, seeds, settings)
+    (output / "oracle_board.md").write_text(text + "\n", encoding="utf-8")
+    save_png(lambda axes: _draw(axes, points, seeds), output / "oracle_board.png", width=760, height=520, label=text)
+    return text
+
+
+def table(points: Points, seeds: Sequence[int], settings: Mapping[str, str]) -> str:
+    """The board in Markdown: published figures, then measured rows by falling NLL_oracle."""
+    rows = sorted(rows_of(points, seeds), key=lambda name: -_mean(points, seeds, name, "nll_oracle"))
+    lines = [COLUMNS, ("---",) * len(COLUMNS)]
+    for published in PUBLISHED:
+        spread = f" ± {published.deviation:.3f}" if published.deviation else ""
+        name = f"*{published.method}* [{_source_mark(published.source)}]"
+        lines.append((name, f"{published.nll_oracle:.3f}{spread}", *_EMPTY))
+    entropy = _spread([points[f"{seed}/lookup table"]["data_entropy"] for seed in seeds])
+    shared = _percent([points[f"{seed}/held-out text"]["shared_ngrams"] for seed in seeds])
+    copied = _percent([points[f"{seed}/held-out text"]["copy_rate"] for seed in seeds])
+    lines.append(("our oracles' own held-out text", entropy, entropy, "0", "0", "–", entropy, copied, shared))
+    lines += [_row(points, seeds, name) for name in rows]
+    sources = "; ".join(f"{_source_mark(name)}: {name}" for name in dict.fromkeys(row.source for row in PUBLISHED))
+    return "\n\n".join(
+        [
+            f"Vocabulary {settings['vocab_size']}, length {settings['length']}, {settings['num_train']} texts to train "
+            f"on, {settings['num_samples']} a row; seeds {', '.join(map(str, seeds))}, an oracle each; mean ± standard "
+            "deviation over seeds; nats a token. Published figures (in italics, on SeqGAN's oracle) know NLL_oracle "
+            f"alone: {sources}.",
+            "\n".join("| " + " | ".join(line) + " |" for line in lines),
+            *_training(points, seeds),
+            _verdict(points, seeds, rows),
+        ]
+    )
+
+
+def rows_of(points: Points, seeds: Sequence[int]) -> list[str]:
+    """Names of the rows that every seed has."""
+    names = [key.split("/", 1)[1] for key, point in points.items() if "nll_oracle" in point]
+    return [name for name in dict.fromkeys(names) if all(f"{seed}/{name}" in points for seed in seeds)]
+
+
+def likelihood_at(points: Points, seed: int, entropy: float) -> float | None:
+    """NLL_oracle of likelihood training at an H(q), between its temperatures; None beyond them."""
+    curve = sorted(
+        (point["entropy"], point["nll_oracle"]) for key, point in points.items() if key.startswith(f"{seed}/MLE T=")
+    )
+    if not curve or not curve[0][0] <= entropy <= curve[-1][0]:
+        return None
+    return float(np.interp(entropy, *zip(*curve, strict=True)))
+
+
+def _row(points: Points, seeds: Sequence[int], name: str) -> tuple[str, ...]:
+    own = [points[f"{seed}/{name}"] for seed in seeds]
+    gaps = [_gap(points, seed, point) for seed, point in zip(seeds, own, strict=True)]
+    held_out = [point["nll_test"] for point in own]
+    return (
+        name,
+        _spread([point["nll_oracle"] for point in own]),
+        _spread([point["entropy"] for point in own]),
+        _spread([point["reverse_kl"] for point in own]),
+        _spread([point["reverse_kl"] * point["length"] for point in own], 1),
+        "–" if name.startswith("MLE T=") else ", ".join("beyond" if gap is None else f"{gap:+.2f}" for gap in gaps),
+        "infinite" if None in held_out else _spread(held_out),
+        _percent([point["copy_rate"] for point in own]),
+        _percent([point["shared_ngrams"] for point in own]),
+    )
+
+
+def _gap(points: Points, seed: int, point: Mapping[str, Any]) -> float | None:
+    rival = likelihood_at(points, seed, point["entropy"])
+    return None if rival is None else point["nll_oracle"] - rival
+
+
+def _training(points: Points, seeds: Sequence[int]) -> list[str]:
+    """What each training took and what its trainer saw."""
+    found = [points[f"{seed}/likelihood"] for seed in seeds]
+    sentences = [
+        f"Likelihood: {len(found[0]['held_out'])} epochs, the best on held-out text "
+        f"{', '.join(str(each['best_epoch']) for each in found)}; "
+        f"{fmean(each['cpu_seconds'] for each in found):.0f} CPU-s a seed."
+    ]
+    for recipe in dict.fromkeys(key.split("/", 1)[1] for key, point in points.items() if "generator_steps" in point):
+        own = [points[f"{seed}/{recipe}"] for seed in seeds if f"{seed}/{recipe}" in points]
+        if len(own) < len(seeds):
+            continue
+        warnings = sorted({name for each in own for name in each["warnings"]})
+        aucs = ", ".join(_auc(each["discriminator_auc"]) for each in own)
+        sentences.append(
+            f"{recipe}: {', '.join(str(each['generator_steps']) for each in own)} updates of the generator "
+            f"({', '.join(str(each['skipped_steps']) for each in own)} skipped by the gate), "
+            f"{own[0]['discriminator_updates']} of the discriminator, whose AUC on held-out text ends at {aucs}; "
+            f"{fmean(each['cpu_seconds'] for each in own):.0f} CPU-s a seed; warnings: {', '.join(warnings) or 'none'}."
+        )
+    return sentences
+
+
+def _verdict(points: Points, seeds: Sequence[int], rows: Sequence[str]) -> str:
+    ours = [name for name in rows if name.startswith("MLE T=")]
+    beaten = [name for name in ours if _mean(points, seeds, name, "nll_oracle") < BEST.nll_oracle]
+    nearest = min(ours, key=lambda name: _mean(points, seeds, name, "reverse_kl"))
+    if beaten:
+        first = max(beaten, key=lambda name: _mean(points, seeds, name, "entropy"))
+        sentence = (
+            f"Likelihood training alone, sampled at a low temperature ({first}), has an NLL_oracle of "
+            f"{_mean(points, seeds, first, 'nll_oracle'):.2f}: below every published GAN, the best of which is "
+            f"{BEST.method} with {BEST.nll_oracle:.3f}. "
+        )
+    else:
+        sentence = f"No temperature of likelihood training is below {BEST.method}'s {BEST.nll_oracle:.3f} here. "
+    return sentence + (
+        f"Its KL(q‖p) is lowest at {nearest}. NLL_oracle is lowest for a generator that writes one likely text again "
+        "and again, and a table of the training texts has that of real text: it must not be read without H(q)."
+    )
+
+
+def _draw(axes: "Axes", points: Points, seeds: Sequence[int]) -> None:
+    colours = light_colours()
+    families: dict[str, list[str]] = {}
+    for name in rows_of(points, seeds):
+        families.setdefault(name.split(" T=")[0], []).append(name)
+    palette = iter([*colours, *colours])
+    for family, names in families.items():
+        if family == "lookup table":
+            continue
+        colour = next(palette)
+        for seed in seeds:
+            own = sorted((points[f"{seed}/{name}"] for name in names), key=lambda point: point["temperature"])
+            places = [(point["reverse_kl"], point["nll_oracle"]) for point in own]
+            label = family if seed == seeds[0] else None
+            axes.plot(*zip(*places, strict=True), "-o", ms=4, lw=1.2, color=colour, label=label)
+    for row in PUBLISHED:
+        axes.axhline(row.nll_oracle, color="#9aa0a6", lw=0.8, ls=":")
+        place = (1.0, row.nll_oracle)
+        axes.annotate(
+            f" {row.method.split(' (')[0]}", place, xycoords=("axes fraction", "data"), va="center", fontsize=9
+        )
+    axes.set_xlabel("KL(q‖p), nats a token; a line a seed, over temperatures")
+    axes.set_title("NLL_oracle, nats a token; dotted: published", loc="left", fontsize=12)
+    axes.legend(frameon=False, fontsize=10)
+
+
+def _mean(points: Points, seeds: Sequence[int], name: str, key: str) -> float:
+    return fmean(points[f"{seed}/{name}"][key] for seed in seeds)
+
+
+def _spread(values: Sequence[float], digits: int = 2) -> str:
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{deviation}"
+
+
+def _auc(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def _percent(values: Sequence[float]) -> str:
+    return f"{fmean(values):.1%}"
+
+
+def _source_mark(source: str) -> str:
+    return chr(ord("a") + list(dict.fromkeys(row.source for row in PUBLISHED)).index(source))

@@ -1,0 +1,95 @@
+"""Decoding, and sampling with log-probabilities: ours against transformers' `generate`."""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_gpt.eval.speed.models import build, count
+from hf_gpt.eval.speed.timing import Contender, timed
+from hf_gpt.generation.rollout import rollout
+
+
+PROMPT_LENGTH = 8
+
+
+def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: torch.dtype) -> list[Contender]:
+    """The likeliest token each time: our sampler at temperature 0, and `generate` of ours, GPT-2 and Llama.
+
+    Args:
+        size: A key of `models.SIZES`.
+        vocab_size: Tokens in the vocabulary.
+        rows: Texts at once.
+        new_tokens: Tokens of each.
+        dtype: Of the weights.
+    """
+    models = {kind: build(kind, size, vocab_size, 1024, dtype).eval() for kind in ("hf_gpt", "GPT-2", "Llama")}
+    prompt = _prompt(models["hf_gpt"], rows, vocab_size)
+    races = [
+        (
+            "hf-gpt, rollout",
+            "hf_gpt",
+            lambda: rollout(models["hf_gpt"], prompt, max_new_tokens=new_tokens, temperature=0),
+        )
+    ]
+    for kind, model in models.items():
+        races.append((f"{kind}, generate".replace("hf_gpt", "hf-gpt"), kind, _generate(model, prompt, new_tokens)))
+    return [
+        Contender(
+            name,
+            timed(run),
+            is_ours=kind == "hf_gpt",
+            work=rows * new_tokens,
+            notes={
+                "parameters": count(models[kind]),
+                "unit": "tokens",
+                # Every step reads all weights once.
+                "bytes_read": new_tokens * sum(p.numel() * p.element_size() for p in models[kind].parameters()),
+            },
+        )
+        for name, kind, run in races
+    ]
+
+
+def sampling(size: str, vocab_size: int, *, rows: int, new_tokens: int) -> list[Contender]:
+    """Samples with the log-probability of every token; `generate` keeps the scores of every step for it."""
+    ours, gpt2 = (build(kind, size, vocab_size, 1024).eval() for kind in ("hf_gpt", "GPT-2"))
+    prompt = _prompt(ours, rows, vocab_size)
+    races = {
+        "hf-gpt, rollout": (ours, lambda: rollout(ours, prompt, max_new_tokens=new_tokens)),
+        "hf-gpt, generate with scores": (ours, _scored(ours, prompt, new_tokens)),
+        "GPT-2, generate with scores": (gpt2, _scored(gpt2, prompt, new_tokens)),
+    }
+    return [
+        Contender(
+            name,
+            timed(run),
+            is_ours=model is ours,
+            work=rows * new_tokens,
+            notes={"parameters": count(model), "unit": "tokens"},
+        )
+        for name, (model, run) in races.items()
+    ]
+
+
+def _prompt(model: PreTrainedModel, rows: int, vocab_size: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(1, vocab_size, (rows, PROMPT_LENGTH), generator=generator).to(model.device)
+
+
+def _generate(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, **settings: Any):
+    mask = torch.ones_like(prompt)
+    settings = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, **settings}
+    return lambda: model.generate(prompt, attention_mask=mask, **settings)
+
+
+def _scored(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int):
+    run = _generate(
+        model, prompt, new_tokens, do_sample=True, top_k=0, output_scores=True, return_dict_in_generate=True
+    )
+
+    def sample() -> torch.Tensor:
+        found = run()
+        return model.compute_transition_scores(found.sequences, found.scores, normalize_logits=True)
+
+    return sample

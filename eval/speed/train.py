@@ -1,0 +1,116 @@
+"""Training steps: our defaults against transformers' models in its Trainer, as it comes and at its best settings."""
+
+import tempfile
+import time
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from hf_gpt.eval.speed.models import build, count
+from hf_gpt.eval.speed.timing import Contender, synchronize
+from hf_gpt.training.collators import PackedRowsCollator
+from hf_gpt.training.planning import model_flops_per_token
+from hf_gpt.training.trainer import HfGptTrainer
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+
+def contenders(size: str, vocab_size: int, *, length: int, rows: int, steps: int, compile: bool) -> list[Contender]:
+    """Ours first.
+
+    Args:
+        size: A key of `models.SIZES`.
+        vocab_size: Tokens in the vocabulary.
+        length: Tokens in a row.
+        rows: Rows in a step.
+        steps: Steps in a round; one more before them does not count.
+        compile: Whether the contenders that are compiled take part: compilation takes a minute each.
+    """
+    best = {"bf16": True, "optim": "adamw_torch_fused"}
+    races: list[tuple[str, str, dict[str, Any]]] = [
+        ("hf-gpt: Muon, bf16", "hf_gpt", {"bf16": True}),
+        ("GPT-2, Trainer's defaults", "GPT-2", {}),
+        ("GPT-2, bf16", "GPT-2", best),
+        ("Llama, bf16", "Llama", best),
+    ]
+    if compile:
+        races.insert(0, ("hf-gpt: Muon, bf16, compiled", "hf_gpt", {"bf16": True, "torch_compile": True}))
+        races.append(("GPT-2, bf16, compiled", "GPT-2", {**best, "torch_compile": True}))
+    shared = {"length": length, "rows": rows, "steps": steps}
+    return [_contender(name, kind, settings, size, vocab_size, **shared) for name, kind, settings in races]
+
+
+def flops_per_token(size: str, vocab_size: int, length: int) -> float:
+    """Of forward and backward pass of ours, by the formula of `planning`."""
+    return float(model_flops_per_token(build("hf_gpt", size, vocab_size, length), length))
+
+
+class StepTimer(TrainerCallback):
+    """Seconds of every optimizer step of a trainer, without what is between them."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._begin = 0.0
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        synchronize()
+        self._begin = time.perf_counter()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        synchronize()
+        self.seconds.append(time.perf_counter() - self._begin)
+
+
+class _RandomRows(Dataset):
+    def __init__(self, vocab_size: int, length: int, count: int):
+        generator = torch.Generator().manual_seed(0)
+        self.ids = torch.randint(0, vocab_size, (count, length), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        ids = self.ids[index].tolist()
+        return {"input_ids": ids, "labels": ids, "position_ids": list(range(len(ids)))}
+
+
+def _contender(name, kind, settings, size, vocab_size, *, length, rows, steps) -> Contender:
+    model = build(kind, size, vocab_size, length)
+    timer = StepTimer()
+    shared = {
+        "output_dir": tempfile.mkdtemp(),
+        "max_steps": steps + 1,
+        "per_device_train_batch_size": rows,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.accelerator.is_available(),
+        **settings,
+    }
+    if kind == "hf_gpt":
+        trainer_class, arguments = HfGptTrainer, HfGptTrainingArguments(**shared, logging_first_step=False)
+    else:
+        trainer_class, arguments = Trainer, TrainingArguments(**shared)
+    trainer = trainer_class(
+        model=model,
+        args=arguments,
+        train_dataset=_RandomRows(vocab_size, length, rows * (steps + 1)),
+        data_collator=PackedRowsCollator(),
+        callbacks=[timer],
+    )
+    trainer.remove_callback(PrinterCallback)
+
+    def measure() -> list[float]:
+        timer.seconds.clear()
+        trainer.train()
+        return timer.seconds[1:]
+
+    return Contender(
+        name,
+        measure,
+        is_ours=kind == "hf_gpt",
+        work=rows * length,
+        notes={"parameters": count(model), "unit": "tokens"},
+    )

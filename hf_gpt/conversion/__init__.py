@@ -1,0 +1,6 @@
+"""Weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 as HfGpt weights and back."""
+
+from hf_gpt.conversion.convert import Conversion, convert
+
+
+__all__ = ["Conversion", "convert"]

@@ -1,0 +1,18 @@
+"""How the commands of the Hub end."""
+
+import sys
+from collections.abc import Callable
+
+
+def report(run: Callable[[], str]) -> int:
+    """Runs a command and prints what it says; returns its exit status, 2 for what the user can put right."""
+    from hf_gpt.training.errors import UserError
+
+    try:
+        print(run())
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

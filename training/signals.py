@@ -1,0 +1,217 @@
+"""Images and sounds as examples: what ships, how they become arrays, and changed copies of them to train on."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hf_gpt.signals import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
+from hf_gpt.signals.feature_extraction import SignalFeatureExtractor
+from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.errors import ConfigError, CorpusError
+from hf_gpt.training.examples import Example
+
+
+# The built-in sounds: two tones, one after the other, in hertz.
+_TONES = {"low": (220.0, 330.0), "up": (330.0, 660.0), "down": (660.0, 330.0), "high": (990.0, 1320.0)}
+_VOICES = ("flute", "reed", "string")
+_TONES_OF_A_VOICE = 20
+
+
+class SignalKind(ABC):
+    """A kind of signals."""
+
+    @abstractmethod
+    def built_in(self, args: TaskArguments) -> list[Example]:
+        """The examples that ship, in the columns that the arguments name."""
+
+    @abstractmethod
+    def new_feature_extractor(self, args: TaskArguments, signals: Sequence[Any]) -> SignalFeatureExtractor:
+        """A feature extractor that fits the training signals.
+
+        Raises:
+            ConfigError: the arguments do not suit the signals.
+        """
+
+    @abstractmethod
+    def changed_values(self, extractor: Any, signal: Any, rng: np.random.Generator) -> np.ndarray:
+        """The values of a copy of a signal, changed as signals of its class may be."""
+
+    @abstractmethod
+    def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
+        """The first half of the values of a signal: its upper part, or its beginning."""
+
+    def array(self, example: Example, column: str) -> np.ndarray:
+        """The signal of an example.
+
+        Raises:
+            CorpusError: it is no array of numbers.
+        """
+        try:
+            signal = np.asarray(example[column], dtype=None)
+        except ValueError:
+            signal = np.asarray("ragged")
+        if signal.dtype.kind not in "iuf" or not signal.size:
+            raise CorpusError(
+                f"{example.place}: column {column!r} must be an array of numbers, rows of equal length. Mend the row."
+            )
+        return signal
+
+
+class Images(SignalKind):
+    """Grey images, all of one size."""
+
+    def built_in(self, args: TaskArguments) -> list[Example]:
+        """The 1,797 digits of 8x8 pixels that ship with scikit-learn (UCI, Alpaydin and Kaynak 1998)."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        rows = zip(digits.images.astype(int).tolist(), digits.target.tolist(), strict=True)
+        return [Example({args.signal_column: image, args.label_column: label}) for image, label in rows]
+
+    def new_feature_extractor(self, args: TaskArguments, signals: Sequence[Any]) -> HfGptImageFeatureExtractor:
+        low, high = min(float(image.min()) for image in signals), max(float(image.max()) for image in signals)
+        try:
+            extractor = HfGptImageFeatureExtractor(
+                image_size=signals[0].shape,
+                num_levels=args.num_levels or 17,
+                value_range=(low, max(high, low + 1)),
+                patch_size=args.patch_size,
+            )
+            return extractor.fit(signals, args.codebook_size)
+        except ValueError as error:
+            raise ConfigError(f"these settings do not suit the images: {error}") from error
+
+    def changed_values(self, extractor: Any, signal: Any, rng: np.random.Generator) -> np.ndarray:
+        """Values of an image that is turned by up to 12 degrees, scaled by up to 10 % and moved by up to a pixel."""
+        from scipy.ndimage import affine_transform
+
+        image = np.asarray(signal, np.float64).reshape(extractor.image_size)
+        angle, (tall, wide) = np.deg2rad(rng.uniform(-12, 12)), np.exp(rng.uniform(-0.1, 0.1, 2))
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([tall, wide])
+        centre = (np.array(image.shape) - 1) / 2
+        # A step of about an eighth of the side: a pixel of a small image.
+        step = rng.uniform(-1, 1, 2) * np.maximum(1, np.array(image.shape) / 16)
+        low = extractor.value_range[0]
+        return extractor.encode(affine_transform(image, turn, centre - turn @ centre + step, order=1, cval=low))
+
+    def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
+        columns = extractor.image_size[1] // extractor.patch_size
+        rows = extractor.image_size[0] // extractor.patch_size
+        return values[: rows // 2 * columns]
+
+
+class Sounds(SignalKind):
+    """Mono sounds of one sampling rate."""
+
+    def built_in(self, args: TaskArguments) -> list[Example]:
+        """Two tones in a row, four classes, by three synthetic voices; the same ones each time."""
+        rng = np.random.default_rng(0)
+        examples = []
+        for _ in range(_TONES_OF_A_VOICE):
+            for voice, name in enumerate(_VOICES):
+                for label, tones in _TONES.items():
+                    wave = _two_tones(tones, voice, args.sampling_rate, rng)
+                    row = {args.signal_column: wave.tolist(), args.label_column: label}
+                    if args.group_column is not None:
+                        row[args.group_column] = name
+                    examples.append(Example(row))
+        return examples
+
+    def new_feature_extractor(self, args: TaskArguments, signals: Sequence[Any]) -> HfGptSoundFeatureExtractor:
+        try:
+            extractor = HfGptSoundFeatureExtractor(
+                encoding=args.sound_encoding,
+                sampling_rate=args.sampling_rate,
+                num_levels=args.num_levels or 256,
+                hop_length=args.hop_length,
+                num_mel_bins=args.num_mel_bins,
+                num_groups=args.num_groups,
+                num_frames=args.num_frames,
+            )
+            return extractor.fit(signals, args.codebook_size)
+        except ValueError as error:
+            raise ConfigError(f"these settings do not suit the sounds: {error}") from error
+
+    def changed_values(self, extractor: Any, signal: Any, rng: np.random.Generator) -> np.ndarray:
+        """Values of a sound by another voice, in another room, at another pace.
+
+        Played faster or slower by up to 22 %, which moves pitch and formants (speed perturbation, Ko et al. 2015), with
+        noise 20 to 80 dB below its peak and its ends cut by up to a tenth. The pace of its log-mel frames varies by up
+        to 22 %, apart from the pitch, and within the sound; a run of bands is masked (SpecAugment, Park et al. 2019).
+        """
+        wave = np.asarray(signal)
+        wave = wave / 32768.0 if wave.dtype.kind in "iu" else wave.astype(np.float64)
+        speed = np.exp(rng.uniform(-0.2, 0.2))
+        wave = np.interp(np.arange(0, len(wave), speed), np.arange(len(wave)), wave)
+        wave = wave + rng.normal(size=len(wave)) * np.abs(wave).max() * 10 ** rng.uniform(-4, -1)
+        first, last = rng.integers(0, len(wave) // 10 + 1, 2)
+        wave = wave[first : len(wave) - last]
+        if extractor.encoding == "mu_law":
+            return extractor.encode(np.clip(wave, -1, 1))
+        count = extractor.num_frames or round(len(wave) * speed / extractor.hop_length * np.exp(rng.uniform(-0.2, 0.2)))
+        places = np.linspace(0, 1, max(2, count))
+        places = places + rng.uniform(-0.25, 0.25) * np.sin(np.pi * places) / np.pi
+        features = extractor.features(wave, places)
+        width = rng.integers(0, extractor.num_mel_bins // 5 + 1)
+        lowest = rng.integers(0, extractor.num_mel_bins - width + 1)
+        features[:, lowest : lowest + width] = 0
+        return extractor.quantize(features)
+
+    def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
+        step = 1 if extractor.encoding == "mu_law" else extractor.num_groups
+        return values[: len(values) // step // 2 * step]
+
+
+def copies(
+    kind: SignalKind,
+    extractor: SignalFeatureExtractor,
+    signals: Sequence[Any],
+    count: int,
+    seed: int,
+) -> list[list[np.ndarray]]:
+    """The values of each signal, and after them those of `count` changed copies; the same ones for the same seed."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for signal in signals:
+        rows.append([extractor.encode(signal), *(kind.changed_values(extractor, signal, rng) for _ in range(count))])
+    return rows
+
+
+def value_vectors(extractor: Any) -> np.ndarray:
+    """What each value stands for, as a vector: near ones sound or look alike.
+
+    Returns:
+        float64 of shape (num_values, columns), of about variance 1 where it varies. Each group of bands has columns of
+        its own, and one more that tells it from the others.
+    """
+    codebooks = getattr(extractor, "codebooks", None)
+    if codebooks is None:
+        levels = np.linspace(-1, 1, extractor.num_values)[:, None]
+        # A level, and how black or white it is: one column would leave all levels on a line through the middle.
+        return np.concatenate([levels, 2 * levels**2 - 1, np.ones_like(levels)], axis=1)
+    groups, size, width = codebooks.shape
+    scaled = (codebooks - codebooks.mean((1, 2), keepdims=True)) / codebooks.std((1, 2), keepdims=True)
+    vectors = np.zeros((groups, size, groups, width + 1))
+    for group in range(groups):
+        vectors[group, :, group, :width] = scaled[group]
+        vectors[group, :, group, width] = 1
+    return vectors.reshape(groups * size, -1)
+
+
+def _two_tones(tones: Sequence[float], voice: int, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Samples of two notes, 16-bit integers: a voice is a pitch of its own and the loudness of its overtones."""
+    pitch = 2 ** (rng.normal(0, 0.02) + 0.04 * (voice - 1))
+    parts = []
+    for tone in tones:
+        seconds = np.arange(int(sampling_rate * rng.uniform(0.06, 0.09))) / sampling_rate
+        loudness = np.minimum(1, 20 * np.minimum(seconds, seconds[-1] - seconds) / seconds[-1])
+        overtones = [np.sin(2 * np.pi * tone * pitch * n * seconds) / n ** (3 - voice) for n in (1, 2, 3)]
+        parts.append(loudness * np.sum(overtones, axis=0))
+    wave = np.concatenate(parts)
+    wave = 0.5 * wave / np.abs(wave).max() + rng.normal(0, 0.005, len(wave))
+    return np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int64)
+
+
+KINDS: Mapping[str, type[SignalKind]] = {"image": Images, "sound": Sounds}
