@@ -63,7 +63,9 @@ def make_page(gradio: Any, writers: Mapping[str, Writer], judge: Judge | None) -
                     with gradio.Row():
                         button = gradio.Button("Write", variant="primary")
                         stop = gradio.Button("Stop")
-                    text = gradio.Textbox(label="Written", lines=8, interactive=False, buttons=["copy"], elem_id="written")
+                    text = gradio.Textbox(
+                        label="Written", lines=8, interactive=False, buttons=["copy"], elem_id="written"
+                    )
                     verdict = gradio.HTML(label="What the discriminator sees", elem_classes="verdict")
                 with gradio.Column(scale=1):
                     values = _controls(gradio, judge)
