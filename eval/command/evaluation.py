@@ -50,9 +50,9 @@ def evaluate(args: argparse.Namespace) -> int:
     """
     _be_quiet_when_piped()
     models = name_models(args.models)
-    _check_output(args, models)
     jobs = [_prepare(name, args) for name in args.tasks]
     _check_names(jobs, models)
+    _check_output(args, models, jobs)
     judge = None if args.discriminator is None else _open_judge(args)
     cache = Cache(args.output_dir / "cache")
     if args.curve:
@@ -268,8 +268,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in kept}
 
 
-def _check_output(args: argparse.Namespace, models: dict[str, str]) -> None:
-    """Refuses a folder that holds the results of another evaluation."""
+def _check_output(args: argparse.Namespace, models: dict[str, str], jobs: list[Job]) -> None:
+    """Refuses a folder that holds results which this evaluation would not have."""
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UserError(f"--output_dir {args.output_dir} is a file. Name a folder.")
     path = args.output_dir / RESULTS
@@ -277,7 +277,8 @@ def _check_output(args: argparse.Namespace, models: dict[str, str]) -> None:
         return
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        same = [entry["name"] for entry in held["models"]] == list(models) and held["settings"]["curve"] == args.curve
+        same = {entry["name"] for entry in held["models"]} <= set(models) and held["settings"]["curve"] == args.curve
+        same = same and set(held["tasks"]) <= {job.name for job in jobs}
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:

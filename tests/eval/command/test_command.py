@@ -244,6 +244,10 @@ def test_results_of_another_evaluation_are_not_replaced(evaluate, one):
     before = evaluate(tasks=("choices",))[1]
     status, after, printed = evaluate(models=(str(one),), tasks=("choices",))
     assert status == 2 and after == before and "--overwrite" in printed.err
+    assert evaluate(tasks=("pairs",))[0] == 2
+    # More models and tasks take nothing away.
+    status, more, _ = evaluate(tasks=("choices", "pairs"))
+    assert status == 0 and [row for row in more["results"] if row["task"] == "choices"] == before["results"]
     assert evaluate("--overwrite", models=(str(one),), tasks=("choices",))[0] == 0
 
 
