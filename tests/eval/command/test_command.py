@@ -85,7 +85,7 @@ def test_texts_from_nothing_have_intervals_over_seeds_and_stand_beside_real_ones
     assert row["interval"] == "seeds" and row["seeds"] == 3 and row["items"] == 40
     wanted = t.interval(0.95, 2, np.mean(values), sem(values))
     assert (row["low"], row["high"]) == pytest.approx(wanted) and row["value"] == pytest.approx(np.mean(values))
-    assert rows[REAL, "tfidf_auc"]["interval"] == "metric"
+    assert rows[REAL, "tfidf_auc"]["interval"] == "metric" and rows[REAL, "n_hyps"]["value"] == 40
     assert {row["method"] for row in results["comparisons"]} == {"seeds (Welch)"}
     assert len(results["samples"]) == 3 and set(results["samples"][0]["texts"]) == {"one", "two", REAL}
 

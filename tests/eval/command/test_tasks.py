@@ -11,7 +11,7 @@ from hf_gpt.eval.tasks.choices import score_continuations
 from hf_gpt.eval.tasks.figures import figures_of
 from hf_gpt.eval.tasks.opening import open_candidate
 from hf_gpt.eval.tasks.rows import read_task_rows
-from hf_gpt.eval.tasks.running import real_texts, run_task, work_of
+from hf_gpt.eval.tasks.running import real_texts, run_task, sample_count, work_of
 from hf_gpt.eval.tasks.table import KINDS, TaskSpec, built_in_tasks, find_task, read_task
 from hf_gpt.eval.tasks.writing import write_after
 from hf_gpt.training.errors import UserError
@@ -213,6 +213,8 @@ def test_real_texts_are_halved_without_a_text_in_both(data):
     first, second = real_texts(spec, read_task_rows(spec, data))
     assert len(first) == len(second) == 100
     assert not {id(text) for text in first} & {id(text) for text in second}
+    rows = [{"text": text} for text in first]
+    assert [sample_count(dataclasses.replace(spec, samples=n), rows) for n in (30, 80, None)] == [30, 50, 50]
 
 
 def test_a_limit_draws_the_same_rows_each_time(data):
