@@ -18,7 +18,7 @@ from hf_gpt.eval.report import Section, escape, fold, results_table
 from hf_gpt.eval.tasks.figures import MEANINGS, sample_figures
 from hf_gpt.eval.tasks.opening import Candidate
 from hf_gpt.eval.tasks.results import REAL
-from hf_gpt.eval.tasks.running import real_texts, run_task
+from hf_gpt.eval.tasks.running import real_texts, run_task, sample_count
 from hf_gpt.eval.tasks.table import TaskSpec
 from hf_gpt.training.errors import UserError
 
@@ -63,7 +63,7 @@ def curve_results(
             raise UserError(
                 f"--curve needs tasks of texts drawn from nothing, such as texts; {job.name} is another kind."
             )
-        if len(job.rows) < 80 or (job.spec.samples or 80) < 40:
+        if len(job.rows) < 80 or sample_count(job.spec, job.rows) < 40:
             raise UserError(f"task {job.name}: --curve needs 80 real texts and 40 samples at least; more tell more.")
     points = {job.name: _real_point(job) for job in jobs}
     records = {job.name: {} for job in jobs}
@@ -148,7 +148,7 @@ def _real_point(job: Any) -> dict[str, float]:
     """Real texts in a model's place, as many as a model's."""
     spec = _with_sampler(job.spec, {})
     references, held_out = real_texts(job.spec, job.rows)
-    count = (job.spec.samples or len(held_out)) // 2
+    count = sample_count(job.spec, job.rows) // 2
     return sample_figures(spec, held_out[:count], _halves(references)[1])
 
 
@@ -196,7 +196,7 @@ def _rows(
         for name in record["reported"][0]:
             value = fmean(figures[name] for figures in record["reported"])
             rows.append(_row(task, f"{model}, {setting}", name, value, record["count"], len(record["seeds"])))
-    count = (job.spec.samples or len(job.rows) // 2) // 2
+    count = sample_count(job.spec, job.rows) // 2
     return rows + [_row(task, REAL, name, value, count, 0) for name, value in real.items()]
 
 

@@ -15,7 +15,7 @@ from hf_gpt.eval.tasks.figures import sample_figures
 from hf_gpt.eval.tasks.opening import Candidate, fingerprint, name_models, open_candidate
 from hf_gpt.eval.tasks.results import REAL, harness_results, task_results, with_adjusted
 from hf_gpt.eval.tasks.rows import find_file, read_task_rows
-from hf_gpt.eval.tasks.running import Record, Rows, real_texts, run_task, work_of
+from hf_gpt.eval.tasks.running import Record, Rows, real_texts, run_task, sample_count, work_of
 from hf_gpt.eval.tasks.table import TaskSpec, find_task
 from hf_gpt.training.errors import UserError
 
@@ -50,9 +50,9 @@ def evaluate(args: argparse.Namespace) -> int:
     """
     _be_quiet_when_piped()
     models = name_models(args.models)
-    _check_output(args, models)
     jobs = [_prepare(name, args) for name in args.tasks]
     _check_names(jobs, models)
+    _check_output(args, models, jobs)
     judge = None if args.discriminator is None else _open_judge(args)
     cache = Cache(args.output_dir / "cache")
     if args.curve:
@@ -101,8 +101,8 @@ def facts_of(args: argparse.Namespace, job: Job, path: str) -> list[Any]:
     spec = None if job.spec is None else dataclasses.asdict(job.spec)
     if spec is not None:
         # Figures of what has items are computed from the record each time.
-        kept = ("name", "description", "folder") if job.spec.kind == "unconditional" else ("metrics", "name", "folder")
-        spec = {key: value for key, value in spec.items() if key not in (*kept, "description")}
+        later = () if job.spec.kind == "unconditional" else ("metrics",)
+        spec = {k: v for k, v in spec.items() if k not in ("name", "description", "folder", *later)}
     seeds = args.seeds if job.spec is not None and job.spec.sampled else args.seeds[:1]
     return [spec, job.name if spec is None else "", job.data, seeds, args.dtype, fingerprint(path, args.revision)]
 
@@ -115,6 +115,7 @@ def _run(
     for job in jobs:
         if job.spec is not None and job.spec.kind == "unconditional":
             references, held_out = real_texts(job.spec, job.rows)
+            held_out = held_out[: sample_count(job.spec, job.rows)]
             place = cache.path(job.name, REAL, [*facts_of(args, job, "real")[:3]])
             record = cache.get(place)
             if record is None:
@@ -268,8 +269,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in kept}
 
 
-def _check_output(args: argparse.Namespace, models: dict[str, str]) -> None:
-    """Refuses a folder that holds the results of another evaluation."""
+def _check_output(args: argparse.Namespace, models: dict[str, str], jobs: list[Job]) -> None:
+    """Refuses a folder that holds results which this evaluation would not have."""
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UserError(f"--output_dir {args.output_dir} is a file. Name a folder.")
     path = args.output_dir / RESULTS
@@ -277,7 +278,8 @@ def _check_output(args: argparse.Namespace, models: dict[str, str]) -> None:
         return
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        same = [entry["name"] for entry in held["models"]] == list(models) and held["settings"]["curve"] == args.curve
+        same = {entry["name"] for entry in held["models"]} <= set(models) and held["settings"]["curve"] == args.curve
+        same = same and set(held["tasks"]) <= {job.name for job in jobs}
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:

@@ -69,10 +69,18 @@ def real_texts(spec: TaskSpec, rows: Rows) -> tuple[list[str], list[str]]:
     return [texts[place] for place in order[:half]], [texts[place] for place in order[half : 2 * half]]
 
 
+def sample_count(spec: TaskSpec, rows: Rows) -> int:
+    """Texts that are drawn from nothing: no more than there are real ones in a model's place, since many figures of a
+    sample depend on its size.
+    """
+    half = len(rows) // 2
+    return min(spec.samples or half, half)
+
+
 def work_of(spec: TaskSpec, rows: Rows, seeds: Sequence[int]) -> int:
     """How much `run_task` tells of."""
     if spec.kind == "unconditional":
-        return len(seeds) * (spec.samples or len(rows) // 2)
+        return len(seeds) * sample_count(spec, rows)
     return len(rows) * (len(seeds) if spec.sampled else 1)
 
 
@@ -219,7 +227,7 @@ def _write(spec, candidate, rows, seeds, batch_size, advance) -> Record:
 
 
 def _write_freely(spec, candidate, rows, seeds, batch_size, advance) -> Record:
-    count = spec.samples or len(rows) // 2
+    count = sample_count(spec, rows)
     options = {"stop": spec.stop, "batch_size": batch_size, "max_length": spec.max_length, "advance": advance}
     texts = [write_freely(candidate, count, seed=seed, **options, **sampler_of(spec)) for seed in seeds]
     return {"texts": texts, "seeds": list(seeds)}

@@ -53,7 +53,7 @@ class TaskSpec:
         labels: Names of the classes by number; a language model is asked which of them follows the prompt.
         target: Column with the text, or the list of texts, that would be right; or several columns, a text in each.
         metrics: Names and options; left out, those of the kind.
-        samples: Texts drawn, for texts without a prompt; left out, as many as there are real ones to compare with.
+        samples: Texts drawn, for texts without a prompt, at most as many as half the real ones, which is the default.
         max_new_tokens, temperature, top_k, top_p, min_p: How texts are drawn; temperature 0 takes the likeliest token.
         stop: What ends a written text.
         max_length: Most tokens that are read; left out, what the model was made for.

@@ -13,8 +13,7 @@ _NO_JUDGE = "Start the app with --discriminator to have texts judged."
 _CSS = (
     f":root{{{LIGHT_COLOURS}}}"
     ".dark{--series-0:#78aee8;--series-1:#f0975a}"
-    ".tokens{white-space:pre-wrap;overflow-wrap:anywhere;margin:0}"
-    ".tokens{font:.95rem/1.7 ui-monospace,Menlo,Consolas,monospace}"
+    ".tokens{white-space:pre-wrap;overflow-wrap:anywhere;font:.95rem/1.7 ui-monospace,Consolas,monospace;margin:0}"
     ".verdict{min-height:3rem}"
 )
 
@@ -64,14 +63,16 @@ def make_page(gradio: Any, writers: Mapping[str, Writer], judge: Judge | None) -
                     with gradio.Row():
                         button = gradio.Button("Write", variant="primary")
                         stop = gradio.Button("Stop")
-                    text = gradio.Textbox(label="Text", lines=8, interactive=False, buttons=["copy"])
+                    text = gradio.Textbox(
+                        label="Written", lines=8, interactive=False, buttons=["copy"], elem_id="written"
+                    )
                     verdict = gradio.HTML(label="What the discriminator sees", elem_classes="verdict")
                 with gradio.Column(scale=1):
                     values = _controls(gradio, judge)
             writing = button.click(write, [name, prompt, *values], [text, verdict], api_name="write")
             stop.click(None, cancels=[writing])
-        with gradio.Tab("Real or generated?"):
-            given = gradio.Textbox(label="Paste a text", lines=8, interactive=judge is not None)
+        with gradio.Tab("Judge"):
+            given = gradio.Textbox(label="Real or generated? Paste a text", lines=8, interactive=judge is not None)
             ask = gradio.Button("Judge", variant="primary", interactive=judge is not None)
             answer = gradio.HTML("" if judge else f"<p>{_NO_JUDGE}</p>", elem_classes="verdict")
             if judge is not None:
@@ -85,7 +86,7 @@ def make_page(gradio: Any, writers: Mapping[str, Writer], judge: Judge | None) -
                     with gradio.Column():
                         model = names[min(place, len(names) - 1)]
                         chosen.append(gradio.Dropdown(names, value=model, label=f"Model {place + 1}"))
-                        outputs.append(gradio.Textbox(label="Text", lines=8, interactive=False))
+                        outputs.append(gradio.Textbox(label="Written", lines=8, interactive=False))
                         outputs.append(gradio.HTML(elem_classes="verdict"))
             with gradio.Accordion("How texts are drawn", open=False):
                 shared = _controls(gradio, judge)

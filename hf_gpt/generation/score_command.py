@@ -125,7 +125,8 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
 def score_texts(
     discriminator: Any, tokenizer: Any, texts: Sequence[str], batch_size: int = 32, per_token: bool = False
 ) -> list[dict[str, Any]]:
-    """`text`, `logit` and `probability` of each text; `tokens` with the `logit` after each and its `change`.
+    """`text`, `logit` and `probability` of each text; `tokens` with the `logit` after each and its `change`, where
+    tokens that are parts of one character stand as one.
 
     `truncated` is there, and true, for a text of which only the beginning was read.
 
@@ -147,17 +148,31 @@ def score_texts(
         for result, row, kept, scores in zip(
             results, ids, mask.bool(), prefix_scores(discriminator, ids, mask, batch_size), strict=True
         ):
-            before = 0.0
+            before, logits = 0.0, scores[kept].tolist()
             result["tokens"] = []
-            for token, logit in zip(row[kept].tolist(), scores[kept].tolist(), strict=True):
+            for last, token in _whole_characters(tokenizer, row[kept].tolist()):
                 entry = {
-                    "token": tokenizer.decode([token]),
-                    "logit": round(logit, 4),
-                    "change": round(logit - before, 4),
+                    "token": token,
+                    "logit": round(logits[last], 4),
+                    "change": round(logits[last] - before, 4),
                 }
                 result["tokens"].append(entry)
-                before = logit
+                before = logits[last]
     return results
+
+
+def _whole_characters(tokenizer: Any, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Each token's place and text; tokens that are parts of one character, of four bytes at most, stand as one."""
+    start = 0
+    while start < len(ids):
+        for stop in range(start + 1, min(start + 4, len(ids)) + 1):
+            text = tokenizer.decode(ids[start:stop])
+            if "\ufffd" not in text:
+                break
+        else:
+            stop, text = start + 1, tokenizer.decode(ids[start : start + 1])
+        yield stop - 1, text
+        start = stop
 
 
 def table(results: Sequence[dict[str, Any]], width: int = 60) -> list[str]:

@@ -61,7 +61,7 @@ def test_writes_streams_and_colours(page, tmp_path):
     page.get_by_label("Most new tokens").first.fill("20")
     page.get_by_role("button", name="Write", exact=True).click()
     page.locator(".verdict pre.tokens").first.wait_for(timeout=60_000)
-    text = page.get_by_label("Text", exact=True).first.input_value()
+    text = page.locator("#written textarea").input_value()
     assert text.startswith("the man") and len(text) > len("the man")
     assert re.search(r"\d+% real", page.locator(".verdict").first.inner_text())
     assert page.locator(".verdict span[style]").count() > 0
@@ -75,11 +75,11 @@ def test_guided(page):
     page.get_by_role("option", name="best_of_n").click()
     page.get_by_role("button", name="Write", exact=True).click()
     page.locator(".verdict pre.tokens").first.wait_for(timeout=60_000)
-    assert page.get_by_label("Text", exact=True).first.input_value().startswith("two dogs")
+    assert page.locator("#written textarea").input_value().startswith("two dogs")
 
 
 def test_judges_a_pasted_text(page, tmp_path):
-    page.get_by_role("tab", name="Real or generated?").click()
+    page.get_by_role("tab", name="Judge").click()
     page.get_by_label("Paste a text").fill("a red bus <b>stands</b> by the street .")
     page.get_by_role("button", name="Judge").click()
     tokens = page.locator("pre.tokens:visible").first
@@ -93,7 +93,7 @@ def test_compares_two_models(page, tmp_path):
     page.get_by_label("Prompt").locator("visible=true").fill("the man")
     page.get_by_role("button", name="Write with both").click()
     page.locator("pre.tokens:visible").nth(1).wait_for(timeout=120_000)
-    texts = page.get_by_label("Text", exact=True).locator("visible=true")
+    texts = page.get_by_label("Written").locator("visible=true")
     assert texts.count() == 2 and texts.nth(0).input_value() != texts.nth(1).input_value()
     page.screenshot(path=tmp_path / "compare.png", full_page=True)
 

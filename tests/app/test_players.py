@@ -58,6 +58,13 @@ def test_verdict_shows_the_whole_text_escaped(judge):
     assert "no text" in judge.verdict("  ")
 
 
+def test_a_character_of_several_tokens_is_shown_whole(judge):
+    text = "the 木 and ü"
+    assert len(judge.tokenizer("木")["input_ids"]) > 1
+    html = judge.verdict(text)
+    assert re.sub(r"<[^>]*>", "", html[html.index("<pre") :]) == text
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -85,7 +85,7 @@ def test_texts_from_nothing_have_intervals_over_seeds_and_stand_beside_real_ones
     assert row["interval"] == "seeds" and row["seeds"] == 3 and row["items"] == 40
     wanted = t.interval(0.95, 2, np.mean(values), sem(values))
     assert (row["low"], row["high"]) == pytest.approx(wanted) and row["value"] == pytest.approx(np.mean(values))
-    assert rows[REAL, "tfidf_auc"]["interval"] == "metric"
+    assert rows[REAL, "tfidf_auc"]["interval"] == "metric" and rows[REAL, "n_hyps"]["value"] == 40
     assert {row["method"] for row in results["comparisons"]} == {"seeds (Welch)"}
     assert len(results["samples"]) == 3 and set(results["samples"][0]["texts"]) == {"one", "two", REAL}
 
@@ -244,6 +244,10 @@ def test_results_of_another_evaluation_are_not_replaced(evaluate, one):
     before = evaluate(tasks=("choices",))[1]
     status, after, printed = evaluate(models=(str(one),), tasks=("choices",))
     assert status == 2 and after == before and "--overwrite" in printed.err
+    assert evaluate(tasks=("pairs",))[0] == 2
+    # More models and tasks take nothing away.
+    status, more, _ = evaluate(tasks=("choices", "pairs"))
+    assert status == 0 and [row for row in more["results"] if row["task"] == "choices"] == before["results"]
     assert evaluate("--overwrite", models=(str(one),), tasks=("choices",))[0] == 0
 
 
