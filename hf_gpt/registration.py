@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 
 
@@ -123,10 +122,11 @@ _WHEN_IMPORTED: dict[str, Callable[[], None]] = {
 }
 
 
-class _AfterImport(MetaPathFinder):
+class _AfterImport:
     """
     Runs each registration once its library module is imported and nothing that it could need is half imported: the
-    library imports its Auto classes in the middle of modules that our models import too.
+    library imports its Auto classes in the middle of modules that our models import too. It stands on `sys.meta_path`
+    without the base class for that, whose module would double what importing this one costs.
     """
 
     packages = ("transformers", "peft", "hf_gpt")

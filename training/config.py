@@ -65,7 +65,8 @@ def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # A date that does not exist is a bare ValueError, and brackets without end exhaust the stack.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as yaml: {error}") from error
     content = {} if content is None else content
     if not isinstance(content, dict):

@@ -54,10 +54,13 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
         ConversionError: it cannot be loaded.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        # Some wrong settings show only when a text is encoded.
+        tokenizer(PROBE)
     # Damaged files raise errors of many kinds, down to bare ones of the tokenizers library.
     except Exception as error:
         raise ConversionError(f"no tokenizer can be loaded from {folder}: {error}") from error
+    return tokenizer
 
 
 def _encodes_alike(original: PreTrainedTokenizerBase, folder: Path) -> bool:

@@ -42,8 +42,12 @@ class Planned:
 
 def expected_shapes(config: PreTrainedConfig) -> Shapes:
     """Names and shapes of the weights that the language model of a configuration saves, from the model itself."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    # Sizes that overflow, activations that do not exist, RoPE without its settings: each has an error of its own.
+    except Exception as error:
+        raise ConversionError(f"no model can be made of this {config.model_type} configuration: {error}") from error
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         for name in model._tied_weights_keys:
@@ -65,6 +69,12 @@ class Reader:
 
     def __init__(self, source: Source, model_type: str, config: HfGptConfig):
         self._source = source
+        # Before a model of that many is built, even one without memory.
+        if config.num_hidden_layers > len(source.names):
+            raise ConversionError(
+                f"weights are missing: num_hidden_layers={config.num_hidden_layers}, but there are only "
+                f"{len(source.names)} weights."
+            )
         self._shapes = expected_shapes(config)
         self._places = places_of_ours(places(model_type, config.num_hidden_layers).values())
         prefix = PREFIXES.get(model_type, DEFAULT_PREFIX)

@@ -89,7 +89,7 @@ def test_unknown_recipe_key_names_the_nearest(tmp_path, names):
         read_recipe(path, names)
 
 
-@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1\n", "just text"])
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1\n", "just text", "a: 2001-99-99", "a: " + "[" * 4000])
 def test_recipe_that_is_no_mapping(tmp_path, names, content):
     path = tmp_path / "mine.yaml"
     path.write_text(content)
