@@ -264,10 +264,16 @@ def make_trainer(
 
         options = PeftArguments(use_peft=True, lora_r=discriminator_args.discriminator_lora_r)
         adapter = adapter_config(discriminator, options, "SEQ_CLS")
+    rollout_function = None
+    if training_args.vllm_server is not None:
+        from hf_gpt.training.adversarial.vllm_rollout import VllmRollout
+
+        rollout_function = VllmRollout.connect(training_args.vllm_server, training_args.device)
     return AdversarialTrainer(
         model=model,
         discriminator=discriminator,
         args=training_args,
+        rollout_function=rollout_function,
         train_dataset=data.train_rows,
         eval_dataset=data.validation_rows,
         processing_class=data.tokenizer,
