@@ -117,8 +117,10 @@ def adversarial(settings: Settings) -> int:
         if peft_args.merge_adapter:
             trainer.model = merge_adapter(trainer.model)
         save_final_model(trainer, output_dir / "model", generation_options(sampling_args, training_args))
+        # In every process: a model in shards generates in all of them together.
+        samples = draw_samples(trainer, data, sampling_args)
         if training_args.process_index == 0:
-            report = write_run_report(settings, trainer, data, metrics, output_dir / "report.html")
+            report = write_run_report(settings, trainer, data, metrics, samples, output_dir / "report.html")
             print_result(metrics, trainer, output_dir / "model", report)
 
     return run_training(
@@ -264,10 +266,16 @@ def make_trainer(
 
         options = PeftArguments(use_peft=True, lora_r=discriminator_args.discriminator_lora_r)
         adapter = adapter_config(discriminator, options, "SEQ_CLS")
+    rollout_function = None
+    if training_args.vllm_server is not None:
+        from hf_gpt.training.adversarial.vllm_rollout import VllmRollout
+
+        rollout_function = VllmRollout.connect(training_args.vllm_server, training_args.device)
     return AdversarialTrainer(
         model=model,
         discriminator=discriminator,
         args=training_args,
+        rollout_function=rollout_function,
         train_dataset=data.train_rows,
         eval_dataset=data.validation_rows,
         processing_class=data.tokenizer,
@@ -327,7 +335,12 @@ def draw_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_
 
 
 def write_run_report(
-    settings: Settings, trainer: "AdversarialTrainer", data: AdversarialData, metrics: dict[str, float], path: Path
+    settings: Settings,
+    trainer: "AdversarialTrainer",
+    data: AdversarialData,
+    metrics: dict[str, float],
+    samples: list[Any],
+    path: Path,
 ) -> Path:
     """Writes the report: figures, the curves of both players, warnings and samples."""
     import yaml
@@ -336,7 +349,7 @@ def write_run_report(
     from hf_gpt.eval.environment import describe_environment
     from hf_gpt.eval.report import Figure, write_report
 
-    sampling_args, meter, schedule = settings.arguments[4], trainer.meter, trainer.schedule
+    meter, schedule = trainer.meter, trainer.schedule
     figures = [Figure("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
     for name, label, note in (
         ("eval_fresh_auc", "Fresh classifier's AUC", "real against generated; 0.5 is none the wiser"),
@@ -364,7 +377,7 @@ def write_run_report(
         summary=summary,
         figures=figures,
         log_history=trainer.state.log_history,
-        samples=draw_samples(trainer, data, sampling_args),
+        samples=samples,
         settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
         environment=describe_environment(),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import recursively_apply
+from accelerate.utils import AutocastKwargs, recursively_apply
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, Trainer
@@ -76,6 +76,9 @@ class HfGptTrainer(Trainer):
             super().__init__(*args, **kwargs)
         if self.args.is_sharded and not getattr(self.model, "is_distributed_loading_by_transformers", False):
             raise ConfigError("--tensor_parallel_size and --fsdp_size need a model that sharding.shard_model sharded.")
+        if self.args.is_sharded:
+            # A cast of a block's weights that autocast keeps from the first pass takes their gradient away.
+            self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
         self.eval_num_bytes = eval_num_bytes
         self.is_language_model = is_language_model
         self.meter = ThroughputMeter()

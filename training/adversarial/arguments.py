@@ -65,6 +65,13 @@ class AdversarialArguments:
     rollout_batch_size: int | None = field(
         default=None, metadata={"help": "Completions generated at once. Left out: all of a batch."}
     )
+    vllm_server: str | None = field(
+        default=None,
+        metadata={
+            "help": "Address of a vLLM server that generates in place of our sampler, as http://localhost:8000. It "
+            "gets the generator's weights after every update. Needs pip install 'trl[vllm]'."
+        },
+    )
     num_iterations: int = field(
         default=1, metadata={"help": "Updates of the generator by the same rollouts; above 1 needs --estimator grpo."}
     )

@@ -31,7 +31,7 @@ class Thresholds:
     min_oracle_nll_of_data: float | None = 1.0
     # Different n-grams in as many generated as real texts; texts that share half of themselves, above the real rate.
     min_distinct_of_data: float | None = 0.5
-    max_extra_repetition: float | None = 0.25
+    max_extra_repetition: float | None = 0.5
     max_fresh_auc_rise: float | None = 0.05
     max_fooled_gap: float | None = 0.15
     # Reward gained, in units of its standard deviation at the start, while a fresh discriminator sees no progress.

@@ -246,3 +246,15 @@ def load_adapter_weights(model: nn.Module, folder: Path) -> None:
     from peft import load_peft_weights, set_peft_model_state_dict
 
     set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+
+
+def with_adapter(model: PreTrainedModel, config: Any, task_type: str, seed: int) -> Any:
+    """The model with a new adapter, if there is a config for one."""
+    if config is None:
+        return model
+    from peft import get_peft_model
+
+    if config.task_type is None:
+        config.task_type = task_type
+    torch.manual_seed(seed)
+    return get_peft_model(model, config)

@@ -17,7 +17,7 @@ from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, Adversa
 from hf_gpt.training.adversarial.discriminator import check_players
 from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
 from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss, has_dropout
-from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights
+from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights, with_adapter
 from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
 from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk
@@ -99,7 +99,7 @@ class AdversarialTrainer(HfGptTrainer):
         self._check(args, model, discriminator, rows, eval_rows)
         check_processes(args)
         super().__init__(
-            model=_with_adapter(model, peft_config, "CAUSAL_LM", args.seed),
+            model=with_adapter(model, peft_config, "CAUSAL_LM", args.seed),
             args=args,
             train_dataset=rows,
             eval_dataset=eval_rows,
@@ -118,7 +118,7 @@ class AdversarialTrainer(HfGptTrainer):
                 has_adapter=hasattr(self.model, "peft_config") or discriminator_peft_config is not None,
                 is_sharded=args.is_sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled,
             )
-            discriminator = _with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
+            discriminator = with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
             self.player = DiscriminatorPlayer(
                 discriminator, args, self.accelerator, args.discriminator_loss == "mediator"
             )
@@ -443,15 +443,3 @@ class AdversarialTrainer(HfGptTrainer):
         super()._load_best_model()
         if self.player is not None:
             self.player.load(Path(self.state.best_model_checkpoint))
-
-
-def _with_adapter(model: PreTrainedModel, config: Any, task_type: str, seed: int) -> Any:
-    """The model with a new adapter, if there is a config for one."""
-    if config is None:
-        return model
-    from peft import get_peft_model
-
-    if config.task_type is None:
-        config.task_type = task_type
-    torch.manual_seed(seed)
-    return get_peft_model(model, config)

@@ -80,7 +80,14 @@ SETTINGS = {
 def make_trainer(folder, generator=None, discriminator="default", texts=None, **settings):
     from hf_gpt.training.adversarial import AdversarialConfig, AdversarialTrainer
 
-    names = ("reward_function", "peft_config", "discriminator_peft_config", "eval_dataset", "callbacks")
+    names = (
+        "reward_function",
+        "rollout_function",
+        "peft_config",
+        "discriminator_peft_config",
+        "eval_dataset",
+        "callbacks",
+    )
     others = {name: settings.pop(name) for name in names if name in settings}
     return AdversarialTrainer(
         model=make_generator() if generator is None else generator,

@@ -1,6 +1,9 @@
 """`hf-gpt adversarial`: each recipe runs offline, and slips are answered in one line."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -99,6 +102,29 @@ def test_prompts_and_what_was_saved(tmp_path, capsys):
     assert AutoTokenizer.from_pretrained(model / "discriminator").eos_token_id is not None
 
 
+def test_a_trunk_for_both(texts, tmp_path, capsys):
+    from transformers import AutoModelForSequenceClassification
+
+    options = ["--discriminator", "from_generator", "--discriminator_trunk", "detached"]
+    assert run(texts, tmp_path / "run", "--config", "default", *options) == 0, capsys.readouterr().err
+    saved = tmp_path / "run" / "model" / "discriminator"
+    assert AutoModelForSequenceClassification.from_pretrained(saved).config.num_labels == 1
+
+
+@pytest.mark.slow
+def test_both_players_in_shards(texts, tmp_path):
+    """The whole command in two processes, to the report."""
+    settings = {**OPTIONS, "corpus": str(texts), "output_dir": str(tmp_path / "run"), "per_device_train_batch_size": 4}
+    argv = [f"--{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "hf_gpt", "adversarial", "--config", "default", *argv]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    launch = ["--accelerate", "fsdp2", "--num_processes", "2"]
+    process = subprocess.run([*command, *launch], capture_output=True, text=True, env=environment, timeout=500)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run" / "model" / "discriminator" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -111,6 +137,8 @@ def test_prompts_and_what_was_saved(tmp_path, capsys):
         (["--num_iterations", "2"], "--estimator grpo"),
         (["--discriminator", "ngram_cnn", "--discriminator_overrides", "kernel_size=3"], "did you mean"),
         (["--fp16"], "--bf16"),
+        (["--discriminator", "ngram_cnn", "--discriminator_trunk", "frozen"], "--discriminator from_generator"),
+        (["--vllm_server", "http://127.0.0.1:9"], "vLLM"),
     ],
 )
 def test_slips(argv, message, texts, tmp_path, capsys):

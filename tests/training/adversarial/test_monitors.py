@@ -44,7 +44,7 @@ FAILURES = [
     ("entropy collapse", {"entropy": 2.2}),
     ("likelier than the data", {"oracle_nll": 0.8}),
     ("few different n-grams", {"distinct_ngrams": 4000}),
-    ("repeated texts", {"repetition_rate": 0.3}),
+    ("repeated texts", {"repetition_rate": 0.6}),
     ("reward hacking", {"fresh_auc": 0.86, "heldout_auc": 0.80, "reward": 0.3}),
     ("fooled discriminator", {"heldout_auc": 0.56, "train_auc": 0.58, "frozen_auc": 0.6}),
     ("frozen discriminator disagrees", {"frozen_auc": 0.95}),
