@@ -139,7 +139,8 @@ class Sounds(SignalKind):
 
         Played faster or slower by up to 22 %, which moves pitch and formants (speed perturbation, Ko et al. 2015), with
         noise 20 to 80 dB below its peak and its ends cut by up to a tenth. The pace of its log-mel frames varies by up
-        to 22 %, apart from the pitch, and within the sound; a run of bands is masked (SpecAugment, Park et al. 2019).
+        to 22 %, apart from the pitch, and within the sound; their spectrum is tilted and bent as by another microphone;
+        runs of bands and of frames are masked (SpecAugment, Park et al. 2019).
         """
         wave = np.asarray(signal)
         wave = wave / 32768.0 if wave.dtype.kind in "iu" else wave.astype(np.float64)
@@ -154,9 +155,13 @@ class Sounds(SignalKind):
         places = np.linspace(0, 1, max(2, count))
         places = places + rng.uniform(-0.25, 0.25) * np.sin(np.pi * places) / np.pi
         features = extractor.features(wave, places)
-        width = rng.integers(0, extractor.num_mel_bins // 5 + 1)
-        lowest = rng.integers(0, extractor.num_mel_bins - width + 1)
-        features[:, lowest : lowest + width] = 0
+        bands = np.linspace(-1, 1, features.shape[1])
+        features += rng.normal(0, 0.25) * bands + rng.normal(0, 0.25) * np.cos(np.pi * (bands + rng.uniform(-1, 1)))
+        # Levelled frames have mean 0, so a masked one says nothing.
+        for columns in (features.T, features):
+            width = rng.integers(0, len(columns) // 5 + 1)
+            first = rng.integers(0, len(columns) - width + 1)
+            columns[first : first + width] = 0
         return extractor.quantize(features)
 
     def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
