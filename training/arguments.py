@@ -227,6 +227,12 @@ class TaskArguments:
     augmented_copies: int = field(
         default=0, metadata={"help": "image, sound: changed copies of each example that are trained on too."}
     )
+    augmentation_strength: float = field(
+        default=1.0,
+        metadata={
+            "help": "image, sound: how far copies are changed; below 1 for signals that are drawn like the real."
+        },
+    )
     temperature: float = field(default=1.0, metadata={"help": "image, sound: temperature of what is drawn."})
     top_p: float = field(default=1.0, metadata={"help": "image, sound: draw from the likeliest tokens of this mass."})
     samples_per_class: int = field(

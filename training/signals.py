@@ -35,8 +35,10 @@ class SignalKind(ABC):
         """
 
     @abstractmethod
-    def changed_values(self, extractor: Any, signal: Any, rng: np.random.Generator) -> np.ndarray:
-        """The values of a copy of a signal, changed as signals of its class may be."""
+    def changed_values(
+        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0
+    ) -> np.ndarray:
+        """The values of a copy of a signal, changed as signals of its class may be; `strength` scales how far."""
 
     @abstractmethod
     def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
@@ -83,16 +85,19 @@ class Images(SignalKind):
         except ValueError as error:
             raise ConfigError(f"these settings do not suit the images: {error}") from error
 
-    def changed_values(self, extractor: Any, signal: Any, rng: np.random.Generator) -> np.ndarray:
+    def changed_values(
+        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0
+    ) -> np.ndarray:
         """Values of an image that is turned by up to 12 degrees, scaled by up to 10 % and moved by up to a pixel."""
         from scipy.ndimage import affine_transform
 
         image = np.asarray(signal, np.float64).reshape(extractor.image_size)
-        angle, (tall, wide) = np.deg2rad(rng.uniform(-12, 12)), np.exp(rng.uniform(-0.1, 0.1, 2))
+        angle = strength * np.deg2rad(rng.uniform(-12, 12))
+        tall, wide = np.exp(strength * rng.uniform(-0.1, 0.1, 2))
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([tall, wide])
         centre = (np.array(image.shape) - 1) / 2
         # A step of about an eighth of the side: a pixel of a small image.
-        step = rng.uniform(-1, 1, 2) * np.maximum(1, np.array(image.shape) / 16)
+        step = strength * rng.uniform(-1, 1, 2) * np.maximum(1, np.array(image.shape) / 16)
         low = extractor.value_range[0]
         return extractor.encode(affine_transform(image, turn, centre - turn @ centre + step, order=1, cval=low))
 
@@ -134,29 +139,39 @@ class Sounds(SignalKind):
         except ValueError as error:
             raise ConfigError(f"these settings do not suit the sounds: {error}") from error
 
-    def changed_values(self, extractor: Any, signal: Any, rng: np.random.Generator) -> np.ndarray:
+    def changed_values(
+        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0
+    ) -> np.ndarray:
         """Values of a sound by another voice, in another room, at another pace.
 
         Played faster or slower by up to 22 %, which moves pitch and formants (speed perturbation, Ko et al. 2015), with
         noise 20 to 80 dB below its peak and its ends cut by up to a tenth. The pace of its log-mel frames varies by up
-        to 22 %, apart from the pitch, and within the sound; a run of bands is masked (SpecAugment, Park et al. 2019).
+        to 22 %, apart from the pitch, and within the sound; their spectrum is tilted and bent as by another microphone;
+        runs of bands and of frames are masked (SpecAugment, Park et al. 2019).
         """
         wave = np.asarray(signal)
         wave = wave / 32768.0 if wave.dtype.kind in "iu" else wave.astype(np.float64)
-        speed = np.exp(rng.uniform(-0.2, 0.2))
+        speed = np.exp(strength * rng.uniform(-0.2, 0.2))
         wave = np.interp(np.arange(0, len(wave), speed), np.arange(len(wave)), wave)
-        wave = wave + rng.normal(size=len(wave)) * np.abs(wave).max() * 10 ** rng.uniform(-4, -1)
-        first, last = rng.integers(0, len(wave) // 10 + 1, 2)
+        wave = wave + strength * rng.normal(size=len(wave)) * np.abs(wave).max() * 10 ** rng.uniform(-4, -1)
+        first, last = rng.integers(0, int(strength * len(wave) / 10) + 1, 2)
         wave = wave[first : len(wave) - last]
         if extractor.encoding == "mu_law":
             return extractor.encode(np.clip(wave, -1, 1))
-        count = extractor.num_frames or round(len(wave) * speed / extractor.hop_length * np.exp(rng.uniform(-0.2, 0.2)))
+        count = extractor.num_frames or round(
+            len(wave) * speed / extractor.hop_length * np.exp(strength * rng.uniform(-0.2, 0.2))
+        )
         places = np.linspace(0, 1, max(2, count))
-        places = places + rng.uniform(-0.25, 0.25) * np.sin(np.pi * places) / np.pi
+        places = places + strength * rng.uniform(-0.25, 0.25) * np.sin(np.pi * places) / np.pi
         features = extractor.features(wave, places)
-        width = rng.integers(0, extractor.num_mel_bins // 5 + 1)
-        lowest = rng.integers(0, extractor.num_mel_bins - width + 1)
-        features[:, lowest : lowest + width] = 0
+        bands = np.linspace(-1, 1, features.shape[1])
+        tilt, bend = strength * rng.normal(0, 0.25, 2)
+        features += tilt * bands + bend * np.cos(np.pi * (bands + rng.uniform(-1, 1)))
+        # Levelled frames have mean 0, so a masked one says nothing.
+        for columns in (features.T, features):
+            width = rng.integers(0, int(strength * len(columns) / 5) + 1)
+            first = rng.integers(0, len(columns) - width + 1)
+            columns[first : first + width] = 0
         return extractor.quantize(features)
 
     def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
@@ -170,12 +185,14 @@ def copies(
     signals: Sequence[Any],
     count: int,
     seed: int,
+    strength: float = 1.0,
 ) -> list[list[np.ndarray]]:
     """The values of each signal, and after them those of `count` changed copies; the same ones for the same seed."""
     rng = np.random.default_rng(seed)
     rows = []
     for signal in signals:
-        rows.append([extractor.encode(signal), *(kind.changed_values(extractor, signal, rng) for _ in range(count))])
+        changed = (kind.changed_values(extractor, signal, rng, strength) for _ in range(count))
+        rows.append([extractor.encode(signal), *changed])
     return rows
 
 

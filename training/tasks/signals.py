@@ -94,6 +94,7 @@ class SignalTask(LabelledTask):
                 [self.array(example) for example in examples],
                 self.args.augmented_copies if is_training else 0,
                 seed=0,
+                strength=self.args.augmentation_strength,
             )
         except ValueError as error:
             raise ConfigError(f"a signal cannot be read: {error}") from error
