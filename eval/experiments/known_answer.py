@@ -242,6 +242,8 @@ class Watch:
             "heldout_nll": found["nll_test"],
             "distinct_ngrams": figures.distinct_ngrams(fake, 3),
             "real_distinct_ngrams": figures.distinct_ngrams(self.real, 3),
+            "duplicate_rate": figures.duplicate_rate(fake),
+            "real_duplicate_rate": figures.duplicate_rate(self.real),
             "repetition_rate": figures.repetition_rate(fake),
             "real_repetition_rate": figures.repetition_rate(self.real),
         }

@@ -29,8 +29,10 @@ class Thresholds:
     min_entropy_of_start: float | None = 0.85
     # NLL of samples under the data's own density, as a share of H(p).
     min_oracle_nll_of_data: float | None = 1.0
-    # Different n-grams in as many generated as real texts; texts that share half of themselves, above the real rate.
+    # Different n-grams in as many generated as real texts; above the real rate: texts that are there already, and texts
+    # that share half of themselves with another.
     min_distinct_of_data: float | None = 0.5
+    max_extra_duplicates: float | None = 0.05
     max_extra_repetition: float | None = 0.5
     max_fresh_auc_rise: float | None = 0.05
     max_fooled_gap: float | None = 0.15
@@ -180,6 +182,15 @@ RULES: tuple[Rule, ...] = (
         "as many real texts hold many more different n-grams. Raise the weight of the likelihood anchor or the "
         "sampling temperature",
         is_below=True,
+        is_fatal=True,
+    ),
+    Rule(
+        "repeated texts",
+        ("duplicate_rate", "real_duplicate_rate"),
+        "max_extra_duplicates",
+        lambda now, past: now["duplicate_rate"] - now["real_duplicate_rate"],
+        "the generator writes the same texts again and again. Raise the weight of the likelihood anchor or the "
+        "sampling temperature, or go back to the best checkpoint",
         is_fatal=True,
     ),
     Rule(

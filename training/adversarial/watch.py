@@ -122,6 +122,8 @@ class Watch:
             "entropy": -sum(text.logp for text in texts) / tokens,
             "distinct_ngrams": figures.distinct_ngrams(fake, 3),
             "real_distinct_ngrams": figures.distinct_ngrams(real, 3),
+            "duplicate_rate": figures.duplicate_rate(fake),
+            "real_duplicate_rate": figures.duplicate_rate(real),
             "repetition_rate": figures.repetition_rate(fake),
             "real_repetition_rate": figures.repetition_rate(real),
             "length_drift": figures.length_drift(
