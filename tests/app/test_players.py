@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from hf_gpt.app import players
 from hf_gpt.app.players import Settings, Writer, open_judge
 from hf_gpt.cli import main
 from hf_gpt.eval.tasks.opening import open_candidate
@@ -63,6 +64,24 @@ def test_a_character_of_several_tokens_is_shown_whole(judge):
     assert len(judge.tokenizer("木")["input_ids"]) > 1
     html = judge.verdict(text)
     assert re.sub(r"<[^>]*>", "", html[html.index("<pre") :]) == text
+
+
+def test_a_text_that_nobody_reads_on_is_not_written_on(writer):
+    calls = []
+    # An end of text would end it too.
+    writer.candidate.model.generation_config.eos_token_id, ends = (
+        None,
+        writer.candidate.model.generation_config.eos_token_id,
+    )
+    hook = writer.candidate.model.register_forward_hook(lambda *args: calls.append(1))
+    text = writer.write("the man", Settings(max_new_tokens=180))
+    next(text), next(text)
+    text.close()
+    with players._DRAWING:
+        drawn = len(calls)
+    hook.remove()
+    writer.candidate.model.generation_config.eos_token_id = ends
+    assert 0 < drawn < 180
 
 
 @pytest.mark.parametrize(
