@@ -1,6 +1,7 @@
 import html as entities
 import itertools
 import re
+import socket
 import sys
 
 import pytest
@@ -111,6 +112,17 @@ def test_slips_are_answered_in_one_line(folders, capsys, monkeypatch):
         assert main(["app", *argv]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_named(folders, capsys):
+    pytest.importorskip("gradio", reason="make check-app installs it")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main(["app", str(folders["one"]), "--port", port, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert f"port {port} of 127.0.0.1" in error and "--port" in error and error.count("\n") == 1
 
 
 def test_without_the_library_it_says_what_to_install(folders, capsys, monkeypatch):
