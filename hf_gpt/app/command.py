@@ -47,10 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(args: argparse.Namespace, gradio: object) -> int:
     """Loads the models and serves the page until it is stopped."""
+    from transformers.utils import logging
+
     from hf_gpt.app.page import launch_options, make_page
     from hf_gpt.app.players import Judge, Writer, open_judge
     from hf_gpt.eval.tasks.opening import name_models, open_candidate
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     options = {key: getattr(args, key) for key in ("device", "dtype", "revision", "trust_remote_code")}
     writers: dict[str, Writer] = {}
     for name, path in name_models(args.models).items():
@@ -62,9 +66,13 @@ def serve(args: argparse.Namespace, gradio: object) -> int:
     if args.discriminator is not None:
         judge = open_judge(args.discriminator, args.device, args.revision, args.trust_remote_code)
     page = make_page(gradio, writers, judge)
-    page.launch(
-        server_name=args.host, server_port=args.port, share=False, inbrowser=args.open, **launch_options(gradio)
-    )
+    options = {"server_name": args.host, "server_port": args.port, "inbrowser": args.open, **launch_options(gradio)}
+    try:
+        _, address, _ = page.launch(share=False, quiet=True, prevent_thread_lock=True, **options)
+    except OSError as error:
+        raise OSError(f"port {args.port} of {args.host} cannot be had. Choose another with --port.") from error
+    print(f"The page is at {address} until Ctrl-C.", flush=True)
+    page.block_thread()
     return 0
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, TextIteratorStreamer
+from transformers import AutoTokenizer, PreTrainedModel, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from hf_gpt.eval.heatmap import coloured, largest_change, text_tokens
 from hf_gpt.eval.tasks.opening import Candidate
@@ -71,6 +71,14 @@ class Judge:
         return f'{head}<pre dir="auto" class="tokens">{tokens}</pre>' if tokens else head
 
 
+class _Stopped(StoppingCriteria):
+    def __init__(self, event: threading.Event):
+        self.event = event
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
 class Writer:
     """A causal language model that writes, a text at a time."""
 
@@ -99,6 +107,8 @@ class Writer:
             tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=_SECONDS_WITHOUT_A_TOKEN
         )
         failures: list[Exception] = []
+        stopped = threading.Event()
+        options["stopping_criteria"] = StoppingCriteriaList([_Stopped(stopped)])
 
         def draw() -> None:
             try:
@@ -112,10 +122,14 @@ class Writer:
         thread = threading.Thread(target=draw, daemon=True)
         thread.start()
         text = prompt
-        yield text
-        for part in streamer:
-            text += part
+        try:
             yield text
+            for part in streamer:
+                text += part
+                yield text
+        finally:
+            # Whoever stops reading needs no more tokens, and the next text waits for this one.
+            stopped.set()
         thread.join()
         if failures:
             raise ValueError(str(failures[0])) from failures[0]

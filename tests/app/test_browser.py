@@ -40,6 +40,7 @@ def page(request, browser, address):
     """The page, of which it is checked afterwards that it complained of nothing and loaded nothing from elsewhere."""
     width, height = request.param
     opened = browser.new_page(viewport={"width": width, "height": height})
+    opened.set_default_timeout(120_000)
     complaints, elsewhere = [], []
     opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: complaints.append(str(error)))
@@ -60,7 +61,7 @@ def test_writes_streams_and_colours(page, tmp_path):
     page.get_by_label("Prompt").first.fill("the man")
     page.get_by_label("Most new tokens").first.fill("20")
     page.get_by_role("button", name="Write", exact=True).click()
-    page.locator(".verdict pre.tokens").first.wait_for(timeout=60_000)
+    page.locator(".verdict pre.tokens").first.wait_for()
     text = page.locator("#written textarea").input_value()
     assert text.startswith("the man") and len(text) > len("the man")
     assert re.search(r"\d+% real", page.locator(".verdict").first.inner_text())
@@ -74,7 +75,7 @@ def test_guided(page):
     page.get_by_label("Guided by the discriminator").first.click()
     page.get_by_role("option", name="best_of_n").click()
     page.get_by_role("button", name="Write", exact=True).click()
-    page.locator(".verdict pre.tokens").first.wait_for(timeout=60_000)
+    page.locator(".verdict pre.tokens").first.wait_for()
     assert page.locator("#written textarea").input_value().startswith("two dogs")
 
 
@@ -83,7 +84,7 @@ def test_judges_a_pasted_text(page, tmp_path):
     page.get_by_label("Paste a text").fill("a red bus <b>stands</b> by the street .")
     page.get_by_role("button", name="Judge").click()
     tokens = page.locator("pre.tokens:visible").first
-    tokens.wait_for(timeout=60_000)
+    tokens.wait_for()
     assert tokens.inner_text() == "a red bus <b>stands</b> by the street ."
     page.screenshot(path=tmp_path / "judge.png", full_page=True)
 
@@ -92,7 +93,7 @@ def test_compares_two_models(page, tmp_path):
     page.get_by_role("tab", name="Compare").click()
     page.get_by_label("Prompt").locator("visible=true").fill("the man")
     page.get_by_role("button", name="Write with both").click()
-    page.locator("pre.tokens:visible").nth(1).wait_for(timeout=120_000)
+    page.locator("pre.tokens:visible").nth(1).wait_for()
     texts = page.get_by_label("Written").locator("visible=true")
     assert texts.count() == 2 and texts.nth(0).input_value() != texts.nth(1).input_value()
     page.screenshot(path=tmp_path / "compare.png", full_page=True)
@@ -101,4 +102,4 @@ def test_compares_two_models(page, tmp_path):
 def test_a_mistake_is_told_in_the_page(page):
     page.get_by_label("Most new tokens").first.fill("900")
     page.get_by_role("button", name="Write", exact=True).click()
-    page.get_by_text("but the model reads 192").wait_for(timeout=60_000)
+    page.get_by_text("but the model reads 192").wait_for()

@@ -1,11 +1,13 @@
 import html as entities
 import itertools
 import re
+import socket
 import sys
 
 import pytest
 import torch
 
+from hf_gpt.app import players
 from hf_gpt.app.players import Settings, Writer, open_judge
 from hf_gpt.cli import main
 from hf_gpt.eval.tasks.opening import open_candidate
@@ -65,6 +67,24 @@ def test_a_character_of_several_tokens_is_shown_whole(judge):
     assert re.sub(r"<[^>]*>", "", html[html.index("<pre") :]) == text
 
 
+def test_a_text_that_nobody_reads_on_is_not_written_on(writer):
+    calls = []
+    # An end of text would end it too.
+    writer.candidate.model.generation_config.eos_token_id, ends = (
+        None,
+        writer.candidate.model.generation_config.eos_token_id,
+    )
+    hook = writer.candidate.model.register_forward_hook(lambda *args: calls.append(1))
+    text = writer.write("the man", Settings(max_new_tokens=180))
+    next(text), next(text)
+    text.close()
+    with players._DRAWING:
+        drawn = len(calls)
+    hook.remove()
+    writer.candidate.model.generation_config.eos_token_id = ends
+    assert 0 < drawn < 180
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -92,6 +112,17 @@ def test_slips_are_answered_in_one_line(folders, capsys, monkeypatch):
         assert main(["app", *argv]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_named(folders, capsys):
+    pytest.importorskip("gradio", reason="make check-app installs it")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main(["app", str(folders["one"]), "--port", port, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert f"port {port} of 127.0.0.1" in error and "--port" in error and error.count("\n") == 1
 
 
 def test_without_the_library_it_says_what_to_install(folders, capsys, monkeypatch):
