@@ -5,7 +5,7 @@ import pytest
 
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.errors import ConfigError, CorpusError
-from hf_gpt.training.examples import Example, read_examples, split_examples
+from hf_gpt.training.examples import Example, read_examples, sample_file, split_examples
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task
 from hf_gpt.training.tokenizer import train_tokenizer
 
@@ -238,7 +238,8 @@ def test_every_task_has_a_sample_and_a_recipe():
 
     for name in TASKS:
         assert (RECIPES / f"{RECIPES_OF_TASKS.get(name, name)}.yaml").is_file()
-        assert make_task(TaskArguments(task=name)).built_in_examples()
+        # Images and sounds are made, or come with a library.
+        assert sample_file(name).is_file() or len(make_task(TaskArguments(task=name)).built_in_examples()) > 100
 
 
 def test_left_padding_and_order_of_generation():
