@@ -21,24 +21,42 @@ _PIPELINES = {
 }
 
 
-def results_metadata(folder: Path) -> dict[str, Any]:
-    """`model-index` of the `results.json` beside a model, if it is there and the evaluation is installed.
+def results_metadata(folder: Path, results: Path | None = None) -> dict[str, Any]:
+    """`model-index` of what `hf-gpt eval` found for a model.
+
+    Args:
+        folder: Of the model.
+        results: A `results.json`; left out, the one in the folder, if there is one.
 
     Raises:
-        HubError: the file is no JSON.
+        HubError: the file holds no results of this model, or the evaluation is not installed.
     """
-    path = folder / "results.json"
-    if not path.is_file():
+    path = folder / "results.json" if results is None else results
+    if results is None and not path.is_file():
         return {}
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise HubError(f"{path} cannot be read: {error}") from error
     try:
         from hf_gpt.eval import model_index
-    except ImportError:
-        return {}
-    return {"model-index": model_index(results)}
+    except ImportError as error:
+        if results is None:
+            return {}
+        raise HubError(f"--results needs more packages ({error}): pip install 'hf-gpt[eval]'") from error
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"model-index": model_index(content, _name_of(folder, content))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HubError(f"{path} holds no results of {folder}: {error}") from error
+
+
+def _name_of(folder: Path, content: Mapping[str, Any]) -> str | None:
+    """What results of several models call the one in a folder; None if there is one alone."""
+    models = content["models"]
+    if len(models) == 1:
+        return None
+    for entry in models:
+        place = Path(entry["path"]).expanduser()
+        if folder.resolve() in (place.resolve(), (place / "model").resolve()):
+            return entry["name"]
+    raise ValueError(f"it is of {', '.join(entry['path'] for entry in models)}")
 
 
 def build_card(

@@ -49,6 +49,7 @@ def push(
     revision: str | None = None,
     private: bool | None = None,
     base_model: str | None = None,
+    results: str | Path | None = None,
     card: Mapping[str, Any] | None = None,
     commit_message: str | None = None,
 ) -> Pushed:
@@ -65,6 +66,7 @@ def push(
         revision: Branch; made if it is not there.
         private: Whether only its owner sees a repository that is made.
         base_model: Hub id of the model that an adapter is for, in place of the path that it was trained from.
+        results: `results.json` of `hf-gpt eval`, whose figures the card shows; left out, the one in the folder.
         card: Further metadata of the card.
         commit_message: What the commit says.
 
@@ -88,7 +90,7 @@ def push(
     text = build_card(
         repo_id,
         config,
-        metadata={**results_metadata(source), **(card or {})},
+        metadata={**results_metadata(source, None if results is None else Path(results)), **(card or {})},
         files=content,
         written=written,
     )

@@ -310,3 +310,24 @@ def test_code_of_others_is_not_run_unasked(hub, make_checkpoint, tmp_path):
         load("owner/evil")
     pull("owner/evil", tmp_path / "pulled")
     assert not (tmp_path / "owned").exists()
+
+
+def test_card_shows_what_an_evaluation_of_several_models_found_for_this_one(hub, make_checkpoint, tmp_path):
+    _, folder = make_checkpoint()
+    row = {"task": "copa", "figure": "accuracy", "low": 0.5, "high": 0.7, "items": 100}
+    results = {
+        "models": [{"name": "ours", "path": str(folder)}, {"name": "other", "path": "somebody/else"}],
+        "tasks": {"copa": {"kind": "multiple_choice", "description": "COPA"}},
+        "results": [{**row, "model": "ours", "value": 0.61}, {**row, "model": "other", "value": 0.99}],
+    }
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    push(folder, "owner/tiny", results=path)
+    card = hub.files("owner/tiny")["README.md"].decode()
+    assert "| 0.61 |" in card and "0.99" not in card and "model-index:" in card
+    results["models"][0]["path"] = "elsewhere"
+    path.write_text(json.dumps(results))
+    with pytest.raises(HubError, match="holds no results of"):
+        push(folder, "owner/tiny", results=path)
+    with pytest.raises(HubError, match="holds no results of"):
+        push(folder, "owner/tiny", results=tmp_path / "none.json")
