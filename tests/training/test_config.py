@@ -13,7 +13,7 @@ from hf_gpt.training.config import (
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.finetune import ARGUMENTS as FINETUNE_TYPES
 from hf_gpt.training.options import command_options
-from hf_gpt.training.tasks import TASKS
+from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
@@ -132,7 +132,7 @@ def test_config_option_is_taken_out():
         split_config_option(["--config"])
 
 
-@pytest.mark.parametrize("name", [name for name in built_in_recipes() if name not in TASKS])
+@pytest.mark.parametrize("name", sorted({*built_in_recipes()} - {*TASKS, *RECIPES_OF_TASKS.values()}))
 def test_built_in_recipes_of_pretraining_load(name, names):
     assert load(recipe=read_recipe(find_recipe(name), names))
 
@@ -141,7 +141,8 @@ def test_built_in_recipes_of_pretraining_load(name, names):
 def test_built_in_recipes_of_tasks_load(name):
     types = [*FINETUNE_TYPES, HfGptTrainingArguments]
     names = [option.name for group in command_options(FINETUNE_TYPES).values() for option in group]
-    settings = load_settings([], types, read_recipe(find_recipe(name), names), find_recipe(name))
+    recipe = find_recipe(RECIPES_OF_TASKS.get(name, name))
+    settings = load_settings([], types, read_recipe(recipe, names), recipe)
     assert settings.values["task"] == name and settings.arguments[0].overrides["hidden_dropout"] > 0
 
 

@@ -101,7 +101,7 @@ def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeyp
     straight = recipe("straight", output_dir=str(tmp_path / "straight"))
     assert main(["--config", straight]) == 0
 
-    original = HfGptTrainer.training_step
+    original, handler = HfGptTrainer.training_step, signal.getsignal(signal.SIGINT)
 
     def interrupted(self, *args, **kwargs):
         if self.state.global_step == 2:
@@ -111,7 +111,7 @@ def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeyp
     monkeypatch.setattr(HfGptTrainer, "training_step", interrupted)
     assert main(["--config", recipe()]) == 130
     monkeypatch.setattr(HfGptTrainer, "training_step", original)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     output = capsys.readouterr()
     assert "saving a checkpoint" in output.err and "Stopped at step 3 of 6" in output.out
     assert (tmp_path / "run" / "checkpoint-3").is_dir() and not (tmp_path / "run" / "model").exists()
