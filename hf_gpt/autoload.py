@@ -13,6 +13,8 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_gpt.command_parser import CommandParser
+
 
 FILE = "hf_gpt_autoload.pth"
 # One line, as such files want it. An environment that no longer has the package starts as if the file were not there.
@@ -24,12 +26,11 @@ LINE = (
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt autoload",
         description="Lets programs that never import hf_gpt, such as lm_eval, transformers serve, transformers chat or "
         "trl sft, open its checkpoints without remote code. It holds for the Python environment that this command runs "
         "in; HF_GPT_AUTOLOAD=0 switches it off for one program.",
-        allow_abbrev=False,
     )
     parser.add_argument("action", choices=["on", "off", "status"])
     return parser

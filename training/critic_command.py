@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_gpt.command_parser import CommandParser
 from hf_gpt.training.errors import UserError
 
 
@@ -16,11 +17,10 @@ _WINDOW_PROMPT = 16
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt critic",
         description="Trains a critic that tells real texts from those of a generator, which stays as it is. "
         "hf-gpt generate --discriminator and hf-gpt score use it.",
-        allow_abbrev=False,
     )
     parser.add_argument("--model_name_or_path", required=True, help="the generator: folder of a run, or a Hub id")
     parser.add_argument(

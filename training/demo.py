@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.command_parser import CommandParser
 from hf_gpt.training.errors import UserError
 
 
@@ -32,9 +33,7 @@ BATCH_SIZE = 32
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"), help="folder of everything it writes")
     parser.add_argument("--pretrain_steps", type=int, help="steps of likelihood training; left out: the recipe's")
     parser.add_argument("--seconds", type=float, default=25, help="computing time of training against the critic")

@@ -176,10 +176,10 @@ def read_both(task: "Task", seed: int) -> "tuple[list[Example], list[Example]]":
         CorpusError: they cannot be read, or the options do not go together.
     """
     from hf_gpt.training.examples import hold_out_groups, read_examples, split_examples
-    from hf_gpt.training.hub_examples import check_names, read_hub_examples
+    from hf_gpt.training.hub_examples import check_dataset_options, read_hub_examples
 
     args, validation = task.args, None
-    check_names(args)
+    check_dataset_options(args)
     columns = dict(task.columns)
     if args.group_column is not None:
         columns["group_column"] = args.group_column

@@ -80,7 +80,7 @@ def _reader(feature: Any) -> Callable[[Any], Any]:
     return lambda value: value
 
 
-def check_names(task_args: Any) -> None:
+def check_dataset_options(task_args: Any) -> None:
     """Refuses options of a data set without one, and a data set beside files.
 
     Raises:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from hf_gpt.command_parser import CommandParser
 from hf_gpt.training.errors import ConfigError, UserError
 from hf_gpt.training.planning import (
     ASSUMED_MFU,
@@ -30,11 +31,10 @@ _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt plan",
         description="Prints parameters, FLOPs, memory per device under each sharding, days and cost of pretraining an "
         "HfGpt model. Nothing is trained or downloaded. Utilisation and prices are assumptions: set your own.",
-        allow_abbrev=False,
     )
     parser.add_argument("--preset", help="named size: nano, micro, mini, small, 124m, 350m, 774m, 1b, 1.5b, 3b, 7b")
     parser.add_argument("--config_overrides", help="config fields, as hidden_size=256,num_hidden_layers=6 or as JSON")

@@ -5,15 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_gpt.command_parser import CommandParser
 from hf_gpt.training.errors import UserError
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt tokenizer",
         description="Trains a byte-level BPE tokenizer, which AutoTokenizer.from_pretrained opens.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "corpus", nargs="+", help=".txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_gpt.command_parser import CommandParser
 from hf_gpt.training.errors import UserError
 
 
@@ -13,11 +14,10 @@ INTERRUPTED = 130
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt eval",
         description="Evaluates models on tasks: figures with bootstrap intervals, paired tests between models, as "
         "JSON, CSV, Markdown and a page that is complete in itself. The same command goes on where it was stopped.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="folders of runs or checkpoints, or Hub ids; NAME=MODEL names one"

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt import HfGptConfig, HfGptForSequenceClassification
+from hf_gpt.eval.experiments.quiet import QUIET
 from hf_gpt.eval.speed.machine import default_device
 from hf_gpt.eval.speed.models import SIZES, build, count
 from hf_gpt.eval.speed.timing import Contender
@@ -56,10 +57,7 @@ def _contender(name, make, is_ours, tokenizer, size, vocab_size, rows, new_token
         "max_steps": steps + 2,
         "learning_rate": 1e-5,
         "per_device_train_batch_size": rows,
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
+        **QUIET,
         "use_cpu": not torch.accelerator.is_available(),
         "bf16": False,
     }
@@ -99,7 +97,6 @@ def _ours(generator, discriminator, tokenizer: PreTrainedTokenizerBase, timer, r
         gate_auc=0.0,
         monitor_steps=1000,
         num_eval_samples=0,
-        logging_first_step=False,
     )
     return AdversarialTrainer(
         model=generator,

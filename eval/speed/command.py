@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.command_parser import CommandParser
+
 
 BENCHMARKS = ("train", "decode", "rollout", "adversarial", "loss", "data")
 _DESCRIPTION = """Times our code and its peers in turns: medians, ratios with their spread, and the share of what the
@@ -23,11 +25,10 @@ machine can do.
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt bench",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("benchmarks", nargs="+", choices=[*BENCHMARKS, "all"], metavar="NAME", help="see above; or all")
     parser.add_argument("--size", default="10m", choices=["tiny", "1m", "10m", "124m"], help="of models (%(default)s)")
@@ -133,7 +134,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "parameters": lambda row: f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else "",
         "seconds": lambda row: f"{row['seconds']:.3g}",
         "tokens/s": lambda row: f"{row['per_second']:,.0f}",
-        "of ours (least to most)": lambda row: (
+        "time, ours = 1 (least to most)": lambda row: (
             f"{row['ratio']:.2f} x ({row['ratio_least']:.2f} to {row['ratio_most']:.2f})" if "ratio" in row else ""
         ),
         "peak memory": lambda row: f"{row['peak_bytes'] / 2**20:,.0f} MiB" if "peak_bytes" in row else "",

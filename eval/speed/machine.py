@@ -5,6 +5,7 @@ import time
 import torch
 
 from hf_gpt.eval.speed.timing import synchronize
+from hf_gpt.generation.command import pick_device
 from hf_gpt.training.utilisation import measured_peak_flops
 
 
@@ -15,7 +16,7 @@ _REPEATS = 5
 
 def default_device() -> torch.device:
     """The accelerator, else the CPU."""
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return torch.device(pick_device(None))
 
 
 def limits() -> dict[str, float]:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from hf_gpt.eval.experiments.quiet import QUIET
 from hf_gpt.eval.speed.models import build, count
 from hf_gpt.eval.speed.timing import Contender, synchronize
 from hf_gpt.training.collators import PackedRowsCollator
@@ -82,15 +83,12 @@ def _contender(name, kind, settings, size, vocab_size, *, length, rows, steps) -
         "output_dir": tempfile.mkdtemp(),
         "max_steps": steps + 1,
         "per_device_train_batch_size": rows,
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
+        **QUIET,
         "use_cpu": not torch.accelerator.is_available(),
         **settings,
     }
     if kind == "hf_gpt":
-        trainer_class, arguments = HfGptTrainer, HfGptTrainingArguments(**shared, logging_first_step=False)
+        trainer_class, arguments = HfGptTrainer, HfGptTrainingArguments(**shared)
     else:
         trainer_class, arguments = Trainer, TrainingArguments(**shared)
     trainer = trainer_class(

@@ -5,14 +5,15 @@ import os
 import sys
 from collections.abc import Sequence
 
+from hf_gpt.command_parser import CommandParser
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt app",
         description="Opens a page on this machine that writes with models, guided by a discriminator or not, colours "
         "texts by its score, and compares two models. It needs no connection and tells nobody anything.",
-        allow_abbrev=False,
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folders or Hub ids; NAME=MODEL names one")
     parser.add_argument("--discriminator", help="folder of a critic or checkpoint, or a Hub id")

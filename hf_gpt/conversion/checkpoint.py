@@ -118,7 +118,9 @@ def _find_source(source: str | Path, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=_WANTED_FROM_HUB))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ConversionError(f"{source} is no folder and cannot be had from the Hub: {error}") from error
+        # The client's messages have lines of advice that do not fit a path that was misspelt.
+        reason = str(error).partition("\n")[0]
+        raise ConversionError(f"{source} is no folder and cannot be had from the Hub: {reason}") from error
 
 
 def _check_destination(destination: Path, source: Path, overwrite: bool) -> None:

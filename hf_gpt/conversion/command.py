@@ -4,17 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from hf_gpt.command_parser import CommandParser
+
 
 _TARGETS = ("hf_gpt", "gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt convert",
         description="Writes a checkpoint as another architecture that gives the same logits, with its tokenizer and "
         "generation config. Weights keep their values and dtypes. What the target cannot express is refused by name.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "source",

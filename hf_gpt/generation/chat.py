@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from hf_gpt.command_parser import CommandParser
 from hf_gpt.generation.command import add_options, generation_options, load
 
 
@@ -20,11 +21,10 @@ MAX_NEW_TOKENS = 256
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt chat",
         description="A conversation with any causal language model that has a chat template. Each line of standard "
         "input is a message, so lines can be piped in as well. " + HELP,
-        allow_abbrev=False,
     )
     parser.add_argument("model", help="folder of a run or checkpoint, or a Hub id")
     parser.add_argument("--system", help="what the model is told before the conversation")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_gpt.command_parser import CommandParser
 from hf_gpt.generation.guided_command import add_arguments, guided_options, print_texts
 
 
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt generate",
         description="Continues a prompt with any causal language model and prints the text as it comes. What is not "
         "set here is as the model's generation config says.",
-        allow_abbrev=False,
     )
     parser.add_argument("model", help="folder of a run or checkpoint, or a Hub id")
     parser.add_argument(

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.command_parser import CommandParser
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt score",
         description="Says how real each text looks to a discriminator: its logit (above 0: real) and probability.",
-        allow_abbrev=False,
     )
     parser.add_argument("file", help="texts: a .jsonl file, a text file, or - for standard input")
     parser.add_argument("--discriminator", required=True, help="folder of a critic or checkpoint, or a Hub id")

@@ -3,15 +3,15 @@
 import argparse
 from collections.abc import Sequence
 
+from hf_gpt.command_parser import CommandParser
 from hf_gpt.hub.reporting import report
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt pull",
         description="Downloads a checkpoint from the Hub into a folder. Code that comes along is not run.",
-        allow_abbrev=False,
     )
     parser.add_argument("repo_id", help="owner/name")
     parser.add_argument("destination", help="folder to write")

@@ -4,16 +4,16 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from hf_gpt.command_parser import CommandParser
 from hf_gpt.hub.reporting import report
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="hf-gpt push",
         description="Uploads a checkpoint to the Hub: weights, model code, tokenizer, generation config and a card. "
         "Nothing else that lies in the folder goes along. Log in first by `hf auth login`, or set HF_TOKEN.",
-        allow_abbrev=False,
     )
     parser.add_argument("folder", nargs="?", help="checkpoint, run or adapter; left out with --code_only")
     parser.add_argument("repo_id", help="where to: owner/name, made if it is not there")

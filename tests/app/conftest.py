@@ -2,15 +2,6 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tiny models gain nothing from threads, and threads that wait for each other are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
     """Two tiny generators and a discriminator, each with the same tokenizer, by name."""

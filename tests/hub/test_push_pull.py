@@ -14,6 +14,7 @@ from hf_gpt.cli import main
 from hf_gpt.hub import load, pull, push
 from hf_gpt.training.errors import CheckpointError, HubError
 from tests.hub.loopback import TOKEN
+from tests.without_plugin import REFUSE_PLUGIN
 
 
 IDS = torch.arange(24).reshape(2, 12)
@@ -51,16 +52,9 @@ def test_push_and_pull_give_the_same_bits(hub, make_checkpoint, tmp_path, capsys
     assert main(["pull", "owner/tiny", str(tmp_path / "back"), "--overwrite"]) == 0
 
 
-WITHOUT_PLUGIN = """
-import json, sys
-from importlib.abc import MetaPathFinder
-
-class Refuse(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_gpt":
-            raise ImportError("not installed in this test")
-
-sys.meta_path.insert(0, Refuse())
+WITHOUT_PLUGIN = (
+    REFUSE_PLUGIN
+    + """
 import torch, transformers
 torch.set_grad_enabled(False)
 ids = torch.arange(24).reshape(2, 12)
@@ -77,6 +71,7 @@ torch.save([critic(ids).logits, critic.state_dict()], sys.argv[2])
 transformers.AutoTokenizer.from_pretrained("owner/tiny", trust_remote_code=True)
 print("RESULTS" + json.dumps(results))
 """
+)
 
 
 def test_all_heads_and_the_discriminator_open_by_remote_code(hub, make_checkpoint, tmp_path):

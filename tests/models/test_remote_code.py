@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import hf_gpt
+from tests.without_plugin import REFUSE_PLUGIN
 
 
 HEADS = {
@@ -37,19 +38,9 @@ OTHER_FORMS = {
     },
 }
 
-WITHOUT_PLUGIN = """
-import json
-import sys
-from importlib.abc import MetaPathFinder
-
-
-class Refuse(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_gpt":
-            raise ImportError("not installed in this test")
-
-
-sys.meta_path.insert(0, Refuse())
+WITHOUT_PLUGIN = (
+    REFUSE_PLUGIN
+    + """
 import torch
 import transformers
 
@@ -72,6 +63,7 @@ for saved_by in json.loads(sys.argv[2]):
             again.save_pretrained(f"{sys.argv[1]}/third/{saved_by}")
 print("RESULTS" + json.dumps(results))
 """
+)
 
 
 def digests(folder: Path) -> dict[str, str]:

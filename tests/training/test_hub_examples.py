@@ -7,7 +7,7 @@ import datasets
 import pytest
 
 from hf_gpt.training.errors import CorpusError
-from hf_gpt.training.hub_examples import check_names, read_hub_examples
+from hf_gpt.training.hub_examples import check_dataset_options, read_hub_examples
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_no_such_data_set(tmp_path, monkeypatch):
 def test_options_that_do_not_go_together(given, message):
     names = ("dataset_name", "dataset_config_name", "validation_split", "train_file", "held_out_groups")
     with pytest.raises(CorpusError, match=message):
-        check_names(SimpleNamespace(**{**dict.fromkeys(names), **given}))
+        check_dataset_options(SimpleNamespace(**{**dict.fromkeys(names), **given}))
 
 
 def test_fine_tuning_on_a_data_set(folder, tmp_path, capsys):

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainerCallback
 
 from hf_gpt.eval.experiments.arena.stage import BEGIN
+from hf_gpt.eval.experiments.quiet import QUIET
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training import config as recipes
 
@@ -93,12 +94,7 @@ def make_trainer(
         monitor_steps=10**9,
         num_eval_samples=0,
         on_collapse="warn",
-        save_strategy="no",
-        eval_strategy="no",
-        logging_strategy="no",
-        logging_first_step=False,
-        report_to="none",
-        disable_tqdm=True,
+        **QUIET,
         use_cpu=True,
         seed=seed,
         **method(name),

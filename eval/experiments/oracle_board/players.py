@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from hf_gpt.eval.experiments.oracle_board.language import START
+from hf_gpt.eval.experiments.quiet import QUIET
 from hf_gpt.generation.rollout import Rollout, rollout
 
 
@@ -157,12 +158,7 @@ def train_adversarially(
         monitor_steps=10,
         num_eval_samples=0,
         on_collapse="warn",
-        save_strategy="no",
-        eval_strategy="no",
-        logging_strategy="no",
-        logging_first_step=False,
-        report_to="none",
-        disable_tqdm=True,
+        **QUIET,
         use_cpu=True,
         seed=seed,
         **{name: value for name, value in options.items() if name not in NOT_THE_METHOD}

@@ -11,15 +11,6 @@ WORDS = ["a", "the", "man", "dog", "cat", "train", "bus", "sits", "runs", "stand
 WORDS += ["red", "blue", "small", "big", "street", "table", "grass", "bench"]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tiny models gain nothing from threads, and threads that wait for each other are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
     chooser = random.Random(0)
