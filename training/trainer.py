@@ -96,8 +96,11 @@ class HfGptTrainer(Trainer):
         self._row_length = 0
         self._average: WeightAverageCallback | None = None
         if self.args.ema_decay is not None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.is_sharded:
-                raise ConfigError("--ema_decay averages whole weights: it does not work with FSDP or DeepSpeed yet.")
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ConfigError(
+                    "--ema_decay does not work with Accelerate's FSDP or DeepSpeed. Shard by --fsdp_size or "
+                    "--tensor_parallel_size."
+                )
             self._average = WeightAverageCallback(self.args.ema_decay)
             self.add_callback(self._average)
         self._staging_dir: Path | None = None
@@ -327,8 +330,8 @@ class HfGptTrainer(Trainer):
                 torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
         else:
             super()._save_optimizer_and_scheduler(output_dir)
-        if self._average is not None and self.args.should_save:
-            self._average.average.save(Path(output_dir))
+        if self._average is not None:
+            self._average.average.save(Path(output_dir), writes=self.args.should_save)
         if self._stream is not None and self.args.should_save:
             self._save_stream_position(Path(output_dir))
 

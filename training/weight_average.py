@@ -11,6 +11,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hf_gpt.training.errors import CheckpointError
+from hf_gpt.training.sharding import local, reshard, shard_like, whole
 
 
 WEIGHT_AVERAGE_NAME = "weight_average.safetensors"
@@ -42,24 +43,36 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
         parameters = dict(model.named_parameters())
-        averages = list(self.weights.values())
-        torch._foreach_lerp_(averages, [parameters[name].float() for name in self.weights], 1 - decay)
+        averages = [local(average) for average in self.weights.values()]
+        torch._foreach_lerp_(averages, [local(parameters[name]).float() for name in self.weights], 1 - decay)
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Inside, the model has the averaged weights."""
+        reshard(model)
         parameters = {name: parameter for name, parameter in model.named_parameters() if name in self.weights}
         former = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         self._copy(self.weights, parameters)
         try:
             yield
         finally:
+            # What a forward pass has gathered holds the average.
+            reshard(model)
             self._copy(former, parameters)
 
-    def save(self, folder: Path) -> None:
-        """Writes the average into the folder of a checkpoint."""
-        metadata = {"num_updates": str(self.num_updates), "format": "pt"}
-        save_file(self.weights, folder / WEIGHT_AVERAGE_NAME, metadata=metadata)
+    def save(self, folder: Path, writes: bool = True) -> None:
+        """Writes the average, in whole tensors, into the folder of a checkpoint.
+
+        All processes must call it together.
+
+        Args:
+            folder: Of the checkpoint.
+            writes: Whether this process writes the file.
+        """
+        weights = whole(self.weights, keep=writes)
+        if writes:
+            metadata = {"num_updates": str(self.num_updates), "format": "pt"}
+            save_file(weights, folder / WEIGHT_AVERAGE_NAME, metadata=metadata)
 
     def load(self, folder: Path) -> None:
         """Takes over the average of a checkpoint.
@@ -82,13 +95,13 @@ class WeightAverage:
                 )
             self.num_updates = int(file.metadata()["num_updates"])
             for name, average in self.weights.items():
-                average.copy_(file.get_tensor(name))
+                local(average).copy_(local(shard_like(file.get_tensor(name), average)))
 
     @staticmethod
     @torch.no_grad()
     def _copy(source: dict[str, torch.Tensor], target: dict[str, nn.Parameter]) -> None:
         for name, parameter in target.items():
-            parameter.copy_(source[name])
+            local(parameter).copy_(local(source[name]))
 
 
 class WeightAverageCallback(TrainerCallback):

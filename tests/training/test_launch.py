@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
 from hf_gpt.cli import main
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.launch import PROFILES, built_in_profiles, launch_command, split_launch_options
+from hf_gpt.training.weight_average import WEIGHT_AVERAGE_NAME
 
 
 def test_profiles_are_what_accelerate_reads():
@@ -126,8 +128,8 @@ def launch(tmp_path):
     return launch
 
 
-def assert_same_weights(found, expected, tolerance=1e-5):
-    found, expected = load_file(found / "model.safetensors"), load_file(expected / "model.safetensors")
+def assert_same_weights(found, expected, tolerance=1e-5, name="model.safetensors"):
+    found, expected = load_file(found / name), load_file(expected / name)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert (found[name] - tensor).norm() <= tolerance * tensor.norm(), name
@@ -136,10 +138,16 @@ def assert_same_weights(found, expected, tolerance=1e-5):
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp"])
 def test_pretraining_in_two_processes_equals_one(profile, launch, corpus_file):
-    settings = {**PRETRAIN, "corpus": [str(corpus_file)]}
+    settings = {**PRETRAIN, "corpus": [str(corpus_file)], "ema_decay": 0.9, "eval_strategy": "steps", "eval_steps": 1}
     one, two = launch("pretrain", settings), launch("pretrain", settings, profile)
     assert_same_weights(two / "model", one / "model")
-    assert_same_weights(two / "checkpoint-2", one / "checkpoint-2")
+    for folder in ("checkpoint-2", "checkpoint-4"):
+        assert_same_weights(two / folder, one / folder)
+        assert_same_weights(two / folder, one / folder, name=WEIGHT_AVERAGE_NAME)
+    weights, average = (
+        load_file(one / folder / "model.safetensors")["model.norm.weight"] for folder in ("checkpoint-4", "model")
+    )
+    assert not torch.equal(weights, average)
     losses = [
         json.loads((run / "checkpoint-4" / "trainer_state.json").read_text())["log_history"] for run in (one, two)
     ]
