@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from hf_gpt.eval.experiments import self_bleu_speed, seqxgpt_detection, texygen_samples
+from hf_gpt.eval.experiments import equal_time, self_bleu_speed, seqxgpt_detection, texygen_samples
 from hf_gpt.eval.experiments.data import read_lines
 from hf_gpt.eval.experiments.tables import markdown_table
 
@@ -75,3 +75,41 @@ def test_tables_and_missing_files(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_GPT_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="Set HF_GPT_DATA"):
         read_lines("nothing.txt")
+
+
+def test_the_lstm_of_a_comparison_has_as_many_parameters():
+    for corpus in equal_time.CORPORA.values():
+        gpt, lstm = (equal_time.build(name, 0, corpus, None).num_parameters() for name in ("hf_gpt", "lstm"))
+        assert lstm == pytest.approx(gpt, rel=0.01)
+
+
+def test_a_model_that_joins_a_comparison_is_timed_beside_the_first(tmp_path, monkeypatch):
+    seconds = {"hf_gpt": 2.0, "lstm": 3.0}
+    clock = [0.0]
+
+    class Trainer:
+        def __init__(self, name):
+            self.name = name
+
+        def train(self):
+            clock[0] += seconds[self.name] * equal_time.TIMED_STEPS
+
+    monkeypatch.setattr(equal_time, "make_trainer", lambda name, *_: Trainer(name))
+    monkeypatch.setattr(equal_time.time, "process_time", lambda: clock[0])
+    path = tmp_path / "step_seconds.json"
+    assert equal_time.plan_steps(path, ["hf_gpt"], 60, None, {}) == {"hf_gpt": 30}
+    # The machine has become half as fast.
+    seconds |= {"hf_gpt": 4.0, "lstm": 6.0}
+    assert equal_time.plan_steps(path, ["hf_gpt", "lstm"], 60, None, {}) == {"hf_gpt": 30, "lstm": 20}
+    assert json.loads(path.read_text()) == {"hf_gpt": 2.0, "lstm": 3.0}
+
+
+def test_the_table_of_a_comparison_takes_the_best_rates():
+    def run(perplexity):
+        found = {"validation_perplexity": perplexity, "steps": 5, "cpu_seconds": 1.0, "parameters": 10}
+        return {**found, "test_perplexity": perplexity, "test_bits_per_byte": 2.0}
+
+    runs = {("hf_gpt", 4e-3): [run(100), run(50)], ("gpt2", 5e-4): [run(400)], ("gpt2", 1.5e-3): [run(200), run(75)]}
+    found = equal_time.table(runs, {"hf_gpt": 4e-3, "gpt2": 1.5e-3})
+    assert "| 0.0015 (best) | 2 | 137.5 (75.0 to 200.0) |" in found and "| 0.0005 | 1 |" in found
+    assert found.endswith("seed by seed: 2.000, 1.500")

@@ -1,0 +1,323 @@
+"""
+Language models from scratch, equal in parameters, tokens a step and computing time: our default, our LSTM, and
+transformers' GPT2LMHeadModel trained by transformers' Trainer, each at the best of several learning rates.
+
+    python -m hf_gpt.eval.experiments.equal_time wikitext-2 --output runs/equal_time --cpu_minutes 8 --seeds 0 1 2
+    python -m hf_gpt.eval.experiments.equal_time tinyshakespeare --models hf_gpt lstm lstm_adamw
+
+The rate of a model is chosen on the validation text with the first seed; the other seeds are for that rate alone. Time
+is that of the process's own computation (CPU seconds), so that other programs on the machine do not count. The steps
+that a model gets come from its step time, measured in turns with the others' before the first run. Runs that are done
+are not repeated.
+"""
+
+import argparse
+import gzip
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hf_gpt.eval.experiments.data import data_folder
+from hf_gpt.eval.experiments.tables import markdown_table
+
+
+CONTEXT, ROWS = 256, 16
+TIMED_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is trained on.
+
+    Attributes:
+        read: The documents of `train`, `valid` and `test`, and the text that their words are counted in.
+        vocab_size: Of the byte-level BPE that is trained on the training part.
+        sizes: Options of the Transformers' configurations; the LSTM gets as many parameters.
+    """
+
+    read: Callable[[], dict[str, tuple[list[str], str]]]
+    vocab_size: int
+    sizes: Mapping[str, int]
+
+
+def read_wikitext() -> dict[str, tuple[list[str], str]]:
+    """WikiText-2 by article."""
+    parts = {}
+    for part in ("train", "valid", "test"):
+        with gzip.open(data_folder() / "lm" / "wikitext-2" / f"{part}.txt.gz", "rt", encoding="utf-8") as file:
+            text = file.read()
+        parts[part] = (list(read_articles(text.splitlines(keepends=True))), text)
+    return parts
+
+
+def read_articles(lines: Iterable[str]) -> Iterator[str]:
+    """The articles of WikiText, each of which begins at a heading of one equals sign."""
+    article: list[str] = []
+    for line in lines:
+        if line.startswith(" = ") and not line.startswith(" = = ") and article:
+            yield "".join(article).strip()
+            article = []
+        article.append(line)
+    yield "".join(article).strip()
+
+
+def read_tinyshakespeare() -> dict[str, tuple[list[str], str]]:
+    """Tiny Shakespeare in its order: nine tenths to train on, the halves of the last tenth to validate and to test."""
+    from hf_gpt.training.corpus import resolve_file
+
+    text = resolve_file("tinyshakespeare").read_text(encoding="utf-8")
+    first, second = round(0.9 * len(text)), round(0.95 * len(text))
+    texts = {"train": text[:first], "valid": text[first:second], "test": text[second:]}
+    return {part: ([text], text) for part, text in texts.items()}
+
+
+CORPORA = {
+    "wikitext-2": Corpus(read_wikitext, 8192, {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6}),
+    "tinyshakespeare": Corpus(
+        read_tinyshakespeare, 1024, {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model and how it is trained.
+
+    Attributes:
+        title: Its name in the table.
+        learning_rates: Those that are tried.
+        optimizer: Of `HfGptTrainer`; None: transformers' Trainer with AdamW and a cosine schedule.
+    """
+
+    title: str
+    learning_rates: Sequence[float]
+    optimizer: str | None
+
+
+PEERS = {
+    "hf_gpt": Peer("our GPT, Muon with AdamW", (4e-3,), "muon"),
+    "gpt2": Peer("GPT2LMHeadModel, Trainer's AdamW", (5e-4, 1.5e-3, 4e-3), None),
+    "lstm": Peer("our LSTM, Muon with AdamW", (2e-3, 4e-3, 8e-3), "muon"),
+    "lstm_adamw": Peer("our LSTM, AdamW", (2e-3, 4e-3, 8e-3), "adamw"),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", choices=list(CORPORA), help="what is trained on")
+    parser.add_argument(
+        "--models", nargs="+", choices=list(PEERS), default=list(PEERS), help="the others are compared with the first"
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/equal_time"), help="folder of the results")
+    parser.add_argument("--cpu_minutes", type=float, default=8, help="computing time of a run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    output = options.output / options.corpus
+    output.mkdir(parents=True, exist_ok=True)
+    corpus, data = CORPORA[options.corpus], prepare(CORPORA[options.corpus])
+    steps = plan_steps(output / "step_seconds.json", options.models, options.cpu_minutes * 60, corpus, data)
+
+    def result(name: str, learning_rate: float, seed: int) -> dict[str, Any]:
+        path = output / f"{name}-{learning_rate:g}-{seed}.json"
+        if not path.exists():
+            path.write_text(json.dumps(train(name, learning_rate, seed, steps[name], corpus, data)) + "\n")
+        found = json.loads(path.read_text())
+        print(f"{path.stem}: {json.dumps(found)}", flush=True)
+        return found
+
+    first, *others = options.seeds
+    runs: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    best: dict[str, float] = {}
+    for name in options.models:
+        for rate in PEERS[name].learning_rates:
+            runs[name, rate] = [result(name, rate, first)]
+        best[name] = min(PEERS[name].learning_rates, key=lambda rate: runs[name, rate][0]["validation_perplexity"])
+    for seed in others:
+        for name in options.models:
+            runs[name, best[name]].append(result(name, best[name], seed))
+    print(table(runs, best))
+    return 0
+
+
+def prepare(corpus: Corpus) -> dict[str, Any]:
+    """Packed rows of the three parts, the tokenizer, and the words of validation and test: a line end is one."""
+    import datasets
+
+    from hf_gpt.training.data import tokenize_and_pack
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    data: dict[str, Any] = {}
+    for part, (documents, text) in corpus.read().items():
+        if part == "train":
+            data["tokenizer"] = train_tokenizer(iter(documents), corpus.vocab_size, model_max_length=CONTEXT)
+        data[part] = tokenize_and_pack(datasets.Dataset.from_dict({"text": documents}), data["tokenizer"], CONTEXT)
+        data[f"{part}_words"] = len(text.split()) + text.count("\n")
+        data[f"{part}_bytes"] = sum(len(document.encode("utf-8")) for document in documents)
+    return data
+
+
+def build(name: str, seed: int, corpus: Corpus, tokenizer: Any) -> Any:
+    """A new model."""
+    from transformers import GPT2Config, GPT2LMHeadModel, set_seed
+
+    from hf_gpt import HfGptConfig, HfGptForCausalLM, HfLstmForCausalLM
+
+    set_seed(seed)
+    gpt = partial(HfGptConfig, vocab_size=corpus.vocab_size, max_position_embeddings=CONTEXT, **corpus.sizes)
+    if name == "hf_gpt":
+        return HfGptForCausalLM(gpt())
+    if name == "gpt2":
+        ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eos_token_id)
+        return GPT2LMHeadModel(GPT2Config(vocab_size=corpus.vocab_size, n_positions=CONTEXT, **ends, **corpus.sizes))
+    size = HfGptForCausalLM(gpt()).num_parameters()
+    set_seed(seed)
+    return HfLstmForCausalLM(lstm_of_size(size, corpus.vocab_size, corpus.sizes["hidden_size"]))
+
+
+def lstm_of_size(parameters: int, vocab_size: int, hidden_size: int) -> Any:
+    """The configuration of an LSTM encoder and decoder whose number of parameters is nearest to this."""
+    import torch
+
+    from hf_gpt import HfLstmConfig, HfLstmForCausalLM
+
+    def config(width: int) -> Any:
+        return HfLstmConfig(vocab_size=vocab_size, hidden_size=hidden_size, intermediate_size=width)
+
+    def distance(width: int) -> int:
+        with torch.device("meta"):
+            return abs(HfLstmForCausalLM(config(width)).num_parameters() - parameters)
+
+    return config(min(range(hidden_size, 8 * hidden_size, 8), key=distance))
+
+
+def make_trainer(name: str, learning_rate: float, seed: int, steps: int, corpus: Corpus, data: dict[str, Any]) -> Any:
+    """Ours with the defaults of hf-gpt; GPT-2 in transformers' Trainer, with warm-up, bf16 and AdamW."""
+    from transformers import Trainer, TrainingArguments
+
+    from hf_gpt.training.collators import PackedRowsCollator
+    from hf_gpt.training.trainer import HfGptTrainer
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+    shared = {
+        "output_dir": tempfile.mkdtemp(),
+        "max_steps": steps,
+        "learning_rate": learning_rate,
+        "per_device_train_batch_size": ROWS,
+        "max_grad_norm": 1.0,
+        "bf16": True,
+        "seed": seed,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    optimizer = PEERS[name].optimizer
+    if optimizer is None:
+        arguments = TrainingArguments(**shared, warmup_steps=0.05, lr_scheduler_type="cosine")
+        trainer_class = Trainer
+    else:
+        arguments = HfGptTrainingArguments(
+            **shared, optimizer=optimizer, warmup_steps=0.03, decay_steps=0.7, logging_first_step=False
+        )
+        trainer_class = HfGptTrainer
+    model = build(name, seed, corpus, data["tokenizer"])
+    return trainer_class(model=model, args=arguments, train_dataset=data["train"], data_collator=PackedRowsCollator())
+
+
+def plan_steps(
+    path: Path, names: Sequence[str], cpu_seconds: float, corpus: Corpus, data: dict[str, Any]
+) -> dict[str, int]:
+    """Steps of each model that fill the time, from step times measured in turns.
+
+    A model that is new in a folder is timed beside the first one, whose time then stands for what it was before.
+    """
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    missing = [name for name in names if name not in known]
+    if missing:
+        timed = list(dict.fromkeys([names[0], *missing]))
+        times: dict[str, list[float]] = {name: [] for name in timed}
+        for turn in range(4):
+            for name in timed:
+                trainer = make_trainer(name, 1e-3, 0, TIMED_STEPS, corpus, data)
+                began = time.process_time()
+                trainer.train()
+                if turn:
+                    times[name].append((time.process_time() - began) / TIMED_STEPS)
+        seconds = {name: statistics.median(found) for name, found in times.items()}
+        scale = known.get(names[0], seconds[names[0]]) / seconds[names[0]]
+        known |= {name: scale * seconds[name] for name in missing}
+        path.write_text(json.dumps(known) + "\n")
+    return {name: int(cpu_seconds / known[name]) for name in names}
+
+
+def train(
+    name: str, learning_rate: float, seed: int, steps: int, corpus: Corpus, data: dict[str, Any]
+) -> dict[str, Any]:
+    """Trains a model and measures its perplexities by word, and bits per byte."""
+    from hf_gpt.training.likelihood import total_nats
+
+    trainer = make_trainer(name, learning_rate, seed, steps, corpus, data)
+    began = time.process_time()
+    trainer.train()
+    found: dict[str, Any] = {"steps": steps, "cpu_seconds": time.process_time() - began}
+    for title, part in (("validation", "valid"), ("test", "test")):
+        nats, _ = total_nats(trainer.model, data[part], ROWS)
+        found[f"{title}_perplexity"] = math.exp(nats / data[f"{part}_words"])
+        found[f"{title}_bits_per_byte"] = nats / math.log(2) / data[f"{part}_bytes"]
+    found["parameters"] = sum(parameter.numel() for parameter in trainer.model.parameters())
+    return found
+
+
+def table(runs: Mapping[tuple[str, float], Sequence[Mapping[str, Any]]], best: Mapping[str, float]) -> str:
+    """A Markdown table of all runs, and each model's test perplexity over the first's, at its best rate, by seed."""
+    rows = []
+    for (name, rate), found in runs.items():
+        test = [run["test_perplexity"] for run in found]
+        bits = [run["test_bits_per_byte"] for run in found if "test_bits_per_byte" in run]
+        rows.append(
+            {
+                "model": PEERS[name].title,
+                "rate": f"{rate:g}{' (best)' if best[name] == rate else ''}",
+                "seeds": len(found),
+                "test": f"{statistics.mean(test):.1f} ({min(test):.1f} to {max(test):.1f})",
+                "bits": statistics.mean(bits) if bits else None,
+                "validation": statistics.mean(run["validation_perplexity"] for run in found),
+                "size": found[0]["parameters"] / 1e6,
+                "steps": found[0]["steps"],
+                "seconds": statistics.mean(run["cpu_seconds"] for run in found),
+            }
+        )
+    columns = {
+        "model": "model",
+        "rate": "rate",
+        "seeds": "seeds",
+        "test perplexity by word (least to most)": "test",
+        "bits per byte": "bits:.3f",
+        "validation": "validation:.1f",
+        "M parameters": "size:.2f",
+        "steps": "steps",
+        "CPU s": "seconds:.0f",
+    }
+    lines = [markdown_table(rows, columns), ""]
+    measure, *others = best
+    for name in others:
+        pairs = zip(runs[name, best[name]], runs[measure, best[measure]], strict=True)
+        ratios = ", ".join(f"{theirs['test_perplexity'] / ours['test_perplexity']:.3f}" for theirs, ours in pairs)
+        lines.append(f"{PEERS[name].title} / {PEERS[measure].title}, test perplexity seed by seed: {ratios}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
