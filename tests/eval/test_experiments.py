@@ -80,7 +80,7 @@ def test_tables_and_missing_files(tmp_path, monkeypatch):
 def test_the_lstm_of_a_comparison_has_as_many_parameters():
     for corpus in equal_time.CORPORA.values():
         gpt, lstm = (equal_time.build(name, 0, corpus, None).num_parameters() for name in ("hf_gpt", "lstm"))
-        assert lstm == pytest.approx(gpt, rel=0.01)
+        assert lstm == pytest.approx(gpt, rel=0.015)
 
 
 def test_a_model_that_joins_a_comparison_is_timed_beside_the_first(tmp_path, monkeypatch):
