@@ -102,10 +102,10 @@ class Peer:
 
 
 PEERS = {
-    "hf_gpt": Peer("our GPT, Muon with AdamW", (4e-3,), "muon"),
+    "hf_gpt": Peer("our GPT, Muon with AdamW", (4e-3, 8e-3), "muon"),
     "gpt2": Peer("GPT2LMHeadModel, Trainer's AdamW", (5e-4, 1.5e-3, 4e-3), None),
-    "lstm": Peer("our LSTM, Muon with AdamW", (2e-3, 4e-3, 8e-3), "muon"),
-    "lstm_adamw": Peer("our LSTM, AdamW", (2e-3, 4e-3, 8e-3), "adamw"),
+    "lstm": Peer("our LSTM, Muon with AdamW", (4e-3, 8e-3, 1.6e-2), "muon"),
+    "lstm_adamw": Peer("our LSTM, AdamW", (4e-3, 8e-3, 1.6e-2), "adamw"),
 }
 
 

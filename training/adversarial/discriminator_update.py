@@ -11,6 +11,7 @@ from hf_gpt.generation.likelihood import token_logps
 from hf_gpt.training.adversarial.config import PAIRED_LOSSES, AdversarialConfig
 from hf_gpt.training.adversarial.objectives import (
     DISCRIMINATOR_LOSSES,
+    Counts,
     gradient_penalty,
     grgc_calibration,
     mediator_loss,
@@ -68,6 +69,7 @@ def discriminator_loss(
     num_fresh: int = 0,
     group_size: int = 1,
     noise: torch.Generator | None = None,
+    counts: Counts | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Loss, and the scores behind it.
 
@@ -81,15 +83,17 @@ def discriminator_loss(
         num_fresh: Texts that the calibration is over.
         group_size: Their group.
         noise: Draws the points of the gradient penalty.
+        counts: Real and generated tokens, where tokens are what the loss is a mean over, that sums are divided by; left
+            out: those of the batch.
 
     Returns:
         A scalar with gradient, and (F,) and (F,) logits of the partners and of the generated texts.
     """
     both = concatenate([real, fake], pad_token_id)
     if args.discriminator_loss == "mediator":
-        return _mediator(scorer, both, len(real), partners)
+        return _mediator(scorer, both, len(real), partners, counts)
     if args.reward_level == "prefix":
-        return _prefixes(args, scorer, both, len(real), partners)
+        return _prefixes(args, scorer, both, len(real), partners, counts)
     scores = scorer(both.input_ids, both.attention_mask)
     real_scores, fake_scores = scores[: len(real)], scores[len(real) :]
     function = DISCRIMINATOR_LOSSES[args.discriminator_loss]
@@ -117,7 +121,7 @@ def discriminator_loss(
     return loss, real_scores[partners].detach(), fake_scores.detach()
 
 
-def _prefixes(args, scorer, both, num_real, partners):
+def _prefixes(args, scorer, both, num_real, partners, counts):
     scores = scorer(
         both.input_ids,
         both.attention_mask,
@@ -129,14 +133,19 @@ def _prefixes(args, scorer, both, num_real, partners):
     scores, mask = scores[:, 1:], both.completion_mask
     settings = {"real_label": args.real_label} if args.discriminator_loss == "bce" else {}
     loss = DISCRIMINATOR_LOSSES[args.discriminator_loss](
-        scores[:num_real], scores[num_real:], real_mask=mask[:num_real], fake_mask=mask[num_real:], **settings
+        scores[:num_real],
+        scores[num_real:],
+        real_mask=mask[:num_real],
+        fake_mask=mask[num_real:],
+        counts=counts,
+        **settings,
     )
     last = (mask.sum(-1).long() - 1).clamp(min=0)
     whole = scores.detach().gather(1, last[:, None])[:, 0]
     return loss, whole[:num_real][partners], whole[num_real:]
 
 
-def _mediator(scorer, both, num_real, partners):
+def _mediator(scorer, both, num_real, partners, counts):
     logits = scorer(
         both.input_ids,
         both.attention_mask,
@@ -145,7 +154,7 @@ def _mediator(scorer, both, num_real, partners):
         num_tokens=both.completions.shape[1],
     )
     logps, mask = token_logps(logits, both.completions), both.completion_mask
-    loss = mediator_loss(logps[:num_real], logps[num_real:], mask[:num_real], mask[num_real:])
+    loss = mediator_loss(logps[:num_real], logps[num_real:], mask[:num_real], mask[num_real:], counts)
     texts = torch.where(mask.bool(), logps, 0.0).sum(-1).detach()
     return loss, texts[:num_real][partners], texts[num_real:]
 

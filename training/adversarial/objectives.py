@@ -12,7 +12,10 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import logsigmoid, relu, softplus
 
-from hf_gpt.training.adversarial.reductions import select
+from hf_gpt.training.adversarial.reductions import mean_of, select
+
+
+Counts = tuple[float | torch.Tensor, float | torch.Tensor]
 
 
 def bce_loss(
@@ -21,6 +24,7 @@ def bce_loss(
     real_label: float = 0.9,
     real_mask: torch.Tensor | None = None,
     fake_mask: torch.Tensor | None = None,
+    counts: Counts | None = None,
 ) -> torch.Tensor:
     """Binary cross-entropy with one-sided label smoothing: half of -a log s(l_r) - (1-a) log s(-l_r) - log s(-l_f).
 
@@ -36,6 +40,7 @@ def bce_loss(
         real_label: The target a of real texts, in (0, 1].
         real_mask: 1 where a real prefix counts, shape of `real_scores`; left out: all count.
         fake_mask: 1 where a generated prefix counts, shape of `fake_scores`.
+        counts: What the sums over real and over generated scores are divided by; left out: how many count.
 
     Returns:
         fp32 scalar; log 2 = 0.693 for scores of 0 throughout.
@@ -43,8 +48,9 @@ def bce_loss(
     if not 0 < real_label <= 1:
         raise ValueError(f"real_label is {real_label}, and must be above 0 and at most 1")
     real_scores, fake_scores = select(real_scores, real_mask), select(fake_scores, fake_mask)
+    num_real, num_fake = counts or (None, None)
     real = -real_label * logsigmoid(real_scores) - (1 - real_label) * logsigmoid(-real_scores)
-    return (real.mean() + softplus(fake_scores).mean()) / 2
+    return (mean_of(real, num_real) + mean_of(softplus(fake_scores), num_fake)) / 2
 
 
 def hinge_loss(
@@ -52,6 +58,7 @@ def hinge_loss(
     fake_scores: torch.Tensor,
     real_mask: torch.Tensor | None = None,
     fake_mask: torch.Tensor | None = None,
+    counts: Counts | None = None,
 ) -> torch.Tensor:
     """Hinge loss: half of max(0, 1 - l_r) + max(0, 1 + l_f).
 
@@ -62,7 +69,8 @@ def hinge_loss(
     Arguments and result as in `bce_loss`; 1 for scores of 0 throughout.
     """
     real, fake = relu(1 - select(real_scores, real_mask)), relu(1 + select(fake_scores, fake_mask))
-    return (real.mean() + fake.mean()) / 2
+    num_real, num_fake = counts or (None, None)
+    return (mean_of(real, num_real) + mean_of(fake, num_fake)) / 2
 
 
 def least_squares_loss(
@@ -70,6 +78,7 @@ def least_squares_loss(
     fake_scores: torch.Tensor,
     real_mask: torch.Tensor | None = None,
     fake_mask: torch.Tensor | None = None,
+    counts: Counts | None = None,
 ) -> torch.Tensor:
     """Least squares with targets +1 and -1: half of (l_r - 1)^2 + (l_f + 1)^2.
 
@@ -80,7 +89,8 @@ def least_squares_loss(
     Arguments and result as in `bce_loss`; 1 for scores of 0 throughout.
     """
     real, fake = select(real_scores, real_mask) - 1, select(fake_scores, fake_mask) + 1
-    return (real.square().mean() + fake.square().mean()) / 2
+    num_real, num_fake = counts or (None, None)
+    return (mean_of(real.square(), num_real) + mean_of(fake.square(), num_fake)) / 2
 
 
 def wasserstein_loss(
@@ -88,6 +98,7 @@ def wasserstein_loss(
     fake_scores: torch.Tensor,
     real_mask: torch.Tensor | None = None,
     fake_mask: torch.Tensor | None = None,
+    counts: Counts | None = None,
 ) -> torch.Tensor:
     """mean(l_f) - mean(l_r); least value -W_1(p, q) over scores that are 1-Lipschitz, unbounded over all others.
 
@@ -95,7 +106,8 @@ def wasserstein_loss(
 
     Source: Arjovsky et al. 2017, arXiv:1701.07875, eq. 2. Arguments as in `bce_loss`.
     """
-    return select(fake_scores, fake_mask).mean() - select(real_scores, real_mask).mean()
+    num_real, num_fake = counts or (None, None)
+    return mean_of(select(fake_scores, fake_mask), num_fake) - mean_of(select(real_scores, real_mask), num_real)
 
 
 def bradley_terry_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
@@ -145,6 +157,7 @@ def mediator_loss(
     fake_logps: torch.Tensor,
     real_mask: torch.Tensor | None = None,
     fake_mask: torch.Tensor | None = None,
+    counts: Counts | None = None,
 ) -> torch.Tensor:
     """Likelihood of a mediator M on half real and half generated text: half of -log M(y_r) - log M(y_f).
 
@@ -158,11 +171,13 @@ def mediator_loss(
         fake_logps: log M of the tokens of generated texts, (B', C').
         real_mask: 1 at tokens, shape of `real_logps`; left out: all count.
         fake_mask: 1 at tokens, shape of `fake_logps`.
+        counts: As for `bce_loss`.
 
     Returns:
         fp32 scalar, nats per token.
     """
-    return -(select(real_logps, real_mask).mean() + select(fake_logps, fake_mask).mean()) / 2
+    num_real, num_fake = counts or (None, None)
+    return -(mean_of(select(real_logps, real_mask), num_real) + mean_of(select(fake_logps, fake_mask), num_fake)) / 2
 
 
 def r1_penalty(scores: torch.Tensor, embeddings: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:

@@ -22,3 +22,13 @@ def masked_sum(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean over all entries whose mask is not 0, in fp32, as a scalar; 0 where no entry counts."""
     return masked_sum(values, mask).sum() / mask.bool().sum().clamp(min=1)
+
+
+def mean_of(values: torch.Tensor, count: float | torch.Tensor | None = None) -> torch.Tensor:
+    """The sum over `count`, or over how many values there are.
+
+    Where a batch is spread over processes whose gradients are averaged, each divides by its share of all that count,
+    their number over that of the processes: the mean of means would give every process the same weight, however many
+    tokens it has.
+    """
+    return values.mean() if count is None else values.sum() / count

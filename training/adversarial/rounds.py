@@ -19,6 +19,7 @@ from hf_gpt.training.adversarial.estimators import non_saturating_loss, relativi
 from hf_gpt.training.adversarial.figures import entropy_per_token, low_contrast_share
 from hf_gpt.training.adversarial.generator_update import Experience, logps_of
 from hf_gpt.training.adversarial.gumbel import gumbel_rollout
+from hf_gpt.training.adversarial.objectives import Counts
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer
 from hf_gpt.training.adversarial.replay import ReplayBuffer
 from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextRows
@@ -87,20 +88,50 @@ class Rounds:
         micro_batches = self.args.gradient_accumulation_steps
         batches = self._discriminator_batches(model, updates * micro_batches)
         for _ in range(updates):
-            losses, seen = [], []
+            due, seen = [], []
             for micro in range(micro_batches):
-                real, fake, partners, fresh = next(batches)
+                due.append(next(batches))
                 if observe and micro == 0:
-                    self.observe(model, fresh)
-                losses.append(self._discriminator_loss(real, fake, partners, len(fresh), seen))
-            loss, norm = self.player.update(losses)
+                    self.observe(model, due[0][-1])
+            counts = self._token_counts([(real, fake) for real, fake, _, _ in due])
+            loss, norm = self.player.update(
+                [
+                    self._discriminator_loss(real, fake, partners, len(fresh), counts, seen)
+                    for real, fake, partners, fresh in due
+                ]
+            )
             for scores in seen:
                 self.watch.train.add(*map(self._gathered, scores))
             self.log("d_loss", loss)
             self.log("d_grad_norm", norm)
 
+    def _token_counts(self, batches: list[tuple[Batch, Batch]]) -> Counts | None:
+        """Real and generated tokens of all processes, for each process and micro-batch, where a loss is over tokens."""
+        if self.args.discriminator_loss != "mediator" and self.args.reward_level != "prefix":
+            return None
+        counts = torch.stack(
+            [torch.stack([texts.completion_mask.bool().sum() for texts in batch]) for batch in batches]
+        ).float()
+        real, fake = self._reduced(counts.mean(0)).tolist()
+        return max(real, 1.0), max(fake, 1.0)
+
+    def token_share(self, mask: torch.Tensor) -> float:
+        """Tokens of this process over those of all processes on average."""
+        count = mask.bool().sum().float()
+        return (count / self._reduced(count).clamp(min=1)).item()
+
+    def _reduced(self, count: torch.Tensor) -> torch.Tensor:
+        """The mean over the processes."""
+        return self.accelerator.reduce(count, "mean") if self.args.world_size > 1 else count
+
     def _discriminator_loss(
-        self, real: Batch, fake: Batch, partners: torch.Tensor, num_fresh: int, seen: list[Any]
+        self,
+        real: Batch,
+        fake: Batch,
+        partners: torch.Tensor,
+        num_fresh: int,
+        counts: Counts | None,
+        seen: list[Any],
     ) -> Callable[[Any], torch.Tensor]:
         """The loss of a batch as a function of the scorer; it adds the scores to `seen`."""
 
@@ -115,6 +146,7 @@ class Rounds:
                 num_fresh=num_fresh,
                 group_size=self._discriminator_group,
                 noise=self.noise,
+                counts=counts,
             )
             seen.append((real_scores, fake_scores))
             return loss

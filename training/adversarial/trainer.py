@@ -268,6 +268,9 @@ class AdversarialTrainer(HfGptTrainer):
 
     def _lesson(self, model: nn.Module, experience: Experience) -> torch.Tensor:
         loss, figures = generator_loss(self.args, model, experience)
+        if self.args.normalization == "token" and self.args.estimator != "spin" and self.args.world_size > 1:
+            # The mean of the processes' means would be another one than that over all tokens.
+            loss = loss * self.rounds.token_share(experience.rollout.completion_mask)
         self._note("g_loss", loss.item())
         for name, value in figures.items():
             self._note(name, value)

@@ -46,10 +46,17 @@ def transformer(generator):
     return make_discriminator("llama")
 
 
+def mediator(generator):
+    return make_generator(seed=1)
+
+
+BY_TOKEN = {"normalization": "token"}
 FSDP2 = {"fsdp_size": WORLD, "monitor_steps": 1, "save_steps": 2, "save_total_limit": 9}
 JOBS = {
     "ddp": (plain, {}),
     "detached": (detached, {}),
+    "prefix": (transformer, {**BY_TOKEN, "reward_level": "prefix", "gradient_accumulation_steps": 2}),
+    "mediator": (mediator, {**BY_TOKEN, "discriminator_loss": "mediator", "estimator": "exact_token", "gamma": 0.0}),
     "fsdp2_cnn": (plain, FSDP2),
     "fsdp2_transformer": (transformer, {**FSDP2, "gradient_accumulation_steps": 2}),
     "fsdp2_frozen": (frozen, FSDP2),

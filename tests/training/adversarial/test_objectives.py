@@ -175,3 +175,30 @@ def test_reductions():
     assert masked_sum(values, mask).tolist() == [1, 5]
     assert masked_mean(values, mask).item() == 2
     assert masked_mean(values, torch.zeros(2, 2)).item() == 0
+
+
+@pytest.mark.parametrize("name", ["bce", "hinge", "least_squares", "wasserstein", "mediator"])
+def test_parts_that_divide_by_their_share_of_all_tokens_have_the_mean_over_all(name):
+    generator = torch.Generator().manual_seed(0)
+    loss = objectives.mediator_loss if name == "mediator" else objectives.DISCRIMINATOR_LOSSES[name]
+    real, fake = torch.randn(2, 4, 5, generator=generator)
+    real_mask, fake_mask = (
+        torch.arange(5) < torch.tensor(lengths)[:, None] for lengths in ([5, 4, 1, 1], [1, 1, 1, 5])
+    )
+    whole = loss(real, fake, real_mask=real_mask, fake_mask=fake_mask)
+    halves = [
+        loss(
+            real[rows],
+            fake[rows],
+            real_mask=real_mask[rows],
+            fake_mask=fake_mask[rows],
+            counts=(real_mask.sum() / 2, fake_mask.sum() / 2),
+        )
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    assert (sum(halves) / 2).item() == pytest.approx(whole.item(), rel=1e-6)
+    means = [
+        loss(real[rows], fake[rows], real_mask=real_mask[rows], fake_mask=fake_mask[rows])
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    assert (sum(means) / 2).item() != pytest.approx(whole.item(), rel=1e-3)
