@@ -57,14 +57,15 @@ def test_table_of_runs_that_are_done(tmp_path, monkeypatch):
     def pretend(command, settings, folder, seed):
         done.append((command, settings, folder.name, seed))
         folder.mkdir()
-        (folder / "metrics.json").write_text(json.dumps({"eval_accuracy": 0.9 + seed / 100}))
+        score = 0.8 + seed / 100 + 0.2 * ("theo" in folder.name)
+        (folder / "metrics.json").write_text(json.dumps({"eval_accuracy": score}))
         (folder / "cost.json").write_text(json.dumps({"cpu_seconds": 60.0 * (1 + seed)}))
 
     monkeypatch.setattr(digits, "run", pretend)
     monkeypatch.setenv("HF_GPT_DATA", str(tmp_path))
-    digits.main(["speech", "--output", str(tmp_path / "runs"), "--seeds", "0", "2", "--held_out", "lucas"])
-    command, settings, name, seed = done[1]
-    assert (command, name, seed) == ("finetune", "speech-2", 2)
+    digits.main(["speech", "--output", str(tmp_path / "runs"), "--seeds", "0", "2", "--held_out", "lucas", "theo"])
+    command, settings, name, seed = done[2]
+    assert (command, name, seed) == ("finetune", "speech_lucas-2", 2) and len(done) == 4
     assert settings["held_out_groups"] == ["lucas"] and settings["config"] == "spoken_digits"
     line = digits.summary(tmp_path / "runs").splitlines()[-1]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
