@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
+# Settings of `generate` that belong to one way to decode or another.
+_WAYS_TO_DECODE = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "top_h",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "num_beams",
+    "early_stopping",
+    "length_penalty",
+)
 # What belongs to one call of a command, not to the run that its settings describe.
 CALL_OPTIONS = ("resume_from_checkpoint", "overwrite_output_dir", "dry_run")
 
@@ -210,6 +224,10 @@ def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Ma
 
     generation_config = getattr(trainer.model, "generation_config", None)
     if generation_config is not None:
+        if "do_sample" in generation_options:
+            # Those of the checkpoint that training began from: the library saves no temperature beside greedy decoding.
+            fresh = type(generation_config)()
+            generation_config.update(**{name: getattr(fresh, name) for name in _WAYS_TO_DECODE if hasattr(fresh, name)})
         generation_config.update(**generation_options)
     context = atomic_directory(path) if trainer.is_world_process_zero() else contextlib.nullcontext(path)
     with explains_write_errors(path), context as folder:

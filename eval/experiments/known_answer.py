@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if result is None:
                 steps = settings.likelihood_steps + settings.adversarial_steps * (len(settings.arms) - 1)
                 steps += settings.more_likelihood * settings.adversarial_steps
-                with tqdm(total=steps, desc=f"{name}, seed {seed}", unit="step") as bar:
+                with tqdm(total=steps, desc=f"{name}, seed {seed}", unit="step", disable=None) as bar:
                     result = run(settings, seed, bar.update, bar.set_postfix_str)
                 path.write_text(json.dumps(result, indent=1) + "\n")
             results.setdefault(name, []).append(result)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -115,6 +116,19 @@ def test_the_saved_model_is_checked_in_a_process_of_its_own(recipe, tmp_path, mo
     monkeypatch.setattr(finetune, "save_final_model", lambda trainer, path, options: path.mkdir())
     assert main(["--config", recipe("classification"), "--overwrite_output_dir"]) == 2
     assert "does not work in a fresh process" in capsys.readouterr().err
+
+
+def test_a_model_that_was_drawn_from_becomes_one_that_decodes_greedily(recipe, pretrained, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(pretrained, start)
+    sampling = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 7}
+    transformers.GenerationConfig(**sampling, eos_token_id=1).save_pretrained(start)
+    assert (
+        main(["--config", recipe("summarization", model_name_or_path=str(start), config_overrides={}, max_steps=1)])
+        == 0
+    )
+    found = transformers.GenerationConfig.from_pretrained(tmp_path / "run" / "model")
+    assert found.do_sample is False and (found.temperature, found.top_p, found.top_k) == (None, None, None)
 
 
 def test_from_a_pretrained_checkpoint(recipe, pretrained, tmp_path, capsys):

@@ -53,7 +53,7 @@ def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -
 
     from hf_gpt.eval.experiments.arena.world import World
 
-    with tqdm(unit="step", desc=f"seed {seed}", mininterval=10) as bar:
+    with tqdm(unit="step", desc=f"seed {seed}", mininterval=10, disable=None) as bar:
         world = World(settings, seed, output, bar.update)
         results: dict[str, Any] = {}
         for arm in sorted(arms, key=lambda arm: arm == LIKELIHOOD):
