@@ -23,6 +23,8 @@ class TaskReloadRequest:
         examples: What predictions are asked for.
         batch_size: Rows evaluated at once.
         trust_remote_code: Whether code in the checkpoint may run.
+        bf16, fp16: The precision of the evaluation that the predictions are compared with: long texts part at the first
+            near tie.
     """
 
     checkpoint: str
@@ -31,6 +33,8 @@ class TaskReloadRequest:
     examples: Sequence[Mapping[str, Any]]
     batch_size: int
     trust_remote_code: bool = False
+    bf16: bool = False
+    fp16: bool = False
 
 
 def check_in_fresh_process(request: TaskReloadRequest) -> list[Any]:
@@ -67,7 +71,12 @@ def run_check(request: TaskReloadRequest) -> list[Any]:
     rows = task.encode(examples, processing_class, is_training=False)
     with tempfile.TemporaryDirectory() as folder:
         arguments = HfGptTrainingArguments(
-            output_dir=folder, per_device_eval_batch_size=request.batch_size, report_to="none", disable_tqdm=True
+            output_dir=folder,
+            per_device_eval_batch_size=request.batch_size,
+            bf16=request.bf16,
+            fp16=request.fp16,
+            report_to="none",
+            disable_tqdm=True,
         )
         trainer = TaskTrainer(
             task=task,
