@@ -1,4 +1,4 @@
-"""Decoding, and sampling with log-probabilities: ours against transformers' `generate`."""
+"""Decoding, and sampling with log-probabilities: ours against transformers' `generate`, in each type of weights."""
 
 from typing import Any
 
@@ -7,33 +7,37 @@ from transformers import PreTrainedModel
 
 from hf_gpt.eval.speed.models import build, count
 from hf_gpt.eval.speed.timing import Contender, timed
+from hf_gpt.generation.fast import fast_generate
+from hf_gpt.generation.products import check_weight_dtype
 from hf_gpt.generation.rollout import rollout
 
 
 PROMPT_LENGTH = 8
 
+# Bytes of a rounded weight.
+_WIDTHS = {"bfloat16": 2, "int8": 1}
+
 
 def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: torch.dtype) -> list[Contender]:
-    """The likeliest token each time: our sampler at temperature 0, and `generate` of ours, GPT-2 and Llama.
+    """The likeliest token each time: `fast_generate` of ours, and `generate` of ours, GPT-2 and Llama.
 
     Args:
         size: A key of `models.SIZES`.
         vocab_size: Tokens in the vocabulary.
         rows: Texts at once.
         new_tokens: Tokens of each.
-        dtype: Of the weights.
+        dtype: Of the weights; in float32 ours in rounded weights takes part as well.
     """
     models = {kind: build(kind, size, vocab_size, 1024, dtype).eval() for kind in ("hf_gpt", "GPT-2", "Llama")}
-    prompt = _prompt(models["hf_gpt"], rows, vocab_size)
-    races = [
-        (
-            "hf-gpt, rollout",
-            "hf_gpt",
-            lambda: rollout(models["hf_gpt"], prompt, max_new_tokens=new_tokens, temperature=0),
-        )
-    ]
+    ours = models["hf_gpt"]
+    prompt = _prompt(ours, rows, vocab_size)
+    races = []
+    for weight_dtype in _weight_dtypes(ours) if dtype == torch.float32 else [None]:
+        run = _generate(ours, prompt, new_tokens, custom_generate=fast_generate, weight_dtype=weight_dtype)
+        races.append((_named("hf-gpt, fast_generate", weight_dtype), "hf_gpt", run, _WIDTHS.get(weight_dtype)))
     for kind, model in models.items():
-        races.append((f"{kind}, generate".replace("hf_gpt", "hf-gpt"), kind, _generate(model, prompt, new_tokens)))
+        name = f"{kind}, generate".replace("hf_gpt", "hf-gpt")
+        races.append((name, kind, _generate(model, prompt, new_tokens), None))
     return [
         Contender(
             name,
@@ -44,10 +48,11 @@ def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: tor
                 "parameters": count(models[kind]),
                 "unit": "tokens",
                 # Every step reads all weights once.
-                "bytes_read": new_tokens * sum(p.numel() * p.element_size() for p in models[kind].parameters()),
+                "bytes_read": new_tokens
+                * sum(p.numel() * (width or p.element_size()) for p in models[kind].parameters()),
             },
         )
-        for name, kind, run in races
+        for name, kind, run, width in races
     ]
 
 
@@ -56,7 +61,10 @@ def sampling(size: str, vocab_size: int, *, rows: int, new_tokens: int) -> list[
     ours, gpt2 = (build(kind, size, vocab_size, 1024).eval() for kind in ("hf_gpt", "GPT-2"))
     prompt = _prompt(ours, rows, vocab_size)
     races = {
-        "hf-gpt, rollout": (ours, lambda: rollout(ours, prompt, max_new_tokens=new_tokens)),
+        **{
+            _named("hf-gpt, rollout", weight_dtype): (ours, _rollout(ours, prompt, new_tokens, weight_dtype))
+            for weight_dtype in _weight_dtypes(ours)
+        },
         "hf-gpt, generate with scores": (ours, _scored(ours, prompt, new_tokens)),
         "GPT-2, generate with scores": (gpt2, _scored(gpt2, prompt, new_tokens)),
     }
@@ -70,6 +78,24 @@ def sampling(size: str, vocab_size: int, *, rows: int, new_tokens: int) -> list[
         )
         for name, (model, run) in races.items()
     ]
+
+
+def _weight_dtypes(model: PreTrainedModel) -> list[str | None]:
+    """The types of weights that there are on this device, its own first."""
+    found: list[str | None] = [None, "bfloat16"]
+    try:
+        check_weight_dtype("int8", model.device)
+    except ValueError:
+        return found
+    return [*found, "int8"]
+
+
+def _named(name: str, weight_dtype: str | None) -> str:
+    return name if weight_dtype is None else f"{name}, {weight_dtype} weights"
+
+
+def _rollout(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, weight_dtype: str | None):
+    return lambda: rollout(model, prompt, max_new_tokens=new_tokens, weight_dtype=weight_dtype)
 
 
 def _prompt(model: PreTrainedModel, rows: int, vocab_size: int) -> torch.Tensor:

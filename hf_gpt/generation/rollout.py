@@ -1,5 +1,6 @@
 """Batched sampling that keeps the log-probability of every token it draws: the rollouts of adversarial training."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,15 +9,17 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from hf_gpt.generation.decoding import CachedDecoder, DecoderWeights, can_decode
+from hf_gpt.generation.drawing import draw_with_logps
 from hf_gpt.generation.likelihood import (
     accepted_arguments,
     decoder_start_token_id,
     join,
     left_padded,
     positions_of,
-    token_logps,
     unwrap,
 )
+from hf_gpt.generation.products import WeightDtype, check_weight_dtype
 from hf_gpt.generation.scoring import evaluating, right_padded
 
 
@@ -33,7 +36,7 @@ class Rollout:
         attention_mask: (B, T) int64, 1 at tokens, the end-of-text token included.
         completions: (B, C) int64, the tokens that were drawn, padded at the right.
         completion_mask: (B, C) float32, 1 at drawn tokens up to and including the end of text.
-        logps: (B, C) float32, log-probability of each drawn token under the model itself, before temperature and
+        logps: (B, C) float32, log-probability of each drawn token under the model that drew it, before temperature and
             truncation; 0 at padding.
         prompt_length: (B,) int64, tokens of the prompt in each row.
     """
@@ -77,11 +80,13 @@ def rollout(
     uniforms: torch.Tensor | None = None,
     batch_size: int | None = None,
     synced: bool = False,
+    weight_dtype: WeightDtype | None = None,
 ) -> Rollout:
     """Draws completions of prompts, or texts from their beginning.
 
     Each row's draws depend on its own uniform numbers alone, one for each token, by inversion of the distribution
     function. So a row is the same whatever the batch size, whoever shares its batch, and whichever process draws it.
+    A plain `HfGptForCausalLM` is decoded by `CachedDecoder`, any other model by its own forward pass.
 
     Args:
         model: A causal language model or an encoder-decoder, which reads the prompt with its encoder; bare, with an
@@ -102,13 +107,17 @@ def rollout(
         uniforms: (B, `max_new_tokens`) float64 in [0, 1), in place of a generator.
         batch_size: Rows in a batch; None: all.
         synced: Every process does the same number of forward passes, as a sharded model (FSDP, ZeRO-3) needs.
+        weight_dtype: Of products with weights. None: as the model and autocast have it. `"bfloat16"`; or `"int8"`, on a
+            CPU: faster, from a distribution that differs from the model's by the rounding. The log-probabilities are
+            those of the distribution that was drawn from, as importance ratios need. A model that `CachedDecoder` does
+            not take runs under autocast in bfloat16 instead.
 
     Returns:
         The rows: B is P times `num_return_sequences`, or `num_samples` times that.
 
     Raises:
         ValueError: no prompt and no number of samples or begin token, an empty prompt, more tokens than the model has
-            positions for, or settings out of range.
+            positions for, or settings out of range or beyond the device.
     """
     if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0 or not 0 <= min_p <= 1:
         raise ValueError(
@@ -116,6 +125,7 @@ def rollout(
             f"{max_new_tokens}, {temperature}, {top_p}, {top_k} and {min_p}."
         )
     device = next(model.parameters()).device
+    check_weight_dtype(weight_dtype, device)
     prompt_ids, prompt_mask = _prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
     prompt_ids = prompt_ids.repeat_interleave(num_return_sequences, 0)
     prompt_mask = prompt_mask.repeat_interleave(num_return_sequences, 0)
@@ -131,53 +141,13 @@ def rollout(
     sampler = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
     settings = {"sampler": sampler, "ends": ends, "synced": synced}
 
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model), contextlib.ExitStack() as context:
+        settings["weights"] = _weights(model, weight_dtype, batch_size or rows, context) if not synced else None
         parts = [
             _draw_batch(model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), **settings)
             for part in _slices(rows, batch_size or rows)
         ]
     return _assemble(parts, prompt_ids, prompt_mask, pad_token_id)
-
-
-def draw_tokens(
-    logits: torch.Tensor,
-    uniforms: torch.Tensor,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-) -> torch.Tensor:
-    """One token for each row, by inversion of the distribution function.
-
-    Args:
-        logits: (B, V), any floating type.
-        uniforms: (B,) in [0, 1).
-        temperature, top_p, top_k, min_p: As for `rollout`.
-
-    Returns:
-        (B,) int64.
-    """
-    if temperature == 0:
-        return logits.argmax(-1)
-    # Sums over a large vocabulary lose the rare tokens in float32. Apple's GPUs have no float64.
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    logits = logits.float()
-    if temperature != 1:
-        logits = logits / temperature
-    if top_k and top_k < logits.shape[-1]:
-        logits = logits.masked_fill(logits < logits.topk(top_k, -1).values[:, -1:], -torch.inf)
-    probabilities = logits.softmax(-1)
-    if top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        # The token that crosses the mass belongs to it.
-        outside = ordered.cumsum(-1, dtype=wide) - ordered >= top_p
-        probabilities = probabilities.masked_fill(outside.gather(-1, order.argsort(-1)), 0)
-    if min_p > 0:
-        probabilities = probabilities.masked_fill(probabilities < min_p * probabilities.amax(-1, keepdim=True), 0)
-    heights = probabilities.cumsum(-1, dtype=wide)
-    total = heights[:, -1:]
-    wanted = torch.minimum(uniforms[:, None].to(heights) * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(heights, wanted, right=True)[:, 0]
 
 
 @dataclasses.dataclass
@@ -217,33 +187,51 @@ def _slices(rows: int, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, synced) -> _Drawn:
+def _weights(model, weight_dtype, rows, context) -> DecoderWeights | None:
+    """Weights for `CachedDecoder`, or None. A model that it does not take is put under autocast by a type of choice."""
+    inner, device = unwrap(model), next(model.parameters()).device
+    if torch.is_autocast_enabled(device.type):
+        if torch.get_autocast_dtype(device.type) != torch.bfloat16:
+            return None
+        weight_dtype = weight_dtype or "bfloat16"
+    if can_decode(inner):
+        return DecoderWeights(inner, weight_dtype, rows)
+    if weight_dtype is not None:
+        context.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
+    return None
+
+
+def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, synced, weights) -> _Drawn:
     rows, limit = uniforms.shape
     completions = torch.zeros(rows, limit, dtype=torch.int64, device=prompt_ids.device)
     logps = torch.zeros(rows, limit, dtype=torch.float32, device=prompt_ids.device)
     lengths = torch.zeros(rows, dtype=torch.int64, device=prompt_ids.device)
     end_ids = torch.tensor(ends, dtype=torch.int64, device=prompt_ids.device)
-    steps = _EncoderDecoderSteps if unwrap(model).config.is_encoder_decoder else _DecoderSteps
-    state = steps(model, prompt_ids, prompt_mask)
+    if weights is not None:
+        state = CachedDecoder(unwrap(model), prompt_ids, prompt_mask, limit, weights)
+    else:
+        steps = _EncoderDecoderSteps if unwrap(model).config.is_encoder_decoder else _DecoderSteps
+        state = steps(model, prompt_ids, prompt_mask)
     # Places in the output of the rows that are still in the batch, and which of those go on.
     places = torch.arange(rows, device=prompt_ids.device)
     active = torch.ones(rows, dtype=torch.bool, device=prompt_ids.device)
     for step in range(limit):
-        logits = state.next_logits().float()
-        tokens = draw_tokens(logits, uniforms[places, step], **sampler)
-        chosen = token_logps(logits, tokens)
-        written = places[active]
-        completions[written, step] = tokens[active]
-        logps[written, step] = chosen[active]
-        lengths[written] += 1
-        active = active & ~torch.isin(tokens, end_ids)
-        if _all_finished(active, synced) or step == limit - 1:
+        tokens, chosen = draw_with_logps(state.next_logits(), uniforms[places, step], **sampler)
+        # What a row draws past its end is masked by its length.
+        completions[places, step], logps[places, step] = tokens, chosen
+        lengths[places] += active
+        if step == limit - 1:
             break
-        finished = int((~active).sum())
-        if state.can_select and active.sum() > 0 and finished >= LEAVE_SHARE * len(active):
-            kept = active.nonzero()[:, 0]
-            state.select(kept)
-            places, tokens, active = places[kept], tokens[kept], active[kept]
+        # Where nothing ends a row, nobody waits for the device.
+        if ends or synced:
+            active = active & ~torch.isin(tokens, end_ids)
+            if _all_finished(active, synced):
+                break
+            count = int(active.sum())
+            if state.can_select and 0 < count <= (1 - LEAVE_SHARE) * len(active):
+                kept = active.nonzero()[:, 0]
+                state.select(kept)
+                places, tokens, active = places[kept], tokens[kept], active[kept]
         state.append(tokens)
     return _Drawn(completions, logps, lengths)
 
@@ -359,7 +347,7 @@ def _assemble(parts, prompt_ids, prompt_mask, pad_token_id) -> Rollout:
     width = int(lengths.max())
     completions, logps = completions[:, :width], logps[:, :width]
     completion_mask = torch.arange(width, device=lengths.device) < lengths[:, None]
-    completions = completions.masked_fill(~completion_mask, pad_token_id)
+    completions, logps = completions.masked_fill(~completion_mask, pad_token_id), logps * completion_mask
     prompt_length = prompt_mask.sum(-1)
     sequences, attention_mask = join(prompt_ids, prompt_mask, completions, completion_mask, pad_token_id)
     return Rollout(

@@ -55,16 +55,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 else:
                     grad_weight.add_(torch.mm(grad.t(), hidden[rows]))
         ctx.grad_hidden, ctx.grad_weight, ctx.weight_dtype = grad_hidden, grad_weight, weight.dtype
+        ctx.is_spent = False
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_loss):
-        grad_hidden, grad_weight = ctx.grad_hidden, ctx.grad_weight
+        if ctx.is_spent:
+            raise RuntimeError(
+                "the loss in chunks gives its gradients once: call backward() on a sum of losses, or set "
+                "config.chunked_loss = 'never'."
+            )
+        # Given away, not copied: the gradient of the head is the largest tensor there is.
+        grad_hidden, grad_weight, ctx.is_spent = ctx.grad_hidden, ctx.grad_weight, True
+        ctx.grad_hidden = ctx.grad_weight = None
         if grad_hidden is not None:
-            grad_hidden = (grad_hidden * grad_loss).to(grad_hidden.dtype)
+            grad_hidden.mul_(grad_loss)
         if grad_weight is not None:
-            grad_weight = (grad_weight * grad_loss).to(ctx.weight_dtype)
+            grad_weight = grad_weight.mul_(grad_loss).to(ctx.weight_dtype)
         return grad_hidden, grad_weight, None, None, None, None, None, None
 
 

@@ -51,7 +51,7 @@ def test_decoding_sampling_and_data(tmp_path, capsys):
     found = run(["decode", "rollout", "data"], tmp_path, capsys)
     titles = list(found)
     assert [title.partition(":")[0] for title in titles] == ["decode", "rollout", "data"]
-    assert next(row["name"] for row in found[titles[0]]) == "hf-gpt, rollout"
+    assert next(row["name"] for row in found[titles[0]]) == "hf-gpt, fast_generate"
     assert all("ratio" in row for row in found[titles[0]][1:])
 
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from hf_gpt.generation.drawing import draw_tokens
 from hf_gpt.generation.likelihood import completion_logps
-from hf_gpt.generation.rollout import draw_tokens, rollout
+from hf_gpt.generation.rollout import rollout
 
 
 BOS, EOS, PAD = 1, 2, 0

@@ -54,6 +54,14 @@ def test_chunked_loss_passes_gradcheck_in_double():
     torch.testing.assert_close(torch.autograd.grad(actual, (hidden, weight)), wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_chunked_loss_gives_its_gradients_once():
+    hidden, weight = torch.randn(5, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
+    loss = linear_cross_entropy(hidden, weight, torch.randint(0, 7, (5,)))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="chunked_loss=False"):
+        loss.backward()
+
+
 def test_chunked_loss_under_autocast_and_in_bf16():
     hidden = torch.randn(32, 16, requires_grad=True)
     weight = torch.randn(50, 16, requires_grad=True)

@@ -65,6 +65,13 @@ class AdversarialArguments:
     rollout_batch_size: int | None = field(
         default=None, metadata={"help": "Completions generated at once. Left out: all of a batch."}
     )
+    rollout_weight_dtype: Literal["bfloat16", "int8"] | None = field(
+        default=None,
+        metadata={
+            "help": "Weights that rollouts are drawn by, faster and rounded: a little off the generator that is "
+            "trained. int8 is for CPUs. Left out: bfloat16 with --bf16, else the generator's own."
+        },
+    )
     vllm_server: str | None = field(
         default=None,
         metadata={

@@ -92,6 +92,9 @@ class Collector:
             rows, number = [row for rows, times in requests for row in rows for _ in range(times)], 1
         prompt_ids, prompt_mask = self._prompts(rows)
         options = {"temperature": self.args.temperature, "top_p": self.args.top_p, "top_k": self.args.top_k, **settings}
+        # Other functions need not know of it.
+        if self.rollout_function is rollout:
+            options["weight_dtype"] = self.args.rollout_weight_dtype or ("bfloat16" if self.args.bf16 else None)
         drawn = self.rollout_function(
             model,
             prompt_ids,

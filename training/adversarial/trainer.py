@@ -317,8 +317,9 @@ class AdversarialTrainer(HfGptTrainer):
         self._note("nll_heldout", given["heldout_nll"])
         if phase is Phase.ADVERSARIAL:
             latest = {"reward": "reward_mean", "reward_std": "reward_std", "low_contrast_share": "low_contrast_share"}
-            # Dropout and bfloat16 make a difference that is no mistake.
-            if self.args.num_iterations == 1 and not self.args.bf16 and not has_dropout(self.model):
+            # Dropout and rounding make a difference that is no mistake.
+            exact = not self.args.bf16 and self.args.rollout_weight_dtype is None and not has_dropout(self.model)
+            if self.args.num_iterations == 1 and exact:
                 latest["logp_mismatch"] = "logp_mismatch"
             for figure, name in latest.items():
                 if self._figures.get(name):

@@ -271,7 +271,7 @@ def test_wrong_rows_are_refused(candidate, data, row, message):
 
 
 def test_min_p_draws_from_what_is_likely_enough():
-    from hf_gpt.generation.rollout import draw_tokens
+    from hf_gpt.generation.drawing import draw_tokens
 
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05]).expand(1000, 4)
     uniforms = torch.linspace(0, 0.999, 1000, dtype=torch.float64)

@@ -92,8 +92,9 @@ def share_of_token(model, token):
         {"estimator": "grpo", "num_iterations": 2, "group_size": 8, "advantage_scale": "std"},
         {"estimator": "weighted_likelihood"},
         {"estimator": "reinforce", "dense": True, "advantage_scale": "none", "normalization": "sequence"},
+        {"estimator": "reinforce", "advantage_scale": "std", "rollout_weight_dtype": "bfloat16"},
     ],
-    ids=["reinforce", "grpo", "weighted", "dense"],
+    ids=["reinforce", "grpo", "weighted", "dense", "rounded"],
 )
 def test_the_generator_gains_a_known_reward(tmp_path, settings):
     token, dense = 7, settings.pop("dense", False)
