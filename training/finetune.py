@@ -49,10 +49,10 @@ ARGUMENTS = (ModelArguments, TaskArguments, PeftArguments)
 
 # Examples whose predictions are shown in the report.
 SHOWN_EXAMPLES = 6
-# Examples whose predictions are made again by the saved model, and the share that must be the same: batches are others,
-# and in low precision so are near ties.
+# Examples whose predictions are made again by the saved model, and the share that must be the same. Batches are others,
+# so in low precision near ties fall otherwise, and a long text parts at the first of them.
 RELOADED_EXAMPLES = 32
-SAME_SHARE = 0.8
+SAME_SHARE, SAME_LONG_SHARE = 0.8, 0.3
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,9 @@ def finetune(settings: Settings) -> int:
             reloaded = count_same_after_reloading(trainer, data, model_args, output_dir / "model")
             report = write_run_report(settings, trainer, data, metrics, reloaded, output_dir / "report.html")
             print_result(data, trainer.predictions, metrics, output_dir / "model", report)
-            print_reloaded(reloaded, is_exact=not peft_args.load_in_4bit)
+            is_long = task.writes and (training_args.bf16 or training_args.fp16)
+            share = 0.0 if peft_args.load_in_4bit else SAME_LONG_SHARE if is_long else SAME_SHARE
+            print_reloaded(reloaded, share)
 
     return run_training(
         settings,
@@ -314,13 +316,13 @@ def count_same_after_reloading(
     return sum(one == other for one, other in zip(before, after, strict=True)), len(before)
 
 
-def print_reloaded(reloaded: tuple[int, int], *, is_exact: bool) -> None:
-    """Prints what the fresh process found; warns where it is more than rounding, unless weights were in 4 bits."""
+def print_reloaded(reloaded: tuple[int, int], least_share: float) -> None:
+    """Prints what the fresh process found; warns where fewer than this share are the same."""
     same, asked = reloaded
     if not asked:
         return
     print(f"reloaded          {same} of {asked} predictions are the same in a fresh process")
-    if is_exact and same < SAME_SHARE * asked:
+    if same < least_share * asked:
         print("warning: they differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
 
 
