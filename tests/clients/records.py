@@ -20,7 +20,16 @@ _TABLE = re.compile(r"(?<=<!-- clients -->\n).*?(?=<!-- /clients -->)", flags=re
 _KEYS = ("client", "version", "check", "compared", "figure")
 
 
-def record(record_property, client: str, check: str, compared: str, figure: str, *, package: str | None = None, version: str | None = None) -> None:
+def record(
+    record_property,
+    client: str,
+    check: str,
+    compared: str,
+    figure: str,
+    *,
+    package: str | None = None,
+    version: str | None = None,
+) -> None:
     """Keeps a figure of a test.
 
     Args:
@@ -74,7 +83,9 @@ def table(records: list[dict[str, str]]) -> str:
 
 def page() -> str:
     """The page with its table made anew."""
-    return _TABLE.sub(lambda _: table(json.loads(RECORDS.read_text(encoding="utf-8"))), PAGE.read_text(encoding="utf-8"))
+    return _TABLE.sub(
+        lambda _: table(json.loads(RECORDS.read_text(encoding="utf-8"))), PAGE.read_text(encoding="utf-8")
+    )
 
 
 if __name__ == "__main__":
