@@ -15,6 +15,7 @@
 #   make check-llama-cpp     converted checkpoints in llama.cpp (needs npm)
 #   make check-ctranslate2   converted checkpoints in CTranslate2
 #   make check-torchao       weights in eight bits by torchao
+#   make check-vllm          a vLLM server on a CPU, by plugin and by remote code (3.5 GB)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,7 +28,7 @@ CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve \
-  check-llama-cpp check-ctranslate2 check-torchao clean
+  check-llama-cpp check-ctranslate2 check-torchao check-vllm check-hub-npm check-distributed clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -58,6 +59,16 @@ $(CLIENTS:%=.venv-%/installed): .venv-%/installed: pyproject.toml constraints.tx
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest \
 	  -r tests/clients/requirements/$*.txt
+	$(NPM_INSTALL)
+	@touch $@
+.venv-llama-cpp/installed: NPM_INSTALL = npm install --silent --no-fund --no-audit --prefix $(@D)/node --omit=optional \
+  --ignore-scripts node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
+
+# vLLM has its own versions of what is in constraints.txt; torchvision and its like come without the part for a CPU.
+.venv-vllm/installed: pyproject.toml tests/clients/requirements/vllm.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest -r tests/clients/requirements/vllm.txt
+	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 demo: .venv/installed
@@ -93,7 +104,7 @@ check-app: .venv-app/installed
 check-bitsandbytes: .venv-bitsandbytes/installed
 	$(PYTEST) .venv-bitsandbytes/bin/python -m pytest tests/training/test_adapters.py
 
-check-onnx check-serve check-llama-cpp check-ctranslate2 check-torchao: check-%: .venv-%/installed
+check-onnx check-serve check-llama-cpp check-ctranslate2 check-torchao check-vllm: check-%: .venv-%/installed
 	$(CLIENT) .venv-$*/bin/python $(CLIENT_TEST) tests/clients/test_$(subst -,_,$*).py
 
 clean:

@@ -29,6 +29,8 @@ FORMS = {
         "attention_bias": True,
         "mlp_bias": True,
         "norm_eps": 1e-5,
+        # llama.cpp knows GPT-2 with no other width.
+        "intermediate_size": 256,
     },
 }
 _CORPUS = Path(__file__).parents[2] / "training/corpora/tinyshakespeare.txt"
@@ -76,7 +78,7 @@ def make_reference(folder: Path, form: str = "hf_gpt", steps: int = 150) -> Refe
     """
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
-    config = AutoConfig.for_model("hf_gpt", **sizes(tokenizer), **FORMS[form])
+    config = AutoConfig.for_model("hf_gpt", **{**sizes(tokenizer), **FORMS[form]})
     model = AutoModelForCausalLM.from_config(config)
     ids = torch.tensor(tokenizer(_text())["input_ids"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
