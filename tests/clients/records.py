@@ -22,7 +22,7 @@ _KEYS = ("client", "version", "check", "compared", "figure")
 
 
 def record(
-    record_property,
+    record_property: Callable[[str, object], None],
     client: str,
     check: str,
     compared: str,

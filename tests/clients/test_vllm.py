@@ -1,4 +1,4 @@
-"""A vLLM server that runs our checkpoint by the plugin, or by the code that the checkpoint carries: `make check-vllm`."""
+"""A vLLM server that runs our checkpoint, by the plugin or by the code that it carries: `make check-vllm`."""
 
 import importlib.util
 import json
