@@ -15,6 +15,8 @@
 #   make check-llama-cpp     converted checkpoints in llama.cpp (needs npm)
 #   make check-ctranslate2   converted checkpoints in CTranslate2
 #   make check-torchao       weights in eight bits by torchao
+#   make check-hub-npm       the npm client of the Hub against the tests' own Hub
+#   make check-distributed   DDP, FSDP2 and tensor parallelism in two processes against one
 #   make check-vllm          a vLLM server on a CPU, by plugin and by remote code (3.5 GB)
 
 PYTHON ?= python3
@@ -71,6 +73,10 @@ $(CLIENTS:%=.venv-%/installed): .venv-%/installed: pyproject.toml constraints.tx
 	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
+.venv-hub-npm/installed:
+	npm install --silent --no-fund --no-audit --prefix $(@D) @huggingface/hub@2.17.5
+	@touch $@
+
 demo: .venv/installed
 	$(BIN)/hf-gpt demo
 
@@ -106,6 +112,12 @@ check-bitsandbytes: .venv-bitsandbytes/installed
 
 check-onnx check-serve check-llama-cpp check-ctranslate2 check-torchao check-vllm: check-%: .venv-%/installed
 	$(CLIENT) .venv-$*/bin/python $(CLIENT_TEST) tests/clients/test_$(subst -,_,$*).py
+
+check-hub-npm: .venv/installed .venv-hub-npm/installed
+	$(CLIENT) $(BIN)/python $(CLIENT_TEST) tests/clients/test_hub_npm.py
+
+check-distributed: .venv/installed
+	$(CLIENT) $(BIN)/python $(CLIENT_TEST) -m slow tests/training/test_processes.py -k "ddp or fsdp2 or tensor_parallel"
 
 clean:
 	rm -rf .venv .venv-* .conformance runs build dist *.egg-info
