@@ -1,5 +1,6 @@
 """Programs that never import hf_gpt open its checkpoints in an environment where that was asked for."""
 
+import inspect
 import os
 import re
 import subprocess
@@ -115,3 +116,11 @@ def test_the_entry_point_of_vllm(tmp_path):
     )
     backend = "vllm.model_executor.models.transformers:TransformersForCausalLM"
     assert found.stdout.strip() == f"{ {'HfGptForCausalLM': backend} } HfGptForCausalLM", found.stderr
+
+
+def test_vllm_finds_the_attention_call():
+    """Its backend for Transformers models reads the source of `forward`, no further."""
+    from hf_gpt.models.layers_hf_gpt import HfGptAttention
+
+    source = inspect.getsource(HfGptAttention.forward)
+    assert "ALL_ATTENTION_FUNCTIONS.get_interface(" in source and "scaling=self.scaling" in source
