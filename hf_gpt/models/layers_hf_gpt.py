@@ -173,7 +173,7 @@ class HfGptAttention(nn.Module):
         if past_key_values is not None:
             key_states, value_states = past_key_values.update(key_states, value_states, self.layer_idx)
 
-        # vLLM looks for this call in the source of `forward` itself.
+        # vLLM looks for this call in the source of `forward` itself, and answers in a shape of its own.
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -188,7 +188,7 @@ class HfGptAttention(nn.Module):
             sliding_window=self.sliding_window,
             **kwargs,
         )
-        attn_output = attn_output.reshape(*attn_output.shape[:2], -1).contiguous()
+        attn_output = attn_output.reshape(*input_shape, -1).contiguous()
         return self.o_proj(attn_output), attn_weights
 
 
@@ -241,7 +241,7 @@ class HfGptCrossAttention(HfGptAttention):
             sliding_window=self.sliding_window,
             **kwargs,
         )
-        attn_output = attn_output.reshape(*attn_output.shape[:2], -1).contiguous()
+        attn_output = attn_output.reshape(*input_shape, -1).contiguous()
         return self.o_proj(attn_output), attn_weights
 
 
