@@ -10,15 +10,27 @@
 #   make check-lm-eval       our multiple-choice accuracies against lm-evaluation-harness
 #   make check-app           the app in a real browser (Chromium)
 #   make check-bitsandbytes  adapters on weights in four bits
+#   make check-onnx          our models as graphs, in ONNX Runtime
+#   make check-serve         transformers serve and the openai client, by hf-gpt autoload
+#   make check-llama-cpp     converted checkpoints in llama.cpp (needs npm)
+#   make check-ctranslate2   converted checkpoints in CTranslate2
+#   make check-torchao       weights in eight bits by torchao
+#   make check-hub-npm       the npm client of the Hub against the tests' own Hub
+#   make check-distributed   DDP, FSDP2 and tensor parallelism in two processes against one
+#   make check-vllm          a vLLM server on a CPU, by plugin and by remote code (3.5 GB)
 
 PYTHON ?= python3
 BIN := .venv/bin
 FLOOR := .venv-floor/bin
 # One thread for each of two test processes: the models are too small for more.
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+# Checks of clients print their figures, and keep them with RECORDS=docs/clients.json.
+CLIENT := HF_GPT_CLIENT_RECORDS=$(RECORDS) $(PYTEST)
+CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-lm-eval check-app check-bitsandbytes clean
+.PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve \
+  check-llama-cpp check-ctranslate2 check-torchao check-vllm check-hub-npm check-distributed clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -41,6 +53,28 @@ help:
 .venv-trl/installed .venv-lm-eval/installed .venv-app/installed .venv-bitsandbytes/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,$(EXTRA)]'
+	@touch $@
+
+# Environments of other clients: what a user of ours has, and the client.
+CLIENTS := onnx serve llama-cpp ctranslate2 torchao
+$(CLIENTS:%=.venv-%/installed): .venv-%/installed: pyproject.toml constraints.txt tests/clients/requirements/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest \
+	  -r tests/clients/requirements/$*.txt
+	$(NPM_INSTALL)
+	@touch $@
+.venv-llama-cpp/installed: NPM_INSTALL = npm install --silent --no-fund --no-audit --prefix $(@D)/node --omit=optional \
+  --ignore-scripts node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
+
+# vLLM has its own versions of what is in constraints.txt; torchvision and its like come without the part for a CPU.
+.venv-vllm/installed: pyproject.toml tests/clients/requirements/vllm.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest -r tests/clients/requirements/vllm.txt
+	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+.venv-hub-npm/installed:
+	npm install --silent --no-fund --no-audit --prefix $(@D) @huggingface/hub@2.17.5
 	@touch $@
 
 demo: .venv/installed
@@ -75,6 +109,15 @@ check-app: .venv-app/installed
 
 check-bitsandbytes: .venv-bitsandbytes/installed
 	$(PYTEST) .venv-bitsandbytes/bin/python -m pytest tests/training/test_adapters.py
+
+check-onnx check-serve check-llama-cpp check-ctranslate2 check-torchao check-vllm: check-%: .venv-%/installed
+	$(CLIENT) .venv-$*/bin/python $(CLIENT_TEST) tests/clients/test_$(subst -,_,$*).py
+
+check-hub-npm: .venv/installed .venv-hub-npm/installed
+	$(CLIENT) $(BIN)/python $(CLIENT_TEST) tests/clients/test_hub_npm.py
+
+check-distributed: .venv/installed
+	$(CLIENT) $(BIN)/python $(CLIENT_TEST) -m slow tests/training/test_processes.py -k "ddp or fsdp2 or tensor_parallel"
 
 clean:
 	rm -rf .venv .venv-* .conformance runs build dist *.egg-info

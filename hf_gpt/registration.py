@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 
 _CONFIGURATIONS = {
@@ -34,6 +35,16 @@ def config_classes() -> list[type]:
     return [getattr(importlib.import_module(module), name) for module, name in _CONFIGURATIONS.items()]
 
 
+def _library_modules() -> list[ModuleType]:
+    """
+    The library's top module in each of its copies: importing `transformers.processing_utils` puts a new one into
+    `sys.modules`, while modules that imported the library before keep the old one.
+    """
+    held = [getattr(module, "__dict__", {}).get("transformers") for module in list(sys.modules.values())]
+    found = [sys.modules["transformers"], *(module for module in held if isinstance(module, ModuleType))]
+    return list({id(module): module for module in found if module.__name__ == "transformers"}.values())
+
+
 def register_config() -> None:
     """Lets `AutoConfig` open our configurations."""
     from transformers import AutoConfig
@@ -55,7 +66,8 @@ def register_models() -> None:
             model_class = getattr(importlib.import_module(f"hf_gpt.models.{module}"), name)
             getattr(modeling_auto, auto_name).register(config_class, model_class, exist_ok=True)
             # Clients look a class up by its name there: `transformers serve`, TRL and vLLM.
-            setattr(sys.modules["transformers"], name, model_class)
+            for library in _library_modules():
+                setattr(library, name, model_class)
             # Trainer shifts labels under label smoothing only for the language models that it finds here by name.
             getattr(modeling_auto, _NAMES_OF_AUTO_CLASS[auto_name])[config_class.model_type] = name
 

@@ -1,5 +1,6 @@
 """Programs that never import hf_gpt open its checkpoints in an environment where that was asked for."""
 
+import inspect
 import os
 import re
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 STARTED = "import sys; print('hf_gpt' in sys.modules)"
 OPEN = (
-    "import sys; from transformers import AutoModelForCausalLM; m = AutoModelForCausalLM.from_pretrained(sys.argv[1]); "
-    "import transformers; print(type(m).__module__, transformers.HfGptForCausalLM is type(m))"
+    "import sys, transformers; m = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1]); "
+    "print(type(m).__module__, transformers.HfGptForCausalLM is type(m)); "
+    "import transformers; print(transformers.HfGptForCausalLM is type(m))"
 )
 
 
@@ -58,7 +60,8 @@ def test_on_and_off(environment, checkpoint):
     switched = environment.run("-m", "hf_gpt", "autoload", "on")
     assert switched.returncode == 0 and f"autoload is on: {environment.packages}" in switched.stdout
     opened = environment.run("-c", OPEN, checkpoint)
-    assert opened.stdout.strip() == "hf_gpt.models.modeling_hf_gpt True", opened.stderr
+    # The module that was imported at first, and the one that the library has put in its place since.
+    assert opened.stdout.split() == ["hf_gpt.models.modeling_hf_gpt", "True", "True"], opened.stderr
     assert environment.run("-c", STARTED).stdout == "True\n"
     assert environment.run("-c", STARTED, HF_GPT_AUTOLOAD="0").stdout == "False\n"
     heavy = "import sys; print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
@@ -113,3 +116,11 @@ def test_the_entry_point_of_vllm(tmp_path):
     )
     backend = "vllm.model_executor.models.transformers:TransformersForCausalLM"
     assert found.stdout.strip() == f"{ {'HfGptForCausalLM': backend} } HfGptForCausalLM", found.stderr
+
+
+def test_vllm_finds_the_attention_call():
+    """Its backend for Transformers models reads the source of `forward`, no further."""
+    from hf_gpt.models.layers_hf_gpt import HfGptAttention
+
+    source = inspect.getsource(HfGptAttention.forward)
+    assert "ALL_ATTENTION_FUNCTIONS.get_interface(" in source and "scaling=self.scaling" in source

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -14,7 +17,7 @@ from hf_gpt.conversion.nanogpt import nanogpt_config
 from hf_gpt.conversion.sources import SafetensorsSource, Source, read_nanogpt
 from hf_gpt.conversion.tokenizers import carry_tokenizer, has_tokenizer
 from hf_gpt.conversion.weights import Reader, plan, write
-from hf_gpt.models.configuration_hf_gpt import HfGptConfig
+from hf_gpt.models.configuration_hf_gpt import MOST_LAYERS, HfGptConfig
 from hf_gpt.remote_code import write_code
 from hf_gpt.training.checkpoints import atomic_directory, find_model
 from hf_gpt.training.errors import ConversionError
@@ -146,25 +149,45 @@ def _open_source(path: Path) -> tuple[str, HfGptConfig, Source, Any, list[str]]:
     weights = SafetensorsSource(path)
     if isinstance(config, HfGptConfig):
         # A new one without the paths and the code of the old.
-        ours = HfGptConfig.from_dict({**config.to_dict(), "auto_map": None})
+        with _refusing(path / "config.json"):
+            ours = HfGptConfig.from_dict({**config.to_dict(), "auto_map": None})
         return "hf_gpt", ours, weights, config, []
     ours, notes = config_to_ours(config)
     return config.model_type, ours, weights, config, notes
 
 
-def _read_config(path: Path) -> PreTrainedConfig:
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """A damaged configuration raises errors of many kinds."""
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    # A damaged configuration raises errors of many kinds.
+        yield
     except Exception as error:
-        raise ConversionError(f"{path / 'config.json'} cannot be read: {error.__cause__ or error}") from error
+        raise ConversionError(f"{path} cannot be read: {error.__cause__ or error}") from error
+
+
+def _check_size(path: Path) -> None:
+    # The library's configurations make a list of all layers before they look at their number.
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in ("num_hidden_layers", "n_layer"):
+        number = content.get(name) if isinstance(content, dict) else None
+        if isinstance(number, int | float) and number > MOST_LAYERS:
+            raise ValueError(f"{name}={number} is more than {MOST_LAYERS:,}")
+
+
+def _read_config(path: Path) -> PreTrainedConfig:
+    with _refusing(path / "config.json"):
+        _check_size(path / "config.json")
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     if getattr(config, "quantization_config", None) is not None:
         raise ConversionError(f"{path} is quantized (quantization_config). Dequantize and save it first.")
     return config
 
 
 def _write_config(config: PreTrainedConfig, folder: Path) -> None:
-    config.save_pretrained(folder)
+    try:
+        config.save_pretrained(folder)
+    except StrictDataclassError as error:
+        raise ConversionError(f"these settings make no configuration to save: {error.__cause__ or error}") from error
     path = folder / "config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     # For readers that do not know `rope_parameters`, or want GPT-2's length twice: llama.cpp, mistral.rs, vLLM of old.

@@ -13,6 +13,8 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+# More than any model has. The types of the layers that a damaged file asks for would fill the memory.
+MOST_LAYERS = 10_000
 
 # What differs from the defaults. The names from 124m on are parameter counts with the default vocabulary of 50,304.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -255,7 +257,7 @@ class HfGptConfig(PreTrainedConfig):
             self.attention_out_bias = self.attention_bias
         if self.layer_types is None:
             layer_type = "full_attention" if self.sliding_window is None else "sliding_attention"
-            self.layer_types = [layer_type] * self.num_hidden_layers
+            self.layer_types = [layer_type] * min(self.num_hidden_layers, MOST_LAYERS)
         absent = [] if self.is_gated_act else ["gate_proj"]
         absent += [] if self.use_qk_norm else ["q_norm", "k_norm"]
         plan = type(self).base_model_tp_plan
@@ -270,6 +272,12 @@ class HfGptConfig(PreTrainedConfig):
             _require(getattr(self, field) > 0, field, getattr(self, field), "must be at least 1")
         for field in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
             _require(getattr(self, field) > 0, field, getattr(self, field), "must be at least 1")
+        _require(
+            self.num_hidden_layers <= MOST_LAYERS,
+            "num_hidden_layers",
+            self.num_hidden_layers,
+            f"must be {MOST_LAYERS:,} at most",
+        )
         for field in ("attention_dropout", "hidden_dropout", "classifier_dropout"):
             _require(0 <= getattr(self, field) < 1, field, getattr(self, field), "must be at least 0 and below 1")
         for field in ("norm_eps", "initializer_range"):
@@ -394,4 +402,4 @@ def _require(condition: bool, field: str, value: Any, remedy: str) -> None:
 # Each checkpoint carries its own code, so that it opens as remote code too.
 HfGptConfig.register_for_auto_class()
 
-__all__ = ["PRESETS", "HfGptConfig"]
+__all__ = ["MOST_LAYERS", "PRESETS", "HfGptConfig"]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_hf_gpt import HfGptConfig, _require
+from .configuration_hf_gpt import MOST_LAYERS, HfGptConfig, _require
 
 
 def _plan_of_both_halves(plan: dict[str, str]) -> dict[str, str]:
@@ -79,7 +79,7 @@ class HfGptSeq2SeqConfig(HfGptConfig):
             self.encoder_layers = self.num_hidden_layers
         if self.encoder_layer_types is None:
             layer_type = "full_attention" if self.sliding_window is None else "sliding_attention"
-            self.encoder_layer_types = [layer_type] * self.encoder_layers
+            self.encoder_layer_types = [layer_type] * min(self.encoder_layers, MOST_LAYERS)
         if self.decoder_start_token_id is None:
             end = self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
             known = [token for token in (self.bos_token_id, end, self.pad_token_id) if token is not None]
@@ -90,7 +90,8 @@ class HfGptSeq2SeqConfig(HfGptConfig):
         """As in the base class, for both halves."""
         super().validate_architecture()
         _require(self.is_causal, "is_causal", self.is_causal, "must be True: it is the decoder's; the encoder sees all")
-        _require(self.encoder_layers > 0, "encoder_layers", self.encoder_layers, "must be at least 1")
+        is_possible = 0 < self.encoder_layers <= MOST_LAYERS
+        _require(is_possible, "encoder_layers", self.encoder_layers, f"must be from 1 to {MOST_LAYERS:,}")
         _require(
             len(self.encoder_layer_types) == self.encoder_layers
             and set(self.encoder_layer_types) <= {"full_attention", "sliding_attention"},

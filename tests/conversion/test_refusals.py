@@ -177,3 +177,15 @@ def test_dropout_without_a_counterpart_is_told(tmp_path):
     HfGptForCausalLM(HfGptConfig(**{**SHAPE, **LLAMA, "hidden_dropout": 0.1})).save_pretrained(tmp_path / "ours")
     result = convert(tmp_path / "ours", tmp_path / "llama", to="llama")
     assert any("hidden_dropout=0.1" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "qwen2"])
+@pytest.mark.parametrize("number", [2**31, 10**30])
+def test_layers_that_no_memory_holds(name, number, stock, tmp_path):
+    _, folder = stock(name)
+    content = json.loads((folder / "config.json").read_text())
+    content["n_layer" if name == "gpt2" else "num_hidden_layers"] = number
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConversionError, match=f"={number} is more than 10,000"):
+        convert(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

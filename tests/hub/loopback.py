@@ -274,7 +274,12 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": oid, "ETag": f'"{blob.oid}"', "Content-Type": "application/octet-stream"}
         if blob.is_lfs:
             headers |= {"X-Linked-Etag": f'"{blob.oid}"', "X-Linked-Size": str(len(blob.content))}
-        return self._answer(200, blob.content, headers)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked is None:
+            return self._answer(200, blob.content, headers)
+        start, end = int(asked[1]), min(int(asked[2]), len(blob.content) - 1)
+        headers |= {"Content-Range": f"bytes {start}-{end}/{len(blob.content)}"}
+        return self._answer(206, blob.content[start : end + 1], headers)
 
 
 _REPO = r"([^/]+/[^/]+)"

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.clients.records import record
+
 
 pytestmark = pytest.mark.slow
 
@@ -33,18 +35,27 @@ def run(tmp_path):
 
 
 def assert_close(found, expected):
+    """Returns the greatest relative difference."""
     assert found.keys() == expected.keys()
+    greatest = 0.0
     for name, tensor in expected.items():
         difference = (found[name] - tensor).norm() / tensor.norm().clamp_min(1e-12)
         assert difference < 1e-5, f"{name}: {difference:.2e}"
+        greatest = max(greatest, difference.item())
+    return greatest
 
 
-def test_ddp_equals_one_process(run):
+def keep(record_property, client, compared, difference):
+    figure = f"relative difference {difference:.1e} at most"
+    record(record_property, client, "distributed", f"{compared}, two processes against one", figure, package="torch")
+
+
+def test_ddp_equals_one_process(run, record_property):
     weights, one = run("ddp", 1, "one")
     shared, two = run("ddp", 2, "two")
     assert two["wrapper"] == "DistributedDataParallel" and one["wrapper"] == "HfGptForCausalLM"
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-5) and len(set(one["losses"])) == 4
-    assert_close(shared, weights)
+    keep(record_property, "DDP (Trainer, torchrun)", "weights after 4 steps", assert_close(shared, weights))
 
 
 def test_a_stream_is_shared_by_processes(run, tmp_path):
@@ -61,20 +72,20 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(run):
     assert values == {"step": 2, "checkpoints": ["checkpoint-2"]}
 
 
-def test_fsdp2_equals_one_process(run):
+def test_fsdp2_equals_one_process(run, record_property):
     expected, one = run("one", 1, "one")
     found, two = run("fsdp2", 2, "two")
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    assert_close(found, expected)
+    keep(record_property, "FSDP2 (fully_shard, torchrun)", "gradients", assert_close(found, expected))
 
 
-def test_tensor_parallel_equals_one_process(run):
+def test_tensor_parallel_equals_one_process(run, record_property):
     expected, one = run("one", 1, "one")
     found, two = run("tp", 2, "two")
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
     for projection in ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"):
         assert any(projection in name for name in two["sharded"])
-    assert_close(found, expected)
+    keep(record_property, 'Tensor parallelism (tp_plan="auto", torchrun)', "gradients", assert_close(found, expected))
     assert all(torch.isfinite(tensor).all() for tensor in found.values())
 
 
