@@ -43,7 +43,7 @@ _LLAMA_FIELDS = {
     "rope_parameters": "rope_parameters",
     "norm_eps": "rms_norm_eps",
 }
-_LANGUAGE_MODEL = {"is_causal": True, "final_logit_softcapping": None, "logit_scale": None}
+_LANGUAGE_MODEL = {"is_causal": True, "final_logit_softcapping": None, "logit_scale": 1.0}
 _LLAMA_IMPLIED = {
     **_LANGUAGE_MODEL,
     "position_embedding_type": "rope",

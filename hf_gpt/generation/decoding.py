@@ -244,7 +244,7 @@ class CachedDecoder:
                 inner = weights.activation(inner)
             hidden = hidden + layer.down(inner)
         logits = weights.head(weights.final_norm(hidden))
-        if weights.logit_scale is not None:
+        if weights.logit_scale != 1:
             logits = logits * weights.logit_scale
         if weights.softcap is not None:
             logits = torch.tanh(logits / weights.softcap) * weights.softcap

@@ -104,8 +104,8 @@ class HfGptConfig(PreTrainedConfig):
             One matrix for the embedding and the language-model head.
         final_logit_softcapping (`float`, *optional*):
             Cap `c` of the logits, `c * tanh(logits / c)` (Gemma 2, https://arxiv.org/abs/2408.00118).
-        logit_scale (`float`, *optional*):
-            Factor on the logits, before the cap.
+        logit_scale (`float`, *optional*, defaults to 1.0):
+            Factor on the logits, before the cap. A number in any case: vLLM multiplies by it.
         is_causal (`bool`, *optional*, defaults to `True`):
             `False` lets every token see the whole sequence: for the classification, token and span heads only.
         chunked_loss (`str`, *optional*, defaults to `"auto"`):
@@ -211,7 +211,7 @@ class HfGptConfig(PreTrainedConfig):
     output_projection_init: Literal["zeros", "scaled", "normal"] = "scaled"
     tie_word_embeddings: bool = True
     final_logit_softcapping: float | int | None = None
-    logit_scale: float | int | None = None
+    logit_scale: float | int | None = 1.0
     is_causal: bool = True
     chunked_loss: Literal["auto", "always", "never"] = "auto"
     classifier_pooling: Literal["last", "mean", "attention"] = "last"
@@ -246,6 +246,8 @@ class HfGptConfig(PreTrainedConfig):
         return cls(**{**PRESETS[name], **overrides})
 
     def __post_init__(self, **kwargs: Any):
+        if self.logit_scale is None:
+            self.logit_scale = 1.0
         if self.intermediate_size is None:
             gated_size = -(-8 * self.hidden_size // 3 // 64) * 64
             self.intermediate_size = gated_size if self.is_gated_act else 4 * self.hidden_size

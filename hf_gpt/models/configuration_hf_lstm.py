@@ -94,7 +94,7 @@ classifier_dropout:
     initializer_range: float = 0.1
     tie_word_embeddings: bool = True
     final_logit_softcapping: float | int | None = None
-    logit_scale: float | int | None = None
+    logit_scale: float | int | None = 1.0
     chunked_loss: Literal["auto", "always", "never"] = "auto"
     classifier_pooling: Literal["last", "mean", "attention"] = "last"
     classifier_hidden_size: int | None = None
@@ -114,6 +114,8 @@ classifier_dropout:
         return ["lstm"] * self.num_hidden_layers
 
     def __post_init__(self, **kwargs: Any):
+        if self.logit_scale is None:
+            self.logit_scale = 1.0
         if self.intermediate_size is None:
             self.intermediate_size = self.hidden_size
         self.auto_map = complete_auto_map(self.code_map, self.auto_map)

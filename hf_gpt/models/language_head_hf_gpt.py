@@ -31,13 +31,13 @@ class HfGptLanguageHeadMixin:
                 hidden_states,
                 self.lm_head.weight,
                 labels,
-                logit_scale=self.config.logit_scale,
+                logit_scale=None if self.config.logit_scale == 1 else self.config.logit_scale,
                 softcap=self.config.final_logit_softcapping,
                 **kwargs,
             )
         else:
             logits = self.lm_head(_slice_positions(hidden_states, logits_to_keep))
-            if self.config.logit_scale is not None:
+            if self.config.logit_scale != 1:
                 logits = logits * self.config.logit_scale
             if (softcap := self.config.final_logit_softcapping) is not None:
                 logits = torch.tanh(logits / softcap) * softcap
