@@ -211,23 +211,29 @@ def build_discriminator(
     from hf_gpt.training.adversarial.shared_trunk import shared_discriminator
     from hf_gpt.training.model import build_model
 
-    kind, is_mediator = discriminator_args.discriminator, training_args.discriminator_loss == "mediator"
+    kind, is_language_model = discriminator_args.discriminator, training_args.has_language_model
     if kind == "none" or not training_args.needs_discriminator:
         return None
     torch.manual_seed(training_args.seed + 1)
     trunk = discriminator_args.discriminator_trunk
-    if trunk != "own" and (kind != "from_generator" or is_mediator):
+    if trunk != "own" and (kind != "from_generator" or is_language_model):
         raise ConfigError(f"--discriminator_trunk {trunk} is for a classifier with --discriminator from_generator.")
     if kind == "from_generator":
-        if is_mediator:
+        if is_language_model:
             return copy.deepcopy(model)
         if trunk != "own":
             return shared_discriminator(model, trunk, **discriminator_args.overrides)
         return discriminator_from_generator(model, **discriminator_args.overrides)
-    head = "AutoModelForCausalLM" if is_mediator else "AutoModelForSequenceClassification"
-    shape = None if is_mediator else {"num_labels": 1}
+    head = "AutoModelForCausalLM" if is_language_model else "AutoModelForSequenceClassification"
+    shape = {"vocab_size": model.get_input_embeddings().num_embeddings} if is_language_model else {"num_labels": 1}
+    if kind == "language_model" and not is_language_model:
+        raise ConfigError(
+            "--discriminator language_model has no label: set --discriminator_loss density or mediator, or choose "
+            "from_generator or ngram_cnn."
+        )
     chosen = ModelArguments(
-        model_name_or_path=None if kind == "ngram_cnn" else kind,
+        model_name_or_path=None if kind in ("ngram_cnn", "language_model") else kind,
+        preset=discriminator_args.discriminator_preset if kind == "language_model" else None,
         trust_remote_code=model_args.trust_remote_code,
         config_overrides=discriminator_args.discriminator_overrides,
     )

@@ -302,9 +302,13 @@ class DiscriminatorArguments:
     discriminator: str = field(
         default="from_generator",
         metadata={
-            "help": "from_generator: the generator's trunk with a new head, or for a mediator all of it. ngram_cnn: a "
-            "new convolutional critic. Else a checkpoint folder or Hub id with one label. none: self-play."
+            "help": "from_generator: the generator's trunk with a new head, or all of it for a loss of language "
+            "models. ngram_cnn: a new convolutional critic. language_model: a new GPT. Else a checkpoint folder or Hub "
+            "id with one label. none: self-play."
         },
+    )
+    discriminator_preset: str = field(
+        default="nano", metadata={"help": "Size of --discriminator language_model, as --preset."}
     )
     discriminator_overrides: str | None = field(
         default=None,

@@ -135,7 +135,7 @@ def train_critic(
         discriminator,
         largest_token=rows.largest_token,
         longest=rows.longest + max_new_tokens,
-        is_mediator=False,
+        is_language_model=False,
         reads_prefixes=level == "prefix",
         reads_embeddings=False,
     )

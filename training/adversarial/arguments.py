@@ -93,9 +93,13 @@ class AdversarialArguments:
         "relativistic",
         "relativistic_average",
         "mediator",
+        "density",
     ] = field(
         default="bce",
-        metadata={"help": "Loss of the discriminator; mediator is for a language model in its place, as in CoT."},
+        metadata={
+            "help": "Loss of the discriminator. For a language model in its place: mediator learns real and generated "
+            "texts alike, as in CoT; density learns the real ones, and its ratio to the generator judges."
+        },
     )
     real_label: float = field(
         default=0.9, metadata={"help": "Target of real texts with --discriminator_loss bce: one-sided smoothing."}
@@ -118,6 +122,12 @@ class AdversarialArguments:
     )
     calibration_weight: float = field(
         default=0.0, metadata={"help": "Weight of GRGC's calibration of a group's scores to Gaussian quantiles."}
+    )
+    density_ratio_weight: float = field(
+        default=0.3,
+        metadata={
+            "help": "With --discriminator_loss density: weight of telling texts apart by the ratio, beside likelihood."
+        },
     )
     r1_gamma: float = field(default=0.0, metadata={"help": "Weight of the R1 penalty at real texts' embeddings."})
     gradient_penalty_weight: float = field(

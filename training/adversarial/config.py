@@ -17,6 +17,9 @@ DIFFERENTIABLE = ("gumbel", "relativistic_gumbel")
 # Losses that compare a generated text with the real one of the same prompt.
 PAIRED_LOSSES = ("bradley_terry", "relativistic")
 
+# Losses of a language model in the place of a classifier.
+LANGUAGE_MODEL_LOSSES = ("mediator", "density")
+
 # What needs a score that is the logarithm of a density ratio, which margins are not.
 _MARGIN_LOSSES = ("hinge", "least_squares", "wasserstein")
 
@@ -48,6 +51,11 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
     def needs_discriminator(self) -> bool:
         """Whether the estimator asks for a discriminator or a reward; self-play does not."""
         return self.estimator != "spin"
+
+    @property
+    def has_language_model(self) -> bool:
+        """Whether a language model stands in the place of a classifier."""
+        return self.discriminator_loss in LANGUAGE_MODEL_LOSSES
 
     @property
     def needs_embeddings(self) -> bool:
@@ -95,6 +103,7 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             "num_iterations": 1,
             "replay_size": 0,
             "calibration_weight": 0,
+            "density_ratio_weight": 0,
             "r1_gamma": 0,
             "gradient_penalty_weight": 0,
             "advantage_clip": 0,
@@ -124,15 +133,15 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
     def _check_combinations(self) -> None:
         if self.fp16:
             raise ConfigError("--fp16 is not for adversarial training: its loss scale covers one model. Use --bf16.")
-        if self.estimator == "exact_token" and self.discriminator_loss != "mediator":
+        if self.estimator == "exact_token" and not self.has_language_model:
             raise ConfigError(
                 "--estimator exact_token needs next-token distributions to compare with: set --discriminator_loss "
-                "mediator, with a language model as the discriminator."
+                "mediator or density, with a language model as the discriminator."
             )
-        if self.discriminator_loss == "mediator" and self.estimator in DIFFERENTIABLE:
-            raise ConfigError(f"--estimator {self.estimator} needs a classifier, not a mediator.")
-        if self.discriminator_loss == "mediator" and self.reward_level == "prefix":
-            raise ConfigError("--reward_level prefix is for classifiers: a mediator judges each token by itself.")
+        if self.has_language_model and self.estimator in DIFFERENTIABLE:
+            raise ConfigError(f"--estimator {self.estimator} needs a classifier, not a language model.")
+        if self.has_language_model and self.reward_level == "prefix":
+            raise ConfigError("--reward_level prefix is for classifiers: a language model judges each token by itself.")
         if self.estimator == "weighted_likelihood" and self.discriminator_loss in _MARGIN_LOSSES:
             raise ConfigError(
                 f"--estimator weighted_likelihood weighs by density ratios, which the scores of --discriminator_loss "

@@ -16,7 +16,7 @@ class Scorer(nn.Module):
     """Every way in which a discriminator is asked, behind one `forward`, so that wrappers for several processes see it.
 
     Args:
-        model: A classifier with one label, or a language model as mediator.
+        model: A classifier with one label, or a language model.
     """
 
     def __init__(self, model: nn.Module):
@@ -49,7 +49,7 @@ class Scorer(nn.Module):
             attention_mask: (B, T).
             kind: "sequence": (B,) of whole texts. "embeddings": the same from `embeddings` (B, T, d). "prefix": (B,
                 `num_tokens` + 1), of the prompt and of the text up to each token of the completion. "token": (B,
-                `num_tokens`, V), a mediator's logits of each next token.
+                `num_tokens`, V), a language model's logits of each next token.
             prompt_length: (B,), for the last two.
             num_tokens: Tokens of the longest completion, for the last two.
             embeddings: In place of `sequences`.
@@ -72,7 +72,7 @@ def check_players(
     *,
     largest_token: int,
     longest: int,
-    is_mediator: bool,
+    is_language_model: bool,
     reads_prefixes: bool,
     reads_embeddings: bool,
 ) -> None:
@@ -80,10 +80,10 @@ def check_players(
 
     Args:
         generator: The generator.
-        discriminator: The classifier, or the language model as mediator.
+        discriminator: The classifier or language model.
         largest_token: Largest token id of the data.
         longest: Tokens of the longest text.
-        is_mediator: Whether the discriminator is to be a language model.
+        is_language_model: Whether the discriminator is to be a language model.
         reads_prefixes: Whether it has to score every prefix.
         reads_embeddings: Whether it has to take embeddings in place of tokens.
 
@@ -91,9 +91,9 @@ def check_players(
         ConfigError: labels, vocabularies, lengths or abilities that do not fit.
     """
     name = type(discriminator).__name__
-    if is_mediator:
+    if is_language_model:
         if "ForCausalLM" not in name and not hasattr(discriminator, "generate"):
-            raise ConfigError(f"--discriminator_loss mediator needs a causal language model, got {name}.")
+            raise ConfigError(f"--discriminator_loss mediator and density need a causal language model, got {name}.")
     else:
         try:
             check_discriminator(discriminator)
@@ -108,7 +108,7 @@ def check_players(
             f"the data hold token {largest_token}, but the {which} has {min(sizes)} embeddings: it belongs to another "
             "tokenizer."
         )
-    if sizes[0] > sizes[1] or (is_mediator and sizes[0] != sizes[1]):
+    if sizes[0] > sizes[1] or (is_language_model and sizes[0] != sizes[1]):
         raise ConfigError(
             f"the generator writes {sizes[0]} tokens, the discriminator reads {sizes[1]}: both need one tokenizer. Use "
             " model.resize_token_embeddings, or discriminator_from_generator(model)."

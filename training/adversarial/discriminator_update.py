@@ -8,16 +8,18 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_gpt.generation.likelihood import token_logps
-from hf_gpt.training.adversarial.config import PAIRED_LOSSES, AdversarialConfig
+from hf_gpt.training.adversarial.config import LANGUAGE_MODEL_LOSSES, PAIRED_LOSSES, AdversarialConfig
 from hf_gpt.training.adversarial.objectives import (
     DISCRIMINATOR_LOSSES,
     Counts,
+    density_loss,
     gradient_penalty,
     grgc_calibration,
     mediator_loss,
     mix_embeddings,
     r1_penalty,
 )
+from hf_gpt.training.adversarial.reductions import masked_sum
 
 
 @dataclass
@@ -70,6 +72,7 @@ def discriminator_loss(
     group_size: int = 1,
     noise: torch.Generator | None = None,
     counts: Counts | None = None,
+    generator_logps: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Loss, and the scores behind it.
 
@@ -85,13 +88,14 @@ def discriminator_loss(
         noise: Draws the points of the gradient penalty.
         counts: Real and generated tokens, where tokens are what the loss is a mean over, that sums are divided by; left
             out: those of the batch.
+        generator_logps: (R + F,) of whole texts, real ones first, under the generator, for the density ratio.
 
     Returns:
         A scalar with gradient, and (F,) and (F,) logits of the partners and of the generated texts.
     """
     both = concatenate([real, fake], pad_token_id)
-    if args.discriminator_loss == "mediator":
-        return _mediator(scorer, both, len(real), partners, counts)
+    if args.discriminator_loss in LANGUAGE_MODEL_LOSSES:
+        return _language_model(args, scorer, both, len(real), partners, counts, generator_logps)
     if args.reward_level == "prefix":
         return _prefixes(args, scorer, both, len(real), partners, counts)
     scores = scorer(both.input_ids, both.attention_mask)
@@ -145,7 +149,7 @@ def _prefixes(args, scorer, both, num_real, partners, counts):
     return loss, whole[:num_real][partners], whole[num_real:]
 
 
-def _mediator(scorer, both, num_real, partners, counts):
+def _language_model(args, scorer, both, num_real, partners, counts, generator_logps):
     logits = scorer(
         both.input_ids,
         both.attention_mask,
@@ -154,8 +158,16 @@ def _mediator(scorer, both, num_real, partners, counts):
         num_tokens=both.completions.shape[1],
     )
     logps, mask = token_logps(logits, both.completions), both.completion_mask
-    loss = mediator_loss(logps[:num_real], logps[num_real:], mask[:num_real], mask[num_real:], counts)
-    texts = torch.where(mask.bool(), logps, 0.0).sum(-1).detach()
+    sides = logps[:num_real], logps[num_real:], mask[:num_real], mask[num_real:]
+    texts = masked_sum(logps.detach(), mask)
+    if args.discriminator_loss == "mediator":
+        loss = mediator_loss(*sides, counts)
+    elif generator_logps is None:
+        loss = density_loss(*sides, counts=counts)
+    else:
+        references = generator_logps[:num_real], generator_logps[num_real:]
+        loss = density_loss(*sides, *references, weight=args.density_ratio_weight, counts=counts)
+        texts = texts - generator_logps
     return loss, texts[:num_real][partners], texts[num_real:]
 
 

@@ -61,7 +61,7 @@ def sample_figures(
     fresh = fresh_auc(real, texts, seed)
     if fresh is not None:
         found["fresh_auc"] = fresh
-    if player is not None and not player.is_mediator:
+    if player is not None and not player.args.has_language_model:
         found["discriminator_auc"] = _discriminator_auc(collector, rows, own, drawn, player)
     return found
 

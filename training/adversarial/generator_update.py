@@ -20,7 +20,6 @@ from hf_gpt.training.adversarial.estimators import (
 )
 from hf_gpt.training.adversarial.figures import logp_mismatch
 from hf_gpt.training.adversarial.reductions import masked_sum
-from hf_gpt.training.adversarial.rewards import future_returns
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Experience:
         rollout: The texts.
         group_size: Texts of a prompt, adjacent.
         scores: (B,) logits.
-        advantages: (B,) or (B, C), for the policy gradients.
+        advantages: (B,) or (B, C), for the policy gradients and beside the exact one.
         reference_logps: (B, C) of the reference model, for KL and self-play.
         mediator_logits: (B, C, V), for the exact gradient.
         real: The batch of real texts of the same prompts, for self-play.
@@ -130,19 +129,9 @@ def _weighted_likelihood(args, logps, experience) -> torch.Tensor:
 def _exact_token(args, logits, logps, experience) -> torch.Tensor:
     mask = experience.rollout.completion_mask
     loss = exact_token_loss(logits, mask, experience.mediator_logits, normalization=args.normalization)
-    if args.gamma:
-        # What a token leads to, which the exact gradient at its own place leaves out.
-        ratio = token_logps(experience.mediator_logits, experience.rollout.completions) - logps.detach()
-        returns = future_returns(ratio, mask, args.gamma)
-        loss = loss + policy_gradient_loss(logps, _centred(returns, mask), mask, args.normalization)
+    if experience.advantages is not None:
+        loss = loss + policy_gradient_loss(logps, experience.advantages, mask, args.normalization)
     return loss
-
-
-def _centred(returns, mask) -> torch.Tensor:
-    """Less the mean at each position over the batch."""
-    mask = mask.bool()
-    mean = torch.where(mask, returns, 0.0).sum(0) / mask.sum(0).clamp(min=1)
-    return torch.where(mask, returns - mean, 0.0)
 
 
 def _spin(args, model, experience) -> torch.Tensor:

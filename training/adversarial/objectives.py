@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import logsigmoid, relu, softplus
 
-from hf_gpt.training.adversarial.reductions import mean_of, select
+from hf_gpt.training.adversarial.reductions import masked_sum, mean_of, select
 
 
 Counts = tuple[float | torch.Tensor, float | torch.Tensor]
@@ -178,6 +178,45 @@ def mediator_loss(
     """
     num_real, num_fake = counts or (None, None)
     return -(mean_of(select(real_logps, real_mask), num_real) + mean_of(select(fake_logps, fake_mask), num_fake)) / 2
+
+
+def density_loss(
+    real_logps: torch.Tensor,
+    fake_logps: torch.Tensor,
+    real_mask: torch.Tensor,
+    fake_mask: torch.Tensor,
+    real_reference: torch.Tensor | None = None,
+    fake_reference: torch.Tensor | None = None,
+    weight: float = 0.0,
+    counts: Counts | None = None,
+) -> torch.Tensor:
+    """Likelihood of a language model psi on real text, and `weight` times `bce_loss` of l(y) = log psi(y) - log q(y).
+
+    psi* = p by either part, so l* = log p/q: a discriminator that is normalised by itself and exact for every next
+    token. The likelihood teaches it all it can know before the generator has written anything; the cross-entropy, whose
+    least value is log 2 - JSD(p, q), corrects it where the generator goes.
+
+    Source: the cross-entropy is noise-contrastive estimation (Gutmann & Hyvarinen 2010, AISTATS, eq. 3) with the
+    generator as the noise; the sum of both is ours, measured in `hf_gpt.eval.experiments.arena`.
+
+    Args:
+        real_logps: log psi of the tokens of real texts, (B, C).
+        fake_logps: log psi of the tokens of generated texts, (B', C').
+        real_mask, fake_mask: 1 at tokens.
+        real_reference: log q of whole real texts, (B,); with `weight` alone.
+        fake_reference: log q of whole generated texts, (B',).
+        weight: Of the cross-entropy, in logits of texts, against nats per token.
+        counts: As for `bce_loss`, tokens.
+
+    Returns:
+        fp32 scalar.
+    """
+    loss = -mean_of(select(real_logps, real_mask), (counts or (None,))[0])
+    if not weight:
+        return loss
+    real_scores = masked_sum(real_logps, real_mask) - real_reference
+    fake_scores = masked_sum(fake_logps, fake_mask) - fake_reference
+    return loss + weight * bce_loss(real_scores, fake_scores, real_label=1.0)
 
 
 def r1_penalty(scores: torch.Tensor, embeddings: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:

@@ -32,10 +32,9 @@ class DiscriminatorPlayer:
     """Trains a discriminator beside `Trainer`, which knows one model alone.
 
     Args:
-        model: A classifier with one label, or a mediator.
+        model: A classifier with one label, or a language model.
         args: Learning rates and so on.
         accelerator: The trainer's.
-        is_mediator: Whether it is a language model.
 
     Attributes:
         model: As it was given.
@@ -44,8 +43,8 @@ class DiscriminatorPlayer:
         updates: How many there were.
     """
 
-    def __init__(self, model: PreTrainedModel, args: AdversarialConfig, accelerator: Accelerator, is_mediator: bool):
-        self.model, self.args, self.accelerator, self.is_mediator = model, args, accelerator, is_mediator
+    def __init__(self, model: PreTrainedModel, args: AdversarialConfig, accelerator: Accelerator):
+        self.model, self.args, self.accelerator = model, args, accelerator
         self.scorer = Scorer(model.to(args.device))
         self.wrapped: nn.Module = self.scorer
         self.optimizer: Any = None
@@ -121,10 +120,10 @@ class DiscriminatorPlayer:
 
         Args:
             batch: The texts.
-            generator_logps: (R, C), which a mediator is compared with: its score is the sum of log M - log G.
+            generator_logps: (R, C), which a language model M is compared with: its score is the sum of log M - log G.
         """
         with evaluating(self.scorer):
-            if self.is_mediator:
+            if self.args.has_language_model:
                 logps = token_logps(self.token_logits(batch), batch.completions) - generator_logps
                 return torch.where(batch.completion_mask.bool(), logps, 0.0).sum(-1)
             if self.args.reward_level == "prefix":
@@ -139,7 +138,7 @@ class DiscriminatorPlayer:
 
     @torch.no_grad()
     def token_logits(self, batch: Batch) -> torch.Tensor:
-        """(R, C, V) logits of a mediator, without dropout."""
+        """(R, C, V) logits of a language model, without dropout."""
         return self._asked(batch, "token")
 
     def save(self, folder: Path, processing_class: Any, is_main: bool) -> None:

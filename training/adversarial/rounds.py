@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from hf_gpt.generation.likelihood import completion_logps
+from hf_gpt.generation.likelihood import completion_logps, token_logps
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.adversarial.advantages import Scores, make_advantages
@@ -21,7 +21,9 @@ from hf_gpt.training.adversarial.generator_update import Experience, logps_of
 from hf_gpt.training.adversarial.gumbel import gumbel_rollout
 from hf_gpt.training.adversarial.objectives import Counts
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer
+from hf_gpt.training.adversarial.reductions import masked_sum
 from hf_gpt.training.adversarial.replay import ReplayBuffer
+from hf_gpt.training.adversarial.rewards import future_returns
 from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextRows
 from hf_gpt.training.adversarial.watch import GeneratedText, Watch
 
@@ -96,7 +98,7 @@ class Rounds:
             counts = self._token_counts([(real, fake) for real, fake, _, _ in due])
             loss, norm = self.player.update(
                 [
-                    self._discriminator_loss(real, fake, partners, len(fresh), counts, seen)
+                    self._discriminator_loss(model, real, fake, partners, len(fresh), counts, seen)
                     for real, fake, partners, fresh in due
                 ]
             )
@@ -107,7 +109,7 @@ class Rounds:
 
     def _token_counts(self, batches: list[tuple[Batch, Batch]]) -> Counts | None:
         """Real and generated tokens of all processes, for each process and micro-batch, where a loss is over tokens."""
-        if self.args.discriminator_loss != "mediator" and self.args.reward_level != "prefix":
+        if not self.args.has_language_model and self.args.reward_level != "prefix":
             return None
         counts = torch.stack(
             [torch.stack([texts.completion_mask.bool().sum() for texts in batch]) for batch in batches]
@@ -126,6 +128,7 @@ class Rounds:
 
     def _discriminator_loss(
         self,
+        model: nn.Module,
         real: Batch,
         fake: Batch,
         partners: torch.Tensor,
@@ -134,6 +137,8 @@ class Rounds:
         seen: list[Any],
     ) -> Callable[[Any], torch.Tensor]:
         """The loss of a batch as a function of the scorer; it adds the scores to `seen`."""
+        ratio = self.args.discriminator_loss == "density" and self.args.density_ratio_weight > 0
+        generator_logps = self._likelihoods(model, real, fake) if ratio else None
 
         def make_loss(scorer: Any) -> torch.Tensor:
             loss, real_scores, fake_scores = discriminator_loss(
@@ -147,6 +152,7 @@ class Rounds:
                 group_size=self._discriminator_group,
                 noise=self.noise,
                 counts=counts,
+                generator_logps=generator_logps,
             )
             seen.append((real_scores, fake_scores))
             return loss
@@ -227,7 +233,11 @@ class Rounds:
             self._observe(model, held_out, others[0] if others else drawn)
         if self.args.estimator == "exact_token":
             found.mediator_logits = self.player.token_logits(batch)
-            rewards = self.player.scores(batch, drawn.logps)
+            ratios = torch.where(mask.bool(), token_logps(found.mediator_logits, batch.completions) - drawn.logps, 0.0)
+            rewards = ratios.sum(-1)
+            if self.args.gamma:
+                # What a token leads to, which the exact gradient at its own place leaves out.
+                found.advantages = self._centred(future_returns(ratios, mask, self.args.gamma), mask)
         else:
             scores = self._judge(model, inputs, drawn)
             found.scores, rewards = scores.texts, scores.texts
@@ -312,13 +322,29 @@ class Rounds:
         return scores
 
     def _text_scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        if not self.player.is_mediator:
+        if not self.args.has_language_model:
             return self.player.scores(batch)
+        return self.player.scores(batch, self._token_logps(model, batch))
+
+    def _token_logps(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """(R, C) of the generator, without dropout."""
         with torch.no_grad(), evaluating(model):
-            logps = completion_logps(
+            return completion_logps(
                 model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
             )
-        return self.player.scores(batch, logps)
+
+    def _likelihoods(self, model: nn.Module, *batches: Batch) -> torch.Tensor:
+        """Log-probabilities of whole texts under the generator, of all batches."""
+        return torch.cat([masked_sum(self._token_logps(model, batch), batch.completion_mask) for batch in batches])
+
+    def _centred(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(B, C) less the mean at each position over the texts of all processes."""
+        sums = torch.stack([torch.where(mask.bool(), values, 0.0).sum(0), mask.sum(0)])
+        if self.args.world_size > 1:
+            whole = sums.new_zeros(2, self.args.max_new_tokens)
+            whole[:, : sums.shape[1]] = sums
+            sums = self.accelerator.reduce(whole, "sum")[:, : sums.shape[1]]
+        return torch.where(mask.bool(), values - sums[0] / sums[1].clamp(min=1), 0.0)
 
     def _remember(self, drawn: Rollout, rewards: torch.Tensor) -> None:
         fakes, logps = self.collector.gather(drawn, range(len(drawn)))
@@ -342,10 +368,7 @@ class Rounds:
     def held_out_nll(self, model: nn.Module) -> float:
         """Nats a token of held-out real texts, of which the next batch is taken."""
         batch = self._held_out_texts()
-        with torch.no_grad(), evaluating(model):
-            logps = completion_logps(
-                model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
-            )
+        logps = self._token_logps(model, batch)
         totals = torch.stack([-(logps * batch.completion_mask).sum(), batch.completion_mask.sum()])
         nats, count = self.accelerator.reduce(totals, "sum").tolist()
         return nats / count

@@ -45,7 +45,7 @@ class AdversarialTrainer(HfGptTrainer):
     Args:
         model: The generator: a causal language model, or an encoder-decoder, whose encoder reads the prompts.
         discriminator: A sequence classifier with one label that reads the same tokens; a causal language model where
-            `args.discriminator_loss` is "mediator". None with `reward_function`, or for self-play.
+            `args.discriminator_loss` is "mediator" or "density". None with `reward_function`, or for self-play.
         args: The arguments.
         train_dataset: Real texts, see `TextRows` for the columns.
         eval_dataset: Held-out real texts. Left out: a tenth of the training texts, at most 512.
@@ -119,9 +119,7 @@ class AdversarialTrainer(HfGptTrainer):
                 is_sharded=args.is_sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled,
             )
             discriminator = with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
-            self.player = DiscriminatorPlayer(
-                discriminator, args, self.accelerator, args.discriminator_loss == "mediator"
-            )
+            self.player = DiscriminatorPlayer(discriminator, args, self.accelerator)
         self._begin_run()
 
     @property
@@ -150,7 +148,7 @@ class AdversarialTrainer(HfGptTrainer):
                 discriminator,
                 largest_token=max(rows.largest_token, eval_rows.largest_token),
                 longest=max(rows.longest, eval_rows.longest) + args.max_new_tokens,
-                is_mediator=args.discriminator_loss == "mediator",
+                is_language_model=args.has_language_model,
                 reads_prefixes=args.reward_level == "prefix",
                 reads_embeddings=args.needs_embeddings,
             )

@@ -115,6 +115,32 @@ def test_the_mediator_is_the_mixture():
     assert value.item() == pytest.approx((_jsd(P, Q) + entropies).item(), abs=1e-6)
 
 
+def test_the_density_is_that_of_real_text():
+    one = torch.ones(len(P), 1)
+    logits = P.log().requires_grad_()
+    logps = logits.log_softmax(0)
+    # Every token a text of its own, as often as its distribution has it.
+    real, fake, share = logps[REAL][:, None], logps[FAKE][:, None], P.log()[REAL].mean()
+    masks = one.new_ones(real.shape), one.new_ones(fake.shape)
+    references = Q.log()[REAL], Q.log()[FAKE]
+    value = objectives.density_loss(real, fake, *masks, *references, weight=2.0)
+    assert torch.autograd.grad(value, logits)[0].abs().max() < 1e-6
+    assert value.item() == pytest.approx((-share + 2 * (math.log(2) - _jsd(P, Q))).item(), abs=1e-6)
+    alone = objectives.density_loss(real, fake, *masks)
+    assert alone.item() == pytest.approx(-share.item(), abs=1e-6)
+
+
+def test_the_density_ratio_is_of_whole_texts():
+    real, fake = torch.tensor([[-1.0, -2.0, 9.0]]), torch.tensor([[-3.0, 9.0, 9.0]])
+    masks = torch.tensor([[1, 1, 0]]), torch.tensor([[1, 0, 0]])
+    value = objectives.density_loss(
+        real, fake, *masks, torch.tensor([-4.0]), torch.tensor([-1.0]), weight=0.5, counts=(4.0, 1.0)
+    )
+    # l of the real text is 1, of the generated one -2; four tokens count over all processes.
+    likelihood = 3 / 4
+    assert value.item() == pytest.approx(likelihood + 0.5 * (math.log1p(math.exp(-1)) + math.log1p(math.exp(-2))) / 2)
+
+
 @pytest.mark.parametrize("name", sorted(objectives.DISCRIMINATOR_LOSSES))
 def test_every_loss_pushes_real_up_and_fake_down(name):
     real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)

@@ -41,7 +41,7 @@ def assert_the_same_game(one, two):
 
 
 @slow
-@pytest.mark.parametrize("job", ["ddp", "detached", "prefix", "mediator"])
+@pytest.mark.parametrize("job", ["ddp", "detached", "prefix", "mediator", "density"])
 def test_ddp_equals_one_process(tmp_path, job):
     one, two = (run(tmp_path / str(count), count, job) for count in (1, 2))
     assert one[1]["wrapper"] == "Scorer" and two[1]["wrapper"] == "DistributedDataParallel"

@@ -1,0 +1,286 @@
+"""
+Real text, COCO captions or EMNLP news: the whole quality-diversity curve of an adversarial model against likelihood.
+
+A small GPT over words is trained by likelihood, stopped where held-out texts are likeliest. From there one copy goes
+on by the recipe `default` (a larger language model of the same texts as the discriminator, the exact token gradient,
+the likelihood as anchor), another by likelihood, its best held-out weights kept, for at least as many CPU-seconds as
+all of the first cost, its discriminator included. Every point is one temperature or top-p: BLEU-5 against held-out
+texts, self-BLEU-5, and the AUC of a classifier trained afresh. The discriminator's own samples are a third curve: what
+a model of its size reaches by itself.
+
+    python -m hf_gpt.eval.experiments.real_text coco news --seeds 0 1 2 --output_dir runs/real_text
+
+Every model and point is kept in output_dir, and a run that was stopped goes on from there.
+"""
+
+import argparse
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_gpt.eval.curve_plots import draw_curves, standalone_svg
+from hf_gpt.eval.curves import Plane, Point, gains_at_equal_diversity
+from hf_gpt.eval.experiments.data import read_lines
+from hf_gpt.eval.experiments.quiet import QUIET
+from hf_gpt.eval.experiments.resampling import WORD
+from hf_gpt.eval.experiments.tables import markdown_table, write_json
+from hf_gpt.eval.language_model.word_model import WordModel
+from hf_gpt.eval.text.ngram_bleu import ngram_bleu, self_bleu
+from hf_gpt.eval.two_sample.halves import classifier_test
+from hf_gpt.eval.two_sample.tfidf import tfidf_scores
+from hf_gpt.eval.vocabulary import BOS, EOS, PAD, WordVocabulary
+
+
+FILES = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
+MAX_WORDS = 40
+LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial (default)", "its discriminator's samples"
+TEMPERATURES = {
+    LIKELIHOOD: (1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
+    OURS: (1.4, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7),
+    DISCRIMINATOR: (1.0, 0.9, 0.8, 0.7, 0.6),
+}
+TOP_P = (0.95, 0.9, 0.8)
+BLEU = Plane()
+AUC = Plane(quality_name="fresh classifier's AUC", quality="lower")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpora", nargs="+", choices=sorted(FILES), metavar="CORPUS", help=", ".join(sorted(FILES)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split, weights and draws")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/real_text"))
+    parser.add_argument("--num_texts", type=int, help="texts used of a corpus; left out: all")
+    parser.add_argument("--num_samples", type=int, default=2000, help="texts of each point, and held-out ones")
+    parser.add_argument("--generator", type=int, nargs=2, default=[48, 1], metavar=("WIDTH", "LAYERS"))
+    parser.add_argument("--discriminator", type=int, nargs=2, default=[128, 2], metavar=("WIDTH", "LAYERS"))
+    parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
+    parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
+    parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
+    parser.add_argument("--anchor", type=float, default=1.0, help="weight of the likelihood in them")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    rows = []
+    for corpus in options.corpora:
+        for seed in options.seeds:
+            rows += Run(corpus, seed, options).measure()
+    report = "\n".join(_report(corpus, rows, options) for corpus in options.corpora)
+    (options.output_dir / "results.md").write_text(report, encoding="utf-8")
+    print(report)
+    return 0
+
+
+class Run:
+    """The models of one corpus and one seed, and their points.
+
+    Args:
+        corpus: A key of `FILES`.
+        seed: Of split, weights and draws.
+        options: Of the command.
+    """
+
+    def __init__(self, corpus: str, seed: int, options: argparse.Namespace):
+        self.corpus, self.seed, self.options = corpus, seed, options
+        self.folder = options.output_dir / f"{corpus}-{seed}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        texts = [WORD.findall(line.lower())[:MAX_WORDS] for line in read_lines(FILES[corpus])]
+        order = np.random.default_rng(seed).permutation(len(texts))[: options.num_texts]
+        held = min(options.num_samples, len(order) // 4)
+        parts = np.split(order, [held, held + len(order) // 10])
+        self.test, self.validation, self.training = ([texts[n] for n in part] for part in parts)
+        self.vocabulary = WordVocabulary(self.training + self.validation)
+        self.words = {number: word for word, number in self.vocabulary.numbers.items()}
+
+    def measure(self) -> list[dict[str, Any]]:
+        """The points of all models, trained unless they are there."""
+        start = self._kept("start", self._model(self.options.generator), self._by_likelihood)
+        judge = self._kept("discriminator", self._model(self.options.discriminator), self._by_likelihood)
+        ours = self._kept("adversarial", copy.deepcopy(start), lambda model: self._against(model, judge))
+        seconds = self._seconds("discriminator") + self._seconds("adversarial")
+        longer = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, seconds))
+        return [
+            row
+            for name, model in ((LIKELIHOOD, longer), (OURS, ours), (DISCRIMINATOR, judge))
+            for row in self._curve(name, model)
+        ]
+
+    # Models
+
+    def _model(self, size: Sequence[int]) -> WordModel:
+        return WordModel(self.vocabulary, MAX_WORDS, *size, seed=self.seed)
+
+    def _by_likelihood(self, model: WordModel) -> dict[str, Any]:
+        record = model.train(self.training, self.validation, epochs=self.options.epochs, patience=2, seed=self.seed)
+        return {"validation": record.losses}
+
+    def _for_longer(self, model: WordModel, seconds: float) -> dict[str, Any]:
+        """Rounds at half the learning rate until the time is spent; weights are replaced by better ones alone."""
+        began, best, losses = time.process_time(), self._held_out(model), []
+        while not losses or time.process_time() - began < seconds:
+            longer = copy.deepcopy(model)
+            longer.train(
+                self.training, self.validation, epochs=2, learning_rate=1.5e-3, seed=self.seed + 100 + len(losses)
+            )
+            losses.append(self._held_out(longer))
+            if losses[-1] < best:
+                best, model.model = losses[-1], longer.model
+        return {"validation": losses}
+
+    def _held_out(self, model: WordModel) -> float:
+        nll, tokens = model.nll(self.validation)
+        return float(nll.sum() / tokens.sum())
+
+    def _against(self, model: WordModel, judge: WordModel) -> dict[str, Any]:
+        from hf_gpt.training.adversarial.config import AdversarialConfig
+        from hf_gpt.training.adversarial.trainer import AdversarialTrainer
+
+        options = self.options
+        arguments = AdversarialConfig(
+            output_dir=tempfile.mkdtemp(prefix="real-text-"),
+            max_steps=options.steps,
+            per_device_train_batch_size=64,
+            max_new_tokens=MAX_WORDS + 1,
+            learning_rate=options.learning_rate,
+            lambda_mle=options.anchor,
+            monitor_steps=max(1, options.steps // 5),
+            num_eval_samples=0,
+            on_collapse="warn",
+            use_cpu=True,
+            seed=self.seed,
+            **{**QUIET, **method()},
+        )
+        rows = [{"input_ids": row.tolist()} for row in self.vocabulary.encode(self.training, MAX_WORDS)]
+        held_out = [{"input_ids": row.tolist()} for row in self.vocabulary.encode(self.validation, MAX_WORDS)]
+        trainer = AdversarialTrainer(
+            model=model.model,
+            discriminator=copy.deepcopy(judge.model),
+            args=arguments,
+            train_dataset=rows,
+            eval_dataset=held_out,
+        )
+        trainer.train()
+        return {"validation": [self._held_out(model)]}
+
+    def _kept(self, name: str, model: WordModel, train: Callable[[WordModel], dict[str, Any]]) -> WordModel:
+        path = self.folder / f"{name}.pt"
+        if not path.exists():
+            began = time.process_time()
+            record = train(model)
+            record["cpu_seconds"] = time.process_time() - began
+            write_json(self.folder / f"{name}.json", record)
+            draft = path.with_suffix(".part")
+            torch.save(model.model.state_dict(), draft)
+            draft.replace(path)
+        model.model.load_state_dict(torch.load(path, weights_only=True))
+        model.model.eval()
+        return model
+
+    def _seconds(self, name: str) -> float:
+        return json.loads((self.folder / f"{name}.json").read_text())["cpu_seconds"]
+
+    # Points
+
+    def _curve(self, name: str, model: WordModel) -> Iterable[dict[str, Any]]:
+        path = self.folder / "points.json"
+        points = json.loads(path.read_text()) if path.exists() else {}
+        settings = [{"temperature": temperature} for temperature in TEMPERATURES[name]]
+        for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P)]:
+            label = "".join(f"{key} {value:g}" for key, value in setting.items())
+            key = f"{name}, {label}"
+            if key not in points:
+                points[key] = self._point(model, **setting)
+                write_json(path, points)
+                print(f"{self.corpus} {self.seed}  {key:48} {json.dumps(points[key])}", flush=True)
+            yield {"corpus": self.corpus, "seed": self.seed, "model": name, "setting": label, **points[key]}
+
+    def _point(self, model: WordModel, **sampler: float) -> dict[str, float]:
+        from hf_gpt.generation.rollout import rollout
+
+        drawn = rollout(
+            model.model,
+            num_samples=len(self.test),
+            max_new_tokens=MAX_WORDS + 1,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+            generator=torch.Generator().manual_seed(self.seed + 7),
+            batch_size=500,
+            **sampler,
+        )
+        texts = [[self.words[token] for token in row if token in self.words] for row in drawn.completions.tolist()]
+        # BLEU of nothing is not defined.
+        texts = [text or ["."] for text in texts]
+        found = classifier_test(self.test, texts, tfidf_scores, seed=self.seed)
+        return {
+            "bleu5": float(ngram_bleu(texts, self.test, (5,)).mean()),
+            "self_bleu5": float(self_bleu(texts, (5,)).mean()),
+            "auc": found["auc"],
+            "entropy": float(-drawn.logps.sum() / drawn.completion_mask.sum()),
+        }
+
+
+def method() -> dict[str, Any]:
+    """What of the recipe `default` is the method; the rest is sizes and data."""
+    import yaml
+
+    from hf_gpt.training import config as recipes
+
+    names = "discriminator_loss density_ratio_weight discriminator_learning_rate discriminator_adam_beta1 "
+    names += "discriminator_steps generator_steps replay_fraction estimator gamma normalization gate_auc"
+    recipe = yaml.safe_load((recipes.RECIPES / "adversarial" / "default.yaml").read_text())
+    # The discriminator has learned its texts already.
+    return {name: recipe[name] for name in names.split() if name in recipe} | {"discriminator_warmup_steps": 0}
+
+
+def _points(rows: Iterable[dict[str, Any]], quality: str) -> list[Point]:
+    return [Point(row["model"], row["setting"], row[quality], row["self_bleu5"], row["seed"]) for row in rows]
+
+
+def gains(rows: Sequence[dict[str, Any]], model: str, quality: str, plane: Plane) -> list[float]:
+    """How much better a model is than likelihood at each diversity that both reach, for one seed."""
+    points = _points(rows, quality)
+    ours, theirs = ([point for point in points if point.model == name] for name in (model, LIKELIHOOD))
+    return [gain for _, gain in gains_at_equal_diversity(ours, theirs, plane=plane)]
+
+
+def _report(corpus: str, rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
+    own = [row for row in rows if row["corpus"] == corpus]
+    means = []
+    for model, setting in dict.fromkeys((row["model"], row["setting"]) for row in own):
+        some = [row for row in own if (row["model"], row["setting"]) == (model, setting)]
+        figures = {key: fmean(row[key] for row in some) for key in ("bleu5", "self_bleu5", "auc", "entropy")}
+        means.append({"model": model, "setting": setting, **figures})
+    for quality, plane in (("bleu5", BLEU), ("auc", AUC)):
+        drawing = draw_curves(_points([{**row, "seed": 0} for row in means], quality), plane, uid=f"{corpus}{quality}")
+        (options.output_dir / f"{corpus}-{quality}.svg").write_text(standalone_svg(drawing), encoding="utf-8")
+    columns = {
+        "model": "model",
+        "sampler": "setting",
+        "BLEU-5": "bleu5:.3f",
+        "self-BLEU-5": "self_bleu5:.3f",
+        "AUC": "auc:.3f",
+        "entropy": "entropy:.2f",
+    }
+    lines = [f"## {corpus}, seeds {', '.join(map(str, options.seeds))}", "", markdown_table(means, columns), ""]
+    for model in (OURS, DISCRIMINATOR):
+        for quality, plane in (("bleu5", BLEU), ("auc", AUC)):
+            found = [
+                gains([row for row in own if row["seed"] == seed], model, quality, plane) for seed in options.seeds
+            ]
+            told = "; ".join(f"{fmean(g):+.3f} ({min(g):+.3f} to {max(g):+.3f})" if g else "no overlap" for g in found)
+            lines.append(f"- {model}, {plane.quality_name} gained at equal self-BLEU-5, mean and range by seed: {told}")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
