@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from hf_gpt.eval.curve_plots import draw_curves, standalone_svg
-from hf_gpt.eval.curves import Plane, Point, gains_at_equal_diversity
+from hf_gpt.eval.curves import Plane, Point
 from hf_gpt.eval.experiments.data import read_lines
 from hf_gpt.eval.experiments.quiet import QUIET
 from hf_gpt.eval.experiments.resampling import WORD
@@ -247,10 +247,22 @@ def _points(rows: Iterable[dict[str, Any]], quality: str) -> list[Point]:
 
 
 def gains(rows: Sequence[dict[str, Any]], model: str, quality: str, plane: Plane) -> list[float]:
-    """How much better a model is than likelihood at each diversity that both reach, for one seed."""
-    points = _points(rows, quality)
-    ours, theirs = ([point for point in points if point.model == name] for name in (model, LIKELIHOOD))
-    return [gain for _, gain in gains_at_equal_diversity(ours, theirs, plane=plane)]
+    """How much better each point of a model is than likelihood at equal self-BLEU-5, for one seed.
+
+    Likelihood is taken on the straight lines between its temperatures; points beyond its range are left out.
+    """
+    line = sorted(
+        (row["self_bleu5"], row[quality])
+        for row in rows
+        if row["model"] == LIKELIHOOD and row["setting"].startswith("temperature")
+    )
+    places, heights = zip(*line, strict=True)
+    sign = 1 if plane.quality == "higher" else -1
+    return [
+        sign * (row[quality] - float(np.interp(row["self_bleu5"], places, heights)))
+        for row in rows
+        if row["model"] == model and places[0] <= row["self_bleu5"] <= places[-1]
+    ]
 
 
 def _report(corpus: str, rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:

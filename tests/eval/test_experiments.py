@@ -113,3 +113,41 @@ def test_the_table_of_a_comparison_takes_the_best_rates():
     found = equal_time.table(runs, {"hf_gpt": 4e-3, "gpt2": 1.5e-3})
     assert "| 0.0015 (best) | 2 | 137.5 (75.0 to 200.0) |" in found and "| 0.0005 | 1 |" in found
     assert found.endswith("seed by seed: 2.000, 1.500")
+
+
+@pytest.mark.slow
+def test_real_text(tmp_path, monkeypatch):
+    from hf_gpt.eval.experiments import real_text
+
+    lines = [
+        f"{who} {what} a {thing} ." for who in ("he", "she", "it") for what in ("has", "sees") for thing in "abcdefgh"
+    ]
+    folder = tmp_path / "data" / "lm" / "coco_captions"
+    folder.mkdir(parents=True)
+    (folder / "image_coco.txt").write_text("\n".join(lines * 5), encoding="utf-8")
+    monkeypatch.setenv("HF_GPT_DATA", str(tmp_path / "data"))
+    command = ["coco", "--seeds", "0", "--num_samples", "40", "--epochs", "2", "--steps", "3"]
+    command += ["--generator", "16", "1", "--discriminator", "32", "1", "--output_dir", str(tmp_path / "run")]
+    assert real_text.main(command) == 0
+    report = (tmp_path / "run" / "results.md").read_text(encoding="utf-8")
+    assert report.count(real_text.OURS) >= len(real_text.TEMPERATURES[real_text.OURS]) + len(real_text.TOP_P)
+    assert (tmp_path / "run" / "coco-auc.svg").is_file()
+    spent = [
+        json.loads((tmp_path / "run" / "coco-0" / f"{name}.json").read_text())["cpu_seconds"]
+        for name in ("likelihood", "discriminator", "adversarial")
+    ]
+    assert spent[0] >= spent[1] + spent[2]
+
+
+def test_gains_are_at_equal_diversity():
+    from hf_gpt.eval.curves import Plane
+    from hf_gpt.eval.experiments import real_text
+
+    curves = {real_text.LIKELIHOOD: ((0.6, 0.2), (0.8, 0.4)), real_text.OURS: ((0.65, 0.3), (0.7, 0.4), (0.9, 0.5))}
+    rows = [
+        {"model": model, "setting": f"temperature {n}", "auc": auc, "self_bleu5": bleu, "seed": 0}
+        for model, curve in curves.items()
+        for n, (auc, bleu) in enumerate(curve)
+    ]
+    found = real_text.gains(rows, real_text.OURS, "auc", Plane(quality="lower"))
+    assert found == pytest.approx([0.05, 0.1])

@@ -165,10 +165,17 @@ def test_a_run_is_kept_and_not_repeated(tmp_path, monkeypatch, capsys):
     sizes = {"num_samples": 40, "num_train": 64, "vocab_size": 30, "width": 8, "length": 5, "epochs": 1}
     command = [f"--{name}={value}" for name, value in sizes.items()]
     command += ["--seeds", "0", "--temperatures", "1.0", "0.5", "--output_dir", str(tmp_path)]
-    command += ["--adversarial_scale", "0.01", "--recipes", "default"]
+    command += ["--adversarial_scale", "0.01", "--recipes", "reinforce"]
     assert board.main(command) == 0
     table = capsys.readouterr().out.split("Vocabulary 30")[1]
-    for name in ("MLE T=1.0", "MLE T=0.5", "MLE, all epochs T=1.0", "default T=1.0", "default T=0.5", "lookup table"):
+    for name in (
+        "MLE T=1.0",
+        "MLE T=0.5",
+        "MLE, all epochs T=1.0",
+        "reinforce T=1.0",
+        "reinforce T=0.5",
+        "lookup table",
+    ):
         assert f"| {name} |" in table
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"results.json", "oracle_board.md", "oracle_board.png", "seed-0"}

@@ -67,7 +67,7 @@ def run(texts, folder, *argv):
 
 
 def test_every_method_has_a_recipe_with_its_source():
-    assert set(NAMES) == {"default", *PUBLISHED}
+    assert set(NAMES) == {"default", "reinforce", *PUBLISHED}
     for name, source in PUBLISHED.items():
         assert source in (ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8").split("output_dir")[0]
 
@@ -88,6 +88,20 @@ def test_recipes_run(name, texts, tmp_path, capsys):
     assert written["estimator"] == recipe["estimator"] and written["max_new_tokens"] == 6
 
 
+def test_a_new_language_model_as_discriminator(texts, tmp_path, capsys):
+    from transformers import AutoModelForCausalLM
+
+    sizes = '--discriminator_overrides={"hidden_size":24,"num_hidden_layers":2,"num_attention_heads":2}'
+    assert run(texts, tmp_path / "run", "--config", "default", sizes) == 0, capsys.readouterr().err
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    density = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model" / "discriminator")
+    assert (density.config.hidden_size, model.config.hidden_size) == (24, 16)
+    assert density.config.vocab_size == model.config.vocab_size
+    refused = ["--discriminator_loss", "bce", "--estimator", "reinforce"]
+    assert run(texts, tmp_path / "other", "--config", "default", sizes, *refused) == 2
+    assert "has no label" in capsys.readouterr().err
+
+
 def test_prompts_and_what_was_saved(tmp_path, capsys):
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -95,7 +109,7 @@ def test_prompts_and_what_was_saved(tmp_path, capsys):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     columns = ["--prompt_column", "question", "--completion_column", "answer", "--group_size", "4"]
-    assert run(path, tmp_path / "run", "--config", "default", *columns) == 0, capsys.readouterr().err
+    assert run(path, tmp_path / "run", "--config", "reinforce", *columns) == 0, capsys.readouterr().err
     model = tmp_path / "run" / "model"
     assert AutoModelForCausalLM.from_pretrained(model).generation_config.max_new_tokens == 6
     assert AutoModelForSequenceClassification.from_pretrained(model / "discriminator").config.num_labels == 1
@@ -106,7 +120,7 @@ def test_a_trunk_for_both(texts, tmp_path, capsys):
     from transformers import AutoModelForSequenceClassification
 
     options = ["--discriminator", "from_generator", "--discriminator_trunk", "detached"]
-    assert run(texts, tmp_path / "run", "--config", "default", *options) == 0, capsys.readouterr().err
+    assert run(texts, tmp_path / "run", "--config", "reinforce", *options) == 0, capsys.readouterr().err
     saved = tmp_path / "run" / "model" / "discriminator"
     assert AutoModelForSequenceClassification.from_pretrained(saved).config.num_labels == 1
 
@@ -116,7 +130,7 @@ def test_both_players_in_shards(texts, tmp_path):
     """The whole command in two processes, to the report."""
     settings = {**OPTIONS, "corpus": str(texts), "output_dir": str(tmp_path / "run"), "per_device_train_batch_size": 4}
     argv = [f"--{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "hf_gpt", "adversarial", "--config", "default", *argv]
+    command = [sys.executable, "-m", "hf_gpt", "adversarial", "--config", "reinforce", *argv]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     launch = ["--accelerate", "fsdp2", "--num_processes", "2"]
     process = subprocess.run([*command, *launch], capture_output=True, text=True, env=environment, timeout=500)
