@@ -1,0 +1,245 @@
+"""
+Time to a given loss: Tiny Shakespeare by characters, nanoGPT's published setting for a CPU in GPT-2's form, and ours.
+
+The reference is GPT2LMHeadModel as nanoGPT's README trains it on a laptop: 4 layers, 128 wide, 64 characters of
+context, batches of 12, 2,000 steps of AdamW (1e-3 to 1e-4, cosine), no dropout, float32, eager. Ours is the default
+architecture at the same width, depth and context, trained by `HfGptTrainer` with its default optimizer and schedule for
+several numbers of steps, each a run of its own from nothing. The answer is the shortest of them whose loss on the whole
+validation part is at most the reference's. Both sides read the same random windows of the same nine tenths. Time is
+wall-clock from making the model to the last step, without evaluation; CPU-seconds stand beside it for machines that do
+other work as well. Reference and ours take turns.
+
+    python -m hf_gpt.eval.experiments.time_to_loss --seeds 0 1 2 --output_dir runs/time_to_loss
+
+Source of the setting: https://github.com/karpathy/nanoGPT, README, "I only have a macbook". Runs that are done are not
+repeated.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from hf_gpt.eval.experiments.tables import markdown_table, write_json
+
+
+CONTEXT, WIDTH, LAYERS, HEADS = 64, 128, 4, 4
+REFERENCE_STEPS, REFERENCE_ROWS, REFERENCE_RATE = 2000, 12, 1e-3
+REFERENCE = "GPT-2, nanoGPT's setting"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of weights and windows")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/time_to_loss"))
+    parser.add_argument("--steps", type=int, nargs="+", default=[120, 160, 200, 250, 300, 400], help="of ours")
+    parser.add_argument("--rows", type=int, default=24, help="windows in a batch of ours")
+    parser.add_argument("--learning_rate", type=float, default=1e-2, help="of ours")
+    parser.add_argument("--reference_steps", type=int, default=REFERENCE_STEPS, help="of GPT-2")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    train, validation, vocab_size = read_characters()
+    rows = []
+    for seed in options.seeds:
+        runs = [(f"gpt2-{options.reference_steps}", reference(vocab_size, train, options.reference_steps, seed))]
+        for steps in options.steps:
+            name = f"ours-{options.rows}-{options.learning_rate:g}-{steps}"
+            runs.append((name, ours(vocab_size, train, steps, options.rows, options.learning_rate, seed)))
+        for name, run in runs:
+            found = _kept(options.output_dir / f"{name}-{seed}.json", run, validation)
+            rows.append({"name": name, "seed": seed, "steps": int(name.rpartition("-")[2]), **found})
+            print(json.dumps(rows[-1]), flush=True)
+    report = table(rows)
+    (options.output_dir / "results.md").write_text(report + "\n", encoding="utf-8")
+    print(report)
+    return 0
+
+
+def read_characters() -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Tiny Shakespeare as int64 ids of characters: nine tenths, the last tenth, and how many characters there are."""
+    from hf_gpt.training.corpus import resolve_file
+
+    text = resolve_file("tinyshakespeare").read_text(encoding="utf-8")
+    numbers = {character: number for number, character in enumerate(sorted(set(text)))}
+    ids = torch.tensor([numbers[character] for character in text])
+    cut = int(0.9 * len(ids))
+    return ids[:cut], ids[cut:], len(numbers)
+
+
+def windows(ids: torch.Tensor, rows: int, generator: torch.Generator) -> torch.Tensor:
+    """(rows, CONTEXT + 1) random stretches of a text."""
+    starts = torch.randint(len(ids) - CONTEXT, (rows,), generator=generator)
+    return ids[starts[:, None] + torch.arange(CONTEXT + 1)]
+
+
+def reference(vocab_size: int, train: torch.Tensor, steps: int, seed: int) -> Callable[[], torch.nn.Module]:
+    """Training of GPT-2 as nanoGPT does it."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    def run() -> torch.nn.Module:
+        torch.manual_seed(seed)
+        ends = dict.fromkeys(("bos_token_id", "eos_token_id"))
+        config = GPT2Config(
+            vocab_size=vocab_size, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, **ends
+        )
+        config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
+        model = GPT2LMHeadModel(config).train()
+        matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+        others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=REFERENCE_RATE, betas=(0.9, 0.99))
+        generator = torch.Generator().manual_seed(seed)
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = reference_rate(step, steps)
+            batch = windows(train, REFERENCE_ROWS, generator)
+            logits = model(input_ids=batch[:, :-1]).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        return model
+
+    return run
+
+
+def reference_rate(step: int, steps: int, warmup: int = 100) -> float:
+    """nanoGPT's learning rate: linear warm-up, cosine down to a tenth."""
+    if step < warmup:
+        return REFERENCE_RATE * (step + 1) / (warmup + 1)
+    share = (step - warmup) / max(1, steps - warmup)
+    return REFERENCE_RATE * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+
+
+class _Windows(torch.utils.data.IterableDataset):
+    """Random windows without end, as rows for a Trainer."""
+
+    def __init__(self, ids: torch.Tensor, rows: int, seed: int):
+        self.ids, self.rows, self.generator = ids, rows, torch.Generator().manual_seed(seed)
+
+    def __iter__(self):
+        while True:
+            for row in windows(self.ids, self.rows, self.generator):
+                yield {"input_ids": row}
+
+
+def ours(
+    vocab_size: int, train: torch.Tensor, steps: int, rows: int, learning_rate: float, seed: int
+) -> Callable[[], torch.nn.Module]:
+    """Training of our default model by `HfGptTrainer` with its defaults."""
+    from hf_gpt import HfGptConfig, HfGptForCausalLM
+    from hf_gpt.eval.experiments.quiet import QUIET
+    from hf_gpt.training.trainer import HfGptTrainer
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+    arguments = HfGptTrainingArguments(
+        output_dir=tempfile.mkdtemp(prefix="time-to-loss-"),
+        max_steps=steps,
+        per_device_train_batch_size=rows,
+        learning_rate=learning_rate,
+        decay_steps=0.7,
+        use_cpu=True,
+        seed=seed,
+        **QUIET,
+    )
+
+    def run() -> torch.nn.Module:
+        torch.manual_seed(seed)
+        config = HfGptConfig(
+            vocab_size=vocab_size,
+            hidden_size=WIDTH,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            # Labels are the inputs, which the model shifts: one more makes as many predictions as the reference.
+            max_position_embeddings=CONTEXT + 1,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
+        )
+        model = HfGptForCausalLM(config)
+        trainer = HfGptTrainer(
+            model=model, args=arguments, train_dataset=_Windows(train, rows, seed), data_collator=_collate
+        )
+        trainer.train()
+        return model
+
+    return run
+
+
+def _collate(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    whole = torch.stack([row["input_ids"] for row in rows])
+    return {"input_ids": whole, "labels": whole}
+
+
+@torch.no_grad()
+def loss_of(model: torch.nn.Module, ids: torch.Tensor, rows: int = 64) -> float:
+    """Nats a character over a whole text, in windows that do not overlap."""
+    model.eval()
+    count = (len(ids) - 1) // CONTEXT
+    inputs, targets = (ids[shift : shift + count * CONTEXT].view(count, CONTEXT) for shift in (0, 1))
+    total = 0.0
+    for start in range(0, count, rows):
+        logits = model(input_ids=inputs[start : start + rows]).logits.float()
+        total += F.cross_entropy(logits.flatten(0, 1), targets[start : start + rows].flatten(), reduction="sum").item()
+    return total / (count * CONTEXT)
+
+
+def _kept(path: Path, run: Callable[[], torch.nn.Module], validation: torch.Tensor) -> dict[str, Any]:
+    if not path.exists():
+        began, cpu_began = time.perf_counter(), time.process_time()
+        model = run()
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+        found = {"loss": loss_of(model, validation), "seconds": seconds, "cpu_seconds": cpu_seconds}
+        found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        write_json(path, {**found, "threads": torch.get_num_threads()})
+    return json.loads(path.read_text())
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """A row for each number of steps, means over the seeds, and the shortest run that is as good as the reference."""
+    lines, answer = [], None
+    for name in dict.fromkeys(row["name"] for row in rows):
+        some = [row for row in rows if row["name"] == name]
+        base = {row["seed"]: row for row in rows if row["name"].startswith("gpt2")}
+        shares = [row["seconds"] / base[row["seed"]]["seconds"] for row in some]
+        line = {
+            "model": REFERENCE if name.startswith("gpt2") else "ours, defaults",
+            "steps": some[0]["steps"],
+            "loss": fmean(row["loss"] for row in some),
+            "losses": f"{min(row['loss'] for row in some):.3f} to {max(row['loss'] for row in some):.3f}",
+            "seconds": fmean(row["seconds"] for row in some),
+            "cpu": fmean(row["cpu_seconds"] for row in some),
+            "share": fmean(shares),
+        }
+        lines.append(line)
+        as_good = all(row["loss"] <= base[row["seed"]]["loss"] for row in some)
+        if answer is None and as_good and not name.startswith("gpt2"):
+            answer = (
+                f"{line['steps']} steps reach the reference's loss in every seed, in {line['share']:.3f} of its time."
+            )
+    columns = {
+        "model": "model",
+        "steps": "steps",
+        "validation loss, nats a character": "loss:.3f",
+        "seeds": "losses",
+        "seconds": "seconds:.1f",
+        "CPU s": "cpu:.1f",
+        "of the reference's seconds": "share:.3f",
+    }
+    return "\n".join([markdown_table(lines, columns), "", answer or "No run of ours was as good in every seed."])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
