@@ -59,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/real_text"))
     parser.add_argument("--num_texts", type=int, help="texts used of a corpus; left out: all")
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each point, and held-out ones")
-    parser.add_argument("--generator", type=int, nargs=2, default=[48, 1], metavar=("WIDTH", "LAYERS"))
+    parser.add_argument("--generator", type=int, nargs=2, default=[16, 1], metavar=("WIDTH", "LAYERS"))
     parser.add_argument("--discriminator", type=int, nargs=2, default=[128, 2], metavar=("WIDTH", "LAYERS"))
     parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
