@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
-    parser.add_argument("--anchor", type=float, default=1.0, help="weight of the likelihood in them")
+    parser.add_argument("--anchor", type=float, default=2.0, help="weight of the likelihood in them")
     return parser
 
 
