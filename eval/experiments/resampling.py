@@ -2,11 +2,13 @@
 Discriminator resampling against temperature on COCO captions: quality (LM score) at equal diversity (reverse-LM score).
 
 A small GPT is trained by likelihood with early stopping. Its samples at several temperatures and top-p are the curve to
-beat. A critic of the same captions then chooses among samples at temperature 1, by importance resampling, best of n,
-and rejection. LM score: nats a word of the samples under a judge trained on real captions that neither player has
-seen; reverse-LM score: nats a word of real captions under a model that learnt the samples alone. Lower is better for
-both. Passed where resampling's LM score is at least 0.1 nats below that of temperature at equal reverse-LM score
-(after Caccia et al. 2020, arXiv:1811.02549, whose rejection by a discriminator reached 0.2 on EMNLP news).
+beat. A critic of the same captions (`density`: the log-ratio of a language model of them, 128 wide, to the generator,
+as in the recipe `default`) then chooses among samples at temperature 1, by importance resampling, best of n, and
+rejection, and among samples at lower temperatures. LM score: nats a word of the samples under a judge trained on real
+captions that neither player has seen; reverse-LM score: nats a word of real captions under a model that learnt the
+samples alone. Lower is better for both. Passed where resampling's LM score is at least 0.1 nats below that of
+temperature at equal reverse-LM score (after Caccia et al. 2020, arXiv:1811.02549, whose rejection by a discriminator
+reached 0.2 on EMNLP news).
 
     python -m hf_gpt.eval.experiments.resampling --seeds 0 1 2 --output_dir runs/resampling
 
@@ -34,6 +36,9 @@ PASS_LINE = 0.1
 TEMPERATURES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)
 TOP_P = (0.95, 0.9, 0.8)
 CANDIDATES = (2, 4, 8)
+TEMPERED, TEMPERED_CANDIDATES = (0.9, 0.8), 4
+CRITICS = ("density", "ngram_cnn", "generator")
+DENSITY_SIZE = (128, 2)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/resampling"))
     parser.add_argument("--num_samples", type=int, default=5000, help="captions of each point")
     parser.add_argument("--num_real", type=int, help="captions used of each of the two files; left out: all")
-    parser.add_argument("--critics", nargs="+", choices=["ngram_cnn", "generator"], default=["ngram_cnn", "generator"])
+    parser.add_argument("--critics", nargs="+", choices=CRITICS, default=list(CRITICS))
     parser.add_argument("--hidden_size", type=int, default=128, help="of the generator")
     parser.add_argument("--num_hidden_layers", type=int, default=4, help="of the generator")
     parser.add_argument("--epochs", type=int, default=30, help="of each training, at most; early stopping ends it")
@@ -123,11 +128,24 @@ class Seed:
             self._point(f"temperature {temperature:g}", lambda t=temperature: self._words(self._sample(temperature=t)))
         for top_p in TOP_P:
             self._point(f"top_p {top_p:g}", lambda p=top_p: self._words(self._sample(top_p=p)))
-        pool = self._cached("pool.pt", lambda: self._sample(number=self.options.num_samples * max(CANDIDATES)))
+        number = self.options.num_samples
+        pool = self._cached("pool.pt", lambda: self._sample(number=number * max(CANDIDATES)))
+        tempered = {
+            temperature: self._cached(
+                f"pool-{temperature:g}.pt",
+                lambda t=temperature: self._sample(number=number * TEMPERED_CANDIDATES, temperature=t),
+            )
+            for temperature in TEMPERED
+        }
         for kind in self.options.critics:
-            scores = self._cached(f"scores-{kind}.pt", lambda k=kind: self._critic_scores(k, pool))
-            for name, chosen in choices(scores, self.options.num_samples, self.seed).items():
-                self._point(f"{kind} {name}", lambda rows=chosen: self._words([pool[row] for row in rows.tolist()]))
+            found = self._cached(f"scores-{kind}.pt", lambda k=kind: self._critic_scores(k, [pool, *tempered.values()]))
+            for (temperature, texts), scores in zip({1.0: pool, **tempered}.items(), found, strict=True):
+                ways = CANDIDATES if temperature == 1 else (TEMPERED_CANDIDATES,)
+                for name, chosen in choices(scores, number, self.seed, ways).items():
+                    if temperature != 1 and not name.startswith(("resample", "best")):
+                        continue
+                    label = f"{kind} {name}" if temperature == 1 else f"{kind} T={temperature:g} {name}"
+                    self._point(label, lambda rows=chosen, texts=texts: self._words([texts[n] for n in rows.tolist()]))
 
     def _train_generator(self) -> None:
         from hf_gpt.eval.language_model.word_model import WordModel
@@ -187,7 +205,26 @@ class Seed:
         rows = zip(drawn.completions.cpu(), drawn.completion_mask.bool().cpu(), strict=True)
         return [ids[kept].tolist() for ids, kept in rows]
 
-    def _critic_scores(self, kind: str, pool: list[list[int]]) -> torch.Tensor:
+    def _density_scores(self, pools: Sequence[list[list[int]]]) -> list[torch.Tensor]:
+        """log psi - log q of each text, psi trained on what the generator was trained on."""
+        from hf_gpt.eval.language_model.word_model import WordModel
+
+        vocabulary = self.generator.vocabulary
+        density = WordModel(vocabulary, MAX_WORDS, *DENSITY_SIZE, seed=self.seed + 500)
+
+        def train() -> dict[str, Any]:
+            settings = {"epochs": self.options.epochs, "patience": 2, "seed": self.seed}
+            record = density.train(self.training, self.validation, **settings)
+            return {"validation_loss": round(record.loss, 4), "epochs": record.best_epoch}
+
+        self.results.points.pop(f"{self.seed}/critic density", None)
+        self.results.point(self.seed, "critic density", train)
+        texts = [self._words(pool) for pool in pools]
+        return [torch.from_numpy(self.generator.nll(words)[0] - density.nll(words)[0]).float() for words in texts]
+
+    def _critic_scores(self, kind: str, pools: Sequence[list[list[int]]]) -> list[torch.Tensor]:
+        if kind == "density":
+            return self._density_scores(pools)
         from hf_gpt.eval.vocabulary import BOS, PAD
         from hf_gpt.generation.scoring import sequence_scores
         from hf_gpt.training.critic import make_critic, train_critic
@@ -203,11 +240,15 @@ class Seed:
 
         self.results.points.pop(f"{self.seed}/critic {kind}", None)
         self.results.point(self.seed, f"critic {kind}", train)
-        lengths = torch.tensor([len(row) + 1 for row in pool])
-        ids = torch.full((len(pool), int(lengths.max())), PAD)
-        for place, row in enumerate(pool):
-            ids[place, : len(row) + 1] = torch.tensor([BOS, *row])
-        return sequence_scores(critic, ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long(), batch_size=500)
+        found = []
+        for pool in pools:
+            lengths = torch.tensor([len(row) + 1 for row in pool])
+            ids = torch.full((len(pool), int(lengths.max())), PAD)
+            for place, row in enumerate(pool):
+                ids[place, : len(row) + 1] = torch.tensor([BOS, *row])
+            mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+            found.append(sequence_scores(critic, ids, mask, batch_size=500))
+        return found
 
     def _words(self, rows: list[list[int]]) -> list[list[str]]:
         return [[self.spelling[token] for token in row if token in self.spelling] for row in rows]
@@ -239,19 +280,20 @@ class Seed:
         return torch.load(file)
 
 
-def choices(scores: torch.Tensor, number: int, seed: int) -> dict[str, torch.Tensor]:
+def choices(scores: torch.Tensor, number: int, seed: int, ways: Sequence[int] = CANDIDATES) -> dict[str, torch.Tensor]:
     """Ways to choose `number` rows of a pool by their scores: name to row numbers.
 
     Args:
         scores: Shape `(pool,)`, logits of candidates drawn independently.
-        number: Rows wanted; the pool has at least `number` times the largest of `CANDIDATES`.
+        number: Rows wanted; the pool has at least `number` times the largest of `ways`.
         seed: Of the draws.
+        ways: Candidates for each row.
     """
     from hf_gpt.generation.resampling import acceptance_probabilities, best_of, resample
 
     draws = torch.Generator().manual_seed(seed)
     chosen = {}
-    for candidates in CANDIDATES:
+    for candidates in ways:
         groups = scores[: number * candidates].view(number, candidates)
         starts = torch.arange(number) * candidates
         for temperature in (1.0, 0.5):
@@ -393,7 +435,7 @@ def _plot(points: dict[str, dict[str, Any]], path: Path) -> None:
         if "lm_score" in point:
             name = key.split("/", 1)[1]
             words = name.split()
-            family = words[0] if not name.startswith(("ngram", "generator")) else " ".join(words[:2])
+            family = words[0] if not name.startswith(CRITICS) else " ".join(words[:2])
             families.setdefault(family, []).append(_place(point))
     for family, places in families.items():
         style = "o-" if family in ("temperature", "top_p") and len(places) > 1 else "x"
