@@ -39,7 +39,9 @@ def test_fewer_bits(name, layer, limit, options, reference, record_property):
     assert len(projections) == 12 and all(type(module).__name__ == layer for module in projections)
     difference = relative(logits_of(quantized, reference), logits_of(reference.model, reference))
     assert 0 < difference < limit
-    equal, total = count_equal(type(reference)(reference.folder, quantized, reference.tokenizer).greedy, reference.greedy)
+    equal, total = count_equal(
+        type(reference)(reference.folder, quantized, reference.tokenizer).greedy, reference.greedy
+    )
     assert equal > total / 2
     figure = f"relative difference {difference:.1e} at most; {equal_tokens(equal, total)}"
     compared = f"logits and greedy tokens with weights in {name}"

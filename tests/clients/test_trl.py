@@ -208,7 +208,8 @@ def test_reward_model(model_type, reference, tmp_path, record_property):
     assert losses[0] == pytest.approx(first, abs=1e-5)
     accuracy = (margins[1] > 0).float().mean().item()
     assert accuracy == 1.0 and losses[-1] < 0.2
-    figure = f"first loss {abs(losses[0] - first):.0e} apart, loss {losses[0]:.3f} to {losses[-1]:.3f}, new pairs right: {accuracy:.0%}"
+    apart = f"first loss {abs(losses[0] - first):.0e} apart"
+    figure = f"{apart}, loss {losses[0]:.3f} to {losses[-1]:.3f}, new pairs right: {accuracy:.0%}"
     keep(record_property, f"RewardTrainer on our one-label classifier ({model_type})", figure)
 
 
@@ -231,7 +232,10 @@ def test_grpo_with_a_checkpoint_as_its_reward(reference, tmp_path, record_proper
     )
     trainer.train()
     (name,) = {
-        key for entry in trainer.state.log_history for key in entry if key.startswith("rewards/") and key.endswith("mean")
+        key
+        for entry in trainer.state.log_history
+        for key in entry
+        if key.startswith("rewards/") and key.endswith("mean")
     } - {"rewards/spy/mean"}
     critic = AutoModelForSequenceClassification.from_pretrained(tmp_path / "critic", dtype=torch.float32).eval()
     means = []
