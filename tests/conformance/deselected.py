@@ -61,7 +61,7 @@ DESELECTED: dict[str, str] = {
 
 if Version(transformers.__version__) < Version("5.23"):
     DESELECTED["seq2seq,seq2seq_untied,seq2seq_separate::test_tp_plan_matches_params"] = (
-        "this version adds `embed_tokens` to the plan of every configuration; an encoder-decoder has one in each half"
+        "this version adds `embed_tokens` to the plan of every tied model; an encoder-decoder has one in each half"
     )
 
 

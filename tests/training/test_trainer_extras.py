@@ -126,7 +126,7 @@ def test_no_average_of_shards_that_the_library_made(make_trainer, engine, monkey
 
     monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
     with pytest.raises(ConfigError, match="--ema_decay does not work with Accelerate's FSDP or DeepSpeed"):
-        make_trainer(ema_decay=0.9)
+        make_trainer(ema_decay=0.9, optimizer="adamw")
     if engine == "is_deepspeed_enabled":
         with pytest.raises(ConfigError, match="--optimizer muon works on whole matrices"):
             make_trainer(optimizer="muon")
