@@ -6,10 +6,10 @@
 #   make test-slow           the tests marked slow
 #   make check-conformance   transformers' own model tests over our classes
 #   make check-floor         the model tests with the oldest supported transformers
-#   make check-trl           our critic as the reward of TRL's GRPO
+#   make check-trl           TRL's SFT, DPO, reward and GRPO trainers on our checkpoints
 #   make check-lm-eval       our multiple-choice accuracies against lm-evaluation-harness
 #   make check-app           the app in a real browser (Chromium)
-#   make check-bitsandbytes  adapters on weights in four bits
+#   make check-bitsandbytes  weights in four and eight bits, adapters on them
 #   make check-onnx          our models as graphs, in ONNX Runtime
 #   make check-serve         transformers serve and the openai client, by hf-gpt autoload
 #   make check-llama-cpp     converted checkpoints in llama.cpp (needs npm)
@@ -17,6 +17,7 @@
 #   make check-torchao       weights in eight bits by torchao
 #   make check-hub-npm       the npm client of the Hub against the tests' own Hub
 #   make check-distributed   DDP, FSDP2 and tensor parallelism in two processes against one
+#   make check-deepspeed     ZeRO-3 in two processes against one (compiles a part of DeepSpeed: needs a C++ compiler)
 #   make check-vllm          a vLLM server on a CPU, by plugin and by remote code (3.5 GB)
 
 PYTHON ?= python3
@@ -30,7 +31,7 @@ CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve \
-  check-llama-cpp check-ctranslate2 check-torchao check-vllm check-hub-npm check-distributed clean
+  check-llama-cpp check-ctranslate2 check-torchao check-vllm check-hub-npm check-distributed check-deepspeed clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -56,13 +57,15 @@ help:
 	@touch $@
 
 # Environments of other clients: what a user of ours has, and the client.
-CLIENTS := onnx serve llama-cpp ctranslate2 torchao
+CLIENTS := onnx serve llama-cpp ctranslate2 torchao deepspeed
 $(CLIENTS:%=.venv-%/installed): .venv-%/installed: pyproject.toml constraints.txt tests/clients/requirements/%.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest \
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(EXTRA)' pytest \
 	  -r tests/clients/requirements/$*.txt
 	$(NPM_INSTALL)
 	@touch $@
+.venv-deepspeed/installed: EXTRA := [train]
+.venv-deepspeed/installed: export DS_BUILD_OPS := 0
 .venv-llama-cpp/installed: NPM_INSTALL = npm install --silent --no-fund --no-audit --prefix $(@D)/node --omit=optional \
   --ignore-scripts node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
 
@@ -99,18 +102,18 @@ check-floor: .venv-floor/installed
 	$(PYTEST) $(FLOOR)/python -m tests.conformance
 
 check-trl: .venv-trl/installed
-	$(PYTEST) .venv-trl/bin/python -m pytest tests/training/adversarial/test_trl.py
+	$(CLIENT) .venv-trl/bin/python $(CLIENT_TEST) tests/training/adversarial/test_trl.py tests/clients/test_trl.py
 
 check-lm-eval: .venv-lm-eval/installed
-	$(PYTEST) .venv-lm-eval/bin/python -m pytest tests/eval/test_lm_eval.py
+	$(CLIENT) .venv-lm-eval/bin/python $(CLIENT_TEST) tests/eval/test_lm_eval.py
 
 check-app: .venv-app/installed
-	$(PYTEST) .venv-app/bin/python -m pytest tests/app
+	$(CLIENT) .venv-app/bin/python $(CLIENT_TEST) tests/app
 
 check-bitsandbytes: .venv-bitsandbytes/installed
-	$(PYTEST) .venv-bitsandbytes/bin/python -m pytest tests/training/test_adapters.py
+	$(CLIENT) .venv-bitsandbytes/bin/python $(CLIENT_TEST) tests/training/test_adapters.py tests/clients/test_bitsandbytes.py
 
-check-onnx check-serve check-llama-cpp check-ctranslate2 check-torchao check-vllm: check-%: .venv-%/installed
+check-onnx check-serve check-llama-cpp check-ctranslate2 check-torchao check-vllm check-deepspeed: check-%: .venv-%/installed
 	$(CLIENT) .venv-$*/bin/python $(CLIENT_TEST) tests/clients/test_$(subst -,_,$*).py
 
 check-hub-npm: .venv/installed .venv-hub-npm/installed

@@ -57,7 +57,8 @@ def launch_command(profile: str, num_processes: int | None, argv: Sequence[str],
         num_processes: Left out: one for each GPU, at least one.
         argv: The command and its options.
         num_gpus: GPUs of this machine. Without any, torchrun starts the processes: `accelerate launch --cpu` starts one
-            whatever number it is told.
+            whatever number it is told. DeepSpeed is started by Accelerate there too, and told to talk by gloo, without
+            which each process would train on all rows.
 
     Raises:
         ConfigError: there is no such profile, or it needs GPUs or a package that are not there.
@@ -73,13 +74,14 @@ def launch_command(profile: str, num_processes: int | None, argv: Sequence[str],
     given = {token.partition("=")[0] for token in argv}
     if option is not None and not given & set(_SHARDED_ON_CPU.values()):
         argv = [*argv, option, str(count)]
-    if num_gpus == 0:
-        if profile == "zero3":
-            raise ConfigError("--accelerate zero3 needs GPUs: on a CPU it would turn into ddp. Use fsdp2 there.")
+    if profile == "zero3":
+        if importlib.util.find_spec("deepspeed") is None:
+            raise ConfigError("--accelerate zero3 needs DeepSpeed. Install it: pip install deepspeed. Or use fsdp2.")
+        if num_gpus == 0 and "--ddp_backend" not in given:
+            argv = [*argv, "--ddp_backend", "gloo"]
+    if num_gpus == 0 and profile != "zero3":
         launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     else:
-        if profile == "zero3" and importlib.util.find_spec("deepspeed") is None:
-            raise ConfigError("--accelerate zero3 needs DeepSpeed. Install it: pip install deepspeed. Or use fsdp2.")
         options = ["--config_file", str(path), "--num_processes", str(count)]
         # Port 0 lets the system choose, so that two runs on a machine do not meet.
         launcher = ["accelerate.commands.launch", *options, "--main_process_port", "0"]

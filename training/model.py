@@ -19,6 +19,7 @@ from transformers import (
 from hf_gpt.training.arguments import ModelArguments
 from hf_gpt.training.checkpoints import find_model
 from hf_gpt.training.errors import CheckpointError, ConfigError, did_you_mean
+from hf_gpt.training.planning import count_elements
 
 
 _NAMES_OF_HEADS = {
@@ -163,9 +164,8 @@ def build_config(
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """Number of parameters, and of those that are not token embeddings (which cost no computation)."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    embeddings = model.get_input_embeddings()
-    return total, total - sum(parameter.numel() for parameter in embeddings.parameters())
+    total = count_elements(model.parameters())
+    return total, total - count_elements(model.get_input_embeddings().parameters())
 
 
 def _load_model(

@@ -127,13 +127,18 @@ def parameter_roles(model: nn.Module) -> dict[str, str]:
             continue
         if id(parameter) in embeddings:
             roles[name] = "embedding"
-        elif parameter.ndim < 2:
+        elif dimensions(parameter) < 2:
             roles[name] = "vector"
-        elif parameter.ndim == 2 and id(parameter) in inside and id(parameter) not in heads:
+        elif dimensions(parameter) == 2 and id(parameter) in inside and id(parameter) not in heads:
             roles[name] = "hidden"
         else:
             roles[name] = "matrix"
     return roles
+
+
+def dimensions(parameter: nn.Parameter) -> int:
+    """Of the whole tensor: in shards of DeepSpeed ZeRO-3 a parameter itself has one, and is empty."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def decayed_parameter_names(model: nn.Module) -> list[str]:

@@ -5,6 +5,7 @@ All formulas of `hf-gpt plan` are here, each with where it comes from. They desc
 tensors that PyTorch keeps. The tests hold them against real models.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,7 @@ from hf_gpt.training.errors import ConfigError, did_you_mean
 
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
     from hf_gpt import HfGptConfig
@@ -160,6 +162,11 @@ def training_flops_per_token(config: "HfGptConfig", max_length: int, *, gradient
     return 3 * forward + (forward - head - last if gradient_checkpointing else 0)
 
 
+def count_elements(parameters: "Iterable[torch.nn.Parameter]") -> int:
+    """Number of weights; those in shards of DeepSpeed ZeRO-3, which themselves look empty, count whole."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters)
+
+
 def model_flops_per_token(model: "PreTrainedModel", max_length: int) -> int:
     """FLOPs of forward and backward pass for each token of a row, of any model: the yardstick of MFU in the logs.
 
@@ -171,8 +178,7 @@ def model_flops_per_token(model: "PreTrainedModel", max_length: int) -> int:
     if config.model_type == "hf_gpt" and head is not None:
         return training_flops_per_token(config, max_length)
     tied = head is not None and head.weight is embeddings.weight
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    weights -= 0 if tied else embeddings.weight.numel()
+    weights = count_elements(model.parameters()) - (0 if tied else count_elements([embeddings.weight]))
     attention = 12 * getattr(config, "num_hidden_layers", 0) * getattr(config, "hidden_size", 0) * max_length
     return 6 * weights + attention
 

@@ -128,9 +128,10 @@ def make_callbacks(training_args: "HfGptTrainingArguments") -> list[Any]:
 def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
     """The line about the model."""
     from hf_gpt.training.model import count_parameters
+    from hf_gpt.training.planning import count_elements
 
     parameters, without_embeddings = count_parameters(trainer.model)
-    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    trained = count_elements(parameter for parameter in trainer.model.parameters() if parameter.requires_grad)
     share = "" if trained == parameters else f"{format_count(trained)} of them trained, "
     precision = "bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32"
     return (

@@ -93,6 +93,11 @@ class HfGptTrainer(Trainer):
                 )
             # The position says where to go on; Trainer would read and drop all batches up to there.
             self.args.ignore_data_skip = True
+        if self.is_deepspeed_enabled and self.args.optimizer == "muon" and self.optimizer is None:
+            raise ConfigError(
+                "--optimizer muon works on whole matrices, which DeepSpeed does not keep. Use --optimizer adamw, or "
+                "shard by --accelerate fsdp2."
+            )
         self._row_length = 0
         self._average: WeightAverageCallback | None = None
         if self.args.ema_decay is not None:

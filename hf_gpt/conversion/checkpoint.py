@@ -98,7 +98,7 @@ def convert(
             _carry_generation_config(path, staging)
             _carry_terms(path, staging)
         if tokenizer and path.is_dir() and has_tokenizer(path):
-            carry_tokenizer(path, staging)
+            carry_tokenizer(path, staging, to)
         elif tokenizer:
             result.notes.append("the source has no tokenizer: none was written")
         result.files = write(reader, planned, staging, max_shard_size)

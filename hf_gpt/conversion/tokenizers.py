@@ -22,29 +22,42 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in FILES)
 
 
-def carry_tokenizer(source: Path, destination: Path) -> None:
+def carry_tokenizer(source: Path, destination: Path, model_type: str) -> None:
     """Writes the tokenizer of one checkpoint beside another, and checks that it encodes as before.
 
     Which class the library opens depends on the architecture beside the files; where it would open one that encodes
     otherwise, the class is named that takes the files as they are.
+
+    Readers of GPT-2 count on a token for the unknown, as its own tokenizer has one; where there is none the end token
+    is it, which no text of bytes ever needs.
+
+    Args:
+        source: Folder of the tokenizer.
+        destination: Folder that holds the configuration already.
+        model_type: Of the destination.
 
     Raises:
         ConversionError: it cannot be loaded, or encodes a text otherwise in its new place.
     """
     original = load(source)
     original.save_pretrained(destination)
+    if model_type == "gpt2" and original.unk_token is None and original.eos_token is not None:
+        _set(destination, unk_token=original.eos_token)
     if _encodes_alike(original, destination):
         return
-    path = destination / "tokenizer_config.json"
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    settings["tokenizer_class"] = _PLAIN_CLASS
-    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _set(destination, tokenizer_class=_PLAIN_CLASS)
     if not _encodes_alike(original, destination):
         raise ConversionError(
             f"beside the new architecture the library would open the tokenizer of {source} as another class "
             f"({type(load(destination)).__name__}), which parts texts otherwise. Convert the weights alone "
             "(--no_tokenizer) and load the tokenizer from where it is."
         )
+
+
+def _set(folder: Path, **settings: Any) -> None:
+    path = folder / "tokenizer_config.json"
+    content = {**json.loads(path.read_text(encoding="utf-8")), **settings}
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> PreTrainedTokenizerBase:

@@ -122,6 +122,8 @@ def _body(repo_id: str, config: Mapping[str, Any], fields: Mapping[str, Any], fi
     if any(file.startswith("discriminator/") for file in files):
         lines.append(f'discriminator, _ = load("{repo_id}", subfolder="discriminator")')
     lines += ["```", ""]
+    if any(file.startswith("base/") for file in files):
+        lines += ["The adapter's weights are here, the model that it is for is in the folder `base`.", ""]
     if "auto_map" in config and _head(config) in _PIPELINES:
         auto = "AutoModelForSeq2SeqLM" if _head(config) == "ConditionalGeneration" else f"AutoModelFor{_head(config)}"
         lines += [

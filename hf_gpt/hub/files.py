@@ -11,6 +11,7 @@ from hf_gpt.training.errors import HubError
 
 WEIGHTS = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 DISCRIMINATOR = "discriminator"
+BASE = "base"
 # By name, so that what a training run or its user leaves beside a model (optimizer states, pickled arguments, logs,
 # .env) never goes along.
 _NAMES = {
@@ -66,7 +67,7 @@ def checkpoint_files(folder: Path) -> Files:
         if inner is not None and path.is_dir():
             for item in sorted(path.iterdir()):
                 _sort(item, f"{path.name}/{item.name}", bool(inner.fullmatch(item.name)), root, found)
-        elif path.name != DISCRIMINATOR:
+        elif path.name not in (BASE, DISCRIMINATOR):
             _sort(path, path.name, _belongs(path.name), root, found)
     if not {"config.json", "adapter_config.json"} & set(found.paths):
         raise HubError(f"{folder} holds no config.json and no adapter_config.json: it is no checkpoint.")

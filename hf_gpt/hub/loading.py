@@ -7,6 +7,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 import hf_gpt  # noqa: F401 - its models are registered with the Auto classes
+from hf_gpt.hub.files import BASE
 from hf_gpt.training.checkpoints import find_model
 from hf_gpt.training.errors import CheckpointError
 
@@ -98,13 +99,28 @@ def _adapter_config(path: str, source: dict[str, Any]) -> Any:
     return PeftConfig.from_pretrained(str(Path(found).parent))
 
 
+def _base_beside(path: str, source: dict[str, Any]) -> Path | None:
+    """The folder of the model that `push` put beside its adapter, fetched.
+
+    By its id and subfolder Transformers would come upon the adapter above it first.
+    """
+    from huggingface_hub import snapshot_download
+    from transformers.utils.hub import cached_file
+
+    inner = "/".join(part for part in (source["subfolder"], BASE) if part)
+    options = {"subfolder": inner, "revision": source["revision"]}
+    found = cached_file(path, "config.json", _raise_exceptions_for_missing_entries=False, **options)
+    if found is not None and not Path(path).is_dir():
+        snapshot_download(path, revision=source["revision"], allow_patterns=f"{inner}/*")
+    return None if found is None else Path(found).parent
+
+
 def _load_adapter(
     path: str, adapter: Any, source: dict[str, Any], auto_class: str | None, trust_remote_code: bool, **options: Any
 ) -> "PreTrainedModel":
     from peft import PeftModel
 
     name = auto_class or _PEFT_TASKS.get(str(getattr(adapter.task_type, "value", adapter.task_type)), "AutoModel")
-    base = getattr(transformers, name).from_pretrained(
-        adapter.base_model_name_or_path, trust_remote_code=trust_remote_code, **options
-    )
+    place = _base_beside(path, source) or adapter.base_model_name_or_path
+    base = getattr(transformers, name).from_pretrained(place, trust_remote_code=trust_remote_code, **options)
     return PeftModel.from_pretrained(base, path, **{key: value for key, value in source.items() if value})

@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from hf_gpt.hub.card import build_card, results_metadata
-from hf_gpt.hub.files import DISCRIMINATOR, WEIGHTS, checkpoint_files, read_json, scrub
+from hf_gpt.hub.files import BASE, DISCRIMINATOR, WEIGHTS, checkpoint_files, read_json, scrub
 from hf_gpt.registration import config_classes
 from hf_gpt.remote_code import code_files
 from hf_gpt.training.checkpoints import atomic_directory, find_model
@@ -59,7 +59,8 @@ def push(
     `hf auth login` or `HF_TOKEN`; it is neither printed nor stored.
 
     Args:
-        folder: Checkpoint, run, or PEFT adapter. A `discriminator` folder within goes along.
+        folder: Checkpoint, run, or PEFT adapter. A `discriminator` folder within goes along. So does, to the subfolder
+            `base`, the model that a run saved for its adapter alone.
         repo_id: `owner/name`; made if it is not there.
         discriminator: Checkpoint that goes to the subfolder `discriminator` beside the model.
         subfolder: Folder of the repository to put the checkpoint in.
@@ -78,15 +79,18 @@ def push(
         discriminator = source / DISCRIMINATOR
     if subfolder is not None and not _SUBFOLDER.fullmatch(subfolder):
         raise HubError(f"--subfolder {subfolder!r}: name a folder of the repository, such as 'small' or 'v2/small'.")
-    content, left_out = _contents(source, base_model)
+    base = None if base_model else own_base(source)
+    content, left_out = _contents(source, repo_id if base else base_model)
     written = content.pop("README.md", None)
     config = json.loads(content.get("config.json") or content["adapter_config.json"])
+    beside = {} if base is None else {BASE: base}
     if discriminator is not None:
-        path = Path(find_model(str(Path(discriminator).expanduser())))
+        beside[DISCRIMINATOR] = Path(find_model(str(Path(discriminator).expanduser())))
+    for name, path in beside.items():
         inner, more = _contents(path, None)
         inner.pop("README.md", None)
-        content |= {f"{DISCRIMINATOR}/{name}": value for name, value in inner.items()}
-        left_out += [f"{DISCRIMINATOR}/{name}" for name in more]
+        content |= {f"{name}/{file}": value for file, value in inner.items()}
+        left_out += [f"{name}/{file}" for file in more]
     text = build_card(
         repo_id,
         config,
@@ -113,6 +117,16 @@ def push(
             repo_id, operations, commit_message=commit_message or "Upload checkpoint", revision=revision
         )
     return Pushed(commit.commit_url, sorted(files), left_out)
+
+
+def own_base(folder: Path) -> Path | None:
+    """The folder `base` of a run, if its adapter in `folder` is for the model there, which is nowhere else."""
+    if not (folder / "adapter_config.json").is_file():
+        return None
+    named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    base = folder.parent / BASE
+    is_own = isinstance(named, str) and (base / "config.json").is_file() and Path(named).resolve() == base.resolve()
+    return base if is_own else None
 
 
 def push_code(repo_id: str, *, revision: str | None = None, commit_message: str | None = None) -> Pushed:

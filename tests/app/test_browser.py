@@ -4,6 +4,10 @@ import re
 import shutil
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.clients.records import record
 
 
 gradio = pytest.importorskip("gradio", reason="make check-app installs it")
@@ -79,13 +83,30 @@ def test_guided(page):
     assert page.locator("#written textarea").input_value().startswith("two dogs")
 
 
-def test_judges_a_pasted_text(page, tmp_path):
+def logit_of(folder, text):
+    """What the discriminator says of a text with its begin and end."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ids = [begin, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    critic = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return critic(torch.tensor([ids])).logits.item()
+
+
+def test_judges_a_pasted_text(page, folders, tmp_path, record_property):
+    text = "a red bus <b>stands</b> by the street ."
     page.get_by_role("tab", name="Judge").click()
-    page.get_by_label("Paste a text").fill("a red bus <b>stands</b> by the street .")
+    page.get_by_label("Paste a text").fill(text)
     page.get_by_role("button", name="Judge").click()
     tokens = page.locator("pre.tokens:visible").first
     tokens.wait_for()
-    assert tokens.inner_text() == "a red bus <b>stands</b> by the street ."
+    assert tokens.inner_text() == text
+    shown = re.search(r"\(logit ([+-][\d.]+)\)", page.locator("p:visible", has_text="% real").first.inner_text())[1]
+    expected = logit_of(folders["critic"], text)
+    assert float(shown) == pytest.approx(expected, abs=0.0051)
+    compared = f"logit of a pasted text, {page.viewport_size['width']} pixels wide"
+    figure = f"page {shown}, model {expected:+.4f}"
+    record(record_property, "app (Gradio, Chromium)", "app", compared, figure, package="gradio")
     page.screenshot(path=tmp_path / "judge.png", full_page=True)
 
 

@@ -82,6 +82,23 @@ def test_tokenizer_and_generation_config_come_along(name, stock, tmp_path, token
         assert (generation.top_k, generation.temperature, generation.do_sample) == (7, 0.5, True)
 
 
+def test_gpt2_has_a_token_for_the_unknown(stock, tmp_path, tokenizer):
+    _, folder = stock("gpt2")
+    assert tokenizer.unk_token is None
+    tokenizer.save_pretrained(folder)
+    convert(folder, tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "back", to="gpt2")
+    assert AutoTokenizer.from_pretrained(tmp_path / "ours").unk_token is None
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "back")
+    assert (loaded.unk_token, loaded.unk_token_id) == (tokenizer.eos_token, tokenizer.eos_token_id)
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    text = "naïve 你好 😀\n\t «12»"
+    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert loaded.decode(loaded(text)["input_ids"]) == text
+    loaded.save_pretrained(tmp_path / "again")
+    assert AutoTokenizer.from_pretrained(tmp_path / "again").unk_token_id == tokenizer.eos_token_id
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_dtypes_are_kept(dtype, stock, tmp_path):
     _, folder = stock("gpt2", dtype)

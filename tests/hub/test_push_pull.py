@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from hf_gpt.cli import main
 from hf_gpt.hub import load, pull, push
@@ -266,6 +267,31 @@ def test_a_peft_adapter(hub, make_checkpoint, tmp_path):
     loaded, _ = load("owner/adapter")
     assert torch.equal(logits(loaded), logits(adapted.eval()))
     assert not torch.equal(logits(loaded), logits(model))
+
+
+def test_an_adapter_with_the_base_that_its_run_saved(hub, make_checkpoint, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    _, base = make_checkpoint("HfGptForSequenceClassification", num_labels=3)
+    run = tmp_path / "run"
+    shutil.copytree(base, run / "base")
+    adapted = get_peft_model(
+        AutoModelForSequenceClassification.from_pretrained(run / "base"),
+        LoraConfig(task_type="SEQ_CLS", init_lora_weights=False),
+    )
+    adapted.peft_config["default"].base_model_name_or_path = str((run / "base").resolve())
+    adapted.save_pretrained(run / "model")
+    push(run, "owner/adapter")
+    files = hub.files("owner/adapter")
+    assert {"adapter_model.safetensors", "base/model.safetensors", "base/config.json"} <= files.keys()
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "owner/adapter"
+    assert not any(str(tmp_path).encode() in content for content in files.values())
+    shutil.rmtree(run)
+    expected = logits(adapted.eval())
+    pull("owner/adapter", tmp_path / "pulled")
+    for place in ("owner/adapter", tmp_path / "pulled"):
+        loaded, _ = load(place)
+        assert torch.equal(logits(loaded), expected)
 
 
 def test_the_card(hub, make_checkpoint):

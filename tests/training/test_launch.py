@@ -51,11 +51,19 @@ def test_the_launcher_follows_the_machine():
     assert launch_command("single", None, ["pretrain"], num_gpus=8)[6] == "1"
 
 
+def test_deepspeed_is_told_to_talk_on_a_cpu(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    on_cpu = launch_command("zero3", 2, ["pretrain"], num_gpus=0)
+    assert on_cpu[2] == "accelerate.commands.launch" and on_cpu[on_cpu.index("--num_processes") + 1] == "2"
+    assert on_cpu[-2:] == ["--ddp_backend", "gloo"]
+    assert launch_command("zero3", 2, ["pretrain"], num_gpus=2)[-1] == "pretrain"
+
+
 @pytest.mark.parametrize(
     ("profile", "processes", "gpus", "message"),
     [
         ("fsdp", None, 8, "did you mean fsdp2?"),
-        ("zero3", 2, 0, "needs GPUs"),
+        ("zero3", 2, 0, "pip install deepspeed"),
         ("ddp", 9, 8, "more than the 8 GPUs"),
         ("zero3", None, 8, "pip install deepspeed"),
     ],

@@ -163,3 +163,13 @@ def test_either_part_may_be_empty():
         parameter.grad = torch.eye(3) if parameter.ndim == 2 else torch.ones(3)
         optimizer.step()
         assert not torch.equal(parameter, torch.ones_like(parameter))
+
+
+def test_weights_in_shards_of_deepspeed_keep_their_roles(make_model):
+    model = make_model()
+    expected = decayed_parameter_names(model)
+    assert expected
+    for parameter in model.parameters():
+        # As `deepspeed.zero` leaves them.
+        parameter.ds_shape, parameter.data = parameter.shape, torch.empty(0)
+    assert decayed_parameter_names(model) == expected

@@ -5,7 +5,7 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 
 from hf_gpt.training.collators import PackedRowsCollator
 from hf_gpt.training.data import tokenize_and_pack
@@ -114,6 +114,22 @@ def test_a_checkpoint_without_an_average_is_refused(make_trainer):
     plain.train()
     with pytest.raises(CheckpointError, match="has no weight_average"):
         make_trainer(ema_decay=0.9).train(resume_from_checkpoint=f"{plain.args.output_dir}/checkpoint-2")
+
+
+@pytest.mark.parametrize("engine", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+def test_no_average_of_shards_that_the_library_made(make_trainer, engine, monkeypatch):
+    made = Trainer.create_accelerator_and_postprocess
+
+    def create(trainer):
+        made(trainer)
+        setattr(trainer, engine, True)
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
+    with pytest.raises(ConfigError, match="--ema_decay does not work with Accelerate's FSDP or DeepSpeed"):
+        make_trainer(ema_decay=0.9, optimizer="adamw")
+    if engine == "is_deepspeed_enabled":
+        with pytest.raises(ConfigError, match="--optimizer muon works on whole matrices"):
+            make_trainer(optimizer="muon")
 
 
 def test_a_decay_out_of_range(tmp_path):

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from tests.clients.records import record
 from tests.training.adversarial.players import make_discriminator, make_generator
 
 
 trl = pytest.importorskip("trl", reason="needs TRL: pip install 'trl>=1.16'")
 
 
-def test_grpo_with_a_discriminator_that_goes_on_learning(tmp_path):
+def test_grpo_with_a_discriminator_that_goes_on_learning(tmp_path, record_property):
     from datasets import Dataset
 
     from hf_gpt.training.adversarial.trl_example import CoTrainedDiscriminator
@@ -50,3 +51,6 @@ def test_grpo_with_a_discriminator_that_goes_on_learning(tmp_path):
     assert all(not torch.equal(old, new.cpu()) for old, new in zip(before, after, strict=True))
     assert len(critic.losses) == 6 and critic.losses[-1] < critic.losses[0]
     assert any("rewards/discriminator/mean" in entry for entry in trainer.state.log_history)
+    figure = f"loss of the discriminator {critic.losses[0]:.3f} to {critic.losses[-1]:.3f} in 6 steps"
+    compared = "a discriminator trained beside GRPOTrainer, whose reward it is"
+    record(record_property, "TRL", "trl", compared, figure, package="trl")
