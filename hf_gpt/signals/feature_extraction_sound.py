@@ -84,7 +84,7 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
             raise ValueError(f"num_groups {num_groups} must divide num_mel_bins {num_mel_bins}.")
         if not 0 <= loudness_share <= 1:
             raise ValueError(f"loudness_share must be from 0 to 1, got {loudness_share}.")
-        if loudness_share and num_frames is None:
+        if loudness_share and num_frames is None and encoding == "log_mel":
             raise ValueError("loudness_share says how sounds are stretched, so it needs num_frames.")
         self.encoding = encoding
         self.sampling_rate = sampling_rate
