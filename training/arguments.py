@@ -224,6 +224,14 @@ class TaskArguments:
         default=None,
         metadata={"help": "sound: stretch every sound to this many log-mel frames. Left out: frames a hop apart."},
     )
+    trim_range: float = field(
+        default=4.0,
+        metadata={"help": "sound: frames at the ends are cut that are this far below the loudest, in nats of power."},
+    )
+    loudness_share: float = field(
+        default=0.0,
+        metadata={"help": "sound: stretch to num_frames by loudness instead of time, in part or (1) wholly."},
+    )
     augmented_copies: int = field(
         default=0, metadata={"help": "image, sound: changed copies of each example that are trained on too."}
     )

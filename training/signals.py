@@ -134,6 +134,8 @@ class Sounds(SignalKind):
                 num_mel_bins=args.num_mel_bins,
                 num_groups=args.num_groups,
                 num_frames=args.num_frames,
+                trim_range=args.trim_range,
+                loudness_share=args.loudness_share,
             )
             return extractor.fit(signals, args.codebook_size)
         except ValueError as error:

@@ -5,7 +5,11 @@ heard. Every run is `hf-gpt finetune` with the built-in recipe in a process of i
     python -m hf_gpt.eval.experiments.digits images drawings speech --output runs/signals --seeds 0 1 2
 
 The judge of drawings is a support vector machine on the pixels of the real training images. Speech needs the folder of
-the data sets (`HF_GPT_DATA`).
+the data sets (`HF_GPT_DATA`). Six speakers are few, so more can be added to train on, such as those of
+`synthetic_voices.py`:
+
+    python -m hf_gpt.eval.experiments.synthetic_voices runs/voices.parquet
+    python -m hf_gpt.eval.experiments.digits speech --more_speech runs/voices.parquet --set augmented_copies=12
 """
 
 import argparse
@@ -63,6 +67,13 @@ def make_parser() -> argparse.ArgumentParser:
         default=list(HELD_OUT_SPEAKERS),
         help="speakers, each the test of a run that is trained on the other five",
     )
+    parser.add_argument(
+        "--more_speech",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="files of further speakers to train on, with columns digit, speaker and samples",
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="options that replace the recipe's")
     return parser
 
@@ -76,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = {"config": measurement.recipe, **measurement.settings, "overwrite_output_dir": True}
         parts: dict[str, dict[str, Any]] = {name: {}}
         if name == "speech":
-            file = {"train_file": data_folder() / SPEECH}
-            parts = {f"{name}_{speaker}": {**file, "held_out_groups": [speaker]} for speaker in options.held_out}
+            files = {"train_file": [data_folder() / SPEECH, *options.more_speech]}
+            parts = {f"{name}_{speaker}": {**files, "held_out_groups": [speaker]} for speaker in options.held_out}
         for seed in options.seeds:
             for part, its_settings in parts.items():
                 run("finetune", {**settings, **its_settings, **changes}, options.output / f"{part}-{seed}", seed)

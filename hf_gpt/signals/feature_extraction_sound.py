@@ -26,7 +26,8 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
 
     Frames are levelled within a sound, so that loudness, microphone and voice matter less: frames at both ends that are
     far quieter than the loudest are cut, bands far quieter than the loudest are raised, then the mean is taken away, in
-    part each band's own, and the deviation is made 1. What that takes away is kept on average, for `decode`.
+    part each band's own, and the deviation is made 1. What that takes away is kept on average, for `decode`. Pauses
+    and the length of loud parts are not: a sound that was stretched by loudness is decoded at an even pace.
 
     Args:
         encoding: `"mu_law"` or `"log_mel"`.
@@ -40,6 +41,9 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
             word, however fast it is spoken; None keeps the hop.
         trim_range: Frames at the ends are cut whose power is further than this below the loudest frame's, in nats; None
             cuts none.
+        loudness_share: How far a sound is stretched by loudness rather than by time, from 0 to 1: at 1 a stretch of it
+            takes as many of the `num_frames` as its summed loudness above the quietest frame says, and silence none, so
+            that it matters little where a recording was cut.
         dynamic_range: Bands are raised to this far below the loudest band of any frame, in nats.
         band_share: How much of the mean that is taken away is each band's own; the rest is that of all bands.
         codebooks: Shape (num_groups, size, num_mel_bins / num_groups); None before `fit`.
@@ -62,6 +66,7 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         num_groups: int = 4,
         num_frames: int | None = None,
         trim_range: float | None = 4.0,
+        loudness_share: float = 0.0,
         dynamic_range: float = 8.0,
         band_share: float = 0.5,
         codebooks: Any = None,
@@ -77,6 +82,10 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
             raise ValueError(f"num_frames must be at least 2, got {num_frames}.")
         if num_groups < 1 or num_mel_bins % num_groups:
             raise ValueError(f"num_groups {num_groups} must divide num_mel_bins {num_mel_bins}.")
+        if not 0 <= loudness_share <= 1:
+            raise ValueError(f"loudness_share must be from 0 to 1, got {loudness_share}.")
+        if loudness_share and num_frames is None and encoding == "log_mel":
+            raise ValueError("loudness_share says how sounds are stretched, so it needs num_frames.")
         self.encoding = encoding
         self.sampling_rate = sampling_rate
         self.num_levels = num_levels
@@ -86,6 +95,7 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         self.num_groups = num_groups
         self.num_frames = num_frames
         self.trim_range = trim_range
+        self.loudness_share = loudness_share
         self.dynamic_range = dynamic_range
         self.band_share = band_share
         self.codebooks = as_codebooks(codebooks)
@@ -128,7 +138,7 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         Args:
             sound: A wave.
             places: Where frames are taken, ascending from 0, the first frame that is left after trimming, to 1, the
-                last; left out: as `num_frames` says.
+                last, in time or in loudness; left out: as `num_frames` says.
         """
         return self._levelled(self._stretched(self._log_mel(sound), places))
 
@@ -195,7 +205,20 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
     def _stretched(self, frames: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
         if places is None and self.num_frames is not None:
             places = np.linspace(0, 1, self.num_frames)
-        return frames if places is None else _at(frames, places)
+        if places is None:
+            return frames
+        return _at(frames, self._times(frames, places) if self.loudness_share else places)
+
+    def _times(self, frames: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """The times, from 0 to 1, before which lie these shares of the sound's time and loudness."""
+        loudness = frames.mean(1) - frames.mean(1).min()
+        steps = loudness[1:] + loudness[:-1]
+        total = steps.sum()
+        # A sound of even loudness has no other measure than time.
+        if total < 1e-6:
+            return places
+        steps = self.loudness_share * steps / total + (1 - self.loudness_share) / len(steps)
+        return np.interp(places, np.append(0, np.cumsum(steps)), np.linspace(0, 1, len(frames)))
 
     def _level(self, frames: np.ndarray) -> tuple[np.ndarray, float]:
         """What is taken away from each band, and what is divided by."""

@@ -138,6 +138,30 @@ def test_sounds_are_levelled_trimmed_and_stretched():
             plain.encode(wrong)
 
 
+def test_stretching_by_loudness_passes_over_silence():
+    pause = np.zeros(1600)
+    cut = np.concatenate([pause[:400], tone(400), pause[:400]])
+    uncut = np.concatenate([pause, tone(400), pause, pause])
+    options = {"num_frames": 8, "trim_range": None, "band_share": 0.0}
+    by_time = HfGptSoundFeatureExtractor(**options)
+    by_loudness = HfGptSoundFeatureExtractor(**options, loudness_share=1.0)
+    # By time most of the eight frames lie in the silence around the tone; by loudness at most the ends do.
+    assert np.abs(by_time.features(uncut)[1:-1] - by_time.features(cut)[1:-1]).mean() > 0.5
+    assert np.abs(by_loudness.features(uncut)[1:-1] - by_loudness.features(cut)[1:-1]).mean() < 0.1
+    # Loudness 0, 1, 3 above the quietest: steps of 1/2 and 2, so a fifth of the loudness is in the first of two.
+    frames = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 2.0]])
+    times = by_loudness._times(frames, np.array([0.0, 0.1, 0.2, 0.6, 1.0]))
+    np.testing.assert_allclose(times, [0, 0.25, 0.5, 0.75, 1])
+    half = HfGptSoundFeatureExtractor(**options, loudness_share=0.5)
+    np.testing.assert_allclose(half._times(frames, np.array([0.35])), [0.5])
+    # Without any loudness of its own, a sound is stretched by time.
+    np.testing.assert_array_equal(by_loudness._times(np.ones((3, 2)), np.array([0.3])), [0.3])
+    with pytest.raises(ValueError, match="num_frames"):
+        HfGptSoundFeatureExtractor(loudness_share=0.5)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        HfGptSoundFeatureExtractor(num_frames=8, loudness_share=1.5)
+
+
 def test_decoded_sounds_have_the_pitch_and_length_of_the_first():
     waves = [np.concatenate([tone(f, 0.15), tone(g, 0.15)]) for f, g in ((300, 900), (900, 300), (600, 1500))]
     for options in ({"num_frames": 16}, {}):

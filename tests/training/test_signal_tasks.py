@@ -79,6 +79,8 @@ def test_sounds_of_a_voice_that_was_not_trained_on(run, tmp_path):
     assert settings["held_out_groups"] == ["string"]
     lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
     assert {json.loads(line)["voice"] for line in lines} == {"string"}
+    extractor = AutoProcessor.from_pretrained(tmp_path / "run" / "model").feature_extractor
+    assert (extractor.loudness_share, extractor.trim_range) == (1.0, 6.0)
 
 
 def test_sounds_are_written_as_files(run, tmp_path):
@@ -174,7 +176,7 @@ def test_changed_copies_differ_a_little_and_are_the_same_each_time():
     assert all(np.array_equal(*row) for row in still)
 
     sounds = [np.asarray(example["signal"]) for example in Sounds().built_in(TaskArguments())[::20]]
-    for options in ({}, {"num_frames": 8}):
+    for options in ({}, {"num_frames": 8}, {"num_frames": 8, "loudness_share": 1.0}):
         extractor = HfGptSoundFeatureExtractor(num_groups=4, **options).fit(sounds, 8)
         for row in copies(Sounds(), extractor, sounds, 4, seed=0):
             assert all(len(values) % 4 == 0 and values.max() < 32 for values in row)
