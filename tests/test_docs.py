@@ -1,6 +1,8 @@
 """The pages of docs/: every Python example runs, commands and links lead somewhere, the option reference is current."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,18 @@ def checkpoint(tmp_path):
 def test_example_runs(code, checkpoint, monkeypatch):
     monkeypatch.chdir(checkpoint.parent)
     exec(compile(code.replace("runs/demo/model", str(checkpoint)), "example", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("own_gpt", r"held-out loss \d\.\d+ before, \d\.\d+ after"), ("critic", r"AUC 0\.\d+ \(0\.\d+ to [01]\.\d+\)\Z")],
+)
+def test_notebook_runs(name, says, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEPS", "2")
+    command = [sys.executable, str(ROOT / "docs" / "notebooks" / f"{name}.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert re.search(says, done.stdout.strip()), done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

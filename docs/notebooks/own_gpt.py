@@ -1,0 +1,96 @@
+# %% [markdown]
+# # A GPT of your own
+#
+# Text to a tokenizer, packed rows, a trained model and new text, in the parts that `hf-gpt pretrain` is made of. The
+# figures are small, so that every cell runs in seconds on a laptop; raise `STEPS` for text worth reading.
+#
+# This file is a notebook: Jupyter (with jupytext), VS Code and PyCharm open it cell by cell.
+
+# %%
+import os
+
+from transformers import AutoModelForCausalLM, set_seed
+
+from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.generation.fast import fast_generate
+from hf_gpt.training.collators import PackedRowsCollator
+from hf_gpt.training.corpus import read_corpus, split_corpus
+from hf_gpt.training.data import tokenize_and_pack
+from hf_gpt.training.likelihood import total_nats
+from hf_gpt.training.tokenizer import train_tokenizer
+from hf_gpt.training.trainer import HfGptTrainer
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+
+STEPS = int(os.environ.get("STEPS", 40))
+LENGTH = 128
+set_seed(0)
+
+# %% [markdown]
+# The corpus comes with the package; `read_corpus(["book.txt"])` reads yours: text, jsonl, csv, parquet. A part is held
+# out before anything is learned from it.
+
+# %%
+corpus, held_out = split_corpus(read_corpus(["tinyshakespeare"]), 0.05, seed=0)
+tokenizer = train_tokenizer(iter(corpus["text"]), 1024, model_max_length=LENGTH)
+print(tokenizer.tokenize("To be, or not to be"))
+
+# %% [markdown]
+# Packing fills every row to the last token and never lets a token see another document.
+
+# %%
+train, validation = (tokenize_and_pack(part, tokenizer, LENGTH) for part in (corpus, held_out))
+print(f"{len(train):,} rows of {LENGTH} tokens")
+
+# %% [markdown]
+# A preset is a size; `hf-gpt plan --preset mini` says what one costs before it is trained.
+
+# %%
+model = HfGptForCausalLM(
+    HfGptConfig.preset(
+        "nano",
+        vocab_size=len(tokenizer),
+        max_position_embeddings=LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+)
+print(f"{model.num_parameters():,} parameters")
+
+
+def nats_a_token() -> float:
+    nats, tokens = total_nats(model, validation, 16)
+    return nats / tokens
+
+
+before = nats_a_token()
+
+# %% [markdown]
+# `HfGptTrainer` is transformers' Trainer with Muon beside AdamW; every argument of `TrainingArguments` works.
+
+# %%
+arguments = HfGptTrainingArguments(
+    output_dir="runs/own_gpt",
+    max_steps=STEPS,
+    per_device_train_batch_size=16,
+    learning_rate=4e-3,
+    logging_steps=10,
+    save_strategy="no",
+    report_to="none",
+)
+trainer = HfGptTrainer(model=model, args=arguments, train_dataset=train, data_collator=PackedRowsCollator())
+trainer.train()
+after = nats_a_token()
+print(f"held-out loss {before:.2f} before, {after:.2f} after, nats a token")
+
+# %% [markdown]
+# What is saved opens by the Auto classes, here or elsewhere (`trust_remote_code=True` where hf-gpt is not installed).
+
+# %%
+trainer.save_model("runs/own_gpt/model")
+tokenizer.save_pretrained("runs/own_gpt/model")
+reopened = AutoModelForCausalLM.from_pretrained("runs/own_gpt/model")
+ids = tokenizer("ROMEO:\n", return_tensors="pt")
+text = reopened.generate(**ids, do_sample=True, temperature=0.8, max_new_tokens=40, custom_generate=fast_generate)
+print(tokenizer.decode(text[0]))
