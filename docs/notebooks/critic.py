@@ -2,8 +2,8 @@
 # # Its critic, and both against each other
 #
 # A critic learns to tell real text from what a GPT writes; then it chooses among drafts; then the two are trained
-# against each other. At the end a classifier that neither has met says whether anything was gained. Small figures again:
-# raise `STEPS` for a verdict worth having, and see docs/results.md for ours.
+# against each other. At the end a classifier that neither has met says whether anything was gained. Figures are small
+# again: raise `STEPS` for a verdict worth having, and see docs/results.md for ours.
 #
 # This file is a notebook: Jupyter (with jupytext), VS Code and PyCharm open it cell by cell.
 
@@ -46,7 +46,7 @@ generator = HfGptForCausalLM(
 # %% [markdown]
 # ## Likelihood first
 #
-# The trainer of the game has a warm-up by likelihood. Here that is all there is, with an estimator that needs no critic.
+# The trainer of the game has a warm-up by likelihood. Here it is all there is, and the estimator needs no critic.
 
 # %%
 rows = [{"text": line} for line in real]
@@ -99,7 +99,8 @@ print("\n".join(chosen[:3]))
 # %% [markdown]
 # ## Both against each other
 #
-# The gate keeps the generator still while the critic cannot tell texts apart; likelihood of real text stays in its loss.
+# The gate keeps the generator still while the critic cannot tell texts apart; the likelihood of real text stays in its
+# loss.
 
 # %%
 arguments = AdversarialConfig(
