@@ -14,16 +14,19 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 from transformers.utils import ModelOutput
 
-from hf_gpt.generation.decoding import CachedDecoder, DecoderWeights, can_decode
+from hf_gpt.generation.decoding import DecoderWeights, can_decode, make_weights
 from hf_gpt.generation.drawing import likeliest
 from hf_gpt.generation.likelihood import positions_of
+from hf_gpt.generation.native.weights import NativeWeights, takes
 from hf_gpt.generation.products import WeightDtype, check_weight_dtype
 
 
 # What `generate` gives that a cached decoder knows of itself.
 _KNOWN_INPUTS = {"attention_mask", "position_ids", "past_key_values", "use_cache", "cache_position", "logits_to_keep"}
 
-_kept: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, DecoderWeights]]" = weakref.WeakKeyDictionary()
+_Weights = DecoderWeights | NativeWeights
+
+_kept: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, _Weights]]" = weakref.WeakKeyDictionary()
 
 
 def fast_generate(
@@ -67,7 +70,7 @@ def fast_generate(
 
     weights = _weights_of(model, weight_dtype, len(input_ids))
     room = generation_config.max_length - input_ids.shape[1]
-    state = CachedDecoder(model, input_ids, mask.to(input_ids), room, weights)
+    state = weights.start(model, input_ids, mask.to(input_ids), room)
     pad = generation_config._pad_token_tensor
     can_end = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     unfinished = torch.ones(len(input_ids), dtype=torch.int64, device=input_ids.device)
@@ -122,13 +125,15 @@ def _takes(model, input_ids, mask, generation_config, model_kwargs) -> bool:
     return bool(((differ - first) * mask == 0).all())
 
 
-def _weights_of(model: torch.nn.Module, weight_dtype: str | None, rows: int) -> DecoderWeights:
+def _weights_of(model: torch.nn.Module, weight_dtype: str | None, rows: int) -> _Weights:
     parameters = list(model.parameters())
     if any(parameter.is_inference() for parameter in parameters):
-        return DecoderWeights(model, weight_dtype, rows)
-    state = (weight_dtype, rows == 1, [(parameter.data_ptr(), parameter._version) for parameter in parameters])
+        return make_weights(model, weight_dtype, rows)
+    # Compiled steps read one layout for any number of rows.
+    layout = "native" if takes(model, weight_dtype) else rows == 1
+    state = (weight_dtype, layout, [(parameter.data_ptr(), parameter._version) for parameter in parameters])
     if model not in _kept or _kept[model][0] != state:
-        _kept[model] = (state, DecoderWeights(model, weight_dtype, rows))
+        _kept[model] = (state, make_weights(model, weight_dtype, rows))
     return _kept[model][1]
 
 
