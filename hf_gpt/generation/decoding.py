@@ -56,7 +56,9 @@ def make_weights(model: HfGptForCausalLM, weight_dtype: str | None, rows: int) -
     Args:
         model, weight_dtype, rows: As for `DecoderWeights`.
     """
-    return NativeWeights(model, weight_dtype) if takes(model, weight_dtype) else DecoderWeights(model, weight_dtype, rows)
+    return (
+        NativeWeights(model, weight_dtype) if takes(model, weight_dtype) else DecoderWeights(model, weight_dtype, rows)
+    )
 
 
 class DecoderWeights:

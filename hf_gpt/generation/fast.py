@@ -82,7 +82,8 @@ def fast_generate(
             all_logits += (logits.clone(),)
         scores = logits_processor(input_ids, logits)
         if generation_config.output_scores:
-            all_scores += (scores,)
+            # The next step may write over the logits.
+            all_scores += (scores.clone(),)
         drawn = generation_config.do_sample
         tokens = torch.multinomial(scores.softmax(-1), 1)[:, 0] if drawn else likeliest(scores)
         if can_end:

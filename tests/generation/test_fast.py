@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from hf_gpt.generation import fast
+from hf_gpt.generation.decoding import DecoderWeights
 from hf_gpt.generation.fast import fast_generate
+from hf_gpt.generation.native.weights import NativeWeights
 
 
+pytestmark = pytest.mark.usefixtures("steps")
 PROMPTS = torch.tensor([[1, 5, 6, 7], [0, 0, 1, 9], [0, 1, 3, 4]])
 MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]])
 SETTINGS = {"max_new_tokens": 9, "eos_token_id": 2, "pad_token_id": 0}
@@ -25,15 +28,15 @@ def both(model, **settings):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Counts the texts that went through the cached decoder."""
+    """Counts the texts that went through decoding steps of our own."""
     made = []
+    for weights in (DecoderWeights, NativeWeights):
 
-    class Counted(fast.CachedDecoder):
-        def __init__(self, *args):
-            made.append(len(args[1]))
-            super().__init__(*args)
+        def start(self, model, ids, *args, inner=weights.start):
+            made.append(len(ids))
+            return inner(self, model, ids, *args)
 
-    monkeypatch.setattr(fast, "CachedDecoder", Counted)
+        monkeypatch.setattr(weights, "start", start)
     return made
 
 

@@ -90,7 +90,9 @@ def _work_folder(folder: Path) -> tempfile.TemporaryDirectory:
 def cache_folder() -> Path:
     """Where the compiled library is kept. Raises `RuntimeError` where there is no home folder."""
     base = os.environ.get("XDG_CACHE_HOME")
-    default = Path.home() / ("Library/Caches" if platform.system() == "Darwin" else ".cache") if not base else Path(base)
+    default = (
+        Path.home() / ("Library/Caches" if platform.system() == "Darwin" else ".cache") if not base else Path(base)
+    )
     return default / "hf_gpt" / "native"
 
 

@@ -49,11 +49,13 @@ class NativeDecoder:
         self._make_room(min(max(len(ids), _PROMPT_ROWS), max(len(ids), int(self.positions.sum()))))
 
     def next_logits(self) -> torch.Tensor:
-        """(B, V) float32 logits of the token that comes next."""
+        """(B, V) float32 logits of the token that comes next. The next call writes over them."""
         if self.tokens is None:
-            return self._prefill()
+            self.logits = self._prefill()
+            return self.logits
         rows = len(self.tokens)
-        logits = torch.empty(rows, self.decoder.vocab_size)
+        # New memory for each step would be cleared by the system first.
+        logits = self.logits[:rows]
         self._step(self.tokens.contiguous(), self.slots, self.positions, self.every_row[:rows], logits)
         self.positions = self.positions + 1
         return logits
@@ -81,13 +83,16 @@ class NativeDecoder:
             cos, sin = self.model.model.rotary_emb(torch.empty(0), torch.arange(self.limit)[None])
             self.turns = cos[0].contiguous(), sin[0].contiguous()
             heads.cos, heads.sin = map(address, self.turns)
-        # (slots, heads, blocks, D, lanes) and (slots, heads, tokens, D rounded up to lanes).
-        places = (slots, heads.num_keys)
-        width = -(-heads.head_dim // lanes) * lanes
-        self.keys = [torch.empty(*places, self.capacity // lanes, heads.head_dim, lanes) for _ in self.layers]
-        self.values = [torch.empty(*places, self.capacity, width) for _ in self.layers]
-        for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
-            layer.cache.keys, layer.cache.values = keys.data_ptr(), values.data_ptr()
+        # Words of one float or two bfloat16: (slots, heads, blocks, D, lanes) and (slots, heads, tokens, D rounded up).
+        pair, places, dim = 1 + heads.is_bfloat16, (slots, heads.num_keys), heads.head_dim
+        keys = (*places, self.capacity // lanes, -(-dim // pair), lanes)
+        values = (*places, self.capacity // pair, -(-dim // lanes) * lanes)
+        self.keys = [torch.empty(keys) for _ in self.layers]
+        self.values = [torch.empty(values) for _ in self.layers]
+        for layer, *both in zip(self.layers, self.keys, self.values, strict=True):
+            layer.cache.keys, layer.cache.values = map(address, both)
+            for tensor in both:
+                weights.native.large_pages(tensor.data_ptr(), tensor.nbytes)
 
     def _make_room(self, rows: int) -> None:
         weights = self.weights
@@ -135,9 +140,8 @@ class NativeDecoder:
 
     def _share_cache(self, source: torch.Tensor) -> None:
         """Gives each slot the keys and values of the slot that read its prompt."""
-        length, lanes = int(self.mask.sum(-1).max()), self.weights.native.lanes
+        length, lanes, heads = int(self.mask.sum(-1).max()), self.weights.native.lanes, self.decoder.heads
         others = (source != self.slots).nonzero()[:, 0]
         for keys, values in zip(self.keys, self.values, strict=True):
-            blocks = -(-length // lanes)
-            keys[others, :, :blocks] = keys[source[others], :, :blocks]
-            values[others, :, :length] = values[source[others], :, :length]
+            for tensor, places in ((keys, -(-length // lanes)), (values, -(-length // (1 + heads.is_bfloat16)))):
+                tensor[others, :, :places] = tensor[source[others], :, :places]

@@ -38,7 +38,7 @@ static void masses_of(const Drawing *d, const float *logits, int64_t at, float l
         store(masses + i, exp_vec((load(logits + at + i) - largest) * factor));
 }
 
-static double mass_of_block(const Drawing *d, const float *logits, int64_t at, float largest, float factor) {
+static float mass_of_block(const Drawing *d, const float *logits, int64_t at, float largest, float factor) {
     float masses[BLOCK];
     masses_of(d, logits, at, largest, factor, masses);
     vec sum = {0};
@@ -46,19 +46,24 @@ static double mass_of_block(const Drawing *d, const float *logits, int64_t at, f
     return sum_lanes(sum);
 }
 
-static double mass_of(const Drawing *d, const float *logits, float largest, float factor) {
+/* The sum of all masses, and in `blocks` those of the blocks, or NULL. */
+static double mass_of(const Drawing *d, const float *logits, float largest, float factor, float *blocks) {
     double sum = 0;
-    for (int64_t at = 0; at < d->vocab_size; at += BLOCK) sum += mass_of_block(d, logits, at, largest, factor);
+    for (int64_t at = 0; at < d->vocab_size; at += BLOCK) {
+        float mass = mass_of_block(d, logits, at, largest, factor);
+        if (blocks) blocks[at / BLOCK] = mass;
+        sum += mass;
+    }
     return sum;
 }
 
 /* The token at which the sum of masses passes `share` of the whole, never one without mass. */
-static int64_t invert(const Drawing *d, const float *logits, float largest, float factor, double total, double share) {
-    double wanted = share * total, below = 0;
+static int64_t invert(const Drawing *d, const float *logits, float largest, float factor, const float *blocks,
+                      double wanted) {
+    double below = 0, height = 0;
     int64_t found = 0, last_block = 0;
-    double height = 0;
     for (int64_t at = 0; at < d->vocab_size; at += BLOCK) {
-        double mass = mass_of_block(d, logits, at, largest, factor);
+        double mass = blocks[at / BLOCK];
         if (!(mass > 0)) continue;
         below = height;
         last_block = at;
@@ -92,12 +97,13 @@ static void draw_piece(void *context, int row) {
     float largest = largest_logit(logits, d->vocab_size), factor = (float)(1 / d->temperature);
     if (!d->uniforms) {
         d->tokens[row] = place_of(logits, d->vocab_size, largest);
-        if (d->logps) d->logps[row] = -(float)log(mass_of(d, logits, largest, 1));
+        if (d->logps) d->logps[row] = -(float)log(mass_of(d, logits, largest, 1, NULL));
         return;
     }
-    double total = mass_of(d, logits, largest, 1), reshaped = total;
-    if (factor != 1) reshaped = mass_of(d, logits, largest, factor);
-    int64_t token = invert(d, logits, largest, factor, reshaped, d->uniforms[row]);
+    float blocks[d->vocab_size / BLOCK + 1];
+    double total = mass_of(d, logits, largest, 1, blocks), reshaped = total;
+    if (factor != 1) reshaped = mass_of(d, logits, largest, factor, blocks);
+    int64_t token = invert(d, logits, largest, factor, blocks, d->uniforms[row] * reshaped);
     d->tokens[row] = token;
     if (d->logps) d->logps[row] = logits[token] - largest - (float)log(total);
 }

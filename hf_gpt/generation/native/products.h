@@ -50,13 +50,6 @@ INLINE int64_t input_words(const Product *p) {
     return groups_of(p);
 }
 
-INLINE uint16_t to_bfloat16(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 static float largest_of(const float *x, int64_t n) {
     vec most = {0};
     int64_t i = 0;
@@ -66,36 +59,44 @@ static float largest_of(const float *x, int64_t n) {
     return found;
 }
 
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
+
+/* Inputs in 255 steps from 128 on, four to a word. */
+static void round_to_steps(const float *restrict x, int64_t n, float factor, uint32_t *words) {
+    uint8_t *restrict steps = (uint8_t *)words;
+    int64_t i = 0;
+    /* Half a step more, since the conversion cuts off. */
+    for (; i + LANES <= n; i += LANES) {
+        bytes some = __builtin_convertvector(__builtin_convertvector(load(x + i) * factor + 128.5f, ivec), bytes);
+        memcpy(steps + i, &some, sizeof some);
+    }
+    for (; i < n; i++) steps[i] = (uint8_t)(int32_t)(x[i] * factor + 128.5f);
+    for (; i % 4; i++) steps[i] = 0;
+}
+
 /* Writes one row of floats as inputs of a product, into its place among `rows`. */
 static void put_row(const Product *p, const float *restrict x, Inputs to, int64_t row, int64_t rows) {
     int64_t first = row / ROWS * ROWS, in_block = rows - first < ROWS ? rows - first : ROWS;
     int64_t words = input_words(p), n = p->inputs;
     uint32_t *restrict place = to.steps + first * words + (row - first);
+    uint32_t rounded[words];
+    const uint32_t *from = rounded;
     if (p->type == INT8) {
         float largest = largest_of(x, n);
         largest = largest > 1e-20f ? largest : 1e-20f;
         to.scales[row] = largest / 127;
-        float factor = 127 / largest;
-        for (int64_t g = 0; g < words; g++) {
-            uint32_t four = 0;
-            for (int64_t i = 0; i < 4 && 4 * g + i < n; i++)
-                /* Half a step more, since the conversion cuts off. */
-                four |= (uint32_t)(uint8_t)(int32_t)(x[4 * g + i] * factor + 128.5f) << 8 * i;
-            place[g * in_block] = four;
-        }
-        return;
+        round_to_steps(x, n, 127 / largest, rounded);
+    } else if (words < n) {
+        round_to_bfloat16(x, n, rounded);
+    } else if (words == n) {
+        from = (const uint32_t *)x;
+    } else {
+        memcpy(rounded, x, n * sizeof(float));
+        rounded[n] = 0;
     }
-#if defined(__AVX512BF16__)
-    if (p->type == BFLOAT16) {
-        for (int64_t g = 0; g < words; g++) {
-            uint32_t second = 2 * g + 1 < n ? to_bfloat16(x[2 * g + 1]) : 0;
-            place[g * in_block] = to_bfloat16(x[2 * g]) | second << 16;
-        }
-        return;
-    }
-#endif
-    const uint32_t *bits = (const uint32_t *)x;
-    for (int64_t g = 0; g < words; g++) place[g * in_block] = g < n ? bits[g] : 0;
+    if (in_block == 1) memcpy(place, from, words * 4);
+    else
+        for (int64_t g = 0; g < words; g++) place[g * in_block] = from[g];
 }
 
 /* One panel times a block of `m` rows: sums of floats, or for int8 of integers. `m` is a constant where it is inlined,

@@ -10,7 +10,7 @@
  *
  * A row is one token of one text: its id, its text's slot in the cache and its position. A step of decoding has a row
  * for each text; reading prompts has one for each token, any number at a time as long as a text's tokens come in order.
- * Everything between products is in float32. */
+ * Everything between products is in float32, but keys and values are kept in bfloat16 unless the products are float32. */
 #include <stdlib.h>
 
 #include "attention.h"
@@ -234,6 +234,8 @@ EXPORT void hf_gpt_draw(const Drawing *drawing, int64_t rows, int64_t threads) {
     run_job(entered, draw_piece, (void *)drawing, (int)rows);
     leave_pool(entered);
 }
+
+EXPORT void hf_gpt_large_pages(void *from, int64_t bytes) { ask_for_large_pages(from, bytes); }
 
 /* LANES, PANEL, whether int8 is there, and sizes of the structures, which decoder.py holds against its own. */
 EXPORT void hf_gpt_describe(int64_t out[8]) {

@@ -46,7 +46,7 @@ class Packing(ctypes.Structure):
 
 class Heads(ctypes.Structure):
     _fields_ = [
-        *((name, _int) for name in ("num_queries", "num_keys", "head_dim", "capacity")),
+        *((name, _int) for name in ("num_queries", "num_keys", "head_dim", "capacity", "is_bfloat16")),
         ("scaling", _float),
         ("norm_eps", _float),
         ("use_qk_norm", _int),
@@ -115,6 +115,7 @@ class Native(NamedTuple):
         step: (Decoder, Step) -> 0, 1 for a token that is not in the vocabulary, 2 for a position that does not exist.
         pack: (Packing, threads).
         draw: (Drawing, rows, threads).
+        large_pages: (address, bytes): memory that is read from one end to the other.
     """
 
     lanes: int
@@ -123,6 +124,7 @@ class Native(NamedTuple):
     step: ctypes._CFuncPtr
     pack: ctypes._CFuncPtr
     draw: ctypes._CFuncPtr
+    large_pages: ctypes._CFuncPtr
 
 
 _described: dict[int, Native | None] = {}
@@ -149,8 +151,11 @@ def _describe(library: ctypes.CDLL) -> Native | None:
     library.hf_gpt_step.restype = _int
     library.hf_gpt_pack.argtypes = [ctypes.POINTER(Packing), _int]
     library.hf_gpt_draw.argtypes = [ctypes.POINTER(Drawing), _int, _int]
-    library.hf_gpt_pack.restype = library.hf_gpt_draw.restype = None
-    return Native(lanes, panel, bool(has_int8), library.hf_gpt_step, library.hf_gpt_pack, library.hf_gpt_draw)
+    library.hf_gpt_large_pages.argtypes = [_pointer, _int]
+    others = library.hf_gpt_pack, library.hf_gpt_draw, library.hf_gpt_large_pages
+    for function in others:
+        function.restype = None
+    return Native(lanes, panel, bool(has_int8), library.hf_gpt_step, *others)
 
 
 def address(tensor: torch.Tensor | None) -> int | None:

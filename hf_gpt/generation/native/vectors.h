@@ -84,6 +84,34 @@ INLINE vec erf_vec(vec x) {
     return (vec)((ivec)y | ((ivec)x & (ivec)splat(-0.0f)));
 }
 
+INLINE uint16_t to_bfloat16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* Numbers of 16 bits from one register. */
+typedef uint16_t halves __attribute__((vector_size(LANES * 2)));
+
+INLINE halves to_bfloat16_vec(vec x) {
+    uvec bits = (uvec)x;
+    uvec rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, kept = bits >> 16 | 0x40u;
+    return __builtin_convertvector((uvec)select_vec(x == x, (vec)rounded, (vec)kept), halves);
+}
+
+/* `n` numbers, two to a word. */
+INLINE void round_to_bfloat16(const float *restrict x, int64_t n, uint32_t *words) {
+    uint16_t *restrict to = (uint16_t *)words;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        halves some = to_bfloat16_vec(load(x + i));
+        memcpy(to + i, &some, sizeof some);
+    }
+    for (; i < n; i++) to[i] = to_bfloat16(x[i]);
+    if (i % 2) to[i] = 0;
+}
+
 enum { RELU, RELU2, SILU, GELU, GELU_TANH };
 
 INLINE vec activate(vec x, int activation) {

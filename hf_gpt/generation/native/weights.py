@@ -51,7 +51,8 @@ class NativeWeights:
         model: A model that `takes`.
         weight_dtype: None: the model's own. `"bfloat16"`: weights and inputs of products rounded to it, where the
             processor multiplies it, else the weights alone. `"int8"`: weights in 255 steps for each output, inputs in
-            255 steps for each row. Sums, results and whatever lies between products are float32.
+            255 steps for each row. Keys and values are kept in bfloat16 in both; sums, results and whatever lies
+            between products are float32.
     """
 
     def __init__(self, model: "HfGptForCausalLM", weight_dtype: str | None = None):
@@ -77,6 +78,7 @@ class NativeWeights:
         heads = self.decoder.heads
         heads.num_queries, heads.num_keys = config.num_attention_heads, config.num_key_value_heads
         heads.head_dim, heads.norm_eps, heads.use_qk_norm = config.head_dim, config.norm_eps, config.use_qk_norm
+        heads.is_bfloat16 = self.type != TYPES["float32"]
         heads.scaling = inner.layers[0].self_attn.scaling
         self.layers = (Layer * config.num_hidden_layers)()
         for mine, layer in zip(self.layers, inner.layers, strict=False):
@@ -85,7 +87,9 @@ class NativeWeights:
             mine.qkv = self._product([attention.q_proj, attention.k_proj, attention.v_proj], factors)
             mine.output = self._product([attention.o_proj])
             mine.mlp_norm, factors = self._norm(layer.post_attention_layernorm)
-            mine.up = self._product([mlp.gate_proj, mlp.up_proj] if mlp.is_gated else [mlp.up_proj], factors, mlp.is_gated)
+            mine.up = self._product(
+                [mlp.gate_proj, mlp.up_proj] if mlp.is_gated else [mlp.up_proj], factors, mlp.is_gated
+            )
             mine.down = self._product([mlp.down_proj])
             if config.use_qk_norm:
                 mine.cache.query_norm = self._keep(attention.q_norm.weight.detach().float().contiguous())
@@ -118,9 +122,7 @@ class NativeWeights:
         shift = None if norm.bias is None else self._keep(norm.bias.detach().float().contiguous())
         return Norm(scale=self._keep(norm.weight.detach().float().contiguous()), shift=shift), None
 
-    def _product(
-        self, parts: list[nn.Linear], factors: torch.Tensor | None = None, is_gated: bool = False
-    ) -> Product:
+    def _product(self, parts: list[nn.Linear], factors: torch.Tensor | None = None, is_gated: bool = False) -> Product:
         sources = [part.weight.detach().contiguous() for part in parts]
         inputs, panel = sources[0].shape[1], self.native.panel
         outputs = len(sources[0]) if is_gated else sum(map(len, sources))
