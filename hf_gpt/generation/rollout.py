@@ -190,7 +190,7 @@ def _slices(rows: int, size: int) -> Iterator[slice]:
 
 
 def _weights(model, weight_dtype, rows, context) -> DecoderWeights | NativeWeights | None:
-    """Weights for decoding steps of our own, or None. A model that it does not take is put under autocast by a type of choice."""
+    """Weights for steps of our own, or None. A model without is put under autocast by a type of choice."""
     inner, device = unwrap(model), next(model.parameters()).device
     if torch.is_autocast_enabled(device.type):
         if torch.get_autocast_dtype(device.type) != torch.bfloat16:
