@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 from transformers.utils import ModelOutput
 
@@ -36,14 +37,16 @@ def fast_generate(
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
     weight_dtype: WeightDtype | None = None,
+    streamer: BaseStreamer | None = None,
     **model_kwargs: Any,
 ) -> ModelOutput | torch.LongTensor:
     """Decoding method for `generate(custom_generate=fast_generate, ...)`: greedy or sampled, the same tokens, faster.
 
     Without `weight_dtype` logits are the model's up to the last digits. With it they are those of the rounded weights,
-    and so are returned scores and logits; the prompt is read under autocast in bfloat16. What `CachedDecoder` does not
-    take (another class of model, an adapter, attentions asked for, a cache that holds tokens) is generated as without
-    this method, under autocast where there is a `weight_dtype`.
+    and so are returned scores and logits. On a CPU steps are compiled, at first use on a machine, which takes one to
+    three seconds (`decoding.make_weights`). What there are no steps for (another class of model, an adapter, attentions
+    asked for, a cache that holds tokens) is generated as without this method, under autocast where there is a
+    `weight_dtype`.
 
     The weights are laid out at a model's first call and kept, as much memory again, until a parameter changes in place
     or the model goes; changes by way of `parameter.data` are not seen.
@@ -51,6 +54,8 @@ def fast_generate(
     Args:
         model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs: Given by `generate`.
         weight_dtype: As for `rollout`.
+        streamer: Gets the new tokens. `generate` keeps the one that it is given, and the prompt is all that it sends:
+            bind this one by `functools.partial`.
 
     Returns:
         (B, T) int64 sequences, or `GenerateDecoderOnlyOutput` with `return_dict_in_generate=True`, without a cache.
@@ -65,6 +70,8 @@ def fast_generate(
     mask = torch.ones_like(input_ids) if mask is None else mask
     if not _takes(model, input_ids, mask, generation_config, model_kwargs):
         options = {"stopping_criteria": stopping_criteria, "generation_config": generation_config, **model_kwargs}
+        if streamer is not None:
+            options["streamer"] = streamer
         with _autocast(weight_dtype, input_ids.device):
             return model._sample(input_ids, logits_processor=logits_processor, **options)
 
@@ -88,11 +95,15 @@ def fast_generate(
         tokens = torch.multinomial(scores.softmax(-1), 1)[:, 0] if drawn else likeliest(scores)
         if can_end:
             tokens = tokens * unfinished + pad * (1 - unfinished)
+        if streamer is not None:
+            streamer.put(tokens.cpu())
         input_ids = torch.cat([input_ids, tokens[:, None]], -1)
         unfinished = unfinished & ~stopping_criteria(input_ids, all_scores or None)
         if not unfinished.any():
             break
         state.append(tokens)
+    if streamer is not None:
+        streamer.end()
     if not generation_config.return_dict_in_generate:
         return input_ids
     return GenerateDecoderOnlyOutput(sequences=input_ids, scores=all_scores or None, logits=all_logits or None)

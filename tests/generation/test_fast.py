@@ -1,5 +1,6 @@
 """`generate(custom_generate=fast_generate)` against `generate` as it comes."""
 
+import functools
 import gc
 
 import pytest
@@ -101,6 +102,29 @@ def test_rounded_weights(make_generator):
     exact = model.generate(PROMPTS, **settings)
     difference = (rounded.logits[1] - exact.logits[1]).abs().max()
     assert 0 < difference < 0.1
+
+
+class Kept:
+    """What a streamer is given."""
+
+    def __init__(self):
+        self.tokens, self.ended = [], 0
+
+    def put(self, tokens):
+        self.tokens.append(tokens.tolist())
+
+    def end(self):
+        self.ended += 1
+
+
+@pytest.mark.parametrize("kind", ["hf_gpt", "gpt2"])
+def test_a_streamer_gets_the_new_tokens(make_generator, kind):
+    streamer = Kept()
+    inputs = {"input_ids": PROMPTS, "attention_mask": MASK, "do_sample": False, **SETTINGS}
+    method = functools.partial(fast_generate, streamer=streamer)
+    found = make_generator(kind).generate(**inputs, custom_generate=method)
+    assert list(zip(*streamer.tokens, strict=True)) == [tuple(row) for row in found[:, 4:].tolist()]
+    assert streamer.ended == 1
 
 
 def test_beams_are_refused(make_generator):
