@@ -87,12 +87,11 @@ class NativeDecoder:
         pair, places, dim = 1 + heads.is_bfloat16, (slots, heads.num_keys), heads.head_dim
         keys = (*places, self.capacity // lanes, -(-dim // pair), lanes)
         values = (*places, self.capacity // pair, -(-dim // lanes) * lanes)
-        self.keys = [torch.empty(keys) for _ in self.layers]
-        self.values = [torch.empty(values) for _ in self.layers]
+        self.keys, self.values = torch.empty(len(self.layers), *keys), torch.empty(len(self.layers), *values)
+        for tensor in (self.keys, self.values):
+            weights.native.large_pages(tensor.data_ptr(), tensor.nbytes)
         for layer, *both in zip(self.layers, self.keys, self.values, strict=True):
             layer.cache.keys, layer.cache.values = map(address, both)
-            for tensor in both:
-                weights.native.large_pages(tensor.data_ptr(), tensor.nbytes)
 
     def _make_room(self, rows: int) -> None:
         weights = self.weights
@@ -142,6 +141,7 @@ class NativeDecoder:
         """Gives each slot the keys and values of the slot that read its prompt."""
         length, lanes, heads = int(self.mask.sum(-1).max()), self.weights.native.lanes, self.decoder.heads
         others = (source != self.slots).nonzero()[:, 0]
-        for keys, values in zip(self.keys, self.values, strict=True):
-            for tensor, places in ((keys, -(-length // lanes)), (values, -(-length // (1 + heads.is_bfloat16)))):
-                tensor[others, :, :places] = tensor[source[others], :, :places]
+        values = -(-length // (1 + heads.is_bfloat16))
+        for cache, places in ((self.keys, -(-length // lanes)), (self.values, values)):
+            for layer in cache:
+                layer[others, :, :places] = layer[source[others], :, :places]

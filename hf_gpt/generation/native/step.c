@@ -223,7 +223,6 @@ EXPORT int64_t hf_gpt_step(const Decoder *d, const Step *step) {
 EXPORT void hf_gpt_pack(const Packing *packing, int64_t threads) {
     const Product *p = packing->product;
     int64_t panels = (p->outputs + PANEL - 1) / PANEL * (p->is_gated ? 2 : 1);
-    ask_for_large_pages(p->weight, panels * groups_of(p) * PANEL * 4);
     int entered = enter_pool((int)threads);
     run_job(entered, pack_piece, (void *)packing, (int)panels);
     leave_pool(entered);

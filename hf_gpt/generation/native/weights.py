@@ -81,16 +81,19 @@ class NativeWeights:
         heads.is_bfloat16 = self.type != TYPES["float32"]
         heads.scaling = inner.layers[0].self_attn.scaling
         self.layers = (Layer * config.num_hidden_layers)()
-        for mine, layer in zip(self.layers, inner.layers, strict=False):
-            attention, mlp = layer.self_attn, layer.mlp
+        decoded = list(zip(self.layers, inner.layers, strict=False))
+        everything = [parts for _, layer in decoded for parts in _parts_of(layer)] + [[model.lm_head]]
+        # In one piece, since small ones get no large pages.
+        self.memory = torch.empty(sum(map(self._size, everything)), dtype=torch.uint8)
+        self.native.large_pages(self.memory.data_ptr(), self.memory.nbytes)
+        self._used = 0
+        for mine, layer in decoded:
+            attention = layer.self_attn
+            qkv, output, up, down = _parts_of(layer)
             mine.attention_norm, factors = self._norm(layer.input_layernorm)
-            mine.qkv = self._product([attention.q_proj, attention.k_proj, attention.v_proj], factors)
-            mine.output = self._product([attention.o_proj])
+            mine.qkv, mine.output = self._product(qkv, factors), self._product(output)
             mine.mlp_norm, factors = self._norm(layer.post_attention_layernorm)
-            mine.up = self._product(
-                [mlp.gate_proj, mlp.up_proj] if mlp.is_gated else [mlp.up_proj], factors, mlp.is_gated
-            )
-            mine.down = self._product([mlp.down_proj])
+            mine.up, mine.down = self._product(up, factors), self._product(down)
             if config.use_qk_norm:
                 mine.cache.query_norm = self._keep(attention.q_norm.weight.detach().float().contiguous())
                 mine.cache.key_norm = self._keep(attention.k_norm.weight.detach().float().contiguous())
@@ -122,20 +125,27 @@ class NativeWeights:
         shift = None if norm.bias is None else self._keep(norm.bias.detach().float().contiguous())
         return Norm(scale=self._keep(norm.weight.detach().float().contiguous()), shift=shift), None
 
-    def _product(self, parts: list[nn.Linear], factors: torch.Tensor | None = None, is_gated: bool = False) -> Product:
+    def _room(self, parts: list[nn.Linear]) -> int:
+        """Outputs in whole panels, which two parts (those of a gated MLP) have by turns."""
+        outputs = len(parts[0].weight) if len(parts) == 2 else sum(len(part.weight) for part in parts)
+        return -(-outputs // self.native.panel) * self.native.panel * (1 + (len(parts) == 2))
+
+    def _size(self, parts: list[nn.Linear]) -> int:
+        """Bytes of a packed weight."""
+        return self._room(parts) * -(-parts[0].weight.shape[1] // (1 << self.type)) * 4
+
+    def _product(self, parts: list[nn.Linear], factors: torch.Tensor | None = None) -> Product:
         sources = [part.weight.detach().contiguous() for part in parts]
-        inputs, panel = sources[0].shape[1], self.native.panel
+        is_gated, room = len(parts) == 2, self._room(parts)
         outputs = len(sources[0]) if is_gated else sum(map(len, sources))
-        # Whole panels, each twice in a gated MLP.
-        room = -(-outputs // panel) * panel * (1 + is_gated)
-        group = 1 << self.type
-        product = Product(outputs=outputs, inputs=inputs, type=self.type, is_gated=is_gated)
-        product.weight = self._keep(torch.empty(room * -(-inputs // group) * 4, dtype=torch.uint8))
+        product = Product(outputs=outputs, inputs=sources[0].shape[1], type=self.type, is_gated=is_gated)
+        product.weight = self.memory.data_ptr() + self._used
+        self._used += self._size(parts)
         if self.type == TYPES["int8"]:
             product.scale = self._keep(torch.empty(room))
             product.offset = self._keep(torch.empty(room, dtype=torch.int32))
         if parts[0].bias is not None:
-            product.bias = self._keep(_in_panels([part.bias.detach().float() for part in parts], panel, is_gated))
+            product.bias = self._keep(_in_panels([part.bias.detach().float() for part in parts], self.native.panel))
         packing = Packing(
             product=ctypes.pointer(product),
             factors=address(factors),
@@ -147,9 +157,16 @@ class NativeWeights:
         return product
 
 
-def _in_panels(biases: list[torch.Tensor], panel: int, is_gated: bool) -> torch.Tensor:
+def _parts_of(layer: nn.Module) -> list[list[nn.Linear]]:
+    """The layers that are one product each: `qkv`, `output`, `up` and `down`."""
+    attention, mlp = layer.self_attn, layer.mlp
+    up = [mlp.gate_proj, mlp.up_proj] if mlp.is_gated else [mlp.up_proj]
+    return [[attention.q_proj, attention.k_proj, attention.v_proj], [attention.o_proj], up, [mlp.down_proj]]
+
+
+def _in_panels(biases: list[torch.Tensor], panel: int) -> torch.Tensor:
     """Biases in the places of their outputs."""
-    if not is_gated:
+    if len(biases) != 2:
         whole = torch.cat(biases)
         return nn.functional.pad(whole, (0, -len(whole) % panel))
     padded = [nn.functional.pad(bias, (0, -len(bias) % panel)).view(-1, panel) for bias in biases]
