@@ -1,6 +1,7 @@
 """`hf-gpt generate`: continues a prompt with a trained model and prints the text as it comes."""
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ from hf_gpt.generation.guided_command import add_arguments, guided_options, prin
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+# Bytes of weights up to which a model is worth laying out anew for steps of our own, which keep both.
+MOST_BYTES = 4 * 2**30
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -78,10 +83,31 @@ def generate(args: argparse.Namespace) -> int:
     if args.discriminator is not None:
         options |= guided_options(args, tokenizer, model.device)
     if args.discriminator is None and args.num_return_sequences == 1:
-        model.generate(input_ids=ids, streamer=TextStreamer(tokenizer, skip_special_tokens=True), **options)
+        streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+        if _is_fast(model):
+            from hf_gpt.generation.fast import fast_generate
+
+            streamer.put(ids.cpu())
+            method = functools.partial(fast_generate, streamer=streamer)
+            model.generate(input_ids=ids, custom_generate=method, **options)
+        else:
+            model.generate(input_ids=ids, streamer=streamer, **options)
     else:
         print_texts(tokenizer, model.generate(input_ids=ids, **options))
     return 0
+
+
+def _is_fast(model: "PreTrainedModel") -> bool:
+    """Whether `fast_generate` is worth its memory for one text: on a CPU, drawn or greedy."""
+    from hf_gpt.generation.decoding import can_decode
+
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return (
+        model.device.type == "cpu"
+        and size <= MOST_BYTES
+        and can_decode(model)
+        and model.generation_config.get_generation_mode() in ("greedy_search", "sample")
+    )
 
 
 def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

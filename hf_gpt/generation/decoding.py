@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from hf_gpt.generation.likelihood import positions_of
+from hf_gpt.generation.native.weights import NativeWeights, takes
 from hf_gpt.generation.products import Product, make_product
 from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm
 from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM
@@ -43,6 +44,20 @@ def can_decode(model: nn.Module) -> bool:
         for layer in model.model.layers
         for name, module in layer.named_modules()
         if name.endswith("_proj")
+    )
+
+
+def make_weights(model: HfGptForCausalLM, weight_dtype: str | None, rows: int) -> "DecoderWeights | NativeWeights":
+    """The weights of a model that `can_decode` takes for the fastest steps that there are; `start` begins with them.
+
+    On a CPU the steps are compiled, at first use on a machine, which takes one to three seconds; where that cannot be
+    (`native.weights.takes`) PyTorch does them.
+
+    Args:
+        model, weight_dtype, rows: As for `DecoderWeights`.
+    """
+    return (
+        NativeWeights(model, weight_dtype) if takes(model, weight_dtype) else DecoderWeights(model, weight_dtype, rows)
     )
 
 
@@ -91,6 +106,12 @@ class DecoderWeights:
                 )
             )
         self.final_norm, self.head = self._normed(decoder.norm, model.lm_head)
+
+    def start(
+        self, model: HfGptForCausalLM, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int
+    ) -> "CachedDecoder":
+        """A decoder of these prompts; arguments as for `CachedDecoder`."""
+        return CachedDecoder(model, ids, mask, max_new_tokens, self)
 
     def _normed(self, norm: nn.Module, *parts: nn.Linear) -> tuple[Callable[[torch.Tensor], torch.Tensor], Product]:
         """A norm, and one product for the layers that read what it gives."""

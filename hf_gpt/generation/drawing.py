@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional as F
 
+from hf_gpt.generation.native.draws import draw, drawing_library
+
 
 # A vocabulary is searched in blocks of this many tokens: first for the block, then inside it.
 BLOCK = 128
@@ -39,9 +41,13 @@ def draw_with_logps(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens of `draw_tokens` (B,) and their float32 log-probabilities (B,) under `logits` as they are.
 
-    One softmax serves both where the distribution is not reshaped.
+    One softmax serves both where the distribution is not reshaped. On a CPU compiled code draws, unless the
+    distribution is truncated.
     """
     logits = logits.float()
+    is_whole = top_p == 1 and min_p == 0 and not 0 < top_k < logits.shape[-1]
+    if (is_whole or temperature == 0) and (library := drawing_library(logits, temperature)) is not None:
+        return draw(library, logits, uniforms if temperature else None, temperature)
     probabilities = logits.softmax(-1)
     # exp(max - logsumexp): what the softmax knows of the sum, and never 0.
     largest = logits.amax(-1, keepdim=True)
@@ -92,12 +98,14 @@ def _search(heights: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def likeliest(logits: torch.Tensor, largest: torch.Tensor | None = None) -> torch.Tensor:
-    """(B,) int64: `logits.argmax(-1)` of (B, V), block by block, since `argmax` is slow on CPUs.
+    """(B,) int64: `logits.argmax(-1)` of (B, V), compiled or block by block, since `argmax` is slow on CPUs.
 
     Args:
         logits: Any floating type.
         largest: (B, 1), their maximum, where it is known.
     """
+    if (library := drawing_library(logits)) is not None:
+        return draw(library, logits, with_logps=False)[0]
     blocks = _blocks(logits, fill=-torch.inf)
     if blocks is None:
         return logits.argmax(-1)

@@ -11,19 +11,23 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 from transformers.utils import ModelOutput
 
-from hf_gpt.generation.decoding import CachedDecoder, DecoderWeights, can_decode
+from hf_gpt.generation.decoding import DecoderWeights, can_decode, make_weights
 from hf_gpt.generation.drawing import likeliest
 from hf_gpt.generation.likelihood import positions_of
+from hf_gpt.generation.native.weights import NativeWeights, takes
 from hf_gpt.generation.products import WeightDtype, check_weight_dtype
 
 
 # What `generate` gives that a cached decoder knows of itself.
 _KNOWN_INPUTS = {"attention_mask", "position_ids", "past_key_values", "use_cache", "cache_position", "logits_to_keep"}
 
-_kept: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, DecoderWeights]]" = weakref.WeakKeyDictionary()
+_Weights = DecoderWeights | NativeWeights
+
+_kept: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, _Weights]]" = weakref.WeakKeyDictionary()
 
 
 def fast_generate(
@@ -33,14 +37,16 @@ def fast_generate(
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
     weight_dtype: WeightDtype | None = None,
+    streamer: BaseStreamer | None = None,
     **model_kwargs: Any,
 ) -> ModelOutput | torch.LongTensor:
     """Decoding method for `generate(custom_generate=fast_generate, ...)`: greedy or sampled, the same tokens, faster.
 
     Without `weight_dtype` logits are the model's up to the last digits. With it they are those of the rounded weights,
-    and so are returned scores and logits; the prompt is read under autocast in bfloat16. What `CachedDecoder` does not
-    take (another class of model, an adapter, attentions asked for, a cache that holds tokens) is generated as without
-    this method, under autocast where there is a `weight_dtype`.
+    and so are returned scores and logits. On a CPU steps are compiled, at first use on a machine, which takes one to
+    three seconds (`decoding.make_weights`). What there are no steps for (another class of model, an adapter, attentions
+    asked for, a cache that holds tokens) is generated as without this method, under autocast where there is a
+    `weight_dtype`.
 
     The weights are laid out at a model's first call and kept, as much memory again, until a parameter changes in place
     or the model goes; changes by way of `parameter.data` are not seen.
@@ -48,6 +54,8 @@ def fast_generate(
     Args:
         model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs: Given by `generate`.
         weight_dtype: As for `rollout`.
+        streamer: Gets the new tokens. `generate` keeps the one that it is given, and the prompt is all that it sends:
+            bind this one by `functools.partial`.
 
     Returns:
         (B, T) int64 sequences, or `GenerateDecoderOnlyOutput` with `return_dict_in_generate=True`, without a cache.
@@ -62,12 +70,14 @@ def fast_generate(
     mask = torch.ones_like(input_ids) if mask is None else mask
     if not _takes(model, input_ids, mask, generation_config, model_kwargs):
         options = {"stopping_criteria": stopping_criteria, "generation_config": generation_config, **model_kwargs}
+        if streamer is not None:
+            options["streamer"] = streamer
         with _autocast(weight_dtype, input_ids.device):
             return model._sample(input_ids, logits_processor=logits_processor, **options)
 
     weights = _weights_of(model, weight_dtype, len(input_ids))
     room = generation_config.max_length - input_ids.shape[1]
-    state = CachedDecoder(model, input_ids, mask.to(input_ids), room, weights)
+    state = weights.start(model, input_ids, mask.to(input_ids), room)
     pad = generation_config._pad_token_tensor
     can_end = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     unfinished = torch.ones(len(input_ids), dtype=torch.int64, device=input_ids.device)
@@ -79,16 +89,21 @@ def fast_generate(
             all_logits += (logits.clone(),)
         scores = logits_processor(input_ids, logits)
         if generation_config.output_scores:
-            all_scores += (scores,)
+            # The next step may write over the logits.
+            all_scores += (scores.clone(),)
         drawn = generation_config.do_sample
         tokens = torch.multinomial(scores.softmax(-1), 1)[:, 0] if drawn else likeliest(scores)
         if can_end:
             tokens = tokens * unfinished + pad * (1 - unfinished)
+        if streamer is not None:
+            streamer.put(tokens.cpu())
         input_ids = torch.cat([input_ids, tokens[:, None]], -1)
         unfinished = unfinished & ~stopping_criteria(input_ids, all_scores or None)
         if not unfinished.any():
             break
         state.append(tokens)
+    if streamer is not None:
+        streamer.end()
     if not generation_config.return_dict_in_generate:
         return input_ids
     return GenerateDecoderOnlyOutput(sequences=input_ids, scores=all_scores or None, logits=all_logits or None)
@@ -122,13 +137,15 @@ def _takes(model, input_ids, mask, generation_config, model_kwargs) -> bool:
     return bool(((differ - first) * mask == 0).all())
 
 
-def _weights_of(model: torch.nn.Module, weight_dtype: str | None, rows: int) -> DecoderWeights:
+def _weights_of(model: torch.nn.Module, weight_dtype: str | None, rows: int) -> _Weights:
     parameters = list(model.parameters())
     if any(parameter.is_inference() for parameter in parameters):
-        return DecoderWeights(model, weight_dtype, rows)
-    state = (weight_dtype, rows == 1, [(parameter.data_ptr(), parameter._version) for parameter in parameters])
+        return make_weights(model, weight_dtype, rows)
+    # Compiled steps read one layout for any number of rows.
+    layout = "native" if takes(model, weight_dtype) else rows == 1
+    state = (weight_dtype, layout, [(parameter.data_ptr(), parameter._version) for parameter in parameters])
     if model not in _kept or _kept[model][0] != state:
-        _kept[model] = (state, DecoderWeights(model, weight_dtype, rows))
+        _kept[model] = (state, make_weights(model, weight_dtype, rows))
     return _kept[model][1]
 
 

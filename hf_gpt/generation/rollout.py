@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from hf_gpt.generation.decoding import CachedDecoder, DecoderWeights, can_decode
+from hf_gpt.generation.decoding import DecoderWeights, can_decode, make_weights
 from hf_gpt.generation.drawing import draw_with_logps
 from hf_gpt.generation.likelihood import (
     accepted_arguments,
@@ -19,6 +19,7 @@ from hf_gpt.generation.likelihood import (
     positions_of,
     unwrap,
 )
+from hf_gpt.generation.native.weights import NativeWeights
 from hf_gpt.generation.products import WeightDtype, check_weight_dtype
 from hf_gpt.generation.scoring import evaluating, right_padded
 
@@ -86,7 +87,8 @@ def rollout(
 
     Each row's draws depend on its own uniform numbers alone, one for each token, by inversion of the distribution
     function. So a row is the same whatever the batch size, whoever shares its batch, and whichever process draws it.
-    A plain `HfGptForCausalLM` is decoded by `CachedDecoder`, any other model by its own forward pass.
+    A plain `HfGptForCausalLM` is decoded by steps of our own (`decoding.make_weights`; on a CPU they are compiled at
+    first use on a machine, one to three seconds), any other model by its own forward pass.
 
     Args:
         model: A causal language model or an encoder-decoder, which reads the prompt with its encoder; bare, with an
@@ -109,8 +111,8 @@ def rollout(
         synced: Every process does the same number of forward passes, as a sharded model (FSDP, ZeRO-3) needs.
         weight_dtype: Of products with weights. None: as the model and autocast have it. `"bfloat16"`; or `"int8"`, on a
             CPU: faster, from a distribution that differs from the model's by the rounding. The log-probabilities are
-            those of the distribution that was drawn from, as importance ratios need. A model that `CachedDecoder` does
-            not take runs under autocast in bfloat16 instead.
+            those of the distribution that was drawn from, as importance ratios need. A model that those steps
+            do not take runs under autocast in bfloat16 instead.
 
     Returns:
         The rows: B is P times `num_return_sequences`, or `num_samples` times that.
@@ -187,15 +189,15 @@ def _slices(rows: int, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _weights(model, weight_dtype, rows, context) -> DecoderWeights | None:
-    """Weights for `CachedDecoder`, or None. A model that it does not take is put under autocast by a type of choice."""
+def _weights(model, weight_dtype, rows, context) -> DecoderWeights | NativeWeights | None:
+    """Weights for steps of our own, or None. A model without is put under autocast by a type of choice."""
     inner, device = unwrap(model), next(model.parameters()).device
     if torch.is_autocast_enabled(device.type):
         if torch.get_autocast_dtype(device.type) != torch.bfloat16:
             return None
         weight_dtype = weight_dtype or "bfloat16"
     if can_decode(inner):
-        return DecoderWeights(inner, weight_dtype, rows)
+        return make_weights(inner, weight_dtype, rows)
     if weight_dtype is not None:
         context.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
     return None
@@ -208,7 +210,7 @@ def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, sync
     lengths = torch.zeros(rows, dtype=torch.int64, device=prompt_ids.device)
     end_ids = torch.tensor(ends, dtype=torch.int64, device=prompt_ids.device)
     if weights is not None:
-        state = CachedDecoder(unwrap(model), prompt_ids, prompt_mask, limit, weights)
+        state = weights.start(unwrap(model), prompt_ids, prompt_mask, limit)
     else:
         steps = _EncoderDecoderSteps if unwrap(model).config.is_encoder_decoder else _DecoderSteps
         state = steps(model, prompt_ids, prompt_mask)

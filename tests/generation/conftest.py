@@ -7,6 +7,17 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(params=["pytorch", "compiled"])
+def steps(request, monkeypatch):
+    """Decoding steps by PyTorch, then by the compiled library."""
+    from hf_gpt.generation.native.structures import native
+
+    monkeypatch.setenv("HF_GPT_NATIVE", str(int(request.param == "compiled")))
+    if request.param == "compiled" and native() is None:
+        pytest.skip("there is no C compiler")
+    return request.param
+
+
 SIZES = {
     "vocab_size": 40,
     "hidden_size": 16,

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_gpt.cli import main
+from hf_gpt.generation import command
 from hf_gpt.generation.score_command import read_texts
 from hf_gpt.generation.scoring import sequence_scores
 from hf_gpt.generation.text_scores import TextDiscriminator, encode_texts, same_tokens
@@ -127,6 +128,21 @@ def test_generate_is_guided(critic, folder, capsys, guidance):
         assert main(argv) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] and outputs[0].startswith("the king")
+
+
+@pytest.mark.parametrize("options", [["--temperature", "0"], ["--seed", "3", "--top_k", "20"]])
+def test_generate_prints_the_same_text_by_fast_steps(folder, capsys, monkeypatch, options):
+    argv = ["generate", str(folder / "generator"), "the king", "--max_new_tokens", "20", "--device", "cpu", *options]
+    outputs, asked = [], []
+    for taken in (None, False):
+        inner = command._is_fast
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                command, "_is_fast", lambda model, inner=inner, taken=taken: asked.append(inner(model)) or taken is None
+            )
+            assert main(argv) == 0
+        outputs.append(capsys.readouterr().out)
+    assert asked == [True, True] and outputs[0] == outputs[1] and len(outputs[0]) > 20
 
 
 def test_best_of_n_writes_more_real_texts_than_one(critic, folder, capsys):

@@ -5,7 +5,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.generation.decoding import CachedDecoder, DecoderWeights, can_decode
+from hf_gpt.generation.decoding import CachedDecoder, DecoderWeights, can_decode, make_weights
 from hf_gpt.generation.likelihood import completion_logps
 from hf_gpt.generation.products import check_weight_dtype
 from hf_gpt.generation.rollout import rollout
@@ -28,6 +28,11 @@ SWITCHES = {
     "mixed layers": {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
     "softcap": {"final_logit_softcapping": 3.0, "logit_scale": 1.5},
     "untied": {"tie_word_embeddings": False, "attention_out_bias": True},
+    "relu": {"hidden_act": "relu"},
+    "gelu": {"hidden_act": "gelu", "is_gated_act": True, "mlp_bias": True},
+    "odd sizes": {"hidden_size": 30, "head_dim": 6, "num_attention_heads": 3, "intermediate_size": 37},
+    "layer norm without bias": {"norm_type": "layernorm", "norm_bias": False},
+    "unusual activation": {"hidden_act": "mish"},
     "scaled rope": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
 }
 
@@ -54,7 +59,7 @@ def build(**switches) -> HfGptForCausalLM:
 def compare(model, mask, tokens=12, selected=None, weight_dtype=None, **tolerance):
     """Appends the same tokens to both ways of computing; the logits of every step must agree."""
     ids = torch.randint(0, 61, mask.shape)
-    steps = CachedDecoder(model, ids, mask, tokens, DecoderWeights(model, weight_dtype, len(ids)))
+    steps = make_weights(model, weight_dtype, len(ids)).start(model, ids, mask, tokens)
     for step in range(tokens):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         expected = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits[:, -1]
@@ -68,6 +73,7 @@ def compare(model, mask, tokens=12, selected=None, weight_dtype=None, **toleranc
         steps.append(drawn)
 
 
+@pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
 @pytest.mark.parametrize("padded", [False, True])
 def test_logits_are_those_of_the_model(switches, padded):
@@ -78,13 +84,15 @@ def test_logits_are_those_of_the_model(switches, padded):
     compare(build(**switches), mask, selected=[2, 0])
 
 
+@pytest.mark.usefixtures("steps")
 def test_one_row_and_one_token():
     compare(build(), torch.ones(1, 1, dtype=torch.int64))
 
 
+@pytest.mark.usefixtures("steps")
 def test_selecting_before_the_first_token_is_appended():
     model, ids = build(), torch.randint(0, 61, (3, 4))
-    steps = CachedDecoder(model, ids, torch.ones_like(ids), 4, DecoderWeights(model))
+    steps = make_weights(model, None, 3).start(model, ids, torch.ones_like(ids), 4)
     with torch.no_grad():
         steps.next_logits()
         steps.select(torch.tensor([1]))
@@ -93,6 +101,7 @@ def test_selecting_before_the_first_token_is_appended():
         torch.testing.assert_close(steps.next_logits(), whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("weight_dtype", [None, "bfloat16", "int8"])
 @pytest.mark.parametrize("switches", ["gpt2-like", "qwen3-like"])
 def test_rounded_weights_stay_near(weight_dtype, switches):
@@ -102,6 +111,7 @@ def test_rounded_weights_stay_near(weight_dtype, switches):
     compare(build(**SWITCHES[switches], initializer_range=0.1), mask, weight_dtype=weight_dtype, **tolerance)
 
 
+@pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])
 def test_logps_are_those_of_the_distribution_that_was_drawn_from(weight_dtype):
     """Frequencies of a second token tell the rounded distribution, which is far from the model's, by its own logps."""
@@ -123,6 +133,7 @@ def test_logps_are_those_of_the_distribution_that_was_drawn_from(weight_dtype):
         assert (found - share).abs() < 5 * (share * (1 - share) / here.sum()).sqrt() + 1e-4
 
 
+@pytest.mark.usefixtures("steps")
 def test_a_row_of_int8_depends_on_itself_alone():
     need("int8")
     model, ids = build(), torch.randint(0, 61, (5, 4))
@@ -155,6 +166,7 @@ def test_completions_of_one_prompt_share_its_reading():
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("steps")
 def test_autocast_chooses_bfloat16():
     model = build(initializer_range=0.1)
     settings = {"num_samples": 3, "bos_token_id": 1, "max_new_tokens": 6, "temperature": 0}
@@ -176,6 +188,7 @@ def test_other_models_run_under_autocast(make_generator):
         rollout(gpt2, weight_dtype="int4", **settings)
 
 
+@pytest.mark.usefixtures("steps")
 def test_a_model_in_bfloat16_stays_in_it():
     compare(build(initializer_range=0.1).to(torch.bfloat16), torch.ones(2, 5, dtype=torch.int64), rtol=0.05, atol=0.1)
 

@@ -6,6 +6,9 @@ import torch
 from hf_gpt.generation.drawing import draw_with_logps
 
 
+pytestmark = pytest.mark.usefixtures("steps")
+
+
 @pytest.mark.parametrize("vocab_size", [20, 1024, 5003])
 @pytest.mark.parametrize(
     "settings", [{}, {"temperature": 0.7}, {"top_k": 50}, {"top_p": 0.8, "min_p": 0.001}, {"temperature": 0}]

@@ -1,14 +1,18 @@
 """`generate(custom_generate=fast_generate)` against `generate` as it comes."""
 
+import functools
 import gc
 
 import pytest
 import torch
 
 from hf_gpt.generation import fast
+from hf_gpt.generation.decoding import DecoderWeights
 from hf_gpt.generation.fast import fast_generate
+from hf_gpt.generation.native.weights import NativeWeights
 
 
+pytestmark = pytest.mark.usefixtures("steps")
 PROMPTS = torch.tensor([[1, 5, 6, 7], [0, 0, 1, 9], [0, 1, 3, 4]])
 MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]])
 SETTINGS = {"max_new_tokens": 9, "eos_token_id": 2, "pad_token_id": 0}
@@ -25,15 +29,15 @@ def both(model, **settings):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Counts the texts that went through the cached decoder."""
+    """Counts the texts that went through decoding steps of our own."""
     made = []
+    for weights in (DecoderWeights, NativeWeights):
 
-    class Counted(fast.CachedDecoder):
-        def __init__(self, *args):
-            made.append(len(args[1]))
-            super().__init__(*args)
+        def start(self, model, ids, *args, inner=weights.start):
+            made.append(len(ids))
+            return inner(self, model, ids, *args)
 
-    monkeypatch.setattr(fast, "CachedDecoder", Counted)
+        monkeypatch.setattr(weights, "start", start)
     return made
 
 
@@ -98,6 +102,29 @@ def test_rounded_weights(make_generator):
     exact = model.generate(PROMPTS, **settings)
     difference = (rounded.logits[1] - exact.logits[1]).abs().max()
     assert 0 < difference < 0.1
+
+
+class Kept:
+    """What a streamer is given."""
+
+    def __init__(self):
+        self.tokens, self.ended = [], 0
+
+    def put(self, tokens):
+        self.tokens.append(tokens.tolist())
+
+    def end(self):
+        self.ended += 1
+
+
+@pytest.mark.parametrize("kind", ["hf_gpt", "gpt2"])
+def test_a_streamer_gets_the_new_tokens(make_generator, kind):
+    streamer = Kept()
+    inputs = {"input_ids": PROMPTS, "attention_mask": MASK, "do_sample": False, **SETTINGS}
+    method = functools.partial(fast_generate, streamer=streamer)
+    found = make_generator(kind).generate(**inputs, custom_generate=method)
+    assert list(zip(*streamer.tokens, strict=True)) == [tuple(row) for row in found[:, 4:].tolist()]
+    assert streamer.ended == 1
 
 
 def test_beams_are_refused(make_generator):

@@ -9,6 +9,7 @@ from hf_gpt.generation.rollout import rollout
 BOS, EOS, PAD = 1, 2, 0
 IDS = {"eos_token_id": EOS, "pad_token_id": PAD, "bos_token_id": BOS}
 PROMPTS = [[BOS, 5, 6, 7], [BOS, 9], [BOS, 3, 4]]
+pytestmark = pytest.mark.usefixtures("steps")
 DECODERS = ["hf_gpt", "llama", "qwen3", "gpt2"]
 
 

@@ -1,0 +1,267 @@
+/* Products x W^T with weights that stay the same, in float32, bfloat16 or int8.
+ *
+ * Weights (N, K) lie in panels of PANEL outputs. Inside a panel comes one group of inputs after the other, 4 bytes for
+ * each output: one float, two bfloat16 or four int8. So any number of rows reads the weights in order, once.
+ * Inputs of up to ROWS rows lie the same way: group after group, 4 bytes for each row of the block.
+ * Every output is summed over K in one order whatever the number of rows: a row depends on itself alone. */
+#ifndef HF_GPT_PRODUCTS_H
+#define HF_GPT_PRODUCTS_H
+
+#include "threads.h"
+#include "vectors.h"
+#if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
+#include <immintrin.h>
+#endif
+
+#define PANEL (2 * LANES)
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define ROWS 8
+#else
+#define ROWS 6
+#endif
+
+enum { FLOAT32, BFLOAT16, INT8 };
+
+typedef struct {
+    void *weight;    /* panels, see above; of a gated MLP a panel of gates before each panel of values */
+    float *scale;    /* int8: of each output */
+    int32_t *offset; /* int8: 128 times the sum of an output's weights, since inputs are steps from 128 */
+    float *bias;     /* or NULL; as scale and offset as long as the panels */
+    int64_t outputs, inputs, type, is_gated;
+} Product;
+
+/* Inputs as the kernels read them: `steps` (rows of them, ROWS at a time) and for int8 a scale of each row. */
+typedef struct {
+    uint32_t *steps;
+    float *scales;
+} Inputs;
+
+/* Inputs that share 4 bytes of a weight, and those that share 4 bytes of x. */
+INLINE int64_t groups_of(const Product *p) {
+    int64_t each = p->type == FLOAT32 ? 1 : p->type == BFLOAT16 ? 2 : 4;
+    return (p->inputs + each - 1) / each;
+}
+
+INLINE int64_t input_words(const Product *p) {
+#if !defined(__AVX512BF16__)
+    /* Without the instruction weights are widened, and inputs stay floats. */
+    if (p->type == BFLOAT16) return 2 * groups_of(p);
+#endif
+    return groups_of(p);
+}
+
+static float largest_of(const float *x, int64_t n) {
+    vec most = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) most = max_vec((vec)((ivec)load(x + i) & 0x7fffffff), most);
+    float found = max_lanes(most);
+    for (; i < n; i++) found = fabsf(x[i]) > found ? fabsf(x[i]) : found;
+    return found;
+}
+
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
+
+/* Inputs in 255 steps from 128 on, four to a word. */
+static void round_to_steps(const float *restrict x, int64_t n, float factor, uint32_t *words) {
+    uint8_t *restrict steps = (uint8_t *)words;
+    int64_t i = 0;
+    /* Half a step more, since the conversion cuts off. */
+    for (; i + LANES <= n; i += LANES) {
+        bytes some = __builtin_convertvector(__builtin_convertvector(load(x + i) * factor + 128.5f, ivec), bytes);
+        memcpy(steps + i, &some, sizeof some);
+    }
+    for (; i < n; i++) steps[i] = (uint8_t)(int32_t)(x[i] * factor + 128.5f);
+    for (; i % 4; i++) steps[i] = 0;
+}
+
+/* Writes one row of floats as inputs of a product, into its place among `rows`. */
+static void put_row(const Product *p, const float *restrict x, Inputs to, int64_t row, int64_t rows) {
+    int64_t first = row / ROWS * ROWS, in_block = rows - first < ROWS ? rows - first : ROWS;
+    int64_t words = input_words(p), n = p->inputs;
+    uint32_t *restrict place = to.steps + first * words + (row - first);
+    uint32_t rounded[words];
+    const uint32_t *from = rounded;
+    if (p->type == INT8) {
+        float largest = largest_of(x, n);
+        largest = largest > 1e-20f ? largest : 1e-20f;
+        to.scales[row] = largest / 127;
+        round_to_steps(x, n, 127 / largest, rounded);
+    } else if (words < n) {
+        round_to_bfloat16(x, n, rounded);
+    } else if (words == n) {
+        from = (const uint32_t *)x;
+    } else {
+        memcpy(rounded, x, n * sizeof(float));
+        rounded[n] = 0;
+    }
+    if (in_block == 1) memcpy(place, from, words * 4);
+    else
+        for (int64_t g = 0; g < words; g++) place[g * in_block] = from[g];
+}
+
+/* One panel times a block of `m` rows: sums of floats, or for int8 of integers. `m` is a constant where it is inlined,
+ * so the sums stay in registers. */
+INLINE void multiply(int m, int type, const uint32_t *restrict x, const uint32_t *restrict w, int64_t groups,
+                     uvec sums[ROWS][2]) {
+    vec acc[ROWS][2];
+#pragma GCC unroll 8
+    for (int i = 0; i < m; i++) acc[i][0] = acc[i][1] = (vec){0};
+#pragma GCC unroll 2
+    for (int64_t g = 0; g < groups; g++, w += PANEL) {
+        vec w0 = load((const float *)w), w1 = load((const float *)w + LANES);
+        if (type == FLOAT32) {
+            const float *row = (const float *)x;
+#pragma GCC unroll 8
+            for (int i = 0; i < m; i++) {
+                acc[i][0] += w0 * row[i];
+                acc[i][1] += w1 * row[i];
+            }
+            x += m;
+        } else if (type == BFLOAT16) {
+#if defined(__AVX512BF16__)
+#pragma GCC unroll 8
+            for (int i = 0; i < m; i++) {
+                __m512bh both = (__m512bh)_mm512_set1_epi32((int)x[i]);
+                acc[i][0] = (vec)_mm512_dpbf16_ps((__m512)acc[i][0], (__m512bh)w0, both);
+                acc[i][1] = (vec)_mm512_dpbf16_ps((__m512)acc[i][1], (__m512bh)w1, both);
+            }
+            x += m;
+#else
+            const float *row = (const float *)x;
+            vec even0 = (vec)((uvec)w0 << 16), odd0 = (vec)((uvec)w0 & 0xffff0000u);
+            vec even1 = (vec)((uvec)w1 << 16), odd1 = (vec)((uvec)w1 & 0xffff0000u);
+#pragma GCC unroll 8
+            for (int i = 0; i < m; i++) {
+                acc[i][0] += even0 * row[i] + odd0 * row[m + i];
+                acc[i][1] += even1 * row[i] + odd1 * row[m + i];
+            }
+            x += 2 * m;
+#endif
+        } else {
+#if defined(__AVX512VNNI__)
+#pragma GCC unroll 8
+            for (int i = 0; i < m; i++) {
+                __m512i four = _mm512_set1_epi32((int)x[i]);
+                acc[i][0] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][0], four, (__m512i)w0);
+                acc[i][1] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][1], four, (__m512i)w1);
+            }
+            x += m;
+#endif
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < m; i++) sums[i][0] = (uvec)acc[i][0], sums[i][1] = (uvec)acc[i][1];
+}
+
+#define FOR_ROWS(m, type) \
+    case m: multiply(m, type, x, w, groups, sums); break;
+#define FOR_TYPE(type) \
+    switch (m) { \
+        FOR_ROWS(1, type) FOR_ROWS(2, type) FOR_ROWS(3, type) FOR_ROWS(4, type) FOR_ROWS(5, type) FOR_ROWS(6, type) \
+        FOR_MORE(type) \
+    }
+#if ROWS == 8
+#define FOR_MORE(type) FOR_ROWS(7, type) FOR_ROWS(8, type)
+#else
+#define FOR_MORE(type)
+#endif
+
+/* One panel times a block of rows, with scales and biases, as floats. */
+static void multiply_panel(const Product *p, int64_t panel, Inputs inputs, int64_t first, int m, vec tile[ROWS][2]) {
+    int64_t groups = groups_of(p);
+    const uint32_t *x = inputs.steps + first * input_words(p);
+    const uint32_t *w = (const uint32_t *)p->weight + panel * groups * PANEL;
+    uvec sums[ROWS][2];
+    if (p->type == FLOAT32) FOR_TYPE(FLOAT32)
+    else if (p->type == BFLOAT16) FOR_TYPE(BFLOAT16)
+    else FOR_TYPE(INT8)
+    for (int half = 0; half < 2; half++) {
+        int64_t at = panel * PANEL + half * LANES;
+        vec bias = p->bias ? load(p->bias + at) : (vec){0};
+        for (int i = 0; i < m; i++) {
+            vec found = (vec)sums[i][half];
+            if (p->type == INT8) {
+                ivec offset;
+                memcpy(&offset, p->offset + at, sizeof offset);
+                found = __builtin_convertvector((ivec)sums[i][half] - offset, vec);
+                found *= load(p->scale + at) * inputs.scales[first + i];
+            }
+            tile[i][half] = p->bias ? found + bias : found;
+        }
+    }
+}
+
+/* What becomes of the results: `out` (rows, outputs) gets them, or is added to, or gets what the activation makes of
+ * them (of a gated MLP: times the values), or logits with scale and cap. */
+enum { PUT, ADD, ACTIVATE, LOGITS };
+
+typedef struct {
+    const Product *product;
+    Inputs inputs;
+    int64_t rows, size, row_size, row_pieces;
+    float *out;
+    int finish, activation;
+    float logit_scale, softcap;
+} Multiplication;
+
+INLINE vec finish_vec(const Multiplication *job, vec v, vec value) {
+    if (job->finish == ACTIVATE) {
+        v = activate(v, job->activation);
+        return job->product->is_gated ? v * value : v;
+    }
+    if (job->finish == LOGITS) {
+        if (job->logit_scale != 1) v *= job->logit_scale;
+        if (job->softcap > 0) v = tanh_vec(v / job->softcap) * job->softcap;
+    }
+    return v;
+}
+
+static void multiply_piece(void *context, int piece) {
+    const Multiplication *job = context;
+    const Product *p = job->product;
+    int64_t panels = (p->outputs + PANEL - 1) / PANEL;
+    int64_t begin = piece / job->row_pieces * job->size, end = begin + job->size;
+    int64_t first_row = piece % job->row_pieces * job->row_size, last_row = first_row + job->row_size;
+    if (end > panels) end = panels;
+    if (last_row > job->rows) last_row = job->rows;
+    vec tile[ROWS][2], values[ROWS][2];
+    for (int64_t panel = begin; panel < end; panel++) {
+        int64_t count = p->outputs - panel * PANEL < PANEL ? p->outputs - panel * PANEL : PANEL;
+        for (int64_t first = first_row; first < last_row; first += ROWS) {
+            int m = (int)(last_row - first < ROWS ? last_row - first : ROWS);
+            multiply_panel(p, p->is_gated ? 2 * panel : panel, job->inputs, first, m, tile);
+            if (p->is_gated) multiply_panel(p, 2 * panel + 1, job->inputs, first, m, values);
+            for (int i = 0; i < m; i++) {
+                float *out = job->out + (first + i) * p->outputs + panel * PANEL;
+                for (int half = 0; half < 2; half++) {
+                    vec value = p->is_gated ? values[i][half] : (vec){0};
+                    vec v = finish_vec(job, tile[i][half], value);
+                    int64_t left = count - half * LANES;
+                    if (left >= LANES) {
+                        store(out + half * LANES, job->finish == ADD ? load(out + half * LANES) + v : v);
+                        continue;
+                    }
+                    float some[LANES];
+                    store(some, v);
+                    for (int64_t j = 0; j < left; j++)
+                        out[half * LANES + j] = job->finish == ADD ? out[half * LANES + j] + some[j] : some[j];
+                }
+            }
+        }
+    }
+}
+
+static void run_product(int threads, Multiplication job) {
+    int64_t panels = (job.product->outputs + PANEL - 1) / PANEL;
+    int pieces = pieces_of(panels, threads, 1, &job.size);
+    job.row_size = job.rows;
+    job.row_pieces = 1;
+    /* Few outputs for many threads: the rows are shared out as well. */
+    if (threads > 1 && panels < 4 * threads && job.rows >= 4 * ROWS) {
+        job.row_size = 2 * ROWS;
+        job.row_pieces = (job.rows + job.row_size - 1) / job.row_size;
+    }
+    run_job(threads, multiply_piece, &job, (int)(pieces * job.row_pieces));
+}
+
+#endif

@@ -1,0 +1,249 @@
+/* A decoder's step in one call: tokens in, logits out. Called from decoder.py by ctypes, whose structures mirror those
+ * of these files.
+ *
+ *   vectors.h    floats as wide as the registers, exp, activations
+ *   threads.h    a pool of threads
+ *   products.h   products with weights in float32, bfloat16 or int8: layout, kernels, what becomes of the results
+ *   packing.h    weights into that layout
+ *   attention.h  the cache, QK-norm, RoPE, attention
+ *   drawing.h    tokens from logits
+ *
+ * A row is one token of one text: its id, its text's slot in the cache and its position. A step of decoding has a row
+ * for each text; reading prompts has one for each token, any number at a time as long as a text's tokens come in order.
+ * Everything between products is in float32, but keys and values are kept in bfloat16 unless the products are float32. */
+#include <stdlib.h>
+
+#include "attention.h"
+#include "drawing.h"
+#include "packing.h"
+#include "products.h"
+#include "threads.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+typedef struct {
+    const float *scale, *shift; /* (hidden_size) of a layer norm, or NULL */
+} Norm;
+
+typedef struct {
+    Norm attention_norm, mlp_norm;
+    Product qkv, output, up, down;
+    Cache cache;
+} Layer;
+
+typedef struct {
+    int64_t hidden_size, vocab_size, num_positions, num_layers, activation, is_layernorm, is_bfloat16;
+    float norm_eps, logit_scale, softcap; /* softcap 0: none */
+    const void *embeddings, *positions;   /* (tokens, hidden_size), in bfloat16 or float32; positions or NULL */
+    Norm norm;
+    Product head;
+    Heads heads;
+    Layer *layers;
+} Decoder;
+
+/* Rows of one call, and room for what is worked out of them; `wanted` are the rows whose logits (num_wanted,
+ * vocab_size) are asked for. */
+typedef struct {
+    int64_t rows, num_wanted, is_prompt, threads;
+    const int64_t *tokens, *slots, *positions, *wanted;
+    float *hidden, *wide, *found; /* (rows, hidden_size), (rows, widest product), (rows, widest input of a product) */
+    Inputs inputs;
+    float *logits;
+} Step;
+
+typedef struct {
+    const Decoder *decoder;
+    const Step *step;
+    const Layer *layer;
+    const Norm *norm;
+    const Product *product;
+    const float *from;
+    const int64_t *places; /* rows of `from`, or NULL: all */
+    int64_t rows, size;
+    int must_put, must_attend;
+} Work;
+
+static void end_of(const Work *work, int piece, int64_t *begin, int64_t *end) {
+    *begin = piece * work->size;
+    *end = *begin + work->size < work->rows ? *begin + work->size : work->rows;
+}
+
+INLINE float element(const void *table, int64_t at, int64_t is_bfloat16) {
+    return is_bfloat16 ? widen(((const uint16_t *)table)[at]) : ((const float *)table)[at];
+}
+
+static void embed_piece(void *context, int piece) {
+    const Work *work = context;
+    const Decoder *d = work->decoder;
+    const Step *step = work->step;
+    int64_t begin, end, n = d->hidden_size;
+    end_of(work, piece, &begin, &end);
+    for (int64_t row = begin; row < end; row++) {
+        float *restrict to = step->hidden + row * n;
+        int64_t token = step->tokens[row] * n, position = step->positions[row] * n;
+        for (int64_t i = 0; i < n; i++) to[i] = element(d->embeddings, token + i, d->is_bfloat16);
+        if (d->positions)
+            for (int64_t i = 0; i < n; i++) to[i] += element(d->positions, position + i, d->is_bfloat16);
+    }
+}
+
+static void normalise(const Decoder *d, const Norm *norm, const float *restrict x, float *restrict to) {
+    int64_t n = d->hidden_size, i = 0;
+    vec sums = {0};
+    float mean = 0, sum;
+    if (d->is_layernorm) {
+        for (; i + LANES <= n; i += LANES) sums += load(x + i);
+        sum = sum_lanes(sums);
+        for (; i < n; i++) sum += x[i];
+        mean = sum / n;
+    }
+    sums = (vec){0};
+    for (i = 0; i + LANES <= n; i += LANES) {
+        vec v = load(x + i) - mean;
+        sums += v * v;
+    }
+    sum = sum_lanes(sums);
+    for (; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
+    float factor = 1 / sqrtf(sum / n + d->norm_eps);
+    for (i = 0; i < n; i++) to[i] = (x[i] - mean) * factor;
+    if (norm->scale)
+        for (i = 0; i < n; i++) to[i] *= norm->scale[i];
+    if (norm->shift)
+        for (i = 0; i < n; i++) to[i] += norm->shift[i];
+}
+
+/* Rows as inputs of the next product, through a norm if there is one. */
+static void prepare_piece(void *context, int piece) {
+    const Work *work = context;
+    int64_t begin, end, n = work->product->inputs;
+    end_of(work, piece, &begin, &end);
+    float normed[work->norm ? n : 1];
+    for (int64_t row = begin; row < end; row++) {
+        const float *x = work->from + (work->places ? work->places[row] : row) * n;
+        if (work->norm) {
+            normalise(work->decoder, work->norm, x, normed);
+            x = normed;
+        }
+        put_row(work->product, x, work->step->inputs, row, work->rows);
+    }
+}
+
+/* Scores of one text's keys; each thread keeps its own. */
+static float *room_for_scores(int64_t count) {
+    static _Thread_local float *room;
+    static _Thread_local int64_t size;
+    if (count > size) {
+        free(room);
+        room = malloc(count * sizeof(float));
+        if (!room) abort();
+        size = count;
+    }
+    return room;
+}
+
+static void attend_piece(void *context, int piece) {
+    const Work *work = context;
+    const Heads *heads = &work->decoder->heads;
+    const Cache *cache = &work->layer->cache;
+    const Step *step = work->step;
+    int64_t begin, end, queries = heads->num_queries * heads->head_dim;
+    end_of(work, piece, &begin, &end);
+    for (int64_t item = begin; item < end; item++) {
+        int64_t row = item / heads->num_keys, head = item % heads->num_keys;
+        int64_t slot = step->slots[row], position = step->positions[row];
+        float *qkv = step->wide + row * work->layer->qkv.outputs;
+        if (work->must_put) put_head(heads, cache, qkv, head, slot, position);
+        if (work->must_attend)
+            attend_head(heads, cache, qkv, head, slot, position, room_for_scores(heads->capacity),
+                        step->found + row * queries);
+    }
+}
+
+static void prepare(int threads, Work work, const Norm *norm, const Product *product, const float *from) {
+    work.norm = norm;
+    work.product = product;
+    work.from = from;
+    run_job(threads, prepare_piece, &work, pieces_of(work.rows, threads, 1, &work.size));
+}
+
+static void attend(int threads, Work work, const Layer *layer, int must_put, int must_attend) {
+    const Heads *heads = &work.decoder->heads;
+    work.layer = layer;
+    work.must_put = must_put;
+    work.must_attend = must_attend;
+    work.rows *= heads->num_keys;
+    /* Short texts of few rows are done before another thread has begun. */
+    int64_t reads = work.step->positions[0] * heads->head_dim;
+    int64_t least = reads < 4096 ? 4096 / (reads + 1) : 1;
+    run_job(threads, attend_piece, &work, pieces_of(work.rows, threads, least > 8 ? 8 : least, &work.size));
+}
+
+static void multiply_rows(int threads, const Step *step, int64_t rows, const Product *product, float *out, int finish,
+                          const Decoder *d) {
+    Multiplication job = {
+        .product = product, .inputs = step->inputs, .rows = rows, .out = out, .finish = finish,
+        .activation = (int)d->activation, .logit_scale = d->logit_scale, .softcap = d->softcap,
+    };
+    run_product(threads, job);
+}
+
+/* 0, or nothing done: 1 for a token that has no embedding, 2 for a position beyond the cache or the learned ones. */
+EXPORT int64_t hf_gpt_step(const Decoder *d, const Step *step) {
+    for (int64_t row = 0; row < step->rows; row++) {
+        if (step->tokens[row] < 0 || step->tokens[row] >= d->vocab_size) return 1;
+        if (step->positions[row] < 0 || step->positions[row] >= d->num_positions) return 2;
+    }
+    int threads = enter_pool((int)step->threads);
+    Work work = {.decoder = d, .step = step, .rows = step->rows};
+    Work embedding = work;
+    run_job(threads, embed_piece, &embedding, pieces_of(step->rows, threads, 8, &embedding.size));
+    for (const Layer *layer = d->layers; layer < d->layers + d->num_layers; layer++) {
+        prepare(threads, work, &layer->attention_norm, &layer->qkv, step->hidden);
+        multiply_rows(threads, step, step->rows, &layer->qkv, step->wide, PUT, d);
+        /* Tokens of a prompt see those before them in the same call. */
+        if (step->is_prompt) attend(threads, work, layer, 1, 0);
+        attend(threads, work, layer, !step->is_prompt, 1);
+        prepare(threads, work, NULL, &layer->output, step->found);
+        multiply_rows(threads, step, step->rows, &layer->output, step->hidden, ADD, d);
+        prepare(threads, work, &layer->mlp_norm, &layer->up, step->hidden);
+        multiply_rows(threads, step, step->rows, &layer->up, step->wide, ACTIVATE, d);
+        prepare(threads, work, NULL, &layer->down, step->wide);
+        multiply_rows(threads, step, step->rows, &layer->down, step->hidden, ADD, d);
+    }
+    if (step->num_wanted) {
+        work.rows = step->num_wanted;
+        work.places = step->wanted;
+        prepare(threads, work, &d->norm, &d->head, step->hidden);
+        multiply_rows(threads, step, step->num_wanted, &d->head, step->logits, LOGITS, d);
+    }
+    leave_pool(threads);
+    return 0;
+}
+
+EXPORT void hf_gpt_pack(const Packing *packing, int64_t threads) {
+    const Product *p = packing->product;
+    int64_t panels = (p->outputs + PANEL - 1) / PANEL * (p->is_gated ? 2 : 1);
+    int entered = enter_pool((int)threads);
+    run_job(entered, pack_piece, (void *)packing, (int)panels);
+    leave_pool(entered);
+}
+
+EXPORT void hf_gpt_draw(const Drawing *drawing, int64_t rows, int64_t threads) {
+    int entered = enter_pool((int)threads);
+    run_job(entered, draw_piece, (void *)drawing, (int)rows);
+    leave_pool(entered);
+}
+
+EXPORT void hf_gpt_large_pages(void *from, int64_t bytes) { ask_for_large_pages(from, bytes); }
+
+/* LANES, PANEL, whether int8 is there, and sizes of the structures, which decoder.py holds against its own. */
+EXPORT void hf_gpt_describe(int64_t out[8]) {
+#if defined(__AVX512VNNI__)
+    int64_t has_int8 = 1;
+#else
+    int64_t has_int8 = 0;
+#endif
+    int64_t found[8] = {LANES,           PANEL,        has_int8,        sizeof(Decoder),
+                        sizeof(Layer), sizeof(Step), sizeof(Packing), sizeof(Drawing)};
+    memcpy(out, found, sizeof found);
+}

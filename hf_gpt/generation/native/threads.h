@@ -1,0 +1,146 @@
+/* A pool of threads that share out the pieces of one job after another.
+ *
+ * The caller publishes a job as a ticket: its number, how many pieces it has and which comes next, in one atomic word,
+ * so that a piece is taken by one addition. The caller takes pieces as well and waits for those alone that somebody has
+ * taken: a thread that the system does not run holds nothing up. Threads without work spin for some microseconds, which
+ * covers the gap between two jobs of a step, and then sleep, so that they are not in the way of others. */
+#ifndef HF_GPT_THREADS_H
+#define HF_GPT_THREADS_H
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define MOST_THREADS 64
+#define MOST_PIECES 0xfffff
+#define SPINS 4000
+
+/* Pieces [piece] of a job that `context` describes. */
+typedef void (*Job)(void *context, int piece);
+
+static struct {
+    pthread_mutex_t in_use, lock;
+    pthread_cond_t wake;
+    int workers;             /* threads beside the caller */
+    atomic_int limit;        /* how many of them may take part now */
+    atomic_int sleepers;
+    _Atomic uint64_t ticket; /* number << 40 | pieces << 20 | next */
+    atomic_int done;
+    Job job;
+    void *context;
+} pool = {.in_use = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+static inline void pause_briefly(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int has_pieces(uint64_t ticket) { return (ticket & MOST_PIECES) < (ticket >> 20 & MOST_PIECES); }
+
+/* Takes one piece and does it; 0 if there is none. */
+static int take_piece(void) {
+    if (!has_pieces(atomic_load_explicit(&pool.ticket, memory_order_relaxed))) return 0;
+    uint64_t ticket = atomic_fetch_add_explicit(&pool.ticket, 1, memory_order_acq_rel);
+    if (!has_pieces(ticket)) return 0;
+    /* The job of this ticket cannot end, nor another take its place, before this piece is done. */
+    pool.job(pool.context, (int)(ticket & MOST_PIECES));
+    atomic_fetch_add_explicit(&pool.done, 1, memory_order_release);
+    return 1;
+}
+
+static void *worker(void *number) {
+    int own = (int)(intptr_t)number, spins = 0;
+    for (;;) {
+        if (own < atomic_load_explicit(&pool.limit, memory_order_relaxed) && take_piece()) {
+            spins = 0;
+        } else if (spins++ < SPINS) {
+            pause_briefly();
+        } else {
+            pthread_mutex_lock(&pool.lock);
+            /* Either the caller sees the sleeper, or the sleeper the ticket. */
+            atomic_fetch_add(&pool.sleepers, 1);
+            if (own >= atomic_load(&pool.limit) || !has_pieces(atomic_load(&pool.ticket)))
+                pthread_cond_wait(&pool.wake, &pool.lock);
+            atomic_fetch_sub(&pool.sleepers, 1);
+            pthread_mutex_unlock(&pool.lock);
+            spins = 0;
+        }
+    }
+    return NULL;
+}
+
+/* A child of fork has none of the threads. */
+static void forget_threads(void) {
+    pthread_mutex_init(&pool.in_use, NULL);
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    pool.workers = 0;
+    atomic_store(&pool.sleepers, 0);
+    atomic_store(&pool.ticket, 0);
+}
+
+static void start_workers(int wanted) {
+    static int watches_fork = 0;
+    if (!watches_fork) watches_fork = pthread_atfork(NULL, NULL, forget_threads) == 0;
+    sigset_t all, before;
+    sigfillset(&all);
+    /* Signals are for Python's own threads. */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (; pool.workers < wanted; pool.workers++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)pool.workers)) break;
+        pthread_detach(thread);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* Reserves the pool for this caller; returns how many threads it may count on, 1 while another caller has it. */
+static int enter_pool(int threads) {
+    threads = threads > MOST_THREADS ? MOST_THREADS : threads;
+    if (threads <= 1 || pthread_mutex_trylock(&pool.in_use)) return 1;
+    start_workers(threads - 1);
+    atomic_store(&pool.limit, threads - 1);
+    return threads;
+}
+
+static void leave_pool(int threads) {
+    if (threads > 1) pthread_mutex_unlock(&pool.in_use);
+}
+
+/* Does all pieces of a job; `threads` as `enter_pool` gave it. */
+static void run_job(int threads, Job job, void *context, int pieces) {
+    if (threads <= 1 || pieces <= 1 || pieces > MOST_PIECES) {
+        for (int piece = 0; piece < pieces; piece++) job(context, piece);
+        return;
+    }
+    pool.job = job;
+    pool.context = context;
+    atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
+    uint64_t number = (atomic_load_explicit(&pool.ticket, memory_order_relaxed) >> 40) + 1;
+    atomic_store(&pool.ticket, number << 40 | (uint64_t)pieces << 20);
+    if (atomic_load(&pool.sleepers) > 0) {
+        pthread_mutex_lock(&pool.lock);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    while (take_piece()) {}
+    for (int spins = 0; atomic_load_explicit(&pool.done, memory_order_acquire) < pieces; spins++) {
+        if (spins < SPINS) pause_briefly();
+        else sched_yield();
+    }
+}
+
+/* Pieces that `items` are cut into, `size` items each, so that threads that start late find some left. */
+static int pieces_of(int64_t items, int threads, int64_t least, int64_t *size) {
+    int64_t each = (items + threads * 8 - 1) / (threads * 8);
+    *size = threads <= 1 ? items : each < least ? least : each;
+    if (*size < 1) *size = 1;
+    return (int)((items + *size - 1) / *size);
+}
+
+#endif
