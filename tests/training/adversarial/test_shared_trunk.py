@@ -94,9 +94,9 @@ def test_a_joint_trunk_learns_from_the_discriminator_as_by_hand(tmp_path, monkey
 
     batches, make_loss = [], Rounds._discriminator_loss
 
-    def record(self, real, fake, *rest):
+    def record(self, model, real, fake, *rest):
         batches.append((real, fake))
-        return make_loss(self, real, fake, *rest)
+        return make_loss(self, model, real, fake, *rest)
 
     monkeypatch.setattr(Rounds, "_discriminator_loss", record)
     generator, discriminator = make_players("joint")
