@@ -70,8 +70,11 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         # Some wrong settings show only when a text is encoded.
         tokenizer(PROBE)
-    # Damaged files raise errors of many kinds, down to bare ones of the tokenizers library.
-    except Exception as error:
+    # Damaged files raise errors of many kinds, down to bare ones of the tokenizers library, whose panics are not even
+    # derived from Exception.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ConversionError(f"no tokenizer can be loaded from {folder}: {error}") from error
     return tokenizer
 
