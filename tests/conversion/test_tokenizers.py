@@ -15,7 +15,7 @@ def test_a_panic_of_the_tokenizers_library_is_refused_in_words(tmp_path, monkeyp
         raise PanicException("index out of bounds")
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", panics)
-    with pytest.raises(ConversionError, match="no tokenizer can be loaded.*index out of bounds"):
+    with pytest.raises(ConversionError, match=r"no tokenizer can be loaded.*index out of bounds"):
         load(tmp_path)
 
     def interrupts(*args, **kwargs):
