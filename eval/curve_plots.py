@@ -31,7 +31,7 @@ def draw_curves(
         plane: What the axes are and which way is better; an axis on which lower is better is turned round.
         uid: Prefix of every id in the drawing, unique in the page.
         width, height: In CSS pixels that the letters are sized for.
-        names: Whether each model's name stands at its point of highest quality.
+        names: Whether a legend names the models.
 
     Raises:
         ValueError: there are no points, or a figure is not finite.
@@ -43,18 +43,9 @@ def draw_curves(
         for number, (model, some) in enumerate(groups.items()):
             colour, marker = SERIES[number % len(SERIES)], _MARKERS[number // len(SERIES) % len(_MARKERS)]
             front = fronts[model]
-            axes.plot([p.diversity for p in front], [p.quality for p in front], color=colour, lw=1.8)
+            places = [p.diversity for p in front], [p.quality for p in front]
+            axes.plot(*places, color=colour, lw=1.8, marker=marker, ms=5, label=model)
             axes.plot([p.diversity for p in some], [p.quality for p in some], color=colour, lw=0, marker=marker, ms=5)
-            if names:
-                best = max(some, key=lambda point: plane.oriented(point)[1])
-                axes.annotate(
-                    model,
-                    (best.diversity, best.quality),
-                    xytext=(5, 5),
-                    textcoords="offset points",
-                    color=AXIS,
-                    fontsize=11,
-                )
         axes.set_xlabel(_label(plane.diversity_name, plane.diversity), color=AXIS)
         axes.set_ylabel(_label(plane.quality_name, plane.quality), color=AXIS)
         axes.margins(x=0.15, y=0.12)
@@ -62,6 +53,8 @@ def draw_curves(
             axes.invert_xaxis()
         if plane.quality == "lower":
             axes.invert_yaxis()
+        if names:
+            axes.legend(frameon=False, fontsize=11, labelcolor=AXIS)
 
     return render_svg(draw, uid=uid, width=width, height=height, label=describe_curves(points, plane))
 
