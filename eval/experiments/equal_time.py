@@ -4,6 +4,7 @@ transformers' GPT2LMHeadModel trained by transformers' Trainer, each at the best
 
     python -m hf_gpt.eval.experiments.equal_time wikitext-2 --output runs/equal_time --cpu_minutes 8 --seeds 0 1 2
     python -m hf_gpt.eval.experiments.equal_time tinyshakespeare --models hf_gpt lstm lstm_adamw
+    python -m hf_gpt.eval.experiments.equal_time wikitext-2 --size 10m --models hf_gpt gpt2 --first_share 0.333
 
 The rate of a model is chosen on the validation text with the first seed; the other seeds are for that rate alone. Time
 is that of the process's own computation (CPU seconds), so that other programs on the machine do not count. The steps
@@ -19,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ CORPORA = {
         read_tinyshakespeare, 1024, {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
     ),
 }
+# Sizes other than the corpus's own; this has 10 M parameters with 8,192 tokens.
+SIZES = {"10m": {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 5}}
 
 
 @dataclass(frozen=True)
@@ -118,18 +121,37 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("runs/equal_time"), help="folder of the results")
     parser.add_argument("--cpu_minutes", type=float, default=8, help="computing time of a run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--size", choices=list(SIZES), help="of the models; left out: 3.3 M, 0.9 M on Tiny Shakespeare")
+    parser.add_argument(
+        "--first_share", type=float, default=1.0, help="of the computing time, for the first model: does less suffice?"
+    )
+    parser.add_argument(
+        "--rates",
+        type=_rates,
+        nargs="+",
+        default=[],
+        metavar="MODEL=RATE,RATE",
+        help="learning rates that are tried in place of the model's own",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
-    output = options.output / options.corpus
+    corpus, output = CORPORA[options.corpus], options.output / options.corpus
+    if options.size:
+        corpus = replace(corpus, sizes=SIZES[options.size])
+        output = output.with_name(f"{options.corpus}-{options.size}")
     output.mkdir(parents=True, exist_ok=True)
-    corpus, data = CORPORA[options.corpus], prepare(CORPORA[options.corpus])
+    data = prepare(corpus)
     steps = plan_steps(output / "step_seconds.json", options.models, options.cpu_minutes * 60, corpus, data)
+    measured = options.models[0]
+    steps[measured] = round(options.first_share * steps[measured])
+    rates = {name: PEERS[name].learning_rates for name in options.models} | dict(options.rates)
 
     def result(name: str, learning_rate: float, seed: int) -> dict[str, Any]:
-        path = output / f"{name}-{learning_rate:g}-{seed}.json"
+        share = f"-{options.first_share:g}" if name == measured and options.first_share != 1 else ""
+        path = output / f"{name}-{learning_rate:g}{share}-{seed}.json"
         if not path.exists():
             path.write_text(json.dumps(train(name, learning_rate, seed, steps[name], corpus, data)) + "\n")
         found = json.loads(path.read_text())
@@ -140,14 +162,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs: dict[tuple[str, float], list[dict[str, Any]]] = {}
     best: dict[str, float] = {}
     for name in options.models:
-        for rate in PEERS[name].learning_rates:
+        for rate in rates[name]:
             runs[name, rate] = [result(name, rate, first)]
-        best[name] = min(PEERS[name].learning_rates, key=lambda rate: runs[name, rate][0]["validation_perplexity"])
+        best[name] = min(rates[name], key=lambda rate: runs[name, rate][0]["validation_perplexity"])
     for seed in others:
         for name in options.models:
             runs[name, best[name]].append(result(name, best[name], seed))
     print(table(runs, best))
     return 0
+
+
+def _rates(text: str) -> tuple[str, list[float]]:
+    name, _, rates = text.partition("=")
+    try:
+        found = [float(rate) for rate in rates.split(",")]
+    except ValueError:
+        found = []
+    if name not in PEERS or not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MODEL=RATE,RATE with a model of {', '.join(PEERS)}")
+    return name, found
 
 
 def prepare(corpus: Corpus) -> dict[str, Any]:

@@ -115,6 +115,29 @@ def test_the_table_of_a_comparison_takes_the_best_rates():
     assert found.endswith("seed by seed: 2.000, 1.500")
 
 
+def test_a_comparison_with_less_time_for_the_first_model(tmp_path, monkeypatch, capsys):
+    given = []
+
+    def train(name, learning_rate, seed, steps, corpus, data):
+        given.append((name, learning_rate, seed, steps, corpus.sizes["hidden_size"]))
+        perplexities = {"validation_perplexity": 100 * learning_rate, "test_perplexity": 100 * learning_rate}
+        return {**perplexities, "steps": steps, "cpu_seconds": 1.0, "parameters": 10}
+
+    monkeypatch.setattr(equal_time, "train", train)
+    monkeypatch.setattr(equal_time, "prepare", lambda corpus: {})
+    monkeypatch.setattr(equal_time, "plan_steps", lambda path, names, *_: dict.fromkeys(names, 30))
+    command = ["wikitext-2", "--models", "hf_gpt", "gpt2", "--size", "10m", "--first_share", "0.333"]
+    command += ["--rates", "hf_gpt=1", "gpt2=3,2", "--seeds", "0", "5", "--output", str(tmp_path)]
+    assert equal_time.main(command) == 0
+    first = [("hf_gpt", 1, 0, 10, 320), ("gpt2", 3, 0, 30, 320), ("gpt2", 2, 0, 30, 320)]
+    assert given == [*first, ("hf_gpt", 1, 5, 10, 320), ("gpt2", 2, 5, 30, 320)]
+    assert "seed by seed: 2.000, 2.000" in capsys.readouterr().out
+    assert (tmp_path / "wikitext-2-10m" / "hf_gpt-1-0.333-0.json").exists()
+    with pytest.raises(SystemExit):
+        equal_time.main(["wikitext-2", "--rates", "gpt3=1"])
+    assert "MODEL=RATE,RATE" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_real_text(tmp_path, monkeypatch):
     from hf_gpt.eval.experiments import real_text
