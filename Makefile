@@ -17,6 +17,7 @@
 #   make check-torchao       weights in eight bits by torchao
 #   make check-hub-npm       the npm client of the Hub against the tests' own Hub
 #   make check-distributed   DDP, FSDP2 and tensor parallelism in two processes against one
+#   make check-accelerator   results on a GPU against the CPU's, and benchmarks there (without one a rehearsal)
 #   make check-deepspeed     ZeRO-3 in two processes against one (compiles a part of DeepSpeed: needs a C++ compiler)
 #   make check-vllm          a vLLM server on a CPU, by plugin and by remote code (3.5 GB)
 
@@ -31,7 +32,8 @@ CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve \
-  check-llama-cpp check-ctranslate2 check-torchao check-vllm check-hub-npm check-distributed check-deepspeed clean
+  check-llama-cpp check-ctranslate2 check-torchao check-vllm check-hub-npm check-distributed check-deepspeed \
+  check-accelerator clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -121,6 +123,9 @@ check-hub-npm: .venv/installed .venv-hub-npm/installed
 
 check-distributed: .venv/installed
 	$(CLIENT) $(BIN)/python $(CLIENT_TEST) -m slow tests/training/test_processes.py -k "ddp or fsdp2 or tensor_parallel"
+
+check-accelerator: .venv/installed
+	$(BIN)/python -m hf_gpt.eval.accelerator_check
 
 clean:
 	rm -rf .venv .venv-* .conformance runs build dist *.egg-info
