@@ -55,8 +55,8 @@ class ProgressCallback(TrainerCallback):
         if self.bar is None:
             if line:
                 print(line, file=sys.stderr, flush=True)
-        elif "loss" in logs:
-            postfix = {"loss": f"{logs['loss']:.3f}"}
+        elif _is_of_training(logs):
+            postfix = {"loss": f"{logs['loss']:.3f}"} if "loss" in logs else {}
             if "tokens_per_second" in logs:
                 postfix["tokens/s"] = format_count(logs["tokens_per_second"])
             self.bar.set_postfix(postfix, refresh=False)
@@ -72,8 +72,9 @@ class ProgressCallback(TrainerCallback):
 def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
     """One line for a log entry of training or evaluation; empty for other entries."""
     parts = [f"step {step:>{len(str(max_steps))}}/{max_steps}"]
-    if "loss" in logs:
-        parts.append(f"loss {logs['loss']:.4f}")
+    if _is_of_training(logs):
+        if "loss" in logs:
+            parts.append(f"loss {logs['loss']:.4f}")
         if "learning_rate" in logs:
             parts.append(f"learning rate {logs['learning_rate']:.2e}")
         if "tokens_per_second" in logs:
@@ -92,6 +93,11 @@ def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
     else:
         return ""
     return "  ".join(parts)
+
+
+def _is_of_training(logs: dict[str, float]) -> bool:
+    """Whether a log entry tells of steps: those that updated nothing have no loss."""
+    return "loss" in logs or "tokens_per_second" in logs
 
 
 def task_figures(logs: dict[str, float]) -> dict[str, float]:

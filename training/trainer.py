@@ -190,13 +190,17 @@ class HfGptTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs["tokens_per_second"] = round(self.meter.read(), 1)
-            logs["eta_seconds"] = round(self.meter.seconds_left(self.state.max_steps - self.state.global_step), 3)
-            if self._row_length and getattr(self.model, "config", None) is not None:
-                logs["mfu"] = round(self._utilisation(logs["tokens_per_second"]), 4)
-            if self._recorder.skipped:
-                logs["skipped_steps"] = self._recorder.skipped
+            self._add_progress(logs)
         super().log(logs, start_time)
+
+    def _add_progress(self, logs: dict[str, float]) -> None:
+        """Puts speed, time left and steps that were dropped into a log entry of training."""
+        logs["tokens_per_second"] = round(self.meter.read(), 1)
+        logs["eta_seconds"] = round(self.meter.seconds_left(self.state.max_steps - self.state.global_step), 3)
+        if self._row_length and getattr(self.model, "config", None) is not None:
+            logs["mfu"] = round(self._utilisation(logs["tokens_per_second"]), 4)
+        if self._recorder.skipped:
+            logs["skipped_steps"] = self._recorder.skipped
 
     def _utilisation(self, tokens_per_second: float) -> float:
         with self.meter.paused():

@@ -29,6 +29,9 @@ from hf_gpt.training.trainer import HfGptTrainer
 
 logger = logging.getLogger(__name__)
 
+# Among the figures of steps: 1 where the generator had a loss.
+_HAS_LOSS = "has_loss"
+
 
 class AdversarialTrainer(HfGptTrainer):
     """Trains a generator against a discriminator.
@@ -222,6 +225,7 @@ class AdversarialTrainer(HfGptTrainer):
                 self._keep_reference()
                 self.rounds.update_discriminator(self.model, self.schedule.discriminator_updates_due())
             loss = self._adversarial_step(model, inputs)
+        self._note(_HAS_LOSS, phase is Phase.LIKELIHOOD or (phase is Phase.ADVERSARIAL and not self._skips))
         self._micro_step += 1
         self.meter.add(self.rounds.tokens_seen - before)
         self._recorder.add(inputs, loss)
@@ -348,7 +352,12 @@ class AdversarialTrainer(HfGptTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update(self._over_processes({name: sum(each) / len(each) for name, each in self._figures.items()}))
+            means = {name: sum(each) / len(each) for name, each in self._figures.items()}
+            # Steps of the discriminator alone, and those that the gate leaves out, count as losses of 0 so far.
+            with_loss = means.pop(_HAS_LOSS, 1.0)
+            if with_loss:
+                logs["loss"] /= with_loss
+            logs.update(self._over_processes(means))
             self._figures.clear()
             watch = self.rounds.watch
             logs["phase"] = self._phase.value
@@ -360,6 +369,9 @@ class AdversarialTrainer(HfGptTrainer):
                 logs["d_learning_rate"] = self.player.learning_rate
                 logs["d_updates"] = self.player.updates
                 logs["skipped_generator_steps"] = self.schedule.skipped_steps
+            if not with_loss:
+                self._add_progress(logs)
+                del logs["loss"]
         super().log(logs, start_time)
 
     # Evaluation

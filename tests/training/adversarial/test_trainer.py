@@ -8,6 +8,7 @@ import torch
 from hf_gpt.generation.likelihood import completion_logps
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.training.adversarial import AdversarialConfig, AdversarialTrainer, discriminator_from_generator
+from hf_gpt.training.callbacks import describe_log
 from hf_gpt.training.errors import ConfigError, UserError
 from tests.training.adversarial.players import (
     BOS,
@@ -127,6 +128,16 @@ def test_a_round_without_anything_to_learn_leaves_the_generator_alone(tmp_path):
     trainer.train()
     assert changed(trainer.model, generator) == set() and changed(trainer.discriminator, critic)
     assert trainer.schedule.skipped_steps == trainer.schedule.adversarial_steps == 4
+    # A step that updates nothing has no loss; that of 0 would look like a good one.
+    assert logged(trainer, "loss") == [] and len(logged(trainer, "tokens_per_second")) == 5
+    assert describe_log({"tokens_per_second": 30.0}, 2, 5) == "step 2/5  30 tokens/s"
+
+
+def test_the_loss_is_the_mean_over_steps_that_have_one(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=4, mle_warmup_steps=1, discriminator_warmup_steps=3, logging_steps=4)
+    trainer.train()
+    assert logged(trainer, "loss") == pytest.approx(logged(trainer, "anchor_loss"))
+    assert "has_loss" not in trainer.state.log_history[0]
 
 
 def test_rounds_have_the_steps_they_are_given(tmp_path):
