@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from hf_gpt.cli import main
 from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.examples import sample_file
 from hf_gpt.training.launch import PROFILES, built_in_profiles, launch_command, split_launch_options
 from hf_gpt.training.weight_average import WEIGHT_AVERAGE_NAME
 
@@ -114,6 +115,8 @@ TRANSLATE = {
     # 7 examples in parts of 2 for each of 2 processes: one row too few.
     "per_device_eval_batch_size": 2,
 }
+# Tensor parallelism in pairs of processes, and FSDP2 over the pairs.
+BOTH = "tp_and_fsdp2"
 
 
 @pytest.fixture
@@ -123,11 +126,14 @@ def launch(tmp_path):
     def launch(command, settings, profile=None, *options):
         folder = tmp_path / (profile or "one")
         # In all processes together 4 rows a step; those of a tensor-parallel group have the same ones.
-        rows = 2 if profile in ("ddp", "fsdp2") else 4
+        rows = 2 if profile in ("ddp", "fsdp2", BOTH) else 4
         path = tmp_path / f"{folder.name}.json"
         path.write_text(json.dumps({**settings, "per_device_train_batch_size": rows, "output_dir": str(folder)}))
         call = [sys.executable, "-m", "hf_gpt", command, "--config", str(path), *options]
-        call += [] if profile is None else ["--accelerate", profile, "--num_processes", "2"]
+        if profile == BOTH:
+            call += ["--accelerate", "tp", "--num_processes", "4", "--tensor_parallel_size", "2", "--fsdp_size", "2"]
+        elif profile is not None:
+            call += ["--accelerate", profile, "--num_processes", "2"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         process = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=300, check=False)
         assert process.returncode == 0, process.stderr[-3000:]
@@ -144,8 +150,8 @@ def assert_same_weights(found, expected, tolerance=1e-5, name="model.safetensors
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp"])
-def test_pretraining_in_two_processes_equals_one(profile, launch, corpus_file):
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH])
+def test_pretraining_in_several_processes_equals_one(profile, launch, corpus_file):
     settings = {**PRETRAIN, "corpus": [str(corpus_file)], "ema_decay": 0.9, "eval_strategy": "steps", "eval_steps": 1}
     one, two = launch("pretrain", settings), launch("pretrain", settings, profile)
     assert_same_weights(two / "model", one / "model")
@@ -206,6 +212,31 @@ def test_classes_that_two_processes_predict_are_those_of_one(profile, launch):
     }
     one, two = launch("finetune", settings), launch("finetune", settings, profile)
     assert (two / "predictions.jsonl").read_text() == (one / "predictions.jsonl").read_text()
+    assert_same_weights(two / "model", one / "model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", BOTH])
+def test_streamed_examples_are_shared_by_processes(profile, launch, tmp_path):
+    # Rows of different lengths, of which each process has others.
+    settings = {
+        **{name: value for name, value in TRANSLATE.items() if "column" not in name and name != "max_new_tokens"},
+        "task": "classification",
+        "streaming": True,
+        "shuffle_buffer_size": 6,
+        "validation_file": [str(sample_file("classification"))],
+        "max_eval_samples": 7,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "max_steps": 6,
+    }
+    one, two = launch("finetune", settings), launch("finetune", settings, profile)
+    assert_same_weights(two / "model", one / "model")
+    positions = [(run / "checkpoint-6" / "stream_position.json").read_text() for run in (one, two)]
+    assert positions[0] == positions[1]
+    shutil.rmtree(two / "model")
+    shutil.rmtree(two / "checkpoint-6")
+    launch("finetune", settings, profile, "--resume_from_checkpoint", str(two / "checkpoint-4"))
     assert_same_weights(two / "model", one / "model")
 
 
