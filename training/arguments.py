@@ -171,6 +171,25 @@ class TaskArguments:
     held_out_groups: list[str] | None = field(
         default=None, metadata={"help": "Validate on all examples of these groups and train on those of the others."}
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read examples while training, in constant memory: needs --validation_file, or --dataset_name with "
+            "a validation split. Without --max_steps files are read once before, to count examples; the same where "
+            "classes are not named."
+        },
+    )
+    shuffle_buffer_size: int = field(
+        default=4096,
+        metadata={
+            "help": "With --streaming, examples that are in memory and shuffled among themselves, by seed; 0 keeps "
+            "their order."
+        },
+    )
+    malformed_rows: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={"help": "With --streaming, what is done about a row that cannot be used; skipped ones are counted."},
+    )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first this many examples."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on the first this many examples."})
     text_column: str = field(default="text", metadata={"help": "classification: column of the text."})
@@ -181,7 +200,8 @@ class TaskArguments:
         default="label", metadata={"help": "classification, image, sound: column of the class, a name or id."}
     )
     class_names: list[str] | None = field(
-        default=None, metadata={"help": "Names of the classes, in the order of their ids. Left out: from the data."}
+        default=None,
+        metadata={"help": "Names of the classes, or tags, in the order of their ids. Left out: from the data."},
     )
     tokens_column: str = field(default="tokens", metadata={"help": "token_classification: column of the words."})
     tags_column: str = field(default="tags", metadata={"help": "token_classification: column of a tag for each word."})

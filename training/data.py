@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.packing import empty_rows, pack
+from hf_gpt.training.word_encoding import encode_texts
 
 
 AnyDataset = TypeVar("AnyDataset", datasets.Dataset, datasets.IterableDataset)
@@ -39,10 +40,7 @@ def tokenize_documents(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> 
             "--tokenizer_name."
         )
     begin = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    encoded = tokenizer(
-        texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-    )
-    return [[begin, *ids, end] for ids in encoded["input_ids"]]
+    return [[begin, *ids, end] for ids in encode_texts(texts, tokenizer)]
 
 
 def tokenize_and_pack(

@@ -153,15 +153,29 @@ def select_columns(row: Mapping[str, Any], columns: Mapping[str, str], place: st
     Raises:
         CorpusError: the row lacks one of them.
     """
-    for option, column in columns.items():
-        if column not in row:
-            hint = did_you_mean(column, list(row))
-            raise CorpusError(
-                f"{place}: no column {column!r}{hint} Choose with --{option} among {', '.join(map(str, row))}."
-            )
+    check_columns(list(row), columns, place)
     example = Example({column: row[column] for column in columns.values()})
     example.place = place
     return example
+
+
+def check_columns(present: Sequence[str], columns: Mapping[str, str], place: str) -> None:
+    """Looks for the columns that are read among those that a row or file has.
+
+    Args:
+        present: Those that there are.
+        columns: The option that names it, to the column that must be there.
+        place: The row or file, for the error.
+
+    Raises:
+        CorpusError: one is missing.
+    """
+    for option, column in columns.items():
+        if column not in present:
+            raise CorpusError(
+                f"{place}: no column {column!r}{did_you_mean(column, present)} Choose with --{option} among "
+                f"{', '.join(map(str, present))}."
+            )
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any]]:

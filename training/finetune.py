@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from hf_gpt.training.examples import Example
+    from hf_gpt.training.streamed_examples import ExampleStream
     from hf_gpt.training.task_trainer import TaskTrainer
     from hf_gpt.training.tasks.base import Task
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
@@ -61,17 +62,17 @@ class TaskData:
 
     Attributes:
         task: The task, which has seen the examples.
-        train_rows: Model inputs.
+        train_rows: Model inputs, or an endless stream of them.
         validation_rows: The same for validation.
-        train_examples: Examples that the rows were made of.
-        validation_examples: The same for validation.
+        num_train_examples: How many examples they were made of; None for those of a stream that were not counted.
+        validation_examples: Examples that the rows for validation were made of.
         processing_class: What turned examples into tokens: a tokenizer, or a processor that has one.
     """
 
     task: "Task"
-    train_rows: "datasets.Dataset"
+    train_rows: "datasets.Dataset | ExampleStream"
     validation_rows: "datasets.Dataset"
-    train_examples: "list[Example]"
+    num_train_examples: int | None
     validation_examples: "list[Example]"
     processing_class: "PreTrainedTokenizerBase | ProcessorMixin"
 
@@ -81,6 +82,15 @@ class TaskData:
         from hf_gpt.training.tasks.base import tokenizer_of
 
         return tokenizer_of(self.processing_class)
+
+    @property
+    def train_description(self) -> str:
+        """How many examples are trained on, as far as that is known, and whether they are streamed."""
+        count = "" if self.num_train_examples is None else f"{self.num_train_examples:,} "
+        if not self.task.args.streaming:
+            return f"{count}examples"
+        skipped = self.train_rows.documents.state["skipped"]
+        return f"{count}streamed examples" + (f" ({skipped} malformed rows skipped)" if skipped else "")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -217,24 +227,36 @@ def prepare_data(
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
     from hf_gpt.training.model import load_tokenizer
+    from hf_gpt.training.streamed_examples import ExampleStream, read_streamed
+    from hf_gpt.training.streaming import TOKENIZER_CHARACTERS, one_pass
 
-    task_args = task.args
-    train, validation = read_both(task, training_args.seed)
-    train, validation = train[: task_args.max_train_samples], validation[: task_args.max_eval_samples]
-    task.learn(train, validation)
+    task_args, documents = task.args, None
+    if task_args.streaming:
+        documents, num_examples, validation = read_streamed(task, training_args)
+    else:
+        train, validation = read_both(task, training_args.seed)
+        train, validation = train[: task_args.max_train_samples], validation[: task_args.max_eval_samples]
+        num_examples = len(train)
+        task.learn(train, validation)
 
     source = checkpoint or task_args.tokenizer_name or model_args.model_name_or_path
     if source is not None:
         processing_class = load_tokenizer(str(source), model_args, task.processing_class)
         task.check_processing_class(processing_class)
     else:
-        processing_class = task.make_processing_class(train)
+        shown = train if documents is None else one_pass(documents, TOKENIZER_CHARACTERS)
+        processing_class = task.make_processing_class(shown)
     task.prepare_tokenizer(processing_class)
+    if documents is None:
+        train_rows = task.encode(train, processing_class, is_training=True)
+    else:
+        shuffle_seed = training_args.seed if task_args.shuffle_buffer_size else None
+        train_rows = ExampleStream(documents, task, processing_class, shuffle_seed)
     return TaskData(
         task=task,
-        train_rows=task.encode(train, processing_class, is_training=True),
+        train_rows=train_rows,
         validation_rows=task.encode(validation, processing_class, is_training=False),
-        train_examples=train,
+        num_train_examples=num_examples,
         validation_examples=validation,
         processing_class=processing_class,
     )
@@ -259,17 +281,24 @@ def make_trainer(model: Any, data: TaskData, training_args: "HfGptTrainingArgume
 def describe_run(trainer: "TaskTrainer", data: TaskData) -> list[tuple[str, str]]:
     """What is about to happen, as pairs of a name and a line."""
     steps, rows = total_steps(trainer), trainer.get_total_train_batch_size(trainer.args)
+    vocabulary, training = f"{len(data.tokenizer):,} tokens in the vocabulary", f"{steps:,} steps of {rows} rows"
+    lines = [
+        ("task", f"{data.task.args.task}, {data.task.auto_class}"),
+        ("examples", f"{data.train_description} to train on, {len(data.validation_examples):,} to validate on"),
+    ]
+    if data.task.args.streaming:
+        passes = "" if data.num_train_examples is None else f": {steps * rows / data.num_train_examples:.1f} passes"
+        return [*lines, ("tokenizer", vocabulary), describe_model(trainer), ("training", training + passes)]
     lengths = [len(ids) for ids in data.train_rows["input_ids"]]
     return [
-        ("task", f"{data.task.args.task}, {data.task.auto_class}"),
-        ("examples", f"{len(data.train_examples):,} to train on, {len(data.validation_examples):,} to validate on"),
+        *lines,
         (
             "rows",
             f"{len(lengths):,} of {sum(lengths) / len(lengths):.0f} tokens on average, {max(lengths)} at most; "
-            f"{len(data.tokenizer):,} tokens in the vocabulary",
+            f"{vocabulary}",
         ),
         describe_model(trainer),
-        ("training", f"{steps:,} steps of {rows} rows: {steps * rows / len(lengths):.1f} epochs"),
+        ("training", f"{training}: {steps * rows / len(lengths):.1f} epochs"),
     ]
 
 
@@ -360,7 +389,7 @@ def write_run_report(
     start = settings.arguments[0].model_name_or_path
     summary = (
         f"{type(trainer.model).__name__} with {format_count(parameters)} parameters, "
-        f"{'from scratch' if start is None else f'from {start}'}, on {len(data.train_examples):,} examples; evaluated "
+        f"{'from scratch' if start is None else f'from {start}'}, on {data.train_description}; evaluated "
         f"on {len(data.validation_examples):,} others."
     )
     return write_report(

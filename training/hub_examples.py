@@ -37,11 +37,16 @@ def read_hub_examples(
     """
     train = _load(name, config_name, train_split)
     if validation_split is None:
-        splits = _try(lambda: datasets.get_dataset_split_names(name, config_name), name)
-        validation_split = next((split for split in VALIDATION_SPLITS if split in splits), None)
+        validation_split = find_validation_split(name, config_name)
     found = [train] if validation_split is None else [train, _load(name, config_name, validation_split)]
     parts = [_examples(part, columns, name) for part in found]
     return parts[0], parts[1] if len(parts) == 2 else None
+
+
+def find_validation_split(name: str, config_name: str | None) -> str | None:
+    """The first of `VALIDATION_SPLITS` that a data set has."""
+    splits = _try(lambda: datasets.get_dataset_split_names(name, config_name), name)
+    return next((split for split in VALIDATION_SPLITS if split in splits), None)
 
 
 def _load(name: str, config_name: str | None, split: str) -> datasets.Dataset:
@@ -58,16 +63,30 @@ def _try(load: Callable[[], Any], what: str) -> Any:
 
 
 def _examples(found: datasets.Dataset, columns: Mapping[str, str], name: str) -> list[Example]:
-    readers = {column: _reader(feature) for column, feature in found.features.items()}
-    examples = []
-    for number, row in enumerate(found, 1):
-        values = {column: readers[column](value) for column, value in row.items()}
-        if isinstance(values.get("translation"), dict):
-            values |= values.pop("translation")
-        examples.append(select_columns(values, columns, f"{name}, row {number}"))
+    readable = readable_rows(found.features)
+    examples = [select_columns(readable(row), columns, f"{name}, row {number}") for number, row in enumerate(found, 1)]
     if not examples:
         raise CorpusError(f"--dataset_name {name}: the split holds no example.")
     return examples
+
+
+def readable_rows(features: Mapping[str, Any] | None) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What makes rows of a data set those of a file: names of class numbers, languages as columns of their own."""
+    readers = {column: _reader(feature) for column, feature in (features or {}).items()}
+
+    def readable(row: Mapping[str, Any]) -> dict[str, Any]:
+        values = {column: readers[column](value) if column in readers else value for column, value in row.items()}
+        if isinstance(values.get("translation"), dict):
+            values |= values.pop("translation")
+        return values
+
+    return readable
+
+
+def class_names(features: Mapping[str, Any] | None) -> dict[str, list[str]]:
+    """The names of the classes in each column that a data set keeps as numbers."""
+    labels = {column: getattr(feature, "feature", feature) for column, feature in (features or {}).items()}
+    return {column: list(label.names) for column, label in labels.items() if isinstance(label, datasets.ClassLabel)}
 
 
 def _reader(feature: Any) -> Callable[[Any], Any]:

@@ -143,7 +143,7 @@ def prepare_data(
     from hf_gpt.training.data import complete_batches, filler_token_id, tokenize_and_pack
     from hf_gpt.training.errors import ConfigError
     from hf_gpt.training.model import load_tokenizer
-    from hf_gpt.training.streaming import RowStream, check_streaming, first_texts, open_documents
+    from hf_gpt.training.streaming import TOKENIZER_CHARACTERS, RowStream, check_streaming, one_pass, open_documents
     from hf_gpt.training.tokenizer import train_tokenizer
 
     form = {"text_column": data_args.text_column, "document_separator": data_args.document_separator}
@@ -165,7 +165,7 @@ def prepare_data(
         tokenizer = load_tokenizer(str(source), model_args)
     else:
         tokenizer = train_tokenizer(
-            (text for text in train_texts["text"]) if documents is None else first_texts(documents),
+            (text for text in train_texts["text"]) if documents is None else one_pass(documents, TOKENIZER_CHARACTERS),
             data_args.tokenizer_vocab_size,
             model_max_length=data_args.max_length,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.training.config import Settings, settings_to_yaml
-from hf_gpt.training.errors import WorkerError
+from hf_gpt.training.errors import CorpusError, WorkerError
 from hf_gpt.training.throughput import format_count, format_duration, peak_memory
 
 
@@ -186,12 +186,15 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
     listeners = [item for item in trainer.callback_handler.callbacks if isinstance(item, StopOnSignalCallback)]
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except CorpusError as error:
+        # A row of a stream, which is read while training.
+        kept = _describe_kept(_save_before_fault(trainer))
+        raise CorpusError(f"{error} The run stopped at step {trainer.state.global_step}; {kept}.") from error
     except RuntimeError as error:
         # PyTorch has no error of its own for it.
         if "DataLoader worker" not in str(error):
             raise
-        former = last_checkpoint(Path(trainer.args.output_dir))
-        kept = "no checkpoint was saved yet" if former is None else f"{former.name} is kept: --resume_from_checkpoint"
+        kept = _describe_kept(last_checkpoint(Path(trainer.args.output_dir)))
         raise WorkerError(
             f"a process that prepares batches died at step {trainer.state.global_step}: {error} Memory may have run "
             f"out: try fewer --dataloader_num_workers. Of the run, {kept}."
@@ -204,6 +207,25 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
         # It came after the last step, too late for a checkpoint within the loop.
         trainer._save_checkpoint(trainer.model, trial=None)
     return signal_number
+
+
+def _save_before_fault(trainer: "HfGptTrainer") -> Path | None:
+    """Saves a run whose data cannot be read on, where every process has noticed it; returns its newest checkpoint."""
+    from hf_gpt.training.checkpoints import last_checkpoint
+
+    args, step = trainer.args, trainer.state.global_step
+    former = last_checkpoint(Path(args.output_dir))
+    all_notice = args.world_size == 1 or args.accelerator_config.dispatch_batches is False
+    if not step or not all_notice or (former is not None and former.name == f"checkpoint-{step}"):
+        return former
+    trainer._save_checkpoint(trainer.model, trial=None)
+    return last_checkpoint(Path(args.output_dir))
+
+
+def _describe_kept(checkpoint: Path | None) -> str:
+    if checkpoint is None:
+        return "no checkpoint was saved yet"
+    return f"{checkpoint.name} is kept: --resume_from_checkpoint"
 
 
 def final_metrics(trainer: "HfGptTrainer", *, anew: bool = False) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Sources of a streamed corpus: documents one by one, each with the place where the next one begins.
+"""Sources of what is streamed: documents or examples one by one, each with the place where the next one begins.
 
 A place is a short list of numbers. Reading on from it costs no reading of what lies before: text, JSON lines and csv
 files are entered by a byte offset, parquet files by a row group, data sets of the Hub by the state of their stream.
@@ -6,21 +6,27 @@ files are entered by a byte offset, parquet files by a row group, data sets of t
 
 import csv
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hf_gpt.training.errors import CorpusError, did_you_mean
+from hf_gpt.training.examples import check_columns
 
 
 # A text without separators is parted into documents of about this size, after a line end.
 MAX_DOCUMENT_BYTES = 2**22
 _CHUNK_BYTES = 2**20
 _PARQUET_ROWS = 256
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
-# A document or the complaint about a row that holds none, and the place behind it.
-Item = tuple["str | Malformed", Any]
+# A document, an example or the complaint about a row that holds none, and the place behind it.
+Item = tuple[Any, Any]
+# Makes an item of a row, given where the row is, for errors.
+Parse = Callable[[Any, str], Any]
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,19 @@ class Malformed:
 
 @dataclass(frozen=True)
 class Source:
-    """A source of documents.
+    """A source of documents or examples.
 
     Attributes:
         name: Its path or Hub id.
-        read: Yields the documents from a place on; None is the beginning.
+        read: Yields the items from a place on; None is the beginning.
         num_bytes: Size of the file, None if it is not known.
+        classes: Names of the classes in a column, where the source says them beforehand.
     """
 
     name: str
     read: Callable[[Any], Iterator[Item]]
     num_bytes: int | None
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def open_source(source: str, *, text_column: str = "text", document_separator: str | None = None) -> Source:
@@ -59,34 +67,37 @@ def open_source(source: str, *, text_column: str = "text", document_separator: s
     """
     from hf_gpt.training.corpus import parse_separator, resolve_file
 
+    parse, columns = partial(_text_of, text_column), {"text_column": text_column}
     if Path(source).expanduser().is_dir() or (source.count("/") == 1 and not Path(source).suffix):
-        return _open_dataset(source, text_column)
+        return open_dataset(source, parse, columns)
     path = resolve_file(source)
+    if path.suffix.lower() in TABLES or path.suffix.lower() == ".gz":
+        return open_table(path, parse, columns, name=source)
+    separator = None if document_separator is None else parse_separator(document_separator).encode()
+    return Source(source, partial(_read_text, path, separator), path.stat().st_size)
+
+
+def open_table(path: Path, parse: Parse, columns: Mapping[str, str], *, name: str | None = None) -> Source:
+    """The source that a file of rows is.
+
+    Args:
+        path: A `.jsonl` or `.json` file with an object in each line, a `.csv` or a `.parquet` file.
+        parse: Makes an item of a row.
+        columns: The option that names it, to the column that is read.
+        name: What the source is called; left out: its path.
+
+    Raises:
+        CorpusError: the file is packed or of no such format.
+    """
     kind = path.suffix.lower()
     if kind == ".gz":
         raise CorpusError(
             f"{path}: a packed file cannot be entered in its middle, as --streaming does to resume. Unpack it first: "
             f"gunzip -k {path.name}"
         )
-    if kind in (".jsonl", ".json"):
-
-        def read(place):
-            return _read_json_lines(path, text_column, place)
-    elif kind == ".csv":
-
-        def read(place):
-            return _read_csv(path, text_column, place)
-    elif kind == ".parquet":
-
-        def read(place):
-            return _read_parquet(path, text_column, place)
-    else:
-        separator = None if document_separator is None else parse_separator(document_separator).encode()
-
-        def read(place):
-            return _read_text(path, separator, place)
-
-    return Source(source, read, path.stat().st_size)
+    if kind not in TABLES:
+        raise CorpusError(f"{path}: unknown format. Give a {', '.join(TABLES)} file.")
+    return Source(name or str(path), partial(TABLES[kind], path, parse, columns), path.stat().st_size)
 
 
 def _read_text(path: Path, separator: bytes | None, place: list[int] | None) -> Iterator[Item]:
@@ -123,7 +134,7 @@ def _text_end(buffer: bytes) -> int:
     return cut
 
 
-def _read_json_lines(path: Path, text_column: str, place: list[int] | None) -> Iterator[Item]:
+def _read_json_lines(path: Path, parse: Parse, columns: Mapping[str, str], place: list[int] | None) -> Iterator[Item]:
     offset, number = place or (0, 0)
     with path.open("rb") as file:
         file.seek(offset)
@@ -136,10 +147,10 @@ def _read_json_lines(path: Path, text_column: str, place: list[int] | None) -> I
             except ValueError as error:
                 yield Malformed(f"{path}, line {number}: {error}"), [offset, number]
                 continue
-            yield _text_of(row, text_column, f"{path}, line {number}"), [offset, number]
+            yield parse(row, f"{path}, line {number}"), [offset, number]
 
 
-def _read_csv(path: Path, text_column: str, place: list[int] | None) -> Iterator[Item]:
+def _read_csv(path: Path, parse: Parse, columns: Mapping[str, str], place: list[int] | None) -> Iterator[Item]:
     with path.open("rb") as file:
         offset = 0
         # The module's own limit of 128 KiB for a field is less than many documents.
@@ -152,9 +163,8 @@ def _read_csv(path: Path, text_column: str, place: list[int] | None) -> Iterator
                 # A byte that is no UTF-8 becomes a lone surrogate, which the row's check finds.
                 yield line.decode("utf-8", errors="surrogateescape")
 
-        columns = [name.removeprefix("\ufeff") for name in next(csv.reader(lines()), [])]
-        if text_column not in columns:
-            raise CorpusError(_no_column(path, text_column, columns))
+        header = [name.removeprefix("\ufeff") for name in next(csv.reader(lines()), [])]
+        check_columns(header, columns, str(path))
         number = 0
         if place is not None:
             offset, number = place
@@ -164,13 +174,13 @@ def _read_csv(path: Path, text_column: str, place: list[int] | None) -> Iterator
             if not row:
                 continue
             where = f"{path}, row {number}"
-            if len(row) != len(columns):
-                yield Malformed(f"{where}: {len(row)} fields instead of {len(columns)}"), [offset, number]
+            if len(row) != len(header):
+                yield Malformed(f"{where}: {len(row)} fields instead of {len(header)}"), [offset, number]
                 continue
-            yield _text_of(dict(zip(columns, row, strict=True)), text_column, where), [offset, number]
+            yield parse(dict(zip(header, row, strict=True)), where), [offset, number]
 
 
-def _read_parquet(path: Path, text_column: str, place: list[int] | None) -> Iterator[Item]:
+def _read_parquet(path: Path, parse: Parse, columns: Mapping[str, str], place: list[int] | None) -> Iterator[Item]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -180,55 +190,91 @@ def _read_parquet(path: Path, text_column: str, place: list[int] | None) -> Iter
     except pa.ArrowException as error:
         raise CorpusError(f"{path}: cannot be read as parquet: {error}. Check the file's format.") from error
     with file:
-        if text_column not in file.schema_arrow.names:
-            raise CorpusError(_no_column(path, text_column, file.schema_arrow.names))
+        check_columns(file.schema_arrow.names, columns, str(path))
+        wanted = list(dict.fromkeys(columns.values()))
         for index in range(group, file.num_row_groups):
             done = row if index == group else 0
             seen = 0
-            for batch in file.iter_batches(_PARQUET_ROWS, row_groups=[index], columns=[text_column]):
+            for batch in file.iter_batches(_PARQUET_ROWS, row_groups=[index], columns=wanted):
                 if seen + len(batch) <= done:
                     seen += len(batch)
                     continue
-                for text in batch.column(0).to_pylist()[max(0, done - seen) :]:
+                for values in batch.slice(max(0, done - seen)).to_pylist():
                     done = max(done, seen) + 1
-                    yield (
-                        _text_of({text_column: text}, text_column, f"{path}, row group {index}, row {done}"),
-                        [index, done],
-                    )
+                    yield parse(values, f"{path}, row group {index}, row {done}"), [index, done]
                 seen += len(batch)
 
 
-def _open_dataset(name: str, text_column: str) -> Source:
+TABLES = {
+    ".jsonl": _read_json_lines,
+    ".json": _read_json_lines,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def open_dataset(
+    name: str,
+    parse: Parse,
+    columns: Mapping[str, str],
+    *,
+    config_name: str | None = None,
+    split: str = "train",
+    option: str = "corpus",
+) -> Source:
+    """The source that a split of a data set of the Hub is, or of a folder of that form.
+
+    Args:
+        name: Hub id, or folder.
+        parse: Makes an item of a row, in which classes that are kept as numbers have their names.
+        columns: The option that names it, to the column that is read.
+        config_name: Of a data set that has several.
+        split: Name of the split.
+        option: What names the data set, for errors.
+
+    Raises:
+        CorpusError: there is no such data set, configuration, split or column.
+    """
     import datasets
 
+    from hf_gpt.training.hub_examples import class_names, readable_rows
+
+    def load() -> datasets.IterableDataset:
+        return datasets.load_dataset(name, config_name, split=split, streaming=True)
+
     try:
-        stream = datasets.load_dataset(name, split="train", streaming=True)
+        stream = load()
     except Exception as error:
+        hint = " For a file give its path." if option == "corpus" else ""
         raise CorpusError(
-            f"--corpus: no file and no data set {name!r} with a split named train: {error}. For a file give its path."
+            f"--{option}: no file and no data set {name!r} with a split named {split}: {error}.{hint}"
         ) from error
+    readable = readable_rows(stream.features)
 
     def read(place: Any) -> Iterator[Item]:
         # Each reading has a stream of its own, or one would move the other's place.
-        own = datasets.load_dataset(name, split="train", streaming=True)
+        own = load()
         own.load_state_dict(own.state_dict() if place is None else place["stream"])
         number = 0 if place is None else place["row"]
         for row in own:
             number += 1
-            yield (
-                _text_of(row, text_column, f"{name}, row {number}"),
-                {
-                    "stream": own.state_dict(),
-                    "row": number,
-                },
-            )
+            yield parse(readable(row), f"{name}, row {number}"), {"stream": own.state_dict(), "row": number}
 
-    if stream.column_names is not None and text_column not in stream.column_names:
-        raise CorpusError(_no_column(Path(name), text_column, stream.column_names))
-    return Source(name, read, None)
+    if stream.column_names is not None and "translation" not in stream.column_names:
+        check_columns(stream.column_names, columns, name)
+    return Source(name, read, None, class_names(stream.features))
 
 
-def _text_of(row: Any, text_column: str, where: str) -> "str | Malformed":
+def has_broken_text(value: Any) -> bool:
+    """Whether a text in a value is none in UTF-8: a byte of a file that was no UTF-8, or half of a surrogate pair."""
+    if isinstance(value, str):
+        return not value.isascii() and _SURROGATE.search(value) is not None
+    if isinstance(value, Mapping):
+        return any(map(has_broken_text, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(has_broken_text, value))
+
+
+def _text_of(text_column: str, row: Any, where: str) -> "str | Malformed":
     if not isinstance(row, dict):
         return Malformed(f"{where}: a {type(row).__name__}, not an object with the key {text_column!r}")
     if text_column not in row:
@@ -239,13 +285,4 @@ def _text_of(row: Any, text_column: str, where: str) -> "str | Malformed":
         return ""
     if not isinstance(text, str):
         return Malformed(f"{where}: {text_column!r} is a {type(text).__name__}, not text")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return Malformed(f"{where}: {text_column!r} is not UTF-8")
-    return text
-
-
-def _no_column(path: Path, text_column: str, columns: list[str]) -> str:
-    hint = did_you_mean(text_column, columns)
-    return f"{path}: no column {text_column!r}{hint} Choose with --text_column among {', '.join(columns)}."
+    return Malformed(f"{where}: {text_column!r} is not UTF-8") if has_broken_text(text) else text

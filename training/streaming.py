@@ -1,8 +1,10 @@
-"""A corpus as an endless stream of packed rows, in constant memory, whose position can be saved and taken up again."""
+"""Rows of an endless stream of documents or examples, in constant memory, whose position can be saved and taken up."""
 
 import collections
 import copy
-from collections.abc import Iterator, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,12 @@ from hf_gpt.training.sources import Malformed, Source, open_source
 
 # A window of documents ends here even if it has fewer than PACKING_WINDOW: the bound on memory.
 MAX_WINDOW_CHARACTERS = 2**23
+# A new tokenizer learns from about so much text at the beginning.
+TOKENIZER_CHARACTERS = 50_000_000
 
 
 class DocumentStream:
-    """Documents of several sources, without end.
+    """Documents, or examples, of several sources, without end.
 
     Without weights the sources follow each other and begin anew together. With weights each next document comes from
     the source that is furthest behind its share of the characters; a source at its end begins anew.
@@ -30,6 +34,7 @@ class DocumentStream:
         sources: Where documents come from.
         weights: Share of each source, in any unit.
         skip_malformed: Count a row that cannot be read, and go on; else it is an error.
+        window_size: Most documents of a window; left out: `data.PACKING_WINDOW`.
 
     Attributes:
         state: Where the stream is, in plain types.
@@ -38,7 +43,13 @@ class DocumentStream:
         ConfigError: weights that do not fit the sources.
     """
 
-    def __init__(self, sources: Sequence[Source], weights: Sequence[float] | None = None, skip_malformed: bool = False):
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        weights: Sequence[float] | None = None,
+        skip_malformed: bool = False,
+        window_size: int | None = None,
+    ):
         if weights is not None and (len(weights) != len(sources) or min(weights) <= 0):
             raise ConfigError(
                 f"--corpus_weights needs a number above 0 for each of the {len(sources)} sources of --corpus, got "
@@ -47,6 +58,7 @@ class DocumentStream:
         self.sources = list(sources)
         self.weights = None if weights is None else list(weights)
         self.skip_malformed = skip_malformed
+        self.window_size = window_size
         self.state: dict[str, Any] = {}
         self.rewind()
 
@@ -55,16 +67,19 @@ class DocumentStream:
         count = len(self.sources)
         self.state = {"places": [None] * count, "characters": [0] * count, "current": 0, "epoch": 0, "skipped": 0}
 
-    def windows(self) -> Iterator[list[str]]:
+    def windows(self, passes: int | None = None) -> Iterator[list[Any]]:
         """Lists of documents, from the present state on; the state is that after the list.
+
+        Args:
+            passes: End after so many passes over all sources, counted from their beginning; left out: never.
 
         Raises:
             CorpusError: a row cannot be read, or there is no text at all.
         """
         readers: dict[int, Iterator[Any]] = {}
-        window: list[str] = []
-        size, idle = 0, 0
-        while True:
+        window: list[Any] = []
+        size, idle, most = 0, 0, self.window_size or PACKING_WINDOW
+        while passes is None or self.state["epoch"] < passes:
             index = self._next_source()
             if index not in readers:
                 readers[index] = self.sources[index].read(self.state["places"][index])
@@ -83,18 +98,17 @@ class DocumentStream:
             document, self.state["places"][index] = item
             if isinstance(document, Malformed):
                 if not self.skip_malformed:
-                    raise CorpusError(
-                        f"{document.message}. Mend or remove it, or go over such by --malformed_rows skip."
-                    )
+                    raise CorpusError(_advice(document.message))
                 self.state["skipped"] += 1
                 continue
-            if not document.strip():
+            length = _num_characters(document)
+            if not length:
                 continue
             idle = 0
-            self.state["characters"][index] += len(document)
+            self.state["characters"][index] += length
             window.append(document)
-            size += len(document)
-            if len(window) == PACKING_WINDOW or size >= MAX_WINDOW_CHARACTERS:
+            size += length
+            if len(window) == most or size >= MAX_WINDOW_CHARACTERS:
                 yield window
                 window, size = [], 0
 
@@ -114,39 +128,29 @@ class DocumentStream:
         return self.state["current"] == 0
 
 
-class RowStream(torch.utils.data.IterableDataset):
-    """Packed rows of a stream of documents, window by window, without end.
+class WindowStream(torch.utils.data.IterableDataset, ABC):
+    """Rows made of a stream of documents, window by window, without end.
 
-    Rows are those that `data.tokenize_and_pack` makes of the same documents. Reading begins where `load_state_dict`
-    says; a position inside a window is taken up by packing that window again, so at most one window is read twice.
+    Reading begins where `load_state_dict` says; a position inside a window is taken up by making the rows of that
+    window again, so at most one window is read twice.
 
     Args:
         documents: The documents.
-        tokenizer: As for `data.tokenize_and_pack`, like the next two.
-        max_length: Length of a row.
-        strategy: `"best_fit"` or `"sequential"`.
         shuffle_seed: Seed of the order of rows within a window; None keeps the order.
     """
 
-    def __init__(
-        self,
-        documents: DocumentStream,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
-        *,
-        strategy: str = "best_fit",
-        shuffle_seed: int | None = None,
-    ):
+    def __init__(self, documents: DocumentStream, shuffle_seed: int | None = None):
         super().__init__()
         self.documents = documents
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.strategy = strategy
         self.shuffle_seed = shuffle_seed
         self._start: dict[str, Any] = {}
         # Windows that were begun: the number of their first row, counted from the start of reading, and their state.
         self._marks: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
         self.rewind()
+
+    @abstractmethod
+    def encode(self, window: list[Any]) -> Sequence[Mapping[str, Any]]:
+        """The rows of a window, which depend on nothing else."""
 
     def rewind(self) -> None:
         """Reading begins at the beginning."""
@@ -161,8 +165,8 @@ class RowStream(torch.utils.data.IterableDataset):
         """
         if len(state["documents"]["places"]) != len(self.documents.sources):
             raise ConfigError(
-                f"the checkpoint's position is in {len(state['documents']['places'])} sources, --corpus names "
-                f"{len(self.documents.sources)}. Resume with the corpus of the run."
+                f"the checkpoint's position is in {len(state['documents']['places'])} sources, of which now "
+                f"{len(self.documents.sources)} are named. Resume with the data of the run."
             )
         self._start = copy.deepcopy(state)
         self._marks.clear()
@@ -179,28 +183,57 @@ class RowStream(torch.utils.data.IterableDataset):
         first, state = self._marks[0]
         return {**copy.deepcopy(state), "row": num_rows - first}
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
         start = copy.deepcopy(self._start)
         self._marks.clear()
         self.documents.state = start["documents"]
         number, skip, window = -start["row"], start["row"], start["window"]
         before = copy.deepcopy(self.documents.state)
-        for texts in self.documents.windows():
-            rows = pack(
-                tokenize_documents(texts, self.tokenizer),
-                self.max_length,
-                pad_token_id=filler_token_id(self.tokenizer),
-                strategy=self.strategy,
-            )
-            count = len(rows["input_ids"])
-            order = np.arange(count)
+        for documents in self.documents.windows():
+            rows = self.encode(documents)
+            order = np.arange(len(rows))
             if self.shuffle_seed is not None:
-                order = np.random.default_rng([self.shuffle_seed, window]).permutation(count)
+                order = np.random.default_rng([self.shuffle_seed, window]).permutation(len(rows))
             self._marks.append((number, {"documents": before, "window": window}))
-            for row in order[skip:]:
-                yield {name: values[row] for name, values in rows.items()}
-            number, skip, window = number + count, 0, window + 1
+            for row in order[skip:].tolist():
+                yield rows[row]
+            number, skip, window = number + len(rows), 0, window + 1
             before = copy.deepcopy(self.documents.state)
+
+
+class RowStream(WindowStream):
+    """Packed rows, those that `data.tokenize_and_pack` makes of the same documents.
+
+    Args:
+        documents: The documents.
+        tokenizer: As for `data.tokenize_and_pack`, like the next two.
+        max_length: Length of a row.
+        strategy: `"best_fit"` or `"sequential"`.
+        shuffle_seed: As for `WindowStream`.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStream,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        *,
+        strategy: str = "best_fit",
+        shuffle_seed: int | None = None,
+    ):
+        super().__init__(documents, shuffle_seed)
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.strategy = strategy
+
+    def encode(self, window: list[str]) -> list[dict[str, np.ndarray]]:
+        rows = pack(
+            tokenize_documents(window, self.tokenizer),
+            self.max_length,
+            pad_token_id=filler_token_id(self.tokenizer),
+            strategy=self.strategy,
+        )
+        return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
 
 def check_streaming(data_args: DataArguments, training_args: Any) -> None:
@@ -223,11 +256,24 @@ def open_documents(data_args: DataArguments) -> DocumentStream:
     return DocumentStream(sources, data_args.corpus_weights, skip_malformed=data_args.malformed_rows == "skip")
 
 
-def first_texts(documents: DocumentStream, characters: int = 50_000_000) -> Iterator[str]:
-    """Documents from the beginning, up to so many characters in all or one pass; the stream is rewound after."""
+def one_pass(documents: DocumentStream, characters: float = math.inf) -> Iterator[Any]:
+    """Documents from the beginning to the end, or up to so many characters in all; the stream is rewound after."""
     documents.rewind()
-    for texts in documents.windows():
-        yield from texts
-        if sum(documents.state["characters"]) >= characters or documents.state["epoch"] > 0:
+    for window in documents.windows(passes=1):
+        yield from window
+        if sum(documents.state["characters"]) >= characters:
             break
     documents.rewind()
+
+
+def _num_characters(document: Any) -> int:
+    """Length of a document, 0 for a blank one, or of an example, which is never blank."""
+    if isinstance(document, str):
+        return len(document) if document.strip() else 0
+    return max(1, len(str(document)))
+
+
+def _advice(message: str) -> str:
+    if message.endswith("."):
+        return f"{message} Or go over such rows by --malformed_rows skip."
+    return f"{message}. Mend or remove it, or go over such by --malformed_rows skip."

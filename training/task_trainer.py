@@ -14,6 +14,7 @@ from hf_gpt.training.collators import PaddingCollator, Seq2SeqCollator
 from hf_gpt.training.data import filler_token_id
 from hf_gpt.training.examples import Example
 from hf_gpt.training.packing import IGNORE_INDEX
+from hf_gpt.training.streaming import WindowStream
 from hf_gpt.training.tasks.base import Task, tokenizer_of
 from hf_gpt.training.trainer import HfGptTrainer
 
@@ -26,7 +27,8 @@ class TaskTrainer(HfGptTrainer):
 
     Args:
         task: The task, which has seen the data.
-        train_dataset, eval_dataset: As `task.encode` gives them.
+        train_dataset: As `task.encode` gives it, or a stream of such rows, of which each process takes its own.
+        eval_dataset: As `task.encode` gives it.
         eval_examples: The examples that `eval_dataset` was made of.
         processing_class: The tokenizer, or a processor that has one.
         kwargs: As for `HfGptTrainer`.
@@ -40,7 +42,7 @@ class TaskTrainer(HfGptTrainer):
         self,
         *,
         task: Task,
-        train_dataset: datasets.Dataset,
+        train_dataset: datasets.Dataset | WindowStream,
         eval_dataset: datasets.Dataset,
         eval_examples: Sequence[Example],
         processing_class: PreTrainedTokenizerBase | ProcessorMixin,
@@ -50,6 +52,9 @@ class TaskTrainer(HfGptTrainer):
         if task.writes and args.world_size > 1:
             # Processes get equal parts by reading rows twice, which a loss summed over them would count twice.
             eval_dataset = fill_up(eval_dataset, args.eval_batch_size * args.data_parallel_size)
+        if isinstance(train_dataset, WindowStream):
+            # Rows that one process reads for all would need one length; so each reads the stream and keeps its share.
+            args.accelerator_config.dispatch_batches = False
         collate = PaddingCollator(filler_token_id(tokenizer_of(processing_class)))
         super().__init__(
             train_dataset=train_dataset,

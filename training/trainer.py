@@ -13,6 +13,7 @@ from accelerate.utils import AutocastKwargs, recursively_apply
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
@@ -25,7 +26,7 @@ from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
 from hf_gpt.training.sharding import load_weights, shard_optimizer_state, whole, whole_state_dict
-from hf_gpt.training.streaming import RowStream
+from hf_gpt.training.streaming import WindowStream
 from hf_gpt.training.throughput import ThroughputMeter
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 from hf_gpt.training.utilisation import measured_peak_flops
@@ -53,7 +54,7 @@ class HfGptTrainer(Trainer):
     - Logs hold `tokens_per_second`, `eta_seconds` and `mfu`, the share of the FLOPs that the device's matrix products
       reach; evaluation and saving not counted.
     - With `args.ema_decay`, evaluation and `save_model` use the averaged weights; checkpoints hold both.
-    - The position in a `RowStream` that is trained on is part of a checkpoint; resuming begins to read there.
+    - The position in a `WindowStream` that is trained on is part of a checkpoint; resuming begins to read there.
     - A step whose loss or gradient is not finite changes no weight: it stops training or is skipped, by
       `args.nan_action`.
     - `eval_loss` is the mean over all predicted tokens, `eval_bits_per_byte` the same text's nats / ln 2 / bytes, which
@@ -83,7 +84,7 @@ class HfGptTrainer(Trainer):
         self.is_language_model = is_language_model
         self.meter = ThroughputMeter()
         self._recorder = StepRecorder()
-        self._stream = self.train_dataset if isinstance(self.train_dataset, RowStream) else None
+        self._stream = self.train_dataset if isinstance(self.train_dataset, WindowStream) else None
         self._batches_taken = 0
         self._random_state_from: str | None = None
         if self._stream is not None:
@@ -101,10 +102,10 @@ class HfGptTrainer(Trainer):
         self._row_length = 0
         self._average: WeightAverageCallback | None = None
         if self.args.ema_decay is not None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            if self.is_fsdp_enabled or (self.is_deepspeed_enabled and is_deepspeed_zero3_enabled()):
                 raise ConfigError(
-                    "--ema_decay does not work with Accelerate's FSDP or DeepSpeed. Shard by --fsdp_size or "
-                    "--tensor_parallel_size."
+                    "--ema_decay does not work with Accelerate's FSDP or DeepSpeed ZeRO-3, which shard weights. Shard "
+                    "them by --fsdp_size or --tensor_parallel_size, or use --accelerate zero2."
                 )
             self._average = WeightAverageCallback(self.args.ema_decay)
             self.add_callback(self._average)

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = (args.keep or Path(temporary)) / f"corpus.{args.form}"
         write_corpus(path, int(args.gigabytes * 1e9))
         tokenizer = train_tokenizer(random_texts(2_000_000), 4096)
-        process, readings, rows, read, seconds = psutil.Process(), [], 0, 0, 0.0
+        process, readings, rows, read, seconds, processor_seconds = psutil.Process(), [], 0, 0, 0.0, 0.0
         size = path.stat().st_size
         for place in range(args.places):
             documents = DocumentStream([open_source(str(path))])
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             offset = next_line(path, size * place // args.places)
             start = {**documents.state, "places": [[offset, 0] if args.form == "jsonl" else [offset]]}
             stream.load_state_dict({"documents": start, "window": 0, "row": 0})
-            begin = time.perf_counter()
+            begin, processor_begin = time.perf_counter(), time.process_time()
             for number, _ in enumerate(stream):
                 ended = documents.state["epoch"] > 0 or time.perf_counter() - begin > args.seconds / args.places
                 if number % 500 == 0 or ended:
@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if ended:
                     break
             seconds += time.perf_counter() - begin
+            processor_seconds += time.process_time() - processor_begin
             rows, read = rows + number, read + documents.state["characters"][0]
     middle = len(readings) // 2
     result = {
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "characters_read": read,
         "rows": rows,
         "seconds": round(seconds, 1),
+        "tokens_per_processor_second": round(rows * args.max_length / processor_seconds),
         "rss_first_half_max": max(readings[: middle + 1]),
         "rss_second_half_max": max(readings[middle:]),
     }

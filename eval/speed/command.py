@@ -124,7 +124,7 @@ def _races(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
     if name == "loss":
         title = f"loss: {args.loss_tokens:,} tokens x {args.loss_vocab_size:,}, width {loss.HIDDEN_SIZE}"
         return {title: loss.contenders(tokens=args.loss_tokens, vocab_size=args.loss_vocab_size)}
-    return {f"data: {args.megabytes:g} MB of text": data.contenders(args.megabytes)}
+    return {f"data: {args.megabytes:g} MB of text, seconds of processor time": data.contenders(args.megabytes)}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from hf_gpt.training.callbacks import StopOnSignalCallback
@@ -96,33 +96,6 @@ def job_ddp(folder):
     trainer = make_trainer(folder, rows_of_different_lengths(), ema_decay=0.9)
     trainer.train()
     finish(folder, trainer)
-
-
-def job_zero3(folder):
-    """The whole weights are what `save_model` writes; no process holds them."""
-    import deepspeed
-
-    settings = {
-        "zero_optimization": {
-            "stage": 3,
-            "stage3_param_persistence_threshold": 0,
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-        "train_micro_batch_size_per_gpu": "auto",
-        "train_batch_size": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "zero_allow_untested_optimizer": True,
-    }
-    trainer = make_trainer(folder, rows_of_different_lengths(), deepspeed=settings, warmup_steps=0)
-    trainer.train()
-    assert isinstance(trainer.model_wrapped, deepspeed.DeepSpeedEngine)
-    assert trainer.model_wrapped.zero_optimization_stage() == 3
-    shards = {name: parameter.ds_tensor.numel() for name, parameter in trainer.model.named_parameters()}
-    trainer.save_model(str(folder / "model"))
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    tensors = load_file(folder / "model/model.safetensors") if RANK == 0 else {}
-    save(folder, tensors, losses=losses, wrapper=type(trainer.model_wrapped).__name__, shards=shards)
 
 
 def job_stream(folder):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from hf_gpt.cli import main
 from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.examples import sample_file
 from hf_gpt.training.launch import PROFILES, built_in_profiles, launch_command, split_launch_options
 from hf_gpt.training.weight_average import WEIGHT_AVERAGE_NAME
 
@@ -18,7 +19,7 @@ from hf_gpt.training.weight_average import WEIGHT_AVERAGE_NAME
 def test_profiles_are_what_accelerate_reads():
     from accelerate.commands.config.config_args import ClusterConfig
 
-    assert built_in_profiles() == ["ddp", "fsdp2", "single", "tp", "zero3"]
+    assert built_in_profiles() == ["ddp", "fsdp2", "single", "tp", "zero1", "zero2", "zero3"]
     for name in built_in_profiles():
         content = yaml.safe_load((PROFILES / f"{name}.yaml").read_text())
         ClusterConfig.from_yaml_file(str(PROFILES / f"{name}.yaml"))
@@ -51,12 +52,13 @@ def test_the_launcher_follows_the_machine():
     assert launch_command("single", None, ["pretrain"], num_gpus=8)[6] == "1"
 
 
-def test_deepspeed_is_told_to_talk_on_a_cpu(monkeypatch):
+@pytest.mark.parametrize("profile", ["zero1", "zero2", "zero3"])
+def test_deepspeed_is_told_to_talk_on_a_cpu(profile, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    on_cpu = launch_command("zero3", 2, ["pretrain"], num_gpus=0)
+    on_cpu = launch_command(profile, 2, ["pretrain"], num_gpus=0)
     assert on_cpu[2] == "accelerate.commands.launch" and on_cpu[on_cpu.index("--num_processes") + 1] == "2"
     assert on_cpu[-2:] == ["--ddp_backend", "gloo"]
-    assert launch_command("zero3", 2, ["pretrain"], num_gpus=2)[-1] == "pretrain"
+    assert launch_command(profile, 2, ["pretrain"], num_gpus=2)[-1] == "pretrain"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_deepspeed_is_told_to_talk_on_a_cpu(monkeypatch):
         ("fsdp", None, 8, "did you mean fsdp2?"),
         ("zero3", 2, 0, "pip install deepspeed"),
         ("ddp", 9, 8, "more than the 8 GPUs"),
-        ("zero3", None, 8, "pip install deepspeed"),
+        ("zero2", None, 8, "zero2 needs DeepSpeed. Install it: pip install deepspeed"),
     ],
 )
 def test_what_cannot_be_launched(profile, processes, gpus, message):
@@ -114,6 +116,8 @@ TRANSLATE = {
     # 7 examples in parts of 2 for each of 2 processes: one row too few.
     "per_device_eval_batch_size": 2,
 }
+# Tensor parallelism in pairs of processes, and FSDP2 over the pairs.
+BOTH = "tp_and_fsdp2"
 
 
 @pytest.fixture
@@ -123,11 +127,14 @@ def launch(tmp_path):
     def launch(command, settings, profile=None, *options):
         folder = tmp_path / (profile or "one")
         # In all processes together 4 rows a step; those of a tensor-parallel group have the same ones.
-        rows = 2 if profile in ("ddp", "fsdp2") else 4
+        rows = 2 if profile in ("ddp", "fsdp2", BOTH) else 4
         path = tmp_path / f"{folder.name}.json"
         path.write_text(json.dumps({**settings, "per_device_train_batch_size": rows, "output_dir": str(folder)}))
         call = [sys.executable, "-m", "hf_gpt", command, "--config", str(path), *options]
-        call += [] if profile is None else ["--accelerate", profile, "--num_processes", "2"]
+        if profile == BOTH:
+            call += ["--accelerate", "tp", "--num_processes", "4", "--tensor_parallel_size", "2", "--fsdp_size", "2"]
+        elif profile is not None:
+            call += ["--accelerate", profile, "--num_processes", "2"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         process = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=300, check=False)
         assert process.returncode == 0, process.stderr[-3000:]
@@ -144,8 +151,8 @@ def assert_same_weights(found, expected, tolerance=1e-5, name="model.safetensors
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp"])
-def test_pretraining_in_two_processes_equals_one(profile, launch, corpus_file):
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH])
+def test_pretraining_in_several_processes_equals_one(profile, launch, corpus_file):
     settings = {**PRETRAIN, "corpus": [str(corpus_file)], "ema_decay": 0.9, "eval_strategy": "steps", "eval_steps": 1}
     one, two = launch("pretrain", settings), launch("pretrain", settings, profile)
     assert_same_weights(two / "model", one / "model")
@@ -206,6 +213,31 @@ def test_classes_that_two_processes_predict_are_those_of_one(profile, launch):
     }
     one, two = launch("finetune", settings), launch("finetune", settings, profile)
     assert (two / "predictions.jsonl").read_text() == (one / "predictions.jsonl").read_text()
+    assert_same_weights(two / "model", one / "model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", BOTH])
+def test_streamed_examples_are_shared_by_processes(profile, launch, tmp_path):
+    # Rows of different lengths, of which each process has others.
+    settings = {
+        **{name: value for name, value in TRANSLATE.items() if "column" not in name and name != "max_new_tokens"},
+        "task": "classification",
+        "streaming": True,
+        "shuffle_buffer_size": 6,
+        "validation_file": [str(sample_file("classification"))],
+        "max_eval_samples": 7,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "max_steps": 6,
+    }
+    one, two = launch("finetune", settings), launch("finetune", settings, profile)
+    assert_same_weights(two / "model", one / "model")
+    positions = [(run / "checkpoint-6" / "stream_position.json").read_text() for run in (one, two)]
+    assert positions[0] == positions[1]
+    shutil.rmtree(two / "model")
+    shutil.rmtree(two / "checkpoint-6")
+    launch("finetune", settings, profile, "--resume_from_checkpoint", str(two / "checkpoint-4"))
     assert_same_weights(two / "model", one / "model")
 
 

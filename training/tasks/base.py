@@ -1,5 +1,6 @@
 """What a task is: rows of a file to model inputs, model outputs to predictions, predictions to figures."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ class Task(ABC):
         writes: Whether predictions are what the model generates after `prompts`.
         samples: Whether it draws them, rather than taking the likeliest.
         processing_class: Name of the Auto class of its tokenizer or processor.
+        streams: Whether rows can be made of a part of the examples, so that the others need not be read before.
+        classes_column: The column whose values are its classes, which must be known before training.
+        one_row_each: Whether an example becomes one row, so that counting examples counts rows.
     """
 
     auto_class: str
@@ -40,6 +44,9 @@ class Task(ABC):
     writes: ClassVar[bool] = False
     samples: ClassVar[bool] = False
     processing_class: ClassVar[str] = "AutoTokenizer"
+    streams: ClassVar[bool] = True
+    classes_column: str | None = None
+    one_row_each: bool = True
 
     def __init__(self, args: TaskArguments):
         self.args = args
@@ -63,19 +70,32 @@ class Task(ABC):
     def score(self, predictions: Sequence[Any], examples: Sequence[Example]) -> dict[str, float]:
         """Figures of the predictions, one for each example."""
 
-    @abstractmethod
-    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
-        """Takes from the data what the task depends on, such as its classes.
+    def check(self, example: Example) -> None:
+        """Looks whether an example can be used; before `learn`, as far as that can be told.
+
+        Raises:
+            CorpusError: it cannot; the message names it.
+        """
+        list(self.texts(example))
+
+    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
+        """Takes from the data what the task depends on, such as its classes, and checks every example.
+
+        Args:
+            train: Examples; of a stream they may be an iterator, which has checked them.
+            validation: More examples.
 
         Raises:
             CorpusError: an example cannot be used; the message names it.
         """
+        for example in itertools.chain(train, validation):
+            self.check(example)
 
     def built_in_examples(self) -> list[Example]:
         """The examples that ship."""
         return read_examples([sample_file(self.args.task)], self.columns)
 
-    def make_processing_class(self, train: Sequence[Example]) -> Any:
+    def make_processing_class(self, train: Iterable[Example]) -> Any:
         """A new tokenizer, or processor with a tokenizer, for these examples."""
         return train_tokenizer(
             (text for example in train for text in self.texts(example)),

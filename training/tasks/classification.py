@@ -1,6 +1,7 @@
 """Classification of texts or pairs of texts: sentiment, topic, kind of question, entailment."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import datasets
@@ -12,24 +13,36 @@ from hf_gpt.training.examples import Example, text_of
 from hf_gpt.training.tasks.base import Task, add_begin_and_end, as_tuple, begin_and_end, class_fields, to_rows, tokenize
 
 
+# More than these are taken for texts that were named as labels.
+_MOST_CLASSES = 100_000
+
+
 class LabelledTask(Task):
     """A task whose examples have a class, a name or an id from 0 on.
 
     Attributes:
-        names: The classes, in the order of their ids; known after `learn`.
+        names: The classes, in the order of their ids; empty before `learn`.
         ids: The id of each name.
     """
 
-    names: list[str]
-    ids: dict[str, int]
+    names: Sequence[str] = ()
+    ids: Mapping[str, int] = MappingProxyType({})
 
-    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
-        self.names = list(self.args.class_names or self._names_in(train))
-        if len(self.names) < 2:
-            raise CorpusError(f"the examples have one class only, {self.names[0]!r}. Give examples of two or more.")
-        self.ids = {name: index for index, name in enumerate(self.names)}
-        for example in (*train, *validation):
+    @property
+    def classes_column(self) -> str:
+        return self.args.label_column
+
+    def check(self, example: Example) -> None:
+        super().check(example)
+        if self.names or not _is_label(example[self.args.label_column]):
             self.id_of(example)
+
+    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
+        names = list(self.args.class_names or self._names_in(train))
+        if len(names) < 2:
+            raise CorpusError(f"the examples have one class only, {names[0]!r}. Give examples of two or more.")
+        self.names, self.ids = names, {name: index for index, name in enumerate(names)}
+        super().learn(train, validation)
 
     def config_fields(self) -> dict[str, Any]:
         return class_fields(self.names)
@@ -46,17 +59,26 @@ class LabelledTask(Task):
                 return self.ids[str(label)]
             if isinstance(label, int) and 0 <= label < len(self.names):
                 return label
+        classes = f"which is none of the classes {', '.join(self.names[:10])}" if self.names else "not a name or an id"
         raise CorpusError(
-            f"{example.place}: column {self.args.label_column!r} is {label!r}, which is none of the classes "
-            f"{', '.join(self.names[:10])}. Mend the row, or name the classes with --class_names."
+            f"{example.place}: column {self.args.label_column!r} is {label!r}, {classes}. Mend the row, or name the "
+            "classes with --class_names."
         )
 
     def name_of(self, example: Example) -> str:
         """The name of the class of an example."""
         return self.names[self.id_of(example)]
 
-    def _names_in(self, examples: Sequence[Example]) -> list[str]:
-        labels = {example[self.args.label_column] for example in examples if _is_label(example[self.args.label_column])}
+    def _names_in(self, examples: Iterable[Example]) -> list[str]:
+        labels: set[str | int] = set()
+        for example in examples:
+            label = example[self.args.label_column]
+            labels |= {label} if _is_label(label) else set()
+            if len(labels) > _MOST_CLASSES:
+                raise CorpusError(
+                    f"{example.place}: more than {_MOST_CLASSES:,} classes in column {self.args.label_column!r}. Is "
+                    "--label_column the right one? If so, name the classes with --class_names."
+                )
         if all(isinstance(label, int) for label in labels):
             return [str(label) for label in range(max(labels, default=0) + 1)]
         return sorted(map(str, labels))

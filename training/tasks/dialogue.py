@@ -44,9 +44,10 @@ class Dialogue(WritingTask):
     def columns(self) -> dict[str, str]:
         return {"messages_column": self.args.messages_column}
 
-    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
-        for example in (*train, *validation):
-            self.messages(example)
+    @property
+    def one_row_each(self) -> bool:
+        # An encoder-decoder has a row for each of the assistant's turns.
+        return not self.is_encoder_decoder
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{role}|>" for role in ROLES]})

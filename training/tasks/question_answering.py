@@ -24,6 +24,7 @@ class QuestionAnswering(Task):
     auto_class = "AutoModelForQuestionAnswering"
     peft_type = "QUESTION_ANS"
     main_metric = "f1"
+    one_row_each = False
 
     @property
     def columns(self) -> dict[str, str]:
@@ -34,9 +35,9 @@ class QuestionAnswering(Task):
             "answers_column": args.answers_column,
         }
 
-    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
-        for example in (*train, *validation):
-            self._answers(example)
+    def check(self, example: Example) -> None:
+        super().check(example)
+        self._answers(example)
 
     def texts(self, example: Example) -> Iterable[str]:
         return [text_of(example, self.args.context_column), text_of(example, self.args.question_column)]

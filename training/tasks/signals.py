@@ -41,6 +41,8 @@ class SignalTask(LabelledTask):
     kind: ClassVar[str]
     processor: HfGptSignalProcessor
     processing_class = "AutoProcessor"
+    # Levels, codewords and the judge are learnt from all signals.
+    streams = False
 
     @property
     def signals(self) -> SignalKind:
@@ -49,6 +51,9 @@ class SignalTask(LabelledTask):
     @property
     def columns(self) -> dict[str, str]:
         return {"signal_column": self.args.signal_column, "label_column": self.args.label_column}
+
+    def check(self, example: Example) -> None:
+        self.id_of(example)
 
     def built_in_examples(self) -> list[Example]:
         return self.signals.built_in(self.args)

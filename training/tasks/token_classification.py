@@ -1,6 +1,7 @@
 """Classification of words: named entities, parts of speech."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import datasets
@@ -22,7 +23,14 @@ class TokenClassification(Task):
 
     The tag stands at a word's last token, the first at which a causal model has read the word. Words beyond
     `max_length` are predicted as `O`, or without such a tag as the first one.
+
+    Attributes:
+        names: The tags, in the order of their ids; empty before `learn`.
+        ids: The id of each tag.
     """
+
+    names: Sequence[str] = ()
+    ids: Mapping[str, int] = MappingProxyType({})
 
     auto_class = "AutoModelForTokenClassification"
     peft_type = "TOKEN_CLS"
@@ -32,15 +40,26 @@ class TokenClassification(Task):
     def columns(self) -> dict[str, str]:
         return {"tokens_column": self.args.tokens_column, "tags_column": self.args.tags_column}
 
-    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
-        self.names = sorted({tag for example in train for tag in self._tags(example)})
-        # An entity that begins in the training text may go on in the validation text.
-        self.names = sorted({*self.names, *(f"I-{name[2:]}" for name in self.names if name.startswith("B-"))})
-        self.ids = {name: index for index, name in enumerate(self.names)}
-        for example in validation:
-            for tag in self._tags(example):
-                if tag not in self.ids:
-                    raise CorpusError(f"{example.place}: no training example has the tag {tag!r}. Mend the row.")
+    @property
+    def classes_column(self) -> str:
+        return self.args.tags_column
+
+    def check(self, example: Example) -> None:
+        for tag in self._tags(example):
+            if self.names and tag not in self.ids:
+                raise CorpusError(
+                    f"{example.place}: the tag {tag!r} is none of {', '.join(self.names[:10])}. Mend the row, or name "
+                    "the tags with --class_names."
+                )
+
+    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
+        names = list(self.args.class_names or ())
+        if not names:
+            found = {tag for example in train for tag in self._tags(example)}
+            # An entity that begins in the training text may go on in the validation text.
+            names = sorted({*found, *(f"I-{name[2:]}" for name in found if name.startswith("B-"))})
+        self.names, self.ids = names, {name: index for index, name in enumerate(names)}
+        super().learn(train, validation)
 
     def config_fields(self) -> dict[str, Any]:
         return class_fields(self.names)

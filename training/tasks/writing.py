@@ -55,14 +55,13 @@ class Writing(WritingTask):
     def columns(self) -> dict[str, str]:
         return {"source_column": self.args.source_column, "target_column": self.args.target_column}
 
-    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
+    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
         if self.args.prompt_template.count(SLOT) != 1:
             raise ConfigError(
                 f"--prompt_template must have {SLOT} in it once, got {self.args.prompt_template!r}. Write for example "
                 "'Question: {source} Answer:'."
             )
-        for example in (*train, *validation):
-            self.source(example), self.targets(example)
+        super().learn(train, validation)
 
     def texts(self, example: Example) -> Iterable[str]:
         head, tail = self._template()
