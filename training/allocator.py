@@ -18,8 +18,8 @@ def keeps_freed_memory(enabled: bool = True) -> Iterator[None]:
     """Inside, freed memory stays with the process; afterwards what is free goes back to the system.
 
     glibc gives large blocks back as soon as they are freed. Every tensor of the next step then meets pages that the
-    system has to clear first, which costs as much as computing on it. Where there is no glibc, nothing changes. Blocks of
-    different sizes fit less well into memory that is kept, so the peak may be somewhat higher.
+    system has to clear first, which costs as much as computing on it. Where there is no glibc, nothing changes.
+    Blocks of different sizes fit less well into memory that is kept, so the peak may be somewhat higher.
     """
     libc = _glibc() if enabled else None
     if libc is None:

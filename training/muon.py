@@ -81,9 +81,9 @@ def orthogonalize(
 ) -> torch.Tensor:
     """The Newton-Schulz iterations of Muon, in the dtype of `matrices`: about U V^T of each U S V^T.
 
-    A step takes X to (a + b A + c A^2) X with A = X X^T. For matrices that are much wider than high the products of these
-    polynomials are formed from the small A alone, and multiplied by X once, at the end; in float32 that is the same but
-    for rounding.
+    A step takes X to (a + b A + c A^2) X with A = X X^T. For matrices that are much wider than high the products of
+    these polynomials are formed from the small A alone, and multiplied by X once, at the end; in float32 that is the
+    same but for rounding.
 
     Args:
         matrices: (count, rows, columns), float32 or more exact. Left as they are.

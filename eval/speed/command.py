@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="train, adversarial: steps in a round (%(default)s)")
     parser.add_argument("--length", type=int, default=512, help="train: tokens in a row (%(default)s)")
-    parser.add_argument("--rows", type=int, help="rows at once; left out: 4 in train, 64 elsewhere")
+    parser.add_argument("--rows", type=int, help="rows at once; left out: 16 in train, 64 elsewhere")
     parser.add_argument("--new_tokens", type=int, default=64, help="tokens of a text (%(default)s)")
     parser.add_argument(
         "--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"], help="decode: of weights"
@@ -96,7 +96,7 @@ def _races(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
     rows = args.rows or 64
     models = f"{args.size}, vocabulary {args.vocab_size:,}"
     if name == "train":
-        in_step = args.rows or 4
+        in_step = args.rows or 16
         found = train.contenders(
             args.size, args.vocab_size, length=args.length, rows=in_step, steps=args.steps, compile=args.compile
         )

@@ -16,6 +16,40 @@ from transformers.utils import TransformersKwargs
 from .configuration_hf_gpt import HfGptConfig
 
 
+class _RMSNormFunction(torch.autograd.Function):
+    """
+    x / sqrt(mean(x^2) + eps) * weight, and 1 / sqrt(mean(x^2) + eps). On a CPU, where each operation is a pass over
+    memory, what autograd makes of the formula takes twice as many.
+    """
+
+    @staticmethod
+    def forward(x, weight, eps):
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        return (x * scale).mul_(weight), scale
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, ctx.eps = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, weight, output[1])
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        x, weight, scale = ctx.saved_tensors
+        with torch.autocast("cpu", enabled=False):
+            if torch.is_grad_enabled():
+                # The gradient is to be differentiated itself.
+                scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + ctx.eps)
+                unit, grad_unit = x * scale, grad * weight
+                grad_weight = (grad * unit).sum(tuple(range(grad.ndim - 1)))
+                return (grad_unit - unit * (grad_unit * unit).mean(-1, keepdim=True)) * scale, grad_weight, None
+            unit = x * scale
+            product = unit * grad
+            share = torch.matmul(product, weight).unsqueeze(-1).div_(-x.shape[-1])
+            grad_x = (grad * weight).addcmul_(unit, share).mul_(scale)
+            return grad_x, product.sum(tuple(range(grad.ndim - 1))), None
+
+
 @use_kernel_forward_from_hub("RMSNorm")
 class HfGptRMSNorm(nn.Module):
     """Root mean square normalisation, x / sqrt(mean(x^2) + eps) * weight, in fp32 (https://arxiv.org/abs/1910.07467)."""
@@ -26,11 +60,23 @@ class HfGptRMSNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self._is_plain_training(hidden_states):
+            return _RMSNormFunction.apply(hidden_states, self.weight, self.variance_epsilon)[0]
         input_dtype = hidden_states.dtype
         hidden_states = hidden_states.to(torch.float32)
         mean_square = hidden_states.pow(2).mean(-1, keepdim=True)
         hidden_states = hidden_states * torch.rsqrt(mean_square + self.variance_epsilon)
         return self.weight * hidden_states.to(input_dtype)
+
+    def _is_plain_training(self, hidden_states: torch.Tensor) -> bool:
+        return (
+            torch.is_grad_enabled()
+            and type(hidden_states) is torch.Tensor
+            and type(self.weight) is nn.Parameter
+            and hidden_states.device.type == "cpu"
+            and hidden_states.dtype == self.weight.dtype == torch.float32
+            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        )
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
