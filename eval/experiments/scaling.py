@@ -11,7 +11,6 @@ of each.
 
 import argparse
 import functools
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -24,7 +23,7 @@ from hf_gpt.eval.environment import describe_environment
 from hf_gpt.eval.experiments.tables import markdown_table, write_json
 from hf_gpt.eval.plots import light_colours, save_png
 from hf_gpt.eval.speed.models import SIZES, build
-from hf_gpt.eval.speed.timing import Contender, interleave, synchronize
+from hf_gpt.eval.speed.timing import CLOCKS, Contender, interleave, now, synchronize, use_clock
 from hf_gpt.generation.fast import fast_generate
 from hf_gpt.training.allocator import keeps_freed_memory
 from hf_gpt.training.optimizers import build_muon_adamw
@@ -45,12 +44,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--length", type=int, default=128, help="tokens in a row of training")
     parser.add_argument("--rows", type=int, nargs="+", default=[2, 4, 8, 16, 24, 32], help="in a step")
     parser.add_argument("--rounds", type=int, default=3, help="that count")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: seconds of computing")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/scaling"))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    use_clock(options.clock)
     steps = training_seconds(options.size, options.vocab_size, options.length, options.rows, options.rounds)
     tokens = decoding_seconds(options.size, options.vocab_size, options.rounds)
     found = {"training": steps, "decoding": tokens, "environment": describe_environment()}
@@ -71,12 +72,12 @@ def training_seconds(
 
     def step(batch: torch.Tensor) -> list[float]:
         synchronize()
-        begin = time.perf_counter()
+        begin = now()
         model(input_ids=batch, labels=batch, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         synchronize()
-        return [time.perf_counter() - begin]
+        return [now() - begin]
 
     batches = [torch.randint(0, vocab_size, (count, length), device=model.device) for count in rows]
     with keeps_freed_memory():
@@ -102,7 +103,7 @@ class _Clock(BaseStreamer):
 
     def put(self, value: torch.Tensor) -> None:
         synchronize()
-        self.times.append(time.perf_counter())
+        self.times.append(now())
 
     def end(self) -> None:
         pass

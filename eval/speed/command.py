@@ -47,6 +47,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--loss_vocab_size", type=int, default=50257, help="loss: tokens in the vocabulary (%(default)s)"
     )
     parser.add_argument("--megabytes", type=float, default=20, help="data: size of the text (%(default)s)")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: seconds of computing, on a machine that others use too, with one thread; not for loss (%(default)s)",
+    )
     parser.add_argument("--output_dir", type=Path, help="folder for bench.json and bench.md; left out: neither")
     return parser
 
@@ -68,8 +74,9 @@ def bench(args: argparse.Namespace) -> int:
     from hf_gpt.eval.environment import describe_environment
     from hf_gpt.eval.experiments.tables import write_json
     from hf_gpt.eval.speed.machine import limits
-    from hf_gpt.eval.speed.timing import interleave
+    from hf_gpt.eval.speed.timing import interleave, use_clock
 
+    use_clock(args.clock)
     names = BENCHMARKS if "all" in args.benchmarks else args.benchmarks
     result: dict[str, Any] = {"environment": describe_environment(), "limits": limits(), "benchmarks": {}}
     pages = [_limits_line(result["limits"])]

@@ -5,7 +5,6 @@ keeps the dropout of its own defaults.
 """
 
 import tempfile
-import time
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from hf_gpt.eval.experiments.quiet import QUIET
 from hf_gpt.eval.speed.machine import default_device
 from hf_gpt.eval.speed.models import build, count
-from hf_gpt.eval.speed.timing import Contender, synchronize
+from hf_gpt.eval.speed.timing import Contender, now, synchronize
 from hf_gpt.training.collators import PackedRowsCollator
 from hf_gpt.training.planning import model_flops_per_token
 from hf_gpt.training.trainer import HfGptTrainer
@@ -66,11 +65,11 @@ class StepTimer(TrainerCallback):
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         synchronize()
-        self._begin = time.perf_counter()
+        self._begin = now()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         synchronize()
-        self.seconds.append(time.perf_counter() - self._begin)
+        self.seconds.append(now() - self._begin)
 
 
 class _RandomRows(Dataset):
