@@ -1,9 +1,9 @@
-"""RMSNorm on a CPU in training: its own gradients against those of the formula."""
+"""RMSNorm and squared ReLU on a CPU in training: their own gradients against those of the formula."""
 
 import pytest
 import torch
 
-from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm, _RMSNormFunction
+from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm, HfGptSquaredReLU, _RMSNormFunction, _SquaredReLUFunction
 
 
 def formula(x, weight, eps):
@@ -57,3 +57,16 @@ def test_rms_norm_under_autocast_has_gradients_in_full_precision():
     with torch.autocast("cpu", torch.bfloat16):
         (found,) = torch.autograd.grad(norm(x), x, grad)
     torch.testing.assert_close(found, expected)
+
+
+def test_squared_relu_and_its_gradients_are_those_of_the_formula():
+    torch.manual_seed(0)
+    x, grad = torch.randn(5, 7, requires_grad=True), torch.randn(5, 7)
+    found, expected = HfGptSquaredReLU()(x), torch.relu(x).square()
+    assert "SquaredReLUFunction" in type(found.grad_fn).__name__
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, grad)[0] for y in (found, expected)))
+    double = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(_SquaredReLUFunction.apply, double)
+    assert torch.autograd.gradgradcheck(_SquaredReLUFunction.apply, double)
+    assert torch.equal(HfGptSquaredReLU()(x.detach().bfloat16()), torch.relu(x.detach().bfloat16()).square())
