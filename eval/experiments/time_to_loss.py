@@ -166,8 +166,7 @@ def ours(
             hidden_size=WIDTH,
             num_hidden_layers=layers,
             num_attention_heads=HEADS,
-            # Labels are the inputs, which the model shifts: one more makes as many predictions as the reference.
-            max_position_embeddings=CONTEXT + 1,
+            max_position_embeddings=CONTEXT,
             bos_token_id=None,
             eos_token_id=None,
             pad_token_id=None,
@@ -184,7 +183,7 @@ def ours(
 
 def _collate(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     whole = torch.stack([row["input_ids"] for row in rows])
-    return {"input_ids": whole, "labels": whole}
+    return {"input_ids": whole[:, :-1], "shift_labels": whole[:, 1:]}
 
 
 @torch.no_grad()

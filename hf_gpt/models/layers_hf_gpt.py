@@ -22,6 +22,8 @@ class _RMSNormFunction(torch.autograd.Function):
     memory, what autograd makes of the formula takes twice as many.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x, weight, eps):
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
@@ -52,6 +54,8 @@ class _RMSNormFunction(torch.autograd.Function):
 
 class _SquaredReLUFunction(torch.autograd.Function):
     """max(x, 0)^2, for the same reason; what autograd makes of it keeps another tensor of this size, too."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x):

@@ -70,3 +70,19 @@ def test_squared_relu_and_its_gradients_are_those_of_the_formula():
     assert torch.autograd.gradcheck(_SquaredReLUFunction.apply, double)
     assert torch.autograd.gradgradcheck(_SquaredReLUFunction.apply, double)
     assert torch.equal(HfGptSquaredReLU()(x.detach().bfloat16()), torch.relu(x.detach().bfloat16()).square())
+
+
+def test_gradients_of_each_text_by_vmap():
+    torch.manual_seed(0)
+    mlp = torch.nn.Sequential(HfGptRMSNorm(4), torch.nn.Linear(4, 6), HfGptSquaredReLU())
+    weights = dict(mlp.named_parameters())
+    texts = torch.randn(3, 5, 4)
+
+    def loss(weights, text):
+        return torch.func.functional_call(mlp, weights, (text,)).sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, texts)
+    for number, text in enumerate(texts):
+        expected = torch.autograd.grad(loss(weights, text), list(weights.values()))
+        for name, gradient in zip(weights, expected, strict=True):
+            torch.testing.assert_close(found[name][number], gradient)
