@@ -183,7 +183,7 @@ def ours(
 
 def _collate(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     whole = torch.stack([row["input_ids"] for row in rows])
-    return {"input_ids": whole[:, :-1], "shift_labels": whole[:, 1:]}
+    return {"input_ids": whole[:, :-1].contiguous(), "shift_labels": whole[:, 1:].contiguous()}
 
 
 @torch.no_grad()
