@@ -4,52 +4,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
-from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
-from hf_gpt.training.sharding import is_mixed, shard_like
-
-
-class Muon(torch.optim.Muon):
-    """`torch.optim.Muon`, which steps on sharded matrices (DTensor) as on whole ones.
-
-    The orthogonal factor of a matrix is no sum or stack of its shards' factors. So the momentum stays in shards and is
-    gathered for the Newton-Schulz iterations, matrix by matrix, which every process then does for itself.
-    """
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        loss = super().step(closure) if self._takes(lambda parameter: not isinstance(parameter, DTensor)) else None
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if isinstance(parameter, DTensor) and parameter.grad is not None:
-                    self._step_sharded(parameter, group)
-        return loss
-
-    def _takes(self, fits: Any) -> bool:
-        return any(fits(parameter) for group in self.param_groups for parameter in group["params"])
-
-    def _init_group(self, group, *lists):
-        whole = [parameter for parameter in group["params"] if not isinstance(parameter, DTensor)]
-        return super()._init_group({**group, "params": whole}, *lists)
-
-    def _step_sharded(self, parameter: DTensor, group: dict[str, Any]) -> None:
-        gradient, state = parameter.grad, self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        momentum = state["momentum_buffer"]
-        momentum.lerp_(gradient, 1 - group["momentum"])
-        update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-        factor = _zeropower_via_newtonschulz(
-            update.full_tensor(), group["ns_coefficients"], group["ns_steps"], group["eps"]
-        )
-        rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], parameter.shape)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(shard_like(factor, parameter).to(parameter.dtype), alpha=-rate)
+from hf_gpt.training.muon import Muon
+from hf_gpt.training.sharding import is_mixed
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """`torch.optim.Muon` for matrices and `torch.optim.AdamW` for everything else, as one optimizer.
+    """Muon for matrices and `torch.optim.AdamW` for everything else, as one optimizer.
 
     `param_groups` holds the groups of both, AdamW's first, each with its own `lr`, so a schedule scales all of them by
     one factor. The two share this optimizer's groups and state, hence `state_dict` is that of a plain optimizer.

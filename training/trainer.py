@@ -18,6 +18,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
+from hf_gpt.training.allocator import keeps_freed_memory
 from hf_gpt.training.callbacks import ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError
@@ -174,7 +175,8 @@ class HfGptTrainer(Trainer):
         if self._average is not None:
             self._average.average = None
         try:
-            return super().train(*args, **kwargs)
+            with keeps_freed_memory(self.args.keep_freed_memory and self.args.device.type == "cpu"):
+                return super().train(*args, **kwargs)
         finally:
             self.meter.stop()
 

@@ -110,6 +110,13 @@ class HfGptTrainingArguments(TrainingArguments):
             "on a CPU too. Times tensor_parallel_size it is the number of processes."
         },
     )
+    keep_freed_memory: bool = field(
+        default=True,
+        metadata={
+            "help": "On a CPU under glibc, keep freed memory for the next step while training, in place of giving it "
+            "back and having new pages cleared: faster, with a somewhat higher peak."
+        },
+    )
     prediction_loss_only: bool = field(
         default=True, metadata={"help": "Evaluate the loss alone, so that logits are never kept."}
     )

@@ -16,6 +16,74 @@ from transformers.utils import TransformersKwargs
 from .configuration_hf_gpt import HfGptConfig
 
 
+class _RMSNormFunction(torch.autograd.Function):
+    """
+    x / sqrt(mean(x^2) + eps) * weight, and 1 / sqrt(mean(x^2) + eps). On a CPU, where each operation is a pass over
+    memory, what autograd makes of the formula takes twice as many.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, weight, eps):
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        return (x * scale).mul_(weight), scale
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, ctx.eps = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, weight, output[1])
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        x, weight, scale = ctx.saved_tensors
+        with torch.autocast("cpu", enabled=False):
+            if torch.is_grad_enabled():
+                # The gradient is to be differentiated itself.
+                scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + ctx.eps)
+                unit, grad_unit = x * scale, grad * weight
+                grad_weight = (grad * unit).sum(tuple(range(grad.ndim - 1)))
+                return (grad_unit - unit * (grad_unit * unit).mean(-1, keepdim=True)) * scale, grad_weight, None
+            unit = x * scale
+            product = unit * grad
+            share = torch.matmul(product, weight).unsqueeze(-1).div_(-x.shape[-1])
+            grad_x = (grad * weight).addcmul_(unit, share).mul_(scale)
+            return grad_x, product.sum(tuple(range(grad.ndim - 1))), None
+
+
+class _SquaredReLUFunction(torch.autograd.Function):
+    """max(x, 0)^2, for the same reason; what autograd makes of it keeps another tensor of this size, too."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.clamp(min=0).square_()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return 2 * grad * x.clamp(min=0)
+        return x.clamp(min=0).mul_(grad).mul_(2)
+
+
+def is_plain_training(x: torch.Tensor) -> bool:
+    """Whether `x` is float32 on a CPU and has a gradient that nobody traces, shards or rounds."""
+    return (
+        torch.is_grad_enabled()
+        and type(x) is torch.Tensor
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    )
+
+
 @use_kernel_forward_from_hub("RMSNorm")
 class HfGptRMSNorm(nn.Module):
     """Root mean square normalisation, x / sqrt(mean(x^2) + eps) * weight, in fp32 (https://arxiv.org/abs/1910.07467)."""
@@ -26,6 +94,9 @@ class HfGptRMSNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        weight = self.weight
+        if is_plain_training(hidden_states) and type(weight) is nn.Parameter and weight.dtype == torch.float32:
+            return _RMSNormFunction.apply(hidden_states, self.weight, self.variance_epsilon)[0]
         input_dtype = hidden_states.dtype
         hidden_states = hidden_states.to(torch.float32)
         mean_square = hidden_states.pow(2).mean(-1, keepdim=True)
@@ -245,6 +316,15 @@ class HfGptCrossAttention(HfGptAttention):
         return self.o_proj(attn_output), attn_weights
 
 
+class HfGptSquaredReLU(nn.Module):
+    """max(x, 0)^2 (https://arxiv.org/abs/2109.08668)."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if is_plain_training(hidden_states):
+            return _SquaredReLUFunction.apply(hidden_states)
+        return nn.functional.relu(hidden_states).square()
+
+
 class HfGptMLP(nn.Module):
     """down(act(up(x))), or gated down(act(gate(x)) * up(x))."""
 
@@ -257,7 +337,7 @@ class HfGptMLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.down_proj.writes_to_residual_stream = True
-        self.act_fn = ACT2FN[config.hidden_act]
+        self.act_fn = HfGptSquaredReLU() if config.hidden_act == "relu2" else ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if self.is_gated:

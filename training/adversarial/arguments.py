@@ -201,6 +201,13 @@ class AdversarialArguments:
     gate_auc: float = field(
         default=0.55, metadata={"help": "Held-out AUC below which the generator is not updated; 0: always."}
     )
+    heldout_steps: int = field(
+        default=1,
+        metadata={
+            "help": "Updates of the generator between looks at held-out texts, which AUC, gate and monitors know of. "
+            "With prompts a look is a batch of texts more."
+        },
+    )
     auc_window: int = field(default=512, metadata={"help": "Latest held-out scores of each side that AUC is over."})
     monitor_steps: int = field(default=10, metadata={"help": "Steps between looks at texts, likelihood and warnings."})
     on_collapse: Literal["stop", "warn"] = field(

@@ -115,6 +115,7 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             "reference_steps": 0,
             "auc_window": 2,
             "monitor_steps": 1,
+            "heldout_steps": 1,
             "num_eval_samples": 0,
             "discriminator_learning_rate": 0,
         }

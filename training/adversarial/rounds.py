@@ -174,10 +174,11 @@ class Rounds:
     def _held_out_texts(self) -> Batch:
         return self._collated(self._share(self.eval_numbers, self.eval_rows, self.args.per_device_train_batch_size))
 
-    def _observe(self, model: nn.Module, real: Batch, drawn: Rollout) -> None:
+    def _observe(self, model: nn.Module, real: Batch, drawn: Rollout) -> torch.Tensor:
         scores = (self._text_scores(model, real), self._text_scores(model, as_batch(drawn)))
         self._count(real.input_ids, drawn.sequences)
         self.watch.heldout.add(*map(self._gathered, scores))
+        return scores[1]
 
     def _discriminator_batches(
         self, model: nn.Module, number: int
@@ -210,27 +211,30 @@ class Rounds:
 
     # The generator
 
-    def experience(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Experience:
+    def experience(self, model: nn.Module, inputs: dict[str, torch.Tensor], observe: bool = True) -> Experience:
         """Texts drawn for the prompts of a batch, and what is to be learned from them.
 
         Args:
             model: The generator, without wrappers.
             inputs: A collated batch of real texts.
+            observe: See, too, how well the discriminator tells held-out texts apart.
         """
         if self.args.estimator == "spin":
             return self._self_play(inputs)
         size = self.group_size
         # Spread over the batch, so that processes that share it take the same ones.
         requests = [(_prompt_rows(as_batch(inputs))[::size], size)]
-        held_out = None if self.player is None else self._held_out_texts()
+        held_out = self._held_out_texts() if observe and self.player is not None else None
         if held_out is not None and self.eval_rows.has_prompts:
             requests.append((_prompt_rows(held_out), 1))
         drawn, *others = self.collector.draw_all(model, requests)
         batch, mask = as_batch(drawn), drawn.completion_mask
         self._count(drawn.sequences)
         found = Experience(drawn, size)
+        known = None
         if held_out is not None:
-            self._observe(model, held_out, others[0] if others else drawn)
+            seen = self._observe(model, held_out, others[0] if others else drawn)
+            known = None if others else seen
         if self.args.estimator == "exact_token":
             found.mediator_logits = self.player.token_logits(batch)
             ratios = torch.where(mask.bool(), token_logps(found.mediator_logits, batch.completions) - drawn.logps, 0.0)
@@ -239,7 +243,7 @@ class Rounds:
                 # What a token leads to, which the exact gradient at its own place leaves out.
                 found.advantages = self._centred(future_returns(ratios, mask, self.args.gamma), mask)
         else:
-            scores = self._judge(model, inputs, drawn)
+            scores = self._judge(model, inputs, drawn, known)
             found.scores, rewards = scores.texts, scores.texts
             if self.args.estimator in REWARDED:
                 advantages = make_advantages(self.args, scores, mask, size, self.watch.heldout.auc, self.average_return)
@@ -298,7 +302,10 @@ class Rounds:
             drawn, 1, reference_logps=logps_of(self.reference, drawn), real=inputs, real_reference_logps=real_logps
         )
 
-    def _judge(self, model: nn.Module, inputs: dict[str, torch.Tensor], drawn: Rollout) -> Scores:
+    def _judge(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], drawn: Rollout, known: torch.Tensor | None
+    ) -> Scores:
+        """Scores of drawn texts; `known` are those of the whole texts, where they have been worked out."""
         mask = drawn.completion_mask
         if self.reward_function is not None:
             given = self.reward_function(drawn).to(mask.device)
@@ -315,7 +322,7 @@ class Rounds:
             scores = self.player.prefix_scores(batch)
             texts = scores.gather(1, mask.sum(-1).long()[:, None])[:, 0]
             return Scores(texts, prefixes=scores[:, 1:], prompts=scores[:, 0])
-        scores = Scores(self._text_scores(model, batch))
+        scores = Scores(self._text_scores(model, batch) if known is None else known)
         if self.args.reward == "pairwise":
             real = as_batch({name: tensor[:: self.group_size] for name, tensor in inputs.items()})
             scores.real = self._text_scores(model, real)

@@ -241,7 +241,7 @@ class AdversarialTrainer(HfGptTrainer):
         progress = self.schedule.progress(self.state.global_step)
         weight = self.args.anchor_weight(progress)
         if self.args.estimator in DIFFERENTIABLE:
-            self.rounds.experience(self.model, inputs)
+            self.rounds.experience(self.model, inputs, self._looks())
             temperature = self.args.gumbel_temperature_at(progress)
             lesson = lambda: self.rounds.soft_loss(self.model, inputs, temperature)  # noqa: E731
         else:
@@ -261,12 +261,16 @@ class AdversarialTrainer(HfGptTrainer):
     def _experience(self, inputs: dict[str, torch.Tensor]) -> Experience:
         """Texts to learn from: new ones, or those of this micro-batch of the update before."""
         if self.args.num_iterations == 1:
-            return self.rounds.experience(self.model, inputs)
+            return self.rounds.experience(self.model, inputs, self._looks())
         if self.schedule.adversarial_steps % self.args.num_iterations == 0:
             if self._micro_step == 0:
                 self.experiences = []
-            self.experiences.append(self.rounds.experience(self.model, inputs))
+            self.experiences.append(self.rounds.experience(self.model, inputs, self._looks()))
         return self.experiences[self._micro_step]
+
+    def _looks(self) -> bool:
+        """Whether this update of the generator is one at which held-out texts are looked at."""
+        return self.schedule.adversarial_steps % self.args.heldout_steps == 0
 
     def _lesson(self, model: nn.Module, experience: Experience) -> torch.Tensor:
         loss, figures = generator_loss(self.args, model, experience)

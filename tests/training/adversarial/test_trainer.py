@@ -299,3 +299,18 @@ def test_other_arguments_are_refused(tmp_path):
         AdversarialTrainer(make_generator(), make_discriminator(), HfGptTrainingArguments(str(tmp_path)), make_texts())
     with pytest.raises(ConfigError, match="train_dataset"):
         AdversarialTrainer(make_generator(), make_discriminator(), AdversarialConfig(str(tmp_path)))
+
+
+@pytest.mark.parametrize("every, looks", [(1, 4), (3, 2)])
+def test_held_out_texts_are_looked_at_every_so_many_updates(tmp_path, monkeypatch, every, looks):
+    trainer = make_trainer(tmp_path, max_steps=4, discriminator_warmup_steps=0, gate_auc=0.0, heldout_steps=every)
+    asked, scored = [], []
+    observe, scores = trainer.rounds._observe, trainer.player.scores
+    monkeypatch.setattr(trainer.rounds, "_observe", lambda *args: asked.append(1) or observe(*args))
+    monkeypatch.setattr(trainer.player, "scores", lambda *args: scored.append(1) or scores(*args))
+    # `train` begins anew with rounds and player of its own.
+    monkeypatch.setattr(trainer, "_begin_run", lambda: None)
+    trainer.train()
+    assert len(asked) == looks
+    # Held-out and drawn texts at a look, which judges the drawn ones already; drawn ones alone else.
+    assert len(scored) == 2 * looks + (4 - looks)
