@@ -3,7 +3,7 @@
  * Weights (N, K) lie in panels of PANEL outputs. Inside a panel comes one group of inputs after the other, 4 bytes for
  * each output: one float, two bfloat16 or four int8. So any number of rows reads the weights in order, and from memory
  * once: while a panel is multiplied with one block of rows after the other, the next panel is fetched.
- * Inputs of up to ROWS rows lie the same way: group after group, 4 bytes for each row of the block.
+ * Inputs lie row by row, and ROWS rows are multiplied at a time.
  * Every output is summed over K in one order whatever the number of rows: a row depends on itself alone. */
 #ifndef HF_GPT_PRODUCTS_H
 #define HF_GPT_PRODUCTS_H
@@ -35,7 +35,7 @@ typedef struct {
     int64_t outputs, inputs, type, is_gated;
 } Product;
 
-/* Inputs as the kernels read them: `steps` (rows of them, ROWS at a time) and for int8 a scale of each row. */
+/* Inputs as the kernels read them: `steps` (rows, words of a row), and for int8 a scale of each row. */
 typedef struct {
     uint32_t *steps;
     float *scales;
@@ -91,35 +91,37 @@ static void round_to_steps(const float *restrict x, int64_t n, float factor, uin
     for (; i % 4; i++) steps[i] = 0;
 }
 
-/* Writes one row of floats as inputs of a product, into its place among `rows`. */
-static void put_row(const Product *p, const float *restrict x, Inputs to, int64_t row, int64_t rows) {
-    int64_t first = row / ROWS * ROWS, in_block = rows - first < ROWS ? rows - first : ROWS;
+/* Whether the kernel reads rows of floats as they are. */
+INLINE int takes_floats(const Product *p) {
+    int kernel = kernel_of(p);
+    return kernel == FLOAT32 || (kernel == WIDENED && p->inputs % 2 == 0);
+}
+
+/* Writes one row of floats as inputs of a product. */
+static void put_row(const Product *p, const float *restrict x, Inputs to, int64_t row) {
     int64_t words = input_words(p), n = p->inputs;
-    uint32_t *restrict place = to.steps + first * words + (row - first);
-    uint32_t rounded[words];
-    const uint32_t *from = rounded;
-    if (p->type == INT8) {
+    int kernel = kernel_of(p);
+    uint32_t *restrict place = to.steps + row * words;
+    if (kernel == INT8) {
         float largest = largest_of(x, n);
         largest = largest > 1e-20f ? largest : 1e-20f;
         to.scales[row] = largest / 127;
-        round_to_steps(x, n, 127 / largest, rounded);
-    } else if (words < n) {
-        round_to_bfloat16(x, n, rounded);
-    } else if (words == n) {
-        from = (const uint32_t *)x;
+        round_to_steps(x, n, 127 / largest, place);
+    } else if (kernel == BFLOAT16) {
+        round_to_bfloat16(x, n, place);
     } else {
-        memcpy(rounded, x, n * sizeof(float));
-        rounded[n] = 0;
+        memcpy(place, x, n * sizeof(float));
+        if (words > n) place[n] = 0;
     }
-    if (in_block == 1) memcpy(place, from, words * 4);
-    else
-        for (int64_t g = 0; g < words; g++) place[g * in_block] = from[g];
 }
 
 /* One panel times a block of `m` rows: sums of floats, or for int8 of integers. `m` is a constant where it is inlined,
  * so the sums stay in registers. Meanwhile memory from `ahead` on is fetched, `pace` bytes for each group. */
-INLINE void multiply(int m, int kernel, const uint32_t *restrict x, const uint32_t *restrict w, int64_t groups,
-                     const char *ahead, int64_t pace, uvec sums[ROWS][2]) {
+INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t words, const uint32_t *restrict w,
+                     int64_t groups, const char *ahead, int64_t pace, uvec sums[ROWS][2]) {
+    const uint32_t *rows[ROWS];
+#pragma GCC unroll 8
+    for (int i = 0; i < m; i++) rows[i] = x + i * words;
     vec acc[ROWS][2];
 #pragma GCC unroll 8
     for (int i = 0; i < m; i++) acc[i][0] = acc[i][1] = (vec){0};
@@ -128,47 +130,44 @@ INLINE void multiply(int m, int kernel, const uint32_t *restrict x, const uint32
         __builtin_prefetch(ahead);
         vec w0 = load((const float *)w), w1 = load((const float *)w + LANES);
         if (kernel == FLOAT32) {
-            const float *row = (const float *)x;
 #pragma GCC unroll 8
             for (int i = 0; i < m; i++) {
-                acc[i][0] += w0 * row[i];
-                acc[i][1] += w1 * row[i];
+                float input = ((const float *)rows[i])[g];
+                acc[i][0] += w0 * input;
+                acc[i][1] += w1 * input;
             }
-            x += m;
         } else if (kernel == WIDENED) {
-            const float *row = (const float *)x;
             vec even0 = (vec)((uvec)w0 << 16), odd0 = (vec)((uvec)w0 & 0xffff0000u);
             vec even1 = (vec)((uvec)w1 << 16), odd1 = (vec)((uvec)w1 & 0xffff0000u);
 #pragma GCC unroll 8
             for (int i = 0; i < m; i++) {
-                acc[i][0] += even0 * row[i];
-                acc[i][1] += even1 * row[i];
+                float input = ((const float *)rows[i])[2 * g];
+                acc[i][0] += even0 * input;
+                acc[i][1] += even1 * input;
             }
 #pragma GCC unroll 8
             for (int i = 0; i < m; i++) {
-                acc[i][0] += odd0 * row[m + i];
-                acc[i][1] += odd1 * row[m + i];
+                float input = ((const float *)rows[i])[2 * g + 1];
+                acc[i][0] += odd0 * input;
+                acc[i][1] += odd1 * input;
             }
-            x += 2 * m;
         } else if (kernel == BFLOAT16) {
 #if defined(__AVX512BF16__)
 #pragma GCC unroll 8
             for (int i = 0; i < m; i++) {
-                __m512bh both = (__m512bh)_mm512_set1_epi32((int)x[i]);
+                __m512bh both = (__m512bh)_mm512_set1_epi32((int)rows[i][g]);
                 acc[i][0] = (vec)_mm512_dpbf16_ps((__m512)acc[i][0], (__m512bh)w0, both);
                 acc[i][1] = (vec)_mm512_dpbf16_ps((__m512)acc[i][1], (__m512bh)w1, both);
             }
-            x += m;
 #endif
         } else {
 #if defined(__AVX512VNNI__)
 #pragma GCC unroll 8
             for (int i = 0; i < m; i++) {
-                __m512i four = _mm512_set1_epi32((int)x[i]);
+                __m512i four = _mm512_set1_epi32((int)rows[i][g]);
                 acc[i][0] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][0], four, (__m512i)w0);
                 acc[i][1] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][1], four, (__m512i)w1);
             }
-            x += m;
 #endif
         }
     }
@@ -177,7 +176,7 @@ INLINE void multiply(int m, int kernel, const uint32_t *restrict x, const uint32
 }
 
 #define FOR_ROWS(m, kernel) \
-    case m: multiply(m, kernel, x, w, groups, ahead, pace, sums); break;
+    case m: multiply(m, kernel, x, words, w, groups, ahead, pace, sums); break;
 #define FOR_KERNEL(kernel) \
     switch (m) { \
         FOR_ROWS(1, kernel) FOR_ROWS(2, kernel) FOR_ROWS(3, kernel) FOR_ROWS(4, kernel) FOR_ROWS(5, kernel) \
@@ -198,9 +197,9 @@ typedef struct {
 
 /* One panel times a block of rows, with scales and biases, as floats. */
 static void multiply_panel(const Product *p, int64_t panel, Inputs inputs, RowBlock rows, vec tile[ROWS][2]) {
-    int64_t groups = groups_of(p), first = rows.first;
+    int64_t groups = groups_of(p), words = input_words(p), first = rows.first;
     int m = rows.m, kernel = kernel_of(p);
-    const uint32_t *x = inputs.steps + first * input_words(p);
+    const uint32_t *x = inputs.steps + first * words;
     const uint32_t *w = (const uint32_t *)p->weight + panel * groups * PANEL;
     /* Each block fetches its part of the next panel. A single one has no time for that: it is fetched as it is read. */
     int64_t pace = PANEL * 4 / rows.blocks;
