@@ -20,6 +20,14 @@
 #else
 #define ROWS 6
 #endif
+/* A loop over the rows of a block, or over groups. Sums stay in registers only if the first is gone altogether. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL_TWICE _Pragma("GCC unroll 2")
+#endif
 /* Bytes that a single block of rows fetches ahead. */
 #define DISTANCE 4096
 
@@ -120,17 +128,17 @@ static void put_row(const Product *p, const float *restrict x, Inputs to, int64_
 INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t words, const uint32_t *restrict w,
                      int64_t groups, const char *ahead, int64_t pace, uvec sums[ROWS][2]) {
     const uint32_t *rows[ROWS];
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < m; i++) rows[i] = x + i * words;
     vec acc[ROWS][2];
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < m; i++) acc[i][0] = acc[i][1] = (vec){0};
-#pragma GCC unroll 2
+    UNROLL_TWICE
     for (int64_t g = 0; g < groups; g++, w += PANEL, ahead += pace) {
         __builtin_prefetch(ahead);
         vec w0 = load((const float *)w), w1 = load((const float *)w + LANES);
         if (kernel == FLOAT32) {
-#pragma GCC unroll 8
+            UNROLL
             for (int i = 0; i < m; i++) {
                 float input = ((const float *)rows[i])[g];
                 acc[i][0] += w0 * input;
@@ -139,13 +147,13 @@ INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t word
         } else if (kernel == WIDENED) {
             vec even0 = (vec)((uvec)w0 << 16), odd0 = (vec)((uvec)w0 & 0xffff0000u);
             vec even1 = (vec)((uvec)w1 << 16), odd1 = (vec)((uvec)w1 & 0xffff0000u);
-#pragma GCC unroll 8
+            UNROLL
             for (int i = 0; i < m; i++) {
                 float input = ((const float *)rows[i])[2 * g];
                 acc[i][0] += even0 * input;
                 acc[i][1] += even1 * input;
             }
-#pragma GCC unroll 8
+            UNROLL
             for (int i = 0; i < m; i++) {
                 float input = ((const float *)rows[i])[2 * g + 1];
                 acc[i][0] += odd0 * input;
@@ -153,7 +161,7 @@ INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t word
             }
         } else if (kernel == BFLOAT16) {
 #if defined(__AVX512BF16__)
-#pragma GCC unroll 8
+            UNROLL
             for (int i = 0; i < m; i++) {
                 __m512bh both = (__m512bh)_mm512_set1_epi32((int)rows[i][g]);
                 acc[i][0] = (vec)_mm512_dpbf16_ps((__m512)acc[i][0], (__m512bh)w0, both);
@@ -162,7 +170,7 @@ INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t word
 #endif
         } else {
 #if defined(__AVX512VNNI__)
-#pragma GCC unroll 8
+            UNROLL
             for (int i = 0; i < m; i++) {
                 __m512i four = _mm512_set1_epi32((int)rows[i][g]);
                 acc[i][0] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][0], four, (__m512i)w0);
@@ -171,7 +179,7 @@ INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t word
 #endif
         }
     }
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < m; i++) sums[i][0] = (uvec)acc[i][0], sums[i][1] = (uvec)acc[i][1];
 }
 
