@@ -1,10 +1,11 @@
 """Decoding, and sampling with log-probabilities: ours against transformers' `generate`, in each type of weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from hf_gpt.eval.speed.models import KINDS, build, count
 from hf_gpt.eval.speed.timing import Contender, timed
@@ -32,13 +33,13 @@ def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: tor
     """
     models = _models(KINDS, size, vocab_size, dtype)
     ours = models["hf-gpt"]
-    prompt = _prompt(ours, rows, vocab_size)
+    prompt = make_prompt(ours, rows, vocab_size)
     races = []
-    for weight_dtype in _weight_dtypes(ours) if dtype == torch.float32 else [None]:
-        run = _generate(ours, prompt, new_tokens, custom_generate=fast_generate, weight_dtype=weight_dtype)
-        races.append((_named("hf-gpt, fast_generate", weight_dtype), ours, run, _WIDTHS.get(weight_dtype)))
+    for weight_dtype in weight_dtypes_of(ours) if dtype == torch.float32 else [None]:
+        run = generation(ours, prompt, new_tokens, custom_generate=fast_generate, weight_dtype=weight_dtype)
+        races.append((named("hf-gpt, fast_generate", weight_dtype), ours, run, _WIDTHS.get(weight_dtype)))
     for name, model in models.items():
-        races.append((f"{name}, generate", model, _generate(model, prompt, new_tokens), None))
+        races.append((f"{name}, generate", model, generation(model, prompt, new_tokens), None))
     return [
         Contender(
             name,
@@ -60,10 +61,10 @@ def sampling(size: str, vocab_size: int, *, rows: int, new_tokens: int) -> list[
     """Samples with the log-probability of every token; `generate` keeps the scores of every step for it."""
     models = _models(("hf_gpt", "GPT-2"), size, vocab_size, torch.float32)
     ours = models["hf-gpt"]
-    prompt = _prompt(ours, rows, vocab_size)
+    prompt = make_prompt(ours, rows, vocab_size)
     races = {
-        _named("hf-gpt, rollout", weight_dtype): (ours, _rollout(ours, prompt, new_tokens, weight_dtype))
-        for weight_dtype in _weight_dtypes(ours)
+        named("hf-gpt, rollout", weight_dtype): (ours, _rollout(ours, prompt, new_tokens, weight_dtype))
+        for weight_dtype in weight_dtypes_of(ours)
     }
     for name, model in models.items():
         races[f"{name}, generate with scores"] = (model, _scored(model, prompt, new_tokens))
@@ -91,7 +92,7 @@ def _models(kinds: Sequence[str], size: str, vocab_size: int, dtype: torch.dtype
     return found
 
 
-def _weight_dtypes(model: PreTrainedModel) -> list[str | None]:
+def weight_dtypes_of(model: PreTrainedModel) -> list[str | None]:
     """The types of weights that there are on this device, its own first."""
     found: list[str | None] = [None, "bfloat16"]
     try:
@@ -101,7 +102,8 @@ def _weight_dtypes(model: PreTrainedModel) -> list[str | None]:
     return [*found, "int8"]
 
 
-def _named(name: str, weight_dtype: str | None) -> str:
+def named(name: str, weight_dtype: str | None) -> str:
+    """A contender of ours with rounded weights, or not."""
     return name if weight_dtype is None else f"{name}, {weight_dtype} weights"
 
 
@@ -109,19 +111,23 @@ def _rollout(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, weig
     return lambda: rollout(model, prompt, max_new_tokens=new_tokens, weight_dtype=weight_dtype)
 
 
-def _prompt(model: PreTrainedModel, rows: int, vocab_size: int) -> torch.Tensor:
+def make_prompt(model: PreTrainedModel, rows: int, vocab_size: int) -> torch.Tensor:
+    """(`rows`, `PROMPT_LENGTH`) random tokens, the same at every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(1, vocab_size, (rows, PROMPT_LENGTH), generator=generator).to(model.device)
 
 
-def _generate(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, **settings: Any):
+def generation(
+    model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, **settings: Any
+) -> Callable[[], torch.Tensor | ModelOutput]:
+    """A call of `generate` that draws the likeliest token `new_tokens` times, unless `settings` say otherwise."""
     mask = torch.ones_like(prompt)
     settings = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, **settings}
     return lambda: model.generate(prompt, attention_mask=mask, **settings)
 
 
 def _scored(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int):
-    run = _generate(
+    run = generation(
         model, prompt, new_tokens, do_sample=True, top_k=0, output_scores=True, return_dict_in_generate=True
     )
 
