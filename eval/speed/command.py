@@ -10,12 +10,13 @@ from typing import Any
 from hf_gpt.command_parser import CommandParser
 
 
-BENCHMARKS = ("train", "decode", "rollout", "adversarial", "loss", "data")
+BENCHMARKS = ("train", "decode", "positions", "rollout", "adversarial", "loss", "data")
 _DESCRIPTION = """Times our code and its peers in turns: medians, ratios with their spread, and the share of what the
 machine can do.
 
   train        optimizer steps, against GPT-2 and Llama in transformers' Trainer
   decode       the likeliest token each time, against generate of GPT-2 and Llama
+  positions    the same for one long text, time by position
   rollout      samples with log-probabilities, against generate(output_scores=True)
   adversarial  a rollout, its judgement and both updates, against TRL's GRPOTrainer where TRL is installed
   loss         the loss in chunks, against full logits: time and memory
@@ -36,8 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="train, adversarial: steps in a round (%(default)s)")
     parser.add_argument("--length", type=int, default=512, help="train: tokens in a row (%(default)s)")
-    parser.add_argument("--rows", type=int, help="rows at once; left out: 16 in train, 64 elsewhere")
+    parser.add_argument("--rows", type=int, help="rows at once; left out: 16 in train, 1 in positions, 64 elsewhere")
     parser.add_argument("--new_tokens", type=int, default=64, help="tokens of a text (%(default)s)")
+    parser.add_argument("--text_length", type=int, default=1024, help="positions: tokens of a text (%(default)s)")
     parser.add_argument(
         "--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"], help="decode: of weights"
     )
@@ -62,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     if min(args.rounds, args.steps, args.length, args.new_tokens, args.rows or 1) < 1 or args.vocab_size < 300:
         print("error: numbers must be at least 1, and --vocab_size at least 300.", file=sys.stderr)
+        return 2
+    if not 48 <= args.text_length <= 1024:
+        print("error: --text_length must be 48 to 1024.", file=sys.stderr)
         return 2
     try:
         return bench(args)
@@ -98,7 +103,7 @@ def _races(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
     """Contenders of a benchmark by title."""
     import torch
 
-    from hf_gpt.eval.speed import adversarial, data, decode, loss, train
+    from hf_gpt.eval.speed import adversarial, data, decode, loss, positions, train
 
     rows = args.rows or 64
     models = f"{args.size}, vocabulary {args.vocab_size:,}"
@@ -120,6 +125,9 @@ def _races(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
             for size in sizes
             for dtype in args.dtypes
         }
+    if name == "positions":
+        found = positions.contenders(args.size, args.vocab_size, rows=args.rows or 1, length=args.text_length)
+        return {f"positions: {models}, batch {args.rows or 1}, float32": found}
     if name == "rollout":
         found = decode.sampling(args.size, args.vocab_size, rows=rows, new_tokens=args.new_tokens)
         return {f"rollout: {models}, {rows} x {args.new_tokens} tokens": found}
@@ -144,6 +152,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "time, ours = 1 (least to most)": lambda row: (
             f"{row['ratio']:.2f} x ({row['ratio_least']:.2f} to {row['ratio_most']:.2f})" if "ratio" in row else ""
         ),
+        **{
+            f"ms at {position:,}": lambda row, place=position: (
+                f"{row['milliseconds'][place]:.3g}" if place in row.get("milliseconds", ()) else ""
+            )
+            for position in (16, 256, 512, 1008)
+        },
         "peak memory": lambda row: f"{row['peak_bytes'] / 2**20:,.0f} MiB" if "peak_bytes" in row else "",
         "MFU": lambda row: f"{row['mfu']:.0%}" if "mfu" in row else "",
         "of memory bandwidth": lambda row: f"{row['bandwidth_share']:.0%}" if "bandwidth_share" in row else "",

@@ -1,11 +1,13 @@
 """Decoding, and sampling with log-probabilities: ours against transformers' `generate`, in each type of weights."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
-from hf_gpt.eval.speed.models import build, count
+from hf_gpt.eval.speed.models import KINDS, build, count
 from hf_gpt.eval.speed.timing import Contender, timed
 from hf_gpt.generation.fast import fast_generate
 from hf_gpt.generation.products import check_weight_dtype
@@ -13,6 +15,7 @@ from hf_gpt.generation.rollout import rollout
 
 
 PROMPT_LENGTH = 8
+MOST_POSITIONS = 1024
 
 # Bytes of a rounded weight.
 _WIDTHS = {"bfloat16": 2, "int8": 1}
@@ -26,48 +29,45 @@ def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: tor
         vocab_size: Tokens in the vocabulary.
         rows: Texts at once.
         new_tokens: Tokens of each.
-        dtype: Of the weights; in float32 ours in rounded weights takes part as well.
+        dtype: Of the weights; in float32 ours in rounded weights takes part as well, and the peers in bfloat16.
     """
-    models = {kind: build(kind, size, vocab_size, 1024, dtype).eval() for kind in ("hf_gpt", "GPT-2", "Llama")}
-    ours = models["hf_gpt"]
-    prompt = _prompt(ours, rows, vocab_size)
+    models = _models(KINDS, size, vocab_size, dtype)
+    ours = models["hf-gpt"]
+    prompt = make_prompt(ours, rows, vocab_size)
     races = []
-    for weight_dtype in _weight_dtypes(ours) if dtype == torch.float32 else [None]:
-        run = _generate(ours, prompt, new_tokens, custom_generate=fast_generate, weight_dtype=weight_dtype)
-        races.append((_named("hf-gpt, fast_generate", weight_dtype), "hf_gpt", run, _WIDTHS.get(weight_dtype)))
-    for kind, model in models.items():
-        name = f"{kind}, generate".replace("hf_gpt", "hf-gpt")
-        races.append((name, kind, _generate(model, prompt, new_tokens), None))
+    for weight_dtype in weight_dtypes_of(ours) if dtype == torch.float32 else [None]:
+        run = generation(ours, prompt, new_tokens, custom_generate=fast_generate, weight_dtype=weight_dtype)
+        races.append((named("hf-gpt, fast_generate", weight_dtype), ours, run, _WIDTHS.get(weight_dtype)))
+    for name, model in models.items():
+        races.append((f"{name}, generate", model, generation(model, prompt, new_tokens), None))
     return [
         Contender(
             name,
             timed(run),
-            is_ours=kind == "hf_gpt",
+            is_ours=model is ours,
             work=rows * new_tokens,
             notes={
-                "parameters": count(models[kind]),
+                "parameters": count(model),
                 "unit": "tokens",
                 # Every step reads all weights once.
-                "bytes_read": new_tokens
-                * sum(p.numel() * (width or p.element_size()) for p in models[kind].parameters()),
+                "bytes_read": new_tokens * sum(p.numel() * (width or p.element_size()) for p in model.parameters()),
             },
         )
-        for name, kind, run, width in races
+        for name, model, run, width in races
     ]
 
 
 def sampling(size: str, vocab_size: int, *, rows: int, new_tokens: int) -> list[Contender]:
     """Samples with the log-probability of every token; `generate` keeps the scores of every step for it."""
-    ours, gpt2 = (build(kind, size, vocab_size, 1024).eval() for kind in ("hf_gpt", "GPT-2"))
-    prompt = _prompt(ours, rows, vocab_size)
+    models = _models(("hf_gpt", "GPT-2"), size, vocab_size, torch.float32)
+    ours = models["hf-gpt"]
+    prompt = make_prompt(ours, rows, vocab_size)
     races = {
-        **{
-            _named("hf-gpt, rollout", weight_dtype): (ours, _rollout(ours, prompt, new_tokens, weight_dtype))
-            for weight_dtype in _weight_dtypes(ours)
-        },
-        "hf-gpt, generate with scores": (ours, _scored(ours, prompt, new_tokens)),
-        "GPT-2, generate with scores": (gpt2, _scored(gpt2, prompt, new_tokens)),
+        named("hf-gpt, rollout", weight_dtype): (ours, _rollout(ours, prompt, new_tokens, weight_dtype))
+        for weight_dtype in weight_dtypes_of(ours)
     }
+    for name, model in models.items():
+        races[f"{name}, generate with scores"] = (model, _scored(model, prompt, new_tokens))
     return [
         Contender(
             name,
@@ -80,7 +80,19 @@ def sampling(size: str, vocab_size: int, *, rows: int, new_tokens: int) -> list[
     ]
 
 
-def _weight_dtypes(model: PreTrainedModel) -> list[str | None]:
+def _models(kinds: Sequence[str], size: str, vocab_size: int, dtype: torch.dtype) -> dict[str, PreTrainedModel]:
+    """Models by the name that tables give them: all in `dtype`, and where that is float32 the peers in bfloat16 too."""
+    found = {
+        kind.replace("hf_gpt", "hf-gpt"): build(kind, size, vocab_size, MOST_POSITIONS, dtype).eval() for kind in kinds
+    }
+    if dtype == torch.float32:
+        for kind in kinds:
+            if kind != "hf_gpt":
+                found[f"{kind} in bfloat16"] = build(kind, size, vocab_size, MOST_POSITIONS, torch.bfloat16).eval()
+    return found
+
+
+def weight_dtypes_of(model: PreTrainedModel) -> list[str | None]:
     """The types of weights that there are on this device, its own first."""
     found: list[str | None] = [None, "bfloat16"]
     try:
@@ -90,7 +102,8 @@ def _weight_dtypes(model: PreTrainedModel) -> list[str | None]:
     return [*found, "int8"]
 
 
-def _named(name: str, weight_dtype: str | None) -> str:
+def named(name: str, weight_dtype: str | None) -> str:
+    """A contender of ours with rounded weights, or not."""
     return name if weight_dtype is None else f"{name}, {weight_dtype} weights"
 
 
@@ -98,19 +111,23 @@ def _rollout(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, weig
     return lambda: rollout(model, prompt, max_new_tokens=new_tokens, weight_dtype=weight_dtype)
 
 
-def _prompt(model: PreTrainedModel, rows: int, vocab_size: int) -> torch.Tensor:
+def make_prompt(model: PreTrainedModel, rows: int, vocab_size: int) -> torch.Tensor:
+    """(`rows`, `PROMPT_LENGTH`) random tokens, the same at every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(1, vocab_size, (rows, PROMPT_LENGTH), generator=generator).to(model.device)
 
 
-def _generate(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, **settings: Any):
+def generation(
+    model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, **settings: Any
+) -> Callable[[], torch.Tensor | ModelOutput]:
+    """A call of `generate` that draws the likeliest token `new_tokens` times, unless `settings` say otherwise."""
     mask = torch.ones_like(prompt)
     settings = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, **settings}
     return lambda: model.generate(prompt, attention_mask=mask, **settings)
 
 
 def _scored(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int):
-    run = _generate(
+    run = generation(
         model, prompt, new_tokens, do_sample=True, top_k=0, output_scores=True, return_dict_in_generate=True
     )
 

@@ -78,8 +78,9 @@ def interleave(
 
     Returns:
         A row for each contender: `name`, `seconds` (median over rounds of a round's median), `per_second` (units of
-        work), `cold_seconds` of the round before, its notes, and for a peer of ours `ratio`, how many times its time
-        is that of the first of ours in the same round: the median, `ratio_least` and `ratio_most`.
+        work), `rounds` (seconds of each round), `cold_seconds` of the round before, its notes, and for a peer of ours
+        `ratio`, how many times its time is that of the first of ours in the same round: the median, `ratio_least` and
+        `ratio_most`.
     """
     cold: dict[str, float] = {}
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
@@ -101,6 +102,7 @@ def interleave(
             "name": contender.name,
             "seconds": middle,
             "per_second": contender.work / middle,
+            "rounds": found,
             "cold_seconds": cold[contender.name],
             **contender.notes,
         }

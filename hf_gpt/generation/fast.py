@@ -27,7 +27,8 @@ _KNOWN_INPUTS = {"attention_mask", "position_ids", "past_key_values", "use_cache
 
 _Weights = DecoderWeights | NativeWeights
 
-_kept: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, _Weights]]" = weakref.WeakKeyDictionary()
+# The state of a model's parameters, and weights that were made of it by what they were made for.
+_kept: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, dict[Any, _Weights]]]" = weakref.WeakKeyDictionary()
 
 
 def fast_generate(
@@ -48,8 +49,8 @@ def fast_generate(
     asked for, a cache that holds tokens) is generated as without this method, under autocast where there is a
     `weight_dtype`.
 
-    The weights are laid out at a model's first call and kept, as much memory again, until a parameter changes in place
-    or the model goes; changes by way of `parameter.data` are not seen.
+    The weights are laid out at a model's first call with a `weight_dtype` and kept, as much memory again for each type,
+    until a parameter changes in place or the model goes; changes by way of `parameter.data` are not seen.
 
     Args:
         model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs: Given by `generate`.
@@ -142,11 +143,14 @@ def _weights_of(model: torch.nn.Module, weight_dtype: str | None, rows: int) -> 
     if any(parameter.is_inference() for parameter in parameters):
         return make_weights(model, weight_dtype, rows)
     # Compiled steps read one layout for any number of rows.
-    layout = "native" if takes(model, weight_dtype) else rows == 1
-    state = (weight_dtype, layout, [(parameter.data_ptr(), parameter._version) for parameter in parameters])
+    layout = (weight_dtype, "native" if takes(model, weight_dtype) else rows == 1)
+    state = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
     if model not in _kept or _kept[model][0] != state:
-        _kept[model] = (state, make_weights(model, weight_dtype, rows))
-    return _kept[model][1]
+        _kept[model] = (state, {})
+    weights = _kept[model][1]
+    if layout not in weights:
+        weights[layout] = make_weights(model, weight_dtype, rows)
+    return weights[layout]
 
 
 def _autocast(weight_dtype: str | None, device: torch.device) -> contextlib.AbstractContextManager:

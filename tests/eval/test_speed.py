@@ -37,7 +37,18 @@ def test_table_leaves_out_empty_columns_and_shares_are_of_the_machine():
 
 def run(names, tmp_path, capsys) -> dict:
     small = ["--size", "tiny", "--vocab_size", "300", "--rounds", "1", "--steps", "1", "--length", "16", "--rows", "8"]
-    few = ["--new_tokens", "4", "--loss_tokens", "32", "--loss_vocab_size", "300", "--megabytes", "0.1"]
+    few = [
+        "--new_tokens",
+        "4",
+        "--text_length",
+        "48",
+        "--loss_tokens",
+        "32",
+        "--loss_vocab_size",
+        "300",
+        "--megabytes",
+        "0.1",
+    ]
     assert command.main([*names, *small, *few, "--output_dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "bench.json").read_text())
@@ -53,6 +64,13 @@ def test_decoding_sampling_and_data(tmp_path, capsys):
     assert [title.partition(":")[0] for title in titles] == ["decode", "rollout", "data"]
     assert next(row["name"] for row in found[titles[0]]) == "hf-gpt, fast_generate"
     assert all("ratio" in row for row in found[titles[0]][1:])
+
+
+def test_time_by_position(tmp_path, capsys):
+    (rows,) = run(["positions"], tmp_path, capsys).values()
+    assert all(list(row["milliseconds"]) == ["16", "32"] for row in rows)
+    assert "| ms at 16 |" in (tmp_path / "bench.md").read_text()
+    assert command.main(["positions", "--text_length", "20"]) == 2
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Compiled decoding steps: threads, numbers of rows, types against those of PyTorch, and whatever a compiler may do."""
 
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +120,47 @@ def test_int8_is_rounded_as_by_pytorch():
     exact = logits_of(DecoderWeights(model, None, 5), model, ids, tokens)[:, 1:]
     # A norm that differs in its last digit moves an input by a step now and then.
     assert (found - theirs).std() < 0.1 * (theirs - exact).std()
+
+
+# Flags that leave out what a processor may lack, and the floats that a register then holds at most.
+_PROCESSORS = {"": 16, "-DHF_GPT_PAIRS=1": 16, "-DHF_GPT_PAIRS=0": 16, "-mno-avx512f": 8, "-mno-avx": 4}
+_BUILDS = [
+    pytest.param(compiler, flags, marks=[] if (compiler, flags) == ("cc", "-mno-avx512f") else pytest.mark.slow)
+    for compiler in ("cc", "clang")
+    for flags in _PROCESSORS
+]
+
+
+@pytest.mark.parametrize(("compiler", "flags"), _BUILDS)
+def test_builds_for_other_processors_and_by_other_compilers(fresh, monkeypatch, threads, compiler, flags):
+    """Logits of all types against PyTorch's, rows alone against rows in a batch, and draws."""
+    if shutil.which(compiler) is None or (flags.startswith("-m") and platform.machine() not in ("x86_64", "AMD64")):
+        pytest.skip("there is no such compiler or processor")
+    monkeypatch.setenv("CC", f"{compiler} {flags}")
+    assert native().lanes <= _PROCESSORS[flags] and len(list(fresh.glob("*.so"))) == 1
+    threads(2)
+    # Widths that are no multiple of anything.
+    odd = {"hidden_size": 60, "intermediate_size": 155, "head_dim": 18, "vocab_size": 301}
+    gated = {"hidden_act": "silu", "is_gated_act": True, "num_key_value_heads": 2, "mlp_bias": True}
+    for switches in ({}, odd, {**gated, "norm_type": "layernorm", "attention_bias": True}):
+        model = make(**{"initializer_range": 0.1, **switches})
+        ids, tokens = torch.randint(0, 300, (13, 6)), torch.randint(0, 300, (13, 20))
+        exact = logits_of(DecoderWeights(model, None, 13), model, ids, tokens)
+        for weight_dtype, tolerance in ((None, 2e-5), ("bfloat16", 0.06), ("int8", 0.2)):
+            if not takes(model, weight_dtype):
+                assert weight_dtype == "int8"
+                continue
+            weights = NativeWeights(model, weight_dtype)
+            found = logits_of(weights, model, ids, tokens)
+            assert (found - exact).abs().max() <= tolerance * exact.std()
+            assert logits_of(weights, model, ids[2:3], tokens[2:3]).equal(found[2:3])
+    logits, uniforms = exact[:, -1].contiguous(), torch.rand(13, dtype=torch.float64)
+    drawn, logps = draw_with_logps(logits, uniforms)
+    likely = draw_with_logps(logits, uniforms, temperature=0)[0]
+    monkeypatch.setenv("HF_GPT_NATIVE", "0")
+    expected, expected_logps = draw_with_logps(logits, uniforms)
+    assert drawn.equal(expected) and likely.equal(logits.argmax(-1))
+    torch.testing.assert_close(logps, expected_logps, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("compiled")

@@ -91,11 +91,16 @@ INLINE vec upper(uvec words) { return (vec)(words & 0xffff0000u); }
 
 INLINE uvec words_at(const uint32_t *from) { return (uvec)load((const float *)from); }
 
+/* Fetches what lies `ahead` words behind: the same place of the next head, which is read once this one is done. */
+INLINE void fetch(const uint32_t *from, int64_t ahead) { __builtin_prefetch(from + ahead); }
+
 /* Scores of a block of LANES tokens. */
-INLINE vec score_block(int is_bfloat16, const float *restrict query, const uint32_t *restrict keys, int64_t n) {
+INLINE vec score_block(int is_bfloat16, const float *restrict query, const uint32_t *restrict keys, int64_t n,
+                       int64_t ahead) {
     vec a = {0}, b = {0}, c = {0}, d = {0};
     int64_t i = 0, step = is_bfloat16 ? 2 : 4;
     for (; i + 4 <= n; i += 4, keys += step * LANES) {
+        for (int j = 0; j < step; j++) fetch(keys + j * LANES, ahead);
         if (is_bfloat16) {
             uvec first = words_at(keys), second = words_at(keys + LANES);
             a += lower(first) * query[i];
@@ -119,7 +124,8 @@ INLINE vec score_block(int is_bfloat16, const float *restrict query, const uint3
 
 /* Sums of `width` vectors of values, weighted by the shares of their tokens. */
 INLINE void mix(int is_bfloat16, int width, const float *restrict shares, const uint32_t *restrict values,
-                int64_t stride, int64_t begin, int64_t end, float factor, float *restrict out, int64_t left) {
+                int64_t stride, int64_t begin, int64_t end, float factor, float *restrict out, int64_t left,
+                int64_t ahead) {
     vec acc[4] = {{0}, {0}, {0}, {0}};
     int64_t t = begin;
     if (is_bfloat16) {
@@ -132,6 +138,7 @@ INLINE void mix(int is_bfloat16, int width, const float *restrict shares, const 
         for (; t + 1 < end; t += 2, values += stride)
             for (int j = 0; j < width; j++) {
                 uvec words = words_at(values + j * LANES);
+                fetch(values + j * LANES, ahead);
                 acc[j] += lower(words) * shares[t];
                 acc[j] += upper(words) * shares[t + 1];
             }
@@ -140,7 +147,10 @@ INLINE void mix(int is_bfloat16, int width, const float *restrict shares, const 
     } else {
         values += begin * stride;
         for (; t < end; t++, values += stride)
-            for (int j = 0; j < width; j++) acc[j] += (vec)words_at(values + j * LANES) * shares[t];
+            for (int j = 0; j < width; j++) {
+                fetch(values + j * LANES, ahead);
+                acc[j] += (vec)words_at(values + j * LANES) * shares[t];
+            }
     }
     for (int j = 0; j < width; j++) {
         float some[LANES];
@@ -157,10 +167,12 @@ INLINE void attend_by(int is_bfloat16, const Heads *h, const Cache *cache, const
     int64_t first = begin / LANES * LANES, last = (end + LANES - 1) / LANES * LANES;
     int64_t words = is_bfloat16 ? (n + 1) / 2 : n;
     const uint32_t *keys = keys_of(h, cache, slot, head), *values = values_of(h, cache, slot, head);
+    int64_t next_keys = keys_of(h, cache, slot, head + 1) - keys;
+    int64_t next_values = values_of(h, cache, slot, head + 1) - values;
     for (int64_t g = 0; g < group; g++) {
         const float *query = qkv + (head * group + g) * n;
         for (int64_t t = first; t < last; t += LANES)
-            store(scores + t, score_block(is_bfloat16, query, keys + t * words, n) * h->scaling);
+            store(scores + t, score_block(is_bfloat16, query, keys + t * words, n, next_keys) * h->scaling);
         for (int64_t t = first; t < begin; t++) scores[t] = -INFINITY;
         for (int64_t t = end; t < last; t++) scores[t] = -INFINITY;
         vec most = load(scores + first), sum = {0};
@@ -175,10 +187,12 @@ INLINE void attend_by(int is_bfloat16, const Heads *h, const Cache *cache, const
         for (int64_t i = 0; i < n; i += 4 * LANES) {
             const uint32_t *from = values + i;
             int64_t left = n - i;
-            if (left > 3 * LANES) mix(is_bfloat16, 4, scores, from, padded, begin, end, factor, to + i, left);
-            else if (left > 2 * LANES) mix(is_bfloat16, 3, scores, from, padded, begin, end, factor, to + i, left);
-            else if (left > LANES) mix(is_bfloat16, 2, scores, from, padded, begin, end, factor, to + i, left);
-            else mix(is_bfloat16, 1, scores, from, padded, begin, end, factor, to + i, left);
+#define MIX(width) mix(is_bfloat16, width, scores, from, padded, begin, end, factor, to + i, left, next_values)
+            if (left > 3 * LANES) MIX(4);
+            else if (left > 2 * LANES) MIX(3);
+            else if (left > LANES) MIX(2);
+            else MIX(1);
+#undef MIX
         }
     }
 }

@@ -1,10 +1,12 @@
 """`CachedDecoder` by compiled steps: prompts and new tokens alike are rows of `step.c`."""
 
 import ctypes
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
+from hf_gpt.generation.native.memory import borrow
 from hf_gpt.generation.native.structures import Decoder, Layer, Step, address
 from hf_gpt.generation.native.weights import NativeWeights
 from hf_gpt.models.modeling_hf_gpt import check_range
@@ -87,9 +89,11 @@ class NativeDecoder:
         pair, places, dim = 1 + heads.is_bfloat16, (slots, heads.num_keys), heads.head_dim
         keys = (*places, self.capacity // lanes, -(-dim // pair), lanes)
         values = (*places, self.capacity // pair, -(-dim // lanes) * lanes)
-        self.keys, self.values = torch.empty(len(self.layers), *keys), torch.empty(len(self.layers), *values)
-        for tensor in (self.keys, self.values):
-            weights.native.large_pages(tensor.data_ptr(), tensor.nbytes)
+        sizes = [len(self.layers) * math.prod(shape) for shape in (keys, values)]
+        memory = borrow(4 * sum(sizes), self, weights.native).view(torch.float32)
+        self.keys, self.values = (
+            part.view(-1, *shape) for part, shape in zip(memory.split(sizes), (keys, values), strict=True)
+        )
         for layer, *both in zip(self.layers, self.keys, self.values, strict=True):
             layer.cache.keys, layer.cache.values = map(address, both)
 

@@ -19,8 +19,12 @@ typedef struct {
 } Drawing;
 
 static float largest_logit(const float *logits, int64_t n) {
-    vec most = splat(-INFINITY);
+    vec most = splat(-INFINITY), several[4] = {most, most, most, most};
     int64_t i = 0;
+    /* Several at once, since each waits for the one before it. */
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (int j = 0; j < 4; j++) several[j] = max_vec(load(logits + i + j * LANES), several[j]);
+    for (int j = 0; j < 4; j++) most = max_vec(several[j], most);
     for (; i + LANES <= n; i += LANES) most = max_vec(load(logits + i), most);
     float found = max_lanes(most);
     for (; i < n; i++) found = logits[i] > found ? logits[i] : found;
@@ -86,7 +90,13 @@ static int64_t invert(const Drawing *d, const float *logits, float largest, floa
 }
 
 static int64_t place_of(const float *logits, int64_t n, float largest) {
-    for (int64_t i = 0; i < n; i++)
+    int64_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        ivec is_found = {0};
+        for (int64_t j = 0; j < BLOCK; j += LANES) is_found |= load(logits + i + j) == largest;
+        if (any_lane(is_found)) break;
+    }
+    for (; i < n; i++)
         if (logits[i] == largest) return i;
     return 0;
 }

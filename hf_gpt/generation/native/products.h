@@ -1,8 +1,9 @@
 /* Products x W^T with weights that stay the same, in float32, bfloat16 or int8.
  *
  * Weights (N, K) lie in panels of PANEL outputs. Inside a panel comes one group of inputs after the other, 4 bytes for
- * each output: one float, two bfloat16 or four int8. So any number of rows reads the weights in order, once.
- * Inputs of up to ROWS rows lie the same way: group after group, 4 bytes for each row of the block.
+ * each output: one float, two bfloat16 or four int8. So any number of rows reads the weights in order, and from memory
+ * once: while a panel is multiplied with one block of rows after the other, the next panel is fetched.
+ * Inputs lie row by row, and ROWS rows are multiplied at a time.
  * Every output is summed over K in one order whatever the number of rows: a row depends on itself alone. */
 #ifndef HF_GPT_PRODUCTS_H
 #define HF_GPT_PRODUCTS_H
@@ -19,8 +20,20 @@
 #else
 #define ROWS 6
 #endif
+/* A loop over the rows of a block, or over groups. Sums stay in registers only if the first is gone altogether. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL_TWICE _Pragma("GCC unroll 2")
+#endif
+/* Bytes that a single block of rows fetches ahead. */
+#define DISTANCE 4096
 
 enum { FLOAT32, BFLOAT16, INT8 };
+/* A kernel beside those of the types: bfloat16 weights widened to floats, times floats. */
+enum { WIDENED = INT8 + 1 };
 
 typedef struct {
     void *weight;    /* panels, see above; of a gated MLP a panel of gates before each panel of values */
@@ -30,7 +43,7 @@ typedef struct {
     int64_t outputs, inputs, type, is_gated;
 } Product;
 
-/* Inputs as the kernels read them: `steps` (rows of them, ROWS at a time) and for int8 a scale of each row. */
+/* Inputs as the kernels read them: `steps` (rows, words of a row), and for int8 a scale of each row. */
 typedef struct {
     uint32_t *steps;
     float *scales;
@@ -42,12 +55,24 @@ INLINE int64_t groups_of(const Product *p) {
     return (p->inputs + each - 1) / each;
 }
 
-INLINE int64_t input_words(const Product *p) {
-#if !defined(__AVX512BF16__)
-    /* Without the instruction weights are widened, and inputs stay floats. */
-    if (p->type == BFLOAT16) return 2 * groups_of(p);
+/* Whether products of bfloat16 pairs have an instruction that is worth it: on Intel's cores it takes twice the time of
+ * two products of floats (Sapphire Rapids: 86 against 177 GFLOP/s on one core). */
+INLINE int multiplies_pairs(void) {
+#if defined(HF_GPT_PAIRS) && defined(__AVX512BF16__)
+    return HF_GPT_PAIRS;
+#elif defined(__AVX512BF16__)
+    return !__builtin_cpu_is("intel");
+#else
+    return 0;
 #endif
-    return groups_of(p);
+}
+
+INLINE int kernel_of(const Product *p) {
+    return p->type == BFLOAT16 && !multiplies_pairs() ? WIDENED : (int)p->type;
+}
+
+INLINE int64_t input_words(const Product *p) {
+    return kernel_of(p) == WIDENED ? 2 * groups_of(p) : groups_of(p);
 }
 
 static float largest_of(const float *x, int64_t n) {
@@ -74,107 +99,125 @@ static void round_to_steps(const float *restrict x, int64_t n, float factor, uin
     for (; i % 4; i++) steps[i] = 0;
 }
 
-/* Writes one row of floats as inputs of a product, into its place among `rows`. */
-static void put_row(const Product *p, const float *restrict x, Inputs to, int64_t row, int64_t rows) {
-    int64_t first = row / ROWS * ROWS, in_block = rows - first < ROWS ? rows - first : ROWS;
+/* Whether the kernel reads rows of floats as they are. */
+INLINE int takes_floats(const Product *p) {
+    int kernel = kernel_of(p);
+    return kernel == FLOAT32 || (kernel == WIDENED && p->inputs % 2 == 0);
+}
+
+/* Writes one row of floats as inputs of a product. */
+static void put_row(const Product *p, const float *restrict x, Inputs to, int64_t row) {
     int64_t words = input_words(p), n = p->inputs;
-    uint32_t *restrict place = to.steps + first * words + (row - first);
-    uint32_t rounded[words];
-    const uint32_t *from = rounded;
-    if (p->type == INT8) {
+    int kernel = kernel_of(p);
+    uint32_t *restrict place = to.steps + row * words;
+    if (kernel == INT8) {
         float largest = largest_of(x, n);
         largest = largest > 1e-20f ? largest : 1e-20f;
         to.scales[row] = largest / 127;
-        round_to_steps(x, n, 127 / largest, rounded);
-    } else if (words < n) {
-        round_to_bfloat16(x, n, rounded);
-    } else if (words == n) {
-        from = (const uint32_t *)x;
+        round_to_steps(x, n, 127 / largest, place);
+    } else if (kernel == BFLOAT16) {
+        round_to_bfloat16(x, n, place);
     } else {
-        memcpy(rounded, x, n * sizeof(float));
-        rounded[n] = 0;
+        memcpy(place, x, n * sizeof(float));
+        if (words > n) place[n] = 0;
     }
-    if (in_block == 1) memcpy(place, from, words * 4);
-    else
-        for (int64_t g = 0; g < words; g++) place[g * in_block] = from[g];
 }
 
 /* One panel times a block of `m` rows: sums of floats, or for int8 of integers. `m` is a constant where it is inlined,
- * so the sums stay in registers. */
-INLINE void multiply(int m, int type, const uint32_t *restrict x, const uint32_t *restrict w, int64_t groups,
-                     uvec sums[ROWS][2]) {
+ * so the sums stay in registers. Meanwhile memory from `ahead` on is fetched, `pace` bytes for each group. */
+INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t words, const uint32_t *restrict w,
+                     int64_t groups, const char *ahead, int64_t pace, uvec sums[ROWS][2]) {
+    const uint32_t *rows[ROWS];
+    UNROLL
+    for (int i = 0; i < m; i++) rows[i] = x + i * words;
     vec acc[ROWS][2];
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < m; i++) acc[i][0] = acc[i][1] = (vec){0};
-#pragma GCC unroll 2
-    for (int64_t g = 0; g < groups; g++, w += PANEL) {
+    UNROLL_TWICE
+    for (int64_t g = 0; g < groups; g++, w += PANEL, ahead += pace) {
+        __builtin_prefetch(ahead);
         vec w0 = load((const float *)w), w1 = load((const float *)w + LANES);
-        if (type == FLOAT32) {
-            const float *row = (const float *)x;
-#pragma GCC unroll 8
+        if (kernel == FLOAT32) {
+            UNROLL
             for (int i = 0; i < m; i++) {
-                acc[i][0] += w0 * row[i];
-                acc[i][1] += w1 * row[i];
+                float input = ((const float *)rows[i])[g];
+                acc[i][0] += w0 * input;
+                acc[i][1] += w1 * input;
             }
-            x += m;
-        } else if (type == BFLOAT16) {
-#if defined(__AVX512BF16__)
-#pragma GCC unroll 8
+        } else if (kernel == WIDENED) {
+            vec even0 = (vec)((uvec)w0 << 16), odd0 = (vec)((uvec)w0 & 0xffff0000u);
+            vec even1 = (vec)((uvec)w1 << 16), odd1 = (vec)((uvec)w1 & 0xffff0000u);
+            UNROLL
             for (int i = 0; i < m; i++) {
-                __m512bh both = (__m512bh)_mm512_set1_epi32((int)x[i]);
+                float input = ((const float *)rows[i])[2 * g];
+                acc[i][0] += even0 * input;
+                acc[i][1] += even1 * input;
+            }
+            UNROLL
+            for (int i = 0; i < m; i++) {
+                float input = ((const float *)rows[i])[2 * g + 1];
+                acc[i][0] += odd0 * input;
+                acc[i][1] += odd1 * input;
+            }
+        } else if (kernel == BFLOAT16) {
+#if defined(__AVX512BF16__)
+            UNROLL
+            for (int i = 0; i < m; i++) {
+                __m512bh both = (__m512bh)_mm512_set1_epi32((int)rows[i][g]);
                 acc[i][0] = (vec)_mm512_dpbf16_ps((__m512)acc[i][0], (__m512bh)w0, both);
                 acc[i][1] = (vec)_mm512_dpbf16_ps((__m512)acc[i][1], (__m512bh)w1, both);
             }
-            x += m;
-#else
-            const float *row = (const float *)x;
-            vec even0 = (vec)((uvec)w0 << 16), odd0 = (vec)((uvec)w0 & 0xffff0000u);
-            vec even1 = (vec)((uvec)w1 << 16), odd1 = (vec)((uvec)w1 & 0xffff0000u);
-#pragma GCC unroll 8
-            for (int i = 0; i < m; i++) {
-                acc[i][0] += even0 * row[i] + odd0 * row[m + i];
-                acc[i][1] += even1 * row[i] + odd1 * row[m + i];
-            }
-            x += 2 * m;
 #endif
         } else {
 #if defined(__AVX512VNNI__)
-#pragma GCC unroll 8
+            UNROLL
             for (int i = 0; i < m; i++) {
-                __m512i four = _mm512_set1_epi32((int)x[i]);
+                __m512i four = _mm512_set1_epi32((int)rows[i][g]);
                 acc[i][0] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][0], four, (__m512i)w0);
                 acc[i][1] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][1], four, (__m512i)w1);
             }
-            x += m;
 #endif
         }
     }
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < m; i++) sums[i][0] = (uvec)acc[i][0], sums[i][1] = (uvec)acc[i][1];
 }
 
-#define FOR_ROWS(m, type) \
-    case m: multiply(m, type, x, w, groups, sums); break;
-#define FOR_TYPE(type) \
+#define FOR_ROWS(m, kernel) \
+    case m: multiply(m, kernel, x, words, w, groups, ahead, pace, sums); break;
+#define FOR_KERNEL(kernel) \
     switch (m) { \
-        FOR_ROWS(1, type) FOR_ROWS(2, type) FOR_ROWS(3, type) FOR_ROWS(4, type) FOR_ROWS(5, type) FOR_ROWS(6, type) \
-        FOR_MORE(type) \
+        FOR_ROWS(1, kernel) FOR_ROWS(2, kernel) FOR_ROWS(3, kernel) FOR_ROWS(4, kernel) FOR_ROWS(5, kernel) \
+        FOR_ROWS(6, kernel) FOR_MORE(kernel) \
     }
 #if ROWS == 8
-#define FOR_MORE(type) FOR_ROWS(7, type) FOR_ROWS(8, type)
+#define FOR_MORE(kernel) FOR_ROWS(7, kernel) FOR_ROWS(8, kernel)
 #else
-#define FOR_MORE(type)
+#define FOR_MORE(kernel)
 #endif
 
+/* Block `block` of `blocks` that a thread multiplies a panel with. */
+typedef struct {
+    int64_t first; /* row */
+    int m;         /* rows */
+    int64_t block, blocks;
+} RowBlock;
+
 /* One panel times a block of rows, with scales and biases, as floats. */
-static void multiply_panel(const Product *p, int64_t panel, Inputs inputs, int64_t first, int m, vec tile[ROWS][2]) {
-    int64_t groups = groups_of(p);
-    const uint32_t *x = inputs.steps + first * input_words(p);
+static void multiply_panel(const Product *p, int64_t panel, Inputs inputs, RowBlock rows, vec tile[ROWS][2]) {
+    int64_t groups = groups_of(p), words = input_words(p), first = rows.first;
+    int m = rows.m, kernel = kernel_of(p);
+    const uint32_t *x = inputs.steps + first * words;
     const uint32_t *w = (const uint32_t *)p->weight + panel * groups * PANEL;
+    /* Each block fetches its part of the next panel. A single one has no time for that: it is fetched as it is read. */
+    int64_t pace = PANEL * 4 / rows.blocks;
+    int64_t next = PANEL * 4 * (1 + p->is_gated) + rows.block * pace;
+    const char *ahead = (const char *)w + (rows.blocks == 1 ? DISTANCE : next * groups);
     uvec sums[ROWS][2];
-    if (p->type == FLOAT32) FOR_TYPE(FLOAT32)
-    else if (p->type == BFLOAT16) FOR_TYPE(BFLOAT16)
-    else FOR_TYPE(INT8)
+    if (kernel == FLOAT32) FOR_KERNEL(FLOAT32)
+    else if (kernel == WIDENED) FOR_KERNEL(WIDENED)
+    else if (kernel == BFLOAT16) FOR_KERNEL(BFLOAT16)
+    else FOR_KERNEL(INT8)
     for (int half = 0; half < 2; half++) {
         int64_t at = panel * PANEL + half * LANES;
         vec bias = p->bias ? load(p->bias + at) : (vec){0};
@@ -224,13 +267,16 @@ static void multiply_piece(void *context, int piece) {
     int64_t first_row = piece % job->row_pieces * job->row_size, last_row = first_row + job->row_size;
     if (end > panels) end = panels;
     if (last_row > job->rows) last_row = job->rows;
+    int64_t blocks = (last_row - first_row + ROWS - 1) / ROWS;
     vec tile[ROWS][2], values[ROWS][2];
     for (int64_t panel = begin; panel < end; panel++) {
         int64_t count = p->outputs - panel * PANEL < PANEL ? p->outputs - panel * PANEL : PANEL;
-        for (int64_t first = first_row; first < last_row; first += ROWS) {
+        for (int64_t block = 0; block < blocks; block++) {
+            int64_t first = first_row + block * ROWS;
             int m = (int)(last_row - first < ROWS ? last_row - first : ROWS);
-            multiply_panel(p, p->is_gated ? 2 * panel : panel, job->inputs, first, m, tile);
-            if (p->is_gated) multiply_panel(p, 2 * panel + 1, job->inputs, first, m, values);
+            RowBlock rows = {first, m, block, blocks};
+            multiply_panel(p, p->is_gated ? 2 * panel : panel, job->inputs, rows, tile);
+            if (p->is_gated) multiply_panel(p, 2 * panel + 1, job->inputs, rows, values);
             for (int i = 0; i < m; i++) {
                 float *out = job->out + (first + i) * p->outputs + panel * PANEL;
                 for (int half = 0; half < 2; half++) {

@@ -117,14 +117,16 @@ static void prepare_piece(void *context, int piece) {
     const Work *work = context;
     int64_t begin, end, n = work->product->inputs;
     end_of(work, piece, &begin, &end);
-    float normed[work->norm ? n : 1];
+    int in_place = takes_floats(work->product);
+    float room[work->norm && !in_place ? n : 1];
     for (int64_t row = begin; row < end; row++) {
         const float *x = work->from + (work->places ? work->places[row] : row) * n;
         if (work->norm) {
+            float *normed = in_place ? (float *)work->step->inputs.steps + row * n : room;
             normalise(work->decoder, work->norm, x, normed);
             x = normed;
         }
-        put_row(work->product, x, work->step->inputs, row, work->rows);
+        if (!work->norm || !in_place) put_row(work->product, x, work->step->inputs, row);
     }
 }
 
@@ -159,11 +161,14 @@ static void attend_piece(void *context, int piece) {
     }
 }
 
-static void prepare(int threads, Work work, const Norm *norm, const Product *product, const float *from) {
+/* The inputs of a product, which may be `from` itself. */
+static Inputs prepare(int threads, Work work, const Norm *norm, const Product *product, float *from) {
+    if (!norm && !work.places && takes_floats(product)) return (Inputs){.steps = (uint32_t *)from};
     work.norm = norm;
     work.product = product;
     work.from = from;
     run_job(threads, prepare_piece, &work, pieces_of(work.rows, threads, 1, &work.size));
+    return work.step->inputs;
 }
 
 static void attend(int threads, Work work, const Layer *layer, int must_put, int must_attend) {
@@ -178,11 +183,13 @@ static void attend(int threads, Work work, const Layer *layer, int must_put, int
     run_job(threads, attend_piece, &work, pieces_of(work.rows, threads, least > 8 ? 8 : least, &work.size));
 }
 
-static void multiply_rows(int threads, const Step *step, int64_t rows, const Product *product, float *out, int finish,
-                          const Decoder *d) {
+/* Puts what a product makes of `from`, through a norm if there is one, into `out`. */
+static void multiply_rows(int threads, const Work *work, const Norm *norm, const Product *product, float *from,
+                          float *out, int finish) {
+    const Decoder *d = work->decoder;
     Multiplication job = {
-        .product = product, .inputs = step->inputs, .rows = rows, .out = out, .finish = finish,
-        .activation = (int)d->activation, .logit_scale = d->logit_scale, .softcap = d->softcap,
+        .product = product, .inputs = prepare(threads, *work, norm, product, from), .rows = work->rows, .out = out,
+        .finish = finish, .activation = (int)d->activation, .logit_scale = d->logit_scale, .softcap = d->softcap,
     };
     run_product(threads, job);
 }
@@ -198,23 +205,18 @@ EXPORT int64_t hf_gpt_step(const Decoder *d, const Step *step) {
     Work embedding = work;
     run_job(threads, embed_piece, &embedding, pieces_of(step->rows, threads, 8, &embedding.size));
     for (const Layer *layer = d->layers; layer < d->layers + d->num_layers; layer++) {
-        prepare(threads, work, &layer->attention_norm, &layer->qkv, step->hidden);
-        multiply_rows(threads, step, step->rows, &layer->qkv, step->wide, PUT, d);
+        multiply_rows(threads, &work, &layer->attention_norm, &layer->qkv, step->hidden, step->wide, PUT);
         /* Tokens of a prompt see those before them in the same call. */
         if (step->is_prompt) attend(threads, work, layer, 1, 0);
         attend(threads, work, layer, !step->is_prompt, 1);
-        prepare(threads, work, NULL, &layer->output, step->found);
-        multiply_rows(threads, step, step->rows, &layer->output, step->hidden, ADD, d);
-        prepare(threads, work, &layer->mlp_norm, &layer->up, step->hidden);
-        multiply_rows(threads, step, step->rows, &layer->up, step->wide, ACTIVATE, d);
-        prepare(threads, work, NULL, &layer->down, step->wide);
-        multiply_rows(threads, step, step->rows, &layer->down, step->hidden, ADD, d);
+        multiply_rows(threads, &work, NULL, &layer->output, step->found, step->hidden, ADD);
+        multiply_rows(threads, &work, &layer->mlp_norm, &layer->up, step->hidden, step->wide, ACTIVATE);
+        multiply_rows(threads, &work, NULL, &layer->down, step->wide, step->hidden, ADD);
     }
     if (step->num_wanted) {
         work.rows = step->num_wanted;
         work.places = step->wanted;
-        prepare(threads, work, &d->norm, &d->head, step->hidden);
-        multiply_rows(threads, step, step->num_wanted, &d->head, step->logits, LOGITS, d);
+        multiply_rows(threads, &work, &d->norm, &d->head, step->hidden, step->logits, LOGITS);
     }
     leave_pool(threads);
     return 0;

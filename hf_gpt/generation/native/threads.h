@@ -1,9 +1,11 @@
 /* A pool of threads that share out the pieces of one job after another.
  *
- * The caller publishes a job as a ticket: its number, how many pieces it has and which comes next, in one atomic word,
- * so that a piece is taken by one addition. The caller takes pieces as well and waits for those alone that somebody has
- * taken: a thread that the system does not run holds nothing up. Threads without work spin for some microseconds, which
- * covers the gap between two jobs of a step, and then sleep, so that they are not in the way of others. */
+ * The caller publishes a job as tickets, one for each thread: the pieces of its share that are left, first and last in
+ * one atomic word, so that a piece is taken by one addition. A thread takes its own pieces in order, so that it can
+ * fetch from memory what it will need, and then those of others. The caller takes pieces as well and waits for those
+ * alone that somebody has taken: a thread that the system does not run holds nothing up. Threads without work spin for
+ * some microseconds, which covers the gap between two jobs of a step, and then sleep, so that they are not in the way of
+ * others. */
 #ifndef HF_GPT_THREADS_H
 #define HF_GPT_THREADS_H
 
@@ -14,22 +16,27 @@
 #include <stdint.h>
 
 #define MOST_THREADS 64
-#define MOST_PIECES 0xfffff
+#define NEXT 0xffffffffu
 #define SPINS 4000
 
 /* Pieces [piece] of a job that `context` describes. */
 typedef void (*Job)(void *context, int piece);
 
+/* In a cache line of its own. */
+typedef struct {
+    _Alignas(64) _Atomic uint64_t ticket; /* end << 32 | next */
+} Share;
+
 static struct {
     pthread_mutex_t in_use, lock;
     pthread_cond_t wake;
-    int workers;             /* threads beside the caller */
-    atomic_int limit;        /* how many of them may take part now */
+    int workers;      /* threads beside the caller */
+    atomic_int limit; /* how many of them may take part now */
     atomic_int sleepers;
-    _Atomic uint64_t ticket; /* number << 40 | pieces << 20 | next */
     atomic_int done;
     Job job;
     void *context;
+    Share shares[MOST_THREADS]; /* the caller's, then the workers' */
 } pool = {.in_use = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 static inline void pause_briefly(void) {
@@ -40,23 +47,34 @@ static inline void pause_briefly(void) {
 #endif
 }
 
-static int has_pieces(uint64_t ticket) { return (ticket & MOST_PIECES) < (ticket >> 20 & MOST_PIECES); }
+static int has_pieces(uint64_t ticket) { return (ticket & NEXT) < ticket >> 32; }
 
-/* Takes one piece and does it; 0 if there is none. */
-static int take_piece(void) {
-    if (!has_pieces(atomic_load_explicit(&pool.ticket, memory_order_relaxed))) return 0;
-    uint64_t ticket = atomic_fetch_add_explicit(&pool.ticket, 1, memory_order_acq_rel);
-    if (!has_pieces(ticket)) return 0;
-    /* The job of this ticket cannot end, nor another take its place, before this piece is done. */
-    pool.job(pool.context, (int)(ticket & MOST_PIECES));
-    atomic_fetch_add_explicit(&pool.done, 1, memory_order_release);
-    return 1;
+static int is_piece_left(int threads) {
+    for (int share = 0; share < threads; share++)
+        if (has_pieces(atomic_load(&pool.shares[share].ticket))) return 1;
+    return 0;
+}
+
+/* Takes one piece, of the thread's own share if there is any, and does it; 0 if there is none. */
+static int take_piece(int own, int threads) {
+    for (int i = 0; i < threads; i++) {
+        _Atomic uint64_t *place = &pool.shares[own + i < threads ? own + i : own + i - threads].ticket;
+        if (!has_pieces(atomic_load_explicit(place, memory_order_relaxed))) continue;
+        uint64_t ticket = atomic_fetch_add_explicit(place, 1, memory_order_acq_rel);
+        if (!has_pieces(ticket)) continue;
+        /* The job of this ticket cannot end, nor another take its place, before this piece is done. */
+        pool.job(pool.context, (int)(ticket & NEXT));
+        atomic_fetch_add_explicit(&pool.done, 1, memory_order_release);
+        return 1;
+    }
+    return 0;
 }
 
 static void *worker(void *number) {
-    int own = (int)(intptr_t)number, spins = 0;
+    int own = (int)(intptr_t)number + 1, spins = 0;
     for (;;) {
-        if (own < atomic_load_explicit(&pool.limit, memory_order_relaxed) && take_piece()) {
+        int threads = atomic_load_explicit(&pool.limit, memory_order_relaxed) + 1;
+        if (own < threads && take_piece(own, threads)) {
             spins = 0;
         } else if (spins++ < SPINS) {
             pause_briefly();
@@ -64,8 +82,8 @@ static void *worker(void *number) {
             pthread_mutex_lock(&pool.lock);
             /* Either the caller sees the sleeper, or the sleeper the ticket. */
             atomic_fetch_add(&pool.sleepers, 1);
-            if (own >= atomic_load(&pool.limit) || !has_pieces(atomic_load(&pool.ticket)))
-                pthread_cond_wait(&pool.wake, &pool.lock);
+            threads = atomic_load(&pool.limit) + 1;
+            if (own >= threads || !is_piece_left(threads)) pthread_cond_wait(&pool.wake, &pool.lock);
             atomic_fetch_sub(&pool.sleepers, 1);
             pthread_mutex_unlock(&pool.lock);
             spins = 0;
@@ -81,7 +99,7 @@ static void forget_threads(void) {
     pthread_cond_init(&pool.wake, NULL);
     pool.workers = 0;
     atomic_store(&pool.sleepers, 0);
-    atomic_store(&pool.ticket, 0);
+    for (int share = 0; share < MOST_THREADS; share++) atomic_store(&pool.shares[share].ticket, 0);
 }
 
 static void start_workers(int wanted) {
@@ -114,21 +132,23 @@ static void leave_pool(int threads) {
 
 /* Does all pieces of a job; `threads` as `enter_pool` gave it. */
 static void run_job(int threads, Job job, void *context, int pieces) {
-    if (threads <= 1 || pieces <= 1 || pieces > MOST_PIECES) {
+    if (threads <= 1 || pieces <= 1) {
         for (int piece = 0; piece < pieces; piece++) job(context, piece);
         return;
     }
     pool.job = job;
     pool.context = context;
     atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
-    uint64_t number = (atomic_load_explicit(&pool.ticket, memory_order_relaxed) >> 40) + 1;
-    atomic_store(&pool.ticket, number << 40 | (uint64_t)pieces << 20);
+    for (int64_t share = 0; share < threads; share++) {
+        uint64_t begin = (uint64_t)(share * pieces / threads), end = (uint64_t)((share + 1) * pieces / threads);
+        atomic_store(&pool.shares[share].ticket, end << 32 | begin);
+    }
     if (atomic_load(&pool.sleepers) > 0) {
         pthread_mutex_lock(&pool.lock);
         pthread_cond_broadcast(&pool.wake);
         pthread_mutex_unlock(&pool.lock);
     }
-    while (take_piece()) {}
+    while (take_piece(0, threads)) {}
     for (int spins = 0; atomic_load_explicit(&pool.done, memory_order_acquire) < pieces; spins++) {
         if (spins < SPINS) pause_briefly();
         else sched_yield();

@@ -49,6 +49,14 @@ INLINE float max_lanes(vec v) {
     return most;
 }
 
+/* Whether a mask, whose lanes are 0 or -1, has any. */
+INLINE int any_lane(ivec mask) {
+    int32_t lanes[LANES], found = 0;
+    memcpy(lanes, &mask, sizeof mask);
+    for (int i = 0; i < LANES; i++) found |= lanes[i];
+    return found != 0;
+}
+
 /* e^x to about 2 units in the last place; 0 below -87.3 (so for -inf too), NaN for NaN. The polynomial is that of expf
  * in Cephes (S. Moshier). */
 INLINE vec exp_vec(vec x) {

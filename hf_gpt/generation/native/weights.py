@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from hf_gpt.generation.native.memory import borrow
 from hf_gpt.generation.native.structures import (
     ACTIVATIONS,
     TYPES,
@@ -84,8 +85,7 @@ class NativeWeights:
         decoded = list(zip(self.layers, inner.layers, strict=False))
         everything = [parts for _, layer in decoded for parts in _parts_of(layer)] + [[model.lm_head]]
         # In one piece, since small ones get no large pages.
-        self.memory = torch.empty(sum(map(self._size, everything)), dtype=torch.uint8)
-        self.native.large_pages(self.memory.data_ptr(), self.memory.nbytes)
+        self.memory = borrow(sum(map(self._size, everything)), self, self.native)
         self._used = 0
         for mine, layer in decoded:
             attention = layer.self_attn
