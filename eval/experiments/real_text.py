@@ -8,10 +8,10 @@ all of the first cost, its discriminator included, or until it is saturated: six
 learning rate of the one before, have gained nothing. Every point is one temperature or top-p: BLEU-5 against held-out
 texts, self-BLEU-5, and the AUC of a classifier trained afresh.
 
-An adversarial model has a critic too, so a second curve lets it choose: of `--candidates` texts for each one, all drawn at
-a temperature, one is taken by importance resampling with the log-ratio of discriminator to generator, both at that
-temperature. The same discriminator chooses among the texts of the likelihood model, which shows what the generator's
-training adds. The discriminator's own samples are the last curve: what a model of its size reaches by itself.
+An adversarial model has a critic too, so a second curve lets it choose: of `--candidates` texts for each one, all
+drawn at a temperature, one is taken by importance resampling with the log-ratio of discriminator to generator, both at
+that temperature. The same discriminator chooses among the texts of the likelihood model, which shows what the
+generator's training adds. The discriminator's own samples are the last curve: what a model of its size reaches.
 
     python -m hf_gpt.eval.experiments.real_text coco news --seeds 0 1 2 --output_dir runs/real_text
 
@@ -125,7 +125,7 @@ class Run:
         judge = self._kept("discriminator", self._model(self.options.discriminator), self._by_likelihood)
         player = copy.deepcopy(judge)
         ours = self._kept("adversarial", copy.deepcopy(start), lambda model: self._against(model, player))
-        player = self._kept("player", player, lambda model: {})
+        self._load("player", player)
         seconds = self._seconds("discriminator") + self._seconds("adversarial")
         longer = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, seconds))
         arms = (
@@ -195,6 +195,7 @@ class Run:
             eval_dataset=held_out,
         )
         trainer.train()
+        self._save("player", judge)
         return {"validation": [self._held_out(model)]}
 
     def _kept(self, name: str, model: WordModel, train: Callable[[WordModel], dict[str, Any]]) -> WordModel:
@@ -204,10 +205,17 @@ class Run:
             record = train(model)
             record["cpu_seconds"] = time.process_time() - began
             write_json(self.folder / f"{name}.json", record)
-            draft = path.with_suffix(".part")
-            torch.save(model.model.state_dict(), draft)
-            draft.replace(path)
-        model.model.load_state_dict(torch.load(path, weights_only=True))
+            self._save(name, model)
+        return self._load(name, model)
+
+    def _save(self, name: str, model: WordModel) -> None:
+        path = self.folder / f"{name}.pt"
+        draft = path.with_suffix(".part")
+        torch.save(model.model.state_dict(), draft)
+        draft.replace(path)
+
+    def _load(self, name: str, model: WordModel) -> WordModel:
+        model.model.load_state_dict(torch.load(self.folder / f"{name}.pt", weights_only=True))
         model.model.eval()
         return model
 

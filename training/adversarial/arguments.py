@@ -147,8 +147,8 @@ class AdversarialArguments:
     token_divergence: Literal["reverse_kl", "forward_kl", "jsd", "skew_reverse_kl", "skew_forward_kl"] = field(
         default="reverse_kl",
         metadata={
-            "help": "exact_token: what is descended between the next-token distributions of generator and language model, "
-            "at once and, with --gamma, by what a token leads to. See divergences.py."
+            "help": "exact_token: what is descended between the next-token distributions of generator and language "
+            "model, at once and, with --gamma, by what a token leads to. See divergences.py."
         },
     )
     token_divergence_beta: float = field(

@@ -129,8 +129,8 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
                 raise ConfigError(f"--{name} must be above 0, got {getattr(self, name)}.")
         if not 0 < self.token_divergence_beta < 1:
             raise ConfigError(
-                f"--token_divergence_beta must be between 0 and 1, both excluded, got {self.token_divergence_beta}. The "
-                "limits of jsd are --token_divergence forward_kl and reverse_kl."
+                f"--token_divergence_beta must be between 0 and 1, both excluded, got {self.token_divergence_beta}. "
+                "The limits of jsd are --token_divergence forward_kl and reverse_kl."
             )
         if self.replay_fraction == 1:
             raise ConfigError("--replay_fraction 1 would never show the discriminator what the generator does now.")

@@ -1,9 +1,9 @@
 """
 Divergences of two next-token distributions over the whole vocabulary, as pure functions with an exact gradient.
 
-`log_g` and `log_m` (..., V) are normalised log-probabilities: of G, the generator, and of M, what it is compared with (a
-discriminator that is a language model, or the data itself). Each returns (...), nats >= 0, and 0 only where G = M. A token
-that one of them rules out (minus infinity) adds what the limit says: 0 log 0 = 0.
+`log_g` and `log_m` (..., V) are normalised log-probabilities: of G, the generator, and of M, what it is compared with
+(a discriminator that is a language model, or the data itself). Each returns (...), nats >= 0, and 0 only where G = M. A
+token that one of them rules out (minus infinity) adds what the limit says: 0 log 0 = 0.
 """
 
 import math

@@ -187,10 +187,10 @@ def exact_token_loss(
 ) -> torch.Tensor:
     """sum_t D(G(. | s_t), M(. | s_t)) at states that G generated, over the whole vocabulary: no sampled reward at all.
 
-    Descends the sum over positions of D at G's own prefixes, D one of `divergences.TOKEN_DIVERGENCES`. With KL(G || M) and
-    M = p that is KL(q || p) itself. The gradient leaves out what a token does to later prefixes (gamma = 0; add
-    `policy_gradient_loss` on `rewards.future_returns` of `token_divergence_rewards` for the whole). With M the mediator of
-    `objectives.mediator_loss` it is CoT: KL(G || M) is the generator's half of JSD(p, q).
+    Descends the sum over positions of D at G's own prefixes, D one of `divergences.TOKEN_DIVERGENCES`. With KL(G || M)
+    and M = p that is KL(q || p) itself. The gradient leaves out what a token does to later prefixes (gamma = 0; add
+    `policy_gradient_loss` on `rewards.future_returns` of `token_divergence_rewards` for the whole). With M the mediator
+    of `objectives.mediator_loss` it is CoT: KL(G || M) is the generator's half of JSD(p, q).
 
     Source: CoT, Lu et al. 2019, arXiv:1804.03782; with M = p on-policy distillation: GKD, arXiv:2306.13649.
 
