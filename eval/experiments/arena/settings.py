@@ -73,7 +73,7 @@ class Settings:
     adversarial_learning_rate: float = 1e-2
     anchor: float = 1.0
     jsd_beta: float = 0.5
-    jsd_anchor: float = 0.3
+    jsd_anchor: float = 0.1
     ratio_learning_rate: float = 3e-4
     ratio_weight: float = 0.3
     ratio_every: int = 3
@@ -81,8 +81,8 @@ class Settings:
     published_warmup: int = 10
     published_learning_rate: float = 2e-4
     published_discriminator_learning_rate: float = 2e-3
-    temperatures: tuple[float, ...] = (1.0, 0.8)
-    likelihood_temperatures: tuple[float, ...] = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
+    temperatures: tuple[float, ...] = (1.0, 0.8, 0.65, 0.5)
+    likelihood_temperatures: tuple[float, ...] = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.25)
 
     def scaled(self, scale: float) -> "Settings":
         """The same with fewer steps and samples, for a quick look."""
