@@ -61,6 +61,9 @@ TEMPERATURES = {
     DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7, 0.6),
 }
 TOP_P = {LIKELIHOOD: (0.95, 0.9, 0.8), OURS: (0.95, 0.9, 0.8)}
+# Learning rates of the discriminator's last epochs.
+ANNEALING = (1e-3, 3e-4, 3e-4)
+CALIBRATION = (1.0, 1.1, 1.2, 1.3)
 # Rounds in a row that gain nothing, each at half the rate, after which likelihood training has nothing left to gain.
 SATURATED = 6
 BLEU = Plane()
@@ -122,11 +125,12 @@ class Run:
     def measure(self) -> list[dict[str, Any]]:
         """The points of all models, trained unless they are there."""
         start = self._kept("start", self._model(self.options.generator), self._by_likelihood)
-        judge = self._kept("discriminator", self._model(self.options.discriminator), self._by_likelihood)
+        judge = self._kept("discriminator", self._model(self.options.discriminator), self._annealed)
+        judge.model.config.logit_scale = 1 / self._record("discriminator")["temperature"]
         player = copy.deepcopy(judge)
         ours = self._kept("adversarial", copy.deepcopy(start), lambda model: self._against(model, player))
         self._load("player", player)
-        seconds = self._seconds("discriminator") + self._seconds("adversarial")
+        seconds = sum(self._record(name)["cpu_seconds"] for name in ("discriminator", "adversarial"))
         longer = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, seconds))
         arms = (
             (LIKELIHOOD, longer, None),
@@ -145,6 +149,27 @@ class Run:
     def _by_likelihood(self, model: WordModel) -> dict[str, Any]:
         record = model.train(self.training, self.validation, epochs=self.options.epochs, patience=2, seed=self.seed)
         return {"validation": record.losses}
+
+    def _annealed(self, model: WordModel) -> dict[str, Any]:
+        """By likelihood, and three more epochs at falling rates; weights are replaced by better ones alone.
+
+        Then its logits are divided by the temperature at which held-out texts are likeliest (Guo et al. 2017,
+        arXiv:1706.04599): a language model that stops where its likelihood is best is too sure of itself.
+        """
+        losses = self._by_likelihood(model)["validation"]
+        best = min(losses)
+        for rate in ANNEALING:
+            longer = copy.deepcopy(model)
+            losses += longer.train(
+                self.training, self.validation, epochs=1, learning_rate=rate, seed=self.seed + 50
+            ).losses
+            if losses[-1] < best:
+                best, model.model = losses[-1], longer.model
+        found = {}
+        for temperature in CALIBRATION:
+            model.model.config.logit_scale = 1 / temperature
+            found[temperature] = self._held_out(model)
+        return {"validation": losses, "temperature": min(found, key=found.get), "calibrated": min(found.values())}
 
     def _for_longer(self, model: WordModel, seconds: float) -> dict[str, Any]:
         """Rounds until the time is spent or nothing is gained; weights are replaced by better ones alone."""
@@ -177,6 +202,7 @@ class Run:
             per_device_train_batch_size=64,
             max_new_tokens=MAX_WORDS + 1,
             learning_rate=options.learning_rate,
+            lr_scheduler_type="linear",
             lambda_mle=options.anchor,
             monitor_steps=max(1, options.steps // 5),
             num_eval_samples=0,
@@ -219,8 +245,8 @@ class Run:
         model.model.eval()
         return model
 
-    def _seconds(self, name: str) -> float:
-        return json.loads((self.folder / f"{name}.json").read_text())["cpu_seconds"]
+    def _record(self, name: str) -> dict[str, Any]:
+        return json.loads((self.folder / f"{name}.json").read_text())
 
     # Points
 
