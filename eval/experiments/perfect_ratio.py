@@ -113,6 +113,30 @@ def exact_and_future(sample: Sample, gamma: float = 1.0) -> torch.Tensor:
     return exact_token(sample) + _policy_gradient(sample, future)
 
 
+def exact_divergence(kind: str, beta: float, gamma: float = 1.0) -> Callable[[Sample], torch.Tensor]:
+    """The sum over positions of a divergence of next-token distributions: exact at each, and for what follows a token.
+
+    Args:
+        kind, beta: See `divergences.token_divergence`.
+        gamma: Discount of later positions.
+    """
+
+    def loss(sample: Sample) -> torch.Tensor:
+        found = estimators.token_divergence_rewards(sample.logits, sample.data_logits, sample.mask, kind, beta)
+        future = rewards.future_returns(found, sample.mask, gamma)
+        exact = estimators.exact_token_loss(
+            sample.logits,
+            sample.mask,
+            reference_logits=sample.data_logits,
+            normalization="token",
+            divergence=kind,
+            beta=beta,
+        )
+        return exact + _policy_gradient(sample, future)
+
+    return loss
+
+
 def jensen_shannon(sample: Sample) -> torch.Tensor:
     """Reward log(1 + p/q) for the whole text; 2 JSD."""
     value = rewards.sparse_rewards(rewards.score_rewards(sample.scores, "softplus"), sample.mask)

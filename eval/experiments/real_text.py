@@ -4,9 +4,14 @@ Real text, COCO captions or EMNLP news: the whole quality-diversity curve of an 
 A small GPT over words is trained by likelihood, stopped where held-out texts are likeliest. From there one copy goes
 on by the recipe `default` (a larger language model of the same texts as the discriminator, the exact token gradient,
 the likelihood as anchor), another by likelihood, its best held-out weights kept, for at least as many CPU-seconds as
-all of the first cost, its discriminator included. Every point is one temperature or top-p: BLEU-5 against held-out
-texts, self-BLEU-5, and the AUC of a classifier trained afresh. The discriminator's own samples are a third curve: what
-a model of its size reaches by itself.
+all of the first cost, its discriminator included, or until it is saturated: six rounds in a row, each at half of the
+learning rate of the one before, have gained nothing. Every point is one temperature or top-p: BLEU-5 against held-out
+texts, self-BLEU-5, and the AUC of a classifier trained afresh.
+
+An adversarial model has a critic too, so a second curve lets it choose: of `--candidates` texts for each one, all
+drawn at a temperature, one is taken by importance resampling with the log-ratio of discriminator to generator, both at
+that temperature. The same discriminator chooses among the texts of the likelihood model, which shows what the
+generator's training adds. The discriminator's own samples are the last curve: what a model of its size reaches.
 
     python -m hf_gpt.eval.experiments.real_text coco news --seeds 0 1 2 --output_dir runs/real_text
 
@@ -25,10 +30,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from hf_gpt.eval.curve_plots import draw_curves, standalone_svg
 from hf_gpt.eval.curves import Plane, Point
 from hf_gpt.eval.experiments.data import read_lines
+from hf_gpt.eval.experiments.perfect_ratio import take
 from hf_gpt.eval.experiments.quiet import QUIET
 from hf_gpt.eval.experiments.resampling import WORD
 from hf_gpt.eval.experiments.tables import markdown_table, write_json
@@ -37,17 +44,28 @@ from hf_gpt.eval.text.ngram_bleu import ngram_bleu, self_bleu
 from hf_gpt.eval.two_sample.halves import classifier_test
 from hf_gpt.eval.two_sample.tfidf import tfidf_scores
 from hf_gpt.eval.vocabulary import BOS, EOS, PAD, WordVocabulary
+from hf_gpt.generation.likelihood import completion_logits, token_logps
+from hf_gpt.generation.resampling import effective_sample_size, importance_weights, resample
+from hf_gpt.generation.rollout import Rollout, rollout
 
 
 FILES = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
 MAX_WORDS = 40
-LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial (default)", "its discriminator's samples"
+LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discriminator's samples"
+OURS_CHOSEN, LIKELIHOOD_CHOSEN = "adversarial, its discriminator chooses", "MLE, that discriminator chooses"
 TEMPERATURES = {
     LIKELIHOOD: (1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-    OURS: (1.4, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7),
-    DISCRIMINATOR: (1.0, 0.9, 0.8, 0.7, 0.6),
+    OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7),
+    OURS_CHOSEN: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7),
+    LIKELIHOOD_CHOSEN: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7),
+    DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7, 0.6),
 }
-TOP_P = (0.95, 0.9, 0.8)
+TOP_P = {LIKELIHOOD: (0.95, 0.9, 0.8), OURS: (0.95, 0.9, 0.8)}
+# Learning rates of the discriminator's last epochs.
+ANNEALING = (1e-3, 3e-4, 3e-4)
+CALIBRATION = (1.0, 1.1, 1.2, 1.3)
+# Rounds in a row that gain nothing, each at half the rate, after which likelihood training has nothing left to gain.
+SATURATED = 6
 BLEU = Plane()
 AUC = Plane(quality_name="fresh classifier's AUC", quality="lower")
 
@@ -65,6 +83,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
     parser.add_argument("--anchor", type=float, default=2.0, help="weight of the likelihood in them")
+    parser.add_argument("--divergence", help="in them, with --beta; left out: the recipe's")
+    parser.add_argument("--beta", type=float)
+    parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
     return parser
 
 
@@ -104,15 +125,21 @@ class Run:
     def measure(self) -> list[dict[str, Any]]:
         """The points of all models, trained unless they are there."""
         start = self._kept("start", self._model(self.options.generator), self._by_likelihood)
-        judge = self._kept("discriminator", self._model(self.options.discriminator), self._by_likelihood)
-        ours = self._kept("adversarial", copy.deepcopy(start), lambda model: self._against(model, judge))
-        seconds = self._seconds("discriminator") + self._seconds("adversarial")
+        judge = self._kept("discriminator", self._model(self.options.discriminator), self._annealed)
+        judge.model.config.logit_scale = 1 / self._record("discriminator")["temperature"]
+        player = copy.deepcopy(judge)
+        ours = self._kept("adversarial", copy.deepcopy(start), lambda model: self._against(model, player))
+        self._load("player", player)
+        seconds = sum(self._record(name)["cpu_seconds"] for name in ("discriminator", "adversarial"))
         longer = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, seconds))
-        return [
-            row
-            for name, model in ((LIKELIHOOD, longer), (OURS, ours), (DISCRIMINATOR, judge))
-            for row in self._curve(name, model)
-        ]
+        arms = (
+            (LIKELIHOOD, longer, None),
+            (OURS, ours, None),
+            (OURS_CHOSEN, ours, player),
+            (LIKELIHOOD_CHOSEN, longer, player),
+            (DISCRIMINATOR, judge, None),
+        )
+        return [row for name, model, chooser in arms for row in self._curve(name, model, chooser)]
 
     # Models
 
@@ -123,18 +150,40 @@ class Run:
         record = model.train(self.training, self.validation, epochs=self.options.epochs, patience=2, seed=self.seed)
         return {"validation": record.losses}
 
-    def _for_longer(self, model: WordModel, seconds: float) -> dict[str, Any]:
-        """Rounds at half the learning rate until the time is spent; weights are replaced by better ones alone."""
-        began, best, losses = time.process_time(), self._held_out(model), []
-        while not losses or time.process_time() - began < seconds:
+    def _annealed(self, model: WordModel) -> dict[str, Any]:
+        """By likelihood, and three more epochs at falling rates; weights are replaced by better ones alone.
+
+        Then its logits are divided by the temperature at which held-out texts are likeliest (Guo et al. 2017,
+        arXiv:1706.04599): a language model that stops where its likelihood is best is too sure of itself.
+        """
+        losses = self._by_likelihood(model)["validation"]
+        best = min(losses)
+        for rate in ANNEALING:
             longer = copy.deepcopy(model)
-            longer.train(
-                self.training, self.validation, epochs=2, learning_rate=1.5e-3, seed=self.seed + 100 + len(losses)
-            )
-            losses.append(self._held_out(longer))
+            losses += longer.train(
+                self.training, self.validation, epochs=1, learning_rate=rate, seed=self.seed + 50
+            ).losses
             if losses[-1] < best:
                 best, model.model = losses[-1], longer.model
-        return {"validation": losses}
+        found = {}
+        for temperature in CALIBRATION:
+            model.model.config.logit_scale = 1 / temperature
+            found[temperature] = self._held_out(model)
+        return {"validation": losses, "temperature": min(found, key=found.get), "calibrated": min(found.values())}
+
+    def _for_longer(self, model: WordModel, seconds: float) -> dict[str, Any]:
+        """Rounds until the time is spent or nothing is gained; weights are replaced by better ones alone."""
+        began, best, losses, stalls = time.process_time(), self._held_out(model), [], 0
+        while not losses or (time.process_time() - began < seconds and stalls < SATURATED):
+            longer = copy.deepcopy(model)
+            rate = 1.5e-3 * 0.5**stalls
+            seed = self.seed + 100 + len(losses)
+            longer.train(self.training, self.validation, epochs=2, learning_rate=rate, seed=seed)
+            losses.append(self._held_out(longer))
+            stalls += 1
+            if losses[-1] < best:
+                best, model.model, stalls = losses[-1], longer.model, 0
+        return {"validation": losses, "saturated": stalls == SATURATED}
 
     def _held_out(self, model: WordModel) -> float:
         nll, tokens = model.nll(self.validation)
@@ -145,30 +194,34 @@ class Run:
         from hf_gpt.training.adversarial.trainer import AdversarialTrainer
 
         options = self.options
+        overrides = {"token_divergence": options.divergence, "token_divergence_beta": options.beta}
+        overrides = {name: value for name, value in overrides.items() if value is not None}
         arguments = AdversarialConfig(
             output_dir=tempfile.mkdtemp(prefix="real-text-"),
             max_steps=options.steps,
             per_device_train_batch_size=64,
             max_new_tokens=MAX_WORDS + 1,
             learning_rate=options.learning_rate,
+            lr_scheduler_type="linear",
             lambda_mle=options.anchor,
             monitor_steps=max(1, options.steps // 5),
             num_eval_samples=0,
             on_collapse="warn",
             use_cpu=True,
             seed=self.seed,
-            **{**QUIET, **method()},
+            **{**QUIET, **method(), **overrides},
         )
         rows = [{"input_ids": row.tolist()} for row in self.vocabulary.encode(self.training, MAX_WORDS)]
         held_out = [{"input_ids": row.tolist()} for row in self.vocabulary.encode(self.validation, MAX_WORDS)]
         trainer = AdversarialTrainer(
             model=model.model,
-            discriminator=copy.deepcopy(judge.model),
+            discriminator=judge.model,
             args=arguments,
             train_dataset=rows,
             eval_dataset=held_out,
         )
         trainer.train()
+        self._save("player", judge)
         return {"validation": [self._held_out(model)]}
 
     def _kept(self, name: str, model: WordModel, train: Callable[[WordModel], dict[str, Any]]) -> WordModel:
@@ -178,45 +231,60 @@ class Run:
             record = train(model)
             record["cpu_seconds"] = time.process_time() - began
             write_json(self.folder / f"{name}.json", record)
-            draft = path.with_suffix(".part")
-            torch.save(model.model.state_dict(), draft)
-            draft.replace(path)
-        model.model.load_state_dict(torch.load(path, weights_only=True))
+            self._save(name, model)
+        return self._load(name, model)
+
+    def _save(self, name: str, model: WordModel) -> None:
+        path = self.folder / f"{name}.pt"
+        draft = path.with_suffix(".part")
+        torch.save(model.model.state_dict(), draft)
+        draft.replace(path)
+
+    def _load(self, name: str, model: WordModel) -> WordModel:
+        model.model.load_state_dict(torch.load(self.folder / f"{name}.pt", weights_only=True))
         model.model.eval()
         return model
 
-    def _seconds(self, name: str) -> float:
-        return json.loads((self.folder / f"{name}.json").read_text())["cpu_seconds"]
+    def _record(self, name: str) -> dict[str, Any]:
+        return json.loads((self.folder / f"{name}.json").read_text())
 
     # Points
 
-    def _curve(self, name: str, model: WordModel) -> Iterable[dict[str, Any]]:
+    def _curve(self, name: str, model: WordModel, chooser: WordModel | None) -> Iterable[dict[str, Any]]:
         path = self.folder / "points.json"
         points = json.loads(path.read_text()) if path.exists() else {}
         settings = [{"temperature": temperature} for temperature in TEMPERATURES[name]]
-        for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P)]:
+        for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P.get(name, ()))]:
             label = "".join(f"{key} {value:g}" for key, value in setting.items())
             key = f"{name}, {label}"
             if key not in points:
-                points[key] = self._point(model, **setting)
+                began = time.process_time()
+                points[key] = self._point(model, chooser, **setting)
+                points[key]["cpu_seconds"] = time.process_time() - began
                 write_json(path, points)
                 print(f"{self.corpus} {self.seed}  {key:48} {json.dumps(points[key])}", flush=True)
             yield {"corpus": self.corpus, "seed": self.seed, "model": name, "setting": label, **points[key]}
 
-    def _point(self, model: WordModel, **sampler: float) -> dict[str, float]:
-        from hf_gpt.generation.rollout import rollout
-
+    def _point(self, model: WordModel, chooser: WordModel | None, **sampler: float) -> dict[str, float]:
+        candidates = 1 if chooser is None else self.options.candidates
+        generator = torch.Generator().manual_seed(self.seed + 7)
         drawn = rollout(
             model.model,
-            num_samples=len(self.test),
+            num_samples=candidates * len(self.test),
             max_new_tokens=MAX_WORDS + 1,
             bos_token_id=BOS,
             eos_token_id=EOS,
             pad_token_id=PAD,
-            generator=torch.Generator().manual_seed(self.seed + 7),
+            generator=generator,
             batch_size=500,
             **sampler,
         )
+        figures = {}
+        if chooser is not None:
+            scores = log_ratio(chooser.model, model.model, drawn, sampler["temperature"]).reshape(-1, candidates)
+            chosen = torch.arange(0, len(drawn), candidates) + resample(scores, generator=generator)[:, 0]
+            drawn = take(drawn, chosen)
+            figures["effective_candidates"] = float(effective_sample_size(importance_weights(scores)).mean())
         texts = [[self.words[token] for token in row if token in self.words] for row in drawn.completions.tolist()]
         # BLEU of nothing is not defined.
         texts = [text or ["."] for text in texts]
@@ -226,7 +294,34 @@ class Run:
             "self_bleu5": float(self_bleu(texts, (5,)).mean()),
             "auc": found["auc"],
             "entropy": float(-drawn.logps.sum() / drawn.completion_mask.sum()),
+            **figures,
         }
+
+
+@torch.no_grad()
+def log_ratio(
+    judge: nn.Module, model: nn.Module, texts: Rollout, temperature: float, batch_size: int = 128
+) -> torch.Tensor:
+    """log psi(y) - log q(y) of whole texts, (B,), with the logits of both models divided by the temperature.
+
+    Args:
+        judge: psi, a language model.
+        model: q, which drew the texts.
+        texts: B texts without prompts.
+        temperature: Of every next token's distribution.
+        batch_size: Texts in a pass, of similar length.
+    """
+    scores = torch.zeros(len(texts))
+    for rows in texts.completion_mask.sum(1).argsort().split(batch_size):
+        part = take(texts, rows)
+        width = int(part.completion_mask.sum(1).max())
+        whole = width + int(part.prompt_length.max())
+        mask, tokens = part.completion_mask[:, :width], part.completions[:, :width]
+        places = (part.sequences[:, :whole], part.attention_mask[:, :whole], part.prompt_length, width)
+        for sign, network in ((1, judge), (-1, model)):
+            logps = token_logps(completion_logits(network, *places) / temperature, tokens)
+            scores[rows] += sign * (logps * mask).sum(1)
+    return scores
 
 
 def method() -> dict[str, Any]:
@@ -236,7 +331,10 @@ def method() -> dict[str, Any]:
     from hf_gpt.training import config as recipes
 
     names = "discriminator_loss density_ratio_weight discriminator_learning_rate discriminator_adam_beta1 "
-    names += "discriminator_steps generator_steps replay_fraction estimator gamma normalization gate_auc"
+    names += (
+        "discriminator_steps generator_steps replay_fraction estimator token_divergence token_divergence_beta gamma "
+    )
+    names += "normalization gate_auc"
     recipe = yaml.safe_load((recipes.RECIPES / "adversarial" / "default.yaml").read_text())
     # The discriminator has learned its texts already.
     return {name: recipe[name] for name in names.split() if name in recipe} | {"discriminator_warmup_steps": 0}
@@ -284,7 +382,7 @@ def _report(corpus: str, rows: Sequence[dict[str, Any]], options: argparse.Names
         "entropy": "entropy:.2f",
     }
     lines = [f"## {corpus}, seeds {', '.join(map(str, options.seeds))}", "", markdown_table(means, columns), ""]
-    for model in (OURS, DISCRIMINATOR):
+    for model in (OURS, OURS_CHOSEN, LIKELIHOOD_CHOSEN, DISCRIMINATOR):
         for quality, plane in (("bleu5", BLEU), ("auc", AUC)):
             found = [
                 gains([row for row in own if row["seed"] == seed], model, quality, plane) for seed in options.seeds

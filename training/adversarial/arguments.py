@@ -144,6 +144,17 @@ class AdversarialArguments:
         "relativistic_gumbel",
         "spin",
     ] = field(default="reinforce", metadata={"help": "Gradient of the generator; see estimators.py for what each is."})
+    token_divergence: Literal["reverse_kl", "forward_kl", "jsd", "skew_reverse_kl", "skew_forward_kl"] = field(
+        default="reverse_kl",
+        metadata={
+            "help": "exact_token: what is descended between the next-token distributions of generator and language "
+            "model, at once and, with --gamma, by what a token leads to. See divergences.py."
+        },
+    )
+    token_divergence_beta: float = field(
+        default=0.5,
+        metadata={"help": "jsd: weight of the language model in the mixture; skew_*: share of the own distribution."},
+    )
     reward: Literal[
         "logit", "log_sigmoid", "softplus", "sigmoid", "centred_sigmoid", "ratio", "pairwise", "logit_difference"
     ] = field(

@@ -128,6 +128,11 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         for name in ("temperature", "real_label", "top_p", "gumbel_temperature", "gumbel_beta_max"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"--{name} must be above 0, got {getattr(self, name)}.")
+        if not 0 < self.token_divergence_beta < 1:
+            raise ConfigError(
+                f"--token_divergence_beta must be between 0 and 1, both excluded, got {self.token_divergence_beta}. "
+                "The limits of jsd are --token_divergence forward_kl and reverse_kl."
+            )
         if self.replay_fraction == 1:
             raise ConfigError("--replay_fraction 1 would never show the discriminator what the generator does now.")
 
@@ -138,6 +143,11 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             raise ConfigError(
                 "--estimator exact_token needs next-token distributions to compare with: set --discriminator_loss "
                 "mediator or density, with a language model as the discriminator."
+            )
+        if self.token_divergence != "reverse_kl" and self.estimator != "exact_token":
+            raise ConfigError(
+                f"--token_divergence {self.token_divergence} compares whole next-token distributions: use --estimator "
+                "exact_token. With sampled texts --reward chooses the divergence."
             )
         if self.has_language_model and self.estimator in DIFFERENTIABLE:
             raise ConfigError(f"--estimator {self.estimator} needs a classifier, not a language model.")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import log_softmax, one_hot, softplus
 
+from hf_gpt.training.adversarial.divergences import token_divergence
 from hf_gpt.training.adversarial.objectives import bradley_terry_loss, split_groups
 from hf_gpt.training.adversarial.reductions import masked_mean, masked_sum
 
@@ -181,13 +182,15 @@ def exact_token_loss(
     reference_logits: torch.Tensor | None = None,
     log_ratio: torch.Tensor | None = None,
     normalization: str = "sequence",
+    divergence: str = "reverse_kl",
+    beta: float = 0.5,
 ) -> torch.Tensor:
-    """sum_t sum_v G(v | s_t) (log G(v | s_t) - log M(v | s_t)) at states that G generated: no sampled reward at all.
+    """sum_t D(G(. | s_t), M(. | s_t)) at states that G generated, over the whole vocabulary: no sampled reward at all.
 
-    Descends the sum over positions of KL(G || M) at G's own prefixes. With M = p that is KL(q || p) itself; its
-    gradient leaves out what a token does to later prefixes (gamma = 0; add `policy_gradient_loss` on
-    `rewards.future_returns` for the whole). With M the mediator of `objectives.mediator_loss` it is CoT: KL(G || M) is
-    the generator's half of JSD(p, q).
+    Descends the sum over positions of D at G's own prefixes, D one of `divergences.TOKEN_DIVERGENCES`. With KL(G || M)
+    and M = p that is KL(q || p) itself. The gradient leaves out what a token does to later prefixes (gamma = 0; add
+    `policy_gradient_loss` on `rewards.future_returns` of `token_divergence_rewards` for the whole). With M the mediator
+    of `objectives.mediator_loss` it is CoT: KL(G || M) is the generator's half of JSD(p, q).
 
     Source: CoT, Lu et al. 2019, arXiv:1804.03782; with M = p on-policy distillation: GKD, arXiv:2306.13649.
 
@@ -198,6 +201,7 @@ def exact_token_loss(
         log_ratio: In place of them the discriminator's log M(v | s_t) - log G(v | s_t) of every next token, (B, C,
             V). Same gradient; the value is then right too.
         normalization: As in `policy_gradient_loss`.
+        divergence, beta: See `divergences.token_divergence`.
 
     Returns:
         fp32 scalar.
@@ -209,10 +213,22 @@ def exact_token_loss(
         log_m = log_softmax(reference_logits.detach().float(), dim=-1)
     else:
         log_m = log_g.detach() + log_ratio.detach().float()
-    # A token that G never gives adds nothing, 0 log 0 = 0, and neither does its gradient.
-    never = log_g.isneginf()
-    terms = log_g.exp() * (log_g.masked_fill(never, 0.0) - log_m.masked_fill(never, 0.0))
-    return _reduce(terms.sum(-1), mask, normalization)
+    return _reduce(token_divergence(log_g, log_m, divergence, beta), mask, normalization)
+
+
+@torch.no_grad()
+def token_divergence_rewards(
+    logits: torch.Tensor, reference_logits: torch.Tensor, mask: torch.Tensor, divergence: str, beta: float = 0.5
+) -> torch.Tensor:
+    """-D(G(. | s_t), M(. | s_t)) of each state, (B, C), 0 outside the mask: what `exact_token_loss` has there.
+
+    `rewards.future_returns` of them make the gradient of the sum over positions whole, for any D. For KL(G || M) the
+    log-ratio of the sampled token has the same expectation, with the variance of the sample.
+
+    Arguments as in `exact_token_loss`.
+    """
+    log_g, log_m = (log_softmax(given.float(), dim=-1) for given in (logits, reference_logits))
+    return torch.where(mask.bool(), -token_divergence(log_g, log_m, divergence, beta), 0.0)
 
 
 def straight_through_gumbel(

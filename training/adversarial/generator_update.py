@@ -128,7 +128,14 @@ def _weighted_likelihood(args, logps, experience) -> torch.Tensor:
 
 def _exact_token(args, logits, logps, experience) -> torch.Tensor:
     mask = experience.rollout.completion_mask
-    loss = exact_token_loss(logits, mask, experience.mediator_logits, normalization=args.normalization)
+    loss = exact_token_loss(
+        logits,
+        mask,
+        experience.mediator_logits,
+        normalization=args.normalization,
+        divergence=args.token_divergence,
+        beta=args.token_divergence_beta,
+    )
     if experience.advantages is not None:
         loss = loss + policy_gradient_loss(logps, experience.advantages, mask, args.normalization)
     return loss

@@ -8,14 +8,18 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from hf_gpt.generation.likelihood import completion_logps, token_logps
+from hf_gpt.generation.likelihood import completion_logits, completion_logps, token_logps
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.adversarial.advantages import Scores, make_advantages
 from hf_gpt.training.adversarial.collection import Collector, RolloutFunction, as_batch
 from hf_gpt.training.adversarial.config import PAIRED_LOSSES, REWARDED, AdversarialConfig
 from hf_gpt.training.adversarial.discriminator_update import Batch, concatenate, discriminator_loss
-from hf_gpt.training.adversarial.estimators import non_saturating_loss, relativistic_generator_loss
+from hf_gpt.training.adversarial.estimators import (
+    non_saturating_loss,
+    relativistic_generator_loss,
+    token_divergence_rewards,
+)
 from hf_gpt.training.adversarial.figures import entropy_per_token, low_contrast_share
 from hf_gpt.training.adversarial.generator_update import Experience, logps_of
 from hf_gpt.training.adversarial.gumbel import gumbel_rollout
@@ -241,7 +245,10 @@ class Rounds:
             rewards = ratios.sum(-1)
             if self.args.gamma:
                 # What a token leads to, which the exact gradient at its own place leaves out.
-                found.advantages = self._centred(future_returns(ratios, mask, self.args.gamma), mask)
+                token_rewards = ratios
+                if self.args.token_divergence != "reverse_kl":
+                    token_rewards = self._divergence_rewards(model, batch, found.mediator_logits)
+                found.advantages = self._centred(future_returns(token_rewards, mask, self.args.gamma), mask)
         else:
             scores = self._judge(model, inputs, drawn, known)
             found.scores, rewards = scores.texts, scores.texts
@@ -339,6 +346,16 @@ class Rounds:
             return completion_logps(
                 model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
             )
+
+    def _divergence_rewards(self, model: nn.Module, batch: Batch, reference_logits: torch.Tensor) -> torch.Tensor:
+        """(R, C) minus the divergence at each state, without dropout."""
+        with torch.no_grad(), evaluating(model):
+            logits = completion_logits(
+                model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions.shape[1]
+            )
+        return token_divergence_rewards(
+            logits, reference_logits, batch.completion_mask, self.args.token_divergence, self.args.token_divergence_beta
+        )
 
     def _likelihoods(self, model: nn.Module, *batches: Batch) -> torch.Tensor:
         """Log-probabilities of whole texts under the generator, of all batches."""

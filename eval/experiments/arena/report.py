@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.eval.experiments.arena.curves import Gain, Point, best, gain, points_of
-from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD
+from hf_gpt.eval.experiments.arena.settings import CEILINGS, LIKELIHOOD
 from hf_gpt.eval.plots import light_colours, save_png
 
 
@@ -56,7 +56,7 @@ def table(runs: Sequence[Run]) -> str:
     rows = [_row(name, runs) for name in names]
     lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
     entropies = [_estimate(run, run["arms"][names[0]]["curve"][0], "entropy_p") for run in runs]
-    passed = [name for name in names if name not in (LIKELIHOOD, CEILING) and _passes(name, runs)]
+    passed = [name for name in names if name not in (LIKELIHOOD, *CEILINGS) and _passes(name, runs)]
     return "\n\n".join(
         [
             f"Seeds {', '.join(str(run['seed']) for run in runs)}; nats a token, mean ± standard deviation over seeds; "

@@ -6,9 +6,12 @@ from typing import Any
 
 LIKELIHOOD = "MLE, same compute"
 CEILING = "perfect ratio (ceiling)"
+CEILING_JSD = "perfect ratio, Jensen-Shannon (ceiling)"
 OURS = "learned ratio, adversarial (ours)"
+OURS_JSD = "learned ratio, adversarial, Jensen-Shannon (ours)"
 STATIC = "learned ratio, fixed"
-ARMS = (OURS, STATIC, "GAD", "GRGC", CEILING, LIKELIHOOD)
+ARMS = (OURS_JSD, OURS, STATIC, "GAD", "GRGC", CEILING_JSD, CEILING, LIKELIHOOD)
+CEILINGS = (CEILING_JSD, CEILING)
 
 
 def file_name(arm: str) -> str:
@@ -37,7 +40,8 @@ class Settings:
         psi_steps: Of the learned ratio's language model.
         adversarial_steps: Updates of the student from its own samples.
         published_steps, published_warmup: Of GAD and GRGC: updates of the student, and of the critic before them.
-        anchor: Weight of the likelihood beside the ratio.
+        anchor: Weight of the likelihood beside the reverse KL.
+        jsd_beta, jsd_anchor: Of the Jensen-Shannon divergence in its place, and the weight of the likelihood beside it.
         ratio_weight: See `LearnedRatio`.
         ratio_every: Updates of the student for each of the learned ratio.
         temperatures: Of the curves.
@@ -68,6 +72,8 @@ class Settings:
     adversarial_steps: int = 150
     adversarial_learning_rate: float = 1e-2
     anchor: float = 1.0
+    jsd_beta: float = 0.5
+    jsd_anchor: float = 0.1
     ratio_learning_rate: float = 3e-4
     ratio_weight: float = 0.3
     ratio_every: int = 3
@@ -75,8 +81,8 @@ class Settings:
     published_warmup: int = 10
     published_learning_rate: float = 2e-4
     published_discriminator_learning_rate: float = 2e-3
-    temperatures: tuple[float, ...] = (1.0, 0.8)
-    likelihood_temperatures: tuple[float, ...] = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
+    temperatures: tuple[float, ...] = (1.0, 0.8, 0.65, 0.5)
+    likelihood_temperatures: tuple[float, ...] = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.25)
 
     def scaled(self, scale: float) -> "Settings":
         """The same with fewer steps and samples, for a quick look."""

@@ -15,7 +15,16 @@ from hf_gpt.eval.experiments import perfect_ratio
 from hf_gpt.eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
 from hf_gpt.eval.experiments.arena.ledger import Cost, Ledger
 from hf_gpt.eval.experiments.arena.published import RECIPES, make_trainer
-from hf_gpt.eval.experiments.arena.settings import CEILING, LIKELIHOOD, OURS, STATIC, Settings, file_name
+from hf_gpt.eval.experiments.arena.settings import (
+    CEILING_JSD,
+    CEILINGS,
+    LIKELIHOOD,
+    OURS,
+    OURS_JSD,
+    STATIC,
+    Settings,
+    file_name,
+)
 from hf_gpt.eval.experiments.arena.stage import caption_rows, make_model, train_teacher
 from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage, draw_texts
 from hf_gpt.eval.two_sample.auc import auc
@@ -114,11 +123,11 @@ class World:
         start, cost = self.start
         if arm in RECIPES:
             student, own = self._published(arm, start)
-        elif arm == CEILING:
-            student, own = self._against(self.teacher, start)
-        elif arm in (OURS, STATIC):
+        elif arm in CEILINGS:
+            student, own = self._against(self.teacher, start, is_jsd=arm == CEILING_JSD)
+        elif arm in (OURS, OURS_JSD, STATIC):
             psi, psi_cost = self.psi
-            student, own = self._against(copy.deepcopy(psi), start, learns=arm == OURS)
+            student, own = self._against(copy.deepcopy(psi), start, learns=arm != STATIC, is_jsd=arm == OURS_JSD)
             cost = cost + psi_cost
         else:
             raise ValueError(f"there is no arm {arm!r}.")
@@ -155,7 +164,9 @@ class World:
     def _held_out_nll(self, model: PreTrainedModel) -> float:
         return perfect_ratio.likelihood(model, self.validation).item()
 
-    def _against(self, language: PreTrainedModel, start: PreTrainedModel, learns: bool = False):
+    def _against(
+        self, language: PreTrainedModel, start: PreTrainedModel, learns: bool = False, is_jsd: bool = False
+    ) -> tuple[PreTrainedModel, Cost]:
         """Exact token gradient against a density, sampled for what follows, with the likelihood as anchor."""
         s, ledger, texts = self.settings, Ledger(), self.texts
         ratio = LearnedRatio(language, texts, s.ratio_learning_rate, s.ratio_weight, self.seed + 1) if learns else None
@@ -173,8 +184,10 @@ class World:
                 s.adversarial_batch_size,
                 s.adversarial_learning_rate,
                 self.seed,
-                estimator=perfect_ratio.exact_and_future,
-                anchor=s.anchor,
+                estimator=perfect_ratio.exact_divergence("jsd", s.jsd_beta)
+                if is_jsd
+                else perfect_ratio.exact_and_future,
+                anchor=s.jsd_anchor if is_jsd else s.anchor,
                 on_step=after,
             )
         return student, ledger.cost

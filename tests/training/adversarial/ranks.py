@@ -57,7 +57,10 @@ JOBS = {
     "detached": (detached, {}),
     "prefix": (transformer, {**BY_TOKEN, "reward_level": "prefix", "gradient_accumulation_steps": 2}),
     "mediator": (mediator, {**BY_TOKEN, "discriminator_loss": "mediator", "estimator": "exact_token", "gamma": 0.0}),
-    "density": (mediator, {**BY_TOKEN, "discriminator_loss": "density", "estimator": "exact_token"}),
+    "density": (
+        mediator,
+        {**BY_TOKEN, "discriminator_loss": "density", "estimator": "exact_token", "token_divergence": "jsd"},
+    ),
     "fsdp2_cnn": (plain, FSDP2),
     "fsdp2_transformer": (transformer, {**FSDP2, "gradient_accumulation_steps": 2}),
     "fsdp2_frozen": (frozen, FSDP2),

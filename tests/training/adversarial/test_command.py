@@ -145,6 +145,8 @@ def test_both_players_in_shards(texts, tmp_path):
         (["--config", "gadd"], "did you mean gad?"),
         (["--estimater", "grpo"], "did you mean --estimator?"),
         (["--estimator", "exact_token"], "mediator"),
+        (["--token_divergence", "jsd"], "--reward chooses the divergence"),
+        (["--token_divergence_beta", "1"], "both excluded, got 1.0. The limits of jsd"),
         (["--group_size", "3"], "does not divide"),
         (["--replay_fraction", "2"], "--replay_fraction"),
         (["--reward", "logit_difference"], "--reward_level prefix"),

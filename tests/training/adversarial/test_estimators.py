@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_gpt.training.adversarial import estimators
+from hf_gpt.training.adversarial.divergences import TOKEN_DIVERGENCES, token_divergence
 from hf_gpt.training.adversarial.rewards import dense_returns, future_returns, logit_difference_rewards
 
 
@@ -48,11 +49,15 @@ def test_discounting_at_zero_equals_the_exact_token_loss(world):
     torch.testing.assert_close(sampled, exact, atol=1e-5, rtol=1e-4)
 
 
-def _weighted_exact(world, weights, **reference):
+def _weighted_exact(world, weights, **kwargs):
     """The expected `exact_token_loss`, one text at a time, since its mask does not weigh."""
+
+    def of(text: int, value):
+        return value[text : text + 1] if isinstance(value, torch.Tensor) else value
+
     losses = [
         estimators.exact_token_loss(
-            world.logits()[i : i + 1], world.mask[i : i + 1], **{k: v[i : i + 1] for k, v in reference.items()}
+            world.logits()[i : i + 1], world.mask[i : i + 1], **{k: of(i, v) for k, v in kwargs.items()}
         )
         for i in range(len(weights))
     ]
@@ -77,6 +82,27 @@ def test_exact_token_loss_with_future_returns_has_the_whole_gradient(world):
     future = world.expected(future_returns(rewards, world.mask))
     later = world.gradient(estimators.policy_gradient_loss(world.logps(), future, world.mask))
     torch.testing.assert_close(now + later, exact, atol=1e-5, rtol=1e-4)
+
+
+def _expected_divergence(world, kind, beta):
+    """E_q of the sum over a text's states, with the gradient through the texts' probabilities too."""
+    log_g, log_m = (table.log_softmax(-1) for table in (world.logits(), world.logits(world.data_table)))
+    values = token_divergence(log_g, log_m, kind, beta) * world.mask
+    return (world.q * values.sum(1)).sum()
+
+
+@pytest.mark.parametrize("kind", TOKEN_DIVERGENCES)
+def test_exact_token_loss_and_its_future_returns_are_the_whole_gradient_of_any_divergence(world, kind):
+    beta = 0.3
+    reference = world.logits(world.data_table)
+    weights = world.mask * world.q.detach().unsqueeze(1)
+    now = _weighted_exact(world, weights, reference_logits=reference, divergence=kind, beta=beta)
+    whole = _expected_divergence(world, kind, beta)
+    assert now.item() == pytest.approx(whole.item(), rel=1e-5)
+    rewards = estimators.token_divergence_rewards(world.logits(), reference, world.mask, kind, beta)
+    future = world.expected(future_returns(rewards, world.mask))
+    later = world.gradient(estimators.policy_gradient_loss(world.logps(), future, world.mask))
+    torch.testing.assert_close(world.gradient(now) + later, world.gradient(whole), atol=1e-5, rtol=1e-4)
 
 
 def test_exact_token_loss_from_log_ratios(world):

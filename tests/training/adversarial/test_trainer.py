@@ -252,6 +252,33 @@ def test_adapters_on_either_side(tmp_path):
         assert changed(new, parameters(old)) == set()
 
 
+@pytest.mark.parametrize("kind", ["forward_kl", "jsd"])
+def test_a_density_is_followed_by_other_divergences(tmp_path, kind):
+    """The generator comes nearer to the texts, and what it is given for later tokens is the same divergence."""
+    trainer = make_trainer(
+        tmp_path,
+        discriminator=make_generator(seed=1),
+        discriminator_loss="density",
+        discriminator_warmup_steps=30,
+        discriminator_warmup_auc=1.0,
+        replay_fraction=0.0,
+        estimator="exact_token",
+        token_divergence=kind,
+        lambda_mle=0.0,
+        normalization="token",
+        learning_rate=1e-2,
+        max_steps=45,
+    )
+    before = trainer.rounds.held_out_nll(trainer.model)
+    trainer.train()
+    assert trainer.rounds.held_out_nll(trainer.model) < before - 0.3
+    found = trainer.rounds.experience(trainer.model, next(iter(trainer.get_train_dataloader())))
+    mask = found.rollout.completion_mask.bool()
+    # The longest text ends there, with no state after it.
+    assert found.advantages[:, -1].abs().max() == 0
+    assert found.advantages[mask].abs().max() > 0
+
+
 def test_a_trunk_from_the_generator():
     generator = make_generator("llama")
     critic = discriminator_from_generator(generator)
