@@ -1,0 +1,113 @@
+"""The stage of a seed: real texts in four parts, and three language models of words that are trained on them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_gpt.eval.experiments.data import read_words
+from hf_gpt.eval.experiments.results import Results
+from hf_gpt.eval.language_model.word_model import WordModel
+from hf_gpt.eval.vocabulary import WordVocabulary
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A file to learn from, one that no player sees, and the words of a text that are read."""
+
+    title: str
+    learnt: str
+    unseen: str
+    max_words: int
+
+
+CORPORA = {
+    "coco": Corpus("COCO captions", "lm/coco_captions/image_coco.txt", "lm/coco_captions/test_coco.txt", 40),
+    "news": Corpus("EMNLP news", "lm/emnlp_news/train_10k.txt.gz", "lm/emnlp_news/test_emnlp.txt.gz", 52),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Width and layers of the two models that draw texts, and the passes that likelihood training may take."""
+
+    generator: tuple[int, int] = (16, 1)
+    density: tuple[int, int] = (128, 2)
+    epochs: int = 30
+
+
+class Stage:
+    """Texts and models of a seed. Models are trained when first asked for and kept in a folder.
+
+    Args:
+        corpus: Where the texts come from.
+        num_real: Texts used of each of the two files; None: all.
+        sizes: Of the models.
+        seed: Of split, weights and order.
+        folder: Keeps the models.
+        results: Keeps what their training saw.
+
+    Attributes:
+        training, validation: Words of texts to learn from and to stop by.
+        judge_texts, reverse_texts: Those of texts that no player sees: the judge of quality learns the former,
+            diversity is measured on the latter.
+    """
+
+    def __init__(
+        self, corpus: Corpus, num_real: int | None, sizes: Sizes, seed: int, folder: Path, results: Results
+    ):
+        self.sizes, self.seed, self.folder, self.results = sizes, seed, folder, results
+        self.max_words = corpus.max_words
+        split, unseen = (read_words(name, num_real) for name in (corpus.learnt, corpus.unseen))
+        order = np.random.default_rng(seed).permutation(len(split))
+        tenth = len(split) // 10
+        self.validation, self.training = ([split[n] for n in part] for part in np.split(order, [tenth]))
+        self.judge_texts, self.reverse_texts = unseen[::2], unseen[1::2]
+        # Those who draw and those who choose share their tokens.
+        self.vocabulary = WordVocabulary(split)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def generator(self) -> WordModel:
+        """q, which draws the candidates."""
+        model = WordModel(self.vocabulary, self.max_words, *self.sizes.generator, seed=self.seed)
+        return self._trained("generator", model, self.training, self.validation, learning_rate=GENERATOR_LEARNING_RATE)
+
+    @cached_property
+    def density(self) -> WordModel:
+        """psi, a larger model of the same texts, whose ratio to q is a critic."""
+        model = WordModel(self.vocabulary, self.max_words, *self.sizes.density, seed=self.seed + 500)
+        return self._trained("density", model, self.training, self.validation)
+
+    @cached_property
+    def judge(self) -> WordModel:
+        """What the quality of texts is measured by."""
+        tenth = len(self.judge_texts) // 10
+        model = WordModel(WordVocabulary(self.judge_texts), self.max_words, seed=self.seed + 1000)
+        return self._trained("judge", model, self.judge_texts[tenth:], self.judge_texts[:tenth])
+
+    def _trained(
+        self,
+        name: str,
+        model: WordModel,
+        training: Sequence[Sequence[str]],
+        validation: Sequence[Sequence[str]],
+        **settings: Any,
+    ) -> WordModel:
+        file = self.folder / f"{name}.pt"
+
+        def train() -> dict[str, Any]:
+            fit = model.train(training, validation, epochs=self.sizes.epochs, seed=self.seed, **settings)
+            torch.save(model.model.state_dict(), file)
+            return {"validation_loss": round(fit.loss, 4), "epochs": fit.best_epoch}
+
+        if not file.exists():
+            self.results.points.pop(f"{self.seed}/{name}", None)
+            self.results.point(self.seed, name, train)
+        model.model.load_state_dict(torch.load(file))
+        model.model.eval()
+        return model
