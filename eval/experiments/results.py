@@ -1,4 +1,4 @@
-"""Measured points of an experiment in one file, kept after each one, so that a run that was stopped goes on from there."""
+"""Measured points of an experiment in one file, kept after each, so that a run that was stopped goes on from there."""
 
 import json
 import os

@@ -113,7 +113,7 @@ class WordModel:
         """Loss of each predicted token, 0 at padding, and which ones there are: `(rows, longest - 1)` both."""
         ids, mask = pad_rows(rows)
         logits = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-        # Words last: with the vocabulary in the middle, as `cross_entropy` takes 3-D logits, it is half as fast on a CPU.
+        # With the vocabulary in the middle, as `cross_entropy` takes logits of rows, it takes twice as long on a CPU.
         losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         return losses.view_as(ids[:, 1:]) * mask[:, 1:], mask[:, 1:]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_gpt.eval.experiments.resampling.choosing import choices
+from hf_gpt.eval.experiments.resampling.choosing import WAYS, choose
 from hf_gpt.eval.experiments.resampling.critics import log_ratio
 from hf_gpt.eval.experiments.resampling.curves import envelope, gain_at, passes, summarise
 from hf_gpt.eval.experiments.resampling.particles import draw_by_particles
@@ -35,20 +35,27 @@ def test_envelope_leaves_out_what_is_beaten_in_both():
     ]
 
 
-def test_every_choice_takes_as_many_rows_and_prefers_high_scores():
+@pytest.mark.parametrize("way", WAYS)
+def test_every_choice_takes_as_many_rows_and_prefers_high_scores(way):
     scores = torch.randn(8 * 200, generator=torch.Generator().manual_seed(0))
-    found = choices(scores, 200, seed=1, ways=(2, 4, 8))
-    assert len(found) >= 14
-    for name, rows in found.items():
-        assert len(rows) == 200 and len(rows.unique()) == 200, name
-        assert scores[rows].mean() > 0.2, name
-    means = [scores[found[f"resample n={n} tau=1"]].mean().item() for n in (2, 4, 8)]
-    assert means == sorted(means)
-    # Of a standard normal the best of 8 is 1.42 on average, and reweighting by exp(l) shifts its mean towards 1.
-    assert scores[found["best of 8"]].mean().item() == pytest.approx(1.42, abs=0.15)
-    assert 0.6 < means[-1] < 1.0
-    again = choices(scores, 200, seed=1, ways=(2, 4, 8))
-    assert all(torch.equal(found[name], again[name]) for name in found)
+    rows = choose(way, scores, 200, 8, seed=1)
+    assert len(rows) == 200 and len(rows.unique()) == 200
+    assert scores[rows].mean() > 0.4
+    assert torch.equal(rows, choose(way, scores, 200, 8, seed=1))
+    with pytest.raises(ValueError, match="need 1800"):
+        choose(way, scores, 200, 9, seed=1)
+
+
+def test_choices_by_hand():
+    scores = torch.randn(8 * 500, generator=torch.Generator().manual_seed(0))
+    means = {way: scores[choose(way, scores, 500, 8, seed=1)].mean().item() for way in WAYS}
+    # Of a standard normal the best of 8 is 1.42 on average, its upper eighth 1.65, and reweighting by exp(l) shifts its
+    # mean towards 1, by exp(2 l) towards 2.
+    assert means["best"] == pytest.approx(1.42, abs=0.1) and means["threshold"] == pytest.approx(1.65, abs=0.1)
+    assert 0.6 < means["resample"] < 1.0 < means["resample tau=0.5"] < 1.42
+    assert 0.6 < means["rejection"] < 1.2
+    few = scores[choose("resample", scores, 500, 2, seed=1)].mean()
+    assert 0.2 < few < means["resample"]
 
 
 def test_summary_of_two_seeds():
@@ -89,7 +96,7 @@ def test_log_probabilities_of_a_pool_are_those_of_its_words(players):
     q, _ = players
     texts = [list("abcdeabcdeabcde"[start : start + length]) for start in range(3) for length in range(13)]
     pool = encode(texts, q.vocabulary, q.max_length)
-    assert pool.words(q.vocabulary) == texts and pool.words(q.vocabulary, torch.tensor([4])) == [texts[4]]
+    assert pool.words(q.vocabulary) == texts and pool.rows(torch.tensor([4])).words(q.vocabulary) == [texts[4]]
     np.testing.assert_allclose(text_logps(q, pool).numpy(), -q.nll(texts)[0], atol=1e-4)
     # At a temperature near 0 the likeliest token has all the mass.
     one = draw(q, 1, temperature=0.01, seed=0)

@@ -1,50 +1,66 @@
 """Ways to choose among candidates by a critic's logits, each giving as many texts as the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from hf_gpt.generation.resampling import acceptance_probabilities, best_of, resample
 
 
-def choices(
-    scores: torch.Tensor, number: int, seed: int, ways: Sequence[int], temperatures: Sequence[float] = (1.0, 0.5)
-) -> dict[str, torch.Tensor]:
-    """Ways to choose `number` rows of a pool by their scores: name to row numbers.
+def choose(way: str, scores: torch.Tensor, number: int, candidates: int, seed: int) -> torch.Tensor:
+    """Row numbers `(number,)` of the texts chosen from a pool, one in `candidates`.
 
     Args:
+        way: One of `WAYS`.
         scores: Shape `(pool,)`, logits of candidates drawn independently.
-        number: Rows wanted; the pool has at least `number` times the largest of `ways`.
+        number: Rows wanted.
+        candidates: For each of them.
         seed: Of the draws.
-        ways: Candidates for each row.
-        temperatures: Of importance resampling: below 1 the critic counts more than as a log-ratio.
+
+    Raises:
+        ValueError: the pool is too small.
     """
-    draws = torch.Generator().manual_seed(seed)
-    chosen = {}
-    for candidates in ways:
-        groups = scores[: number * candidates].view(number, candidates)
-        starts = torch.arange(number) * candidates
-        for temperature in temperatures:
-            picked = resample(groups, temperature=temperature, generator=draws)[:, 0]
-            chosen[f"resample n={candidates} tau={temperature:g}"] = starts + picked
-        chosen[f"best of {candidates}"] = starts + best_of(groups)
-        # Rejection at a threshold that keeps one in n, and discriminator rejection sampling shifted to keep as many.
-        chosen[f"threshold 1/{candidates}"] = scores[: number * candidates].topk(number).indices
-        shift = _shift_for(scores, 1 / candidates)
-        kept = torch.rand(len(scores), generator=draws) < acceptance_probabilities(scores, scores.max(), shift, 1e-8)
-        accepted = kept.nonzero()[:number, 0]
-        # Fewer than wanted would make the reverse-LM score incomparable.
-        if len(accepted) == number:
-            chosen[f"rejection 1/{candidates}"] = accepted
-    return chosen
+    if len(scores) < number * candidates:
+        raise ValueError(f"{number} of {candidates} candidates each need {number * candidates}, got {len(scores)}.")
+    scores = scores[: number * candidates]
+    return WAYS[way](scores, number, torch.Generator().manual_seed(seed))
 
 
-def _shift_for(scores: torch.Tensor, rate: float) -> float:
-    """The gamma at which discriminator rejection sampling accepts this share, by bisection."""
+def _one_of_each(scores, number, draws, pick: Callable[[torch.Tensor, torch.Generator], torch.Tensor]) -> torch.Tensor:
+    groups = scores.view(number, -1)
+    return torch.arange(number) * groups.shape[1] + pick(groups, draws)
+
+
+def _resample(scores, number, draws, temperature: float = 1.0) -> torch.Tensor:
+    return _one_of_each(scores, number, draws, lambda groups, g: resample(groups, 1, temperature, generator=g)[:, 0])
+
+
+def _best(scores, number, draws) -> torch.Tensor:
+    return _one_of_each(scores, number, draws, lambda groups, _: best_of(groups))
+
+
+def _threshold(scores, number, draws) -> torch.Tensor:
+    """All above the threshold that as many reach."""
+    return scores.topk(number).indices
+
+
+def _rejection(scores, number, draws) -> torch.Tensor:
+    """Discriminator rejection sampling, its gamma such that as many are accepted."""
     low, high = -50.0, 50.0
     for _ in range(60):
-        middle = (low + high) / 2
-        share = acceptance_probabilities(scores, scores.max(), middle, 1e-8).mean().item()
-        # Just above the share that is wanted, so that the pool does not run out.
-        low, high = (middle, high) if share > 1.02 * rate else (low, middle)
-    return low
+        gamma = (low + high) / 2
+        accepted = acceptance_probabilities(scores, scores.max(), gamma, 1e-8)
+        low, high = (gamma, high) if accepted.sum() > number else (low, gamma)
+    uniform = torch.rand(len(scores), generator=draws)
+    # As many as are wanted, in place of a number that the draws decide: those whose draw is the farthest below.
+    return (uniform / accepted).topk(number, largest=False).indices
+
+
+WAYS: dict[str, Callable[..., torch.Tensor]] = {
+    "resample": _resample,
+    "resample tau=0.5": partial(_resample, temperature=0.5),
+    "best": _best,
+    "threshold": _threshold,
+    "rejection": _rejection,
+}

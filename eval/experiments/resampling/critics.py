@@ -6,6 +6,8 @@ best that it can be, up to a constant.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,30 +31,34 @@ def log_ratio(psi: WordModel, q: WordModel, psi_temperature: float = 1.0, q_temp
     return lambda pool: text_logps(psi, pool, psi_temperature) - text_logps(q, pool, q_temperature)
 
 
-def train_classifier(stage: Stage, kind: str, model: WordModel) -> tuple[Critic, dict[str, float]]:
-    """A classifier of real texts against a model's own at temperature 1, and how its training went.
+def classifier(stage: Stage, of: Literal["generator", "density"]) -> Critic:
+    """A classifier of real texts against those of a model of the stage, trained when first used and kept.
 
-    Args:
-        stage: Its training texts are the real ones.
-        kind: `"density"`: begins as psi, with a head on the last token's state. `"ngram_cnn"`: from nothing.
-        model: Which draws.
+    It begins as psi with a head on the last token's state. The stage's training texts are the real ones.
     """
-    rows = [
-        {"prompt_ids": [BOS], "completion_ids": row[1:].tolist()}
-        for row in stage.vocabulary.encode(stage.training, stage.max_words)
-    ]
-    torch.manual_seed(stage.seed)
-    critic: PreTrainedModel = make_critic("generator" if kind == "density" else kind, stage.density.model)
-    settings = {"max_new_tokens": stage.max_words + 1, "epochs": stage.sizes.epochs, "seed": stage.seed + 30}
-    found = train_critic(model.model, critic, rows, **settings)
-    return lambda pool: sequence_scores(critic, pool.ids.long(), pool.mask, batch_size=64), found.to_dict()
+    model: WordModel = getattr(stage, of)
+
+    @cache
+    def trained() -> PreTrainedModel:
+        torch.manual_seed(stage.seed)
+        critic = make_critic("generator", stage.density.model)
+
+        def train() -> dict[str, Any]:
+            encoded = stage.vocabulary.encode(stage.training, stage.max_words)
+            rows = [{"prompt_ids": [BOS], "completion_ids": row[1:].tolist()} for row in encoded]
+            settings = {"max_new_tokens": stage.max_words + 1, "epochs": stage.sizes.epochs, "seed": stage.seed + 30}
+            return train_critic(model.model, critic, rows, **settings).to_dict()
+
+        return stage.kept(f"classifier of {of}", critic, train)
+
+    return lambda pool: sequence_scores(trained(), pool.ids.long(), pool.mask, batch_size=64)
 
 
-def combine(stage: Stage, critics: Sequence[Critic], model: WordModel) -> tuple[Critic, list[float]]:
-    """The weighted sum of critics that tells validation texts from a model's own best, and its weights.
+def best_weights(stage: Stage, critics: Sequence[Critic], model: WordModel) -> list[float]:
+    """Weights of the sum of critics that tells validation texts from a model's own best.
 
-    Logistic regression, so that the sum is a log-ratio in nats whatever the scale of its parts. None of the critics may
-    have learnt from validation texts.
+    By logistic regression, so that the sum is a log-ratio in nats whatever the scale of its parts. None of the critics
+    may have learnt from validation texts.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -61,11 +67,14 @@ def combine(stage: Stage, critics: Sequence[Critic], model: WordModel) -> tuple[
     features = np.concatenate([np.stack([critic(pool).numpy() for critic in critics], 1) for pool in (real, fake)])
     labels = np.arange(len(features)) < len(real)
     fitted = LogisticRegression(C=1e4, max_iter=1000, class_weight="balanced").fit(features, labels)
-    weights = torch.from_numpy(fitted.coef_[0]).float()
-    return lambda pool: sum(w * critic(pool) for w, critic in zip(weights, critics, strict=True)), weights.tolist()
+    return [float(weight) for weight in fitted.coef_[0]]
 
 
-def unseen_auc(stage: Stage, critic: Critic, model: WordModel, number: int = 1000) -> float:
-    """Probability that a real text that no player has seen scores above one of the model's."""
-    real = encode(stage.reverse_texts[:number], stage.vocabulary, stage.max_words)
-    return auc(critic(real), critic(draw(model, number, seed=stage.seed + 50)))
+def unseen_auc(stage: Stage, critics: Sequence[Critic], weights: Sequence[float], model: WordModel) -> float:
+    """Probability that a real text that no player has seen scores above one of a model's, by a sum of critics."""
+    real = encode(stage.reverse_texts[:1000], stage.vocabulary, stage.max_words)
+    scores = [
+        sum(weight * critic(pool) for weight, critic in zip(weights, critics, strict=True))
+        for pool in (real, draw(model, len(real), seed=stage.seed + 50))
+    ]
+    return auc(*scores)

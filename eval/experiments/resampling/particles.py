@@ -44,14 +44,16 @@ def draw_by_particles(
     for start in range(0, number, groups):
         count = min(groups, number - start)
         parts.append(
-            _grow(q, psi, count, particles, block, generator, q_temperature=q_temperature, psi_temperature=psi_temperature)
+            _grow(
+                q, psi, count, particles, block, generator, q_temperature=q_temperature, psi_temperature=psi_temperature
+            )
         )
     width = q.max_length + 2
     return Pool(torch.cat([part.ids[:, :width] for part in parts]), torch.cat([part.lengths for part in parts]))
 
 
 @torch.no_grad()
-def _grow(q, psi, count, particles, block, generator, *, q_temperature, psi_temperature) -> Pool:  # noqa: ANN001
+def _grow(q, psi, count, particles, block, generator, *, q_temperature, psi_temperature) -> Pool:
     width = q.max_length + 2
     ids = torch.full((count * particles, width), PAD)
     ids[:, 0] = BOS

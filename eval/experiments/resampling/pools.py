@@ -32,11 +32,14 @@ class Pool:
         """(n, T) int64, 1 at tokens."""
         return (torch.arange(self.ids.shape[1]) < self.lengths[:, None]).long()
 
-    def words(self, vocabulary: WordVocabulary, rows: torch.Tensor | None = None) -> list[list[str]]:
-        """The texts, or those in some rows, without special tokens."""
+    def rows(self, chosen: torch.Tensor) -> "Pool":
+        """The texts of some rows, by their numbers."""
+        return Pool(self.ids[chosen], self.lengths[chosen])
+
+    def words(self, vocabulary: WordVocabulary) -> list[list[str]]:
+        """The texts without special tokens."""
         spelling = {number: word for word, number in vocabulary.numbers.items()}
-        chosen = self.ids if rows is None else self.ids[rows]
-        return [[spelling[token] for token in ids if token in spelling] for ids in chosen.tolist()]
+        return [[spelling[token] for token in ids if token in spelling] for ids in self.ids.tolist()]
 
 
 def encode(texts: Sequence[Sequence[str]], vocabulary: WordVocabulary, max_words: int) -> Pool:
@@ -76,4 +79,3 @@ def text_logps(model: WordModel, pool: Pool, temperature: float = 1.0, batch_siz
             logits = logits / temperature
         found[rows] = (token_logps(logits, ids[:, 1:]) * inside).double().sum(1).float()
     return found
-

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.eval.experiments.resampling.curves import PASS_LINE, Points, names_of, passes, place, summarise
+from hf_gpt.eval.experiments.resampling.curves import PASS_LINE, Points, passes, place, summarise
 from hf_gpt.eval.experiments.tables import markdown_table
 from hf_gpt.eval.plots import light_colours, save_png
 

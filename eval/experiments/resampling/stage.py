@@ -1,6 +1,6 @@
 """The stage of a seed: real texts in four parts, and three language models of words that are trained on them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from hf_gpt.eval.experiments.data import read_words
 from hf_gpt.eval.experiments.results import Results
@@ -57,9 +58,7 @@ class Stage:
             diversity is measured on the latter.
     """
 
-    def __init__(
-        self, corpus: Corpus, num_real: int | None, sizes: Sizes, seed: int, folder: Path, results: Results
-    ):
+    def __init__(self, corpus: Corpus, num_real: int | None, sizes: Sizes, seed: int, folder: Path, results: Results):
         self.sizes, self.seed, self.folder, self.results = sizes, seed, folder, results
         self.max_words = corpus.max_words
         split, unseen = (read_words(name, num_real) for name in (corpus.learnt, corpus.unseen))
@@ -75,7 +74,8 @@ class Stage:
     def generator(self) -> WordModel:
         """q, which draws the candidates."""
         model = WordModel(self.vocabulary, self.max_words, *self.sizes.generator, seed=self.seed)
-        return self._trained("generator", model, self.training, self.validation, learning_rate=GENERATOR_LEARNING_RATE)
+        # So small a model takes larger steps.
+        return self._trained("generator", model, self.training, self.validation, learning_rate=6e-3)
 
     @cached_property
     def density(self) -> WordModel:
@@ -98,16 +98,26 @@ class Stage:
         validation: Sequence[Sequence[str]],
         **settings: Any,
     ) -> WordModel:
-        file = self.folder / f"{name}.pt"
-
         def train() -> dict[str, Any]:
             fit = model.train(training, validation, epochs=self.sizes.epochs, seed=self.seed, **settings)
-            torch.save(model.model.state_dict(), file)
             return {"validation_loss": round(fit.loss, 4), "epochs": fit.best_epoch}
 
-        if not file.exists():
+        self.kept(name, model.model, train)
+        return model
+
+    def kept(self, name: str, model: nn.Module, train: Callable[[], dict[str, Any]]) -> nn.Module:
+        """A model with the weights that its training left in an earlier run, or trained now; in evaluation mode.
+
+        Args:
+            name: Of its file and of the point that holds what `train` returns.
+            model: As it is before training.
+            train: Trains it in place.
+        """
+        file = self.folder / f"{name}.pt"
+        if file.exists():
+            model.load_state_dict(torch.load(file))
+        else:
             self.results.points.pop(f"{self.seed}/{name}", None)
             self.results.point(self.seed, name, train)
-        model.model.load_state_dict(torch.load(file))
-        model.model.eval()
-        return model
+            torch.save(model.state_dict(), file)
+        return model.eval()
