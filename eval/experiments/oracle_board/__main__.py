@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hf_gpt.eval.experiments.results import Results
 
 # Updates of the generator and, at most, of the discriminator before them.
-ADVERSARIAL_STEPS = {"reinforce": (150, 100), "seqgan": (10, 40)}
+ADVERSARIAL_STEPS = {"reinforce": (150, 100), "seqgan": (20, 80)}
 VALIDATED, OVERTRAINED, LOOKUP = "MLE", "MLE, all epochs", "lookup table"
 
 

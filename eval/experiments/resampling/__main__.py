@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TEMPERATURES = (1.1, 1.0, 0.9, 0.8, 0.7)
 TOP_PS = (0.95, 0.9, 0.8)
 LARGER_TEMPERATURES = (1.0, 0.9, 0.8)
-PARTICLE_TEMPERATURES = (1.0, 0.9)
+PARTICLE_TEMPERATURES = (1.0, 0.85)
 # Ways besides importance resampling are shown at one number of candidates.
 WAYS, WAYS_AT = ("resample", "resample tau=0.5", "best", "threshold"), 8
 LARGER_CANDIDATES = 16
@@ -53,8 +53,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, help="left out: runs/resampling-CORPUS")
     parser.add_argument("--num_samples", type=int, default=3000, help="texts of each point")
     parser.add_argument("--num_real", type=int, help="texts used of each of the two files; left out: all")
-    parser.add_argument("--candidates", type=int, nargs="+", default=[8, 32, 64], help="whole texts to choose one of")
-    parser.add_argument("--particles", type=int, nargs="*", default=[8, 32], help="beginnings that grow side by side")
+    parser.add_argument("--candidates", type=int, nargs="+", default=[8, 32], help="whole texts to choose one of")
+    parser.add_argument("--particles", type=int, nargs="*", default=[8, 16], help="beginnings that grow side by side")
     parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
     parser.add_argument("--generator", type=int, nargs=2, default=[16, 1], metavar=("WIDTH", "LAYERS"), help="q")
     parser.add_argument("--density", type=int, nargs=2, default=[128, 2], metavar=("WIDTH", "LAYERS"), help="psi")

@@ -16,6 +16,9 @@ from hf_gpt.eval.language_model.word_model import WordModel
 from hf_gpt.eval.vocabulary import WordVocabulary
 
 
+REVERSE_TEXTS = 2000
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A file to learn from, one that no player sees, and the words of a text that are read."""
@@ -65,7 +68,8 @@ class Stage:
         order = np.random.default_rng(seed).permutation(len(split))
         tenth = len(split) // 10
         self.validation, self.training = ([split[n] for n in part] for part in np.split(order, [tenth]))
-        self.judge_texts, self.reverse_texts = unseen[::2], unseen[1::2]
+        # Every point is measured on the same few texts, so more of them would tell hardly more and cost an epoch's share.
+        self.judge_texts, self.reverse_texts = unseen[::2], unseen[1::2][:REVERSE_TEXTS]
         # Those who draw and those who choose share their tokens.
         self.vocabulary = WordVocabulary(split)
         folder.mkdir(parents=True, exist_ok=True)
