@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from hf_gpt.eval.language_model.word_model import WordModel
 
 TEMPERATURES = (1.1, 1.0, 0.9, 0.8, 0.7)
-TOP_PS = (0.95, 0.9, 0.8)
-LARGER_TEMPERATURES = (1.0, 0.9, 0.8)
+TOP_PS = (0.9, 0.8)
+LARGER_TEMPERATURES = (1.0, 0.8)
 PARTICLE_TEMPERATURES = (1.0, 0.85)
 # Ways besides importance resampling are shown at one number of candidates.
-WAYS, WAYS_AT = ("resample", "resample tau=0.5", "best", "threshold"), 8
+WAYS, WAYS_AT = ("resample", "best", "threshold"), 8
 LARGER_CANDIDATES = 16
 
 
@@ -54,10 +54,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_samples", type=int, default=3000, help="texts of each point")
     parser.add_argument("--num_real", type=int, help="texts used of each of the two files; left out: all")
     parser.add_argument("--candidates", type=int, nargs="+", default=[8, 32], help="whole texts to choose one of")
-    parser.add_argument("--particles", type=int, nargs="*", default=[8, 16], help="beginnings that grow side by side")
+    parser.add_argument("--particles", type=int, nargs="*", default=[16], help="beginnings that grow side by side")
     parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
     parser.add_argument("--generator", type=int, nargs=2, default=[16, 1], metavar=("WIDTH", "LAYERS"), help="q")
-    parser.add_argument("--density", type=int, nargs=2, default=[128, 2], metavar=("WIDTH", "LAYERS"), help="psi")
+    parser.add_argument("--density", type=int, nargs=2, default=[64, 2], metavar=("WIDTH", "LAYERS"), help="psi")
     parser.add_argument("--epochs", type=int, default=30, help="of each training, at most; early stopping ends it")
     return parser
 
@@ -126,8 +126,7 @@ class Seed:
                 self._choose("ratio", way, count, pool, scores["ratio"])
         weights = self._weigh("ratio + classifier", list(parts.values()), stage.generator)
         both = cache(lambda: weights[0] * scores["ratio"]() + weights[1] * scores["classifier"]())
-        for way in ("resample", "resample tau=0.5"):
-            self._choose("ratio + classifier", way, most, pool, both)
+        self._choose("ratio + classifier", "resample", most, pool, both)
 
     def _particles(self) -> None:
         """Texts of q whose beginnings are resampled by the log-ratio."""
@@ -152,8 +151,7 @@ class Seed:
         weight = self._weigh(f"{LARGER} + classifier", [critic], stage.density)[0]
         pool = cache(lambda: self._draw(stage.density, count))
         scores = cache(lambda: weight * self._kept(f"classifier of density, {count}", lambda: critic(pool())))
-        for way in ("resample", "resample tau=0.5"):
-            self._choose(f"{LARGER} + classifier", way, count, pool, scores)
+        self._choose(f"{LARGER} + classifier", "resample", count, pool, scores)
 
     def _weigh(self, name: str, critics: "list[Critic]", model: "WordModel") -> list[float]:
         """The weights of a sum of critics; 1 for a log-ratio alone."""

@@ -40,7 +40,7 @@ class Sizes:
     """Width and layers of the two models that draw texts, and the passes that likelihood training may take."""
 
     generator: tuple[int, int] = (16, 1)
-    density: tuple[int, int] = (128, 2)
+    density: tuple[int, int] = (64, 2)
     epochs: int = 30
 
 
@@ -68,7 +68,7 @@ class Stage:
         order = np.random.default_rng(seed).permutation(len(split))
         tenth = len(split) // 10
         self.validation, self.training = ([split[n] for n in part] for part in np.split(order, [tenth]))
-        # Every point is measured on the same few texts, so more of them would tell hardly more and cost an epoch's share.
+        # All points share them, so more would tell hardly more.
         self.judge_texts, self.reverse_texts = unseen[::2], unseen[1::2][:REVERSE_TEXTS]
         # Those who draw and those who choose share their tokens.
         self.vocabulary = WordVocabulary(split)
