@@ -10,9 +10,10 @@ reverse-LM score: nats a word of real texts under a model that learnt the sample
 Passed where resampling's LM score is at least 0.1 nats below that of temperature at equal reverse-LM score, in every
 seed (after Caccia et al. 2020, arXiv:1811.02549, whose rejection by a discriminator reached 0.2 on EMNLP news).
 
-    python -m hf_gpt.eval.experiments.resampling coco --seeds 0 1 2 --output_dir runs/resampling-coco
+    python -m hf_gpt.eval.experiments.resampling coco news --seeds 0 1 2 --output_dir runs/resampling
 
-Every measured point is kept in output_dir/results.json, and a run that was stopped goes on from there.
+Every measured point is kept in output_dir/CORPUS/results.json, and a run that was stopped goes on from there. Table and
+plot show all seeds that are there.
 """
 
 import argparse
@@ -48,9 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("corpus", choices=("coco", "news"))
+    parser.add_argument("corpora", nargs="+", choices=("coco", "news"), metavar="CORPUS", help="coco, news")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split, weights and draws")
-    parser.add_argument("--output_dir", type=Path, help="left out: runs/resampling-CORPUS")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/resampling"))
     parser.add_argument("--num_samples", type=int, default=3000, help="texts of each point")
     parser.add_argument("--num_real", type=int, help="texts used of each of the two files; left out: all")
     parser.add_argument("--candidates", type=int, nargs="+", default=[8, 32], help="whole texts to choose one of")
@@ -65,36 +66,37 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
-    from hf_gpt.eval.experiments.resampling.report import write_report
+    from hf_gpt.eval.experiments.resampling.report import write_plot, write_table
     from hf_gpt.eval.experiments.resampling.stage import CORPORA
     from hf_gpt.eval.experiments.results import Results
 
     options = make_parser().parse_args(argv)
     # The models are too small for more threads to be of use.
     torch.set_num_threads(1)
-    output = options.output_dir or Path(f"runs/resampling-{options.corpus}")
-    output.mkdir(parents=True, exist_ok=True)
-    # Seeds and ways of choosing may be added; what a point is may not change.
-    varying = ("seeds", "output_dir", "candidates", "particles")
+    # Corpora, seeds and ways of choosing may be added; what a point is may not change.
+    varying = ("corpora", "seeds", "output_dir", "candidates", "particles")
     settings = {name: str(value) for name, value in vars(options).items() if name not in varying}
-    results = Results(output / "results.json", settings)
-    for seed in options.seeds:
-        Seed(seed, options, results, output / f"seed-{seed}").run()
-    title = CORPORA[options.corpus].title
-    print(write_report(title, results.points, options.seeds, options.num_samples, output))
+    for corpus in options.corpora:
+        folder = options.output_dir / corpus
+        folder.mkdir(parents=True, exist_ok=True)
+        results = Results(folder / "results.json", settings)
+        for seed in options.seeds:
+            Seed(CORPORA[corpus], seed, options, results, folder / f"seed-{seed}").run()
+        print(write_table(CORPORA[corpus].title, results.points, options.num_samples, folder))
+    write_plot(options.output_dir)
     return 0
 
 
 class Seed:
     """All points of one seed."""
 
-    def __init__(self, seed: int, options: argparse.Namespace, results: "Results", folder: Path):
-        from hf_gpt.eval.experiments.resampling.stage import CORPORA, Sizes, Stage
+    def __init__(self, corpus: "Corpus", seed: int, options: argparse.Namespace, results: "Results", folder: Path):
+        from hf_gpt.eval.experiments.resampling.stage import Sizes, Stage
 
         self.seed, self.options, self.results, self.folder = seed, options, results, folder
         self.number = options.num_samples
         sizes = Sizes(tuple(options.generator), tuple(options.density), options.epochs)
-        self.stage = Stage(CORPORA[options.corpus], options.num_real, sizes, seed, folder, results)
+        self.stage = Stage(corpus, options.num_real, sizes, seed, folder, results)
 
     def run(self) -> None:
         """Measures what is not measured yet."""

@@ -57,6 +57,11 @@ def summarise(points: Points, seeds: Sequence[int], curves: Mapping[str, Sequenc
     return rows
 
 
+def seeds_of(points: Points) -> list[int]:
+    """The seeds that have points, ascending."""
+    return sorted({int(key.split("/", 1)[0]) for key, point in points.items() if "lm_score" in point})
+
+
 def names_of(points: Points) -> list[str]:
     """Names of the points on the plane, in the order in which they were measured."""
     return list(dict.fromkeys(key.split("/", 1)[1] for key, point in points.items() if "lm_score" in point))

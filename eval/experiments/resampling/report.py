@@ -1,11 +1,13 @@
 """Table, plot and verdict of the resampling experiment."""
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.eval.experiments.resampling.curves import PASS_LINE, Points, passes, place, summarise
+from hf_gpt.eval.experiments.resampling.curves import PASS_LINE, Points, passes, place, seeds_of, summarise
+from hf_gpt.eval.experiments.resampling.stage import CORPORA
 from hf_gpt.eval.experiments.tables import markdown_table
 from hf_gpt.eval.plots import light_colours, save_png
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # How the names of points begin.
-TEMPERATURE, TOP_P, LARGER, REAL = "temperature", "top_p", "larger model", "real"
+TEMPERATURE, TOP_P, LARGER, REAL = "temperature", "top-p", "larger model", "real"
 CURVES = {"temperature": (f"{TEMPERATURE} ",), "samplers": (f"{TEMPERATURE} ", f"{TOP_P} "), "larger": (f"{LARGER} T",)}
 HEADINGS = {
     "temperature": "gain over temperature",
@@ -23,16 +25,33 @@ HEADINGS = {
 }
 
 
-def write_report(title: str, points: Points, seeds: Sequence[int], num_samples: int, output: Path) -> str:
-    """Writes `results.md` and `results.png`; returns the former's text."""
-    text = table(title, points, seeds, num_samples)
-    (output / "results.md").write_text(text, encoding="utf-8")
-    save_plot({title: (points, seeds)}, output / "results.png")
+def write_table(title: str, points: Points, num_samples: int, folder: Path) -> str:
+    """Writes `results.md` and returns its text."""
+    text = table(title, points, num_samples)
+    (folder / "results.md").write_text(text, encoding="utf-8")
     return text
 
 
-def table(title: str, points: Points, seeds: Sequence[int], num_samples: int) -> str:
+def write_plot(output: Path) -> None:
+    """Writes `resampling.png`: a panel for each corpus that has results in the folder, means over its seeds."""
+    panels = {}
+    for name, corpus in CORPORA.items():
+        file = output / name / "results.json"
+        if file.exists():
+            panels[corpus.title] = json.loads(file.read_text(encoding="utf-8"))["points"]
+
+    def draw(*axes: "Axes") -> None:
+        for own, (title, points) in zip(axes, panels.items(), strict=True):
+            _draw(own, title, points)
+
+    label = "LM score against reverse-LM score of samplers and of texts that critics chose"
+    path = output / "resampling.png"
+    save_png(draw, path, width=480 * len(panels), height=430, columns=len(panels), label=label)
+
+
+def table(title: str, points: Points, num_samples: int) -> str:
     """Every point with its gain over each curve in each seed, and which ways of choosing pass."""
+    seeds = seeds_of(points)
     summary = summarise(points, seeds, CURVES)
     columns = {
         "texts": "name",
@@ -67,26 +86,10 @@ def is_choice(name: str) -> bool:
     return not name.startswith((f"{TEMPERATURE} ", f"{TOP_P} ", f"{LARGER} T", REAL))
 
 
-def save_plot(panels: Mapping[str, tuple[Points, Sequence[int]]], path: Path) -> None:
-    """Means over seeds, a panel a corpus."""
-
-    def draw(*axes: "Axes") -> None:
-        for own, (title, (points, seeds)) in zip(axes, panels.items(), strict=True):
-            _draw(own, title, points, seeds)
-
-    save_png(
-        draw,
-        path,
-        width=480 * len(panels),
-        height=430,
-        columns=len(panels),
-        label="LM score against reverse-LM score of samplers and of texts that critics chose",
-    )
-
-
-def _draw(axes: "Axes", title: str, points: Points, seeds: Sequence[int]) -> None:
-    rows = {row["name"]: place(row) for row in summarise(points, seeds, {})}
+def _draw(axes: "Axes", title: str, points: Points) -> None:
+    rows = {row["name"]: place(row) for row in summarise(points, seeds_of(points), {})}
     colours = light_colours()
+    chosen = {_family(name) for name in rows if is_choice(name)}
     families: dict[str, list[tuple[float, float]]] = {}
     for name, found in rows.items():
         families.setdefault(_family(name), []).append(found)
@@ -94,7 +97,7 @@ def _draw(axes: "Axes", title: str, points: Points, seeds: Sequence[int]) -> Non
     for family, places in families.items():
         if family == REAL:
             continue
-        style = "o-" if not is_choice(f"{family} T") else "x"
+        style = "x" if family in chosen else "o-"
         axes.plot(*zip(*sorted(places), strict=True), style, label=family, ms=5, lw=1.3, color=next(palette))
     axes.set_xlabel("reverse-LM score, nats a word (lower: more diverse)")
     axes.set_title(f"{title}: LM score, nats a word", loc="left", fontsize=12)
@@ -102,10 +105,9 @@ def _draw(axes: "Axes", title: str, points: Points, seeds: Sequence[int]) -> Non
 
 
 def _family(name: str) -> str:
-    for family in (TEMPERATURE, TOP_P, REAL):
-        if name.startswith(family):
-            return family
-    return name.split(":")[0] if ":" in name else LARGER
+    if ":" in name:
+        return name.split(":")[0]
+    return next(family for family in (TEMPERATURE, TOP_P, LARGER, REAL) if name.startswith(family))
 
 
 def _shown(row: Mapping[str, Any], curve: str) -> str | None:
