@@ -1,5 +1,7 @@
 """The resampling experiment: curves, gains, choices, pools, particles, and results that outlive a stop."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hf_gpt.eval.experiments.resampling.critics import log_ratio
 from hf_gpt.eval.experiments.resampling.curves import envelope, gain_at, passes, summarise
 from hf_gpt.eval.experiments.resampling.particles import draw_by_particles
 from hf_gpt.eval.experiments.resampling.pools import draw, encode, text_logps
+from hf_gpt.eval.experiments.resampling.report import write_plot, write_table
 from hf_gpt.eval.experiments.results import Results
 from hf_gpt.eval.fitting import seeded
 from hf_gpt.eval.language_model.word_model import WordModel
@@ -68,6 +71,32 @@ def test_summary_of_two_seeds():
     row = next(row for row in summarise(points, [0, 1], CURVES) if row["name"] == "cnn best of 2")
     assert row["gain_temperature"] == pytest.approx([0.3, 0.1]) and row["lm_score"] == pytest.approx(2.3)
     assert passes([0.3, 0.11]) and not passes([0.3, 0.09]) and not passes([0.3, None])
+
+
+def test_report_names_what_passes(tmp_path):
+    scores = {
+        "real": (3.0, 3.5),
+        "temperature 1": (3.0, 4.0),
+        "temperature 0.8": (2.0, 5.0),
+        "ratio: resample of 8": (2.2, 4.5),
+        "ratio: best of 8": (2.45, 4.5),
+        "larger model T=1": (2.4, 4.2),
+    }
+    points = {
+        f"{seed}/{name}": {"lm_score": quality, "reverse_lm_score": reverse, "distinct_share": 1.0}
+        for seed in (0, 1)
+        for name, (quality, reverse) in scores.items()
+    }
+    points["0/critic ratio"] = {"weights": [1.0], "unseen_auc": 0.75}
+    folder = tmp_path / "coco"
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps({"settings": {}, "points": points}))
+    text = write_table("captions", points, 5, folder)
+    assert "in every seed: passed by ratio: resample of 8." in text and "seeds 0, 1" in text
+    assert "| ratio: best of 8 | 2.450 | 4.500 | 100.0% | +0.050 (+0.05, +0.05) |" in text
+    assert "critic ratio: AUC on texts that no player has seen 0.750" in text
+    write_plot(tmp_path)
+    assert (tmp_path / "resampling.png").stat().st_size > 10_000
 
 
 def test_points_are_measured_once_and_kept(tmp_path):

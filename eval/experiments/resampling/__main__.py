@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from hf_gpt.eval.experiments.resampling.critics import Critic
     from hf_gpt.eval.experiments.resampling.pools import Pool
+    from hf_gpt.eval.experiments.resampling.stage import Corpus
     from hf_gpt.eval.experiments.results import Results
     from hf_gpt.eval.language_model.word_model import WordModel
 
