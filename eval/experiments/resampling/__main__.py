@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from hf_gpt.eval.experiments.results import Results
     from hf_gpt.eval.language_model.word_model import WordModel
 
-TEMPERATURES = (1.1, 1.0, 0.9, 0.8, 0.7)
+TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
 TOP_PS = (0.9, 0.8)
 LARGER_TEMPERATURES = (1.0, 0.8)
 PARTICLE_TEMPERATURES = (1.0, 0.85)
 # Ways besides importance resampling are shown at one number of candidates.
-WAYS, WAYS_AT = ("resample", "best", "threshold"), 8
+WAYS, WAYS_AT = ("resample", "best"), 8
 LARGER_CANDIDATES = 16
 
 
@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("corpora", nargs="+", choices=("coco", "news"), metavar="CORPUS", help="coco, news")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split, weights and draws")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/resampling"))
-    parser.add_argument("--num_samples", type=int, default=3000, help="texts of each point")
+    parser.add_argument("--num_samples", type=int, default=2000, help="texts of each point")
     parser.add_argument("--num_real", type=int, help="texts used of each of the two files; left out: all")
     parser.add_argument("--candidates", type=int, nargs="+", default=[8, 32], help="whole texts to choose one of")
     parser.add_argument("--particles", type=int, nargs="*", default=[16], help="beginnings that grow side by side")
