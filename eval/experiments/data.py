@@ -2,7 +2,12 @@
 
 import gzip
 import os
+import re
 from pathlib import Path
+
+
+# Words and marks apart: some texts end with a full stop and some do not.
+WORD = re.compile(r"[a-z0-9']+|[^a-z0-9'\s]")
 
 
 def data_folder() -> Path:
@@ -22,3 +27,8 @@ def read_lines(path: str, limit: int | None = None) -> list[str]:
     content = file.read_bytes()
     text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8")
     return [line.strip() for line in text.split("\n") if line.strip()][:limit]
+
+
+def read_words(path: str, limit: int | None = None) -> list[list[str]]:
+    """The lines of `read_lines` as words and marks in lower case."""
+    return [WORD.findall(line.lower()) for line in read_lines(path, limit)]

@@ -34,10 +34,9 @@ from torch import nn
 
 from hf_gpt.eval.curve_plots import draw_curves, standalone_svg
 from hf_gpt.eval.curves import Plane, Point
-from hf_gpt.eval.experiments.data import read_lines
+from hf_gpt.eval.experiments.data import read_words
 from hf_gpt.eval.experiments.perfect_ratio import take
 from hf_gpt.eval.experiments.quiet import QUIET
-from hf_gpt.eval.experiments.resampling import WORD
 from hf_gpt.eval.experiments.tables import markdown_table, write_json
 from hf_gpt.eval.language_model.word_model import WordModel
 from hf_gpt.eval.text.ngram_bleu import ngram_bleu, self_bleu
@@ -114,7 +113,7 @@ class Run:
         self.corpus, self.seed, self.options = corpus, seed, options
         self.folder = options.output_dir / f"{corpus}-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        texts = [WORD.findall(line.lower())[:MAX_WORDS] for line in read_lines(FILES[corpus])]
+        texts = [words[:MAX_WORDS] for words in read_words(FILES[corpus])]
         order = np.random.default_rng(seed).permutation(len(texts))[: options.num_texts]
         held = min(options.num_samples, len(order) // 4)
         parts = np.split(order, [held, held + len(order) // 10])

@@ -113,8 +113,9 @@ class WordModel:
         """Loss of each predicted token, 0 at padding, and which ones there are: `(rows, longest - 1)` both."""
         ids, mask = pad_rows(rows)
         logits = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        return losses * mask[:, 1:], mask[:, 1:]
+        # With the vocabulary in the middle, as `cross_entropy` takes logits of rows, it takes twice as long on a CPU.
+        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        return losses.view_as(ids[:, 1:]) * mask[:, 1:], mask[:, 1:]
 
 
 def lm_score(

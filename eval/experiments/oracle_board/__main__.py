@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hf_gpt.eval.experiments.random_language import RandomLanguage
-    from hf_gpt.eval.experiments.resampling import Results
+    from hf_gpt.eval.experiments.results import Results
 
 # Updates of the generator and, at most, of the discriminator before them.
-ADVERSARIAL_STEPS = {"reinforce": (150, 100), "seqgan": (10, 40)}
+ADVERSARIAL_STEPS = {"reinforce": (150, 100), "seqgan": (20, 80)}
 VALIDATED, OVERTRAINED, LOOKUP = "MLE", "MLE, all epochs", "lookup table"
 
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from hf_gpt.eval.experiments.oracle_board.report import write_report
-    from hf_gpt.eval.experiments.resampling import Results
+    from hf_gpt.eval.experiments.results import Results
 
     options = make_parser().parse_args(argv)
     # The models are too small for more threads to be of use.

@@ -159,7 +159,9 @@ def _draw(axes: "Axes", points: Points, seeds: Sequence[int]) -> None:
             own = sorted((points[f"{seed}/{name}"] for name in names), key=lambda point: point["temperature"])
             places = [(point["reverse_kl"], point["nll_oracle"]) for point in own]
             label = family if seed == seeds[0] else None
-            axes.plot(*zip(*places, strict=True), "-o", ms=4, lw=1.2, color=colour, label=label)
+            # A line between two distant temperatures would show a curve that nobody has measured.
+            style = "-o" if len(places) > 2 else "o"
+            axes.plot(*zip(*places, strict=True), style, ms=4, lw=1.2, color=colour, label=label)
     for row in PUBLISHED:
         axes.axhline(row.nll_oracle, color="#9aa0a6", lw=0.8, ls=":")
         place = (1.0, row.nll_oracle)

@@ -1,0 +1,80 @@
+"""
+Critics of a model's texts: the log-ratio of a larger language model, classifiers of real against generated, and both.
+
+A critic is a function of a pool to logits; log p(x) - log q(x) of the real texts to the model that drew the pool is the
+best that it can be, up to a constant.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from hf_gpt.eval.experiments.resampling.pools import Pool, draw, encode, text_logps
+from hf_gpt.eval.experiments.resampling.stage import Stage
+from hf_gpt.eval.language_model.word_model import WordModel
+from hf_gpt.eval.vocabulary import BOS
+from hf_gpt.generation.scoring import sequence_scores
+from hf_gpt.training.adversarial.figures import auc
+from hf_gpt.training.critic import make_critic, train_critic
+
+
+Critic = Callable[[Pool], torch.Tensor]
+
+
+def log_ratio(psi: WordModel, q: WordModel, psi_temperature: float = 1.0, q_temperature: float = 1.0) -> Critic:
+    """log psi(x) - log q(x) of whole texts, each at its temperature: the weights that turn samples of one into those of
+    the other."""
+    return lambda pool: text_logps(psi, pool, psi_temperature) - text_logps(q, pool, q_temperature)
+
+
+def classifier(stage: Stage, of: Literal["generator", "density"]) -> Critic:
+    """A classifier of real texts against those of a model of the stage, trained when first used and kept.
+
+    It begins as psi with a head on the last token's state. The stage's training texts are the real ones.
+    """
+    model: WordModel = getattr(stage, of)
+
+    @cache
+    def trained() -> PreTrainedModel:
+        torch.manual_seed(stage.seed)
+        critic = make_critic("generator", stage.density.model)
+
+        def train() -> dict[str, Any]:
+            encoded = stage.vocabulary.encode(stage.training, stage.max_words)
+            rows = [{"prompt_ids": [BOS], "completion_ids": row[1:].tolist()} for row in encoded]
+            settings = {"max_new_tokens": stage.max_words + 1, "epochs": stage.sizes.epochs, "seed": stage.seed + 30}
+            return train_critic(model.model, critic, rows, **settings).to_dict()
+
+        return stage.kept(f"classifier of {of}", critic, train)
+
+    return lambda pool: sequence_scores(trained(), pool.ids.long(), pool.mask, batch_size=64)
+
+
+def best_weights(stage: Stage, critics: Sequence[Critic], model: WordModel) -> list[float]:
+    """Weights of the sum of critics that tells validation texts from a model's own best.
+
+    By logistic regression, so that the sum is a log-ratio in nats whatever the scale of its parts. None of the critics
+    may have learnt from validation texts.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    real = encode(stage.validation, stage.vocabulary, stage.max_words)
+    fake = draw(model, 2 * len(real), seed=stage.seed + 40)
+    features = np.concatenate([np.stack([critic(pool).numpy() for critic in critics], 1) for pool in (real, fake)])
+    labels = np.arange(len(features)) < len(real)
+    fitted = LogisticRegression(C=1e4, max_iter=1000, class_weight="balanced").fit(features, labels)
+    return [float(weight) for weight in fitted.coef_[0]]
+
+
+def unseen_auc(stage: Stage, critics: Sequence[Critic], weights: Sequence[float], model: WordModel) -> float:
+    """Probability that a real text that no player has seen scores above one of a model's, by a sum of critics."""
+    real = encode(stage.reverse_texts[:1000], stage.vocabulary, stage.max_words)
+    scores = [
+        sum(weight * critic(pool) for weight, critic in zip(weights, critics, strict=True))
+        for pool in (real, draw(model, len(real), seed=stage.seed + 50))
+    ]
+    return auc(*scores)
