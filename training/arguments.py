@@ -183,6 +183,13 @@ class TaskArguments:
     class_names: list[str] | None = field(
         default=None, metadata={"help": "Names of the classes, in the order of their ids. Left out: from the data."}
     )
+    start_from_counts: bool = field(
+        default=False,
+        metadata={
+            "help": "classification: let the embeddings of a new model begin with what naive Bayes makes of the "
+            "training texts: the log-count ratios of each token's classes."
+        },
+    )
     tokens_column: str = field(default="tokens", metadata={"help": "token_classification: column of the words."})
     tags_column: str = field(default="tags", metadata={"help": "token_classification: column of a tag for each word."})
     context_column: str = field(default="context", metadata={"help": "question_answering: column of the passage."})
@@ -239,6 +246,13 @@ class TaskArguments:
         default=1.0,
         metadata={
             "help": "image, sound: how far copies are changed; below 1 for signals that are drawn like the real."
+        },
+    )
+    eval_copies: int = field(
+        default=0,
+        metadata={
+            "help": "image_classification, sound_classification: a prediction sums up that for a signal and those for "
+            "this many changed copies of it."
         },
     )
     temperature: float = field(default=1.0, metadata={"help": "image, sound: temperature of what is drawn."})

@@ -119,6 +119,8 @@ def finetune(settings: Settings) -> int:
         task_args.architecture = choose_architecture(model_args, task_args.architecture)
     elif task_args.architecture == "encoder_decoder":
         raise ConfigError(f"--architecture encoder_decoder is for tasks that write, and {task_args.task} does not.")
+    if task_args.start_from_counts and model_args.model_name_or_path is not None:
+        raise ConfigError("--start_from_counts is for a new model: leave it or --model_name_or_path out.")
     check_adapter_options(peft_args, model_args, training_args, writes=task.writes)
     checkpoint = open_run(training_args)
     data = prepare_data(task, model_args, training_args, checkpoint)

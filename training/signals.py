@@ -180,6 +180,13 @@ class Sounds(SignalKind):
         return values[: len(values) // step // 2 * step]
 
 
+def versions(
+    kind: SignalKind, extractor: SignalFeatureExtractor, signal: Any, count: int, strength: float = 1.0, seed: int = 0
+) -> list[np.ndarray]:
+    """The values of a signal, and after them those of `count` copies, which depend on nothing but it and the seed."""
+    return copies(kind, extractor, [signal], count, seed, strength)[0]
+
+
 def copies(
     kind: SignalKind,
     extractor: SignalFeatureExtractor,

@@ -14,8 +14,8 @@ from hf_gpt.signals import HfGptSignalProcessor
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example
-from hf_gpt.training.signals import KINDS, SignalKind, copies, value_vectors
-from hf_gpt.training.tasks.base import to_rows
+from hf_gpt.training.signals import KINDS, SignalKind, copies, value_vectors, versions
+from hf_gpt.training.tasks.base import as_tuple, to_rows
 from hf_gpt.training.tasks.classification import Classification, LabelledTask
 from hf_gpt.training.tasks.writing import WritingTask
 
@@ -82,26 +82,29 @@ class SignalTask(LabelledTask):
             first = processing_class.value_token_ids[0]
             embeddings[first : first + len(weights)] = torch.from_numpy(weights).to(embeddings)
 
+    @property
+    def copies_to_judge(self) -> int:
+        """Changed copies of a signal that a prediction is made from, beside itself."""
+        return 0
+
     def rows(
         self, examples: Sequence[Example], processor: HfGptSignalProcessor, *, is_training: bool, with_class: bool
     ) -> list[tuple[list[int], Example]]:
-        """Token ids with the example that they are of; changed copies of it too where `is_training`."""
+        """Token ids with the example that they are of, changed copies of it behind it."""
         self.processor = processor
+        kind, extractor, strength = self.signals, processor.feature_extractor, self.args.augmentation_strength
+        signals = [self.array(example) for example in examples]
         try:
-            values = copies(
-                self.signals,
-                processor.feature_extractor,
-                [self.array(example) for example in examples],
-                self.args.augmented_copies if is_training else 0,
-                seed=0,
-                strength=self.args.augmentation_strength,
-            )
+            if is_training:
+                values = copies(kind, extractor, signals, self.args.augmented_copies, seed=0, strength=strength)
+            else:
+                values = [versions(kind, extractor, signal, self.copies_to_judge, strength) for signal in signals]
         except ValueError as error:
             raise ConfigError(f"a signal cannot be read: {error}") from error
         rows = []
-        for example, versions in zip(examples, values, strict=True):
+        for example, found in zip(examples, values, strict=True):
             name = self.name_of(example) if with_class else None
-            for version in versions:
+            for version in found:
                 rows.append((processor.token_ids(version, name)[: self.args.max_length], example))
         return rows
 
@@ -111,7 +114,14 @@ class SignalTask(LabelledTask):
 
 
 class SignalClassification(SignalTask, Classification):
-    """The class of a signal; accuracy and macro F1. Reads values between two `<|endoftext|>`."""
+    """The class of a signal; accuracy and macro F1. Reads values between two `<|endoftext|>`.
+
+    With `eval_copies` the log-probabilities of a signal and of changed copies of it are averaged, as an ensemble's are.
+    """
+
+    @property
+    def copies_to_judge(self) -> int:
+        return self.args.eval_copies
 
     def prepare_tokenizer(self, tokenizer: Any) -> None:
         """Nothing: the processor puts tokens where they belong."""
@@ -121,6 +131,13 @@ class SignalClassification(SignalTask, Classification):
     ) -> datasets.Dataset:
         rows = self.rows(examples, tokenizer, is_training=is_training, with_class=False)
         return to_rows([{"input_ids": ids, "labels": self.id_of(example)} for ids, example in rows])
+
+    def reduce_logits(self, logits: Any, labels: Any) -> Any:
+        return as_tuple(logits)[0].float().log_softmax(-1)
+
+    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[str]:
+        of_versions = as_tuple(outputs)[0].reshape(len(examples), 1 + self.copies_to_judge, -1)
+        return [self.names[index] for index in of_versions.mean(1).argmax(-1)]
 
 
 class SignalGeneration(SignalTask, WritingTask):
