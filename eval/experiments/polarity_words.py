@@ -6,8 +6,8 @@ the package vaderSentiment (`pip install vaderSentiment`), of which the list of 
     python -m hf_gpt.eval.experiments.polarity_words runs/words.jsonl
     hf-gpt finetune --task classification --train_file train.jsonl runs/words.jsonl ...
 
-Label 1 is a good word, 0 a bad one. With `--negated_share` clear words come negated too, with the
-other label. A space stands in front: to a byte-level tokenizer a word inside a text is another token than one at its start.
+Label 1 is a good word, 0 a bad one. With `--negated_share` clear words come negated too, with the other label. A space
+stands in front: to a byte-level tokenizer a word inside a text is another token than one at its start.
 """
 
 import argparse
