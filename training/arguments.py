@@ -239,6 +239,13 @@ class TaskArguments:
         default=0.0,
         metadata={"help": "sound: stretch to num_frames by loudness instead of time, in part or (1) wholly."},
     )
+    normalize_by_group: bool = field(
+        default=False,
+        metadata={
+            "help": "sound_classification: take away from the frames of a sound what all sounds of its group_column, "
+            "such as its speaker, have in common, labels unseen; also when it is evaluated. Needs num_frames."
+        },
+    )
     augmented_copies: int = field(
         default=0, metadata={"help": "image, sound: changed copies of each example that are trained on too."}
     )

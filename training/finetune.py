@@ -308,13 +308,13 @@ def count_same_after_reloading(
         checkpoint=str(path),
         task_args=asdict(data.task.args),
         names=getattr(data.task, "names", None),
-        examples=data.validation_examples[:RELOADED_EXAMPLES],
+        examples=data.validation_examples[: None if data.task.predicts_together else RELOADED_EXAMPLES],
         batch_size=trainer.args.per_device_eval_batch_size,
         trust_remote_code=model_args.trust_remote_code,
         bf16=trainer.args.bf16,
         fp16=trainer.args.fp16,
     )
-    after = task_reload.check_in_fresh_process(request)
+    after = task_reload.check_in_fresh_process(request)[: len(before)]
     return sum(one == other for one, other in zip(before, after, strict=True)), len(before)
 
 

@@ -109,6 +109,36 @@ def test_copies_that_are_judged_count_alike_and_depend_on_their_signal_alone():
     assert len(generation.encode(examples, processor, is_training=False)) == 2
 
 
+def test_a_voice_that_was_not_trained_on_is_taken_away(run, tmp_path, capsys):
+    assert run("sound_classification", normalize_by_group=True, max_eval_samples=None) == 0
+    assert "32 of 32 predictions are the same" in capsys.readouterr().out
+    processor = AutoProcessor.from_pretrained(tmp_path / "run" / "model")
+    assert processor.feature_extractor.mean_voice.shape == (16, 16)
+
+
+def test_sounds_are_normalised_by_their_own_group():
+    args = TaskArguments(task="sound_classification", group_column="voice", normalize_by_group=True, num_frames=8)
+    args.codebook_size = 8
+    task = make_task(args)
+    examples = task.built_in_examples()[:36]
+    task.learn(examples, examples)
+    assert task.columns["group_column"] == "voice" and task.predicts_together
+    processor = task.make_processing_class(examples)
+    extractor = processor.feature_extractor
+    flutes = [task.array(example) for example in examples if example["voice"] == "flute"]
+    rows = task.encode(examples, processor, is_training=False)
+    wanted = extractor.encode(flutes[0], voice=extractor.voice(flutes))
+    assert processor.values_of(rows[0]["input_ids"]) == wanted.tolist()
+    for changes in ({"group_column": None}, {"task": "sound_generation"}):
+        other = make_task(TaskArguments(**{**vars(args), **changes}))
+        other.learn(examples, examples)
+        with pytest.raises(ConfigError, match="needs --group_column"):
+            other.make_processing_class(examples)
+    args.num_frames = None
+    with pytest.raises(ConfigError, match="num_frames"):
+        task.make_processing_class(examples)
+
+
 def test_sounds_are_written_as_files(run, tmp_path):
     assert run("sound_generation", max_eval_samples=4) == 0
     names = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())

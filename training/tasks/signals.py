@@ -14,7 +14,7 @@ from hf_gpt.signals import HfGptSignalProcessor
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example
-from hf_gpt.training.signals import KINDS, SignalKind, copies, value_vectors, versions
+from hf_gpt.training.signals import KINDS, SignalKind, copies, value_vectors, voices_of
 from hf_gpt.training.tasks.base import as_tuple, to_rows
 from hf_gpt.training.tasks.classification import Classification, LabelledTask
 from hf_gpt.training.tasks.writing import WritingTask
@@ -48,7 +48,10 @@ class SignalTask(LabelledTask):
 
     @property
     def columns(self) -> dict[str, str]:
-        return {"signal_column": self.args.signal_column, "label_column": self.args.label_column}
+        columns = {"signal_column": self.args.signal_column, "label_column": self.args.label_column}
+        if self.args.normalize_by_group and self.args.group_column is not None:
+            columns["group_column"] = self.args.group_column
+        return columns
 
     def built_in_examples(self) -> list[Example]:
         return self.signals.built_in(self.args)
@@ -60,7 +63,8 @@ class SignalTask(LabelledTask):
         return [f"{self.kind} of shape {self.array(example).shape}, class {example[self.args.label_column]}"]
 
     def make_processing_class(self, train: Sequence[Example]) -> HfGptSignalProcessor:
-        extractor = self.signals.new_feature_extractor(self.args, [self.array(example) for example in train])
+        signals = [self.array(example) for example in train]
+        extractor = self.signals.new_feature_extractor(self.args, signals, self.groups(train))
         processor = HfGptSignalProcessor.create(extractor, self.names)
         processor.tokenizer.model_max_length = self.args.max_length
         return processor
@@ -83,28 +87,51 @@ class SignalTask(LabelledTask):
             embeddings[first : first + len(weights)] = torch.from_numpy(weights).to(embeddings)
 
     @property
+    def predicts_together(self) -> bool:
+        return self.args.normalize_by_group
+
+    @property
     def copies_to_judge(self) -> int:
         """Changed copies of a signal that a prediction is made from, beside itself."""
         return 0
+
+    def groups(self, examples: Sequence[Example]) -> list[Any] | None:
+        """The group of each example, if what groups have in common is taken away.
+
+        Raises:
+            ConfigError: groups are not known, or the task is another.
+        """
+        if not self.args.normalize_by_group:
+            return None
+        column = self.args.group_column
+        if self.args.task != "sound_classification" or column is None:
+            raise ConfigError("--normalize_by_group is for sound_classification and needs --group_column.")
+        return [example[column] for example in examples]
 
     def rows(
         self, examples: Sequence[Example], processor: HfGptSignalProcessor, *, is_training: bool, with_class: bool
     ) -> list[tuple[list[int], Example]]:
         """Token ids with the example that they are of, changed copies of it behind it."""
         self.processor = processor
-        kind, extractor, strength = self.signals, processor.feature_extractor, self.args.augmentation_strength
+        extractor, groups = processor.feature_extractor, self.groups(examples)
         signals = [self.array(example) for example in examples]
         try:
-            if is_training:
-                values = copies(kind, extractor, signals, self.args.augmented_copies, seed=0, strength=strength)
-            else:
-                values = [versions(kind, extractor, signal, self.copies_to_judge, strength) for signal in signals]
+            values = copies(
+                self.signals,
+                extractor,
+                signals,
+                self.args.augmented_copies if is_training else self.copies_to_judge,
+                seed=0,
+                strength=self.args.augmentation_strength,
+                voices=None if groups is None else voices_of(extractor, signals, groups),
+                alike=not is_training,
+            )
         except ValueError as error:
             raise ConfigError(f"a signal cannot be read: {error}") from error
         rows = []
-        for example, found in zip(examples, values, strict=True):
+        for example, versions in zip(examples, values, strict=True):
             name = self.name_of(example) if with_class else None
-            for version in found:
+            for version in versions:
                 rows.append((processor.token_ids(version, name)[: self.args.max_length], example))
         return rows
 
