@@ -203,6 +203,13 @@ class TaskArguments:
         default=None,
         metadata={"help": "Names of the classes, or tags, in the order of their ids. Left out: from the data."},
     )
+    start_from_counts: bool = field(
+        default=False,
+        metadata={
+            "help": "classification: let the embeddings of a new model begin with what naive Bayes makes of the "
+            "training texts: the log-count ratios of each token's classes."
+        },
+    )
     tokens_column: str = field(default="tokens", metadata={"help": "token_classification: column of the words."})
     tags_column: str = field(default="tags", metadata={"help": "token_classification: column of a tag for each word."})
     context_column: str = field(default="context", metadata={"help": "question_answering: column of the passage."})
@@ -252,6 +259,13 @@ class TaskArguments:
         default=0.0,
         metadata={"help": "sound: stretch to num_frames by loudness instead of time, in part or (1) wholly."},
     )
+    normalize_by_group: bool = field(
+        default=False,
+        metadata={
+            "help": "sound_classification: take away from the frames of a sound what all sounds of its group_column, "
+            "such as its speaker, have in common, labels unseen; also when it is evaluated. Needs num_frames."
+        },
+    )
     augmented_copies: int = field(
         default=0, metadata={"help": "image, sound: changed copies of each example that are trained on too."}
     )
@@ -259,6 +273,13 @@ class TaskArguments:
         default=1.0,
         metadata={
             "help": "image, sound: how far copies are changed; below 1 for signals that are drawn like the real."
+        },
+    )
+    eval_copies: int = field(
+        default=0,
+        metadata={
+            "help": "image_classification, sound_classification: a prediction sums up that for a signal and those for "
+            "this many changed copies of it."
         },
     )
     temperature: float = field(default=1.0, metadata={"help": "image, sound: temperature of what is drawn."})

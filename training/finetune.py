@@ -129,6 +129,8 @@ def finetune(settings: Settings) -> int:
         task_args.architecture = choose_architecture(model_args, task_args.architecture)
     elif task_args.architecture == "encoder_decoder":
         raise ConfigError(f"--architecture encoder_decoder is for tasks that write, and {task_args.task} does not.")
+    if task_args.start_from_counts and model_args.model_name_or_path is not None:
+        raise ConfigError("--start_from_counts is for a new model: leave it or --model_name_or_path out.")
     check_adapter_options(peft_args, model_args, training_args, writes=task.writes)
     checkpoint = open_run(training_args)
     data = prepare_data(task, model_args, training_args, checkpoint)
@@ -335,13 +337,13 @@ def count_same_after_reloading(
         checkpoint=str(path),
         task_args=asdict(data.task.args),
         names=getattr(data.task, "names", None),
-        examples=data.validation_examples[:RELOADED_EXAMPLES],
+        examples=data.validation_examples[: None if data.task.predicts_together else RELOADED_EXAMPLES],
         batch_size=trainer.args.per_device_eval_batch_size,
         trust_remote_code=model_args.trust_remote_code,
         bf16=trainer.args.bf16,
         fp16=trainer.args.fp16,
     )
-    after = task_reload.check_in_fresh_process(request)
+    after = task_reload.check_in_fresh_process(request)[: len(before)]
     return sum(one == other for one, other in zip(before, after, strict=True)), len(before)
 
 

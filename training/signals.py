@@ -27,8 +27,10 @@ class SignalKind(ABC):
         """The examples that ship, in the columns that the arguments name."""
 
     @abstractmethod
-    def new_feature_extractor(self, args: TaskArguments, signals: Sequence[Any]) -> SignalFeatureExtractor:
-        """A feature extractor that fits the training signals.
+    def new_feature_extractor(
+        self, args: TaskArguments, signals: Sequence[Any], groups: Sequence[Any] | None = None
+    ) -> SignalFeatureExtractor:
+        """A feature extractor that fits the training signals; with `groups`, of frames without what a group shares.
 
         Raises:
             ConfigError: the arguments do not suit the signals.
@@ -36,9 +38,17 @@ class SignalKind(ABC):
 
     @abstractmethod
     def changed_values(
-        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0
+        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
     ) -> np.ndarray:
-        """The values of a copy of a signal, changed as signals of its class may be; `strength` scales how far."""
+        """The values of a copy of a signal, changed as signals of its class may be.
+
+        Args:
+            extractor: What makes values.
+            signal: The signal.
+            rng: Of the changes.
+            strength: Scales how far it is changed.
+            common: Options of the extractor's `encode`.
+        """
 
     @abstractmethod
     def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
@@ -72,7 +82,9 @@ class Images(SignalKind):
         rows = zip(digits.images.astype(int).tolist(), digits.target.tolist(), strict=True)
         return [Example({args.signal_column: image, args.label_column: label}) for image, label in rows]
 
-    def new_feature_extractor(self, args: TaskArguments, signals: Sequence[Any]) -> HfGptImageFeatureExtractor:
+    def new_feature_extractor(
+        self, args: TaskArguments, signals: Sequence[Any], groups: Sequence[Any] | None = None
+    ) -> HfGptImageFeatureExtractor:
         low, high = min(float(image.min()) for image in signals), max(float(image.max()) for image in signals)
         try:
             extractor = HfGptImageFeatureExtractor(
@@ -86,7 +98,7 @@ class Images(SignalKind):
             raise ConfigError(f"these settings do not suit the images: {error}") from error
 
     def changed_values(
-        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0
+        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
     ) -> np.ndarray:
         """Values of an image that is turned by up to 12 degrees, scaled by up to 10 % and moved by up to a pixel."""
         from scipy.ndimage import affine_transform
@@ -124,7 +136,9 @@ class Sounds(SignalKind):
                     examples.append(Example(row))
         return examples
 
-    def new_feature_extractor(self, args: TaskArguments, signals: Sequence[Any]) -> HfGptSoundFeatureExtractor:
+    def new_feature_extractor(
+        self, args: TaskArguments, signals: Sequence[Any], groups: Sequence[Any] | None = None
+    ) -> HfGptSoundFeatureExtractor:
         try:
             extractor = HfGptSoundFeatureExtractor(
                 encoding=args.sound_encoding,
@@ -137,12 +151,13 @@ class Sounds(SignalKind):
                 trim_range=args.trim_range,
                 loudness_share=args.loudness_share,
             )
-            return extractor.fit(signals, args.codebook_size)
+            voices = None if groups is None else voices_of(extractor, signals, groups)
+            return extractor.fit(signals, args.codebook_size, voices=voices)
         except ValueError as error:
             raise ConfigError(f"these settings do not suit the sounds: {error}") from error
 
     def changed_values(
-        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0
+        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
     ) -> np.ndarray:
         """Values of a sound by another voice, in another room, at another pace.
 
@@ -164,7 +179,7 @@ class Sounds(SignalKind):
         first, last = strength * rng.uniform(-0.1, 0.1, 2)
         places = np.linspace(max(first, 0.0), 1 - max(last, 0.0), max(2, count))
         places = places + strength * rng.uniform(-0.1, 0.1) * np.sin(np.pi * places) / np.pi
-        features = extractor.features(wave, places)
+        features = extractor.features(wave, places, **common)
         bands = np.linspace(-1, 1, features.shape[1])
         tilt, bend = strength * rng.normal(0, 0.25, 2)
         features += tilt * bands + bend * np.cos(np.pi * (bands + rng.uniform(-1, 1)))
@@ -180,6 +195,24 @@ class Sounds(SignalKind):
         return values[: len(values) // step // 2 * step]
 
 
+def voices_of(extractor: HfGptSoundFeatureExtractor, signals: Sequence[Any], groups: Sequence[Any]) -> list[np.ndarray]:
+    """The voice of each sound: that of all sounds of its group.
+
+    Args:
+        extractor: What gives a voice.
+        signals: Sounds.
+        groups: The group of each, such as its speaker.
+
+    Raises:
+        ValueError: sounds are not stretched to one length.
+    """
+    members: dict[Any, list[Any]] = {}
+    for signal, group in zip(signals, groups, strict=True):
+        members.setdefault(group, []).append(signal)
+    voices = {group: extractor.voice(found) for group, found in members.items()}
+    return [voices[group] for group in groups]
+
+
 def copies(
     kind: SignalKind,
     extractor: SignalFeatureExtractor,
@@ -187,13 +220,28 @@ def copies(
     count: int,
     seed: int,
     strength: float = 1.0,
+    voices: Sequence[np.ndarray] | None = None,
+    *,
+    alike: bool = False,
 ) -> list[list[np.ndarray]]:
-    """The values of each signal, and after them those of `count` changed copies; the same ones for the same seed."""
+    """The values of each signal, and after them those of `count` changed copies; the same ones for the same seed.
+
+    Args:
+        kind, extractor: Of the signals.
+        signals: What is copied.
+        count: Copies of each.
+        seed: Of the changes.
+        strength: How far copies are changed.
+        voices: For each sound what is taken away of its speaker.
+        alike: Change every signal in the same ways, so that its copies do not depend on the signals before it.
+    """
     rng = np.random.default_rng(seed)
     rows = []
-    for signal in signals:
-        changed = (kind.changed_values(extractor, signal, rng, strength) for _ in range(count))
-        rows.append([extractor.encode(signal), *changed])
+    for number, signal in enumerate(signals):
+        common = {} if voices is None else {"voice": voices[number]}
+        rng = np.random.default_rng(seed) if alike else rng
+        changed = (kind.changed_values(extractor, signal, rng, strength, **common) for _ in range(count))
+        rows.append([extractor.encode(signal, **common), *changed])
     return rows
 
 

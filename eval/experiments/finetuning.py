@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.eval.experiments import polarity_words
+
 
 # Files below the data folder whose texts are pretrained on: the column of the text, and how often each is repeated.
 CORPORA = {
@@ -98,6 +100,7 @@ class Task:
         settings: Options of `hf-gpt finetune`.
         arms: What each arm changes; an arm that names a corpus in `pretraining` begins from a model of that.
         pretraining: The corpus of each arm that begins from a pretrained model.
+        rated_words: Arms that are trained on the words of `polarity_words.py` too.
     """
 
     train: str
@@ -107,6 +110,7 @@ class Task:
     settings: Mapping[str, Any]
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"pretrained": {}, "scratch": SHAPE})
     pretraining: Mapping[str, str] = field(default_factory=lambda: {"pretrained": "english"})
+    rated_words: Sequence[str] = ()
 
 
 TASKS = {
@@ -116,7 +120,12 @@ TASKS = {
         figure="eval_accuracy",
         aim=0.82,
         settings={**CLASSIFICATION, "num_train_epochs": 3, "max_length": 128},
-        arms={"pretrained": {}, "scratch": {**SHAPE, "num_train_epochs": 4}},
+        arms={
+            "pretrained": {},
+            "scratch": {**SHAPE, "num_train_epochs": 4},
+            "words": {**SHAPE, "num_train_epochs": 4},
+        },
+        rated_words=("words",),
     ),
     "trec": Task(
         train="classification/trec/train.jsonl",
@@ -204,11 +213,22 @@ def pretrain(corpus: str, data: Path, output: Path, seed: int) -> Path:
 def finetune(name: str, arm: str, data: Path, output: Path, seed: int, changes: Mapping[str, Any]) -> None:
     """Trains and evaluates one arm of a task."""
     task = TASKS[name]
-    files = {"train_file": data / task.train, "validation_file": data / task.validation}
+    files = {"train_file": [data / task.train], "validation_file": data / task.validation}
+    if arm in task.rated_words:
+        files["train_file"].append(rated_words(data, output))
     settings = {**task.settings, **task.arms[arm], **files}
     if arm in task.pretraining:
         settings["model_name_or_path"] = pretrain(task.pretraining[arm], data, output, seed) / "model"
     run("finetune", settings | changes, output / f"{name}-{arm}-{seed}", seed)
+
+
+def rated_words(data: Path, output: Path) -> Path:
+    """The file of words that people rated, without any that is a held-out sentence by itself."""
+    path = output / "rated_words.jsonl"
+    if not path.exists():
+        keys = held_out_keys(data)
+        polarity_words.write_words(path, is_left_out=lambda text: _key(text) in keys)
+    return path
 
 
 def run(command: str, settings: Mapping[str, Any], folder: Path, seed: int) -> None:
@@ -261,7 +281,7 @@ def summary(output: Path) -> str:
 
 def write_corpus(files: Mapping[str, tuple[Any, int]], data: Path, path: Path) -> None:
     """Writes the texts of files as JSON lines, without any sentence of the held-out files."""
-    held_out = {_key(text) for name, column in HELD_OUT_TEXTS.items() for text in _texts(data / name, [column])}
+    held_out = held_out_keys(data)
     incomplete = path.with_suffix(".incomplete")
     with incomplete.open("w", encoding="utf-8") as file:
         for name, (columns, times) in files.items():
@@ -269,6 +289,11 @@ def write_corpus(files: Mapping[str, tuple[Any, int]], data: Path, path: Path) -
                 if _key(text) not in held_out:
                     file.write((json.dumps({"text": text}, ensure_ascii=False) + "\n") * times)
     incomplete.replace(path)
+
+
+def held_out_keys(data: Path) -> set[str]:
+    """The sentences of the held-out files, in a spelling without case, spaces and marks."""
+    return {_key(text) for name, column in HELD_OUT_TEXTS.items() for text in _texts(data / name, [column])}
 
 
 def _texts(path: Path, columns: Sequence[str]) -> Iterator[str]:

@@ -29,6 +29,11 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
     part each band's own, and the deviation is made 1. What that takes away is kept on average, for `decode`. Pauses
     and the length of loud parts are not: a sound that was stretched by loudness is decoded at an even pace.
 
+    What is left of a speaker can be taken away too where there are several recordings of his (speaker normalisation;
+    cepstral mean normalisation, Furui 1981, for each place in the word): their mean, which `voice` gives and `features`
+    and `encode` take. Frames of an extractor that was fitted with voices are always without one: without the mean of
+    those that it was fitted with, if no other is given.
+
     Args:
         encoding: `"mu_law"` or `"log_mel"`.
         sampling_rate: Samples in a second.
@@ -49,6 +54,8 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         codebooks: Shape (num_groups, size, num_mel_bins / num_groups); None before `fit`.
         band_means, deviation: What levelling takes away, on average over sounds; a number for each band, and one.
         mean_frames: Frames of a sound before it is stretched, on average.
+        mean_voice: Mean voice of the sounds that it was fitted with, shape (num_frames, num_mel_bins); None where
+            voices are kept.
         kwargs: As for `FeatureExtractionMixin`.
 
     Raises:
@@ -73,6 +80,7 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         band_means: Sequence[float] | None = None,
         deviation: float | None = None,
         mean_frames: float | None = None,
+        mean_voice: Any = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -102,6 +110,7 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         self.band_means = band_means
         self.deviation = deviation
         self.mean_frames = mean_frames
+        self.mean_voice = None if mean_voice is None else np.asarray(mean_voice, np.float32)
 
     @property
     def num_values(self) -> int:
@@ -114,8 +123,16 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
     def max_values(self) -> int | None:
         return self.num_frames and self.num_frames * self.num_groups if self.encoding == "log_mel" else None
 
-    def fit(self, sounds: Sequence[Any], codebook_size: int, seed: int = 0) -> "HfGptSoundFeatureExtractor":
+    def fit(
+        self, sounds: Sequence[Any], codebook_size: int, seed: int = 0, voices: Sequence[np.ndarray] | None = None
+    ) -> "HfGptSoundFeatureExtractor":
         """Finds codebooks and averages of these sounds; returns itself. Mu-law needs none.
+
+        Args:
+            sounds: Waves.
+            codebook_size: Codewords of each group.
+            seed: Of the k-means.
+            voices: The voice of each sound, which is taken away from now on.
 
         Raises:
             ValueError: fewer frames than codewords.
@@ -128,19 +145,52 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
             levels = [self._level(frames) for frames in raw]
             self.band_means = np.mean([means for means, _ in levels], axis=0).tolist()
             self.deviation = float(np.mean([deviation for _, deviation in levels]))
-            levelled = np.concatenate([self._levelled(frames) for frames in raw])
-            self.codebooks = fit_codebooks(levelled, self.num_groups, codebook_size, seed)
+            levelled = [self._levelled(frames) for frames in raw]
+            if voices is not None:
+                self.mean_voice = np.mean(voices, axis=0, dtype=np.float64).astype(np.float32)
+                levelled = [frames - voice for frames, voice in zip(levelled, voices, strict=True)]
+            self.codebooks = fit_codebooks(np.concatenate(levelled), self.num_groups, codebook_size, seed)
         return self
 
-    def features(self, sound: Any, places: np.ndarray | None = None) -> np.ndarray:
+    def voice(self, sounds: Sequence[Any]) -> np.ndarray:
+        """What recordings of one speaker have in common: the mean of their levelled frames.
+
+        It takes some 20 recordings of different words: with few, the words themselves are taken away.
+
+        Args:
+            sounds: Waves of one speaker, no labels needed.
+
+        Returns:
+            float64 of shape (num_frames, num_mel_bins).
+
+        Raises:
+            ValueError: sounds are not stretched to one length, or there are none.
+        """
+        if self.encoding != "log_mel" or self.num_frames is None:
+            raise ValueError("a voice is a mean over sounds of one length. Set encoding='log_mel' and num_frames.")
+        if not len(sounds):
+            raise ValueError("a voice needs sounds of it, and none is given.")
+        return np.mean([self._levelled(self._stretched(self._log_mel(sound))) for sound in sounds], axis=0)
+
+    def features(self, sound: Any, places: np.ndarray | None = None, voice: np.ndarray | None = None) -> np.ndarray:
         """Levelled log-mel frames, float64 of shape (frames, num_mel_bins).
 
         Args:
             sound: A wave.
             places: Where frames are taken, ascending from 0, the first frame that is left after trimming, to 1, the
                 last, in time or in loudness; left out: as `num_frames` says.
+            voice: What is taken away from them, as `voice` gives it; left out: `mean_voice`.
+
+        Raises:
+            ValueError: a voice is given, but the extractor was fitted without.
         """
-        return self._levelled(self._stretched(self._log_mel(sound), places))
+        if voice is not None and self.mean_voice is None:
+            raise ValueError("this extractor keeps voices. Fit it with voices, or give none.")
+        frames = self._levelled(self._stretched(self._log_mel(sound), places))
+        if self.mean_voice is None:
+            return frames
+        taken = np.asarray(self.mean_voice if voice is None else voice, np.float64)
+        return frames - (taken if places is None else _at(taken, places))
 
     def quantize(self, features: np.ndarray) -> np.ndarray:
         """Values of levelled frames: (frames, num_mel_bins) to int64 of shape (frames * num_groups,)."""
@@ -148,18 +198,26 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         codes = encode_by_codebooks(features, codebooks)
         return (codes + np.arange(len(codebooks)) * codebooks.shape[1]).reshape(-1)
 
-    def encode(self, signal: Any) -> np.ndarray:
-        """Values of a wave of shape (samples,): integers of 16 bits, or floats from -1 to 1."""
+    def encode(self, signal: Any, voice: np.ndarray | None = None) -> np.ndarray:
+        """Values of a wave of shape (samples,): integers of 16 bits, or floats from -1 to 1.
+
+        Args:
+            signal: The wave.
+            voice: What is taken away of its speaker, as in `features`; not for mu-law.
+        """
         if self.encoding == "mu_law":
             return mu_law_encode(self._checked(signal), self.num_levels)
-        return self.quantize(self.features(signal))
+        return self.quantize(self.features(signal, voice=voice))
 
     def decode(self, values: Sequence[int]) -> np.ndarray:
         """Wave of shape (samples,), float64 from -1 to 1; from log-mel values with phases of its own."""
         values = np.asarray(values, np.int64)
         if self.encoding == "mu_law":
             return mu_law_decode(np.clip(values, 0, self.num_levels - 1), self.num_levels)
-        frames = self.dequantize(values) * self.deviation + np.asarray(self.band_means)
+        frames = self.dequantize(values)
+        if self.mean_voice is not None:
+            frames = frames + self.mean_voice[: len(frames)]
+        frames = frames * self.deviation + np.asarray(self.band_means)
         if self.num_frames is not None:
             count = max(2, round(self.mean_frames * len(frames) / self.num_frames))
             frames = _at(frames, np.linspace(0, 1, count)) if len(frames) else frames

@@ -77,6 +77,7 @@ class HfGptSignalProcessor(ProcessorMixin):
         signals: Sequence[Any],
         class_names: Sequence[str] | None = None,
         *,
+        voices: Sequence[Any] | None = None,
         add_end: bool = True,
         return_tensors: str | None = None,
         **kwargs: Any,
@@ -86,6 +87,7 @@ class HfGptSignalProcessor(ProcessorMixin):
         Args:
             signals: Arrays as the feature extractor takes them.
             class_names: A class for each signal.
+            voices: For each sound what is taken away of its speaker, as `feature_extractor.voice` gives it.
             add_end: Whether `<|endoftext|>` follows.
             return_tensors: `"pt"` or `"np"`; None gives lists.
             kwargs: Further options of the tokenizer's `pad`.
@@ -97,10 +99,12 @@ class HfGptSignalProcessor(ProcessorMixin):
             ValueError: a class that the processor does not know, or an array that is no such signal.
         """
         names = [None] * len(signals) if class_names is None else class_names
-        rows = [
-            self.token_ids(self.feature_extractor.encode(signal), name, add_end=add_end)
-            for signal, name in zip(signals, names, strict=True)
-        ]
+        encode = self.feature_extractor.encode
+        if voices is None:
+            values = [encode(signal) for signal in signals]
+        else:
+            values = [encode(signal, voice=voice) for signal, voice in zip(signals, voices, strict=True)]
+        rows = [self.token_ids(found, name, add_end=add_end) for found, name in zip(values, names, strict=True)]
         return self._batch(rows, return_tensors, kwargs)
 
     def prompts(

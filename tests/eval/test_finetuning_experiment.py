@@ -37,12 +37,18 @@ def test_every_arm_runs_its_own_settings_and_pretrained_ones_share_a_model(data,
     runs = {}
     monkeypatch.setattr(finetuning, "run", lambda command, settings, folder, seed: runs.update({folder.name: settings}))
     monkeypatch.setattr(finetuning, "write_corpus", lambda *_: None)
+    monkeypatch.setattr(finetuning.polarity_words, "read_ratings", lambda *_: {"warm": 2.0, "another": -2.0})
     options = ["--data", str(data), "--output", str(tmp_path / "runs"), "--seeds", "3"]
     assert finetuning.main(["sst2", "trec", "multi30k", *options, "--set", "max_train_samples=9"]) == 0
     english = tmp_path / "runs" / "pretraining_english-3" / "model"
     assert runs["sst2-pretrained-3"]["model_name_or_path"] == runs["trec-pretrained-3"]["model_name_or_path"] == english
     assert "model_name_or_path" not in runs["sst2-scratch-3"]
     assert runs["sst2-scratch-3"]["preset"] == "nano"
+    train = [data / "classification/sst2/train.jsonl"]
+    words = tmp_path / "runs" / "rated_words.jsonl"
+    assert runs["sst2-scratch-3"]["train_file"] == train and runs["sst2-words-3"]["train_file"] == [*train, words]
+    # "another" is a sentence of the test file.
+    assert words.read_text() == '{"text": " warm", "label": 1}\n'
     assert runs["multi30k-encoder_decoder-3"]["architecture"] == "encoder_decoder"
     assert runs["multi30k-from_decoder-3"]["model_name_or_path"].parent.name == "pretraining_captions-3"
     assert all(run["max_train_samples"] == "9" for name, run in runs.items() if "pretraining" not in name)

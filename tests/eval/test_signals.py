@@ -70,6 +70,10 @@ def test_table_of_runs_that_are_done(tmp_path, monkeypatch):
     assert (command, name, seed) == ("finetune", "speech_lucas-2", 2) and len(done) == 4
     assert settings["train_file"] == [tmp_path / digits.SPEECH, more]
     assert settings["held_out_groups"] == ["lucas"] and settings["config"] == "spoken_digits"
+    digits.main(["adapted_speech", "--output", str(tmp_path / "others"), "--seeds", "0"])
+    command, settings, name, seed = done[-1]
+    assert (name, settings["normalize_by_group"]) == ("adapted_speech_yweweler-0", True) and len(done) == 6
+    assert len(digits.summary(tmp_path / "others").splitlines()) == 3
     line = digits.summary(tmp_path / "runs").splitlines()[-1]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:5] == ["91.0%", "90.0% to 92.0%", "2", "85%"] and cells[-1] == "2.0"

@@ -265,3 +265,50 @@ def test_the_package_is_imported_without_what_training_needs():
         "assert p.batch_decode(p([np.eye(8)])['input_ids'])[0].shape == (8, 8)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_voice_is_what_its_sounds_have_in_common(tmp_path):
+    rng = np.random.default_rng(0)
+    # Two speakers say the same four words: tones, through a filter that weakens either low or high ones.
+    seconds = np.arange(2400) / 8000
+    words = [[np.sin(2 * np.pi * tone * seconds) for tone in rng.uniform(200, 3500, 3)] for _ in range(4)]
+    spoken = []
+    for weights in ((1.0, 0.5, 0.2), (0.2, 0.5, 1.0)):
+        for word in words:
+            wave = sum(weight * tone for weight, tone in zip(weights, sorted(word, key=lambda t: t[1]), strict=True))
+            spoken.append(0.2 * wave + 0.001 * rng.normal(size=len(seconds)))
+    extractor = HfGptSoundFeatureExtractor(num_frames=8, num_groups=4)
+    voices = [extractor.voice(spoken[:4])] * 4 + [extractor.voice(spoken[4:])] * 4
+    plain = np.stack([extractor.features(sound) for sound in spoken])
+    np.testing.assert_allclose(voices[0], plain[:4].mean(0))
+    with pytest.raises(ValueError, match="keeps voices"):
+        extractor.features(spoken[0], voice=voices[0])
+    extractor.fit(spoken, 8, voices=voices)
+    found = np.stack([extractor.features(sound, voice=voice) for sound, voice in zip(spoken, voices, strict=True)])
+    np.testing.assert_allclose(found, plain - np.stack(voices), atol=1e-6)
+    # The same word by the other speaker is nearer than it was.
+    assert np.abs(found[:4] - found[4:]).mean() < np.abs(plain[:4] - plain[4:]).mean()
+    # Without a voice the mean one is taken away, at the places that are asked for.
+    np.testing.assert_allclose(extractor.features(spoken[0]), plain[0] - np.mean(voices, 0), atol=1e-5)
+    places = np.linspace(0, 1, 15)
+    kept = HfGptSoundFeatureExtractor(num_frames=8).features(spoken[0], places)
+    found = extractor.features(spoken[0], places, voices[0])
+    np.testing.assert_allclose(kept[::2] - found[::2], voices[0], atol=1e-6)
+    np.testing.assert_allclose(kept[1] - found[1], (voices[0][0] + voices[0][1]) / 2, atol=1e-6)
+
+    extractor.save_pretrained(tmp_path)
+    again = HfGptSoundFeatureExtractor.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again.encode(spoken[0], voices[0]), extractor.encode(spoken[0], voices[0]))
+    np.testing.assert_array_equal(again.encode(spoken[0]), extractor.encode(spoken[0]))
+    assert len(again.decode(again.encode(spoken[0]))) > 0
+    processor = HfGptSignalProcessor.create(again)
+    rows = processor(spoken[:2], voices=voices[:2])["input_ids"]
+    assert processor.values_of(rows[1]) == extractor.encode(spoken[1], voices[1]).tolist()
+
+
+def test_a_voice_needs_sounds_of_one_length():
+    for options in ({"num_frames": None}, {"encoding": "mu_law", "num_frames": 8}):
+        with pytest.raises(ValueError, match="num_frames"):
+            HfGptSoundFeatureExtractor(**options).voice([np.ones(100)])
+    with pytest.raises(ValueError, match="none is given"):
+        HfGptSoundFeatureExtractor(num_frames=8).voice([])

@@ -83,6 +83,62 @@ def test_sounds_of_a_voice_that_was_not_trained_on(run, tmp_path):
     assert (extractor.loudness_share, extractor.trim_range) == (1.0, 6.0)
 
 
+def test_a_prediction_can_sum_up_changed_copies(run, tmp_path, capsys):
+    assert run("sound_classification", eval_copies=3) == 0
+    assert "8 of 8 predictions are the same" in capsys.readouterr().out
+    assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 8
+
+
+def test_copies_that_are_judged_count_alike_and_depend_on_their_signal_alone():
+    task = make_task(TaskArguments(task="image_classification", eval_copies=2, class_names=["0", "1"]))
+    examples = [Example({"signal": np.eye(8) * 16, "label": 0}), Example({"signal": np.ones((8, 8)), "label": 1})]
+    task.learn(examples, examples)
+    processor = task.make_processing_class(examples)
+    rows = task.encode(examples, processor, is_training=False)
+    assert rows["labels"] == [0, 0, 0, 1, 1, 1]
+    assert rows["input_ids"][3:] == task.encode(examples[1:], processor, is_training=False)["input_ids"]
+    assert len({tuple(ids) for ids in rows["input_ids"][:3]}) == 3
+    assert rows["input_ids"][0] == processor([np.eye(8) * 16])["input_ids"][0]
+    # Two of three votes are for class 1, but all together are for class 0.
+    logits = torch.tensor([[4.0, 0], [0, 1], [0, 1], [0, 4], [1, 0], [1, 0]])
+    outputs = task.reduce_logits(logits, None).numpy()
+    np.testing.assert_allclose(np.exp(outputs).sum(-1), 1, rtol=1e-6)
+    assert task.predictions(outputs, examples, rows) == ["0", "1"]
+    generation = make_task(TaskArguments(task="image_generation", eval_copies=2, class_names=["0", "1"]))
+    generation.learn(examples, examples)
+    assert len(generation.encode(examples, processor, is_training=False)) == 2
+
+
+def test_a_voice_that_was_not_trained_on_is_taken_away(run, tmp_path, capsys):
+    assert run("sound_classification", normalize_by_group=True, max_eval_samples=None) == 0
+    assert "32 of 32 predictions are the same" in capsys.readouterr().out
+    processor = AutoProcessor.from_pretrained(tmp_path / "run" / "model")
+    assert processor.feature_extractor.mean_voice.shape == (16, 16)
+
+
+def test_sounds_are_normalised_by_their_own_group():
+    args = TaskArguments(task="sound_classification", group_column="voice", normalize_by_group=True, num_frames=8)
+    args.codebook_size = 8
+    task = make_task(args)
+    examples = task.built_in_examples()[:36]
+    task.learn(examples, examples)
+    assert task.columns["group_column"] == "voice" and task.predicts_together
+    processor = task.make_processing_class(examples)
+    extractor = processor.feature_extractor
+    flutes = [task.array(example) for example in examples if example["voice"] == "flute"]
+    rows = task.encode(examples, processor, is_training=False)
+    wanted = extractor.encode(flutes[0], voice=extractor.voice(flutes))
+    assert processor.values_of(rows[0]["input_ids"]) == wanted.tolist()
+    for changes in ({"group_column": None}, {"task": "sound_generation"}):
+        other = make_task(TaskArguments(**{**vars(args), **changes}))
+        other.learn(examples, examples)
+        with pytest.raises(ConfigError, match="needs --group_column"):
+            other.make_processing_class(examples)
+    args.num_frames = None
+    with pytest.raises(ConfigError, match="num_frames"):
+        task.make_processing_class(examples)
+
+
 def test_sounds_are_written_as_files(run, tmp_path):
     assert run("sound_generation", max_eval_samples=4) == 0
     names = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())

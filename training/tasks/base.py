@@ -91,6 +91,11 @@ class Task(ABC):
         for example in itertools.chain(train, validation):
             self.check(example)
 
+    @property
+    def predicts_together(self) -> bool:
+        """Whether a prediction depends on the examples beside its own."""
+        return False
+
     def built_in_examples(self) -> list[Example]:
         """The examples that ship."""
         return read_examples([sample_file(self.args.task)], self.columns)

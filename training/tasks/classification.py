@@ -5,11 +5,13 @@ from types import MappingProxyType
 from typing import Any
 
 import datasets
-from transformers import PreTrainedTokenizerBase
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.eval import compute
 from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import Example, text_of
+from hf_gpt.training.naive_bayes import log_count_ratios, start_embeddings_from
 from hf_gpt.training.tasks.base import Task, add_begin_and_end, as_tuple, begin_and_end, class_fields, to_rows, tokenize
 
 
@@ -93,6 +95,7 @@ class Classification(LabelledTask):
     auto_class = "AutoModelForSequenceClassification"
     peft_type = "SEQ_CLS"
     main_metric = "accuracy"
+    _ratios: np.ndarray | None = None
 
     @property
     def columns(self) -> dict[str, str]:
@@ -121,7 +124,14 @@ class Classification(LabelledTask):
             for text in ids:
                 tokens += [*text[:share], end]
             rows.append({"input_ids": tokens, "labels": self.id_of(example)})
+        if is_training and self.args.start_from_counts:
+            ids, labels = zip(*((row["input_ids"], row["labels"]) for row in rows), strict=True)
+            self._ratios = log_count_ratios(ids, labels, len(tokenizer), len(self.names))
         return to_rows(rows)
+
+    def prepare_model(self, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> None:
+        if self._ratios is not None:
+            start_embeddings_from(model, self._ratios)
 
     def reduce_logits(self, logits: Any, labels: Any) -> Any:
         return as_tuple(logits)[0].argmax(-1)

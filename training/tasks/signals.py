@@ -14,8 +14,8 @@ from hf_gpt.signals import HfGptSignalProcessor
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example
-from hf_gpt.training.signals import KINDS, SignalKind, copies, value_vectors
-from hf_gpt.training.tasks.base import to_rows
+from hf_gpt.training.signals import KINDS, SignalKind, copies, value_vectors, voices_of
+from hf_gpt.training.tasks.base import as_tuple, to_rows
 from hf_gpt.training.tasks.classification import Classification, LabelledTask
 from hf_gpt.training.tasks.writing import WritingTask
 
@@ -50,7 +50,10 @@ class SignalTask(LabelledTask):
 
     @property
     def columns(self) -> dict[str, str]:
-        return {"signal_column": self.args.signal_column, "label_column": self.args.label_column}
+        columns = {"signal_column": self.args.signal_column, "label_column": self.args.label_column}
+        if self.args.normalize_by_group and self.args.group_column is not None:
+            columns["group_column"] = self.args.group_column
+        return columns
 
     def check(self, example: Example) -> None:
         self.id_of(example)
@@ -65,7 +68,8 @@ class SignalTask(LabelledTask):
         return [f"{self.kind} of shape {self.array(example).shape}, class {example[self.args.label_column]}"]
 
     def make_processing_class(self, train: Sequence[Example]) -> HfGptSignalProcessor:
-        extractor = self.signals.new_feature_extractor(self.args, [self.array(example) for example in train])
+        signals = [self.array(example) for example in train]
+        extractor = self.signals.new_feature_extractor(self.args, signals, self.groups(train))
         processor = HfGptSignalProcessor.create(extractor, self.names)
         processor.tokenizer.model_max_length = self.args.max_length
         return processor
@@ -87,19 +91,45 @@ class SignalTask(LabelledTask):
             first = processing_class.value_token_ids[0]
             embeddings[first : first + len(weights)] = torch.from_numpy(weights).to(embeddings)
 
+    @property
+    def predicts_together(self) -> bool:
+        return self.args.normalize_by_group
+
+    @property
+    def copies_to_judge(self) -> int:
+        """Changed copies of a signal that a prediction is made from, beside itself."""
+        return 0
+
+    def groups(self, examples: Sequence[Example]) -> list[Any] | None:
+        """The group of each example, if what groups have in common is taken away.
+
+        Raises:
+            ConfigError: groups are not known, or the task is another.
+        """
+        if not self.args.normalize_by_group:
+            return None
+        column = self.args.group_column
+        if self.args.task != "sound_classification" or column is None:
+            raise ConfigError("--normalize_by_group is for sound_classification and needs --group_column.")
+        return [example[column] for example in examples]
+
     def rows(
         self, examples: Sequence[Example], processor: HfGptSignalProcessor, *, is_training: bool, with_class: bool
     ) -> list[tuple[list[int], Example]]:
-        """Token ids with the example that they are of; changed copies of it too where `is_training`."""
+        """Token ids with the example that they are of, changed copies of it behind it."""
         self.processor = processor
+        extractor, groups = processor.feature_extractor, self.groups(examples)
+        signals = [self.array(example) for example in examples]
         try:
             values = copies(
                 self.signals,
-                processor.feature_extractor,
-                [self.array(example) for example in examples],
-                self.args.augmented_copies if is_training else 0,
+                extractor,
+                signals,
+                self.args.augmented_copies if is_training else self.copies_to_judge,
                 seed=0,
                 strength=self.args.augmentation_strength,
+                voices=None if groups is None else voices_of(extractor, signals, groups),
+                alike=not is_training,
             )
         except ValueError as error:
             raise ConfigError(f"a signal cannot be read: {error}") from error
@@ -116,7 +146,14 @@ class SignalTask(LabelledTask):
 
 
 class SignalClassification(SignalTask, Classification):
-    """The class of a signal; accuracy and macro F1. Reads values between two `<|endoftext|>`."""
+    """The class of a signal; accuracy and macro F1. Reads values between two `<|endoftext|>`.
+
+    With `eval_copies` the log-probabilities of a signal and of changed copies of it are averaged, as an ensemble's are.
+    """
+
+    @property
+    def copies_to_judge(self) -> int:
+        return self.args.eval_copies
 
     def prepare_tokenizer(self, tokenizer: Any) -> None:
         """Nothing: the processor puts tokens where they belong."""
@@ -126,6 +163,13 @@ class SignalClassification(SignalTask, Classification):
     ) -> datasets.Dataset:
         rows = self.rows(examples, tokenizer, is_training=is_training, with_class=False)
         return to_rows([{"input_ids": ids, "labels": self.id_of(example)} for ids, example in rows])
+
+    def reduce_logits(self, logits: Any, labels: Any) -> Any:
+        return as_tuple(logits)[0].float().log_softmax(-1)
+
+    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[str]:
+        of_versions = as_tuple(outputs)[0].reshape(len(examples), 1 + self.copies_to_judge, -1)
+        return [self.names[index] for index in of_versions.mean(1).argmax(-1)]
 
 
 class SignalGeneration(SignalTask, WritingTask):

@@ -1,0 +1,53 @@
+"""Naive Bayes of tokens, and a model whose embeddings begin from it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+
+def log_count_ratios(
+    token_ids: Sequence[Sequence[int]], labels: Sequence[int], vocab_size: int, num_classes: int, smoothing: float = 1.0
+) -> np.ndarray:
+    """How much more often a text of a class has a token than texts of the classes do on average, as logarithms.
+
+    Wang and Manning (2012, section 2.1), with presence for counts, and the mean over classes for the other class.
+
+    Args:
+        token_ids: Tokens of each text.
+        labels: Its class, from 0 to `num_classes - 1`.
+        vocab_size: Tokens that there are.
+        num_classes: Classes that there are.
+        smoothing: Texts of each class that are counted before the first.
+
+    Returns:
+        float64 of shape (vocab_size, num_classes); rows sum to 0, and tokens of no text have 0 throughout.
+    """
+    counts = np.zeros((vocab_size, num_classes))
+    for ids, label in zip(token_ids, labels, strict=True):
+        counts[list(set(ids)), label] += 1
+    shares = (smoothing + counts) / (smoothing + counts).sum(0)
+    logarithms = np.log(shares)
+    ratios = logarithms - logarithms.mean(1, keepdims=True)
+    ratios[counts.sum(1) == 0] = 0
+    return ratios
+
+
+def start_embeddings_from(model: PreTrainedModel, ratios: np.ndarray, seed: int = 0) -> None:
+    """Adds to the embedding of each token a direction for each class, as far as its ratio says.
+
+    A ratio of 1 is as long as an embedding is on average, so that one attention layer sees both.
+
+    Args:
+        model: Any model with input embeddings of shape (vocabulary, width); changed in place.
+        ratios: Shape (tokens, classes), as `log_count_ratios` gives them; tokens at most the vocabulary.
+        seed: Of the directions.
+    """
+    weight = model.get_input_embeddings().weight
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(ratios.shape[1], weight.shape[1], generator=generator)
+    directions = torch.nn.functional.normalize(directions, dim=1)
+    with torch.no_grad():
+        length = weight.float().norm(dim=1).mean()
+        weight[: len(ratios)] += (length * (torch.from_numpy(ratios).float() @ directions)).to(weight)
