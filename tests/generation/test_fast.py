@@ -79,16 +79,17 @@ def test_others_go_their_own_way(make_generator, decoded, kind):
     assert found.tolist() == expected.tolist() and not decoded
 
 
-def test_weights_are_kept_until_they_change(make_generator):
+def test_weights_of_each_type_are_kept_until_they_change(make_generator):
     model = make_generator()
     both(model)
-    weights = fast._kept[model][1]
+    (weights,) = fast._kept[model][1].values()
+    model.generate(torch.ones(1, 2, dtype=torch.int64), custom_generate=fast_generate, weight_dtype="bfloat16")
     both(model)
-    assert fast._kept[model][1] is weights
+    assert next(iter(fast._kept[model][1].values())) is weights and len(fast._kept[model][1]) == 2
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight.mul_(-3.0)
     found, expected = both(model, do_sample=False)
-    assert found.tolist() == expected.tolist() and fast._kept[model][1] is not weights
+    assert found.tolist() == expected.tolist() and weights not in fast._kept[model][1].values()
     del model, weights
     gc.collect()
     assert not len(fast._kept)

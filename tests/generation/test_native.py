@@ -1,5 +1,6 @@
 """Compiled decoding steps: threads, numbers of rows, types against those of PyTorch, and whatever a compiler may do."""
 
+import concurrent.futures
 import os
 import platform
 import shutil
@@ -13,7 +14,7 @@ import torch
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.generation.decoding import DecoderWeights, make_weights
 from hf_gpt.generation.drawing import draw_with_logps
-from hf_gpt.generation.native import build
+from hf_gpt.generation.native import build, memory
 from hf_gpt.generation.native.structures import native
 from hf_gpt.generation.native.weights import NativeWeights, takes
 from hf_gpt.generation.products import check_weight_dtype
@@ -231,6 +232,45 @@ def test_activations_and_masses_against_pytorch():
         shifted[0, token] = 300
         drawn, logps = draw_with_logps(shifted, uniforms)
         assert drawn.item() == token and abs(logps.item()) < 1e-6
+
+
+@pytest.mark.usefixtures("compiled")
+def test_several_callers_at_the_same_time_and_more_threads_than_cores(threads):
+    model = make(intermediate_size=2048)
+    ids, tokens = torch.randint(0, 300, (16, 5)), torch.randint(0, 300, (16, 12))
+    threads(1)
+    weights = NativeWeights(model)
+    expected = logits_of(weights, model, ids, tokens)
+    threads(8)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: logits_of(weights, model, ids, tokens), range(12)):
+            assert found.equal(expected)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_memory_is_lent_again_once_its_owner_is_gone(monkeypatch):
+    class Owner:
+        pass
+
+    monkeypatch.setattr(memory, "_spare", {})
+    owner, other = Owner(), Owner()
+    with torch.inference_mode():
+        first = memory.borrow(1000, owner, native())
+    second = memory.borrow(1000, other, native())
+    address = first.data_ptr()
+    assert second.data_ptr() != address and (len(first), first.dtype) == (1000, torch.uint8)
+    del owner
+    third = memory.borrow(700, other, native())
+    assert third.data_ptr() == address and len(third) == 700 and not third.is_inference()
+    # Nothing small is cut out of something large, and what fits nobody is let go.
+    monkeypatch.setattr(memory, "MOST_SPARE", 5000)
+    owner = Owner()
+    memory.borrow(4000, owner, native())
+    memory.borrow(6000, owner, native())
+    del owner
+    assert [block.nbytes for block in memory._spare.values()] == [4000]
+    memory.borrow(100, other, native())
+    assert not memory._spare
 
 
 @pytest.mark.usefixtures("compiled")

@@ -51,7 +51,7 @@ class NativeWeights:
     Args:
         model: A model that `takes`.
         weight_dtype: None: the model's own. `"bfloat16"`: weights and inputs of products rounded to it, where the
-            processor multiplies it, else the weights alone. `"int8"`: weights in 255 steps for each output, inputs in
+            processor gains by it, else the weights alone. `"int8"`: weights in 255 steps for each output, inputs in
             255 steps for each row. Keys and values are kept in bfloat16 in both; sums, results and whatever lies
             between products are float32.
     """
