@@ -32,8 +32,7 @@ class CpuParallelismConfig(ParallelismConfig):
     """Accelerate's sizes of parallelism, which it holds possible on accelerators alone; gloo serves on a CPU."""
 
     def _validate_accelerator(self, accelerator: Any) -> None:
-        if self.total_size == 1:
-            self._set_size("dp_replicate", accelerator.num_processes)
+        """Nothing: the training arguments have checked the sizes."""
 
 
 def shard_model(model: PreTrainedModel, training_args: "HfGptTrainingArguments") -> PreTrainedModel:

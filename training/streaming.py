@@ -5,7 +5,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -137,7 +137,12 @@ class WindowStream(torch.utils.data.IterableDataset, ABC):
     Args:
         documents: The documents.
         shuffle_seed: Seed of the order of rows within a window; None keeps the order.
+
+    Attributes:
+        has_one_length: Whether all rows are equally long.
     """
+
+    has_one_length: ClassVar[bool] = False
 
     def __init__(self, documents: DocumentStream, shuffle_seed: int | None = None):
         super().__init__()
@@ -211,6 +216,8 @@ class RowStream(WindowStream):
         strategy: `"best_fit"` or `"sequential"`.
         shuffle_seed: As for `WindowStream`.
     """
+
+    has_one_length = True
 
     def __init__(
         self,

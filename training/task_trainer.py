@@ -52,9 +52,6 @@ class TaskTrainer(HfGptTrainer):
         if task.writes and args.world_size > 1:
             # Processes get equal parts by reading rows twice, which a loss summed over them would count twice.
             eval_dataset = fill_up(eval_dataset, args.eval_batch_size * args.data_parallel_size)
-        if isinstance(train_dataset, WindowStream):
-            # Rows that one process reads for all would need one length; so each reads the stream and keeps its share.
-            args.accelerator_config.dispatch_batches = False
         collate = PaddingCollator(filler_token_id(tokenizer_of(processing_class)))
         super().__init__(
             train_dataset=train_dataset,

@@ -74,6 +74,11 @@ class HfGptTrainer(Trainer):
         training_args = kwargs.get("args", args[1] if len(args) > 1 else None)
         if not isinstance(training_args, HfGptTrainingArguments):
             raise TypeError(f"HfGptTrainer needs HfGptTrainingArguments as args, got {type(training_args).__name__}.")
+        stream = kwargs.get("train_dataset")
+        if isinstance(stream, WindowStream) and (training_args.tensor_parallel_size > 1 or not stream.has_one_length):
+            # One process cannot read for all: batches of the others must be like its own, and a tensor-parallel group
+            # must have one. So each reads the stream and keeps its rows.
+            training_args.accelerator_config.dispatch_batches = False
         with saves_sharded_optimizer(training_args):
             super().__init__(*args, **kwargs)
         if self.args.is_sharded and not getattr(self.model, "is_distributed_loading_by_transformers", False):

@@ -135,7 +135,10 @@ class HfGptTrainingArguments(TrainingArguments):
         if self.tensor_parallel_size > 1 and self.use_cpu:
             from hf_gpt.training.sharding import CpuParallelismConfig
 
-            self.parallelism_config = CpuParallelismConfig()
+            # Their product is checked below, where the number of processes is known.
+            self.parallelism_config = CpuParallelismConfig(
+                tp_size=self.tensor_parallel_size, dp_shard_size=max(1, self.fsdp_size)
+            )
         default_optim = type(self).__dataclass_fields__["optim"].default
         if self.optimizer == "muon" and self.optim not in (default_optim, "adamw_torch", "adamw_torch_fused"):
             raise ConfigError(

@@ -101,4 +101,4 @@ def test_fine_tuning_on_a_data_set(folder, tmp_path, capsys):
     output = tmp_path / "run"
     assert main(["--task", "classification", "--dataset_name", folder, "--output_dir", str(output), *options]) == 0
     assert json.loads((output / "model" / "config.json").read_text())["id2label"] == {"0": "ham", "1": "spam"}
-    assert "5 to train on, 2 to validate on" in capsys.readouterr().out
+    assert "5 examples to train on, 2 to validate on" in capsys.readouterr().out

@@ -181,7 +181,7 @@ def test_pretraining_in_several_processes_equals_one(profile, launch, corpus_fil
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["fsdp2", "tp"])
+@pytest.mark.parametrize("profile", ["fsdp2", "tp", BOTH])
 def test_muon_on_sharded_matrices_trains_as_on_whole_ones(profile, launch, corpus_file):
     settings = {**PRETRAIN, "corpus": [str(corpus_file)], "optimizer": "muon"}
     one, two = launch("pretrain", settings), launch("pretrain", settings, profile)
@@ -193,7 +193,7 @@ def test_muon_on_sharded_matrices_trains_as_on_whole_ones(profile, launch, corpu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp"])
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH])
 def test_what_two_processes_write_is_what_one_writes(profile, launch):
     one, two = launch("finetune", TRANSLATE), launch("finetune", TRANSLATE, profile)
     lines = (one / "predictions.jsonl").read_text().splitlines()
@@ -205,7 +205,7 @@ def test_what_two_processes_write_is_what_one_writes(profile, launch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp"])
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH])
 def test_classes_that_two_processes_predict_are_those_of_one(profile, launch):
     settings = {
         **{name: value for name, value in TRANSLATE.items() if "column" not in name and name != "max_new_tokens"},
