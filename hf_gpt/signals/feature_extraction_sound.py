@@ -29,7 +29,7 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
     part each band's own, and the deviation is made 1. What that takes away is kept on average, for `decode`. Pauses
     and the length of loud parts are not: a sound that was stretched by loudness is decoded at an even pace.
 
-    What is left of a speaker can be taken away too where there are several recordings of his (speaker normalisation;
+    What is left of a speaker can be taken away too where there are several recordings of them (speaker normalisation;
     cepstral mean normalisation, Furui 1981, for each place in the word): their mean, which `voice` gives and `features`
     and `encode` take. Frames of an extractor that was fitted with voices are always without one: without the mean of
     those that it was fitted with, if no other is given.
@@ -216,7 +216,8 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
             return mu_law_decode(np.clip(values, 0, self.num_levels - 1), self.num_levels)
         frames = self.dequantize(values)
         if self.mean_voice is not None:
-            frames = frames + self.mean_voice[: len(frames)]
+            # A model may write more frames than a sound has.
+            frames[: len(self.mean_voice)] += self.mean_voice[: len(frames)]
         frames = frames * self.deviation + np.asarray(self.band_means)
         if self.num_frames is not None:
             count = max(2, round(self.mean_frames * len(frames) / self.num_frames))

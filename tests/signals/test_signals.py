@@ -301,6 +301,7 @@ def test_a_voice_is_what_its_sounds_have_in_common(tmp_path):
     np.testing.assert_array_equal(again.encode(spoken[0], voices[0]), extractor.encode(spoken[0], voices[0]))
     np.testing.assert_array_equal(again.encode(spoken[0]), extractor.encode(spoken[0]))
     assert len(again.decode(again.encode(spoken[0]))) > 0
+    assert len(again.decode([*again.encode(spoken[0]), *range(8)])) > len(again.decode(again.encode(spoken[0])[:8]))
     processor = HfGptSignalProcessor.create(again)
     rows = processor(spoken[:2], voices=voices[:2])["input_ids"]
     assert processor.values_of(rows[1]) == extractor.encode(spoken[1], voices[1]).tolist()
