@@ -56,9 +56,9 @@ OURS_CHOSEN, LIKELIHOOD_CHOSEN = "adversarial, its discriminator chooses", "MLE,
 TEMPERATURES = {
     LIKELIHOOD: (1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
     OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8),
-    OURS_CHOSEN: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8),
-    LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.9, 0.8, 0.7),
     DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7),
+    OURS_CHOSEN: (1.2, 1.1, 1.0, 0.9),
+    LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.8),
 }
 TOP_P = {LIKELIHOOD: (0.95, 0.8)}
 # Learning rates of the discriminator's last epochs.
@@ -135,9 +135,9 @@ class Run:
         arms = (
             (LIKELIHOOD, longer, None),
             (OURS, ours, None),
+            (DISCRIMINATOR, judge, None),
             (OURS_CHOSEN, ours, player),
             (LIKELIHOOD_CHOSEN, longer, player),
-            (DISCRIMINATOR, judge, None),
         )
         return [row for name, model, chooser in arms for row in self._curve(name, model, chooser)]
 
@@ -382,7 +382,7 @@ def _report(corpus: str, rows: Sequence[dict[str, Any]], options: argparse.Names
         "entropy": "entropy:.2f",
     }
     lines = [f"## {corpus}, seeds {', '.join(map(str, options.seeds))}", "", markdown_table(means, columns), ""]
-    for model in (OURS, OURS_CHOSEN, LIKELIHOOD_CHOSEN, DISCRIMINATOR):
+    for model in dict.fromkeys(row["model"] for row in own if row["model"] != LIKELIHOOD):
         for quality, plane in (("bleu5", BLEU), ("auc", AUC)):
             found = [
                 gains([row for row in own if row["seed"] == seed], model, quality, plane) for seed in options.seeds
