@@ -54,12 +54,12 @@ LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discr
 OURS_CHOSEN, LIKELIHOOD_CHOSEN = "adversarial, its discriminator chooses", "MLE, that discriminator chooses"
 TEMPERATURES = {
     LIKELIHOOD: (1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-    OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7),
-    OURS_CHOSEN: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7),
-    LIKELIHOOD_CHOSEN: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7),
-    DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7, 0.6),
+    OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8),
+    DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7),
+    OURS_CHOSEN: (1.2, 1.1, 1.0, 0.9),
+    LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.8),
 }
-TOP_P = {LIKELIHOOD: (0.95, 0.9, 0.8), OURS: (0.95, 0.9, 0.8)}
+TOP_P = {LIKELIHOOD: (0.95, 0.8)}
 # Learning rates of the discriminator's last epochs.
 ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)
@@ -81,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
-    parser.add_argument("--anchor", type=float, default=2.0, help="weight of the likelihood in them")
+    parser.add_argument("--anchor", type=float, default=0.5, help="weight of the likelihood in them")
     parser.add_argument("--divergence", help="in them, with --beta; left out: the recipe's")
     parser.add_argument("--beta", type=float)
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
@@ -134,9 +134,9 @@ class Run:
         arms = (
             (LIKELIHOOD, longer, None),
             (OURS, ours, None),
+            (DISCRIMINATOR, judge, None),
             (OURS_CHOSEN, ours, player),
             (LIKELIHOOD_CHOSEN, longer, player),
-            (DISCRIMINATOR, judge, None),
         )
         return [row for name, model, chooser in arms for row in self._curve(name, model, chooser)]
 
@@ -381,7 +381,7 @@ def _report(corpus: str, rows: Sequence[dict[str, Any]], options: argparse.Names
         "entropy": "entropy:.2f",
     }
     lines = [f"## {corpus}, seeds {', '.join(map(str, options.seeds))}", "", markdown_table(means, columns), ""]
-    for model in (OURS, OURS_CHOSEN, LIKELIHOOD_CHOSEN, DISCRIMINATOR):
+    for model in dict.fromkeys(row["model"] for row in own if row["model"] != LIKELIHOOD):
         for quality, plane in (("bleu5", BLEU), ("auc", AUC)):
             found = [
                 gains([row for row in own if row["seed"] == seed], model, quality, plane) for seed in options.seeds
