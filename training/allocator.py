@@ -12,6 +12,9 @@ _MMAP_MAX = 65536
 # What glibc's own adjustment ends at in a process that frees large blocks; setting any of the three switches it off.
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = 2**25, 2**26
 
+# A training run may begin another one, of a judge for example.
+_users = 0
+
 
 @contextlib.contextmanager
 def keeps_freed_memory(enabled: bool = True) -> Iterator[None]:
@@ -21,19 +24,24 @@ def keeps_freed_memory(enabled: bool = True) -> Iterator[None]:
     system has to clear first, which costs as much as computing on it. Where there is no glibc, nothing changes.
     Blocks of different sizes fit less well into memory that is kept, so the peak may be somewhat higher.
     """
+    global _users
     libc = _glibc() if enabled else None
     if libc is None:
         yield
         return
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, -1)
+    if _users == 0:
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)
+    _users += 1
     try:
         yield
     finally:
-        libc.mallopt(_M_MMAP_MAX, _MMAP_MAX)
-        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
-        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
-        libc.malloc_trim(0)
+        _users -= 1
+        if _users == 0:
+            libc.mallopt(_M_MMAP_MAX, _MMAP_MAX)
+            libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
+            libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+            libc.malloc_trim(0)
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -23,9 +23,9 @@ GROUP_SIZE = 8
 def contenders(size: str, vocab_size: int, *, rows: int, new_tokens: int, steps: int) -> list[Contender]:
     """Ours and, where TRL is installed, GRPOTrainer with the same models, batch, group and length.
 
-    In both the discriminator is a transformer as large as the generator, trained once a step; TRL has no such thing of
-    its own, so `trl_example` gives it one, which learns from the step's own texts where ours draws others. Monitors,
-    held-out texts and the anchor, which TRL lacks, are off.
+    In both the discriminator is a transformer as large as the generator, trained once a step on the step's texts; TRL
+    has no such thing of its own, so `trl_example` gives it one. Monitors, looks at held-out texts and the anchor, which
+    TRL lacks, are off.
 
     Args:
         size: A key of `models.SIZES`.
@@ -88,6 +88,7 @@ def _ours(generator, discriminator, tokenizer: PreTrainedTokenizerBase, timer, r
         **shared,
         discriminator_warmup_steps=0,
         discriminator_steps=1,
+        discriminator_texts="shared",
         discriminator_loss="bradley_terry",
         replay_fraction=0.0,
         estimator="grpo",

@@ -35,6 +35,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", default="10m", choices=["tiny", "1m", "10m", "124m"], help="of models (%(default)s)")
     parser.add_argument("--vocab_size", type=int, default=8192, help="tokens in the vocabulary (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count (%(default)s)")
+    parser.add_argument(
+        "--no_warmup", action="store_true", help="count the first round too, where a round has warm-up steps of its own"
+    )
+    parser.add_argument("--peers", nargs="+", default=["GPT-2", "Llama"], metavar="NAME", help="train: of ours")
     parser.add_argument("--steps", type=int, default=3, help="train, adversarial: steps in a round (%(default)s)")
     parser.add_argument("--length", type=int, default=512, help="train: tokens in a row (%(default)s)")
     parser.add_argument("--rows", type=int, help="rows at once; left out: 16 in train, 1 in positions, 64 elsewhere")
@@ -88,7 +92,7 @@ def bench(args: argparse.Namespace) -> int:
     print(pages[0])
     for name in dict.fromkeys(names):
         for title, contenders in _races(name, args).items():
-            rows = interleave(contenders, args.rounds, _progress(title))
+            rows = interleave(contenders, args.rounds, _progress(title), warms_up=not args.no_warmup)
             _add_shares(rows, title, result["limits"])
             result["benchmarks"][title] = rows
             pages.append(f"## {title}\n\n{table(rows)}")
@@ -110,7 +114,13 @@ def _races(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
     if name == "train":
         in_step = args.rows or 16
         found = train.contenders(
-            args.size, args.vocab_size, length=args.length, rows=in_step, steps=args.steps, compile=args.compile
+            args.size,
+            args.vocab_size,
+            length=args.length,
+            rows=in_step,
+            steps=args.steps,
+            peers=args.peers,
+            compile=args.compile,
         )
         flops = train.flops_per_token(args.size, args.vocab_size, args.length)
         for contender in found:

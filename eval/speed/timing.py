@@ -67,7 +67,11 @@ def synchronize() -> None:
 
 
 def interleave(
-    contenders: Sequence[Contender], rounds: int, progress: Callable[[str], None] = lambda _: None
+    contenders: Sequence[Contender],
+    rounds: int,
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    warms_up: bool = True,
 ) -> list[dict[str, Any]]:
     """Measures all contenders in every round, after one that does not count.
 
@@ -75,6 +79,7 @@ def interleave(
         contenders: At least one.
         rounds: That count.
         progress: Told what is about to run.
+        warms_up: Without it the first round counts, and is the cold one too.
 
     Returns:
         A row for each contender: `name`, `seconds` (median over rounds of a round's median), `per_second` (units of
@@ -84,15 +89,14 @@ def interleave(
     """
     cold: dict[str, float] = {}
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for turn in range(rounds + 1):
+    for turn in range(0 if warms_up else 1, rounds + 1):
         for contender in contenders:
             progress(f"{contender.name}, round {turn} of {rounds}" if turn else f"{contender.name}, warming up")
             begin = time.perf_counter()
             found = statistics.median(contender.measure())
+            cold.setdefault(contender.name, time.perf_counter() - begin)
             if turn:
                 seconds[contender.name].append(found)
-            else:
-                cold[contender.name] = time.perf_counter() - begin
     ours = next((contender.name for contender in contenders if contender.is_ours), None)
     rows = []
     for contender in contenders:

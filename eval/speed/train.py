@@ -5,6 +5,7 @@ keeps the dropout of its own defaults.
 """
 
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ from hf_gpt.training.training_arguments import HfGptTrainingArguments
 from hf_gpt.training.utilisation import prefers_bfloat16
 
 
-def contenders(size: str, vocab_size: int, *, length: int, rows: int, steps: int, compile: bool) -> list[Contender]:
+def contenders(
+    size: str, vocab_size: int, *, length: int, rows: int, steps: int, peers: Sequence[str], compile: bool
+) -> list[Contender]:
     """Ours first.
 
     Args:
@@ -31,6 +34,7 @@ def contenders(size: str, vocab_size: int, *, length: int, rows: int, steps: int
         length: Tokens in a row.
         rows: Rows in a step.
         steps: Steps in a round; one more before them does not count.
+        peers: Which kinds take part beside ours.
         compile: Whether the contenders that are compiled take part: compilation takes a minute each.
     """
     # In the precision that the device is quickest in.
@@ -48,7 +52,11 @@ def contenders(size: str, vocab_size: int, *, length: int, rows: int, steps: int
         races.insert(0, (f"hf-gpt: Muon{suffix}, compiled", "hf_gpt", compiled))
         races.append((f"GPT-2{suffix}, compiled", "GPT-2", compiled))
     shared = {"length": length, "rows": rows, "steps": steps}
-    return [_contender(name, kind, settings, size, vocab_size, **shared) for name, kind, settings in races]
+    return [
+        _contender(name, kind, settings, size, vocab_size, **shared)
+        for name, kind, settings in races
+        if kind == "hf_gpt" or kind in peers
+    ]
 
 
 def flops_per_token(size: str, vocab_size: int, length: int) -> float:

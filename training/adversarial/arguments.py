@@ -41,6 +41,13 @@ class AdversarialArguments:
         default=0.65, metadata={"help": "Held-out AUC of the discriminator that ends its warm-up early."}
     )
     discriminator_steps: int = field(default=2, metadata={"help": "Updates of the discriminator in a round."})
+    discriminator_texts: Literal["own", "shared"] = field(
+        default="own",
+        metadata={
+            "help": "own: the discriminator learns from texts drawn for it. shared: from those that the generator "
+            "learns from in the same step, once it has judged them, so that a step draws once."
+        },
+    )
     generator_steps: int = field(default=1, metadata={"help": "Updates of the generator in a round, a step each."})
 
     # Rollouts

@@ -167,6 +167,15 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             raise ConfigError("--reward logit_difference needs the score of every prefix: add --reward_level prefix.")
         if self.reward == "pairwise" and self.reward_level == "prefix":
             raise ConfigError("--reward pairwise compares whole texts: use --reward_level sequence.")
+        if self.discriminator_texts == "shared" and (
+            self.estimator in DIFFERENTIABLE
+            or self.estimator == "spin"
+            or max(self.discriminator_steps, self.generator_steps, self.num_iterations) > 1
+        ):
+            raise ConfigError(
+                "--discriminator_texts shared needs one update of each side for new texts in every step: set "
+                "--discriminator_steps, --generator_steps and --num_iterations to 1, and an estimator that draws texts."
+            )
         if self.num_iterations > 1 and self.estimator != "grpo":
             raise ConfigError("--num_iterations above 1 needs --estimator grpo, whose clip keeps old rollouts safe.")
         if self.replay_fraction > 0 and self.replay_size == 0:

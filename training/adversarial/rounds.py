@@ -94,22 +94,41 @@ class Rounds:
         micro_batches = self.args.gradient_accumulation_steps
         batches = self._discriminator_batches(model, updates * micro_batches)
         for _ in range(updates):
-            due, seen = [], []
+            due = []
             for micro in range(micro_batches):
                 due.append(next(batches))
                 if observe and micro == 0:
                     self.observe(model, due[0][-1])
-            counts = self._token_counts([(real, fake) for real, fake, _, _ in due])
-            loss, norm = self.player.update(
-                [
-                    self._discriminator_loss(model, real, fake, partners, len(fresh), counts, seen)
-                    for real, fake, partners, fresh in due
-                ]
-            )
-            for scores in seen:
-                self.watch.train.add(*map(self._gathered, scores))
-            self.log("d_loss", loss)
-            self.log("d_grad_norm", norm)
+            self._update_discriminator(model, due)
+
+    def update_discriminator_on(self, model: nn.Module, experiences: list[tuple[dict[str, torch.Tensor], Rollout]]):
+        """An update on texts that the generator learns from, and replayed ones.
+
+        Args:
+            model: The generator.
+            experiences: Collated real texts and the texts drawn for them, for each micro-batch.
+        """
+        group = self.group_size if self.train_rows.has_prompts else 1
+        due = []
+        for inputs, drawn in experiences:
+            rows = [self.train_rows[index] for index in inputs["index"].tolist()[::group]]
+            due.append(self._discriminator_batch(rows, group, drawn, self._replayed()))
+            self._count(due[-1][0].input_ids, due[-1][1].input_ids)
+        self._update_discriminator(model, due)
+
+    def _update_discriminator(self, model: nn.Module, due: "list[tuple[Batch, Batch, torch.Tensor, Rollout]]") -> None:
+        seen: list[Any] = []
+        counts = self._token_counts([(real, fake) for real, fake, _, _ in due])
+        loss, norm = self.player.update(
+            [
+                self._discriminator_loss(model, real, fake, partners, len(fresh), counts, seen)
+                for real, fake, partners, fresh in due
+            ]
+        )
+        for scores in seen:
+            self.watch.train.add(*map(self._gathered, scores))
+        self.log("d_loss", loss)
+        self.log("d_grad_norm", norm)
 
     def _token_counts(self, batches: list[tuple[Batch, Batch]]) -> Counts | None:
         """Real and generated tokens of all processes, for each process and micro-batch, where a loss is over tokens."""
@@ -188,26 +207,38 @@ class Rounds:
         self, model: nn.Module, number: int
     ) -> Iterator[tuple[Batch, Batch, torch.Tensor, Rollout]]:
         """Real texts, generated ones, which real one each of those belongs to, and the fresh ones among them."""
-        args, group = self.args, self._discriminator_group
-        size, world, rank = args.per_device_train_batch_size, args.world_size, args.process_index
-        replayed = int(size * args.replay_fraction) // group * group if len(self.replay) else 0
-        parts = [self._share(self.train_numbers, self.train_rows, (size - replayed) // group) for _ in range(number)]
+        group, replayed = self._discriminator_group, self._replayed()
+        count = (self.args.per_device_train_batch_size - replayed) // group
+        parts = [self._share(self.train_numbers, self.train_rows, count) for _ in range(number)]
         drawn = self.collector.draw_all(model, [(part, group) for part in parts]) if parts else []
         for rows, fresh in zip(parts, drawn, strict=True):
-            partners = torch.arange(len(rows)).repeat_interleave(group)
-            indices = [row["index"] for row in rows for _ in range(group)]
-            fake = as_batch(fresh)
-            if replayed:
-                old = self.replay.draw(world * replayed)[rank * replayed : (rank + 1) * replayed]
-                texts = [{"prompt_ids": x.prompt, "completion_ids": x.completion, "index": x.index} for x in old]
-                fake = concatenate([fake, self._collated(texts)], self.tokens.pad)
-                partners = torch.cat([partners, torch.arange(len(rows), len(rows) + replayed)])
-                rows = rows + [self.train_rows[text.index] for text in old]
-            if args.replay_size:
-                self.replay.add(self.collector.gather(fresh, indices)[0])
-            real = self._collated(rows)
-            self._count(fresh.sequences, real.input_ids, fake.input_ids)
-            yield real, fake, partners.to(args.device), fresh
+            batch = self._discriminator_batch(rows, group, fresh, replayed)
+            self._count(fresh.sequences, batch[0].input_ids, batch[1].input_ids)
+            yield batch
+
+    def _replayed(self) -> int:
+        """Replayed texts in a batch of this process."""
+        group = self._discriminator_group
+        wanted = int(self.args.per_device_train_batch_size * self.args.replay_fraction)
+        return wanted // group * group if len(self.replay) else 0
+
+    def _discriminator_batch(
+        self, rows: list[dict[str, Any]], group: int, fresh: Rollout, replayed: int
+    ) -> tuple[Batch, Batch, torch.Tensor, Rollout]:
+        """`fresh` are `group` texts for each real one in `rows`; they go into the replay after the draw from it."""
+        world, rank = self.args.world_size, self.args.process_index
+        partners = torch.arange(len(rows)).repeat_interleave(group)
+        indices = [row["index"] for row in rows for _ in range(group)]
+        fake = as_batch(fresh)
+        if replayed:
+            old = self.replay.draw(world * replayed)[rank * replayed : (rank + 1) * replayed]
+            texts = [{"prompt_ids": x.prompt, "completion_ids": x.completion, "index": x.index} for x in old]
+            fake = concatenate([fake, self._collated(texts)], self.tokens.pad)
+            partners = torch.cat([partners, torch.arange(len(rows), len(rows) + replayed)])
+            rows = rows + [self.train_rows[text.index] for text in old]
+        if self.args.replay_size:
+            self.replay.add(self.collector.gather(fresh, indices)[0])
+        return self._collated(rows), fake, partners.to(self.args.device), fresh
 
     @property
     def _discriminator_group(self) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training.adversarial.checkpoint import load_game, save_game
 from hf_gpt.training.adversarial.collection import RolloutFunction
 from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig, check_processes
@@ -20,7 +21,7 @@ from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights, with_adapter
 from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
-from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk
+from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk, is_joint
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.sharding import reshard
@@ -121,6 +122,11 @@ class AdversarialTrainer(HfGptTrainer):
                 has_adapter=hasattr(self.model, "peft_config") or discriminator_peft_config is not None,
                 is_sharded=args.is_sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled,
             )
+            if args.discriminator_texts == "shared" and is_joint(model, discriminator):
+                raise ConfigError(
+                    "--discriminator_texts shared works with a trunk of its own: the two updates of a step would wipe "
+                    "out each other's gradients in a joint one."
+                )
             discriminator = with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
             self.player = DiscriminatorPlayer(discriminator, args, self.accelerator)
         self._begin_run()
@@ -180,6 +186,7 @@ class AdversarialTrainer(HfGptTrainer):
         self._fresh_auc: float | None = None
         self._phase = Phase.LIKELIHOOD
         self._micro_step, self._num_tokens, self._skips = 0, 1.0, False
+        self._taken: list[tuple[dict[str, torch.Tensor], Rollout]] = []
 
     def train(self, *args: Any, **kwargs: Any):
         self._begin_run()
@@ -221,10 +228,16 @@ class AdversarialTrainer(HfGptTrainer):
                 self.rounds.update_discriminator(self.model, observe=True)
                 self.schedule.after_warmup_step(self.rounds.watch.heldout.auc)
         else:
+            due = self.schedule.discriminator_updates_due()
+            shares = self.args.discriminator_texts == "shared"
             if self._micro_step == 0:
                 self._keep_reference()
-                self.rounds.update_discriminator(self.model, self.schedule.discriminator_updates_due())
+                self._taken = []
+                if not shares:
+                    self.rounds.update_discriminator(self.model, due)
             loss = self._adversarial_step(model, inputs)
+            if shares and due and self.accelerator.sync_gradients:
+                self.rounds.update_discriminator_on(self.model, self._taken)
         self._note(_HAS_LOSS, phase is Phase.LIKELIHOOD or (phase is Phase.ADVERSARIAL and not self._skips))
         self._micro_step += 1
         self.meter.add(self.rounds.tokens_seen - before)
@@ -246,6 +259,7 @@ class AdversarialTrainer(HfGptTrainer):
             lesson = lambda: self.rounds.soft_loss(self.model, inputs, temperature)  # noqa: E731
         else:
             experience = self._experience(inputs)
+            self._taken.append((inputs, experience.rollout))
             lesson = lambda: self._lesson(model, experience)  # noqa: E731
         if self._micro_step == 0:
             self._skips = self.player is not None and not self.rounds.watch.gate_open

@@ -8,6 +8,8 @@ import torch
 from hf_gpt.generation.likelihood import completion_logps
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.training.adversarial import AdversarialConfig, AdversarialTrainer, discriminator_from_generator
+from hf_gpt.training.adversarial.collection import Collector
+from hf_gpt.training.adversarial.shared_trunk import shared_discriminator
 from hf_gpt.training.callbacks import describe_log
 from hf_gpt.training.errors import ConfigError, UserError
 from tests.training.adversarial.players import (
@@ -341,3 +343,41 @@ def test_held_out_texts_are_looked_at_every_so_many_updates(tmp_path, monkeypatc
     assert len(asked) == looks
     # Held-out and drawn texts at a look, which judges the drawn ones already; drawn ones alone else.
     assert len(scored) == 2 * looks + (4 - looks)
+
+
+def test_shared_texts_are_drawn_once_and_leave_the_generator_s_gradient_alone(tmp_path, monkeypatch):
+    """Against a discriminator that stays as it is: one that does not learn, and one whose rate is too small to."""
+    settings = {"max_steps": 3, "discriminator_warmup_steps": 0, "gradient_accumulation_steps": 2}
+    settings |= {"texts": make_pairs(), "group_size": 4, "heldout_steps": 100}
+    alone = make_trainer(tmp_path, discriminator_steps=0, **settings)
+    alone.train()
+    # Below the last digit of any weight.
+    rate = {"discriminator_learning_rate": 1e-30, "discriminator_weight_decay": 0.0}
+    shared = make_trainer(tmp_path, discriminator_texts="shared", **rate, **settings)
+    draws = []
+    draw_all = Collector.draw_all
+    monkeypatch.setattr(Collector, "draw_all", lambda *args, **kwargs: draws.append(1) or draw_all(*args, **kwargs))
+    shared.train()
+    for ours, theirs in zip(shared.model.parameters(), alone.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert len(draws) == 3 * 2 and shared.player.updates == 3
+
+
+def test_shared_texts_teach_the_discriminator(tmp_path):
+    settings = {"max_steps": 30, "discriminator_warmup_steps": 0, "discriminator_learning_rate": 2e-2, "gate_auc": 0.0}
+    trainer = make_trainer(tmp_path, discriminator_texts="shared", learning_rate=1e-6, auc_window=32, **settings)
+    trainer.train()
+    assert logged(trainer, "d_auc_heldout")[-1] > 0.9 and trainer.player.updates == 30
+
+
+@pytest.mark.parametrize("settings", [{"discriminator_steps": 2}, {"estimator": "gumbel"}, {"generator_steps": 2}])
+def test_shared_texts_need_one_update_of_each_side(tmp_path, settings):
+    with pytest.raises(ConfigError, match="discriminator_texts shared"):
+        make_trainer(tmp_path, discriminator_texts="shared", **settings)
+
+
+def test_shared_texts_are_refused_with_a_joint_trunk(tmp_path):
+    generator = make_generator()
+    joint = shared_discriminator(generator, "joint")
+    with pytest.raises(ConfigError, match="joint"):
+        make_trainer(tmp_path, generator, joint, discriminator_texts="shared")
