@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PrinterCallback
 
 from hf_gpt import HfGptConfig, HfGptForSequenceClassification
 from hf_gpt.eval.experiments.quiet import QUIET
@@ -68,6 +68,7 @@ def _contender(name, make, is_ours, tokenizer, size, vocab_size, rows, new_token
         trainer = make(
             generator, discriminator, tokenizer, timer, rows, new_tokens, {**shared, "output_dir": tempfile.mkdtemp()}
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         return timer.seconds[2:]
 
