@@ -123,7 +123,7 @@ TASKS = {
         arms={
             "pretrained": {},
             "scratch": {**SHAPE, "num_train_epochs": 4},
-            "words": {**SHAPE, "num_train_epochs": 4},
+            "words": {**SHAPE, "start_from_counts": True, "tokenizer_vocab_size": 16384},
         },
         rated_words=("words",),
     ),
