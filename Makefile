@@ -18,7 +18,7 @@
 #   make check-hub-npm       the npm client of the Hub against the tests' own Hub
 #   make check-distributed   DDP, FSDP2 and tensor parallelism in two processes against one
 #   make check-accelerator   results on a GPU against the CPU's, and benchmarks there (without one a rehearsal)
-#   make check-deepspeed     ZeRO in two processes against one (compiles a part of DeepSpeed: needs a C++ compiler)
+#   make check-deepspeed     ZeRO-3 in two processes against one (compiles a part of DeepSpeed: needs a C++ compiler)
 #   make check-vllm          a vLLM server on a CPU, by plugin and by remote code (3.5 GB)
 
 PYTHON ?= python3

@@ -15,7 +15,6 @@ PROFILES = Path(__file__).with_name("accelerate")
 # quietly turns into DDP on a CPU, where this one does not.
 _SHARDED = {"tp": "--tensor_parallel_size"}
 _SHARDED_ON_CPU = {**_SHARDED, "fsdp2": "--fsdp_size"}
-_DEEPSPEED = ("zero1", "zero2", "zero3")
 
 
 def built_in_profiles() -> list[str]:
@@ -75,14 +74,12 @@ def launch_command(profile: str, num_processes: int | None, argv: Sequence[str],
     given = {token.partition("=")[0] for token in argv}
     if option is not None and not given & set(_SHARDED_ON_CPU.values()):
         argv = [*argv, option, str(count)]
-    if profile in _DEEPSPEED:
+    if profile == "zero3":
         if importlib.util.find_spec("deepspeed") is None:
-            raise ConfigError(
-                f"--accelerate {profile} needs DeepSpeed. Install it: pip install deepspeed. Or use fsdp2."
-            )
+            raise ConfigError("--accelerate zero3 needs DeepSpeed. Install it: pip install deepspeed. Or use fsdp2.")
         if num_gpus == 0 and "--ddp_backend" not in given:
             argv = [*argv, "--ddp_backend", "gloo"]
-    if num_gpus == 0 and profile not in _DEEPSPEED:
+    if num_gpus == 0 and profile != "zero3":
         launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     else:
         options = ["--config_file", str(path), "--num_processes", str(count)]

@@ -13,7 +13,6 @@ from accelerate.utils import AutocastKwargs, recursively_apply
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, Trainer
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
@@ -108,10 +107,10 @@ class HfGptTrainer(Trainer):
         self._row_length = 0
         self._average: WeightAverageCallback | None = None
         if self.args.ema_decay is not None:
-            if self.is_fsdp_enabled or (self.is_deepspeed_enabled and is_deepspeed_zero3_enabled()):
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ConfigError(
-                    "--ema_decay does not work with Accelerate's FSDP or DeepSpeed ZeRO-3, which shard weights. Shard "
-                    "them by --fsdp_size or --tensor_parallel_size, or use --accelerate zero2."
+                    "--ema_decay does not work with Accelerate's FSDP or DeepSpeed. Shard by --fsdp_size or "
+                    "--tensor_parallel_size."
                 )
             self._average = WeightAverageCallback(self.args.ema_decay)
             self.add_callback(self._average)

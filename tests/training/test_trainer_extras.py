@@ -125,7 +125,6 @@ def test_no_average_of_shards_that_the_library_made(make_trainer, engine, monkey
         setattr(trainer, engine, True)
 
     monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
-    monkeypatch.setattr("hf_gpt.training.trainer.is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(ConfigError, match="--ema_decay does not work with Accelerate's FSDP or DeepSpeed"):
         make_trainer(ema_decay=0.9, optimizer="adamw")
     if engine == "is_deepspeed_enabled":
