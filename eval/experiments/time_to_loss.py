@@ -41,9 +41,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of weights and windows")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/time_to_loss"))
-    parser.add_argument("--steps", type=int, nargs="+", default=[120, 160, 200, 250, 300, 400], help="of ours")
+    parser.add_argument("--steps", type=int, nargs="+", default=[260, 300], help="of ours")
     parser.add_argument("--layers", type=int, default=2, help="of ours")
-    parser.add_argument("--rows", type=int, default=24, help="windows in a batch of ours")
+    parser.add_argument("--rows", type=int, default=12, help="windows in a batch of ours")
     parser.add_argument("--learning_rate", type=float, default=1e-2, help="of ours")
     parser.add_argument("--muon_momentum", type=float, default=0.85, help="of ours")
     parser.add_argument("--reference_steps", type=int, default=REFERENCE_STEPS, help="of GPT-2")
@@ -220,7 +220,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             clock: fmean(row[clock] / base[row["seed"]][clock] for row in some) for clock in ("seconds", "cpu_seconds")
         }
         line = {
-            "model": REFERENCE if name.startswith("gpt2") else "ours, defaults",
+            "model": REFERENCE if name.startswith("gpt2") else "ours",
             "steps": some[0]["steps"],
             "loss": fmean(row["loss"] for row in some),
             "losses": f"{min(row['loss'] for row in some):.3f} to {max(row['loss'] for row in some):.3f}",
