@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
     parser.add_argument("--anchor", type=float, default=0.5, help="weight of the likelihood in them")
-    parser.add_argument("--divergence", help="in them, with --beta; left out: the recipe's")
+    parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
     parser.add_argument("--beta", type=float)
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
     return parser
