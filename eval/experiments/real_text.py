@@ -59,7 +59,7 @@ TEMPERATURES = {
     OURS_CHOSEN: (1.2, 1.1, 1.0, 0.9),
     LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.8),
 }
-TOP_P = {LIKELIHOOD: (0.95, 0.8)}
+TOP_P = {LIKELIHOOD: (0.95,)}
 # Learning rates of the discriminator's last epochs.
 ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)
@@ -82,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
     parser.add_argument("--anchor", type=float, default=0.5, help="weight of the likelihood in them")
-    parser.add_argument("--divergence", help="in them, with --beta; left out: the recipe's")
+    parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
     parser.add_argument("--beta", type=float)
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
     return parser
