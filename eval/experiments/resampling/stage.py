@@ -38,8 +38,8 @@ class Corpus:
     max_words: int
 
 
-# Texygen's two files of captions differ: bathrooms, kitchens and motorcycles fill the first, people the second. A model
-# of the second needs 3.7 nats a word for its own texts and 5.0 for those of the first.
+# Texygen's two files of captions differ: bathrooms and kitchens fill the first alone. A model of the second needs 3.7
+# nats a word for its own texts and 5.0 for those of the first.
 CORPORA = {
     "coco": Corpus("COCO captions", "lm/coco_captions/image_coco.txt", "lm/coco_captions/test_coco.txt", True, 40),
     "news": Corpus("EMNLP news", "lm/emnlp_news/train_10k.txt.gz", "lm/emnlp_news/test_emnlp.txt.gz", False, 52),
