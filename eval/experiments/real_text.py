@@ -54,7 +54,7 @@ LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discr
 OURS_CHOSEN, LIKELIHOOD_CHOSEN = "adversarial, its discriminator chooses", "MLE, that discriminator chooses"
 TEMPERATURES = {
     LIKELIHOOD: (1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-    OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8),
+    OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
     DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7),
     OURS_CHOSEN: (1.2, 1.1, 1.0, 0.9),
     LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.8),
