@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from hf_gpt.allocator import keeps_freed_memory
+
 
 # From a model and the places of some examples to their mean loss and to what that mean weighs (examples or tokens).
 BatchLoss = Callable[[nn.Module, np.ndarray], tuple[torch.Tensor, float]]
@@ -89,7 +91,8 @@ def fit(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     record, best, step = Fit(), None, 0
     warmup = max(1, len(training) // batch_size // 10)
-    with seeded(seed):
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    with seeded(seed), keeps_freed_memory(on_cpu):
         for epoch in range(1, epochs + 1):
             model.train()
             for places in length_batches(training, lengths, batch_size, generator):

@@ -17,7 +17,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
-from hf_gpt.training.allocator import keeps_freed_memory
+from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.training.callbacks import ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.generation.streamers import BaseStreamer
 
+from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.eval.environment import describe_environment
 from hf_gpt.eval.experiments.tables import markdown_table, write_json
 from hf_gpt.eval.plots import light_colours, save_png
 from hf_gpt.eval.speed.models import SIZES, build
 from hf_gpt.eval.speed.timing import CLOCKS, Contender, interleave, now, synchronize, use_clock
 from hf_gpt.generation.fast import fast_generate
-from hf_gpt.training.allocator import keeps_freed_memory
 from hf_gpt.training.optimizers import build_muon_adamw
 
 

@@ -5,14 +5,14 @@ import sys
 import pytest
 import torch
 
-from hf_gpt.training import allocator
-from hf_gpt.training.allocator import keeps_freed_memory
+from hf_gpt import allocator
+from hf_gpt.allocator import keeps_freed_memory
 
 
 # In a process of its own, whose heap nobody has used before, and without huge pages, of which one fault supplies 512.
 MEASURE = """
 import ctypes, resource, torch
-from hf_gpt.training.allocator import keeps_freed_memory
+from hf_gpt.allocator import keeps_freed_memory
 PR_SET_THP_DISABLE = 41
 ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
