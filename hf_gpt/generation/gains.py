@@ -23,8 +23,8 @@ class Gain(Protocol):
 def make_gain(
     critic: nn.Module | Scorer,
     model: nn.Module,
-    critic_temperature: float = 1.0,
-    temperature: float = 1.0,
+    psi_temperature: float = 1.0,
+    q_temperature: float = 1.0,
     batch_size: int | None = None,
     has_logps: bool = True,
 ) -> Gain:
@@ -34,21 +34,13 @@ def make_gain(
         critic: A language model psi, which gains log psi - log q; a classifier with one label or a function of
             sequences and mask, which gains what its logit does.
         model: q.
-        critic_temperature: Divides psi's logits of the next token, or the logit.
-        temperature: Of q.
+        psi_temperature, q_temperature: Divide the logits of their next tokens.
         batch_size: Texts read at a time.
         has_logps: Whether rollouts hold q's log-probabilities, which are then not computed again at temperature 1.
-
-    Raises:
-        ValueError: a temperature that is not above 0.
     """
-    if critic_temperature <= 0 or temperature <= 0:
-        raise ValueError(
-            f"particles need temperatures above 0 of generator and critic, got {temperature} and {critic_temperature}."
-        )
     if not is_language_model(critic):
-        return _LogitGain(as_scorer(critic, batch_size), critic_temperature)
-    return _LogRatioGain(critic, model, critic_temperature, temperature, batch_size, has_logps)
+        return _LogitGain(as_scorer(critic, batch_size))
+    return _LogRatioGain(critic, model, psi_temperature, q_temperature, batch_size, has_logps)
 
 
 class _LogRatioGain:
@@ -66,18 +58,19 @@ class _LogRatioGain:
 
 
 class _LogitGain:
-    """Logit of each beginning less that of the shorter one. The first is left out: all particles of a text share it."""
+    """Logit of each beginning less that of the shorter one; of a bare prompt 0, as all its particles share it."""
 
-    def __init__(self, scorer: Scorer, temperature: float):
-        self.scorer, self.temperature = scorer, temperature
+    def __init__(self, scorer: Scorer):
+        self.scorer = scorer
         self.scores: torch.Tensor | None = None
 
     def __call__(self, rows: torch.Tensor, drawn: Rollout) -> torch.Tensor:
-        scores = self.scorer(drawn.sequences, drawn.attention_mask).float().to(rows.device) / self.temperature
+        scores = self.scorer(drawn.sequences, drawn.attention_mask).float().to(rows.device)
         if self.scores is None:
             # All grow at first.
             self.scores = torch.zeros_like(scores)
-        gained = scores - self.scores[rows]
+        # What was ruled out stays so, and gains nothing any more.
+        gained = torch.where(scores == self.scores[rows], 0.0, scores - self.scores[rows])
         self.scores[rows] = scores
         return gained
 

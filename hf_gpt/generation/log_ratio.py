@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from hf_gpt.generation.likelihood import completion_logps, unwrap
+from hf_gpt.generation.likelihood import completion_logps, join, unwrap
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.scoring import evaluating
 
@@ -35,8 +35,10 @@ def text_logps(
     if temperature <= 0:
         raise ValueError(f"the temperature of a log-probability must be above 0, got {temperature}.")
     device = next(model.parameters()).device
+    found = torch.zeros(len(texts), device=texts.sequences.device)
+    if not texts.completion_mask.any():
+        return found
     _check_tokens(unwrap(model), texts)
-    found = torch.zeros(len(texts), device=texts.logps.device)
     with evaluating(model):
         for rows in texts.attention_mask.sum(1).argsort(stable=True).split(batch_size or max(1, len(texts))):
             part = texts.rows(rows).to(device)
@@ -58,6 +60,47 @@ def log_ratio(
 ) -> torch.Tensor:
     """(B,) log psi(y | x) - log q(y | x) of completions, each model at its temperature; see `text_logps`."""
     return text_logps(psi, texts, psi_temperature, batch_size) - text_logps(q, texts, q_temperature, batch_size)
+
+
+class LogRatio:
+    """The log-ratio as a discriminator: a function of sequences and mask, (n, T) both, which returns (n,) float32.
+
+    Args:
+        psi, q, psi_temperature, q_temperature, batch_size: As for `log_ratio`.
+        prompt_length: Places before the completion in every row, the prompt's padding included.
+    """
+
+    def __init__(
+        self,
+        psi: nn.Module,
+        q: nn.Module,
+        prompt_length: int,
+        psi_temperature: float = 1.0,
+        q_temperature: float = 1.0,
+        batch_size: int | None = None,
+    ):
+        self.psi, self.q, self.prompt_length = psi, q, prompt_length
+        self.temperatures, self.batch_size = (psi_temperature, q_temperature), batch_size
+
+    def __call__(self, sequences: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        texts = as_texts(sequences, attention_mask, self.prompt_length)
+        return log_ratio(self.psi, self.q, texts, *self.temperatures, self.batch_size)
+
+
+def as_texts(sequences: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int) -> Rollout:
+    """Texts of `generate` as a rollout whose log-probabilities are not known: `logps` are nan.
+
+    Args:
+        sequences, attention_mask: (B, T), prompts padded anywhere and completions padded at the right.
+        prompt_length: Places before the completions.
+    """
+    parts = [(tensor[:, :prompt_length], tensor[:, prompt_length:]) for tensor in (sequences, attention_mask)]
+    (prompts, completions), (prompt_mask, completion_mask) = parts
+    # Padding is any token that every model has.
+    completions = completions.masked_fill(completion_mask == 0, 0)
+    joined = join(prompts, prompt_mask, completions, completion_mask, pad_token_id=0)
+    logps = torch.full(completions.shape, torch.nan, device=sequences.device)
+    return Rollout(*joined, completions, completion_mask.float(), logps, prompt_mask.sum(1))
 
 
 def _check_tokens(model: nn.Module, texts: Rollout) -> None:

@@ -57,11 +57,13 @@ class Particles:
     Attributes:
         texts: B k rows, those of a prompt adjacent. They share their beginnings where they were drawn anew.
         weights: (B, k) float32 on the CPU, each row summing to 1.
+        scores: (B, k) float32 on the CPU, what the critic says of each whole text: its logit, or log psi - log q.
         num_resampled: (B,) int64, how often the particles were drawn anew.
     """
 
     texts: Rollout
     weights: torch.Tensor
+    scores: torch.Tensor
     num_resampled: torch.Tensor
 
     @property
@@ -157,7 +159,8 @@ def grow_particles(
         return Block(drawn, ended.any(1))
 
     gain = make_gain(critic, model, critic_temperature, temperature, batch_size)
-    cloud = ParticleFilter(len(ids), num_particles, resampling, generator)
+    weight_temperature = 1.0 if is_language_model(critic) else critic_temperature
+    cloud = ParticleFilter(len(ids), num_particles, weight_temperature, resampling, generator)
     return grow(draw, gain, cloud, ids, mask, max_new_tokens, block_size, pad_token_id)
 
 
@@ -167,29 +170,35 @@ class ParticleFilter:
     Args:
         groups: B.
         particles: k.
+        temperature: Divides what the weights gain.
         resampling: As for `grow_particles`.
         generator: A CPU generator; None: the global one.
 
     Attributes:
         log_weights: (B, k) float32 on the CPU, up to a constant for each group.
+        scores: (B, k) float32 on the CPU, all that the particles have gained, whatever was drawn anew.
         num_resampled: (B,) int64.
 
     Raises:
-        ValueError: no particle, or no such resampling.
+        ValueError: no particle, no temperature above 0, or no such resampling.
     """
 
     def __init__(
         self,
         groups: int,
         particles: int,
+        temperature: float = 1.0,
         resampling: Resampling = "systematic",
         generator: torch.Generator | None = None,
     ):
         if particles < 1:
             raise ValueError(f"a particle filter needs at least 1 particle of each text, got {particles}.")
+        if temperature <= 0:
+            raise ValueError(f"the temperature of a critic must be above 0, got {temperature}.")
         if resampling not in _RESAMPLING:
             raise ValueError(f"there is no resampling {resampling!r}. Choose one of: {', '.join(_RESAMPLING)}.")
-        self.log_weights = torch.zeros(groups, particles)
+        self.log_weights, self.scores = (torch.zeros(groups, particles) for _ in range(2))
+        self.temperature = temperature
         self.num_resampled = torch.zeros(groups, dtype=torch.long)
         self.generator = generator
         self._resample = _RESAMPLING[resampling]
@@ -199,22 +208,30 @@ class ParticleFilter:
         """(B, k) float32, normalised."""
         return importance_weights(self.log_weights)
 
-    def update(self, gained: torch.Tensor) -> torch.Tensor | None:
-        """Adds to the log-weights (B k,), and draws the particles anew where few have most of the weight.
+    def update(self, gained: torch.Tensor, growing: torch.Tensor) -> torch.Tensor | None:
+        """Adds to the log-weights, and draws the particles anew where few have most of the weight.
+
+        Args:
+            gained: (B k,).
+            growing: (B k,) bool, which go on. A group of none keeps its particles: weights tell more than a new draw.
 
         Returns:
             (B k,) int64: which particle now stands at each place; None where all stayed.
         """
         groups, particles = self.log_weights.shape
-        self.log_weights += gained.detach().float().cpu().view(groups, particles)
+        gained = gained.detach().float().cpu().view(groups, particles)
+        self.scores += gained
+        self.log_weights += gained / self.temperature
         # All ruled out: nothing is left to choose by.
         self.log_weights[(self.log_weights == -torch.inf).all(1)] = 0.0
         poor = effective_sample_size(self.weights) < RESAMPLED_BELOW * particles
+        poor &= growing.cpu().view(groups, particles).any(1)
         if not poor.any():
             return None
         chosen = torch.arange(particles).repeat(groups, 1)
         chosen[poor] = self._resample(self.log_weights[poor], particles, generator=self.generator)
         self.log_weights[poor] = 0.0
+        self.scores = self.scores.gather(1, chosen)
         self.num_resampled += poor
         return (torch.arange(groups)[:, None] * particles + chosen).flatten()
 
@@ -262,7 +279,8 @@ def grow(
         finished[growing] = block.finished
         gained = torch.zeros(rows, device=device)
         gained[growing] = gain(growing, drawn).to(gained)
-        chosen = cloud.update(gained)
+        is_last = place + block_size >= max_new_tokens
+        chosen = cloud.update(gained, torch.zeros_like(finished) if is_last else ~finished)
         if chosen is not None:
             chosen = chosen.to(device)
             completions, logps, lengths, finished = (
@@ -270,8 +288,8 @@ def grow(
             )
             gain.select(chosen)
     width = int(lengths.max()) if rows else 0
-    completions, logps = completions[:, :width], logps[:, :width]
     completion_mask = torch.arange(width, device=device) < lengths[:, None]
+    completions, logps = completions[:, :width].masked_fill(~completion_mask, pad_token_id), logps[:, :width]
     sequences, attention_mask = join(ids, mask, completions, completion_mask, pad_token_id)
     texts = Rollout(sequences, attention_mask, completions, completion_mask.float(), logps, mask.sum(1))
-    return Particles(texts, cloud.weights, cloud.num_resampled)
+    return Particles(texts, cloud.weights, cloud.scores, cloud.num_resampled)

@@ -1,115 +1,39 @@
 """`model.generate` guided by a discriminator, against distributions over all texts that are worked out exactly."""
 
-import itertools
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 import hf_gpt.generation
 from hf_gpt.generation.guidance import guided_generate, load_discriminator
 from hf_gpt.generation.guided import DiscriminatorLogitsProcessor
 from hf_gpt.generation.scoring import sequence_scores
-
-
-VOCAB, LENGTH, BEGIN, EOS, PAD = 4, 3, 3, 2, 0
-
-
-def make_lm(seed: int, model_type: str = "hf_gpt", spread: float = 0.35, **options):
-    settings = {
-        "vocab_size": VOCAB,
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 32,
-        "pad_token_id": PAD,
-        "bos_token_id": BEGIN,
-        "eos_token_id": EOS,
-        "initializer_range": spread,
-        "tie_word_embeddings": False,
-    }
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**settings, **options})).eval()
-
-
-def log_probability(model, sequences: torch.Tensor, attention_mask: torch.Tensor, start: int = 1) -> torch.Tensor:
-    """log-probability of the tokens from `start` on, of texts padded on either side."""
-    rows = []
-    for ids, mask in zip(sequences, attention_mask, strict=True):
-        text = ids[mask.bool()][None]
-        with torch.no_grad():
-            log_probs = model(text).logits[:, :-1].log_softmax(-1)
-        rows.append(log_probs.gather(2, text[:, 1:, None])[0, start - 1 :, 0].sum())
-    return torch.stack(rows)
-
-
-def all_texts() -> list[tuple[int, ...]]:
-    """Every completion: up to LENGTH tokens, of which an EOS is the last."""
-    texts = []
-    for number in range(1, LENGTH + 1):
-        for tokens in itertools.product(range(VOCAB), repeat=number):
-            if EOS not in tokens[:-1] and (number == LENGTH or tokens[-1] == EOS):
-                texts.append(tokens)
-    return texts
-
-
-def probabilities(model) -> torch.Tensor:
-    texts = [torch.tensor((BEGIN, *tokens)) for tokens in all_texts()]
-    logs = [log_probability(model, text[None], torch.ones_like(text)[None]) for text in texts]
-    total = torch.cat(logs).exp()
-    assert total.sum().item() == pytest.approx(1, abs=1e-4)
-    return total
-
-
-def counts(sequences: torch.Tensor, start: int = 1) -> torch.Tensor:
-    places = {tokens: index for index, tokens in enumerate(all_texts())}
-    found = torch.zeros(len(places))
-    for row in sequences[:, start:].tolist():
-        tokens = row[: row.index(EOS) + 1] if EOS in row else row
-        found[places[tuple(tokens)]] += 1
-    return found
-
-
-def chi_square_per_degree(observed: torch.Tensor, expected: torch.Tensor) -> float:
-    """Statistic over its degrees of freedom, cells below 5 expected counts taken together; about 1 if they agree."""
-    expected = expected * observed.sum()
-    small = expected < 5
-    observed = torch.cat([observed[~small], observed[small].sum()[None]])
-    expected = torch.cat([expected[~small], expected[small].sum()[None]])
-    return ((observed - expected).square() / expected).sum().item() / (len(expected) - 1)
+from tests.generation.enumerated import (
+    BEGIN,
+    EOS,
+    LENGTH,
+    PAD,
+    VOCAB,
+    chi_square_per_degree,
+    counts,
+    make_lm,
+    make_pair,
+    probabilities,
+    total_variation,
+)
 
 
 @pytest.fixture(scope="module")
 def pair():
-    """A generator, the data as another model, and the exact log-ratio of the two as discriminator."""
-    # A text may hold any token, so none is left for padding alone.
-    generator, data = make_lm(0, pad_token_id=EOS), make_lm(1, pad_token_id=EOS)
-    cache = {}
-
-    def log_ratio(sequences, attention_mask):
-        values = []
-        for ids, mask in zip(sequences, attention_mask, strict=True):
-            text = tuple(ids[mask.bool()].tolist())
-            if text not in cache:
-                row = torch.tensor([text])
-                ones = torch.ones_like(row)
-                cache[text] = (log_probability(data, row, ones) - log_probability(generator, row, ones)).item()
-            values.append(cache[text])
-        return torch.tensor(values)
-
-    return generator, data, log_ratio
+    return make_pair()
 
 
 def run(model, rows: int, **options):
     ids = torch.full((rows, 1), BEGIN)
     settings = {"max_new_tokens": LENGTH, "do_sample": True, "top_k": 0, "custom_generate": guided_generate}
     return model.generate(ids, attention_mask=torch.ones_like(ids), **{**settings, **options})
-
-
-def total_variation(observed: torch.Tensor, expected: torch.Tensor) -> float:
-    return 0.5 * (observed / observed.sum() - expected).abs().sum().item()
 
 
 def test_the_two_distributions_differ(pair):
