@@ -9,6 +9,7 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 import hf_gpt.generation
 from hf_gpt.generation.guidance import guided_generate, load_discriminator
 from hf_gpt.generation.guided import DiscriminatorLogitsProcessor
+from hf_gpt.generation.log_ratio import is_language_model
 from hf_gpt.generation.scoring import sequence_scores
 from tests.generation.enumerated import (
     BEGIN,
@@ -18,6 +19,7 @@ from tests.generation.enumerated import (
     VOCAB,
     chi_square_per_degree,
     counts,
+    log_probability,
     make_lm,
     make_pair,
     probabilities,
@@ -144,7 +146,99 @@ def test_threshold_rejection_keeps_the_best_when_none_is_good_enough(pair, caplo
     torch.testing.assert_close(output.discriminator_scores, output.candidate_scores.max(1).values)
 
 
-@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "stepwise"])
+@pytest.mark.parametrize("judge", ["language model", "logits"])
+@pytest.mark.parametrize("guidance", ["resample", "particles", "stepwise"])
+def test_by_a_language_model_or_its_log_ratio_texts_become_its_own(pair, guidance, judge):
+    """At a temperature the language model's are those at the same; a critic of logits knows nothing of it."""
+    generator, data, log_ratio = pair
+    temperature = 0.8 if judge == "language model" and guidance != "stepwise" else 1.0
+    target = probabilities(data, temperature)
+    torch.manual_seed(0)
+    sequences = run(
+        generator,
+        1500,
+        discriminator=data if judge == "language model" else log_ratio,
+        guidance=guidance,
+        num_candidates=64,
+        guidance_block=2,
+        guidance_top_k=0,
+        temperature=temperature,
+    )
+    noise = total_variation(torch.bincount(torch.multinomial(target, 1500, True), minlength=len(target)), target)
+    assert total_variation(counts(sequences), target) < noise + 0.05
+
+
+@pytest.mark.parametrize("guidance", ["reject", "best_of_n"])
+def test_a_language_model_scores_by_the_log_ratio_of_completions(pair, guidance):
+    generator, data, log_ratio = pair
+    settings = {"guidance": guidance, "num_candidates": 4, "return_dict_in_generate": True, "temperature": 1.0}
+    outputs = []
+    for discriminator in (data, log_ratio):
+        torch.manual_seed(0)
+        outputs.append(run(generator, 20, discriminator=discriminator, **settings))
+    assert torch.equal(outputs[0].sequences, outputs[1].sequences)
+    torch.testing.assert_close(outputs[0].discriminator_scores, outputs[1].discriminator_scores, rtol=1e-4, atol=1e-5)
+
+
+def test_one_particle_is_the_generators_own_text_and_truncation_shapes_it(pair):
+    generator, data, _ = pair
+    torch.manual_seed(0)
+    settings = {"discriminator": data, "guidance": "particles", "guidance_block": 1}
+    alone = counts(run(generator, 3000, num_candidates=1, **settings))
+    assert chi_square_per_degree(alone, probabilities(generator)) < 1.7
+    # Two of four tokens: neither the generator nor its particles take another.
+    plain = counts(run(generator, 1000, custom_generate=None, top_k=2)) > 0
+    guided = counts(run(generator, 1000, num_candidates=6, top_k=2, **settings)) > 0
+    assert guided.sum() > 3 and not (guided & ~plain).any()
+
+
+def test_particles_end_by_each_end_token_and_by_other_criteria():
+    generator, critic = (make_lm(seed, vocab_size=40, spread=0.05) for seed in (3, 4))
+    prompts = torch.tensor([[PAD, 5], [7, 8]])
+
+    class MultipleOfFive(StoppingCriteria):
+        """Ends a row whose last token is a multiple of five."""
+
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids[:, -1] % 5 == 0
+
+    output = generator.generate(
+        prompts,
+        attention_mask=(prompts != PAD).long(),
+        custom_generate=guided_generate,
+        discriminator=critic,
+        guidance="particles",
+        guidance_block=2,
+        num_candidates=4,
+        num_return_sequences=20,
+        stopping_criteria=StoppingCriteriaList([MultipleOfFive()]),
+        eos_token_id=[EOS, 11, 12, 13],
+        suppress_tokens=[PAD],
+        top_p=0.95,
+        max_new_tokens=9,
+        do_sample=True,
+        return_dict_in_generate=True,
+    )
+
+    def ratio(text: torch.Tensor) -> torch.Tensor:
+        first, second = (log_probability(model, text, text != PAD) for model in (critic, generator))
+        return first - second
+
+    ends = {EOS, 11, 12, 13, *range(0, 40, 5)}
+    lengths = set()
+    for number, row in enumerate(output.sequences.tolist()):
+        assert row[:2] == prompts[number // 20].tolist()
+        place = next((place for place, token in enumerate(row[2:]) if token in ends), 8)
+        lengths.add(place + 1)
+        assert not any(row[place + 3 :])
+        whole, prompt = torch.tensor([row[: place + 3]]), torch.tensor([row[:2]])
+        expected = ratio(whole) - ratio(prompt)
+        torch.testing.assert_close(output.discriminator_scores[number : number + 1], expected, rtol=1e-3, atol=1e-4)
+    # Ends at the end of a block as well as within one.
+    assert {1, 2, 3, 4} <= lengths
+
+
+@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "particles", "stepwise"])
 @pytest.mark.parametrize("model_type", ["hf_gpt", "llama", "gpt2"])
 def test_any_decoder_with_prompts_of_different_lengths(make_discriminator, model_type, guidance):
     """Padded prompts: the critic reads prompt and completion without padding, and seeds repeat the texts."""
@@ -153,7 +247,7 @@ def test_any_decoder_with_prompts_of_different_lengths(make_discriminator, model
     ids = torch.tensor([[PAD, PAD, 5], [7, 8, 9]])
     mask = torch.tensor([[0, 0, 1], [1, 1, 1]])
     options = {"max_new_tokens": 5, "do_sample": True, "discriminator": critic, "guidance": guidance}
-    options |= {"custom_generate": guided_generate, "num_candidates": 3, "num_return_sequences": 2}
+    options |= {"custom_generate": guided_generate, "num_candidates": 3, "num_return_sequences": 2, "guidance_block": 2}
     runs = []
     for _ in range(2):
         torch.manual_seed(4)
@@ -227,12 +321,27 @@ def test_the_folder_form(make_discriminator, tmp_path, monkeypatch):
     assert load_discriminator(str(tmp_path / "critic")).config.num_labels == 1
 
 
+def test_a_language_model_is_told_from_a_classifier_by_its_architecture(make_discriminator, tmp_path):
+    for model_type in ("hf_gpt", "gpt2"):
+        folder = str(tmp_path / model_type)
+        make_lm(3, model_type, vocab_size=40).save_pretrained(folder)
+        assert is_language_model(load_discriminator(folder, language_model=True))
+        with pytest.raises(ValueError, match="is a language model"):
+            load_discriminator(folder)
+    make_discriminator("hf_gpt").save_pretrained(tmp_path / "critic")
+    assert not is_language_model(load_discriminator(str(tmp_path / "critic"), language_model=True))
+    with pytest.raises(OSError, match="nowhere"):
+        load_discriminator(str(tmp_path / "nowhere"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"discriminator": None}, "needs discriminator"),
         ({"guidance": "best"}, "Choose one of: resample, reject"),
         ({"num_candidates": 0}, "at least 1"),
+        ({"guidance": "particles", "guidance_block": 0}, "at least 1 token"),
+        ({"guidance": "particles", "guidance_temperature": 0.0}, "above 0"),
         ({"num_beams": 2}, "num_beams=1"),
         ({"do_sample": False}, "do_sample=True"),
     ],
