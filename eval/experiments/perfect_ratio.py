@@ -201,13 +201,8 @@ def likelihood(model: nn.Module, texts: Rollout) -> torch.Tensor:
     return -masked_mean(token_logps(logits, texts.completions), texts.completion_mask)
 
 
-def take(texts: Rollout, rows: torch.Tensor) -> Rollout:
-    """These rows of the texts."""
-    return Rollout(**{name: tensor[rows] for name, tensor in vars(texts).items()})
-
-
 def _batches(texts: Rollout, size: int, generator: torch.Generator) -> Iterator[Rollout]:
     while True:
         for rows in torch.randperm(len(texts), generator=generator).split(size):
             if len(rows) == size:
-                yield take(texts, rows)
+                yield texts.rows(rows)

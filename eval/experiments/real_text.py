@@ -8,10 +8,11 @@ all of the first cost, its discriminator included, or until it is saturated: six
 learning rate of the one before, have gained nothing. Every point is one temperature or top-p: BLEU-5 against held-out
 texts, self-BLEU-5, and the AUC of a classifier trained afresh.
 
-An adversarial model has a critic too, so a second curve lets it choose: of `--candidates` texts for each one, all
-drawn at a temperature, one is taken by importance resampling with the log-ratio of discriminator to generator, both at
-that temperature. The same discriminator chooses among the texts of the likelihood model, which shows what the
-generator's training adds. The discriminator's own samples are the last curve: what a model of its size reaches.
+An adversarial model has a critic too, so more curves let it choose by the log-ratio of discriminator to generator, both
+at one temperature: one of `--candidates` texts by importance resampling, or beginnings of `--particles` texts that are
+resampled as they grow, after every `--block` tokens. The same discriminator chooses among the texts of the likelihood
+model, which shows what the generator's training adds. The discriminator's own samples are a curve too: what a model of
+its size reaches.
 
     python -m hf_gpt.eval.experiments.real_text coco news --seeds 0 1 2 --output_dir runs/real_text
 
@@ -30,12 +31,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from hf_gpt.eval.curve_plots import draw_curves, standalone_svg
 from hf_gpt.eval.curves import Plane, Point
 from hf_gpt.eval.experiments.data import read_words
-from hf_gpt.eval.experiments.perfect_ratio import take
 from hf_gpt.eval.experiments.quiet import QUIET
 from hf_gpt.eval.experiments.tables import markdown_table, write_json
 from hf_gpt.eval.language_model.word_model import WordModel
@@ -43,7 +42,8 @@ from hf_gpt.eval.text.ngram_bleu import ngram_bleu, self_bleu
 from hf_gpt.eval.two_sample.halves import classifier_test
 from hf_gpt.eval.two_sample.tfidf import tfidf_scores
 from hf_gpt.eval.vocabulary import BOS, EOS, PAD, WordVocabulary
-from hf_gpt.generation.likelihood import completion_logits, token_logps
+from hf_gpt.generation.log_ratio import log_ratio
+from hf_gpt.generation.particles import grow_particles
 from hf_gpt.generation.resampling import effective_sample_size, importance_weights, resample
 from hf_gpt.generation.rollout import Rollout, rollout
 
@@ -52,12 +52,16 @@ FILES = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train
 MAX_WORDS = 40
 LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discriminator's samples"
 OURS_CHOSEN, LIKELIHOOD_CHOSEN = "adversarial, its discriminator chooses", "MLE, that discriminator chooses"
+OURS_RESAMPLED = "adversarial, its discriminator resamples beginnings"
+LIKELIHOOD_RESAMPLED = "MLE, that discriminator resamples beginnings"
 TEMPERATURES = {
-    LIKELIHOOD: (1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
+    LIKELIHOOD: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
     OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
     DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7),
     OURS_CHOSEN: (1.2, 1.1, 1.0, 0.9),
     LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.8),
+    OURS_RESAMPLED: (1.2, 1.1, 1.0, 0.9, 0.8),
+    LIKELIHOOD_RESAMPLED: (1.2, 1.1, 1.0, 0.9, 0.8),
 }
 TOP_P = {LIKELIHOOD: (0.95,)}
 # Learning rates of the discriminator's last epochs.
@@ -67,6 +71,9 @@ CALIBRATION = (1.0, 1.1, 1.2, 1.3)
 SATURATED = 6
 BLEU = Plane()
 AUC = Plane(quality_name="fresh classifier's AUC", quality="lower")
+
+# Texts by a sampler's settings, with figures of how they were drawn.
+Draw = Callable[..., tuple[Rollout, dict[str, float]]]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -85,6 +92,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
     parser.add_argument("--beta", type=float)
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
+    parser.add_argument("--particles", type=int, default=16, help="beginnings of each text that it resamples")
+    parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
     return parser
 
 
@@ -131,14 +140,16 @@ class Run:
         self._load("player", player)
         seconds = sum(self._record(name)["cpu_seconds"] for name in ("discriminator", "adversarial"))
         longer = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, seconds))
-        arms = (
-            (LIKELIHOOD, longer, None),
-            (OURS, ours, None),
-            (DISCRIMINATOR, judge, None),
-            (OURS_CHOSEN, ours, player),
-            (LIKELIHOOD_CHOSEN, longer, player),
+        curves = (
+            (LIKELIHOOD, self._plain(longer)),
+            (OURS, self._plain(ours)),
+            (DISCRIMINATOR, self._plain(judge)),
+            (OURS_CHOSEN, self._chosen(ours, player)),
+            (LIKELIHOOD_CHOSEN, self._chosen(longer, player)),
+            (OURS_RESAMPLED, self._resampled(ours, player)),
+            (LIKELIHOOD_RESAMPLED, self._resampled(longer, player)),
         )
-        return [row for name, model, chooser in arms for row in self._curve(name, model, chooser)]
+        return [row for name, draw in curves for row in self._curve(name, draw)]
 
     # Models
 
@@ -249,41 +260,75 @@ class Run:
 
     # Points
 
-    def _curve(self, name: str, model: WordModel, chooser: WordModel | None) -> Iterable[dict[str, Any]]:
+    def _curve(self, name: str, draw: Draw) -> Iterable[dict[str, Any]]:
         path = self.folder / "points.json"
         points = json.loads(path.read_text()) if path.exists() else {}
         settings = [{"temperature": temperature} for temperature in TEMPERATURES[name]]
         for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P.get(name, ()))]:
             label = "".join(f"{key} {value:g}" for key, value in setting.items())
             key = f"{name}, {label}"
+            if name in (OURS_RESAMPLED, LIKELIHOOD_RESAMPLED):
+                key += f", {self.options.particles} by {self.options.block}"
             if key not in points:
                 began = time.process_time()
-                points[key] = self._point(model, chooser, **setting)
+                points[key] = self._point(*draw(**setting))
                 points[key]["cpu_seconds"] = time.process_time() - began
                 write_json(path, points)
                 print(f"{self.corpus} {self.seed}  {key:48} {json.dumps(points[key])}", flush=True)
             yield {"corpus": self.corpus, "seed": self.seed, "model": name, "setting": label, **points[key]}
 
-    def _point(self, model: WordModel, chooser: WordModel | None, **sampler: float) -> dict[str, float]:
-        candidates = 1 if chooser is None else self.options.candidates
-        generator = torch.Generator().manual_seed(self.seed + 7)
-        drawn = rollout(
-            model.model,
-            num_samples=candidates * len(self.test),
-            max_new_tokens=MAX_WORDS + 1,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-            generator=generator,
-            batch_size=500,
-            **sampler,
-        )
-        figures = {}
-        if chooser is not None:
-            scores = log_ratio(chooser.model, model.model, drawn, sampler["temperature"]).reshape(-1, candidates)
-            chosen = torch.arange(0, len(drawn), candidates) + resample(scores, generator=generator)[:, 0]
-            drawn = take(drawn, chosen)
-            figures["effective_candidates"] = float(effective_sample_size(importance_weights(scores)).mean())
+    def _plain(self, model: WordModel) -> Draw:
+        return lambda **sampler: (rollout(model.model, **self._texts(1), **sampler), {})
+
+    def _chosen(self, model: WordModel, chooser: WordModel) -> Draw:
+        """One of several whole texts."""
+
+        def draw(temperature: float) -> tuple[Rollout, dict[str, float]]:
+            count, settings = self.options.candidates, self._texts(self.options.candidates)
+            drawn = rollout(model.model, **settings, temperature=temperature)
+            scores = log_ratio(chooser.model, model.model, drawn, temperature, temperature, batch_size=128)
+            scores = scores.reshape(-1, count)
+            chosen = torch.arange(0, len(drawn), count) + resample(scores, generator=settings["generator"])[:, 0]
+            effective = float(effective_sample_size(importance_weights(scores)).mean())
+            return drawn.rows(chosen), {"effective_candidates": effective}
+
+        return draw
+
+    def _resampled(self, model: WordModel, chooser: WordModel) -> Draw:
+        """Texts whose beginnings are resampled as they grow."""
+
+        def draw(temperature: float) -> tuple[Rollout, dict[str, float]]:
+            settings = self._texts(1)
+            particles = grow_particles(
+                model.model,
+                chooser.model,
+                num_particles=self.options.particles,
+                block_size=self.options.block,
+                temperature=temperature,
+                critic_temperature=temperature,
+                **settings,
+            )
+            figures = {
+                "effective_candidates": float(particles.effective_sample_size.mean()),
+                "resamplings": float(particles.num_resampled.float().mean()),
+            }
+            return particles.draw(settings["generator"]), figures
+
+        return draw
+
+    def _texts(self, candidates: int) -> dict[str, Any]:
+        """How as many texts as there are held-out ones are drawn, or several for each."""
+        return {
+            "num_samples": candidates * len(self.test),
+            "max_new_tokens": MAX_WORDS + 1,
+            "bos_token_id": BOS,
+            "eos_token_id": EOS,
+            "pad_token_id": PAD,
+            "generator": torch.Generator().manual_seed(self.seed + 7),
+            "batch_size": 500,
+        }
+
+    def _point(self, drawn: Rollout, figures: dict[str, float]) -> dict[str, float]:
         texts = [[self.words[token] for token in row if token in self.words] for row in drawn.completions.tolist()]
         # BLEU of nothing is not defined.
         texts = [text or ["."] for text in texts]
@@ -295,32 +340,6 @@ class Run:
             "entropy": float(-drawn.logps.sum() / drawn.completion_mask.sum()),
             **figures,
         }
-
-
-@torch.no_grad()
-def log_ratio(
-    judge: nn.Module, model: nn.Module, texts: Rollout, temperature: float, batch_size: int = 128
-) -> torch.Tensor:
-    """log psi(y) - log q(y) of whole texts, (B,), with the logits of both models divided by the temperature.
-
-    Args:
-        judge: psi, a language model.
-        model: q, which drew the texts.
-        texts: B texts without prompts.
-        temperature: Of every next token's distribution.
-        batch_size: Texts in a pass, of similar length.
-    """
-    scores = torch.zeros(len(texts))
-    for rows in texts.completion_mask.sum(1).argsort().split(batch_size):
-        part = take(texts, rows)
-        width = int(part.completion_mask.sum(1).max())
-        whole = width + int(part.prompt_length.max())
-        mask, tokens = part.completion_mask[:, :width], part.completions[:, :width]
-        places = (part.sequences[:, :whole], part.attention_mask[:, :whole], part.prompt_length, width)
-        for sign, network in ((1, judge), (-1, model)):
-            logps = token_logps(completion_logits(network, *places) / temperature, tokens)
-            scores[rows] += sign * (logps * mask).sum(1)
-    return scores
 
 
 def method() -> dict[str, Any]:

@@ -1,34 +1,47 @@
 """`model.generate` guided by a discriminator: `custom_generate=guided_generate`, for any causal language model.
 
 ```python
-critic = AutoModelForSequenceClassification.from_pretrained("runs/critic/model")
+critic = load_discriminator("runs/critic/model")
 model.generate(**inputs, do_sample=True, custom_generate=guided_generate, discriminator=critic, num_candidates=16)
+```
+
+Or by a language model of the same tokens, a larger one or one that knows the texts better:
+
+```python
+larger = AutoModelForCausalLM.from_pretrained("runs/larger/model")
+model.generate(**inputs, do_sample=True, custom_generate=guided_generate, discriminator=larger, guidance="particles")
 ```
 """
 
-import copy
 import dataclasses
 from typing import Any, Literal
 
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
     StoppingCriteriaList,
 )
-from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 from transformers.utils import ModelOutput, logging
 
+from hf_gpt.generation.candidates import CandidateSampler, eos_token_ids, prompt_mask
+from hf_gpt.generation.gains import Gain, make_gain
 from hf_gpt.generation.guided import DiscriminatorLogitsProcessor, Scorer, as_scorer
+from hf_gpt.generation.log_ratio import LogRatio, is_language_model
+from hf_gpt.generation.particles import Block, ParticleFilter, grow
 from hf_gpt.generation.resampling import best_of, effective_sample_size, importance_weights, reject, resample
 
 
 logger = logging.get_logger(__name__)
 
-Guidance = Literal["resample", "reject", "best_of_n", "stepwise"]
-GUIDANCE: tuple[str, ...] = ("resample", "reject", "best_of_n", "stepwise")
+Guidance = Literal["resample", "reject", "best_of_n", "particles", "stepwise"]
+GUIDANCE: tuple[str, ...] = ("resample", "reject", "best_of_n", "particles", "stepwise")
+# Those that judge beginnings of texts.
+JUDGING_BEGINNINGS = ("particles", "stepwise")
 
 
 @dataclasses.dataclass
@@ -40,7 +53,7 @@ class GuidedGenerateOutput(ModelOutput):
         discriminator_scores: (B,) float32, logits of the chosen.
         candidate_scores: (B, N) float32, logits of all candidates; nan for those that rejection did not need.
         effective_sample_size: (B,) float32, 1 to N, of resampling: near 1 the discriminator leaves one candidate, so
-            that more would change the text; near N it hardly chooses.
+            that more would change the text; near N it hardly chooses. Of particles: of the weights left at the end.
         accepted: (B,) bool, of rejection: whether one was accepted; elsewhere it is the best of those tried.
     """
 
@@ -66,6 +79,7 @@ def guided_generate(
     rejection_threshold: float | None = None,
     rejection_max_score: float | None = None,
     rejection_gamma: float = 0.0,
+    guidance_block: int = 4,
     candidate_batch_size: int | None = None,
     **model_kwargs: Any,
 ) -> GuidedGenerateOutput | torch.LongTensor:
@@ -77,17 +91,22 @@ def guided_generate(
     Args:
         model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs: Given by `generate`.
         discriminator: Sequence classifier with one label over the generator's tokens, which reads prompt and
-            completion; or a function of sequences and mask, both (n, length), that returns (n,) logits.
+            completion; or a function of sequences and mask, both (n, length), that returns (n,) logits l. Or a causal
+            language model psi of the same tokens: l = log psi - log q of the completion, both at the temperature of the
+            generation (1 in step-wise decoding); other settings, such as top-p, shape the generator's texts alone.
         guidance: `"resample"`: one of `num_candidates` with probability softmax(l / guidance_temperature). `"reject"`:
             the first that is accepted, of at most `num_candidates`. `"best_of_n"`: the one with the largest logit.
-            `"stepwise"`: token by token, see `DiscriminatorLogitsProcessor`.
+            `"particles"`: `num_candidates` beginnings grow side by side and are resampled by what l has gained, see
+            `grow_particles`. `"stepwise"`: token by token, see `DiscriminatorLogitsProcessor`. The last two need a
+            discriminator that judges unfinished texts.
         num_candidates: Texts drawn for each row.
-        guidance_temperature: Of resampling.
+        guidance_temperature: Of resampling, of whole texts or particles.
         guidance_weight, guidance_top_k: Of step-wise decoding.
         rejection_threshold: Accept where sigmoid(l) is above this. Left out: by discriminator rejection sampling.
         rejection_max_score: The largest logit there can be. Left out: the largest seen so far, which makes the first
             rows of a call easier to accept than the last.
         rejection_gamma: See `acceptance_probabilities`.
+        guidance_block: Tokens that particles grow by between two looks of the discriminator.
         candidate_batch_size: Texts generated and scored at a time. Left out: all at once.
 
     Returns:
@@ -98,15 +117,23 @@ def guided_generate(
             same), an encoder-decoder, or a cache that holds tokens.
     """
     _check(model, generation_config, discriminator, guidance, num_candidates, model_kwargs)
+    width = input_ids.shape[1]
+    temperature = 1.0
+    if guidance != "stepwise" and generation_config.temperature is not None:
+        temperature = generation_config.temperature
+    scorer = (
+        LogRatio(discriminator, model, width, temperature, temperature, candidate_batch_size)
+        if is_language_model(discriminator)
+        else as_scorer(discriminator, candidate_batch_size)
+    )
     if guidance == "stepwise":
         processor = DiscriminatorLogitsProcessor(
-            discriminator,
+            scorer,
             weight=guidance_weight,
             top_k=guidance_top_k,
-            attention_mask=_prompt_mask(input_ids, model_kwargs),
-            eos_token_id=_eos_token_ids(generation_config),
-            prompt_length=input_ids.shape[1],
-            batch_size=candidate_batch_size,
+            attention_mask=prompt_mask(input_ids, model_kwargs),
+            eos_token_id=eos_token_ids(generation_config),
+            prompt_length=width,
         )
         # Before temperature and truncation, which then shape the guided distribution.
         warpers = [i for i, other in enumerate(logits_processor) if type(other).__name__.endswith("Warper")]
@@ -120,18 +147,22 @@ def guided_generate(
         )
         return result
 
-    sampler = _CandidateSampler(
+    sampler = CandidateSampler(
         model,
         input_ids,
         logits_processor,
         stopping_criteria,
         generation_config,
         model_kwargs,
-        as_scorer(discriminator, candidate_batch_size),
+        scorer,
         candidate_batch_size,
     )
     if guidance == "reject":
         output = _reject(sampler, num_candidates, rejection_threshold, rejection_max_score, rejection_gamma)
+    elif guidance == "particles":
+        gain = make_gain(discriminator, model, temperature, temperature, candidate_batch_size, has_logps=False)
+        cloud = ParticleFilter(len(input_ids), num_candidates, guidance_temperature)
+        output = _grow(sampler, gain, cloud, guidance_block)
     else:
         rows = torch.arange(len(input_ids), device=input_ids.device)
         candidates, scores = sampler.draw(rows, num_candidates)
@@ -151,73 +182,33 @@ def guided_generate(
     return output if generation_config.return_dict_in_generate else output.sequences
 
 
-class _CandidateSampler:
-    """Draws completions of chosen rows and scores them."""
+def _grow(sampler: CandidateSampler, gain: Gain, cloud: ParticleFilter, block_size: int) -> GuidedGenerateOutput:
+    particles, width = cloud.log_weights.shape[1], sampler.input_ids.shape[1]
 
-    def __init__(
-        self, model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs, scorer, batch_size
-    ):
-        self.model = model
-        self.input_ids = input_ids
-        self.batch_size = batch_size
-        self.scorer = scorer
-        self.prompt_mask = _prompt_mask(input_ids, model_kwargs)
-        self.options = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
-        # Candidates are bare sequences, whatever the caller wants to know of the chosen ones.
-        self.options["generation_config"] = copy.copy(generation_config)
-        self.options["generation_config"].return_dict_in_generate = False
-        self.model_kwargs = model_kwargs
-        self.eos_token_ids = torch.tensor(_eos_token_ids(generation_config), device=input_ids.device).long()
-        pad = generation_config._pad_token_tensor
-        self.pad_token_id = 0 if pad is None else int(pad)
-        self.max_length = generation_config.max_length
-        # A text that another criterion ended, such as a stop string, is filled up with padding after any token.
-        ordinary = (MaxLengthCriteria, EosTokenCriteria)
-        self.padding_ends = not all(isinstance(criterion, ordinary) for criterion in stopping_criteria)
+    def draw(rows: torch.Tensor, context: torch.Tensor, mask: torch.Tensor, place: int, count: int) -> Block:
+        return sampler.extend(rows // particles, context, mask, place, count)
 
-    def draw(self, rows: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """`number` candidates for each of `rows`: sequences (rows, number, max_length) and scores (rows, number)."""
-        wanted = rows.repeat_interleave(number)
-        sequences, scores = [], []
-        for part in wanted.split(self.batch_size or len(wanted)):
-            drawn = self.model._sample(self.input_ids[part], **self.options, **self._rows_of_inputs(part))
-            mask = self.mask(drawn, part)
-            scores.append(self.scorer(drawn, mask).to(drawn.device))
-            filler = self.max_length - drawn.shape[1]
-            sequences.append(torch.nn.functional.pad(drawn, (0, filler), value=self.pad_token_id))
-        shape = (len(rows), number)
-        return torch.cat(sequences).view(*shape, -1), torch.cat(scores).float().view(shape)
-
-    def mask(self, sequences: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """1 at the tokens of prompt and completion, the end of text included."""
-        places = torch.arange(sequences.shape[1], device=sequences.device)
-        mask = (places < self.lengths(sequences)[:, None]).long()
-        mask[:, : self.input_ids.shape[1]] = self.prompt_mask[rows]
-        return mask
-
-    def lengths(self, sequences: torch.Tensor) -> torch.Tensor:
-        """Number of places up to the end of each text, its prompt's padding included."""
-        start = self.input_ids.shape[1]
-        completion = sequences[:, start:]
-        ended = torch.isin(completion, self.eos_token_ids)
-        inside = (ended.long().cumsum(1) - ended.long()) == 0
-        if self.padding_ends and self.pad_token_id not in self.eos_token_ids:
-            inside &= (completion != self.pad_token_id).flip(1).long().cumsum(1).flip(1) > 0
-        return start + inside.sum(1)
-
-    def _rows_of_inputs(self, rows: torch.Tensor) -> dict[str, Any]:
-        size = len(self.input_ids)
-        inputs = {}
-        for name, value in self.model_kwargs.items():
-            if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == size and name != "cache_position":
-                inputs[name] = value[rows]
-            else:
-                # Each call of `_sample` fills a cache of its own.
-                inputs[name] = copy.deepcopy(value)
-        return inputs
+    grown = grow(
+        draw,
+        gain,
+        cloud,
+        sampler.input_ids,
+        sampler.prompt_mask,
+        sampler.max_length - width,
+        block_size,
+        sampler.pad_token_id,
+    )
+    chosen = grown.choose()
+    scores = grown.scores.to(sampler.input_ids.device)
+    return GuidedGenerateOutput(
+        sequences=torch.cat([sampler.input_ids, grown.texts.completions[chosen]], 1),
+        discriminator_scores=scores.flatten()[chosen],
+        candidate_scores=scores,
+        effective_sample_size=grown.effective_sample_size.to(scores),
+    )
 
 
-def _reject(sampler: _CandidateSampler, limit: int, threshold, max_score, gamma) -> GuidedGenerateOutput:
+def _reject(sampler: CandidateSampler, limit: int, threshold, max_score, gamma) -> GuidedGenerateOutput:
     size, device = len(sampler.input_ids), sampler.input_ids.device
     rows = torch.arange(size, device=device)
     tried = torch.full((size, limit), torch.nan, device=device)
@@ -251,7 +242,9 @@ def _reject(sampler: _CandidateSampler, limit: int, threshold, max_score, gamma)
 
 def _check(model, generation_config, discriminator, guidance, num_candidates, model_kwargs) -> None:
     if discriminator is None:
-        raise ValueError("guided_generate needs discriminator=, a sequence classifier with one label.")
+        raise ValueError(
+            "guided_generate needs discriminator=, a sequence classifier with one label or a causal language model."
+        )
     if guidance not in GUIDANCE:
         raise ValueError(f"there is no guidance {guidance!r}. Choose one of: {', '.join(GUIDANCE)}.")
     if num_candidates < 1:
@@ -267,34 +260,45 @@ def _check(model, generation_config, discriminator, guidance, num_candidates, mo
         raise ValueError("guided_generate reads the prompt itself: leave past_key_values out.")
 
 
-def _prompt_mask(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> torch.Tensor:
-    # `generate` drops a mask of ones alone.
-    mask = model_kwargs.get("attention_mask")
-    return torch.ones_like(input_ids) if mask is None else mask.to(input_ids)
-
-
-def _eos_token_ids(generation_config: GenerationConfig) -> list[int]:
-    tokens = generation_config._eos_token_tensor
-    return [] if tokens is None else tokens.reshape(-1).tolist()
-
-
 def _trim(sequences: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
     return sequences[:, : int(length)]
 
 
-def load_discriminator(path: str, **options: Any) -> PreTrainedModel:
+def load_discriminator(path: str, language_model: bool = False, **options: Any) -> PreTrainedModel:
     """A discriminator from the folder of a run or checkpoint or the Hub, in evaluation mode.
 
     Args:
         path: Where it is.
+        language_model: Whether a causal language model will do as well, as for guidance. Its config's `architectures`
+            tell one from a classifier.
         options: Go to `from_pretrained`.
 
     Raises:
-        ValueError: it has another number of labels.
+        ValueError: it has another number of labels, or is a language model where none is wanted.
         OSError: there is none.
     """
     from hf_gpt.generation.scoring import check_discriminator
 
+    name = _language_model_name(path, options)
+    if name is not None and language_model:
+        return AutoModelForCausalLM.from_pretrained(path, **options).eval()
+    if name is not None:
+        raise ValueError(
+            f"{path} is a language model ({name}), which can guide generation, but here a classifier with one label is "
+            "needed. Train one: hf-gpt critic."
+        )
     model = AutoModelForSequenceClassification.from_pretrained(path, **options)
     check_discriminator(model)
     return model.eval()
+
+
+def _language_model_name(path: str, options: dict[str, Any]) -> str | None:
+    """The class of a causal language model's checkpoint; None of any other, or of an adapter alone."""
+    wanted = ("revision", "trust_remote_code", "token", "cache_dir", "subfolder", "local_files_only")
+    try:
+        config = AutoConfig.from_pretrained(path, **{name: options[name] for name in wanted if name in options})
+    except (OSError, ValueError):
+        # Whoever loads the model says what is wrong with it.
+        return None
+    names = config.architectures or []
+    return next((name for name in names if name.endswith(("ForCausalLM", "LMHeadModel"))), None)

@@ -7,16 +7,27 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of guided generation."""
     group = parser.add_argument_group("guided by a discriminator")
-    group.add_argument("--discriminator", help="folder of a critic or checkpoint, or a Hub id: it chooses the text")
+    group.add_argument(
+        "--discriminator",
+        help="folder of a critic or checkpoint, or a Hub id: it chooses the text. A classifier with one label, or "
+        "another language model with the same tokenizer, for texts as that one would write them",
+    )
     group.add_argument(
         "--guidance",
-        choices=["resample", "reject", "best_of_n", "stepwise"],
+        choices=["resample", "reject", "best_of_n", "particles", "stepwise"],
         default="resample",
         help="resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
-        "best_of_n: the most real; stepwise: token by token (%(default)s)",
+        "best_of_n: the most real; particles: resample beginnings of texts again and again as they grow; stepwise: "
+        "token by token. The last two need a critic of unfinished texts (hf-gpt critic --level prefix) or a language "
+        "model (%(default)s)",
     )
     group.add_argument("--num_candidates", type=int, default=8, help="texts to choose from, at most (%(default)s)")
-    group.add_argument("--guidance_temperature", type=float, default=1.0, help="of resample (%(default)s)")
+    group.add_argument(
+        "--guidance_temperature", type=float, default=1.0, help="of resample and particles (%(default)s)"
+    )
+    group.add_argument(
+        "--guidance_block", type=int, default=4, help="tokens that particles grow by between two choices (%(default)s)"
+    )
     group.add_argument("--guidance_weight", type=float, default=1.0, help="of stepwise (%(default)s)")
     group.add_argument("--guidance_top_k", type=int, default=20, help="tokens that stepwise tries (%(default)s)")
     group.add_argument("--rejection_threshold", type=float, help="reject: accept above this probability of being real")
@@ -27,7 +38,7 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
     """What `generate` needs for guidance; loads the discriminator.
 
     Raises:
-        ValueError: step-wise guidance by a discriminator with another tokenizer, or several labels.
+        ValueError: a discriminator with several labels, or with another tokenizer where `as_guide` takes none.
         OSError: there is no such discriminator.
     """
     from transformers import AutoTokenizer
@@ -37,14 +48,14 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
 
     path = model_path(args.discriminator)
     options = {"trust_remote_code": args.trust_remote_code}
-    discriminator = load_discriminator(path, **options).to(device)
+    discriminator = load_discriminator(path, language_model=True, **options).to(device)
     own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
     discriminator = as_guide(discriminator, own_tokenizer, tokenizer, args.guidance)
-    names = ("guidance", "num_candidates", "guidance_temperature", "guidance_weight", "guidance_top_k")
+    names = ("guidance", "num_candidates", "rejection_threshold")
+    names += ("guidance_temperature", "guidance_block", "guidance_weight", "guidance_top_k")
     return {
         "custom_generate": guided_generate,
         "discriminator": discriminator,
-        "rejection_threshold": args.rejection_threshold,
         "do_sample": True,
         **{name: getattr(args, name) for name in names},
     }
@@ -54,15 +65,22 @@ def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: s
     """The discriminator as what guides a generator with this tokenizer, through text where its own is another.
 
     Raises:
-        ValueError: step-wise guidance by a discriminator with another tokenizer.
+        ValueError: another tokenizer, of a language model or for guidance that judges beginnings of texts.
     """
+    from hf_gpt.generation.guidance import JUDGING_BEGINNINGS
+    from hf_gpt.generation.log_ratio import is_language_model
     from hf_gpt.generation.text_scores import TextDiscriminator, same_tokens
 
     if same_tokens(own_tokenizer, tokenizer):
         return discriminator
-    if guidance == "stepwise":
+    if is_language_model(discriminator):
         raise ValueError(
-            "--guidance stepwise needs a discriminator over the generator's own tokens, and this one has another "
+            f"{type(discriminator).__name__} has another tokenizer: a language model guides a generator of its own "
+            "tokens. Use one trained with the generator's tokenizer, or train a classifier: hf-gpt critic."
+        )
+    if guidance in JUDGING_BEGINNINGS:
+        raise ValueError(
+            f"--guidance {guidance} needs a discriminator over the generator's own tokens, and this one has another "
             "tokenizer. Use resample, reject or best_of_n, or train one: hf-gpt critic."
         )
     return TextDiscriminator(discriminator, own_tokenizer, tokenizer)

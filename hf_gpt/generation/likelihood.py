@@ -37,9 +37,14 @@ def completion_logits(
         inputs["position_ids"] = positions_of(attention_mask)
     if "use_cache" in accepted:
         inputs["use_cache"] = False
+    # What no completion was drawn from is a large part of the work where prompts are long.
+    first = int(prompt_length.min()) - 1
+    kept = sequences.shape[1] - first
+    if first and "logits_to_keep" in accepted:
+        inputs["logits_to_keep"] = kept
     # Virtual tokens of an adapter stand in front.
-    logits = model(**inputs).logits[:, -sequences.shape[1] :]
-    places = completion_places(prompt_length, num_tokens, sequences.shape[1]) - 1
+    logits = model(**inputs).logits[:, -kept:]
+    places = completion_places(prompt_length, num_tokens, sequences.shape[1]) - 1 - first
     return logits[torch.arange(len(places), device=places.device)[:, None], places]
 
 
@@ -49,13 +54,14 @@ def completion_logps(
     attention_mask: torch.Tensor,
     prompt_length: torch.Tensor,
     completions: torch.Tensor,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """(B, C) float32 log-probabilities of `completions` (B, C); arguments as for `completion_logits`.
 
-    Past the end of a completion they have no meaning: use its mask.
+    The logits are divided by `temperature`. Past the end of a completion they have no meaning: use its mask.
     """
     logits = completion_logits(model, sequences, attention_mask, prompt_length, completions.shape[1])
-    return token_logps(logits, completions)
+    return token_logps(logits if temperature == 1 else logits.float() / temperature, completions)
 
 
 def token_logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

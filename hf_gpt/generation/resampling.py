@@ -54,6 +54,33 @@ def resample(
     return drawn.reshape(*scores.shape[:-1], num_samples)
 
 
+def resample_systematically(
+    scores: torch.Tensor,
+    num_samples: int,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Draws each candidate as often as n softmax(l / temperature) says, rounded up or down by one random number.
+
+    (Systematic resampling, Kitagawa 1996.) Each draw follows the weights as those of `resample` do, but together they
+    vary less, and candidates of equal weights are kept each once.
+
+    Args:
+        scores: Shape `(..., n)`, logits of n candidates.
+        num_samples: How many are drawn of each n.
+        temperature: See `importance_weights`.
+        generator: Draws the number. Left out: the global one of the device.
+
+    Returns:
+        Shape `(..., num_samples)`, int64 indices of candidates, ascending.
+    """
+    # In float32 shares of equal weights miss their place by rounding.
+    heights = importance_weights(scores, temperature).double().cumsum(-1)
+    shift = torch.rand((*scores.shape[:-1], 1), dtype=torch.float64, generator=generator, device=scores.device)
+    places = (torch.arange(num_samples, device=scores.device) + shift) / num_samples
+    return torch.searchsorted(heights / heights[..., -1:], places, right=True).clamp(max=scores.shape[-1] - 1)
+
+
 def acceptance_probabilities(
     scores: torch.Tensor, max_score: torch.Tensor | float, gamma: float = 0.0, epsilon: float = 0.0
 ) -> torch.Tensor:

@@ -56,6 +56,10 @@ class Rollout:
         """The same on another device."""
         return Rollout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
+    def rows(self, chosen: torch.Tensor) -> "Rollout":
+        """The rows of these numbers, which may repeat, or of this mask."""
+        return Rollout(**{name: tensor[chosen] for name, tensor in vars(self).items()})
+
     def split(self, sizes: Sequence[int]) -> "list[Rollout]":
         """Consecutive parts of these numbers of rows."""
         parts = zip(*(tensor.split(list(sizes)) for tensor in vars(self).values()), strict=True)
@@ -128,18 +132,16 @@ def rollout(
         )
     device = next(model.parameters()).device
     check_weight_dtype(weight_dtype, device)
-    prompt_ids, prompt_mask = _prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
+    prompt_ids, prompt_mask = as_prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
     prompt_ids = prompt_ids.repeat_interleave(num_return_sequences, 0)
     prompt_mask = prompt_mask.repeat_interleave(num_return_sequences, 0)
     rows = prompt_ids.shape[0]
-    _check_positions(unwrap(model), prompt_ids.shape[1], max_new_tokens)
+    check_positions(unwrap(model), prompt_ids.shape[1], max_new_tokens)
     if uniforms is None:
         uniforms = torch.rand(rows, max_new_tokens, dtype=torch.float64, generator=generator)
     if uniforms.shape != (rows, max_new_tokens):
         raise ValueError(f"uniforms must have shape {(rows, max_new_tokens)}, got {tuple(uniforms.shape)}.")
-    ends = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
-    if pad_token_id is None:
-        pad_token_id = ends[0] if ends else 0
+    ends, pad_token_id = special_tokens(eos_token_id, pad_token_id)
     sampler = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
     settings = {"sampler": sampler, "ends": ends, "synced": synced}
 
@@ -152,6 +154,14 @@ def rollout(
     return _assemble(parts, prompt_ids, prompt_mask, pad_token_id)
 
 
+def special_tokens(eos_token_id: int | Sequence[int] | None, pad_token_id: int | None) -> tuple[list[int], int]:
+    """The tokens that end a row, and the one that fills it up, from arguments of `rollout`."""
+    ends = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
+    if pad_token_id is None:
+        pad_token_id = ends[0] if ends else 0
+    return ends, pad_token_id
+
+
 @dataclasses.dataclass
 class _Drawn:
     completions: torch.Tensor
@@ -159,7 +169,14 @@ class _Drawn:
     lengths: torch.Tensor
 
 
-def _prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device) -> tuple[torch.Tensor, torch.Tensor]:
+def as_prompts(
+    prompt_ids: torch.Tensor | None,
+    prompt_mask: torch.Tensor | None,
+    num_samples: int | None,
+    bos_token_id: int | None,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts as `rollout` reads them, padded at the left: ids and mask, (B, L) int64; arguments and errors are its."""
     if prompt_ids is None:
         if num_samples is None or bos_token_id is None:
             raise ValueError("rollout needs prompt_ids, or num_samples and the bos_token_id that texts begin with.")
@@ -173,7 +190,8 @@ def _prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device) -> tupl
     return left_padded(prompt_ids, prompt_mask)
 
 
-def _check_positions(model: nn.Module, prompt_length: int, max_new_tokens: int) -> None:
+def check_positions(model: nn.Module, prompt_length: int, max_new_tokens: int) -> None:
+    """Raises `ValueError` where a model has no positions for so long a prompt and so many new tokens."""
     config = model.config
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     needed = max_new_tokens if config.is_encoder_decoder else prompt_length + max_new_tokens

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from hf_gpt.eval.curves import Plane
-from hf_gpt.eval.experiments.real_text import AUC, LIKELIHOOD, OURS, gains, log_ratio, method
+from hf_gpt.eval.experiments.real_text import AUC, LIKELIHOOD, OURS, gains, method
 from hf_gpt.eval.language_model.word_model import WordModel
 from hf_gpt.eval.vocabulary import BOS, EOS, PAD, WordVocabulary
+from hf_gpt.generation.log_ratio import log_ratio
 from hf_gpt.generation.rollout import rollout
 
 
@@ -24,7 +25,7 @@ def test_the_log_ratio_is_that_of_the_tempered_models(temperature):
         temperature=temperature,
         generator=torch.Generator().manual_seed(0),
     )
-    found = log_ratio(judge, model, texts, temperature, batch_size=3)
+    found = log_ratio(judge, model, texts, temperature, temperature, batch_size=3)
     for row in range(len(texts)):
         tokens = texts.completions[row][texts.completion_mask[row].bool()]
         ids = torch.cat([torch.tensor([BOS]), tokens])[None]

@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_gpt.cli import main
 from hf_gpt.generation import command
+from hf_gpt.generation.guidance import GUIDANCE
 from hf_gpt.generation.score_command import read_texts
 from hf_gpt.generation.scoring import sequence_scores
 from hf_gpt.generation.text_scores import TextDiscriminator, encode_texts, same_tokens
@@ -119,7 +120,7 @@ def test_a_long_text_is_cut_and_said_so(critic, folder, capsys):
     assert json.loads(output.out)["truncated"] is True and "1 of 1 texts" in output.err
 
 
-@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "stepwise"])
+@pytest.mark.parametrize("guidance", GUIDANCE)
 def test_generate_is_guided(critic, folder, capsys, guidance):
     argv = ["generate", str(folder / "generator"), "the king", "--max_new_tokens", "6", "--seed", "1"]
     argv += ["--discriminator", str(critic), "--guidance", guidance, "--num_candidates", "3", "--device", "cpu"]
@@ -128,6 +129,44 @@ def test_generate_is_guided(critic, folder, capsys, guidance):
         assert main(argv) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] and outputs[0].startswith("the king")
+
+
+@pytest.fixture(scope="module")
+def larger(folder):
+    """Another language model with the generator's tokenizer."""
+    from hf_gpt import HfGptConfig, HfGptForCausalLM
+
+    config = HfGptConfig.from_pretrained(folder / "generator" / "model")
+    config.num_hidden_layers = 2
+    torch.manual_seed(1)
+    HfGptForCausalLM(config).save_pretrained(folder / "larger" / "model")
+    AutoTokenizer.from_pretrained(folder / "generator" / "model").save_pretrained(folder / "larger" / "model")
+    return folder / "larger"
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE)
+def test_a_language_model_guides(larger, folder, capsys, guidance):
+    argv = ["generate", str(folder / "generator"), "the king", "--max_new_tokens", "6", "--seed", "1"]
+    argv += ["--discriminator", str(larger), "--guidance", guidance, "--num_candidates", "3", "--device", "cpu"]
+    assert main([*argv, "--guidance_block", "2", "--num_return_sequences", "2", "--temperature", "0.9"]) == 0
+    assert [text[:8] for text in capsys.readouterr().out.split("\n----\n")] == ["the king"] * 2
+
+
+@pytest.mark.parametrize("kind", ["language model", "particles", "stepwise"])
+def test_who_judges_beginnings_or_tokens_shares_the_tokenizer(critic, larger, folder, capsys, kind):
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    path = {"language model": larger}.get(kind, critic)
+    other = folder / f"other {kind}"
+    (other / "model").mkdir(parents=True)
+    for file in (path / "model").iterdir():
+        (other / "model" / file.name).write_bytes(file.read_bytes())
+    train_tokenizer(["of the king"], 262).save_pretrained(other / "model")
+    argv = ["generate", str(folder / "generator"), "the king", "--discriminator", str(other), "--device", "cpu"]
+    argv += ["--guidance", "resample" if kind == "language model" else kind]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "another tokenizer" in error and "hf-gpt critic" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize("options", [["--temperature", "0"], ["--seed", "3", "--top_k", "20"]])
@@ -168,7 +207,7 @@ def test_a_critic_from_the_generators_trunk(folder, capsys):
     )
 
 
-def test_slips_are_answered_in_one_line(critic, folder, capsys, tmp_path):
+def test_slips_are_answered_in_one_line(critic, larger, folder, capsys, tmp_path):
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"txt": 3}\n')
     score = ["--discriminator", str(critic)]
@@ -177,6 +216,7 @@ def test_slips_are_answered_in_one_line(critic, folder, capsys, tmp_path):
         "bad.jsonl, line 2": ["score", str(tmp_path / "bad.jsonl"), *score],
         "No such file": ["score", str(tmp_path / "missing.txt"), *score],
         "there is no folder ./nowhere": ["score", str(folder / "real.txt"), "--discriminator", "./nowhere"],
+        "is a language model": ["score", str(folder / "real.txt"), "--discriminator", str(larger)],
         "is not empty": ["critic", "--model_name_or_path", "x", "--train_file", "y", "--output_dir", str(critic)],
         "there is no critic 'cnn'": [
             *["critic", "--model_name_or_path", str(folder / "generator"), "--train_file", str(folder / "real.txt")],

@@ -1,115 +1,41 @@
 """`model.generate` guided by a discriminator, against distributions over all texts that are worked out exactly."""
 
-import itertools
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 import hf_gpt.generation
 from hf_gpt.generation.guidance import guided_generate, load_discriminator
 from hf_gpt.generation.guided import DiscriminatorLogitsProcessor
+from hf_gpt.generation.log_ratio import is_language_model
 from hf_gpt.generation.scoring import sequence_scores
-
-
-VOCAB, LENGTH, BEGIN, EOS, PAD = 4, 3, 3, 2, 0
-
-
-def make_lm(seed: int, model_type: str = "hf_gpt", spread: float = 0.35, **options):
-    settings = {
-        "vocab_size": VOCAB,
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 32,
-        "pad_token_id": PAD,
-        "bos_token_id": BEGIN,
-        "eos_token_id": EOS,
-        "initializer_range": spread,
-        "tie_word_embeddings": False,
-    }
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**settings, **options})).eval()
-
-
-def log_probability(model, sequences: torch.Tensor, attention_mask: torch.Tensor, start: int = 1) -> torch.Tensor:
-    """log-probability of the tokens from `start` on, of texts padded on either side."""
-    rows = []
-    for ids, mask in zip(sequences, attention_mask, strict=True):
-        text = ids[mask.bool()][None]
-        with torch.no_grad():
-            log_probs = model(text).logits[:, :-1].log_softmax(-1)
-        rows.append(log_probs.gather(2, text[:, 1:, None])[0, start - 1 :, 0].sum())
-    return torch.stack(rows)
-
-
-def all_texts() -> list[tuple[int, ...]]:
-    """Every completion: up to LENGTH tokens, of which an EOS is the last."""
-    texts = []
-    for number in range(1, LENGTH + 1):
-        for tokens in itertools.product(range(VOCAB), repeat=number):
-            if EOS not in tokens[:-1] and (number == LENGTH or tokens[-1] == EOS):
-                texts.append(tokens)
-    return texts
-
-
-def probabilities(model) -> torch.Tensor:
-    texts = [torch.tensor((BEGIN, *tokens)) for tokens in all_texts()]
-    logs = [log_probability(model, text[None], torch.ones_like(text)[None]) for text in texts]
-    total = torch.cat(logs).exp()
-    assert total.sum().item() == pytest.approx(1, abs=1e-4)
-    return total
-
-
-def counts(sequences: torch.Tensor, start: int = 1) -> torch.Tensor:
-    places = {tokens: index for index, tokens in enumerate(all_texts())}
-    found = torch.zeros(len(places))
-    for row in sequences[:, start:].tolist():
-        tokens = row[: row.index(EOS) + 1] if EOS in row else row
-        found[places[tuple(tokens)]] += 1
-    return found
-
-
-def chi_square_per_degree(observed: torch.Tensor, expected: torch.Tensor) -> float:
-    """Statistic over its degrees of freedom, cells below 5 expected counts taken together; about 1 if they agree."""
-    expected = expected * observed.sum()
-    small = expected < 5
-    observed = torch.cat([observed[~small], observed[small].sum()[None]])
-    expected = torch.cat([expected[~small], expected[small].sum()[None]])
-    return ((observed - expected).square() / expected).sum().item() / (len(expected) - 1)
+from tests.generation.enumerated import (
+    BEGIN,
+    EOS,
+    LENGTH,
+    PAD,
+    VOCAB,
+    chi_square_per_degree,
+    counts,
+    log_probability,
+    make_lm,
+    make_pair,
+    probabilities,
+    total_variation,
+)
 
 
 @pytest.fixture(scope="module")
 def pair():
-    """A generator, the data as another model, and the exact log-ratio of the two as discriminator."""
-    # A text may hold any token, so none is left for padding alone.
-    generator, data = make_lm(0, pad_token_id=EOS), make_lm(1, pad_token_id=EOS)
-    cache = {}
-
-    def log_ratio(sequences, attention_mask):
-        values = []
-        for ids, mask in zip(sequences, attention_mask, strict=True):
-            text = tuple(ids[mask.bool()].tolist())
-            if text not in cache:
-                row = torch.tensor([text])
-                ones = torch.ones_like(row)
-                cache[text] = (log_probability(data, row, ones) - log_probability(generator, row, ones)).item()
-            values.append(cache[text])
-        return torch.tensor(values)
-
-    return generator, data, log_ratio
+    return make_pair()
 
 
 def run(model, rows: int, **options):
     ids = torch.full((rows, 1), BEGIN)
     settings = {"max_new_tokens": LENGTH, "do_sample": True, "top_k": 0, "custom_generate": guided_generate}
     return model.generate(ids, attention_mask=torch.ones_like(ids), **{**settings, **options})
-
-
-def total_variation(observed: torch.Tensor, expected: torch.Tensor) -> float:
-    return 0.5 * (observed / observed.sum() - expected).abs().sum().item()
 
 
 def test_the_two_distributions_differ(pair):
@@ -220,7 +146,99 @@ def test_threshold_rejection_keeps_the_best_when_none_is_good_enough(pair, caplo
     torch.testing.assert_close(output.discriminator_scores, output.candidate_scores.max(1).values)
 
 
-@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "stepwise"])
+@pytest.mark.parametrize("judge", ["language model", "logits"])
+@pytest.mark.parametrize("guidance", ["resample", "particles", "stepwise"])
+def test_by_a_language_model_or_its_log_ratio_texts_become_its_own(pair, guidance, judge):
+    """At a temperature the language model's are those at the same; a critic of logits knows nothing of it."""
+    generator, data, log_ratio = pair
+    temperature = 0.8 if judge == "language model" and guidance != "stepwise" else 1.0
+    target = probabilities(data, temperature)
+    torch.manual_seed(0)
+    sequences = run(
+        generator,
+        1500,
+        discriminator=data if judge == "language model" else log_ratio,
+        guidance=guidance,
+        num_candidates=64,
+        guidance_block=2,
+        guidance_top_k=0,
+        temperature=temperature,
+    )
+    noise = total_variation(torch.bincount(torch.multinomial(target, 1500, True), minlength=len(target)), target)
+    assert total_variation(counts(sequences), target) < noise + 0.05
+
+
+@pytest.mark.parametrize("guidance", ["reject", "best_of_n"])
+def test_a_language_model_scores_by_the_log_ratio_of_completions(pair, guidance):
+    generator, data, log_ratio = pair
+    settings = {"guidance": guidance, "num_candidates": 4, "return_dict_in_generate": True, "temperature": 1.0}
+    outputs = []
+    for discriminator in (data, log_ratio):
+        torch.manual_seed(0)
+        outputs.append(run(generator, 20, discriminator=discriminator, **settings))
+    assert torch.equal(outputs[0].sequences, outputs[1].sequences)
+    torch.testing.assert_close(outputs[0].discriminator_scores, outputs[1].discriminator_scores, rtol=1e-4, atol=1e-5)
+
+
+def test_one_particle_is_the_generators_own_text_and_truncation_shapes_it(pair):
+    generator, data, _ = pair
+    torch.manual_seed(0)
+    settings = {"discriminator": data, "guidance": "particles", "guidance_block": 1}
+    alone = counts(run(generator, 3000, num_candidates=1, **settings))
+    assert chi_square_per_degree(alone, probabilities(generator)) < 1.7
+    # Two of four tokens: neither the generator nor its particles take another.
+    plain = counts(run(generator, 1000, custom_generate=None, top_k=2)) > 0
+    guided = counts(run(generator, 1000, num_candidates=6, top_k=2, **settings)) > 0
+    assert guided.sum() > 3 and not (guided & ~plain).any()
+
+
+def test_particles_end_by_each_end_token_and_by_other_criteria():
+    generator, critic = (make_lm(seed, vocab_size=40, spread=0.05) for seed in (3, 4))
+    prompts = torch.tensor([[PAD, 5], [7, 8]])
+
+    class MultipleOfFive(StoppingCriteria):
+        """Ends a row whose last token is a multiple of five."""
+
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids[:, -1] % 5 == 0
+
+    output = generator.generate(
+        prompts,
+        attention_mask=(prompts != PAD).long(),
+        custom_generate=guided_generate,
+        discriminator=critic,
+        guidance="particles",
+        guidance_block=2,
+        num_candidates=4,
+        num_return_sequences=20,
+        stopping_criteria=StoppingCriteriaList([MultipleOfFive()]),
+        eos_token_id=[EOS, 11, 12, 13],
+        suppress_tokens=[PAD],
+        top_p=0.95,
+        max_new_tokens=9,
+        do_sample=True,
+        return_dict_in_generate=True,
+    )
+
+    def ratio(text: torch.Tensor) -> torch.Tensor:
+        first, second = (log_probability(model, text, text != PAD) for model in (critic, generator))
+        return first - second
+
+    ends = {EOS, 11, 12, 13, *range(0, 40, 5)}
+    lengths = set()
+    for number, row in enumerate(output.sequences.tolist()):
+        assert row[:2] == prompts[number // 20].tolist()
+        place = next((place for place, token in enumerate(row[2:]) if token in ends), 8)
+        lengths.add(place + 1)
+        assert not any(row[place + 3 :])
+        whole, prompt = torch.tensor([row[: place + 3]]), torch.tensor([row[:2]])
+        expected = ratio(whole) - ratio(prompt)
+        torch.testing.assert_close(output.discriminator_scores[number : number + 1], expected, rtol=1e-3, atol=1e-4)
+    # Ends at the end of a block as well as within one.
+    assert {1, 2, 3, 4} <= lengths
+
+
+@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "particles", "stepwise"])
 @pytest.mark.parametrize("model_type", ["hf_gpt", "llama", "gpt2"])
 def test_any_decoder_with_prompts_of_different_lengths(make_discriminator, model_type, guidance):
     """Padded prompts: the critic reads prompt and completion without padding, and seeds repeat the texts."""
@@ -229,7 +247,7 @@ def test_any_decoder_with_prompts_of_different_lengths(make_discriminator, model
     ids = torch.tensor([[PAD, PAD, 5], [7, 8, 9]])
     mask = torch.tensor([[0, 0, 1], [1, 1, 1]])
     options = {"max_new_tokens": 5, "do_sample": True, "discriminator": critic, "guidance": guidance}
-    options |= {"custom_generate": guided_generate, "num_candidates": 3, "num_return_sequences": 2}
+    options |= {"custom_generate": guided_generate, "num_candidates": 3, "num_return_sequences": 2, "guidance_block": 2}
     runs = []
     for _ in range(2):
         torch.manual_seed(4)
@@ -303,12 +321,27 @@ def test_the_folder_form(make_discriminator, tmp_path, monkeypatch):
     assert load_discriminator(str(tmp_path / "critic")).config.num_labels == 1
 
 
+def test_a_language_model_is_told_from_a_classifier_by_its_architecture(make_discriminator, tmp_path):
+    for model_type in ("hf_gpt", "gpt2"):
+        folder = str(tmp_path / model_type)
+        make_lm(3, model_type, vocab_size=40).save_pretrained(folder)
+        assert is_language_model(load_discriminator(folder, language_model=True))
+        with pytest.raises(ValueError, match="is a language model"):
+            load_discriminator(folder)
+    make_discriminator("hf_gpt").save_pretrained(tmp_path / "critic")
+    assert not is_language_model(load_discriminator(str(tmp_path / "critic"), language_model=True))
+    with pytest.raises(OSError, match="nowhere"):
+        load_discriminator(str(tmp_path / "nowhere"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"discriminator": None}, "needs discriminator"),
         ({"guidance": "best"}, "Choose one of: resample, reject"),
         ({"num_candidates": 0}, "at least 1"),
+        ({"guidance": "particles", "guidance_block": 0}, "at least 1 token"),
+        ({"guidance": "particles", "guidance_temperature": 0.0}, "above 0"),
         ({"num_beams": 2}, "num_beams=1"),
         ({"do_sample": False}, "do_sample=True"),
     ],

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_gpt.eval.experiments import perfect_ratio
-from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage, take
+from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage
 from hf_gpt.generation.likelihood import completion_logps
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training.adversarial.objectives import bce_loss
@@ -70,7 +70,7 @@ class LearnedRatio:
     def update(self, model: nn.Module, sample: Sample) -> float:
         """One update on a batch of the student's texts and as many real ones; returns the cross-entropy."""
         fake = sample.texts
-        real = take(self.texts, torch.randint(len(self.texts), (len(fake),), generator=self.generator))
+        real = self.texts.rows(torch.randint(len(self.texts), (len(fake),), generator=self.generator))
         with torch.no_grad():
             real_logq = _logps(model, real)
         real_logps, fake_logps = _logps(self.psi, real), _logps(self.psi, fake)

@@ -6,7 +6,7 @@ from hf_gpt.generation.guidance import guided_generate, load_discriminator
 def generate(model, inputs=None, generation_config=None, discriminator=None, do_sample=True, **kwargs):
     """As `model.generate`, guided by `discriminator`; the options are those of `guided_generate`."""
     if isinstance(discriminator, str):
-        discriminator = load_discriminator(discriminator).to(model.device)
+        discriminator = load_discriminator(discriminator, language_model=True).to(model.device)
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     return model.generate(
         inputs,
