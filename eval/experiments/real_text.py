@@ -26,17 +26,27 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 
-from hf_gpt.eval.curve_plots import draw_curves, standalone_svg
-from hf_gpt.eval.curves import Plane, Point
+from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.eval.experiments.data import read_words
 from hf_gpt.eval.experiments.quiet import QUIET
-from hf_gpt.eval.experiments.tables import markdown_table, write_json
+from hf_gpt.eval.experiments.real_text_report import (
+    DISCRIMINATOR,
+    LIKELIHOOD,
+    LIKELIHOOD_CHOSEN,
+    LIKELIHOOD_RESAMPLED,
+    OURS,
+    OURS_CHOSEN,
+    OURS_RESAMPLED,
+    REAL,
+    plot,
+    report,
+)
+from hf_gpt.eval.experiments.tables import write_json
 from hf_gpt.eval.language_model.word_model import WordModel
 from hf_gpt.eval.text.ngram_bleu import ngram_bleu, self_bleu
 from hf_gpt.eval.two_sample.halves import classifier_test
@@ -50,18 +60,14 @@ from hf_gpt.generation.rollout import Rollout, rollout
 
 FILES = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
 MAX_WORDS = 40
-LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discriminator's samples"
-OURS_CHOSEN, LIKELIHOOD_CHOSEN = "adversarial, its discriminator chooses", "MLE, that discriminator chooses"
-OURS_RESAMPLED = "adversarial, its discriminator resamples beginnings"
-LIKELIHOOD_RESAMPLED = "MLE, that discriminator resamples beginnings"
 TEMPERATURES = {
     LIKELIHOOD: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
     OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
     DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7),
     OURS_CHOSEN: (1.2, 1.1, 1.0, 0.9),
     LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.8),
-    OURS_RESAMPLED: (1.2, 1.1, 1.0, 0.9, 0.8),
-    LIKELIHOOD_RESAMPLED: (1.2, 1.1, 1.0, 0.9, 0.8),
+    OURS_RESAMPLED: (1.2, 1.1, 1.0, 0.9),
+    LIKELIHOOD_RESAMPLED: (1.1, 1.0, 0.8),
 }
 TOP_P = {LIKELIHOOD: (0.95,)}
 # Learning rates of the discriminator's last epochs.
@@ -69,8 +75,6 @@ ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)
 # Rounds in a row that gain nothing, each at half the rate, after which likelihood training has nothing left to gain.
 SATURATED = 6
-BLEU = Plane()
-AUC = Plane(quality_name="fresh classifier's AUC", quality="lower")
 
 # Texts by a sampler's settings, with figures of how they were drawn.
 Draw = Callable[..., tuple[Rollout, dict[str, float]]]
@@ -100,12 +104,15 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     rows = []
+    with keeps_freed_memory():
+        for corpus in options.corpora:
+            for seed in options.seeds:
+                rows += Run(corpus, seed, options).measure()
     for corpus in options.corpora:
-        for seed in options.seeds:
-            rows += Run(corpus, seed, options).measure()
-    report = "\n".join(_report(corpus, rows, options) for corpus in options.corpora)
-    (options.output_dir / "results.md").write_text(report, encoding="utf-8")
-    print(report)
+        plot(corpus, rows, options.output_dir / f"{corpus}.png")
+    told = "\n".join(report(corpus, rows) for corpus in options.corpora)
+    (options.output_dir / "results.md").write_text(told, encoding="utf-8")
+    print(told)
     return 0
 
 
@@ -149,7 +156,7 @@ class Run:
             (OURS_RESAMPLED, self._resampled(ours, player)),
             (LIKELIHOOD_RESAMPLED, self._resampled(longer, player)),
         )
-        return [row for name, draw in curves for row in self._curve(name, draw)]
+        return [self._real(), *(row for name, draw in curves for row in self._curve(name, draw))]
 
     # Models
 
@@ -260,22 +267,30 @@ class Run:
 
     # Points
 
+    def _real(self) -> dict[str, Any]:
+        """Texts that were learnt from, as many as the others: what a perfect model's would be like."""
+        return self._measured(REAL, "", REAL, lambda: self._figures(self.training[: len(self.test)]))
+
     def _curve(self, name: str, draw: Draw) -> Iterable[dict[str, Any]]:
-        path = self.folder / "points.json"
-        points = json.loads(path.read_text()) if path.exists() else {}
         settings = [{"temperature": temperature} for temperature in TEMPERATURES[name]]
         for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P.get(name, ()))]:
             label = "".join(f"{key} {value:g}" for key, value in setting.items())
             key = f"{name}, {label}"
             if name in (OURS_RESAMPLED, LIKELIHOOD_RESAMPLED):
                 key += f", {self.options.particles} by {self.options.block}"
-            if key not in points:
-                began = time.process_time()
-                points[key] = self._point(*draw(**setting))
-                points[key]["cpu_seconds"] = time.process_time() - began
-                write_json(path, points)
-                print(f"{self.corpus} {self.seed}  {key:48} {json.dumps(points[key])}", flush=True)
-            yield {"corpus": self.corpus, "seed": self.seed, "model": name, "setting": label, **points[key]}
+            yield self._measured(name, label, key, lambda setting=setting: self._point(*draw(**setting)))
+
+    def _measured(self, model: str, setting: str, key: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
+        """A point, measured unless the folder has it."""
+        path = self.folder / "points.json"
+        points = json.loads(path.read_text()) if path.exists() else {}
+        if key not in points:
+            began = time.process_time()
+            points[key] = measure()
+            points[key]["cpu_seconds"] = time.process_time() - began
+            write_json(path, points)
+            print(f"{self.corpus} {self.seed}  {key:48} {json.dumps(points[key])}", flush=True)
+        return {"corpus": self.corpus, "seed": self.seed, "model": model, "setting": setting, **points[key]}
 
     def _plain(self, model: WordModel) -> Draw:
         return lambda **sampler: (rollout(model.model, **self._texts(1), **sampler), {})
@@ -331,14 +346,16 @@ class Run:
     def _point(self, drawn: Rollout, figures: dict[str, float]) -> dict[str, float]:
         texts = [[self.words[token] for token in row if token in self.words] for row in drawn.completions.tolist()]
         # BLEU of nothing is not defined.
-        texts = [text or ["."] for text in texts]
+        found = self._figures([text or ["."] for text in texts])
+        return found | {"entropy": float(-drawn.logps.sum() / drawn.completion_mask.sum())} | figures
+
+    def _figures(self, texts: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Quality and diversity of texts against the held-out ones."""
         found = classifier_test(self.test, texts, tfidf_scores, seed=self.seed)
         return {
             "bleu5": float(ngram_bleu(texts, self.test, (5,)).mean()),
             "self_bleu5": float(self_bleu(texts, (5,)).mean()),
             "auc": found["auc"],
-            "entropy": float(-drawn.logps.sum() / drawn.completion_mask.sum()),
-            **figures,
         }
 
 
@@ -356,58 +373,6 @@ def method() -> dict[str, Any]:
     recipe = yaml.safe_load((recipes.RECIPES / "adversarial" / "default.yaml").read_text())
     # The discriminator has learned its texts already.
     return {name: recipe[name] for name in names.split() if name in recipe} | {"discriminator_warmup_steps": 0}
-
-
-def _points(rows: Iterable[dict[str, Any]], quality: str) -> list[Point]:
-    return [Point(row["model"], row["setting"], row[quality], row["self_bleu5"], row["seed"]) for row in rows]
-
-
-def gains(rows: Sequence[dict[str, Any]], model: str, quality: str, plane: Plane) -> list[float]:
-    """How much better each point of a model is than likelihood at equal self-BLEU-5, for one seed.
-
-    Likelihood is taken on the straight lines between its temperatures; points beyond its range are left out.
-    """
-    line = sorted(
-        (row["self_bleu5"], row[quality])
-        for row in rows
-        if row["model"] == LIKELIHOOD and row["setting"].startswith("temperature")
-    )
-    places, heights = zip(*line, strict=True)
-    sign = 1 if plane.quality == "higher" else -1
-    return [
-        sign * (row[quality] - float(np.interp(row["self_bleu5"], places, heights)))
-        for row in rows
-        if row["model"] == model and places[0] <= row["self_bleu5"] <= places[-1]
-    ]
-
-
-def _report(corpus: str, rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
-    own = [row for row in rows if row["corpus"] == corpus]
-    means = []
-    for model, setting in dict.fromkeys((row["model"], row["setting"]) for row in own):
-        some = [row for row in own if (row["model"], row["setting"]) == (model, setting)]
-        figures = {key: fmean(row[key] for row in some) for key in ("bleu5", "self_bleu5", "auc", "entropy")}
-        means.append({"model": model, "setting": setting, **figures})
-    for quality, plane in (("bleu5", BLEU), ("auc", AUC)):
-        drawing = draw_curves(_points([{**row, "seed": 0} for row in means], quality), plane, uid=f"{corpus}{quality}")
-        (options.output_dir / f"{corpus}-{quality}.svg").write_text(standalone_svg(drawing), encoding="utf-8")
-    columns = {
-        "model": "model",
-        "sampler": "setting",
-        "BLEU-5": "bleu5:.3f",
-        "self-BLEU-5": "self_bleu5:.3f",
-        "AUC": "auc:.3f",
-        "entropy": "entropy:.2f",
-    }
-    lines = [f"## {corpus}, seeds {', '.join(map(str, options.seeds))}", "", markdown_table(means, columns), ""]
-    for model in dict.fromkeys(row["model"] for row in own if row["model"] != LIKELIHOOD):
-        for quality, plane in (("bleu5", BLEU), ("auc", AUC)):
-            found = [
-                gains([row for row in own if row["seed"] == seed], model, quality, plane) for seed in options.seeds
-            ]
-            told = "; ".join(f"{fmean(g):+.3f} ({min(g):+.3f} to {max(g):+.3f})" if g else "no overlap" for g in found)
-            lines.append(f"- {model}, {plane.quality_name} gained at equal self-BLEU-5, mean and range by seed: {told}")
-    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

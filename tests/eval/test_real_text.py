@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_gpt.eval.curves import Plane
-from hf_gpt.eval.experiments.real_text import AUC, LIKELIHOOD, OURS, gains, method
+from hf_gpt.eval.experiments.real_text import method
+from hf_gpt.eval.experiments.real_text_report import LIKELIHOOD, OURS, REAL, gain, plot, report
 from hf_gpt.eval.language_model.word_model import WordModel
 from hf_gpt.eval.vocabulary import BOS, EOS, PAD, WordVocabulary
 from hf_gpt.generation.log_ratio import log_ratio
@@ -37,19 +37,37 @@ def test_the_log_ratio_is_that_of_the_tempered_models(temperature):
         assert found[row].item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_gains_are_taken_at_equal_diversity():
-    def row(model, setting, diversity, quality):
-        return {"model": model, "setting": setting, "self_bleu5": diversity, "bleu5": quality, "auc": quality}
+@pytest.fixture
+def rows():
+    def row(model, setting, diversity, quality, seed=0):
+        figures = {"self_bleu5": diversity, "bleu5": quality, "auc": quality}
+        return {"corpus": "coco", "seed": seed, "model": model, "setting": setting, **figures}
 
-    rows = [
+    return [
+        row(REAL, "", 0.3, 0.3),
         row(LIKELIHOOD, "temperature 1", 0.2, 0.1),
         row(LIKELIHOOD, "temperature 0.5", 0.6, 0.5),
         row(LIKELIHOOD, "top_p 0.9", 0.4, 0.9),
+        row(LIKELIHOOD, "temperature 1", 0.2, 0.6, seed=1),
         row(OURS, "temperature 1", 0.4, 0.35),
         row(OURS, "temperature 0.5", 0.7, 0.9),
     ]
-    assert gains(rows, OURS, "bleu5", Plane()) == [pytest.approx(0.05)]
-    assert gains(rows, OURS, "auc", AUC) == [pytest.approx(-0.05)]
+
+
+def test_gains_are_taken_at_equal_diversity_within_a_seed(rows):
+    ours = [row for row in rows if row["model"] == OURS]
+    assert [gain(row, rows, "bleu5") for row in ours] == [pytest.approx(0.05), None]
+    assert [gain(row, rows, "auc") for row in ours] == [pytest.approx(-0.05), None]
+
+
+def test_the_report_tells_gains_of_each_seed_and_how_many_points_gain(rows, tmp_path):
+    told = report("coco", rows)
+    assert "| adversarial | temperature 1 | 0.400 | 0.350 | +0.050 | 0.350 | -0.050 |" in told
+    assert "| adversarial | temperature 0.5 | 0.700 | 0.900 | beyond | 0.900 | beyond |" in told
+    assert "- adversarial, BLEU-5 at equal self-BLEU-5: better at 1 of 1" in told
+    assert "- adversarial, fresh classifier's AUC at equal self-BLEU-5: better at 0 of 1" in told
+    plot("coco", rows, tmp_path / "coco.png")
+    assert (tmp_path / "coco.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_method_is_that_of_the_recipe():

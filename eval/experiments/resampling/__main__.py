@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
+    from hf_gpt.allocator import keeps_freed_memory
     from hf_gpt.eval.experiments.resampling.report import write_plot, write_table
     from hf_gpt.eval.experiments.resampling.stage import CORPORA
     from hf_gpt.eval.experiments.results import Results
@@ -82,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         results = Results(folder / "results.json", settings)
         for seed in options.seeds:
-            Seed(CORPORA[corpus], seed, options, results, folder / f"seed-{seed}").run()
+            with keeps_freed_memory():
+                Seed(CORPORA[corpus], seed, options, results, folder / f"seed-{seed}").run()
         print(write_table(CORPORA[corpus].title, results.points, options.num_samples, folder))
     write_plot(options.output_dir)
     return 0

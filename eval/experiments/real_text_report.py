@@ -1,0 +1,122 @@
+"""Table, gains and plot of the experiment on real text."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_gpt.eval.experiments.tables import markdown_table
+from hf_gpt.eval.plots import light_colours, save_png
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+REAL = "real text"
+LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discriminator's samples"
+OURS_CHOSEN, LIKELIHOOD_CHOSEN = "adversarial, its discriminator chooses", "MLE, that discriminator chooses"
+OURS_RESAMPLED = "adversarial, its discriminator resamples beginnings"
+LIKELIHOOD_RESAMPLED = "MLE, that discriminator resamples beginnings"
+# Figures by name; better is higher for those with 1, lower for those with -1.
+QUALITIES = {"bleu5": 1, "auc": -1}
+HEADINGS = {"bleu5": "BLEU-5", "auc": "fresh classifier's AUC"}
+
+Row = Mapping[str, Any]
+
+
+def gain(row: Row, rows: Sequence[Row], quality: str) -> float | None:
+    """How much better a point is than likelihood of the same seed at equal self-BLEU-5; positive is better.
+
+    Likelihood is taken on the straight lines between its temperatures.
+
+    Args:
+        row: The point.
+        rows: Points of all seeds.
+        quality: A key of `QUALITIES`.
+
+    Returns:
+        None beyond the range of likelihood's temperatures.
+    """
+    line = sorted(
+        (other["self_bleu5"], other[quality])
+        for other in rows
+        if other["model"] == LIKELIHOOD and other["setting"].startswith("temperature") and other["seed"] == row["seed"]
+    )
+    places, heights = zip(*line, strict=True)
+    if not places[0] <= row["self_bleu5"] <= places[-1]:
+        return None
+    return QUALITIES[quality] * (row[quality] - float(np.interp(row["self_bleu5"], places, heights)))
+
+
+def report(corpus: str, rows: Sequence[Row]) -> str:
+    """Markdown: every point with its gains in each seed, and how many points of each model gain.
+
+    Args:
+        corpus: Whose points they are; others are left out.
+        rows: Points of all seeds, each with corpus, seed, model, setting and figures.
+    """
+    own = [row for row in rows if row["corpus"] == corpus]
+    seeds = sorted({row["seed"] for row in own})
+    table, gained = [], {}
+    for model, setting in dict.fromkeys((row["model"], row["setting"]) for row in own):
+        some = [row for row in own if (row["model"], row["setting"]) == (model, setting)]
+        shown = {"model": model, "setting": setting}
+        shown |= {key: fmean(row[key] for row in some) for key in (*QUALITIES, "self_bleu5")}
+        if model not in (LIKELIHOOD, REAL):
+            for quality in QUALITIES:
+                found = [gain(row, own, quality) for row in some]
+                shown[f"{quality}_gain"] = ", ".join("beyond" if g is None else f"{g:+.3f}" for g in found)
+                gained.setdefault((model, quality), []).extend(g for g in found if g is not None)
+        table.append(shown)
+    columns = {
+        "model": "model",
+        "sampler": "setting",
+        "self-BLEU-5": "self_bleu5:.3f",
+        "BLEU-5": "bleu5:.3f",
+        "gained, each seed": "bleu5_gain",
+        "AUC": "auc:.3f",
+        "gained, each seed ": "auc_gain",
+    }
+    lines = [f"## {corpus}, seeds {', '.join(map(str, seeds))}", "", markdown_table(table, columns), ""]
+    for (model, quality), found in gained.items():
+        if found:
+            above = sum(g > 0 for g in found)
+            told = f"{fmean(found):+.3f} on the mean ({min(found):+.3f} to {max(found):+.3f})"
+            lines.append(
+                f"- {model}, {HEADINGS[quality]} at equal self-BLEU-5: better at {above} of {len(found)}, {told}"
+            )
+    return "\n".join([*lines, ""])
+
+
+def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
+    """Writes a PNG: both qualities against self-BLEU-5, a curve a model, means over seeds."""
+    own = [row for row in rows if row["corpus"] == corpus]
+    models = list(dict.fromkeys(row["model"] for row in own if row["model"] != REAL))
+    colours = dict(zip(models, [*light_colours(), "#b8860b", "#b83280", "#4a5568", "#319795"], strict=False))
+
+    def draw(*panels: "Axes") -> None:
+        for axes, quality in zip(panels, QUALITIES, strict=True):
+            for model in models:
+                axes.plot(*_means(own, model, quality), "o-", label=model, ms=3, lw=1.3, color=colours[model])
+            places, heights = _means(own, REAL, quality)
+            axes.plot(places, heights, "k*", label=REAL, ms=9)
+            axes.set_xlabel("self-BLEU-5 (lower: more diverse)")
+            better = "higher" if QUALITIES[quality] > 0 else "lower"
+            axes.set_title(f"{corpus}: {HEADINGS[quality]} ({better} is better)", loc="left", fontsize=12)
+        panels[0].legend(frameon=False, fontsize=8)
+
+    save_png(draw, path, width=960, height=430, columns=2, label=f"Quality against diversity, {corpus}")
+
+
+def _means(rows: Sequence[Row], model: str, quality: str) -> tuple[list[float], list[float]]:
+    """Places and heights of a curve, by rising place; one temperature a point."""
+    settings = dict.fromkeys(
+        row["setting"] for row in rows if row["model"] == model and not row["setting"].startswith("top_p")
+    )
+    points = []
+    for setting in settings:
+        some = [row for row in rows if (row["model"], row["setting"]) == (model, setting)]
+        points.append(tuple(fmean(row[key] for row in some) for key in ("self_bleu5", quality)))
+    return [place for place, _ in sorted(points)], [height for _, height in sorted(points)]
