@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_gpt.cli import main
 from hf_gpt.generation import command
@@ -134,12 +134,9 @@ def test_generate_is_guided(critic, folder, capsys, guidance):
 @pytest.fixture(scope="module")
 def larger(folder):
     """Another language model with the generator's tokenizer."""
-    from hf_gpt import HfGptConfig, HfGptForCausalLM
-
-    config = HfGptConfig.from_pretrained(folder / "generator" / "model")
-    config.num_hidden_layers = 2
+    config = AutoConfig.from_pretrained(folder / "generator" / "model", intermediate_size=96)
     torch.manual_seed(1)
-    HfGptForCausalLM(config).save_pretrained(folder / "larger" / "model")
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "larger" / "model")
     AutoTokenizer.from_pretrained(folder / "generator" / "model").save_pretrained(folder / "larger" / "model")
     return folder / "larger"
 
