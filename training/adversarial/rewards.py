@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import logsigmoid, softplus
 
 from hf_gpt.training.adversarial.objectives import split_groups
+from hf_gpt.training.adversarial.reductions import masked_mean
 
 
 # Divisors below this share of the spread over all groups amplify noise (GRGC's mark of a group without contrast).
@@ -137,6 +138,32 @@ def future_returns(prefix_rewards: torch.Tensor, completion_mask: torch.Tensor, 
     returns = dense_returns(prefix_rewards, completion_mask, gamma)
     own = torch.where(completion_mask.bool(), prefix_rewards.detach().float(), 0.0)
     return returns - own
+
+
+def differential_rewards(
+    prefix_rewards: torch.Tensor, completion_mask: torch.Tensor, average: torch.Tensor | float | None = None
+) -> torch.Tensor:
+    """r_t less the average of all tokens: what a token's reward is better than that of any.
+
+    A mean over tokens is E[sum_t r_t] / E[T], and a generator moves both: returns of the rewards themselves leave out
+    the denominator. Where rewards are minus a divergence, which is never negative, they say that a text should end at
+    once, since what follows can only cost. With the average subtracted, `future_returns` beside `exact_token_loss` are
+    the gradient of the quotient.
+
+    Source: differential returns of average-reward problems, Sutton and Barto 2018, section 10.3.
+
+    Args:
+        prefix_rewards: (B, C).
+        completion_mask: (B, C).
+        average: Of all texts, if there are more than these. None: over these.
+
+    Returns:
+        (B, C) fp32, 0 outside the mask.
+    """
+    rewards = prefix_rewards.detach().float()
+    if average is None:
+        average = masked_mean(rewards, completion_mask)
+    return torch.where(completion_mask.bool(), rewards - average, 0.0)
 
 
 def position_baseline(returns: torch.Tensor, completion_mask: torch.Tensor, group_size: int) -> torch.Tensor:

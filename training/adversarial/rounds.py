@@ -27,7 +27,7 @@ from hf_gpt.training.adversarial.objectives import Counts
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer
 from hf_gpt.training.adversarial.reductions import masked_sum
 from hf_gpt.training.adversarial.replay import ReplayBuffer
-from hf_gpt.training.adversarial.rewards import future_returns
+from hf_gpt.training.adversarial.rewards import differential_rewards, future_returns
 from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextRows
 from hf_gpt.training.adversarial.watch import GeneratedText, Watch
 
@@ -279,6 +279,8 @@ class Rounds:
                 token_rewards = ratios
                 if self.args.token_divergence != "reverse_kl":
                     token_rewards = self._divergence_rewards(model, batch, found.mediator_logits)
+                    if self.args.normalization == "token":
+                        token_rewards = differential_rewards(token_rewards, mask, self._token_mean(token_rewards, mask))
                 found.advantages = self._centred(future_returns(token_rewards, mask, self.args.gamma), mask)
         else:
             scores = self._judge(model, inputs, drawn, known)
@@ -400,6 +402,13 @@ class Rounds:
             whole[:, : sums.shape[1]] = sums
             sums = self.accelerator.reduce(whole, "sum")[:, : sums.shape[1]]
         return torch.where(mask.bool(), values - sums[0] / sums[1].clamp(min=1), 0.0)
+
+    def _token_mean(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The mean over the tokens of all processes; values are 0 outside the mask."""
+        sums = torch.stack([values.sum(), mask.sum()])
+        if self.args.world_size > 1:
+            sums = self.accelerator.reduce(sums, "sum")
+        return sums[0] / sums[1].clamp(min=1)
 
     def _remember(self, drawn: Rollout, rewards: torch.Tensor) -> None:
         fakes, logps = self.collector.gather(drawn, range(len(drawn)))

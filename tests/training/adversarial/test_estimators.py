@@ -5,7 +5,12 @@ import torch
 
 from hf_gpt.training.adversarial import estimators
 from hf_gpt.training.adversarial.divergences import TOKEN_DIVERGENCES, token_divergence
-from hf_gpt.training.adversarial.rewards import dense_returns, future_returns, logit_difference_rewards
+from hf_gpt.training.adversarial.rewards import (
+    dense_returns,
+    differential_rewards,
+    future_returns,
+    logit_difference_rewards,
+)
 
 
 def _kl(p, q):
@@ -103,6 +108,26 @@ def test_exact_token_loss_and_its_future_returns_are_the_whole_gradient_of_any_d
     future = world.expected(future_returns(rewards, world.mask))
     later = world.gradient(estimators.policy_gradient_loss(world.logps(), future, world.mask))
     torch.testing.assert_close(world.gradient(now) + later, world.gradient(whole), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["jsd", "skew_reverse_kl"])
+def test_differential_rewards_make_it_the_gradient_of_the_mean_over_tokens(world, kind):
+    """Length is the generator's too: E[sum of D] / E[T] falls otherwise than E[sum of D] with E[T] held."""
+    reference = world.logits(world.data_table)
+    length = (world.q * world.mask.sum(1)).sum()
+    whole = world.gradient(_expected_divergence(world, kind, 0.3) / length)
+    weights = world.mask * world.q.detach().unsqueeze(1)
+    now = world.gradient(_weighted_exact(world, weights, reference_logits=reference, divergence=kind, beta=0.3))
+    given = estimators.token_divergence_rewards(world.logits(), reference, world.mask, kind, 0.3)
+    average = world.expected(given.sum(1)).mean() / length.detach()
+
+    def found(rewards):
+        future = world.expected(future_returns(rewards, world.mask))
+        later = world.gradient(estimators.policy_gradient_loss(world.logps(), future, world.mask))
+        return (now + later) / length.detach()
+
+    torch.testing.assert_close(found(differential_rewards(given, world.mask, average)), whole, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(found(given), whole, atol=1e-3)
 
 
 def test_exact_token_loss_from_log_ratios(world):
