@@ -205,7 +205,7 @@ def text_windows(
         CorpusError: no document is longer than a prompt.
     """
     rows = []
-    for ids in tokenize_documents(list(documents), tokenizer):
+    for ids in map(np.ndarray.tolist, tokenize_documents(list(documents), tokenizer)):
         for start in range(0, len(ids) - prompt_tokens, prompt_tokens + max_new_tokens):
             middle = start + prompt_tokens
             rows.append({"prompt_ids": ids[start:middle], "completion_ids": ids[middle : middle + max_new_tokens]})

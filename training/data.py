@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import datasets
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.training.errors import ConfigError
@@ -25,8 +26,8 @@ FEATURES = datasets.Features(
 )
 
 
-def tokenize_documents(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Token ids of each text between its begin and end tokens.
+def tokenize_documents(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
+    """Token ids of each text between its begin and end tokens, int32.
 
     A special token that is spelled out in a text stays text. Without a begin token, the end token begins a text too.
 
@@ -40,7 +41,7 @@ def tokenize_documents(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> 
             "--tokenizer_name."
         )
     begin = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    return [[begin, *ids, end] for ids in encode_texts(texts, tokenizer)]
+    return encode_texts(texts, tokenizer, around=([begin], [end]))
 
 
 def tokenize_and_pack(

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from hf_gpt.generation.scoring import right_padded
+from hf_gpt.models.language_head_hf_gpt import HfGptLanguageHeadMixin
 
 
 def completion_logits(
@@ -37,15 +38,19 @@ def completion_logits(
         inputs["position_ids"] = positions_of(attention_mask)
     if "use_cache" in accepted:
         inputs["use_cache"] = False
-    # What no completion was drawn from is a large part of the work where prompts are long.
-    first = int(prompt_length.min()) - 1
-    kept = sequences.shape[1] - first
-    if first and "logits_to_keep" in accepted:
-        inputs["logits_to_keep"] = kept
-    # Virtual tokens of an adapter stand in front.
-    logits = model(**inputs).logits[:, -kept:]
-    places = completion_places(prompt_length, num_tokens, sequences.shape[1]) - 1 - first
-    return logits[torch.arange(len(places), device=places.device)[:, None], places]
+    length = sequences.shape[1]
+    places = completion_places(prompt_length, num_tokens, length) - 1
+    if isinstance(inner, HfGptLanguageHeadMixin):
+        return model(**inputs, logits_to_keep=places).logits
+    # Counted from the end: virtual tokens of an adapter stand in front.
+    places = places - length
+    if "logits_to_keep" not in accepted:
+        return _picked(model(**inputs).logits, places)
+    first, last = (int(place) for place in places.aminmax())
+    # Other heads keep the same places in all rows.
+    logits = model(**inputs, logits_to_keep=torch.arange(first, last + 1, device=places.device)).logits
+    are_shared = last - first + 1 == num_tokens and bool((places[:, 0] == first).all())
+    return logits if are_shared else _picked(logits, places - last - 1)
 
 
 def completion_logps(
@@ -66,8 +71,55 @@ def completion_logps(
 
 def token_logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """(..., ) float32 log-probability of each token under `logits` (..., V), without keeping log-softmax of all."""
-    logits = logits.float()
-    return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
+    if logits.device.type != "cpu" or type(logits) is not torch.Tensor or torch.compiler.is_compiling():
+        logits = logits.float()
+        return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
+    flat = logits.reshape(-1, logits.shape[-1])
+    return _TokenLogps.apply(flat, tokens.expand(logits.shape[:-1]).reshape(-1))[0].reshape(logits.shape[:-1])
+
+
+# Logits that `_TokenLogps` goes over at a time: 1 MB in float32, which stays in a core's own cache.
+_CHUNK_ELEMENTS = 2**18
+
+
+class _TokenLogps(torch.autograd.Function):
+    """
+    Log-softmax of (N, V) at one token of each row, and its normaliser. On a CPU, where each operation is a pass over
+    memory, what autograd makes of the formula takes three times as many and four tensors of the size of the logits.
+    """
+
+    @staticmethod
+    def forward(logits, tokens):
+        normaliser = torch.cat([part.float().logsumexp(-1) for part in logits.split(_chunk_rows(logits))])
+        return logits.gather(-1, tokens[:, None])[:, 0].float() - normaliser, normaliser
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, output[1])
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        logits, tokens, normaliser = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # The gradient is to be differentiated itself.
+            chosen = torch.zeros_like(logits, dtype=torch.float32).scatter_(-1, tokens[:, None], 1.0)
+            return ((chosen - logits.float().softmax(-1)) * grad[:, None]).to(logits.dtype), None
+        grad_logits = torch.empty_like(logits)
+        columns = (logits, grad_logits, normaliser[:, None], -grad[:, None])
+        for part, out, shift, scale in zip(*(each.split(_chunk_rows(logits)) for each in columns), strict=True):
+            part = torch.sub(part, shift, out=out if out.dtype == torch.float32 else None).exp_().mul_(scale)
+            if part is not out:
+                out.copy_(part)
+        return grad_logits.scatter_add_(-1, tokens[:, None], grad.to(logits.dtype)[:, None]), None
+
+
+def _chunk_rows(logits: torch.Tensor) -> int:
+    return max(1, _CHUNK_ELEMENTS // logits.shape[-1])
+
+
+def _picked(logits: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return logits[torch.arange(len(places), device=places.device)[:, None], places]
 
 
 def completion_places(prompt_length: torch.Tensor, num_tokens: int, length: int) -> torch.Tensor:

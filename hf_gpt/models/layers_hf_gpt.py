@@ -73,11 +73,10 @@ class _SquaredReLUFunction(torch.autograd.Function):
         return x.clamp(min=0).mul_(grad).mul_(2)
 
 
-def is_plain_training(x: torch.Tensor) -> bool:
-    """Whether `x` is float32 on a CPU and has a gradient that nobody traces, shards or rounds."""
+def is_plain(x: torch.Tensor) -> bool:
+    """Whether `x` is float32 on a CPU, and nobody traces, shards or rounds what becomes of it."""
     return (
-        torch.is_grad_enabled()
-        and type(x) is torch.Tensor
+        type(x) is torch.Tensor
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
@@ -95,7 +94,7 @@ class HfGptRMSNorm(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         weight = self.weight
-        if is_plain_training(hidden_states) and type(weight) is nn.Parameter and weight.dtype == torch.float32:
+        if is_plain(hidden_states) and type(weight) is nn.Parameter and weight.dtype == torch.float32:
             return _RMSNormFunction.apply(hidden_states, self.weight, self.variance_epsilon)[0]
         input_dtype = hidden_states.dtype
         hidden_states = hidden_states.to(torch.float32)
@@ -320,7 +319,7 @@ class HfGptSquaredReLU(nn.Module):
     """max(x, 0)^2 (https://arxiv.org/abs/2109.08668)."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if is_plain_training(hidden_states):
+        if is_plain(hidden_states):
             return _SquaredReLUFunction.apply(hidden_states)
         return nn.functional.relu(hidden_states).square()
 

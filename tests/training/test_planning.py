@@ -117,7 +117,7 @@ def test_state_has_the_planned_bytes(overrides, optimizer_name):
 @variants
 def test_activations_are_those_that_autograd_keeps(monkeypatch, overrides, checkpointing, bf16):
     # As on a GPU: in float32 on a CPU norm and squared ReLU have gradients of their own, which keep less.
-    monkeypatch.setattr(layers_hf_gpt, "is_plain_training", lambda x: False)
+    monkeypatch.setattr(layers_hf_gpt, "is_plain", lambda x: False)
 
     def kept(layers):
         config = HfGptConfig(**{**SMALL, **overrides, "num_hidden_layers": layers}, chunked_loss="always")

@@ -45,6 +45,9 @@ class Batch:
         """The same on another device."""
         return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
+    def __getitem__(self, rows: slice) -> "Batch":
+        return Batch(**{name: tensor[rows] for name, tensor in vars(self).items()})
+
 
 def concatenate(batches: "list[Batch]", pad_token_id: int) -> Batch:
     """The rows of all batches, padded to one width: real and generated texts go through one forward pass alike."""
@@ -73,6 +76,7 @@ def discriminator_loss(
     noise: torch.Generator | None = None,
     counts: Counts | None = None,
     generator_logps: torch.Tensor | None = None,
+    fresh_scores: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Loss, and the scores behind it.
 
@@ -89,6 +93,7 @@ def discriminator_loss(
         counts: Real and generated tokens, where tokens are what the loss is a mean over, that sums are divided by; left
             out: those of the batch.
         generator_logps: (R + F,) of whole texts, real ones first, under the generator, for the density ratio.
+        fresh_scores: Of the first generated texts, with gradient, where whole texts are scored and these have been.
 
     Returns:
         A scalar with gradient, and (F,) and (F,) logits of the partners and of the generated texts.
@@ -98,8 +103,11 @@ def discriminator_loss(
         return _language_model(args, scorer, both, len(real), partners, counts, generator_logps)
     if args.reward_level == "prefix":
         return _prefixes(args, scorer, both, len(real), partners, counts)
-    scores = scorer(both.input_ids, both.attention_mask)
-    real_scores, fake_scores = scores[: len(real)], scores[len(real) :]
+    if fresh_scores is None:
+        fresh_scores = torch.empty(0, device=both.input_ids.device)
+    unseen = concatenate([real, fake[len(fresh_scores) :]], pad_token_id)
+    scores = scorer(unseen.input_ids, unseen.attention_mask)
+    real_scores, fake_scores = scores[: len(real)], torch.cat([fresh_scores, scores[len(real) :]])
     function = DISCRIMINATOR_LOSSES[args.discriminator_loss]
     if args.discriminator_loss in PAIRED_LOSSES:
         loss = function(real_scores[partners], fake_scores)

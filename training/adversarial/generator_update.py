@@ -30,6 +30,7 @@ class Experience:
         rollout: The texts.
         group_size: Texts of a prompt, adjacent.
         scores: (B,) logits.
+        judgement: The same with gradient, where an update of the discriminator on these texts goes on from them.
         advantages: (B,) or (B, C), for the policy gradients and beside the exact one.
         reference_logps: (B, C) of the reference model, for KL and self-play.
         mediator_logits: (B, C, V), for the exact gradient.
@@ -40,6 +41,7 @@ class Experience:
     rollout: Rollout
     group_size: int
     scores: torch.Tensor | None = None
+    judgement: torch.Tensor | None = None
     advantages: torch.Tensor | None = None
     reference_logps: torch.Tensor | None = None
     mediator_logits: torch.Tensor | None = None
@@ -101,13 +103,6 @@ def logps_of(model: nn.Module, rollout: Rollout) -> torch.Tensor:
     return completion_logps(
         model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, rollout.completions
     )
-
-
-def has_dropout(model: nn.Module) -> bool:
-    """Whether any layer drops something in training; what attention layers drop stands in the config."""
-    layers = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
-    config = model.config.get_text_config()
-    return layers or any(bool(getattr(config, name, 0)) for name in ("attention_dropout", "attn_pdrop", "dropout_rate"))
 
 
 def _weighted_likelihood(args, logps, experience) -> torch.Tensor:

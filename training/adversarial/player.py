@@ -19,6 +19,7 @@ from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.discriminator import Scorer
 from hf_gpt.training.adversarial.discriminator_update import Batch
 from hf_gpt.training.adversarial.shared_trunk import whole_state
+from hf_gpt.training.adversarial.training_mode import is_alike_in_training
 from hf_gpt.training.errors import CheckpointError
 from hf_gpt.training.optimizers import decayed_parameter_names
 from hf_gpt.training.sharding import reshard, shard_in_place, whole
@@ -130,6 +131,17 @@ class DiscriminatorPlayer:
                 scores = self.prefix_scores(batch)
                 return scores.gather(1, batch.completion_mask.sum(-1).long()[:, None])[:, 0]
             return self.scorer(batch.input_ids, batch.attention_mask)
+
+    def judgement(self, batch: Batch) -> torch.Tensor | None:
+        """`scores` with gradient, which an update on the same texts may go on from; None where it could not.
+
+        That takes one process, whose wrapper does nothing, and a model that is alike in training.
+        """
+        scores_texts = not self.args.has_language_model and self.args.reward_level == "sequence"
+        if self.args.world_size > 1 or self._is_sharded or not scores_texts or not is_alike_in_training(self.model):
+            return None
+        self.wrapped.train()
+        return self.wrapped(batch.input_ids, batch.attention_mask)
 
     @torch.no_grad()
     def prefix_scores(self, batch: Batch) -> torch.Tensor:

@@ -101,12 +101,18 @@ class Rounds:
                     self.observe(model, due[0][-1])
             self._update_discriminator(model, due)
 
-    def update_discriminator_on(self, model: nn.Module, experiences: list[tuple[dict[str, torch.Tensor], Rollout]]):
+    def update_discriminator_on(
+        self,
+        model: nn.Module,
+        experiences: list[tuple[dict[str, torch.Tensor], Rollout]],
+        judgement: torch.Tensor | None = None,
+    ) -> None:
         """An update on texts that the generator learns from, and replayed ones.
 
         Args:
             model: The generator.
             experiences: Collated real texts and the texts drawn for them, for each micro-batch.
+            judgement: Of a single micro-batch, where its texts have been scored with gradient.
         """
         group = self.group_size if self.train_rows.has_prompts else 1
         due = []
@@ -114,14 +120,19 @@ class Rounds:
             rows = [self.train_rows[index] for index in inputs["index"].tolist()[::group]]
             due.append(self._discriminator_batch(rows, group, drawn, self._replayed()))
             self._count(due[-1][0].input_ids, due[-1][1].input_ids)
-        self._update_discriminator(model, due)
+        self._update_discriminator(model, due, judgement)
 
-    def _update_discriminator(self, model: nn.Module, due: "list[tuple[Batch, Batch, torch.Tensor, Rollout]]") -> None:
+    def _update_discriminator(
+        self,
+        model: nn.Module,
+        due: "list[tuple[Batch, Batch, torch.Tensor, Rollout]]",
+        judgement: torch.Tensor | None = None,
+    ) -> None:
         seen: list[Any] = []
         counts = self._token_counts([(real, fake) for real, fake, _, _ in due])
         loss, norm = self.player.update(
             [
-                self._discriminator_loss(model, real, fake, partners, len(fresh), counts, seen)
+                self._discriminator_loss(model, real, fake, partners, len(fresh), counts, seen, judgement)
                 for real, fake, partners, fresh in due
             ]
         )
@@ -158,6 +169,7 @@ class Rounds:
         num_fresh: int,
         counts: Counts | None,
         seen: list[Any],
+        judgement: torch.Tensor | None,
     ) -> Callable[[Any], torch.Tensor]:
         """The loss of a batch as a function of the scorer; it adds the scores to `seen`."""
         ratio = self.args.discriminator_loss == "density" and self.args.density_ratio_weight > 0
@@ -176,6 +188,7 @@ class Rounds:
                 noise=self.noise,
                 counts=counts,
                 generator_logps=generator_logps,
+                fresh_scores=judgement,
             )
             seen.append((real_scores, fake_scores))
             return loss
@@ -197,11 +210,14 @@ class Rounds:
     def _held_out_texts(self) -> Batch:
         return self._collated(self._share(self.eval_numbers, self.eval_rows, self.args.per_device_train_batch_size))
 
-    def _observe(self, model: nn.Module, real: Batch, drawn: Rollout) -> torch.Tensor:
-        scores = (self._text_scores(model, real), self._text_scores(model, as_batch(drawn)))
+    def _observe(
+        self, model: nn.Module, real: Batch, drawn: Rollout, drawn_scores: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if drawn_scores is None:
+            drawn_scores = self._text_scores(model, as_batch(drawn))
         self._count(real.input_ids, drawn.sequences)
-        self.watch.heldout.add(*map(self._gathered, scores))
-        return scores[1]
+        self.watch.heldout.add(*map(self._gathered, (self._text_scores(model, real), drawn_scores)))
+        return drawn_scores
 
     def _discriminator_batches(
         self, model: nn.Module, number: int
@@ -246,13 +262,16 @@ class Rounds:
 
     # The generator
 
-    def experience(self, model: nn.Module, inputs: dict[str, torch.Tensor], observe: bool = True) -> Experience:
+    def experience(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], observe: bool = True, keep_judgement: bool = False
+    ) -> Experience:
         """Texts drawn for the prompts of a batch, and what is to be learned from them.
 
         Args:
             model: The generator, without wrappers.
             inputs: A collated batch of real texts.
             observe: See, too, how well the discriminator tells held-out texts apart.
+            keep_judgement: Score with gradient where the discriminator can go on from there.
         """
         if self.args.estimator == "spin":
             return self._self_play(inputs)
@@ -266,10 +285,12 @@ class Rounds:
         batch, mask = as_batch(drawn), drawn.completion_mask
         self._count(drawn.sequences)
         found = Experience(drawn, size)
-        known = None
+        if keep_judgement:
+            found.judgement = self.player.judgement(batch)
+        known = None if found.judgement is None else found.judgement.detach()
         if held_out is not None:
-            seen = self._observe(model, held_out, others[0] if others else drawn)
-            known = None if others else seen
+            seen = self._observe(model, held_out, *(others or [drawn, known]))
+            known = known if others else seen
         if self.args.estimator == "exact_token":
             found.mediator_logits = self.player.token_logits(batch)
             ratios = torch.where(mask.bool(), token_logps(found.mediator_logits, batch.completions) - drawn.logps, 0.0)

@@ -17,12 +17,13 @@ from hf_gpt.training.adversarial.collection import RolloutFunction
 from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig, check_processes
 from hf_gpt.training.adversarial.discriminator import check_players
 from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
-from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss, has_dropout
+from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights, with_adapter
 from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
 from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk, is_joint
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out
+from hf_gpt.training.adversarial.training_mode import has_dropout
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.sharding import reshard
 from hf_gpt.training.trainer import HfGptTrainer
@@ -235,9 +236,7 @@ class AdversarialTrainer(HfGptTrainer):
                 self._taken = []
                 if not shares:
                     self.rounds.update_discriminator(self.model, due)
-            loss = self._adversarial_step(model, inputs)
-            if shares and due and self.accelerator.sync_gradients:
-                self.rounds.update_discriminator_on(self.model, self._taken)
+            loss = self._adversarial_step(model, inputs, shares and due > 0)
         self._note(_HAS_LOSS, phase is Phase.LIKELIHOOD or (phase is Phase.ADVERSARIAL and not self._skips))
         self._micro_step += 1
         self.meter.add(self.rounds.tokens_seen - before)
@@ -249,8 +248,8 @@ class AdversarialTrainer(HfGptTrainer):
                 reshard(self.model)
         return loss
 
-    def _adversarial_step(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """One micro-batch of an update of the generator, if the gate lets it."""
+    def _adversarial_step(self, model: nn.Module, inputs: dict[str, torch.Tensor], shares: bool) -> torch.Tensor:
+        """One micro-batch of an update of the generator, if the gate lets it, and of the discriminator if it shares."""
         progress = self.schedule.progress(self.state.global_step)
         weight = self.args.anchor_weight(progress)
         if self.args.estimator in DIFFERENTIABLE:
@@ -258,8 +257,11 @@ class AdversarialTrainer(HfGptTrainer):
             temperature = self.args.gumbel_temperature_at(progress)
             lesson = lambda: self.rounds.soft_loss(self.model, inputs, temperature)  # noqa: E731
         else:
-            experience = self._experience(inputs)
+            experience = self._experience(inputs, shares and self.args.gradient_accumulation_steps == 1)
             self._taken.append((inputs, experience.rollout))
+            if shares and self.accelerator.sync_gradients:
+                # Now that a judgement is at hand, and before there is another graph.
+                self.rounds.update_discriminator_on(self.model, self._taken, experience.judgement)
             lesson = lambda: self._lesson(model, experience)  # noqa: E731
         if self._micro_step == 0:
             self._skips = self.player is not None and not self.rounds.watch.gate_open
@@ -272,10 +274,10 @@ class AdversarialTrainer(HfGptTrainer):
             losses.append(lambda: self._anchor(model, inputs, weight))
         return self._backward(model, losses)
 
-    def _experience(self, inputs: dict[str, torch.Tensor]) -> Experience:
+    def _experience(self, inputs: dict[str, torch.Tensor], keep_judgement: bool) -> Experience:
         """Texts to learn from: new ones, or those of this micro-batch of the update before."""
         if self.args.num_iterations == 1:
-            return self.rounds.experience(self.model, inputs, self._looks())
+            return self.rounds.experience(self.model, inputs, self._looks(), keep_judgement)
         if self.schedule.adversarial_steps % self.args.num_iterations == 0:
             if self._micro_step == 0:
                 self.experiences = []

@@ -10,8 +10,10 @@ from hf_gpt.generation.rollout import rollout
 from hf_gpt.training.adversarial import AdversarialConfig, AdversarialTrainer, discriminator_from_generator
 from hf_gpt.training.adversarial.collection import Collector
 from hf_gpt.training.adversarial.estimators import token_divergence_rewards
+from hf_gpt.training.adversarial.player import DiscriminatorPlayer
 from hf_gpt.training.adversarial.rewards import future_returns
 from hf_gpt.training.adversarial.shared_trunk import shared_discriminator
+from hf_gpt.training.adversarial.training_mode import is_alike_in_training
 from hf_gpt.training.callbacks import describe_log
 from hf_gpt.training.errors import ConfigError, UserError
 from tests.training.adversarial.players import (
@@ -378,6 +380,45 @@ def test_shared_texts_teach_the_discriminator(tmp_path):
     trainer = make_trainer(tmp_path, discriminator_texts="shared", learning_rate=1e-6, auc_window=32, **settings)
     trainer.train()
     assert logged(trainer, "d_auc_heldout")[-1] > 0.9 and trainer.player.updates == 30
+
+
+@pytest.mark.parametrize("texts", [None, make_pairs()])
+@pytest.mark.parametrize("settings", [{}, {"discriminator_loss": "hinge", "gradient_penalty_weight": 0.5}])
+def test_one_pass_judges_and_teaches_where_it_can(tmp_path, monkeypatch, settings, texts):
+    """The weights are those of two passes; half of the discriminator's texts are replayed ones."""
+
+    def run(folder):
+        shared = {"discriminator_texts": "shared", "discriminator_warmup_steps": 0, "replay_fraction": 0.5}
+        trainer = make_trainer(folder, None, make_discriminator("hf_gpt"), texts, **shared, **settings)
+        read, forward = [], trainer.player.scorer.forward
+
+        def count(*args, **kwargs):
+            read.append(len(args[0]) if args else 0)
+            return forward(*args, **kwargs)
+
+        trainer.player.scorer.forward = count
+        trainer.train()
+        return trainer, sum(read)
+
+    once, few = run(tmp_path / "once")
+    monkeypatch.setattr(DiscriminatorPlayer, "judgement", lambda self, batch: None)
+    twice, many = run(tmp_path / "twice")
+    for model in ("model", "discriminator"):
+        for ours, theirs in zip(getattr(once, model).parameters(), getattr(twice, model).parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=5e-5)
+    assert logged(once, "d_loss") == pytest.approx(logged(twice, "d_loss"), rel=1e-4)
+    # Each of the eight texts of six steps.
+    assert many - few == 6 * 8
+
+
+@pytest.mark.parametrize(
+    "discriminator",
+    [make_discriminator(), make_discriminator("hf_gpt", classifier_spectral_norm=True)],
+    ids=["dropout", "spectral_norm"],
+)
+def test_a_discriminator_that_differs_in_training_judges_in_evaluation(tmp_path, discriminator):
+    trainer = make_trainer(tmp_path, None, discriminator, discriminator_texts="shared")
+    assert not is_alike_in_training(discriminator) and trainer.player.judgement(None) is None
 
 
 @pytest.mark.parametrize("settings", [{"discriminator_steps": 2}, {"estimator": "gumbel"}, {"generator_steps": 2}])
