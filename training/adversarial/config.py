@@ -119,6 +119,9 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             "num_eval_samples": 0,
             "discriminator_learning_rate": 0,
         }
+        # Left out, they are found.
+        optional = {"group_size": 1, "max_prompt_length": 1, "rollout_batch_size": 1}
+        at_least |= {name: least for name, least in optional.items() if getattr(self, name) is not None}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}.")

@@ -308,6 +308,9 @@ def test_a_trunk_from_the_generator():
         ({}, {"group_size": 1}, "--group_size 2"),
         (None, {}, "discriminator or a reward_function"),
         ({}, {"metric_for_best_model": "fresh_auc"}, "needs 40"),
+        ({}, {"group_size": 0}, "--group_size must be at least 1"),
+        ({}, {"max_prompt_length": 0}, "--max_prompt_length must be at least 1"),
+        ({}, {"rollout_batch_size": -1}, "--rollout_batch_size must be at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, discriminator, settings, message):
