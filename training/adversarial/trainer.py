@@ -276,9 +276,10 @@ class AdversarialTrainer(HfGptTrainer):
         """Texts to learn from: new ones, or those of this micro-batch of the update before."""
         if self.args.num_iterations == 1:
             return self.rounds.experience(self.model, inputs, self._looks())
-        if self.schedule.adversarial_steps % self.args.num_iterations == 0:
-            if self._micro_step == 0:
-                self.experiences = []
+        if self._micro_step == 0 and self.schedule.adversarial_steps % self.args.num_iterations == 0:
+            self.experiences = []
+        # The update before may have had fewer micro-batches: the last ones of an epoch are what is left.
+        if self._micro_step == len(self.experiences):
             self.experiences.append(self.rounds.experience(self.model, inputs, self._looks()))
         return self.experiences[self._micro_step]
 

@@ -384,3 +384,19 @@ def test_shared_texts_are_refused_with_a_joint_trunk(tmp_path):
     joint = shared_discriminator(generator, "joint")
     with pytest.raises(ConfigError, match="joint"):
         make_trainer(tmp_path, generator, joint, discriminator_texts="shared")
+
+
+def test_texts_of_a_short_accumulation_are_followed_by_a_long_one(tmp_path):
+    """Three batches an epoch, of which the second update has one and the third, by the same texts, two."""
+    trainer = make_trainer(
+        tmp_path,
+        texts=make_texts(24),
+        eval_dataset=make_texts(16, seed=1),
+        estimator="grpo",
+        num_iterations=2,
+        gradient_accumulation_steps=2,
+    )
+    sizes, inner = [], trainer._after_step
+    trainer._after_step = lambda *given: (sizes.append(len(trainer.experiences)), inner(*given))
+    trainer.train()
+    assert trainer.state.global_step == 6 and sizes == [0, 1, 2, 1, 1, 1]
