@@ -187,6 +187,13 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             raise ConfigError("--r1_gamma and --gradient_penalty_weight work with --reward_level sequence.")
         if self.advantage_power != 1 and self.reward_level == "prefix":
             raise ConfigError("--advantage_power works with --reward_level sequence.")
+        if self.beta and (self.estimator in DIFFERENTIABLE or self.estimator == "spin"):
+            raise ConfigError(
+                f"--beta has no effect with --estimator {self.estimator}, which has no log-probabilities of texts to "
+                "hold near the reference: use --lambda_mle, or another estimator."
+                if self.estimator in DIFFERENTIABLE
+                else "--beta has no effect with --estimator spin, whose loss holds the reference: see --spin_beta."
+            )
         if self.reference_steps and not self.needs_reference:
             raise ConfigError("--reference_steps needs a reference: --beta above 0 or --estimator spin.")
 

@@ -308,6 +308,8 @@ def test_a_trunk_from_the_generator():
         ({}, {"group_size": 1}, "--group_size 2"),
         (None, {}, "discriminator or a reward_function"),
         ({}, {"metric_for_best_model": "fresh_auc"}, "needs 40"),
+        ({}, {"estimator": "gumbel", "beta": 0.1}, "--beta has no effect with --estimator gumbel"),
+        (None, {"estimator": "spin", "beta": 0.1}, "--beta has no effect with --estimator spin"),
         ({}, {"group_size": 0}, "--group_size must be at least 1"),
         ({}, {"max_prompt_length": 0}, "--max_prompt_length must be at least 1"),
         ({}, {"rollout_batch_size": -1}, "--rollout_batch_size must be at least 1"),
@@ -400,3 +402,14 @@ def test_texts_of_a_short_accumulation_are_followed_by_a_long_one(tmp_path):
     trainer._after_step = lambda *given: (sizes.append(len(trainer.experiences)), inner(*given))
     trainer.train()
     assert trainer.state.global_step == 6 and sizes == [0, 1, 2, 1, 1, 1]
+
+
+def test_the_exact_gradient_is_held_near_the_reference_too(tmp_path):
+    settings = {"discriminator_loss": "density", "estimator": "exact_token", "lambda_mle": 0.0, "learning_rate": 1e-2}
+    kept = {}
+    for beta in (1e-6, 10.0):
+        critic = make_generator(seed=1)
+        trainer = make_trainer(tmp_path, discriminator=critic, beta=beta, max_steps=20, **settings)
+        trainer.train()
+        kept[beta] = logged(trainer, "kl")[-1]
+    assert 0 < kept[10.0] < 0.3 * kept[1e-6]
