@@ -308,6 +308,12 @@ def test_a_trunk_from_the_generator():
         ({}, {"group_size": 1}, "--group_size 2"),
         (None, {}, "discriminator or a reward_function"),
         ({}, {"metric_for_best_model": "fresh_auc"}, "needs 40"),
+        ({}, {"max_new_tokens": 40}, "more than the 32 positions of HfGptForCausalLM. .* Lower --max_new_tokens"),
+        (
+            None,
+            {"estimator": "spin", "texts": [{"input_ids": [BOS, VOCAB, EOS]}] * 30},
+            "the generator has 16 embeddings",
+        ),
         ({}, {"calibration_weight": 0.1, "reward_level": "prefix"}, "--calibration_weight works with"),
         ({}, {"calibration_weight": 0.1, "group_size": 1, "baseline": "none"}, "--group_size 2"),
         ({}, {"calibration_weight": 0.1, "discriminator_loss": "density"}, "--calibration_weight is for classifiers"),
