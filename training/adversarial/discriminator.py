@@ -9,7 +9,13 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from hf_gpt.generation.likelihood import accepted_arguments, completion_logits, completion_places, unwrap
 from hf_gpt.generation.rollout import check_positions
-from hf_gpt.generation.scoring import check_discriminator, discriminator_logits, has_causal_prefixes, prefix_logits
+from hf_gpt.generation.scoring import (
+    check_discriminator,
+    discriminator_logits,
+    embedding_logits,
+    has_causal_prefixes,
+    prefix_logits,
+)
 from hf_gpt.training.errors import ConfigError
 
 
@@ -58,7 +64,7 @@ class Scorer(nn.Module):
         if kind == "sequence":
             return discriminator_logits(self.model, sequences, attention_mask)
         if kind == "embeddings":
-            return self.model(inputs_embeds=embeddings, attention_mask=attention_mask).logits[:, 0].float()
+            return embedding_logits(self.model, embeddings, attention_mask)
         if kind == "token":
             return completion_logits(self.model, sequences, attention_mask, prompt_length, num_tokens)
         scores = prefix_logits(self.model, sequences, attention_mask)
