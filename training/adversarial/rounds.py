@@ -177,7 +177,9 @@ class Rounds:
                 counts=counts,
                 generator_logps=generator_logps,
             )
-            seen.append((real_scores, fake_scores))
+            # Held-out scores of a language model are ratios: without the generator there is none.
+            if generator_logps is not None or not self.args.has_language_model:
+                seen.append((real_scores, fake_scores))
             return loss
 
         return make_loss

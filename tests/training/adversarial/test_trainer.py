@@ -425,3 +425,14 @@ def test_the_exact_gradient_is_held_near_the_reference_too(tmp_path):
         trainer.train()
         kept[beta] = logged(trainer, "kl")[-1]
     assert 0 < kept[10.0] < 0.3 * kept[1e-6]
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight", "is_known"), [("mediator", 0.3, 0), ("density", 0.0, 0), ("density", 0.3, 1)]
+)
+def test_scores_of_training_texts_are_ratios_or_unknown(tmp_path, loss, weight, is_known):
+    """Likelihoods under the language model alone are no scores to compare with those of held-out texts."""
+    settings = {"discriminator_loss": loss, "density_ratio_weight": weight, "estimator": "exact_token"}
+    trainer = make_trainer(tmp_path, discriminator=make_generator(seed=1), **settings)
+    trainer.train()
+    assert bool(logged(trainer, "d_auc_train")) == is_known and logged(trainer, "d_auc_heldout")
