@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 import hf_gpt.generation
-from hf_gpt.generation.guidance import guided_generate, load_discriminator
+from hf_gpt.generation.guidance import GUIDANCE, guided_generate, load_discriminator
 from hf_gpt.generation.guided import DiscriminatorLogitsProcessor
 from hf_gpt.generation.log_ratio import is_language_model
 from hf_gpt.generation.scoring import sequence_scores
@@ -352,7 +352,7 @@ def test_settings_that_cannot_work(pair, options, message):
         run(generator, 1, **{"discriminator": log_ratio, **options})
 
 
-@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "particles"])
+@pytest.mark.parametrize("guidance", GUIDANCE)
 def test_where_every_candidate_is_ruled_out_one_of_them_is_given(pair, guidance):
     generator, _, _ = pair
 
