@@ -413,7 +413,7 @@ def test_texts_of_a_short_accumulation_are_followed_by_a_long_one(tmp_path):
     sizes, inner = [], trainer._after_step
     trainer._after_step = lambda *given: (sizes.append(len(trainer.experiences)), inner(*given))
     trainer.train()
-    assert trainer.state.global_step == 6 and sizes == [0, 1, 2, 1, 1, 1]
+    assert trainer.state.global_step == 6 and sizes == [0, 1, 2, 1, 2, 1]
 
 
 def test_the_exact_gradient_is_held_near_the_reference_too(tmp_path):
