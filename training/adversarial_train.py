@@ -17,7 +17,7 @@ from hf_gpt.training.arguments import (
 )
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import RECIPES, Settings, settings_to_yaml
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.errors import ConfigError, UserError
 from hf_gpt.training.run import (
     describe_model,
     final_metrics,
@@ -238,9 +238,18 @@ def build_discriminator(
         config_overrides=discriminator_args.discriminator_overrides,
     )
     if kind != "ngram_cnn":
-        return build_model(
-            chosen, data.tokenizer, data.longest, training_args.seed + 1, auto_class=head, task_fields=shape
-        )
+        try:
+            return build_model(
+                chosen, data.tokenizer, data.longest, training_args.seed + 1, auto_class=head, task_fields=shape
+            )
+        except UserError as error:
+            if kind == "language_model":
+                raise
+            # The loader names the generator's option.
+            what = str(error).removeprefix("--model_name_or_path: ")
+            raise ConfigError(
+                f"--discriminator {kind}: {what} Built in: from_generator, ngram_cnn, language_model, none."
+            ) from error
     from hf_gpt import HfNgramCnnConfig
     from hf_gpt.models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification
     from hf_gpt.training.model import check_fields

@@ -69,8 +69,9 @@ class _LogitGain:
         if self.scores is None:
             # All grow at first.
             self.scores = torch.zeros_like(scores)
-        # What was ruled out stays so, and gains nothing any more.
-        gained = torch.where(scores == self.scores[rows], 0.0, scores - self.scores[rows])
+        before = self.scores[rows]
+        # From nothing, where the filter has forgotten a group of which all were ruled out; in others they stay so.
+        gained = scores - before.masked_fill(before == -torch.inf, 0.0)
         self.scores[rows] = scores
         return gained
 

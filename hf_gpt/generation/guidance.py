@@ -226,7 +226,8 @@ def _reject(sampler: CandidateSampler, limit: int, threshold, max_score, gamma) 
         # The first that was accepted, else the best so far.
         pick = torch.where(kept.any(1), kept.long().argmax(1), scores.argmax(1))
         places = torch.arange(len(rows), device=device)
-        better = kept.any(1) | (scores[places, pick] > best[rows])
+        # One that is ruled out, by minus infinity, is still a text.
+        better = kept.any(1) | (scores[places, pick] > best[rows]) | (done == 0)
         chosen[rows[better]] = candidates[places, pick][better]
         best[rows[better]] = scores[places, pick][better]
         accepted[rows] = kept.any(1)

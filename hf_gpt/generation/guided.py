@@ -82,10 +82,14 @@ class DiscriminatorLogitsProcessor(LogitsProcessor):
         values, tokens = log_probs.topk(number, dim=-1)
         longer = torch.cat([input_ids.repeat_interleave(number, 0), tokens.reshape(-1, 1)], 1)
         longer_mask = torch.nn.functional.pad(mask.repeat_interleave(number, 0), (0, 1), value=1)
+        # Of a text that is ruled out, by minus infinity, a token's gain is what the discriminator says with it.
         before = self.scorer(input_ids, mask)
+        before = before.masked_fill(before == -torch.inf, 0.0)
         gained = self.scorer(longer, longer_mask).view(rows, number) - before[:, None]
         # A token that the generator rules out stays out, whatever the discriminator says.
         guided = torch.where(values == -torch.inf, values, values + self.weight * gained.to(values))
+        # All ruled out: nothing is left to choose by.
+        guided = torch.where((guided == -torch.inf).all(1, keepdim=True), values, guided)
         return torch.full_like(log_probs, -torch.inf).scatter(1, tokens, guided)
 
     def _mask(self, input_ids: torch.Tensor) -> torch.Tensor:

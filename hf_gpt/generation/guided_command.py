@@ -38,7 +38,8 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
     """What `generate` needs for guidance; loads the discriminator.
 
     Raises:
-        ValueError: a discriminator with several labels, or with another tokenizer where `as_guide` takes none.
+        ValueError: a discriminator with several labels, or with another tokenizer where `as_guide` takes none; or a
+            temperature of 0 with guidance that draws.
         OSError: there is no such discriminator.
     """
     from transformers import AutoTokenizer
@@ -46,6 +47,11 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
     from hf_gpt.generation.command import model_path
     from hf_gpt.generation.guidance import guided_generate, load_discriminator
 
+    if args.temperature == 0 and args.guidance != "stepwise":
+        raise ValueError(
+            f"--temperature 0 gives the same candidate each time, and --guidance {args.guidance} needs several. "
+            "Use a temperature above 0, or --guidance stepwise."
+        )
     path = model_path(args.discriminator)
     options = {"trust_remote_code": args.trust_remote_code}
     discriminator = load_discriminator(path, language_model=True, **options).to(device)
@@ -56,7 +62,7 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
     return {
         "custom_generate": guided_generate,
         "discriminator": discriminator,
-        "do_sample": True,
+        "do_sample": args.temperature != 0,
         **{name: getattr(args, name) for name in names},
     }
 

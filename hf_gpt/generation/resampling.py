@@ -15,14 +15,15 @@ def importance_weights(scores: torch.Tensor, temperature: float = 1.0) -> torch.
         temperature: Above 1 the choice depends less on the discriminator, below 1 more.
 
     Returns:
-        Shape `(..., n)`, float32, summing to 1.
+        Shape `(..., n)`, float32, summing to 1. Equal ones where all candidates are ruled out, by minus infinity.
 
     Raises:
         ValueError: the temperature is not above 0.
     """
     if temperature <= 0:
         raise ValueError(f"the temperature of importance weights must be above 0, got {temperature}.")
-    return (scores.float() / temperature).softmax(-1)
+    ruled_out = (scores == -torch.inf).all(-1, keepdim=True)
+    return (scores.float() / temperature).masked_fill(ruled_out, 0.0).softmax(-1)
 
 
 def effective_sample_size(weights: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Scores of texts and of their prefixes by any classifier with one label: logits, above 0 for what looks real."""
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 
 import torch
@@ -68,6 +69,35 @@ def discriminator_logits(
         logits = discriminator.score(hidden_states[torch.arange(len(last), device=last.device), last])
     else:
         logits = discriminator(input_ids=sequences, attention_mask=attention_mask).logits
+    return logits[:, 0].float()
+
+
+def embedding_logits(
+    discriminator: PreTrainedModel, embeddings: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
+    """`discriminator_logits` of texts that are given by their input embeddings, differentiable in those too.
+
+    The library's decoders score the last place of embeddings, be it padding; here it is the last token of the mask.
+
+    Args:
+        discriminator: A sequence classifier with `num_labels=1`.
+        embeddings: Shape `(batch_size, length, d)`, padded on either side.
+        attention_mask: Shape `(batch_size, length)`.
+
+    Returns:
+        Shape `(batch_size,)`, float32.
+    """
+    discriminator = _without_adapter(discriminator)
+    inputs = {"inputs_embeds": embeddings, "attention_mask": attention_mask}
+    if _scores_last_token(discriminator):
+        if "position_ids" in inspect.signature(discriminator.base_model.forward).parameters:
+            inputs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        places = torch.arange(embeddings.shape[1], device=embeddings.device)
+        last = (places * attention_mask).argmax(1)
+        hidden_states = discriminator.base_model(**inputs, **_without_cache(discriminator))[0]
+        logits = discriminator.score(hidden_states[torch.arange(len(last), device=last.device), last])
+    else:
+        logits = discriminator(**inputs).logits
     return logits[:, 0].float()
 
 
@@ -196,8 +226,12 @@ def _without_adapter(discriminator: PreTrainedModel) -> PreTrainedModel:
 def _hidden_states(
     discriminator: PreTrainedModel, sequences: torch.Tensor, attention_mask: torch.Tensor
 ) -> torch.Tensor:
-    options = {"use_cache": False} if hasattr(discriminator.config.get_text_config(), "use_cache") else {}
-    return discriminator.base_model(input_ids=sequences, attention_mask=attention_mask, **options)[0]
+    inputs = {"input_ids": sequences, "attention_mask": attention_mask}
+    return discriminator.base_model(**inputs, **_without_cache(discriminator))[0]
+
+
+def _without_cache(discriminator: PreTrainedModel) -> dict[str, bool]:
+    return {"use_cache": False} if hasattr(discriminator.config.get_text_config(), "use_cache") else {}
 
 
 def _scores_last_token(discriminator: PreTrainedModel) -> bool:

@@ -251,3 +251,16 @@ def test_read_texts(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="not UTF-8 at byte 0"):
         list(read_texts(str(path)))
+
+
+def test_temperature_0_is_for_guidance_that_does_not_draw(larger, folder, capsys):
+    argv = ["generate", str(folder / "generator"), "the king", "--max_new_tokens", "6", "--device", "cpu"]
+    argv += ["--discriminator", str(larger), "--temperature", "0", "--guidance"]
+    outputs = []
+    for seed in ("1", "2", "3"):
+        assert main([*argv, "stepwise", "--seed", seed]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert len(set(outputs)) == 1
+    assert main([*argv, "resample"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --temperature 0") and "--guidance stepwise" in error

@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 import hf_gpt.generation
-from hf_gpt.generation.guidance import guided_generate, load_discriminator
+from hf_gpt.generation.guidance import GUIDANCE, guided_generate, load_discriminator
 from hf_gpt.generation.guided import DiscriminatorLogitsProcessor
 from hf_gpt.generation.log_ratio import is_language_model
 from hf_gpt.generation.scoring import sequence_scores
@@ -350,3 +350,25 @@ def test_settings_that_cannot_work(pair, options, message):
     generator, _, log_ratio = pair
     with pytest.raises(ValueError, match=message):
         run(generator, 1, **{"discriminator": log_ratio, **options})
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE)
+def test_where_every_candidate_is_ruled_out_one_of_them_is_given(pair, guidance):
+    generator, _, _ = pair
+
+    def nothing(sequences, attention_mask):
+        return torch.full((len(sequences),), -torch.inf)
+
+    sequences = run(generator, 6, discriminator=nothing, guidance=guidance, num_candidates=3)
+    assert (sequences[:, 0] == BEGIN).all() and sequences.shape[1] > 1
+
+
+def test_particles_that_are_ruled_out_until_they_end(pair):
+    """A critic of whole texts, which says nothing of unfinished ones."""
+    generator, _, _ = pair
+
+    def ends(sequences, attention_mask):
+        return torch.where((sequences[:, 1:] == EOS).any(1), 0.0, -torch.inf)
+
+    sequences = run(generator, 200, discriminator=ends, guidance="particles", num_candidates=32, guidance_block=1)
+    assert (sequences[:, 1:] == EOS).any(1).float().mean() > 0.98

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_gpt.generation.scoring import discriminator_logits, prefix_scores, sequence_scores
+from hf_gpt.generation.scoring import discriminator_logits, embedding_logits, prefix_scores, sequence_scores
 
 
 CAUSAL = {
@@ -146,3 +146,16 @@ def test_an_adapted_discriminator_scores_with_its_adapter(make_discriminator):
             expected = model(input_ids=ids).logits[:, 0]
         torch.testing.assert_close(sequence_scores(model, ids), expected)
         torch.testing.assert_close(prefix_scores(model, ids)[:, -1], expected)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_embeddings_score_as_their_tokens(make_discriminator, name, side):
+    """At the last token of the mask, where the library's decoders would take padding."""
+    model_type, options = CAUSAL[name]
+    model = randomise(make_discriminator(model_type, **options))
+    ids, mask = pad(make_texts(), side, filler=7)
+    with torch.no_grad():
+        embeddings = model.get_input_embeddings()(ids) * mask[..., None]
+        found, expected = embedding_logits(model, embeddings, mask), discriminator_logits(model, ids, mask)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

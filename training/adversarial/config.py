@@ -81,6 +81,8 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
                 "--baseline group compares the completions of a group: it needs --group_size 2 or more, or use "
                 "--baseline moving_average."
             )
+        if size < 2 and self.calibration_weight:
+            raise ConfigError("--calibration_weight spreads the scores of a group: it needs --group_size 2 or more.")
         return size
 
     def anchor_weight(self, progress: float) -> float:
@@ -119,6 +121,9 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             "num_eval_samples": 0,
             "discriminator_learning_rate": 0,
         }
+        # Left out, they are found.
+        optional = {"group_size": 1, "max_prompt_length": 1, "rollout_batch_size": 1}
+        at_least |= {name: least for name, least in optional.items() if getattr(self, name) is not None}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
@@ -182,8 +187,25 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             raise ConfigError("--replay_fraction needs --replay_size above 0; set it to 0 for no replay.")
         if (self.r1_gamma or self.gradient_penalty_weight) and self.reward_level == "prefix":
             raise ConfigError("--r1_gamma and --gradient_penalty_weight work with --reward_level sequence.")
+        for name in ("calibration_weight", "r1_gamma", "gradient_penalty_weight"):
+            if getattr(self, name) and self.has_language_model:
+                raise ConfigError(
+                    f"--{name} is for classifiers: --discriminator_loss {self.discriminator_loss} would not use it. "
+                    "Set it to 0."
+                )
+        if self.calibration_weight and self.reward_level == "prefix":
+            raise ConfigError("--calibration_weight works with --reward_level sequence.")
         if self.advantage_power != 1 and self.reward_level == "prefix":
             raise ConfigError("--advantage_power works with --reward_level sequence.")
+        if self.advantage_power != 1 and self.baseline != "group":
+            raise ConfigError("--advantage_power raises what is left within a group: use --baseline group.")
+        if self.beta and (self.estimator in DIFFERENTIABLE or self.estimator == "spin"):
+            raise ConfigError(
+                f"--beta has no effect with --estimator {self.estimator}, which has no log-probabilities of texts to "
+                "hold near the reference: use --lambda_mle, or another estimator."
+                if self.estimator in DIFFERENTIABLE
+                else "--beta has no effect with --estimator spin, whose loss holds the reference: see --spin_beta."
+            )
         if self.reference_steps and not self.needs_reference:
             raise ConfigError("--reference_steps needs a reference: --beta above 0 or --estimator spin.")
 

@@ -7,8 +7,15 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from hf_gpt.generation.likelihood import accepted_arguments, completion_logits, completion_places
-from hf_gpt.generation.scoring import check_discriminator, discriminator_logits, has_causal_prefixes, prefix_logits
+from hf_gpt.generation.likelihood import accepted_arguments, completion_logits, completion_places, unwrap
+from hf_gpt.generation.rollout import check_positions
+from hf_gpt.generation.scoring import (
+    check_discriminator,
+    discriminator_logits,
+    embedding_logits,
+    has_causal_prefixes,
+    prefix_logits,
+)
 from hf_gpt.training.errors import ConfigError
 
 
@@ -57,13 +64,36 @@ class Scorer(nn.Module):
         if kind == "sequence":
             return discriminator_logits(self.model, sequences, attention_mask)
         if kind == "embeddings":
-            return self.model(inputs_embeds=embeddings, attention_mask=attention_mask).logits[:, 0].float()
+            return embedding_logits(self.model, embeddings, attention_mask)
         if kind == "token":
             return completion_logits(self.model, sequences, attention_mask, prompt_length, num_tokens)
         scores = prefix_logits(self.model, sequences, attention_mask)
         # What padding was cut off stood past the end of every text.
         places = completion_places(prompt_length - 1, num_tokens + 1, scores.shape[1])
         return scores.gather(1, places)
+
+
+def check_generator(
+    generator: PreTrainedModel, *, largest_token: int, longest_prompt: int, max_new_tokens: int, samples: bool
+) -> None:
+    """Refuses a generator that cannot read the data, or write as much as it is to.
+
+    Args:
+        generator: The generator.
+        largest_token: Largest token id of the data.
+        longest_prompt: Tokens of the longest prompt.
+        max_new_tokens: Most tokens of a completion.
+        samples: Whether `hf_gpt.generation.rollout` draws the texts.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    _check_tokens(generator, "generator", largest_token)
+    if samples:
+        try:
+            check_positions(unwrap(generator), longest_prompt, max_new_tokens)
+        except ValueError as error:
+            raise ConfigError(f"{error} Lower --max_new_tokens or --max_prompt_length.") from error
 
 
 def check_players(
@@ -102,12 +132,8 @@ def check_players(
         if discriminator is generator:
             raise ConfigError("generator and discriminator are one object. Use discriminator_from_generator(model).")
     sizes = [_vocabulary(model) for model in (generator, discriminator)]
-    if largest_token >= min(sizes):
-        which = "generator" if sizes[0] <= sizes[1] else "discriminator"
-        raise ConfigError(
-            f"the data hold token {largest_token}, but the {which} has {min(sizes)} embeddings: it belongs to another "
-            "tokenizer."
-        )
+    _check_tokens(generator, "generator", largest_token)
+    _check_tokens(discriminator, "discriminator", largest_token)
     if sizes[0] > sizes[1] or (is_language_model and sizes[0] != sizes[1]):
         raise ConfigError(
             f"the generator writes {sizes[0]} tokens, the discriminator reads {sizes[1]}: both need one tokenizer. Use "
@@ -167,6 +193,15 @@ def discriminator_from_generator(generator: PreTrainedModel, **config_overrides:
 
 def _bare(model: nn.Module) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _check_tokens(model: nn.Module, who: str, largest_token: int) -> None:
+    size = _vocabulary(model)
+    if largest_token >= size:
+        raise ConfigError(
+            f"the data hold token {largest_token}, but the {who} has {size} embeddings: it belongs to another "
+            "tokenizer."
+        )
 
 
 def _vocabulary(model: nn.Module) -> int:

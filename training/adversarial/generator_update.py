@@ -68,8 +68,8 @@ def generator_loss(
     logps = token_logps(logits, rollout.completions)
     figures = {"logp_mismatch": logp_mismatch(rollout.logps, logps, mask)}
     if args.estimator == "exact_token":
-        return _exact_token(args, logits, logps, experience), figures
-    if args.estimator == "weighted_likelihood":
+        loss = _exact_token(args, logits, logps, experience)
+    elif args.estimator == "weighted_likelihood":
         loss = _weighted_likelihood(args, logps, experience)
     elif args.estimator == "grpo":
         loss = grpo_loss(

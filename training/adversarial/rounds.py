@@ -190,7 +190,9 @@ class Rounds:
                 generator_logps=generator_logps,
                 fresh_scores=judgement,
             )
-            seen.append((real_scores, fake_scores))
+            # Held-out scores of a language model are ratios: without the generator there is none.
+            if generator_logps is not None or not self.args.has_language_model:
+                seen.append((real_scores, fake_scores))
             return loss
 
         return make_loss

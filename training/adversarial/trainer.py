@@ -15,7 +15,7 @@ from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training.adversarial.checkpoint import load_game, save_game
 from hf_gpt.training.adversarial.collection import RolloutFunction
 from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig, check_processes
-from hf_gpt.training.adversarial.discriminator import check_players
+from hf_gpt.training.adversarial.discriminator import check_generator, check_players
 from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
 from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights, with_adapter
@@ -152,12 +152,21 @@ class AdversarialTrainer(HfGptTrainer):
             )
         if (args.metric_for_best_model or "").endswith("fresh_auc"):
             check_fresh_auc(min(args.num_eval_samples, len(eval_rows)))
+        largest_token = max(rows.largest_token, eval_rows.largest_token)
+        longest_prompt = max(rows.longest, eval_rows.longest)
+        check_generator(
+            model,
+            largest_token=largest_token,
+            longest_prompt=longest_prompt,
+            max_new_tokens=args.max_new_tokens,
+            samples=self.rollout_function is None,
+        )
         if discriminator is not None:
             check_players(
                 model,
                 discriminator,
-                largest_token=max(rows.largest_token, eval_rows.largest_token),
-                longest=max(rows.longest, eval_rows.longest) + args.max_new_tokens,
+                largest_token=largest_token,
+                longest=longest_prompt + args.max_new_tokens,
                 is_language_model=args.has_language_model,
                 reads_prefixes=args.reward_level == "prefix",
                 reads_embeddings=args.needs_embeddings,
@@ -278,9 +287,10 @@ class AdversarialTrainer(HfGptTrainer):
         """Texts to learn from: new ones, or those of this micro-batch of the update before."""
         if self.args.num_iterations == 1:
             return self.rounds.experience(self.model, inputs, self._looks(), keep_judgement)
-        if self.schedule.adversarial_steps % self.args.num_iterations == 0:
-            if self._micro_step == 0:
-                self.experiences = []
+        if self._micro_step == 0 and self.schedule.adversarial_steps % self.args.num_iterations == 0:
+            self.experiences = []
+        # The update before may have had fewer micro-batches: the last ones of an epoch are what is left.
+        if self._micro_step == len(self.experiences):
             self.experiences.append(self.rounds.experience(self.model, inputs, self._looks()))
         return self.experiences[self._micro_step]
 

@@ -153,6 +153,10 @@ def test_both_players_in_shards(texts, tmp_path):
         (["--num_iterations", "2"], "--estimator grpo"),
         (["--discriminator", "ngram_cnn", "--discriminator_overrides", "kernel_size=3"], "did you mean"),
         (["--fp16"], "--bf16"),
+        (
+            ["--discriminator", "./nowhere"],
+            "error: --discriminator ./nowhere: no AutoModelForSequenceClassification in",
+        ),
         (["--discriminator", "ngram_cnn", "--discriminator_trunk", "frozen"], "--discriminator from_generator"),
         (["--vllm_server", "http://127.0.0.1:9"], "vLLM"),
     ],

@@ -320,6 +320,23 @@ def test_a_trunk_from_the_generator():
         ({}, {"group_size": 1}, "--group_size 2"),
         (None, {}, "discriminator or a reward_function"),
         ({}, {"metric_for_best_model": "fresh_auc"}, "needs 40"),
+        ({}, {"max_new_tokens": 40}, "more than the 32 positions of HfGptForCausalLM. .* Lower --max_new_tokens"),
+        (
+            None,
+            {"estimator": "spin", "texts": [{"input_ids": [BOS, VOCAB, EOS]}] * 30},
+            "the generator has 16 embeddings",
+        ),
+        ({}, {"calibration_weight": 0.1, "reward_level": "prefix"}, "--calibration_weight works with"),
+        ({}, {"calibration_weight": 0.1, "group_size": 1, "baseline": "none"}, "--group_size 2"),
+        ({}, {"calibration_weight": 0.1, "discriminator_loss": "density"}, "--calibration_weight is for classifiers"),
+        ({}, {"r1_gamma": 0.1, "discriminator_loss": "mediator"}, "--r1_gamma is for classifiers"),
+        ({}, {"gradient_penalty_weight": 1.0, "discriminator_loss": "density"}, "is for classifiers"),
+        ({}, {"advantage_power": 1.5, "baseline": "moving_average"}, "--baseline group"),
+        ({}, {"estimator": "gumbel", "beta": 0.1}, "--beta has no effect with --estimator gumbel"),
+        (None, {"estimator": "spin", "beta": 0.1}, "--beta has no effect with --estimator spin"),
+        ({}, {"group_size": 0}, "--group_size must be at least 1"),
+        ({}, {"max_prompt_length": 0}, "--max_prompt_length must be at least 1"),
+        ({}, {"rollout_batch_size": -1}, "--rollout_batch_size must be at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, discriminator, settings, message):
@@ -432,3 +449,41 @@ def test_shared_texts_are_refused_with_a_joint_trunk(tmp_path):
     joint = shared_discriminator(generator, "joint")
     with pytest.raises(ConfigError, match="joint"):
         make_trainer(tmp_path, generator, joint, discriminator_texts="shared")
+
+
+def test_texts_of_a_short_accumulation_are_followed_by_a_long_one(tmp_path):
+    """Three batches an epoch, of which the second update has one and the third, by the same texts, two."""
+    trainer = make_trainer(
+        tmp_path,
+        texts=make_texts(24),
+        eval_dataset=make_texts(16, seed=1),
+        estimator="grpo",
+        num_iterations=2,
+        gradient_accumulation_steps=2,
+    )
+    sizes, inner = [], trainer._after_step
+    trainer._after_step = lambda *given: (sizes.append(len(trainer.experiences)), inner(*given))
+    trainer.train()
+    assert trainer.state.global_step == 6 and sizes == [0, 1, 2, 1, 2, 1]
+
+
+def test_the_exact_gradient_is_held_near_the_reference_too(tmp_path):
+    settings = {"discriminator_loss": "density", "estimator": "exact_token", "lambda_mle": 0.0, "learning_rate": 1e-2}
+    kept = {}
+    for beta in (1e-6, 10.0):
+        critic = make_generator(seed=1)
+        trainer = make_trainer(tmp_path, discriminator=critic, beta=beta, max_steps=20, **settings)
+        trainer.train()
+        kept[beta] = logged(trainer, "kl")[-1]
+    assert 0 < kept[10.0] < 0.3 * kept[1e-6]
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight", "is_known"), [("mediator", 0.3, 0), ("density", 0.0, 0), ("density", 0.3, 1)]
+)
+def test_scores_of_training_texts_are_ratios_or_unknown(tmp_path, loss, weight, is_known):
+    """Likelihoods under the language model alone are no scores to compare with those of held-out texts."""
+    settings = {"discriminator_loss": loss, "density_ratio_weight": weight, "estimator": "exact_token"}
+    trainer = make_trainer(tmp_path, discriminator=make_generator(seed=1), **settings)
+    trainer.train()
+    assert bool(logged(trainer, "d_auc_train")) == is_known and logged(trainer, "d_auc_heldout")
