@@ -1,8 +1,11 @@
 """
-Classifiers of the same classes together: their log-probabilities are averaged. Prints the accuracy of each and of every
-group of them, by size.
+Classifiers of the same classes together: their log-probabilities, divided by their deviation, are averaged, so that one
+that has learnt by heart, and is sure of all it says, counts no more than others. Prints the accuracy of each and of
+every group of them, by size.
 
     python -m hf_gpt.eval.experiments.averaged_classifiers runs/finetuning/sst2-reviews-*/model --file dev.jsonl
+
+A .npy file of log-odds of class 1, such as those of `taught_sentences.py`, is a classifier too.
 """
 
 import argparse
@@ -37,11 +40,17 @@ def log_probabilities(path: Path, texts: Sequence[str], batch_size: int = 64) ->
     return found
 
 
+def equally_sure(scores: np.ndarray) -> np.ndarray:
+    """Scores of shape (texts, classes) with mean 0 in each row and deviation 1 overall."""
+    centred = scores - scores.mean(-1, keepdims=True)
+    return centred / centred.std()
+
+
 def accuracies_by_size(scores: Sequence[np.ndarray], labels: np.ndarray) -> dict[int, list[float]]:
     """Accuracy of every group of classifiers, by the number of them; groups in the order of `itertools.combinations`.
 
     Args:
-        scores: Log-probabilities of each, shape (texts, classes).
+        scores: Of each, shape (texts, classes).
         labels: The class of each text, shape (texts,).
     """
     return {
@@ -52,11 +61,15 @@ def accuracies_by_size(scores: Sequence[np.ndarray], labels: np.ndarray) -> dict
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path, nargs="+", help="folders of checkpoints")
+    parser.add_argument("models", type=Path, nargs="+", help="folders of checkpoints, or .npy files of log-odds")
     parser.add_argument("--file", type=Path, required=True, help="rows of text and label, a class from 0 on")
     options = parser.parse_args(argv)
     rows = read_examples([options.file], {"text_column": "text", "label_column": "label"})
-    scores = [log_probabilities(path, [row["text"] for row in rows]) for path in options.models]
+    texts = [row["text"] for row in rows]
+    scores = [
+        equally_sure(np.load(path)[:, None] * [-0.5, 0.5] if path.suffix == ".npy" else log_probabilities(path, texts))
+        for path in options.models
+    ]
     for size, found in accuracies_by_size(scores, np.array([row["label"] for row in rows])).items():
         print(f"{size} together: mean {statistics.mean(found):.4f} of {' '.join(f'{score:.4f}' for score in found)}")
     return 0

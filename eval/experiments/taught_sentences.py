@@ -7,7 +7,8 @@ Sentences labelled by a linear model, for a network to learn sentiment from befo
 
 The teacher is a logistic regression on n-grams of words and of letters. It learns from the training sentences, from the
 sentences of the reviews of `review_texts.py`, each with the label of its review and little weight, and from the rated
-sentences. It then labels all of these but the training ones, and further texts; those it is unsure of are left out.
+sentences. It then labels all of these but the training ones, and further texts; those it is unsure of are left out. Its
+log-odds of the held-out sentences go to taught-dev.npy and taught-test.npy, for `averaged_classifiers.py`.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from hf_gpt.eval.experiments.review_texts import Overlap, RatedSentence, Review, read_rated_sentences, read_reviews
 from hf_gpt.training.examples import read_examples
@@ -122,9 +125,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     incomplete.replace(options.output)
     print(f"{len(rows)} of {len(texts) + len(rated) + len(further)} sentences labelled in {options.output}")
     for path, rows in zip(options.held_out, held_out, strict=True):
-        found = teacher.predict([row["text"] for row in rows])
-        right = sum(int(label) == row["label"] for label, row in zip(found, rows, strict=True))
-        print(f"the teacher alone on {path.name}: {right / len(rows):.4f}")
+        log_odds = teacher.decision_function([row["text"] for row in rows])
+        np.save(options.output.with_name(f"{options.output.stem}-{path.stem}.npy"), log_odds)
+        right = ((log_odds > 0) == [row["label"] for row in rows]).mean()
+        print(f"the teacher alone on {path.name}: {right:.4f}")
     return 0
 
 

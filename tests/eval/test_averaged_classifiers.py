@@ -41,6 +41,14 @@ def test_command_prints_each_and_all_and_batches_change_nothing(tmp_path, capsys
     np.testing.assert_allclose(np.exp(alone).sum(-1), 1)
     file = tmp_path / "dev.jsonl"
     file.write_text("".join(json.dumps({"text": text, "label": 1}) + "\n" for text in texts))
-    assert averaged_classifiers.main([*map(str, paths), "--file", str(file)]) == 0
+    np.save(tmp_path / "odds.npy", [9.0, 9.0, 9.0, -1.0])
+    assert averaged_classifiers.main([*map(str, paths), str(tmp_path / "odds.npy"), "--file", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].startswith("1 together: mean") and lines[-1].startswith("2 together: mean")
+    assert lines[-3].startswith("1 together: mean") and lines[-3].endswith(" 0.7500")
+    assert lines[-1].startswith("3 together: mean")
+
+
+def test_scores_become_equally_sure():
+    scores = averaged_classifiers.equally_sure(np.array([[-9.0, 1.0], [3.0, -1.0]]))
+    np.testing.assert_allclose(scores.mean(-1), 0, atol=1e-12)
+    assert np.isclose(scores.std(), 1) and np.isclose(scores[0, 1] / scores[1, 0], 2.5)

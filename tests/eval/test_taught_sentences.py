@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from hf_gpt.eval.experiments import taught_sentences
@@ -76,6 +77,7 @@ def test_command_labels_sentences_without_those_that_are_tested_on(archives, tmp
         {"text": "what a lovely film !", "label": 1},
         {"text": "a funny and lovely film", "label": 1},
     ]
+    assert np.load(output.with_name("taught-dev.npy")).shape == (1,)
     printed = capsys.readouterr().out
     assert "3 sentences of the archives dropped" not in printed and "2 sentences of the archives dropped" in printed
     assert "the teacher alone on dev.jsonl" in printed
