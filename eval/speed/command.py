@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--loss_vocab_size", type=int, default=50257, help="loss: tokens in the vocabulary (%(default)s)"
     )
     parser.add_argument("--megabytes", type=float, default=20, help="data: size of the text (%(default)s)")
+    parser.add_argument("--text", type=Path, help="data: a file of natural text in place of Tiny Shakespeare")
     parser.add_argument(
         "--clock",
         choices=["wall", "cpu"],
@@ -71,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if not 48 <= args.text_length <= 1024:
         print("error: --text_length must be 48 to 1024.", file=sys.stderr)
+        return 2
+    if args.text is not None and not args.text.is_file():
+        print(f"error: --text: there is no file {args.text}", file=sys.stderr)
         return 2
     try:
         return bench(args)
@@ -149,7 +153,9 @@ def _races(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
     if name == "loss":
         title = f"loss: {args.loss_tokens:,} tokens x {args.loss_vocab_size:,}, width {loss.HIDDEN_SIZE}"
         return {title: loss.contenders(tokens=args.loss_tokens, vocab_size=args.loss_vocab_size)}
-    return {f"data: {args.megabytes:g} MB of text, seconds of processor time": data.contenders(args.megabytes)}
+    return {
+        f"data: {args.megabytes:g} MB of text, seconds of processor time": data.contenders(args.megabytes, args.text)
+    }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ the text.
 import copy
 import json
 import random
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,14 +26,20 @@ from hf_gpt.training.tokenizer import train_tokenizer
 
 
 ROW = 512
+SHAKESPEARE = CORPORA / "tinyshakespeare.txt"
 _WORDS, _DOCUMENT_WORDS = 5000, 300
 
 
-def contenders(megabytes: float) -> list[Contender]:
-    """The text whole, and a quarter of it: time should be four times. Natural text has more words that occur once."""
+def contenders(megabytes: float, text: Path | None = None) -> list[Contender]:
+    """The text whole, and a quarter of it: time should be four times. Natural text has more words that occur once.
+
+    Args:
+        megabytes: Of each text, at most.
+        text: A file of natural text, whose documents stand between empty lines. None: Tiny Shakespeare.
+    """
     documents = list(_documents(int(megabytes * 1e6)))
     quarter = documents[: len(documents) // 4]
-    natural = (CORPORA / "tinyshakespeare.txt").read_text(encoding="utf-8")[: int(megabytes * 1e6)].split("\n\n")
+    natural = re.split(r"\n\s*\n", (text or SHAKESPEARE).read_text(encoding="utf-8")[: int(megabytes * 1e6)])
     tokenizer, its_tokenizer = (train_tokenizer(iter(texts[:2000]), 4096) for texts in (documents, natural))
     encoded, its_encoded = tokenize_documents(documents, tokenizer), tokenize_documents(natural, its_tokenizer)
     quarter_encoded = encoded[: len(quarter)]
@@ -46,9 +53,9 @@ def contenders(megabytes: float) -> list[Contender]:
         ("tokenising", lambda its: tokenize_documents(documents, its), tokenizer, encoded),
         ("tokenising, a quarter", lambda its: tokenize_documents(quarter, its), tokenizer, quarter_encoded),
         ("tokenising, by the library alone", lambda its: its(documents, **options), tokenizer, encoded),
-        ("tokenising Shakespeare", lambda its: tokenize_documents(natural, its), its_tokenizer, its_encoded),
+        ("tokenising natural text", lambda its: tokenize_documents(natural, its), its_tokenizer, its_encoded),
         (
-            "tokenising Shakespeare, by the library alone",
+            "tokenising natural text, by the library alone",
             lambda its: its(natural, **options),
             its_tokenizer,
             its_encoded,
@@ -61,7 +68,7 @@ def contenders(megabytes: float) -> list[Contender]:
             quarter_encoded,
         ),
         ("reading, tokenising and packing", lambda its: _stream(folder, "made", its), tokenizer, encoded),
-        ("the same of Shakespeare", lambda its: _stream(folder, "natural", its), its_tokenizer, its_encoded),
+        ("the same of natural text", lambda its: _stream(folder, "natural", its), its_tokenizer, its_encoded),
     ]
     return [
         Contender(name, _processor_seconds(run, its), work=sum(map(len, tokens)), notes={"unit": "tokens"})

@@ -66,6 +66,17 @@ def test_decoding_sampling_and_data(tmp_path, capsys):
     assert all("ratio" in row for row in found[titles[0]][1:])
 
 
+def test_natural_text_of_ones_own(tmp_path, capsys):
+    (tmp_path / "own.txt").write_text(
+        "One text.\n \nAnother one, of two lines,\nwhich goes on.\n" * 30, encoding="utf-8"
+    )
+    (rows,) = run(["data", "--text", str(tmp_path / "own.txt")], tmp_path, capsys).values()
+    work = {row["name"]: row["per_second"] * row["seconds"] for row in rows}
+    assert 0 < work["tokenising natural text"] < work["tokenising"]
+    assert command.main(["data", "--text", str(tmp_path / "none.txt")]) == 2
+    assert "--text: there is no file" in capsys.readouterr().err
+
+
 def test_time_by_position(tmp_path, capsys):
     (rows,) = run(["positions"], tmp_path, capsys).values()
     assert all(list(row["milliseconds"]) == ["16", "32"] for row in rows)
