@@ -94,7 +94,9 @@ class HfGptRMSNorm(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         weight = self.weight
-        if is_plain(hidden_states) and type(weight) is nn.Parameter and weight.dtype == torch.float32:
+        # Without gradient in the library's order of operations: converted checkpoints give its logits, digit by digit.
+        is_trained = torch.is_grad_enabled() and type(weight) is nn.Parameter and weight.dtype == torch.float32
+        if is_trained and is_plain(hidden_states):
             return _RMSNormFunction.apply(hidden_states, self.weight, self.variance_epsilon)[0]
         input_dtype = hidden_states.dtype
         hidden_states = hidden_states.to(torch.float32)
