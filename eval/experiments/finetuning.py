@@ -48,7 +48,7 @@ SHAPE = {
     "preset": "nano",
     "config_overrides": {"hidden_size": 192, "num_attention_heads": 6, "chunked_loss": "always"},
 }
-TRAINING = {"bf16": True, "save_strategy": "no", "overwrite_output_dir": True, "disable_tqdm": True}
+TRAINING = {"save_strategy": "no", "overwrite_output_dir": True, "disable_tqdm": True}
 # As many parameters as SHAPE: cross-attention takes what the narrower MLPs leave.
 ENCODER_DECODER = {
     "architecture": "encoder_decoder",
@@ -90,10 +90,7 @@ CLASSIFICATION = {
     "eval_strategy": "epoch",
 }
 # A model that learns what a linear one says of sentences without a label; the labelled ones are among them twice.
-# So small a one gains little from bfloat16, which costs much where the processor has none.
-TAUGHT_TRAINING = {"bf16": False}
 TAUGHT = {
-    **TAUGHT_TRAINING,
     **SHAPE,
     "config_overrides": {**SHAPE["config_overrides"], "num_hidden_layers": 1},
     "tokenizer_vocab_size": 16384,
@@ -144,7 +141,6 @@ TASKS = {
             "scratch": {**SHAPE, "num_train_epochs": 4},
             "words": {**SHAPE, "start_from_counts": True, "tokenizer_vocab_size": 16384},
             "reviews": {
-                **TAUGHT_TRAINING,
                 "per_device_train_batch_size": 64,
                 "learning_rate": 3e-4,
                 "num_train_epochs": 2,
@@ -290,8 +286,10 @@ def rated_words(data: Path, output: Path) -> Path:
 
 
 def run(command: str, settings: Mapping[str, Any], folder: Path, seed: int) -> None:
-    """Runs a command of hf-gpt unless its folder holds a result."""
-    settings = {**settings, "seed": seed, "output_dir": folder}
+    """Runs a command of hf-gpt, in the type that is quicker here, unless its folder holds a result."""
+    from hf_gpt.training.utilisation import prefers_bfloat16
+
+    settings = {"bf16": prefers_bfloat16("cpu"), **settings, "seed": seed, "output_dir": folder}
     words = [word for name, value in settings.items() for word in (f"--{name}", *_words(value))]
     run_module(["hf_gpt", command, *words], folder)
 

@@ -1,11 +1,9 @@
 """Log-probabilities of given completions under any language model, with gradients: the counterpart of `rollout`."""
 
-import inspect
-
 import torch
 from torch import nn
 
-from hf_gpt.generation.scoring import right_padded
+from hf_gpt.generation.scoring import accepted_arguments, right_padded
 from hf_gpt.models.language_head_hf_gpt import HfGptLanguageHeadMixin
 
 
@@ -46,11 +44,11 @@ def completion_logits(
     places = places - length
     if "logits_to_keep" not in accepted:
         return _picked(model(**inputs).logits, places)
-    first, last = (int(place) for place in places.aminmax())
-    # Other heads keep the same places in all rows.
+    # Other heads keep the same places in all rows. One look from the host for all that is asked of them.
+    are_alike = (places[:, 0] == places[0, 0]).all()
+    first, last, alike = torch.stack([*places.aminmax(), are_alike.long()]).tolist()
     logits = model(**inputs, logits_to_keep=torch.arange(first, last + 1, device=places.device)).logits
-    are_shared = last - first + 1 == num_tokens and bool((places[:, 0] == first).all())
-    return logits if are_shared else _picked(logits, places - last - 1)
+    return logits if alike and last - first + 1 == num_tokens else _picked(logits, places - last - 1)
 
 
 def completion_logps(
@@ -174,12 +172,6 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = model.module
         else:
             return model
-
-
-def accepted_arguments(model: nn.Module) -> set[str]:
-    """Names that the forward pass of a model takes; for one with an adapter those of the model inside."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return set(inspect.signature(inner.forward).parameters)
 
 
 def decoder_start_token_id(model: nn.Module) -> int:

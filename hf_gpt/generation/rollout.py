@@ -12,7 +12,6 @@ from transformers.modeling_outputs import BaseModelOutput
 from hf_gpt.generation.decoding import DecoderWeights, can_decode, make_weights
 from hf_gpt.generation.drawing import draw_with_logps
 from hf_gpt.generation.likelihood import (
-    accepted_arguments,
     decoder_start_token_id,
     join,
     left_padded,
@@ -21,7 +20,7 @@ from hf_gpt.generation.likelihood import (
 )
 from hf_gpt.generation.native.weights import NativeWeights
 from hf_gpt.generation.products import WeightDtype, check_weight_dtype
-from hf_gpt.generation.scoring import evaluating, right_padded
+from hf_gpt.generation.scoring import accepted_arguments, evaluating, right_padded
 
 
 # Finished rows leave the batch once they are this share of it: each leaving copies the cache.

@@ -21,6 +21,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def accepted_arguments(model: nn.Module) -> set[str]:
+    """Names that the forward pass of a model takes; for one with an adapter those of the model inside."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return set(inspect.signature(inner.forward).parameters)
+
+
 def right_padded(sequences: torch.Tensor, attention_mask: torch.Tensor, pad_token_id: int = 0):
     """The same texts with all padding at the end, cut to the longest.
 
@@ -90,7 +96,7 @@ def embedding_logits(
     discriminator = _without_adapter(discriminator)
     inputs = {"inputs_embeds": embeddings, "attention_mask": attention_mask}
     if _scores_last_token(discriminator):
-        if "position_ids" in inspect.signature(discriminator.base_model.forward).parameters:
+        if "position_ids" in accepted_arguments(discriminator.base_model):
             inputs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
         places = torch.arange(embeddings.shape[1], device=embeddings.device)
         last = (places * attention_mask).argmax(1)

@@ -7,6 +7,14 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def pair():
+    """Two language models whose texts can all be added up."""
+    from tests.generation.enumerated import make_pair
+
+    return make_pair()
+
+
 @pytest.fixture(params=["pytorch", "compiled"])
 def steps(request, monkeypatch):
     """Decoding steps by PyTorch, then by the compiled library."""

@@ -21,15 +21,9 @@ from tests.generation.enumerated import (
     counts,
     log_probability,
     make_lm,
-    make_pair,
     probabilities,
     total_variation,
 )
-
-
-@pytest.fixture(scope="module")
-def pair():
-    return make_pair()
 
 
 def run(model, rows: int, **options):

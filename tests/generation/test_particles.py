@@ -18,7 +18,6 @@ from tests.generation.enumerated import (
     counts,
     log_probability,
     make_lm,
-    make_pair,
     probabilities,
     total_variation,
 )
@@ -26,11 +25,6 @@ from tests.generation.enumerated import (
 
 TEXTS = {"max_new_tokens": LENGTH, "bos_token_id": BEGIN, "eos_token_id": EOS}
 PROMPTS = torch.tensor([[PAD, PAD, 5], [7, 8, 9]]), torch.tensor([[0, 0, 1], [1, 1, 1]])
-
-
-@pytest.fixture(scope="module")
-def pair():
-    return make_pair()
 
 
 def draws(seed: int = 0) -> torch.Generator:

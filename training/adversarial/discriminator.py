@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from hf_gpt.generation.likelihood import accepted_arguments, completion_logits, completion_places, unwrap
+from hf_gpt.generation.likelihood import completion_logits, completion_places, unwrap
 from hf_gpt.generation.rollout import check_positions
 from hf_gpt.generation.scoring import (
+    accepted_arguments,
     check_discriminator,
     discriminator_logits,
     embedding_logits,

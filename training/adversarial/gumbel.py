@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from hf_gpt.generation.likelihood import accepted_arguments, left_padded, positions_of, unwrap
+from hf_gpt.generation.likelihood import left_padded, positions_of, unwrap
+from hf_gpt.generation.scoring import accepted_arguments
 from hf_gpt.training.adversarial.estimators import straight_through_gumbel
 
 

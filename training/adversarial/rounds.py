@@ -456,9 +456,7 @@ class Rounds:
         """Nats a token of held-out real texts, of which the next batch is taken."""
         batch = self._held_out_texts()
         logps = self._token_logps(model, batch)
-        totals = torch.stack([-(logps * batch.completion_mask).sum(), batch.completion_mask.sum()])
-        nats, count = self.accelerator.reduce(totals, "sum").tolist()
-        return nats / count
+        return -self._token_mean(logps * batch.completion_mask, batch.completion_mask).item()
 
     def _share(self, numbers: RowNumbers, rows: TextRows, count: int) -> list[dict[str, Any]]:
         """This process's share of the next rows, `count` of them."""
