@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from hf_gpt.command_parser import CommandParser
-from hf_gpt.generation.command import add_options, generation_options, load
+from hf_gpt.generation.command import add_options, generation_options, load, with_names
 
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model, tokenizer = load(args)
         conversation = Conversation(model, tokenizer, args.system, generation_options(args))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_names(error, args.model)}", file=sys.stderr)
         return 2
     is_terminal = sys.stdin.isatty()
     if is_terminal:

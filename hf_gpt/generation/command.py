@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_gpt.command_parser import CommandParser
-from hf_gpt.generation.guided_command import add_arguments, guided_options, print_texts
+from hf_gpt.generation.guided_command import add_arguments, check_arguments, guided_options, print_texts
 
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return generate(args)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_names(error, args.model, args.discriminator)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print()
@@ -72,6 +72,7 @@ def generate(args: argparse.Namespace) -> int:
     import torch
     from transformers import TextStreamer
 
+    check_arguments(args)
     model, tokenizer = load(args)
     ids = tokenizer(args.prompt, return_tensors="pt")["input_ids"].long()
     if ids.shape[1] == 0:
@@ -146,6 +147,14 @@ def generation_options(args: argparse.Namespace) -> dict[str, object]:
     if any(getattr(args, name) is not None for name in ("temperature", "top_k", "top_p", "seed")):
         options["do_sample"] = True
     return options
+
+
+def with_names(error: Exception, *paths: str | None) -> str:
+    """An error's text, with those of the paths that are no folders here: the Hub's does not say what it looked for."""
+    absent = [path for path in paths if path is not None and path not in str(error) and not Path(path).exists()]
+    return (
+        f"{error}\nThere is no folder {' or '.join(absent)}." if absent and isinstance(error, OSError) else f"{error}"
+    )
 
 
 def model_path(path: str) -> str:

@@ -15,11 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--guidance",
         choices=["resample", "reject", "best_of_n", "particles", "stepwise"],
-        default="resample",
         help="resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
         "best_of_n: the most real; particles: resample beginnings of texts again and again as they grow; stepwise: "
         "token by token. The last two need a critic of unfinished texts (hf-gpt critic --level prefix) or a language "
-        "model (%(default)s)",
+        "model. Left out: resample",
     )
     group.add_argument("--num_candidates", type=int, default=8, help="texts to choose from, at most (%(default)s)")
     group.add_argument(
@@ -32,6 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--guidance_top_k", type=int, default=20, help="tokens that stepwise tries (%(default)s)")
     group.add_argument("--rejection_threshold", type=float, help="reject: accept above this probability of being real")
     group.add_argument("--num_return_sequences", type=int, default=1, help="texts to print (%(default)s)")
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises `ValueError` where guidance is asked for and there is nobody to guide."""
+    if args.guidance is not None and args.discriminator is None:
+        raise ValueError(
+            f"--guidance {args.guidance} needs --discriminator: a critic (hf-gpt critic) or a larger model."
+        )
 
 
 def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dict[str, Any]:
@@ -47,21 +54,23 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
     from hf_gpt.generation.command import model_path
     from hf_gpt.generation.guidance import guided_generate, load_discriminator
 
-    if args.temperature == 0 and args.guidance != "stepwise":
+    guidance = args.guidance or "resample"
+    if args.temperature == 0 and guidance != "stepwise":
         raise ValueError(
-            f"--temperature 0 gives the same candidate each time, and --guidance {args.guidance} needs several. "
+            f"--temperature 0 gives the same candidate each time, and --guidance {guidance} needs several. "
             "Use a temperature above 0, or --guidance stepwise."
         )
     path = model_path(args.discriminator)
     options = {"trust_remote_code": args.trust_remote_code}
     discriminator = load_discriminator(path, language_model=True, **options).to(device)
     own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    discriminator = as_guide(discriminator, own_tokenizer, tokenizer, args.guidance)
-    names = ("guidance", "num_candidates", "rejection_threshold")
+    discriminator = as_guide(discriminator, own_tokenizer, tokenizer, guidance)
+    names = ("num_candidates", "rejection_threshold")
     names += ("guidance_temperature", "guidance_block", "guidance_weight", "guidance_top_k")
     return {
         "custom_generate": guided_generate,
         "discriminator": discriminator,
+        "guidance": guidance,
         "do_sample": args.temperature != 0,
         **{name: getattr(args, name) for name in names},
     }

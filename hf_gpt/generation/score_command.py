@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 0
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        from hf_gpt.generation.command import with_names
+
+        print(f"error: {with_names(error, args.discriminator)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -131,6 +131,18 @@ def test_generate_is_guided(critic, folder, capsys, guidance):
     assert outputs[0] == outputs[1] and outputs[0].startswith("the king")
 
 
+def test_guidance_needs_a_discriminator(folder, capsys):
+    assert main(["generate", str(folder / "generator"), "the king", "--guidance", "particles"]) == 2
+    assert "--guidance particles needs --discriminator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["generate", "chat", "score"])
+def test_what_is_neither_a_folder_nor_on_the_hub_is_named(folder, capsys, command):
+    words = {"score": [str(folder / "real.txt"), "--discriminator", "runs/nothing"]}.get(command, ["runs/nothing"])
+    assert main([command, *words, *(["the king"] if command == "generate" else [])]) == 2
+    assert "There is no folder runs/nothing." in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def larger(folder):
     """Another language model with the generator's tokenizer."""
