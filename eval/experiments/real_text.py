@@ -22,6 +22,7 @@ Every model and point is kept in output_dir, and a run that was stopped goes on 
 import argparse
 import copy
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -104,10 +105,14 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     rows = []
-    with keeps_freed_memory():
-        for corpus in options.corpora:
-            for seed in options.seeds:
-                rows += Run(corpus, seed, options).measure()
+    try:
+        with keeps_freed_memory():
+            for corpus in options.corpora:
+                for seed in options.seeds:
+                    rows += Run(corpus, seed, options).measure()
+    except KeyboardInterrupt:
+        print(f"\nStopped. The same command goes on from what is in {options.output_dir}.", file=sys.stderr)
+        return 130
     for corpus in options.corpora:
         plot(corpus, rows, options.output_dir / f"{corpus}.png")
     told = "\n".join(report(corpus, rows) for corpus in options.corpora)
