@@ -94,6 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
     parser.add_argument("--anchor", type=float, default=0.5, help="weight of the likelihood in them")
+    parser.add_argument("--soft_targets", type=float, default=1.0, help="share of it that the discriminator teaches")
     parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
     parser.add_argument("--beta", type=float)
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
@@ -226,6 +227,7 @@ class Run:
             learning_rate=options.learning_rate,
             lr_scheduler_type="linear",
             lambda_mle=options.anchor,
+            anchor_soft_targets=options.soft_targets,
             monitor_steps=max(1, options.steps // 5),
             num_eval_samples=0,
             on_collapse="warn",

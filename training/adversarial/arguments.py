@@ -199,6 +199,13 @@ class AdversarialArguments:
     lambda_mle_final: float | None = field(
         default=None, metadata={"help": "Weight that the anchor moves to by the last step. Left out: it stays."}
     )
+    anchor_soft_targets: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the anchor that real texts' next tokens leave to the language model's whole next-token "
+            "distribution at the same places (distillation). For a generator smaller than the discriminator: 1."
+        },
+    )
     weight_clip: float = field(default=4.0, metadata={"help": "weighted_likelihood: largest absolute logit."})
     weight_temperature: float = field(default=1.0, metadata={"help": "weighted_likelihood: evens the weights out."})
     weight_baseline: float = field(default=0.0, metadata={"help": "weighted_likelihood: MaliGAN's baseline, 0 or 1."})

@@ -21,6 +21,16 @@ PAIRED_LOSSES = ("bradley_terry", "relativistic")
 LANGUAGE_MODEL_LOSSES = ("mediator", "density")
 
 # What needs a score that is the logarithm of a density ratio, which margins are not.
+# Options that are shares or probabilities.
+_SHARES = (
+    "discriminator_warmup_auc",
+    "gate_auc",
+    "gamma",
+    "replay_fraction",
+    "real_label",
+    "top_p",
+    "anchor_soft_targets",
+)
 _MARGIN_LOSSES = ("hinge", "least_squares", "wasserstein")
 
 
@@ -127,7 +137,7 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
-        for name in ("discriminator_warmup_auc", "gate_auc", "gamma", "replay_fraction", "real_label", "top_p"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name} must be between 0 and 1, got {getattr(self, name)}.")
         for name in ("temperature", "real_label", "top_p", "gumbel_temperature", "gumbel_beta_max"):
@@ -153,6 +163,11 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             raise ConfigError(
                 f"--token_divergence {self.token_divergence} compares whole next-token distributions: use --estimator "
                 "exact_token. With sampled texts --reward chooses the divergence."
+            )
+        if self.anchor_soft_targets and not self.has_language_model:
+            raise ConfigError(
+                "--anchor_soft_targets asks for next-token distributions, which a classifier has not: set "
+                "--discriminator_loss density or mediator, with a language model as the discriminator."
             )
         if self.has_language_model and self.estimator in DIFFERENTIABLE:
             raise ConfigError(f"--estimator {self.estimator} needs a classifier, not a language model.")

@@ -118,6 +118,35 @@ def likelihood_anchor(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return -masked_mean(logps, mask)
 
 
+def soft_target_loss(
+    logits: torch.Tensor, tokens: torch.Tensor, target_logits: torch.Tensor, share: float = 1.0
+) -> torch.Tensor:
+    """(1 - share) (-log q(y)) + share (-sum_v M(v) log q(v)) at real prefixes, M a language model of the real texts.
+
+    The anchor with soft targets: descends KL(p || q), where M = p with none of the variance of one next token a prefix.
+    A generator that is small for its texts learns more from a larger M than from the texts themselves; an M that is no
+    nearer to p than q can come has nothing to teach it.
+
+    Source: Hinton et al. 2015, arXiv:1503.02531; of words, Kim and Rush 2016, arXiv:1606.07947, sec. 3.1; beside a
+    divergence at the generator's own texts: GKD, Agarwal et al. 2024, arXiv:2306.13649, eq. 4.
+
+    Args:
+        logits: G's, (B, C, V), with gradient.
+        tokens: The real next tokens, (B, C) int64.
+        target_logits: M's, (B, C, V); no gradient flows into them.
+        share: 0 for the next token alone, 1 for M alone.
+
+    Returns:
+        (B, C) fp32, nats.
+    """
+    log_q = log_softmax(logits.float(), dim=-1)
+    hard = -log_q.gather(-1, tokens[..., None])[..., 0]
+    targets = target_logits.detach().float().softmax(-1)
+    # What M rules out adds nothing, whatever the generator gives it.
+    soft = -(targets * log_q.masked_fill(targets == 0, 0.0)).sum(-1)
+    return (1 - share) * hard + share * soft if share < 1 else soft
+
+
 def self_normalised_weights(
     scores: torch.Tensor,
     clip: float = 4.0,

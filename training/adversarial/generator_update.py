@@ -15,6 +15,7 @@ from hf_gpt.training.adversarial.estimators import (
     policy_gradient_loss,
     selected_weights,
     self_normalised_weights,
+    soft_target_loss,
     spin_loss,
     weighted_likelihood_loss,
 )
@@ -89,12 +90,30 @@ def generator_loss(
     return loss, figures
 
 
-def anchor_loss(model: nn.Module, batch: dict[str, torch.Tensor], num_tokens: float) -> torch.Tensor:
-    """-log q of the completions of real texts, over `num_tokens`: the mean over tokens if that is their number."""
-    logps = completion_logps(
-        model, batch["input_ids"], batch["attention_mask"], batch["prompt_length"], batch["completions"]
+def anchor_loss(
+    model: nn.Module,
+    batch: dict[str, torch.Tensor],
+    num_tokens: float,
+    target_logits: torch.Tensor | None = None,
+    soft_targets: float = 0.0,
+) -> torch.Tensor:
+    """-log q of the completions of real texts, over `num_tokens`: the mean over tokens if that is their number.
+
+    Args:
+        model: The generator, as it is trained (wrapped).
+        batch: Of real texts.
+        num_tokens: The divisor.
+        target_logits: (B, C, V) of a language model at the same places, for the share `soft_targets` of the loss.
+        soft_targets: See `estimators.soft_target_loss`.
+    """
+    completions, mask = batch["completions"], batch["completion_mask"]
+    logits = completion_logits(
+        model, batch["input_ids"], batch["attention_mask"], batch["prompt_length"], completions.shape[1]
     )
-    return -masked_sum(logps, batch["completion_mask"]).sum() / num_tokens
+    if target_logits is None:
+        return -masked_sum(token_logps(logits, completions), mask).sum() / num_tokens
+    losses = soft_target_loss(logits, completions, target_logits, soft_targets)
+    return masked_sum(losses, mask).sum() / num_tokens
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training.adversarial.checkpoint import load_game, save_game
-from hf_gpt.training.adversarial.collection import RolloutFunction
+from hf_gpt.training.adversarial.collection import RolloutFunction, as_batch
 from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig, check_processes
 from hf_gpt.training.adversarial.discriminator import check_generator, check_players
 from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
@@ -280,7 +280,7 @@ class AdversarialTrainer(HfGptTrainer):
         # Gumbel's passes through the generator are many and go around its wrapper, which then sums up the gradients of
         # all processes in this one.
         if weight or (self.args.estimator in DIFFERENTIABLE and self.args.world_size > 1):
-            losses.append(lambda: self._anchor(model, inputs, weight))
+            losses.append(lambda: self._anchor(model, inputs, weight, self.args.anchor_soft_targets))
         return self._backward(model, losses)
 
     def _experience(self, inputs: dict[str, torch.Tensor], keep_judgement: bool) -> Experience:
@@ -308,8 +308,11 @@ class AdversarialTrainer(HfGptTrainer):
             self._note(name, value)
         return loss
 
-    def _anchor(self, model: nn.Module, inputs: dict[str, torch.Tensor], weight: float) -> torch.Tensor:
-        loss = anchor_loss(model, inputs, self._num_tokens)
+    def _anchor(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], weight: float, soft_targets: float = 0.0
+    ) -> torch.Tensor:
+        targets = self.player.token_logits(as_batch(inputs)) if soft_targets else None
+        loss = anchor_loss(model, inputs, self._num_tokens, targets, soft_targets)
         self._note("anchor_loss", loss.item())
         return weight * loss
 
