@@ -37,6 +37,7 @@ from hf_gpt.eval.experiments.data import read_words
 from hf_gpt.eval.experiments.quiet import QUIET
 from hf_gpt.eval.experiments.real_text_report import (
     DISCRIMINATOR,
+    DISTILLED,
     LIKELIHOOD,
     LIKELIHOOD_CHOSEN,
     LIKELIHOOD_RESAMPLED,
@@ -64,6 +65,7 @@ MAX_WORDS = 40
 TEMPERATURES = {
     LIKELIHOOD: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
     OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
+    DISTILLED: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
     DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7),
     OURS_CHOSEN: (1.2, 1.1, 1.0, 0.9),
     LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.8),
@@ -149,13 +151,16 @@ class Run:
         judge = self._kept("discriminator", self._model(self.options.discriminator), self._annealed)
         judge.model.config.logit_scale = 1 / self._record("discriminator")["temperature"]
         player = copy.deepcopy(judge)
-        ours = self._kept("adversarial", copy.deepcopy(start), lambda model: self._against(model, player))
+        pupil = self._pupil(start)
+        ours = self._kept("adversarial", copy.deepcopy(pupil), lambda model: self._against(model, player))
         self._load("player", player)
         seconds = sum(self._record(name)["cpu_seconds"] for name in ("discriminator", "adversarial"))
         longer = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, seconds))
+        taught = self._kept("distilled", pupil, lambda model: self._for_longer(model, seconds, judge))
         curves = (
             (LIKELIHOOD, self._plain(longer)),
             (OURS, self._plain(ours)),
+            (DISTILLED, self._plain(taught)),
             (DISCRIMINATOR, self._plain(judge)),
             (OURS_CHOSEN, self._chosen(ours, player)),
             (LIKELIHOOD_CHOSEN, self._chosen(longer, player)),
@@ -194,14 +199,26 @@ class Run:
             found[temperature] = self._held_out(model)
         return {"validation": losses, "temperature": min(found, key=found.get), "calibrated": min(found.values())}
 
-    def _for_longer(self, model: WordModel, seconds: float) -> dict[str, Any]:
-        """Rounds until the time is spent or nothing is gained; weights are replaced by better ones alone."""
+    def _pupil(self, start: WordModel) -> WordModel:
+        """The generator as it meets the discriminator; whole distributions to learn from need no dropout."""
+        model = copy.deepcopy(start)
+        if self.options.soft_targets:
+            for module in model.model.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
+        return model
+
+    def _for_longer(self, model: WordModel, seconds: float, teacher: WordModel | None = None) -> dict[str, Any]:
+        """Rounds until the time is spent or nothing is gained; weights are replaced by better ones alone.
+
+        By likelihood, or by the next-word distributions of a teacher at the same texts.
+        """
         began, best, losses, stalls = time.process_time(), self._held_out(model), [], 0
         while not losses or (time.process_time() - began < seconds and stalls < SATURATED):
             longer = copy.deepcopy(model)
             rate = 1.5e-3 * 0.5**stalls
             seed = self.seed + 100 + len(losses)
-            longer.train(self.training, self.validation, epochs=2, learning_rate=rate, seed=seed)
+            longer.train(self.training, self.validation, epochs=2, learning_rate=rate, seed=seed, teacher=teacher)
             losses.append(self._held_out(longer))
             stalls += 1
             if losses[-1] < best:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 REAL = "real text"
 LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discriminator's samples"
+DISTILLED = "distilled from its discriminator, no game"
 OURS_CHOSEN, LIKELIHOOD_CHOSEN = "adversarial, its discriminator chooses", "MLE, that discriminator chooses"
 OURS_RESAMPLED = "adversarial, its discriminator resamples beginnings"
 LIKELIHOOD_RESAMPLED = "MLE, that discriminator resamples beginnings"

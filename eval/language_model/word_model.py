@@ -63,13 +63,21 @@ class WordModel:
         learning_rate: float = 3e-3,
         patience: int = 1,
         seed: int = 0,
+        teacher: "WordModel | None" = None,
     ) -> Fit:
-        """Learns the sentences until the likelihood of the validation sentences falls; keeps the best weights."""
+        """Learns the sentences until the likelihood of the validation sentences falls; keeps the best weights.
+
+        Args:
+            sentences, validation: Words of each text.
+            epochs, batch_size, learning_rate, patience, seed: See `fit`.
+            teacher: A model of the same words, whose next-word distributions at the sentences are learnt in place of
+                the next words themselves (https://arxiv.org/abs/1503.02531).
+        """
         rows = self.vocabulary.encode([*sentences, *validation], self.max_length)
         places = np.arange(len(rows))
 
         def loss(model: "HfGptForCausalLM", chosen: np.ndarray) -> tuple[torch.Tensor, float]:
-            losses, mask = self._losses([rows[place] for place in chosen])
+            losses, mask = self._losses([rows[place] for place in chosen], teacher if model.training else None)
             return losses.sum() / mask.sum(), int(mask.sum())
 
         return fit(
@@ -109,12 +117,19 @@ class WordModel:
             features[places] = ((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
         return features
 
-    def _losses(self, rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _losses(
+        self, rows: Sequence[np.ndarray], teacher: "WordModel | None" = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of each predicted token, 0 at padding, and which ones there are: `(rows, longest - 1)` both."""
         ids, mask = pad_rows(rows)
         logits = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         # With the vocabulary in the middle, as `cross_entropy` takes logits of rows, it takes twice as long on a CPU.
-        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        targets = ids[:, 1:].flatten()
+        if teacher is not None:
+            with torch.no_grad():
+                taught = teacher.model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+            targets = taught.float().softmax(-1).flatten(0, 1)
+        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
         return losses.view_as(ids[:, 1:]) * mask[:, 1:], mask[:, 1:]
 
 

@@ -129,6 +129,25 @@ def test_word_model_scores_as_its_logits_say():
     np.testing.assert_allclose(found[1], hidden.detach().numpy(), atol=1e-5)
 
 
+def test_a_teacher_is_learnt_in_place_of_the_words():
+    """What the teacher says at the texts, not the texts; validation goes by the words all the same."""
+    sentences = chains(64, 0, follow=0.7)
+    vocabulary = WordVocabulary(sentences)
+    teacher, pupil = (WordModel(vocabulary, 12, 32, 1, dropout=0.0, seed=seed) for seed in (0, 1))
+    rows = torch.tensor([[BOS, *(vocabulary.numbers[word] for word in words)] for words in sentences])
+
+    def distance():
+        with torch.no_grad():
+            told, own = (model.model.eval()(input_ids=rows).logits.log_softmax(-1) for model in (teacher, pupil))
+        return (told.exp() * (told - own)).sum(-1).mean().item()
+
+    before, words = distance(), pupil.nll(sentences)[0].mean()
+    fit = pupil.train(sentences, sentences, epochs=8, batch_size=16, patience=8, teacher=teacher)
+    nll, tokens = pupil.nll(sentences)
+    assert distance() < 0.5 * before and nll.mean() > 0.8 * words
+    assert fit.loss == pytest.approx(nll.sum() / tokens.sum(), rel=1e-3)
+
+
 def test_scores_reach_the_entropy_of_a_known_language_and_order_samples():
     small = {"hidden_size": 32, "epochs": 8, "batch_size": 16}
     real, held_out, noise = chains(400, 0), chains(100, 1), chains(400, 2, follow=0.3)

@@ -59,7 +59,13 @@ JOBS = {
     "mediator": (mediator, {**BY_TOKEN, "discriminator_loss": "mediator", "estimator": "exact_token", "gamma": 0.0}),
     "density": (
         mediator,
-        {**BY_TOKEN, "discriminator_loss": "density", "estimator": "exact_token", "token_divergence": "jsd"},
+        {
+            **BY_TOKEN,
+            "discriminator_loss": "density",
+            "estimator": "exact_token",
+            "token_divergence": "jsd",
+            "anchor_soft_targets": 0.5,
+        },
     ),
     "fsdp2_cnn": (plain, FSDP2),
     "fsdp2_transformer": (transformer, {**FSDP2, "gradient_accumulation_steps": 2}),

@@ -246,6 +246,27 @@ def test_anchor_is_the_likelihood_of_real_tokens():
     assert estimators.likelihood_anchor(logps, torch.tensor([[1, 1], [1, 0]])).item() == 2
 
 
+def test_soft_targets_have_the_gradient_of_the_likelihood_of_data_drawn_from_them():
+    """Of one prefix: as many real tokens as M says teach what M itself teaches, and half of it both."""
+    logits = torch.tensor([0.3, -0.2, 1.0, 0.0], requires_grad=True)
+    targets = torch.tensor([0.5, 0.25, 0.25, 0.0])
+    tokens = torch.tensor([[0], [0], [1], [2]])
+    drawn = logits.expand(4, 1, 4)
+    hard = estimators.soft_target_loss(drawn, tokens, targets.log().expand(4, 1, 4), share=0.0)
+    soft = estimators.soft_target_loss(drawn, tokens, targets.log().expand(4, 1, 4))
+    half = estimators.soft_target_loss(drawn, tokens, targets.log().expand(4, 1, 4), share=0.5)
+    torch.testing.assert_close(half, (hard + soft) / 2)
+    gradients = [torch.autograd.grad(loss.mean(), logits, retain_graph=True)[0] for loss in (hard, soft)]
+    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(gradients[1], logits.detach().softmax(0) - targets)
+
+
+def test_soft_targets_may_rule_tokens_out():
+    logits = torch.tensor([[[0.0, -torch.inf, 1.0]]])
+    loss = estimators.soft_target_loss(logits, torch.tensor([[0]]), torch.tensor([[[0.0, -torch.inf, 0.0]]]))
+    torch.testing.assert_close(loss, -logits[..., [0, 2]].log_softmax(-1).mean(-1))
+
+
 # Straight-through Gumbel.
 
 

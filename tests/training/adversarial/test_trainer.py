@@ -293,6 +293,28 @@ def test_a_density_is_followed_by_other_divergences(tmp_path, kind):
     torch.testing.assert_close(found.advantages, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_the_language_model_teaches_the_anchor(tmp_path):
+    """With soft targets alone the anchor is the cross-entropy to what the language model says at real texts."""
+    settings = {"discriminator_loss": "density", "estimator": "exact_token", "normalization": "token"}
+    critic = make_generator(seed=1)
+    trainer = make_trainer(
+        tmp_path, discriminator=critic, max_steps=2, discriminator_warmup_steps=0, anchor_soft_targets=1.0, **settings
+    )
+    seen, inner = [], trainer._anchor
+
+    def anchor(model, inputs, *given):
+        with torch.no_grad():
+            told, own = (one(input_ids=inputs["input_ids"]).logits.log_softmax(-1) for one in (critic, trainer.model))
+        # Texts without prompts: each completion begins after the first token.
+        cross_entropy = -(told.exp() * own).sum(-1)[:, :-1][inputs["attention_mask"][:, 1:].bool()].mean()
+        seen.append(cross_entropy.item())
+        return inner(model, inputs, *given)
+
+    trainer._anchor = anchor
+    trainer.train()
+    assert len(seen) == 2 and logged(trainer, "anchor_loss") == pytest.approx(seen, rel=1e-4)
+
+
 def test_a_trunk_from_the_generator():
     generator = make_generator("llama")
     critic = discriminator_from_generator(generator)
@@ -329,6 +351,7 @@ def test_a_trunk_from_the_generator():
         ({}, {"calibration_weight": 0.1, "reward_level": "prefix"}, "--calibration_weight works with"),
         ({}, {"calibration_weight": 0.1, "group_size": 1, "baseline": "none"}, "--group_size 2"),
         ({}, {"calibration_weight": 0.1, "discriminator_loss": "density"}, "--calibration_weight is for classifiers"),
+        ({}, {"anchor_soft_targets": 0.5}, "asks for next-token distributions, which a classifier has not"),
         ({}, {"r1_gamma": 0.1, "discriminator_loss": "mediator"}, "--r1_gamma is for classifiers"),
         ({}, {"gradient_penalty_weight": 1.0, "discriminator_loss": "density"}, "is for classifiers"),
         ({}, {"advantage_power": 1.5, "baseline": "moving_average"}, "--baseline group"),
