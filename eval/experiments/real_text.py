@@ -95,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
-    parser.add_argument("--anchor", type=float, default=0.5, help="weight of the likelihood in them")
+    parser.add_argument("--anchor", type=float, default=1.0, help="weight of the likelihood in them")
     parser.add_argument("--soft_targets", type=float, default=1.0, help="share of it that the discriminator teaches")
     parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
     parser.add_argument("--beta", type=float)
@@ -150,13 +150,13 @@ class Run:
         start = self._kept("start", self._model(self.options.generator), self._by_likelihood)
         judge = self._kept("discriminator", self._model(self.options.discriminator), self._annealed)
         judge.model.config.logit_scale = 1 / self._record("discriminator")["temperature"]
+        seconds = self._record("discriminator")["cpu_seconds"]
+        taught = self._kept("distilled", self._pupil(start), lambda model: self._for_longer(model, seconds, judge))
         player = copy.deepcopy(judge)
-        pupil = self._pupil(start)
-        ours = self._kept("adversarial", copy.deepcopy(pupil), lambda model: self._against(model, player))
+        ours = self._kept("adversarial", copy.deepcopy(taught), lambda model: self._against(model, player))
         self._load("player", player)
-        seconds = sum(self._record(name)["cpu_seconds"] for name in ("discriminator", "adversarial"))
+        seconds += sum(self._record(name)["cpu_seconds"] for name in ("distilled", "adversarial"))
         longer = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, seconds))
-        taught = self._kept("distilled", pupil, lambda model: self._for_longer(model, seconds, judge))
         curves = (
             (LIKELIHOOD, self._plain(longer)),
             (OURS, self._plain(ours)),
@@ -200,12 +200,11 @@ class Run:
         return {"validation": losses, "temperature": min(found, key=found.get), "calibrated": min(found.values())}
 
     def _pupil(self, start: WordModel) -> WordModel:
-        """The generator as it meets the discriminator; whole distributions to learn from need no dropout."""
+        """The generator as it meets the discriminator: whole distributions to learn from need no dropout."""
         model = copy.deepcopy(start)
-        if self.options.soft_targets:
-            for module in model.model.modules():
-                if isinstance(module, torch.nn.Dropout):
-                    module.p = 0.0
+        for module in model.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
         return model
 
     def _for_longer(self, model: WordModel, seconds: float, teacher: WordModel | None = None) -> dict[str, Any]:
