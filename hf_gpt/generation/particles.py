@@ -23,6 +23,7 @@ from hf_gpt.generation.resampling import (
     resample_systematically,
 )
 from hf_gpt.generation.rollout import Rollout, as_prompts, check_positions, rollout, special_tokens
+from hf_gpt.generation.scoring import check_length
 
 
 Resampling = Literal["systematic", "multinomial"]
@@ -139,6 +140,8 @@ def grow_particles(
     check_positions(unwrap(model), ids.shape[1], max_new_tokens)
     if is_language_model(critic):
         check_positions(unwrap(critic), ids.shape[1], max_new_tokens)
+    elif isinstance(critic, nn.Module):
+        check_length(critic, int(mask.sum(1).max()) + max_new_tokens)
     ends, pad_token_id = special_tokens(eos_token_id, pad_token_id)
     # One number for each token of each particle: what one draws depends neither on the others nor on batches.
     uniforms = torch.rand(len(ids) * num_particles, max_new_tokens, dtype=torch.float64, generator=generator)

@@ -208,6 +208,13 @@ def test_language_models_are_told_from_classifiers(make_discriminator):
     assert not is_language_model(make_discriminator("hf_gpt")) and not is_language_model(lambda ids, mask: ids)
 
 
+def test_a_classifier_with_too_few_positions_is_refused(make_discriminator):
+    critic = make_discriminator("bert", max_position_embeddings=8)
+    options = {"max_new_tokens": 6, "eos_token_id": EOS, "num_particles": 2}
+    with pytest.raises(ValueError, match=r"up to 9 tokens.* positions for 8"):
+        grow_particles(make_lm(3, vocab_size=40), critic, *PROMPTS, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
