@@ -81,8 +81,12 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
                 "--baseline group compares the completions of a group: it needs --group_size 2 or more, or use "
                 "--baseline moving_average."
             )
-        if size < 2 and self.calibration_weight:
-            raise ConfigError("--calibration_weight spreads the scores of a group: it needs --group_size 2 or more.")
+        fresh = batch - int(batch * self.replay_fraction)
+        if min(size, fresh) < 2 and self.calibration_weight:
+            raise ConfigError(
+                "--calibration_weight spreads the scores of a group: it needs --group_size 2 or more, and a batch with "
+                "2 texts or more that are not replayed."
+            )
         return size
 
     def anchor_weight(self, progress: float) -> float:

@@ -97,10 +97,12 @@ class Rounds:
             judgement: Of a single micro-batch, where its texts have been scored with gradient.
         """
         group = self.group_size if self.train_rows.has_prompts else 1
+        # On top of fresh ones.
+        replayed = round(self._replayed(self.args.replay_fraction / (1 - self.args.replay_fraction)))
         due = []
         for inputs, drawn in experiences:
             rows = [self.train_rows[index] for index in inputs["index"].tolist()[::group]]
-            due.append(self._discriminator_batch(rows, group, drawn, self._replayed()))
+            due.append(self._discriminator_batch(rows, group, drawn, replayed))
             self.count(due[-1][0].input_ids, due[-1][1].input_ids)
         self._update_discriminator(model, due, judgement)
 
@@ -166,7 +168,7 @@ class Rounds:
                 partners,
                 self.tokens.pad,
                 num_fresh=num_fresh,
-                group_size=self._discriminator_group,
+                group_size=self._calibrated_group(num_fresh),
                 noise=self.noise,
                 counts=counts,
                 generator_logps=generator_logps,
@@ -209,7 +211,9 @@ class Rounds:
         self, model: nn.Module, number: int
     ) -> Iterator[tuple[Batch, Batch, torch.Tensor, Rollout]]:
         """Real texts, generated ones, which real one each of those belongs to, and the fresh ones among them."""
-        group, replayed = self._discriminator_group, self._replayed()
+        group = self._discriminator_group
+        # In place of fresh ones.
+        replayed = int(self._replayed(self.args.replay_fraction)) // group * group
         count = (self.args.per_device_train_batch_size - replayed) // group
         parts = [self._share(self.train_numbers, self.train_rows, count) for _ in range(number)]
         drawn = self.collector.draw_all(model, [(part, group) for part in parts]) if parts else []
@@ -218,11 +222,9 @@ class Rounds:
             self.count(fresh.sequences, batch[0].input_ids, batch[1].input_ids)
             yield batch
 
-    def _replayed(self) -> int:
-        """Replayed texts in a batch of this process."""
-        group = self._discriminator_group
-        wanted = int(self.args.per_device_train_batch_size * self.args.replay_fraction)
-        return wanted // group * group if len(self.replay) else 0
+    def _replayed(self, share: float) -> float:
+        """A share of a batch of this process, if there are texts to replay."""
+        return self.args.per_device_train_batch_size * share if len(self.replay) else 0.0
 
     def _discriminator_batch(
         self, rows: list[dict[str, Any]], group: int, fresh: Rollout, replayed: int
@@ -244,7 +246,12 @@ class Rounds:
 
     @property
     def _discriminator_group(self) -> int:
-        return self.group_size if self.args.calibration_weight else 1
+        """Texts drawn for a real one: without prompts, where any texts are a group, each has a real one of its own."""
+        return self.group_size if self.args.calibration_weight and self.train_rows.has_prompts else 1
+
+    def _calibrated_group(self, num_fresh: int) -> int:
+        """Texts whose scores are spread together: those of a prompt; without prompts all, where they do not part."""
+        return self.group_size if num_fresh % self.group_size == 0 else num_fresh
 
     # Scores
 
