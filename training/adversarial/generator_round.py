@@ -27,6 +27,9 @@ from hf_gpt.training.adversarial.rounds import Rounds, prompt_rows
 from hf_gpt.training.adversarial.watch import GeneratedText
 
 
+# AUC of guessing.
+CHANCE = 0.5
+
 RewardFunction = Callable[[Rollout], torch.Tensor]
 
 
@@ -97,7 +100,7 @@ class GeneratorRound:
             scores = self._judge(model, inputs, drawn, known)
             found.scores, rewards = scores.texts, scores.texts
             if self.args.estimator in REWARDED:
-                advantages = make_advantages(self.args, scores, mask, size, self.watch.heldout.auc, self.average_return)
+                advantages = make_advantages(self.args, scores, mask, size, self._known_auc(), self.average_return)
                 found.advantages, self.average_return = advantages.values, advantages.average
                 rewards = advantages.rewards
         if self.args.beta:
@@ -178,6 +181,13 @@ class GeneratorRound:
             real = as_batch({name: tensor[:: self.group_size] for name, tensor in inputs.items()})
             scores.real = self.rounds.text_scores(model, real)
         return scores
+
+    def _known_auc(self) -> float | None:
+        """What advantages go by: until there are scores enough, that of a discriminator which knows nothing."""
+        if self.player is None:
+            return None
+        auc = self.watch.heldout.auc
+        return CHANCE if auc is None else auc
 
     def _divergence_rewards(self, model: nn.Module, batch: Batch, reference_logits: torch.Tensor) -> torch.Tensor:
         """(R, C) minus the divergence at each state, without dropout."""

@@ -377,7 +377,7 @@ def test_held_out_texts_are_looked_at_every_so_many_updates(tmp_path, monkeypatc
 def test_shared_texts_are_drawn_once_and_leave_the_generator_s_gradient_alone(tmp_path, monkeypatch):
     """Against a discriminator that stays as it is: one that does not learn, and one whose rate is too small to."""
     settings = {"max_steps": 3, "discriminator_warmup_steps": 0, "gradient_accumulation_steps": 2}
-    settings |= {"texts": make_pairs(), "group_size": 4, "heldout_steps": 100}
+    settings |= {"texts": make_pairs(), "group_size": 4, "heldout_steps": 100, "advantage_scale": "std"}
     alone = make_trainer(tmp_path, discriminator_steps=0, **settings)
     alone.train()
     # Below the last digit of any weight.
