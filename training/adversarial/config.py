@@ -170,7 +170,7 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         if self.reward_level == "prefix" and self.discriminator_loss in (*PAIRED_LOSSES, "relativistic_average"):
             raise ConfigError(
                 f"--discriminator_loss {self.discriminator_loss} compares whole texts: use --reward_level sequence, or "
-                "bce, hinge, least_squares or wasserstein."
+                "bce, hinge or least_squares."
             )
         if self.reward == "logit_difference" and self.reward_level != "prefix":
             raise ConfigError("--reward logit_difference needs the score of every prefix: add --reward_level prefix.")

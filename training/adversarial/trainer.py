@@ -171,6 +171,7 @@ class AdversarialTrainer(HfGptTrainer):
                 is_language_model=args.has_language_model,
                 reads_prefixes=args.reward_level == "prefix",
                 reads_embeddings=args.needs_embeddings,
+                needs_bound=args.discriminator_loss == "wasserstein" and not args.gradient_penalty_weight,
             )
 
     # A run and its steps
