@@ -167,6 +167,15 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
                 f"--estimator weighted_likelihood weighs by density ratios, which the scores of --discriminator_loss "
                 f"{self.discriminator_loss} are not. Use bce or bradley_terry."
             )
+        if (
+            self.estimator in REWARDED
+            and self.discriminator_loss in _MARGIN_LOSSES
+            and self.reward not in ("logit", "logit_difference")
+        ):
+            raise ConfigError(
+                f"--reward {self.reward} reads the score as log p/q, which those of --discriminator_loss "
+                f"{self.discriminator_loss} are not. Use --reward logit or logit_difference, or bce."
+            )
         if self.reward_level == "prefix" and self.discriminator_loss in (*PAIRED_LOSSES, "relativistic_average"):
             raise ConfigError(
                 f"--discriminator_loss {self.discriminator_loss} compares whole texts: use --reward_level sequence, or "

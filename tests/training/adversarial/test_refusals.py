@@ -18,6 +18,9 @@ WITHOUT_END = "wasserstein falls without end"
         ({"discriminator_loss": "wasserstein", "reward_level": "prefix"}, WITHOUT_END),
         ({"discriminator_loss": "wasserstein", "r1_gamma": 1.0}, WITHOUT_END),
         ({"discriminator_loss": "relativistic", "reward_level": "prefix"}, "bce, hinge or least_squares"),
+        ({"discriminator_loss": "hinge", "reward": "ratio"}, "--reward ratio reads the score as log p/q"),
+        ({"discriminator_loss": "least_squares", "reward": "sigmoid"}, "Use --reward logit"),
+        ({"discriminator_loss": "hinge", "reward": "pairwise"}, "Use --reward logit"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, settings, message):
