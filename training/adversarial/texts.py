@@ -1,6 +1,7 @@
 """Real texts as the two players read them: rows of a prompt and a completion, batches, and a stream of rows."""
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,11 @@ from hf_gpt.training.packing import IGNORE_INDEX
 
 # Share of the training texts that is held out where no others are given, and most of them.
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 512
+
+# Share of held-out texts up to which repeats say nothing: short texts repeat by nature.
+REPEATS_SHARE = 0.01
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,23 @@ def hold_out(rows: TextRows, seed: int) -> tuple[TextRows, TextRows]:
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     count = max(1, min(int(len(rows) * HELD_OUT_SHARE), MOST_HELD_OUT))
     return rows.select(sorted(order[count:])), rows.select(sorted(order[:count]))
+
+
+def warn_of_repeats(rows: TextRows, held_out: TextRows) -> None:
+    """Logs a warning where more than a few held-out texts stand, to the last token, among those that are trained on."""
+    known, asked = (
+        [(tuple(row["prompt_ids"]), tuple(row["completion_ids"])) for row in part.rows] for part in (rows, held_out)
+    )
+    known = set(known)
+    count = sum(text in known for text in asked)
+    if count > REPEATS_SHARE * len(asked):
+        logger.warning(
+            "%d of %d held-out texts (%.1f%%) stand among those trained on as well: AUC, likelihood and copy rate look "
+            "better than they are for new texts. Remove repeats from the data, or hold other texts out.",
+            count,
+            len(asked),
+            100 * count / len(asked),
+        )
 
 
 class TextCollator:

@@ -23,7 +23,7 @@ from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter
 from hf_gpt.training.adversarial.rounds import Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
 from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk, is_joint
-from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out
+from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out, warn_of_repeats
 from hf_gpt.training.adversarial.training_mode import has_dropout
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.sharding import reshard
@@ -101,6 +101,8 @@ class AdversarialTrainer(HfGptTrainer):
             rows, eval_rows = hold_out(rows, args.seed)
         else:
             eval_rows = TextRows(eval_dataset, self.tokens, processing_class, *sizes)
+        if args.process_index == 0:
+            warn_of_repeats(rows, eval_rows)
         self.group_size = args.resolve_group_size(rows.has_prompts)
         self._check(args, model, discriminator, rows, eval_rows)
         check_processes(args)
