@@ -15,7 +15,7 @@ from hf_gpt.training.adversarial.texts import (
     warn_of_repeats,
 )
 from hf_gpt.training.adversarial.watch import ScoreWindow
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.errors import ConfigError, CorpusError
 from tests.training.adversarial.players import make_trainer
 
 
@@ -44,6 +44,13 @@ def test_rows_of_prompts(tokenizer):
     assert rows.has_prompts and tokenizer.decode(rows[0]["completion_ids"][:-1]) == " or not"
     assert rows[0]["prompt_ids"] == tokenizer("to be", add_special_tokens=False)["input_ids"][-2:]
     assert rows[0]["completion_ids"][-1] == tokens.eos
+
+
+@pytest.mark.parametrize("lacking", [{}, {"completion_ids": None}])
+def test_a_later_row_without_a_column_is_named(lacking):
+    rows = [{"prompt_ids": [1], "completion_ids": [3, 2]}, {"prompt_ids": [1], **lacking}]
+    with pytest.raises(CorpusError, match="row 1 of the dataset has no completion_ids, as row 0 has"):
+        TextRows(rows, TOKENS, None, 8)
 
 
 def test_a_special_token_spelled_out_stays_text(tokenizer):
