@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from hf_gpt.training.run import (
     save_final_model,
     total_steps,
 )
+from hf_gpt.training.step_times import TIMED_STEPS, Stretch
 from hf_gpt.training.throughput import format_count, format_duration, peak_memory
 
 
@@ -131,6 +133,7 @@ def adversarial(settings: Settings) -> int:
         make_trainer=start,
         describe=lambda trainer: describe_run(trainer, data),
         finish=finish,
+        stretches=stretches,
     )
 
 
@@ -303,21 +306,37 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
     """What is about to happen, as pairs of a name and a line."""
     args, critic = trainer.args, trainer.discriminator
     who = "none" if critic is None else f"{type(critic).__name__}, {format_count(critic.num_parameters())} parameters"
-    plan = [(args.mle_warmup_steps, "of likelihood")] if args.mle_warmup_steps else []
-    if trainer.schedule.has_discriminator and args.discriminator_warmup_steps:
-        plan.append((args.discriminator_warmup_steps, "at most of the discriminator alone"))
-    parts = [f"{count:,} {what}" for count, what in plan]
+    steps = total_steps(trainer)
+    warmups = zip(trainer.schedule.warmups(steps), ("of likelihood", "at most of the discriminator alone"), strict=True)
+    parts = [f"{count:,} {what}" for count, what in warmups if count]
     return [
         ("texts", f"{len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
         describe_model(trainer),
         ("critic", who),
         (
             "training",
-            f"{total_steps(trainer):,} steps of {trainer.get_total_train_batch_size(args)} texts"
+            f"{steps:,} steps of {trainer.get_total_train_batch_size(args)} texts"
             + (f", {', '.join(parts)} among them" if parts else "")
             + f"; {args.estimator} on {args.discriminator_loss if critic is not None else 'self-play'}",
         ),
     ]
+
+
+def stretches(trainer: "AdversarialTrainer") -> list[Stretch]:
+    """The phases of a run that is to be timed, whose warm-ups become as long as a dry run has steps of them."""
+    args, total = trainer.args, total_steps(trainer)
+    likelihood, alone = trainer.schedule.warmups(total)
+    # Whole rounds, and updates by new texts as often as by those of the update before.
+    cycle = math.lcm(args.generator_steps, args.num_iterations)
+    found = [
+        Stretch(likelihood, "of likelihood"),
+        Stretch(alone, "of the discriminator alone"),
+        Stretch(total - likelihood - alone, "of both", timed=math.ceil(TIMED_STEPS / cycle) * cycle),
+    ]
+    args.mle_warmup_steps, args.discriminator_warmup_steps = (part.tried * (part.steps > 0) for part in found[:2])
+    # What would end a phase early or leave an update out.
+    args.discriminator_warmup_auc, args.gate_auc, args.on_collapse = math.inf, 0.0, "warn"
+    return [part for part in found if part.steps]
 
 
 def generation_options(sampling_args: SamplingArguments, training_args: "AdversarialConfig") -> dict[str, Any]:

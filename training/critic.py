@@ -15,7 +15,7 @@ from hf_gpt.generation.rollout import rollout
 from hf_gpt.generation.scoring import discriminator_logits, sequence_scores
 from hf_gpt.training.adversarial.discriminator import Scorer, check_players, discriminator_from_generator
 from hf_gpt.training.adversarial.figures import accuracy, auc, format_features, shortcut_auc
-from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows
+from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, warn_of_repeats
 from hf_gpt.training.data import tokenize_documents
 from hf_gpt.training.errors import ConfigError, CorpusError
 
@@ -144,6 +144,7 @@ def train_critic(
     fake_rows = _generated_rows(generator, real_rows, tokens, max_new_tokens, rollout_batch_size, seed)
     lengths = np.array([len(row["prompt_ids"]) + len(row["completion_ids"]) for row in real_rows + fake_rows])
     training, validation, test = _parts(len(real_rows), seed)
+    warn_of_repeats(rows.select(training), rows.select(test))
     device = discriminator.device
     scorer = Scorer(discriminator)
 

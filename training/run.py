@@ -3,14 +3,14 @@
 import contextlib
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.training.config import Settings, settings_to_yaml
 from hf_gpt.training.errors import CorpusError, WorkerError
-from hf_gpt.training.throughput import format_count, format_duration, peak_memory
+from hf_gpt.training.step_times import Stretch, time_steps
+from hf_gpt.training.throughput import format_count
 
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def run_training(
     make_trainer: Callable[[], "HfGptTrainer"],
     describe: Callable[["HfGptTrainer"], list[tuple[str, str]]],
     finish: Callable[["HfGptTrainer", Path], None],
+    stretches: Callable[["HfGptTrainer"], list[Stretch]] | None = None,
 ) -> int:
     """Does a dry run, or trains, and leaves the rest to `finish`.
 
@@ -78,6 +79,7 @@ def run_training(
         make_trainer: Makes the trainer; data, tokenizer and model are sound when it is called.
         describe: What is about to happen, as pairs of a name and a line.
         finish: Evaluates, saves and reports; given the trainer and the folder of the run.
+        stretches: Prepares the trainer of a dry run for `time_steps`; left out: all steps are alike.
 
     Returns:
         The exit status: 0, or 128 and the number of the signal that stopped the run.
@@ -92,7 +94,7 @@ def run_training(
             training_args.output_dir = folder
             trainer = make_trainer()
             print_lines(say, describe(trainer))
-            print_lines(say, time_steps(trainer))
+            print_lines(say, time_steps(trainer, stretches(trainer) if stretches else [Stretch(total_steps(trainer))]))
         say("Nothing was trained or saved (--dry_run).")
         return 0
     if is_main:
@@ -144,38 +146,6 @@ def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
 def total_steps(trainer: "HfGptTrainer") -> int:
     """Optimizer steps of the whole run."""
     return trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
-
-
-def time_steps(trainer: "HfGptTrainer", timed_steps: int = 4) -> list[tuple[str, str]]:
-    """What the run would take, from a few steps that are done and timed, as pairs of a name and a line."""
-    from transformers import EarlyStoppingCallback, TrainerCallback
-    from transformers.trainer_utils import IntervalStrategy, SaveStrategy
-
-    class Clock(TrainerCallback):
-        def __init__(self):
-            self.times: list[float] = []
-
-        def on_step_end(self, args, state, control, **kwargs):
-            self.times.append(time.perf_counter())
-
-    steps, clock, args = total_steps(trainer), Clock(), trainer.args
-    trainer.add_callback(clock)
-    trainer.remove_callback(EarlyStoppingCallback)
-    args.save_strategy, args.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
-    args.logging_strategy, args.logging_first_step = IntervalStrategy.NO, False
-    # Two steps more than are timed: the first ones pay for what later ones reuse.
-    args.max_steps = timed_steps + 2
-    trainer.train()
-    seconds = (clock.times[-1] - clock.times[1]) / timed_steps
-    tokens = trainer.meter.tokens / len(clock.times)
-    return [
-        (
-            "time",
-            f"{seconds:.3f} s a step, {format_count(tokens / seconds)} tokens/s: "
-            f"{format_duration(seconds * steps)} for {steps:,} steps, evaluation not counted",
-        ),
-        ("memory", f"{format_count(peak_memory())}B at most so far"),
-    ]
 
 
 def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:

@@ -1,4 +1,4 @@
-"""What a critic's log-weight of growing texts gains in the tokens that they grew by."""
+"""What a critic's log-weight of growing texts becomes with the tokens that they grew by."""
 
 from typing import Protocol
 
@@ -13,11 +13,8 @@ from hf_gpt.generation.rollout import Rollout
 class Gain(Protocol):
     """The critic of a particle filter."""
 
-    def __call__(self, rows: torch.Tensor, drawn: Rollout) -> torch.Tensor:
-        """(n,) float32 gained by these beginnings, numbers (n,), in the completions of `drawn`."""
-
-    def select(self, chosen: torch.Tensor) -> None:
-        """Each place holds the beginning that was at place `chosen` (all,) before."""
+    def __call__(self, before: torch.Tensor, drawn: Rollout) -> torch.Tensor:
+        """(n,) float32 log-weights of beginnings with the completions of `drawn`, which were `before` (n,) without."""
 
 
 def make_gain(
@@ -31,8 +28,8 @@ def make_gain(
     """The gain of a critic of q's texts.
 
     Args:
-        critic: A language model psi, which gains log psi - log q; a classifier with one label or a function of
-            sequences and mask, which gains what its logit does.
+        critic: A language model psi, whose log-weight is log psi - log q; a classifier with one label or a function of
+            sequences and mask, whose log-weight is its logit.
         model: q.
         psi_temperature, q_temperature: Divide the logits of their next tokens.
         batch_size: Texts read at a time.
@@ -44,36 +41,24 @@ def make_gain(
 
 
 class _LogRatioGain:
+    """Tokens are judged one by one, so that the log-weight of a beginning adds up; of a bare prompt it is 0."""
+
     def __init__(self, psi, q, psi_temperature, q_temperature, batch_size, has_logps):
         self.psi, self.q, self.batch_size = psi, q, batch_size
         self.psi_temperature, self.q_temperature = psi_temperature, q_temperature
         self.has_logps = has_logps and q_temperature == 1
 
-    def __call__(self, rows: torch.Tensor, drawn: Rollout) -> torch.Tensor:
+    def __call__(self, before: torch.Tensor, drawn: Rollout) -> torch.Tensor:
         own = drawn.logps.sum(1) if self.has_logps else text_logps(self.q, drawn, self.q_temperature, self.batch_size)
-        return text_logps(self.psi, drawn, self.psi_temperature, self.batch_size) - own
-
-    def select(self, chosen: torch.Tensor) -> None:
-        """Nothing to do: tokens are judged one by one."""
+        gained = text_logps(self.psi, drawn, self.psi_temperature, self.batch_size) - own
+        return before + gained.to(before)
 
 
 class _LogitGain:
-    """Logit of each beginning less that of the shorter one; of a bare prompt 0, as all its particles share it."""
+    """The logit of each beginning, whatever was said of the shorter one."""
 
     def __init__(self, scorer: Scorer):
         self.scorer = scorer
-        self.scores: torch.Tensor | None = None
 
-    def __call__(self, rows: torch.Tensor, drawn: Rollout) -> torch.Tensor:
-        scores = self.scorer(drawn.sequences, drawn.attention_mask).float().to(rows.device)
-        if self.scores is None:
-            # All grow at first.
-            self.scores = torch.zeros_like(scores)
-        before = self.scores[rows]
-        # From nothing, where the filter has forgotten a group of which all were ruled out; in others they stay so.
-        gained = scores - before.masked_fill(before == -torch.inf, 0.0)
-        self.scores[rows] = scores
-        return gained
-
-    def select(self, chosen: torch.Tensor) -> None:
-        self.scores = self.scores[chosen]
+    def __call__(self, before: torch.Tensor, drawn: Rollout) -> torch.Tensor:
+        return self.scorer(drawn.sequences, drawn.attention_mask).to(before)

@@ -34,6 +34,7 @@ from hf_gpt.generation.guided import DiscriminatorLogitsProcessor, Scorer, as_sc
 from hf_gpt.generation.log_ratio import LogRatio, is_language_model
 from hf_gpt.generation.particles import Block, ParticleFilter, grow
 from hf_gpt.generation.resampling import best_of, effective_sample_size, importance_weights, reject, resample
+from hf_gpt.generation.scoring import check_discriminator, check_length
 
 
 logger = logging.get_logger(__name__)
@@ -113,11 +114,14 @@ def guided_generate(
         (B, T) int64 sequences, or [`GuidedGenerateOutput`] with `return_dict_in_generate=True`.
 
     Raises:
-        ValueError: no discriminator, settings out of range, beam search, greedy decoding (all candidates would be the
-            same), an encoder-decoder, or a cache that holds tokens.
+        ValueError: no discriminator or one with too few positions, settings out of range, beam search, greedy decoding
+            (all candidates would be the same), an encoder-decoder, or a cache that holds tokens.
     """
     _check(model, generation_config, discriminator, guidance, num_candidates, model_kwargs)
     width = input_ids.shape[1]
+    if isinstance(discriminator, torch.nn.Module):
+        longest = int(prompt_mask(input_ids, model_kwargs).sum(1).max())
+        check_length(discriminator, longest + generation_config.max_length - width)
     temperature = 1.0
     if guidance != "stepwise" and generation_config.temperature is not None:
         temperature = generation_config.temperature
@@ -278,8 +282,6 @@ def load_discriminator(path: str, language_model: bool = False, **options: Any) 
         ValueError: it has another number of labels, or is a language model where none is wanted.
         OSError: there is none.
     """
-    from hf_gpt.generation.scoring import check_discriminator
-
     name = _language_model_name(path, options)
     if name is not None and language_model:
         return AutoModelForCausalLM.from_pretrained(path, **options).eval()

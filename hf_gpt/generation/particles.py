@@ -23,6 +23,7 @@ from hf_gpt.generation.resampling import (
     resample_systematically,
 )
 from hf_gpt.generation.rollout import Rollout, as_prompts, check_positions, rollout, special_tokens
+from hf_gpt.generation.scoring import check_length
 
 
 Resampling = Literal["systematic", "multinomial"]
@@ -139,6 +140,8 @@ def grow_particles(
     check_positions(unwrap(model), ids.shape[1], max_new_tokens)
     if is_language_model(critic):
         check_positions(unwrap(critic), ids.shape[1], max_new_tokens)
+    elif isinstance(critic, nn.Module):
+        check_length(critic, int(mask.sum(1).max()) + max_new_tokens)
     ends, pad_token_id = special_tokens(eos_token_id, pad_token_id)
     # One number for each token of each particle: what one draws depends neither on the others nor on batches.
     uniforms = torch.rand(len(ids) * num_particles, max_new_tokens, dtype=torch.float64, generator=generator)
@@ -170,13 +173,13 @@ class ParticleFilter:
     Args:
         groups: B.
         particles: k.
-        temperature: Divides what the weights gain.
+        temperature: Divides what the weights are made of.
         resampling: As for `grow_particles`.
         generator: A CPU generator; None: the global one.
 
     Attributes:
         log_weights: (B, k) float32 on the CPU, up to a constant for each group.
-        scores: (B, k) float32 on the CPU, all that the particles have gained, whatever was drawn anew.
+        scores: (B, k) float32 on the CPU, what the critic says of the particles, whatever was drawn anew.
         num_resampled: (B,) int64.
 
     Raises:
@@ -197,7 +200,7 @@ class ParticleFilter:
             raise ValueError(f"the temperature of a critic must be above 0, got {temperature}.")
         if resampling not in _RESAMPLING:
             raise ValueError(f"there is no resampling {resampling!r}. Choose one of: {', '.join(_RESAMPLING)}.")
-        self.log_weights, self.scores = (torch.zeros(groups, particles) for _ in range(2))
+        self.log_weights, self.scores, self._drawn_at = (torch.zeros(groups, particles) for _ in range(3))
         self.temperature = temperature
         self.num_resampled = torch.zeros(groups, dtype=torch.long)
         self.generator = generator
@@ -208,20 +211,20 @@ class ParticleFilter:
         """(B, k) float32, normalised."""
         return importance_weights(self.log_weights)
 
-    def update(self, gained: torch.Tensor, growing: torch.Tensor) -> torch.Tensor | None:
-        """Adds to the log-weights, and draws the particles anew where few have most of the weight.
+    def update(self, scores: torch.Tensor, growing: torch.Tensor) -> torch.Tensor | None:
+        """Weighs the particles by what they have gained since they were drawn, and draws anew where few weigh most.
 
         Args:
-            gained: (B k,).
+            scores: (B k,), what the critic says of the particles now. A particle is ruled out, by minus infinity, only
+                as long as the critic does so: beginnings that it shuns may end well.
             growing: (B k,) bool, which go on. A group of none keeps its particles: weights tell more than a new draw.
 
         Returns:
             (B k,) int64: which particle now stands at each place; None where all stayed.
         """
         groups, particles = self.log_weights.shape
-        gained = gained.detach().float().cpu().view(groups, particles)
-        self.scores += gained
-        self.log_weights += gained / self.temperature
+        self.scores = scores.detach().float().cpu().view(groups, particles)
+        self.log_weights = (self.scores - self._drawn_at) / self.temperature
         # All ruled out: nothing is left to choose by.
         self.log_weights[(self.log_weights == -torch.inf).all(1)] = 0.0
         poor = effective_sample_size(self.weights) < RESAMPLED_BELOW * particles
@@ -232,6 +235,7 @@ class ParticleFilter:
         chosen[poor] = self._resample(self.log_weights[poor], particles, generator=self.generator)
         self.log_weights[poor] = 0.0
         self.scores = self.scores.gather(1, chosen)
+        self._drawn_at[poor] = self.scores[poor]
         self.num_resampled += poor
         return (torch.arange(groups)[:, None] * particles + chosen).flatten()
 
@@ -277,16 +281,15 @@ def grow(
         completions[growing, place:end], logps[growing, place:end] = drawn.completions, drawn.logps
         lengths[growing] += drawn.completion_mask.sum(1).long()
         finished[growing] = block.finished
-        gained = torch.zeros(rows, device=device)
-        gained[growing] = gain(growing, drawn).to(gained)
+        scores = cloud.scores.flatten().to(device, copy=True)
+        scores[growing] = gain(scores[growing], drawn)
         is_last = place + block_size >= max_new_tokens
-        chosen = cloud.update(gained, torch.zeros_like(finished) if is_last else ~finished)
+        chosen = cloud.update(scores, torch.zeros_like(finished) if is_last else ~finished)
         if chosen is not None:
             chosen = chosen.to(device)
             completions, logps, lengths, finished = (
                 tensor[chosen] for tensor in (completions, logps, lengths, finished)
             )
-            gain.select(chosen)
     width = int(lengths.max()) if rows else 0
     completion_mask = torch.arange(width, device=device) < lengths[:, None]
     completions, logps = completions[:, :width].masked_fill(~completion_mask, pad_token_id), logps[:, :width]

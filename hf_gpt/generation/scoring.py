@@ -2,11 +2,16 @@
 
 import contextlib
 import inspect
+import re
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+
+
+# Names of embeddings of positions, of GPT-2 and of all others.
+_POSITIONS = re.compile(r"(^|\.)(wpe|\w*position\w*)$")
 
 
 @contextlib.contextmanager
@@ -215,6 +220,25 @@ def check_discriminator(discriminator: PreTrainedModel) -> None:
             f"{type(discriminator).__name__} has {discriminator.config.num_labels} labels; a discriminator has one, "
             "the logit of being real. Load or train it with num_labels=1."
         )
+
+
+def check_length(critic: nn.Module, length: int) -> None:
+    """Raises `ValueError` where a classifier or language model has a vector for each position, and too few of them.
+
+    Positions that are worked out, as rotary ones are, go on past the length that a model was trained for.
+    """
+    model = _without_adapter(critic)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if limit is None or not isinstance(module, nn.Embedding) or not _POSITIONS.search(name):
+            continue
+        # Where padding has a position, as in RoBERTa, the first token comes after it.
+        reads = min(limit, module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)
+        if length > reads:
+            raise ValueError(
+                f"prompt and new tokens are up to {length} tokens, and {type(model).__name__} has positions for "
+                f"{reads}: shorten the prompt, lower max_new_tokens, or take a critic that reads more."
+            )
 
 
 def has_causal_prefixes(discriminator: PreTrainedModel) -> bool:

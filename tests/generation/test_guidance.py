@@ -366,3 +366,30 @@ def test_particles_that_are_ruled_out_until_they_end(pair):
 
     sequences = run(generator, 200, discriminator=ends, guidance="particles", num_candidates=32, guidance_block=1)
     assert (sequences[:, 1:] == EOS).any(1).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE)
+@pytest.mark.parametrize("model_type", ["gpt2", "bert", "roberta", "hf_gpt"])
+def test_a_critic_with_too_few_positions_is_refused_before_anything_is_drawn(make_discriminator, model_type, guidance):
+    positions = {"max_position_embeddings": 8}
+    if model_type == "hf_gpt":
+        positions["position_embedding_type"] = "learned"
+    elif model_type == "roberta":
+        # Its padding, token 0, has a position.
+        positions["max_position_embeddings"] = 9
+    critic = make_discriminator(model_type, **positions)
+    generator = make_lm(3, vocab_size=40)
+    options = {"attention_mask": torch.tensor([[0, 1, 1], [1, 1, 1]]), "do_sample": True, "guidance": guidance}
+    options |= {"custom_generate": guided_generate, "discriminator": critic, "num_candidates": 2, "eos_token_id": None}
+    prompts = torch.tensor([[PAD, 5, 7], [7, 8, 9]])
+    assert generator.generate(prompts, max_new_tokens=5, **options).shape == (2, 8)
+    # Not as a model that it calls says by itself.
+    with pytest.raises(ValueError, match=r"up to 9 tokens.* positions for 8: shorten"):
+        generator.generate(prompts, max_new_tokens=6, **options)
+
+
+def test_a_critic_with_rotary_positions_reads_on(make_discriminator):
+    critic = make_discriminator("llama", max_position_embeddings=8)
+    generator, prompts = make_lm(3, vocab_size=40), torch.tensor([[7, 8, 9]])
+    options = {"custom_generate": guided_generate, "discriminator": critic, "do_sample": True, "eos_token_id": None}
+    assert generator.generate(prompts, max_new_tokens=9, **options).shape == (1, 12)

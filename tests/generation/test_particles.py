@@ -156,11 +156,40 @@ def test_the_filter_by_hand():
     assert cloud.num_resampled.tolist() == [0, 1, 0]
     assert cloud.scores[1].tolist() == pytest.approx(shares[1].log()[chosen[3:6] - 3].tolist())
     # Whoever gains nothing, such as a finished text, keeps its weight.
-    assert cloud.update(torch.tensor([0.0, math.log(2.0), *[0.0] * 7]), growing) is None
+    gained = torch.tensor([0.0, math.log(2.0), *[0.0] * 7])
+    assert cloud.update(cloud.scores.flatten() + gained, growing) is None
     torch.testing.assert_close(cloud.weights[0], torch.tensor([0.2, 0.4, 0.4]))
     # Where all are ruled out nothing is left to choose by.
     cloud.update(torch.full((9,), -torch.inf), growing)
     torch.testing.assert_close(cloud.weights, torch.full((3, 3), 1 / 3))
+
+
+def test_a_text_is_ruled_out_as_long_as_the_critic_does_so():
+    """In the second group all are at first, and one has ended so."""
+    cloud = ParticleFilter(2, 2)
+    growing = torch.tensor([True, True, True, False])
+    assert cloud.update(torch.tensor([-torch.inf, 0.5, -torch.inf, -torch.inf]), growing) is None
+    torch.testing.assert_close(cloud.weights, torch.tensor([[0.0, 1.0], [0.5, 0.5]]))
+    scores = torch.tensor([[1.0, 0.5], [2.0, -torch.inf]])
+    assert cloud.update(scores.flatten(), growing) is None
+    torch.testing.assert_close(cloud.weights, scores.softmax(-1))
+    torch.testing.assert_close(cloud.scores, scores)
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_scores_are_what_the_critic_says_in_the_end(pair, rows):
+    generator, _, critic = pair
+
+    def shun_even_lengths(sequences, attention_mask):
+        is_even = attention_mask.sum(1) % 2 == 0
+        return critic(sequences, attention_mask).masked_fill(is_even, -torch.inf)
+
+    found = grow(generator, shun_even_lengths, rows, 16, block_size=1)
+    whole = shun_even_lengths(found.texts.sequences, found.texts.attention_mask).view(rows, 16)
+    torch.testing.assert_close(found.scores, whole)
+    # One without a chance has no weight, unless all are such.
+    chances = whole.isfinite()
+    assert chances.any() and not found.weights[chances.any(1)][~chances[chances.any(1)]].any()
 
 
 def test_systematic_resampling_draws_each_as_often_as_its_weight_says():
@@ -177,6 +206,13 @@ def test_systematic_resampling_draws_each_as_often_as_its_weight_says():
 def test_language_models_are_told_from_classifiers(make_discriminator):
     assert is_language_model(make_lm(0)) and is_language_model(make_lm(0, "llama"))
     assert not is_language_model(make_discriminator("hf_gpt")) and not is_language_model(lambda ids, mask: ids)
+
+
+def test_a_classifier_with_too_few_positions_is_refused(make_discriminator):
+    critic = make_discriminator("bert", max_position_embeddings=8)
+    options = {"max_new_tokens": 6, "eos_token_id": EOS, "num_particles": 2}
+    with pytest.raises(ValueError, match=r"up to 9 tokens.* positions for 8"):
+        grow_particles(make_lm(3, vocab_size=40), critic, *PROMPTS, **options)
 
 
 @pytest.mark.parametrize(

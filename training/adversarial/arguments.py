@@ -179,7 +179,7 @@ class AdversarialArguments:
         default="auc",
         metadata={
             "help": "Divide by the standard deviation or not; auc: and multiply by what the discriminator's held-out "
-            "AUC is above chance."
+            "AUC is above chance, where it starts until there are held-out scores enough."
         },
     )
     advantage_min_std: float = field(

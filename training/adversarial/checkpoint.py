@@ -7,9 +7,8 @@ from typing import Any
 import torch
 
 from hf_gpt.generation.rollout import Rollout
+from hf_gpt.training.adversarial.generator_round import GeneratorRound
 from hf_gpt.training.adversarial.generator_update import Experience
-from hf_gpt.training.adversarial.player import DiscriminatorPlayer
-from hf_gpt.training.adversarial.rounds import Rounds
 from hf_gpt.training.adversarial.schedule import Schedule
 from hf_gpt.training.errors import CheckpointError
 
@@ -20,9 +19,8 @@ SCHEDULE_FILE = "adversarial_schedule.json"
 
 def save_game(
     folder: Path,
-    rounds: Rounds,
+    generator_round: GeneratorRound,
     schedule: Schedule,
-    player: DiscriminatorPlayer | None,
     experiences: list[Experience],
     figures: dict[str, list[float]],
     *,
@@ -33,9 +31,8 @@ def save_game(
 
     Args:
         folder: The checkpoint, which is there already.
-        rounds: State of the game, the same in every process.
+        generator_round: State of the game, the same in every process, with its rounds and discriminator.
         schedule: What has been done.
-        player: The discriminator.
         experiences: Texts that further updates will learn from, each process's own.
         figures: What has been measured since the last log.
         is_main: Whether this process writes what is common.
@@ -43,21 +40,22 @@ def save_game(
     """
     # The main process may not have come so far.
     folder.mkdir(parents=True, exist_ok=True)
+    rounds, player = generator_round.rounds, generator_round.player
     if player is not None:
         player.save_optimizer(folder, is_main)
     own = {"experiences": [_to_state(experience) for experience in experiences], "noise": rounds.noise.get_state()}
     torch.save(own, folder / f"adversarial_rank_{process_index}.pt")
     if is_main:
-        torch.save({"rounds": rounds.state_dict(), "figures": dict(figures)}, folder / GAME_FILE)
+        state = {**rounds.state_dict(), **generator_round.state_dict()}
+        torch.save({"rounds": state, "figures": dict(figures)}, folder / GAME_FILE)
         text = json.dumps(schedule.state_dict(), indent=2)
         (folder / SCHEDULE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def load_game(
     folder: Path,
-    rounds: Rounds,
+    generator_round: GeneratorRound,
     schedule: Schedule,
-    player: DiscriminatorPlayer | None,
     model: torch.nn.Module,
     process_index: int,
 ) -> tuple[list[Experience], dict[str, list[float]]]:
@@ -70,9 +68,11 @@ def load_game(
         raise CheckpointError(
             f"{folder} holds no {GAME_FILE}: its run was not adversarial. Give its model with --model_name_or_path."
         )
+    rounds, player = generator_round.rounds, generator_round.player
     game = torch.load(folder / GAME_FILE, map_location="cpu", weights_only=True)
     schedule.load_state_dict(json.loads((folder / SCHEDULE_FILE).read_text(encoding="utf-8")))
-    rounds.load_state_dict(game["rounds"], model)
+    rounds.load_state_dict(game["rounds"])
+    generator_round.load_state_dict(game["rounds"], model)
     if player is not None:
         player.load_optimizer(folder)
     own = folder / f"adversarial_rank_{process_index}.pt"

@@ -91,8 +91,12 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
                 "--baseline group compares the completions of a group: it needs --group_size 2 or more, or use "
                 "--baseline moving_average."
             )
-        if size < 2 and self.calibration_weight:
-            raise ConfigError("--calibration_weight spreads the scores of a group: it needs --group_size 2 or more.")
+        fresh = batch - int(batch * self.replay_fraction)
+        if min(size, fresh) < 2 and self.calibration_weight:
+            raise ConfigError(
+                "--calibration_weight spreads the scores of a group: it needs --group_size 2 or more, and a batch with "
+                "2 texts or more that are not replayed."
+            )
         return size
 
     def anchor_weight(self, progress: float) -> float:
@@ -178,10 +182,19 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
                 f"--estimator weighted_likelihood weighs by density ratios, which the scores of --discriminator_loss "
                 f"{self.discriminator_loss} are not. Use bce or bradley_terry."
             )
+        if (
+            self.estimator in REWARDED
+            and self.discriminator_loss in _MARGIN_LOSSES
+            and self.reward not in ("logit", "logit_difference")
+        ):
+            raise ConfigError(
+                f"--reward {self.reward} reads the score as log p/q, which those of --discriminator_loss "
+                f"{self.discriminator_loss} are not. Use --reward logit or logit_difference, or bce."
+            )
         if self.reward_level == "prefix" and self.discriminator_loss in (*PAIRED_LOSSES, "relativistic_average"):
             raise ConfigError(
                 f"--discriminator_loss {self.discriminator_loss} compares whole texts: use --reward_level sequence, or "
-                "bce, hinge, least_squares or wasserstein."
+                "bce, hinge or least_squares."
             )
         if self.reward == "logit_difference" and self.reward_level != "prefix":
             raise ConfigError("--reward logit_difference needs the score of every prefix: add --reward_level prefix.")

@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import is_parametrized
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from hf_gpt.generation.likelihood import completion_logits, completion_places, unwrap
@@ -17,6 +20,7 @@ from hf_gpt.generation.scoring import (
     has_causal_prefixes,
     prefix_logits,
 )
+from hf_gpt.models.pooling_hf_gpt import HfGptSpectralLinear
 from hf_gpt.training.errors import ConfigError
 
 
@@ -106,6 +110,7 @@ def check_players(
     is_language_model: bool,
     reads_prefixes: bool,
     reads_embeddings: bool,
+    needs_bound: bool = False,
 ) -> None:
     """Refuses two models that cannot play with each other, before any training.
 
@@ -117,6 +122,7 @@ def check_players(
         is_language_model: Whether the discriminator is to be a language model.
         reads_prefixes: Whether it has to score every prefix.
         reads_embeddings: Whether it has to take embeddings in place of tokens.
+        needs_bound: Whether its loss falls without end unless its layers bound how steep it is.
 
     Raises:
         ConfigError: labels, vocabularies, lengths or abilities that do not fit.
@@ -156,6 +162,12 @@ def check_players(
             f"{name} takes no inputs_embeds, which Gumbel samples and gradient penalties need. Use another "
             "discriminator or estimator."
         )
+    if needs_bound and not _is_spectrally_normalised(discriminator):
+        raise ConfigError(
+            "--discriminator_loss wasserstein falls without end for a discriminator as steep as it likes: set "
+            "--gradient_penalty_weight (10 as published), which works with --reward_level sequence, or apply "
+            "torch.nn.utils.parametrizations.spectral_norm to every layer of it. Or use hinge."
+        )
 
 
 def discriminator_from_generator(generator: PreTrainedModel, **config_overrides: Any) -> PreTrainedModel:
@@ -194,6 +206,16 @@ def discriminator_from_generator(generator: PreTrainedModel, **config_overrides:
 
 def _bare(model: nn.Module) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _is_spectrally_normalised(model: nn.Module) -> bool:
+    layers = [module for module in model.modules() if isinstance(module, (nn.Linear, _ConvNd))]
+    return all(isinstance(layer, HfGptSpectralLinear) or _has_spectral_norm(layer) for layer in layers)
+
+
+def _has_spectral_norm(layer: nn.Module) -> bool:
+    found = layer.parametrizations["weight"] if is_parametrized(layer, "weight") else ()
+    return any(isinstance(parametrization, _SpectralNorm) for parametrization in found)
 
 
 def _check_tokens(model: nn.Module, who: str, largest_token: int) -> None:

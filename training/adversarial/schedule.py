@@ -49,6 +49,12 @@ class Schedule:
             return Phase.DISCRIMINATOR
         return Phase.ADVERSARIAL
 
+    def warmups(self, max_steps: int) -> tuple[int, int]:
+        """Steps of likelihood, and at most of the discriminator alone, of a run of `max_steps`."""
+        likelihood = min(self.args.mle_warmup_steps, max_steps)
+        alone = self.args.discriminator_warmup_steps if self.has_discriminator else 0
+        return likelihood, min(alone, max_steps - likelihood)
+
     def discriminator_updates_due(self) -> int:
         """Updates of the discriminator before this step's update of the generator: all of a round before its first."""
         if not self.has_discriminator or self.adversarial_steps % self.args.generator_steps:

@@ -1,6 +1,7 @@
 """Real texts as the two players read them: rows of a prompt and a completion, batches, and a stream of rows."""
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,11 @@ from hf_gpt.training.packing import IGNORE_INDEX
 
 # Share of the training texts that is held out where no others are given, and most of them.
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 512
+
+# Share of held-out texts up to which repeats say nothing: short texts repeat by nature.
+REPEATS_SHARE = 0.01
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class TextRows(Dataset):
     - `text`: completions of the begin token.
     - `prompt_ids` and `completion_ids`, or `input_ids`: tokens, taken as they are.
 
+    Those of the first row are read of every row.
+
     Real completions are treated as generated ones: they end with the end token, unless they are longer than
     `max_new_tokens` and cut off there.
 
@@ -75,7 +83,7 @@ class TextRows(Dataset):
         max_prompt_length: Most tokens of a prompt, whose last ones are kept; None: all.
 
     Raises:
-        CorpusError: no such columns, no rows or an empty completion.
+        CorpusError: no such columns, a row without, no rows or an empty completion.
         ConfigError: columns of text without a tokenizer.
     """
 
@@ -94,13 +102,17 @@ class TextRows(Dataset):
             )
         if len(dataset) == 0:
             raise CorpusError("the dataset is empty. Give at least one batch of texts.")
-        columns = set(dataset[0])
-        self.has_prompts = bool({"prompt", "prompt_ids"} & columns)
-        if columns & {"prompt", "text"} and processing_class is None:
+        columns = _columns_of(dataset[0])
+        self.has_prompts = columns[0] in ("prompt", "prompt_ids")
+        if columns[0] in ("prompt", "text") and processing_class is None:
             raise ConfigError("a dataset of texts needs processing_class, the tokenizer. Or give prompt_ids and so on.")
         self.rows: list[dict[str, Any]] = []
         for index, row in enumerate(dataset):
-            prompt, completion = _tokens_of(row, columns, tokens, processing_class, index)
+            for column in columns:
+                # `datasets` fills what a row lacks with None.
+                if row.get(column) is None:
+                    raise CorpusError(f"row {index} of the dataset has no {column}, as row 0 has. Mend or remove it.")
+            prompt, completion = _tokens_of(row, columns[0], tokens, processing_class)
             if max_prompt_length is not None and len(prompt) > max_prompt_length:
                 prompt = prompt[-max_prompt_length:]
             completion = completion[:max_new_tokens]
@@ -142,6 +154,23 @@ def hold_out(rows: TextRows, seed: int) -> tuple[TextRows, TextRows]:
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     count = max(1, min(int(len(rows) * HELD_OUT_SHARE), MOST_HELD_OUT))
     return rows.select(sorted(order[count:])), rows.select(sorted(order[:count]))
+
+
+def warn_of_repeats(rows: TextRows, held_out: TextRows) -> None:
+    """Logs a warning where more than a few held-out texts stand, to the last token, among those that are trained on."""
+    known, asked = (
+        [(tuple(row["prompt_ids"]), tuple(row["completion_ids"])) for row in part.rows] for part in (rows, held_out)
+    )
+    known = set(known)
+    count = sum(text in known for text in asked)
+    if count > REPEATS_SHARE * len(asked):
+        logger.warning(
+            "%d of %d held-out texts (%.1f%%) stand among those trained on as well: AUC, likelihood and copy rate look "
+            "better than they are for new texts. Remove repeats from the data, or hold other texts out.",
+            count,
+            len(asked),
+            100 * count / len(asked),
+        )
 
 
 class TextCollator:
@@ -206,26 +235,31 @@ class RowNumbers:
         return taken
 
 
-def _tokens_of(row, columns, tokens, tokenizer, index) -> tuple[list[int], list[int]]:
-    if "prompt" in columns:
-        if "completion" not in columns:
-            raise CorpusError("the dataset has prompts but no column completion, the real texts that answer them.")
+def _columns_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    if "prompt" in row and "completion" not in row:
+        raise CorpusError("the dataset has prompts but no column completion, the real texts that answer them.")
+    for columns in (("prompt", "completion"), ("text",), ("prompt_ids", "completion_ids"), ("input_ids",)):
+        if set(columns) <= set(row):
+            return columns
+    raise CorpusError(
+        f"row 0 of the dataset has the columns {', '.join(sorted(row))}. Needed are prompt and completion, or text, or "
+        "tokens as prompt_ids and completion_ids or input_ids."
+    )
+
+
+def _tokens_of(row, first_column, tokens, tokenizer) -> tuple[list[int], list[int]]:
+    if first_column == "prompt":
         prompt, completion = _prompt_and_completion(row, tokenizer)
         start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         if prompt[:1] == start:
             start = []
         return start + prompt, completion + [tokens.eos] * (completion[-1:] != [tokens.eos])
-    if "text" in columns:
+    if first_column == "text":
         return [tokens.bos], [*_encode(tokenizer, row["text"]), tokens.eos]
-    if {"prompt_ids", "completion_ids"} <= columns:
+    if first_column == "prompt_ids":
         return list(row["prompt_ids"]), list(row["completion_ids"])
-    if "input_ids" in columns:
-        ids = list(row["input_ids"])
-        return [tokens.bos], ids[1:] if ids[:1] == [tokens.bos] else ids
-    raise CorpusError(
-        f"row {index} of the dataset has the columns {', '.join(sorted(columns))}. Needed are prompt and completion, "
-        "or text, or tokens as prompt_ids and completion_ids or input_ids."
-    )
+    ids = list(row["input_ids"])
+    return [tokens.bos], ids[1:] if ids[:1] == [tokens.bos] else ids
 
 
 def _prompt_and_completion(row, tokenizer) -> tuple[list[int], list[int]]:

@@ -17,12 +17,13 @@ from hf_gpt.training.adversarial.collection import RolloutFunction, as_batch
 from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig, check_processes
 from hf_gpt.training.adversarial.discriminator import check_generator, check_players
 from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
+from hf_gpt.training.adversarial.generator_round import GeneratorRound, RewardFunction
 from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights, with_adapter
-from hf_gpt.training.adversarial.rounds import RewardFunction, Rounds
+from hf_gpt.training.adversarial.rounds import Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
 from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk, is_joint
-from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out
+from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out, warn_of_repeats
 from hf_gpt.training.adversarial.training_mode import has_dropout
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.sharding import reshard
@@ -100,6 +101,8 @@ class AdversarialTrainer(HfGptTrainer):
             rows, eval_rows = hold_out(rows, args.seed)
         else:
             eval_rows = TextRows(eval_dataset, self.tokens, processing_class, *sizes)
+        if args.process_index == 0:
+            warn_of_repeats(rows, eval_rows)
         self.group_size = args.resolve_group_size(rows.has_prompts)
         self._check(args, model, discriminator, rows, eval_rows)
         check_processes(args)
@@ -170,6 +173,7 @@ class AdversarialTrainer(HfGptTrainer):
                 is_language_model=args.has_language_model,
                 reads_prefixes=args.reward_level == "prefix",
                 reads_embeddings=args.needs_embeddings,
+                needs_bound=args.discriminator_loss == "wasserstein" and not args.gradient_penalty_weight,
             )
 
     # A run and its steps
@@ -187,10 +191,10 @@ class AdversarialTrainer(HfGptTrainer):
             self.data_collator,
             self.player,
             self.group_size,
-            self.reward_function,
             self.rollout_function,
             self._note,
         )
+        self.generator_round = GeneratorRound(self.rounds, self.reward_function)
         self.experiences: list[Experience] = []
         self._raised: set[str] = set()
         self._fresh_auc: float | None = None
@@ -262,9 +266,9 @@ class AdversarialTrainer(HfGptTrainer):
         progress = self.schedule.progress(self.state.global_step)
         weight = self.args.anchor_weight(progress)
         if self.args.estimator in DIFFERENTIABLE:
-            self.rounds.experience(self.model, inputs, self._looks())
+            self.generator_round.experience(self.model, inputs, self._looks())
             temperature = self.args.gumbel_temperature_at(progress)
-            lesson = lambda: self.rounds.soft_loss(self.model, inputs, temperature)  # noqa: E731
+            lesson = lambda: self.generator_round.soft_loss(self.model, inputs, temperature)  # noqa: E731
         else:
             experience = self._experience(inputs, shares and self.args.gradient_accumulation_steps == 1)
             self._taken.append((inputs, experience.rollout))
@@ -286,12 +290,12 @@ class AdversarialTrainer(HfGptTrainer):
     def _experience(self, inputs: dict[str, torch.Tensor], keep_judgement: bool) -> Experience:
         """Texts to learn from: new ones, or those of this micro-batch of the update before."""
         if self.args.num_iterations == 1:
-            return self.rounds.experience(self.model, inputs, self._looks(), keep_judgement)
+            return self.generator_round.experience(self.model, inputs, self._looks(), keep_judgement)
         if self._micro_step == 0 and self.schedule.adversarial_steps % self.args.num_iterations == 0:
             self.experiences = []
         # The update before may have had fewer micro-batches: the last ones of an epoch are what is left.
         if self._micro_step == len(self.experiences):
-            self.experiences.append(self.rounds.experience(self.model, inputs, self._looks()))
+            self.experiences.append(self.generator_round.experience(self.model, inputs, self._looks()))
         return self.experiences[self._micro_step]
 
     def _looks(self) -> bool:
@@ -334,8 +338,8 @@ class AdversarialTrainer(HfGptTrainer):
         if not self.args.needs_reference:
             return
         done, every = self.schedule.adversarial_steps, self.args.reference_steps
-        if self.rounds.reference is None or (every and done and done % every == 0):
-            self.rounds.take_reference(self.model)
+        if self.generator_round.reference is None or (every and done and done % every == 0):
+            self.generator_round.take_reference(self.model)
 
     def _after_step(self, phase: Phase, step: int) -> None:
         if phase is Phase.ADVERSARIAL:
@@ -461,9 +465,8 @@ class AdversarialTrainer(HfGptTrainer):
         super()._save_optimizer_and_scheduler(output_dir)
         save_game(
             Path(output_dir),
-            self.rounds,
+            self.generator_round,
             self.schedule,
-            self.player,
             self.experiences,
             self._figures,
             is_main=self.args.should_save,
@@ -482,7 +485,7 @@ class AdversarialTrainer(HfGptTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.experiences, figures = load_game(
-                Path(checkpoint), self.rounds, self.schedule, self.player, self.model, self.args.process_index
+                Path(checkpoint), self.generator_round, self.schedule, self.model, self.args.process_index
             )
             self._figures.update(figures)
 

@@ -6,9 +6,17 @@ import torch
 from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.replay import Fake, ReplayBuffer
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
-from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextCollator, TextRows, hold_out
+from hf_gpt.training.adversarial.texts import (
+    RowNumbers,
+    SpecialTokens,
+    TextCollator,
+    TextRows,
+    hold_out,
+    warn_of_repeats,
+)
 from hf_gpt.training.adversarial.watch import ScoreWindow
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.errors import ConfigError, CorpusError
+from tests.training.adversarial.players import make_trainer
 
 
 TOKENS = SpecialTokens(bos=1, eos=2, pad=0)
@@ -38,6 +46,13 @@ def test_rows_of_prompts(tokenizer):
     assert rows[0]["completion_ids"][-1] == tokens.eos
 
 
+@pytest.mark.parametrize("lacking", [{}, {"completion_ids": None}])
+def test_a_later_row_without_a_column_is_named(lacking):
+    rows = [{"prompt_ids": [1], "completion_ids": [3, 2]}, {"prompt_ids": [1], **lacking}]
+    with pytest.raises(CorpusError, match="row 1 of the dataset has no completion_ids, as row 0 has"):
+        TextRows(rows, TOKENS, None, 8)
+
+
 def test_a_special_token_spelled_out_stays_text(tokenizer):
     tokens = SpecialTokens.of(None, tokenizer)
     (row,) = TextRows([{"text": f"a{tokenizer.eos_token}b"}], tokens, tokenizer, 64)
@@ -63,6 +78,24 @@ def test_held_out_rows_are_apart():
     tokens = [{row["completion_ids"][0] for row in part.rows} for part in (train, held_out)]
     assert len(held_out) == 10 and len(train) == 90 and not tokens[0] & tokens[1]
     assert [row["index"] for row in train.rows] == list(range(90))
+
+
+def test_held_out_texts_that_are_trained_on_too_are_told(caplog, tmp_path):
+    texts = [{"input_ids": [1, n % 90 + 3, 2]} for n in range(100)]
+    train, held_out = hold_out(TextRows(texts, TOKENS, None, 8), seed=0)
+    known = {tuple(row["completion_ids"]) for row in train.rows}
+    count = sum(tuple(row["completion_ids"]) in known for row in held_out.rows)
+    warn_of_repeats(train, held_out)
+    assert count and f"{count} of 10 held-out texts ({10 * count}.0%) stand among those trained on" in caplog.text
+    caplog.clear()
+    apart = [{"input_ids": [1, n + 3, 2]} for n in range(100)]
+    warn_of_repeats(*hold_out(TextRows(apart, TOKENS, None, 8), seed=0))
+    # Another prompt makes it another text.
+    pairs = [[{"prompt_ids": [1, prompt], "completion_ids": [7, 2]}] * 10 for prompt in (4, 5)]
+    warn_of_repeats(*(TextRows(part, TOKENS, None, 8) for part in pairs))
+    assert caplog.text == ""
+    make_trainer(tmp_path, texts=[{"input_ids": [1, 12, 2]}] * 40)
+    assert "4 of 4 held-out texts (100.0%)" in caplog.text
 
 
 def test_row_numbers_go_through_every_row_and_on_from_a_position():

@@ -278,7 +278,7 @@ def test_a_density_is_followed_by_other_divergences(tmp_path, kind):
     before = trainer.rounds.held_out_nll(trainer.model)
     trainer.train()
     assert trainer.rounds.held_out_nll(trainer.model) < before - 0.3
-    found = trainer.rounds.experience(trainer.model, next(iter(trainer.get_train_dataloader())))
+    found = trainer.generator_round.experience(trainer.model, next(iter(trainer.get_train_dataloader())))
     mask = found.rollout.completion_mask.bool()
     # The longest text ends there, with no state after it.
     assert found.advantages[:, -1].abs().max() == 0
@@ -386,8 +386,8 @@ def test_other_arguments_are_refused(tmp_path):
 def test_held_out_texts_are_looked_at_every_so_many_updates(tmp_path, monkeypatch, every, looks):
     trainer = make_trainer(tmp_path, max_steps=4, discriminator_warmup_steps=0, gate_auc=0.0, heldout_steps=every)
     asked, scored = [], []
-    observe, scores = trainer.rounds._observe, trainer.player.scores
-    monkeypatch.setattr(trainer.rounds, "_observe", lambda *args: asked.append(1) or observe(*args))
+    observe, scores = trainer.rounds.observe_texts, trainer.player.scores
+    monkeypatch.setattr(trainer.rounds, "observe_texts", lambda *args: asked.append(1) or observe(*args))
     monkeypatch.setattr(trainer.player, "scores", lambda *args: scored.append(1) or scores(*args))
     # `train` begins anew with rounds and player of its own.
     monkeypatch.setattr(trainer, "_begin_run", lambda: None)
@@ -400,7 +400,7 @@ def test_held_out_texts_are_looked_at_every_so_many_updates(tmp_path, monkeypatc
 def test_shared_texts_are_drawn_once_and_leave_the_generator_s_gradient_alone(tmp_path, monkeypatch):
     """Against a discriminator that stays as it is: one that does not learn, and one whose rate is too small to."""
     settings = {"max_steps": 3, "discriminator_warmup_steps": 0, "gradient_accumulation_steps": 2}
-    settings |= {"texts": make_pairs(), "group_size": 4, "heldout_steps": 100}
+    settings |= {"texts": make_pairs(), "group_size": 4, "heldout_steps": 100, "advantage_scale": "std"}
     alone = make_trainer(tmp_path, discriminator_steps=0, **settings)
     alone.train()
     # Below the last digit of any weight.

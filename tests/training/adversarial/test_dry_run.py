@@ -1,0 +1,48 @@
+"""What a dry run says of a game: the time of each phase, and of all by their numbers."""
+
+import pytest
+from transformers import TrainerCallback
+
+import hf_gpt.training.step_times
+from hf_gpt.training.adversarial.schedule import Phase
+from hf_gpt.training.adversarial_train import stretches
+from hf_gpt.training.step_times import time_steps
+from tests.training.adversarial.players import make_trainer
+
+
+SECONDS = {Phase.LIKELIHOOD: 1, Phase.DISCRIMINATOR: 2, Phase.ADVERSARIAL: 10}
+
+
+class Phases(TrainerCallback):
+    """Notes the phase of every step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seen.append(self.trainer._phase)
+
+
+@pytest.mark.parametrize(
+    ("settings", "tried", "seconds"),
+    [
+        ({"mle_warmup_steps": 50, "discriminator_warmup_steps": 40}, [6, 6, 6], 50 + 2 * 40 + 10 * 10),
+        ({"discriminator_warmup_steps": 40, "generator_steps": 3, "gate_auc": 0.9}, [0, 6, 8], 2 * 40 + 10 * 60),
+        ({"discriminator_warmup_steps": 0}, [0, 0, 6], 10 * 100),
+        ({"mle_warmup_steps": 70, "discriminator_warmup_steps": 60}, [6, 6, 0], 70 + 2 * 30),
+    ],
+)
+def test_every_phase_is_timed(tmp_path, monkeypatch, settings, tried, seconds):
+    phases = Phases()
+    trainer = make_trainer(tmp_path, max_steps=100, callbacks=[phases], **settings)
+    phases.trainer, now = trainer, [0]
+
+    def perf_counter():
+        now[0] += SECONDS[trainer._phase]
+        return now[0]
+
+    monkeypatch.setattr(hf_gpt.training.step_times, "perf_counter", perf_counter)
+    ((_, line), _) = time_steps(trainer, stretches(trainer))
+    assert [phases.seen.count(phase) for phase in Phase] == tried and trainer.schedule.skipped_steps == 0
+    assert f": {seconds // 60} min {seconds % 60:02d} s for 100 steps" in line
+    assert ("10.000 s a step of both" in line) == bool(tried[2]) and "tokens/s" in line
