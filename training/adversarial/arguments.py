@@ -40,6 +40,13 @@ class AdversarialArguments:
     discriminator_warmup_auc: float = field(
         default=0.65, metadata={"help": "Held-out AUC of the discriminator that ends its warm-up early."}
     )
+    distillation_warmup_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps after that on the anchor alone, in which a language model as discriminator teaches the "
+            "generator by --anchor_soft_targets."
+        },
+    )
     discriminator_steps: int = field(default=2, metadata={"help": "Updates of the discriminator in a round."})
     discriminator_texts: Literal["own", "shared"] = field(
         default="own",

@@ -112,6 +112,7 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         at_least = {
             "mle_warmup_steps": 0,
             "discriminator_warmup_steps": 0,
+            "distillation_warmup_steps": 0,
             "discriminator_steps": 0,
             "generator_steps": 1,
             "max_new_tokens": 1,
@@ -172,6 +173,10 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             raise ConfigError(
                 "--anchor_soft_targets asks for next-token distributions, which a classifier has not: set "
                 "--discriminator_loss density or mediator, with a language model as the discriminator."
+            )
+        if self.distillation_warmup_steps and not self.anchor_soft_targets:
+            raise ConfigError(
+                "--distillation_warmup_steps has nothing to teach: set --anchor_soft_targets, at most to 1."
             )
         if self.has_language_model and self.estimator in DIFFERENTIABLE:
             raise ConfigError(f"--estimator {self.estimator} needs a classifier, not a language model.")

@@ -1,4 +1,4 @@
-"""Who is trained when: likelihood first, then the discriminator alone, then both in rounds."""
+"""Who is trained when: likelihood first, then the discriminator alone, what it can teach, then both in rounds."""
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -12,6 +12,7 @@ class Phase(str, Enum):
 
     LIKELIHOOD = "likelihood"
     DISCRIMINATOR = "discriminator"
+    DISTILLATION = "distillation"
     ADVERSARIAL = "adversarial"
 
 
@@ -25,6 +26,7 @@ class Schedule:
         max_steps: Steps of the whole run.
         warmup_done: Whether the discriminator's warm-up is over.
         warmup_steps: Steps that it took.
+        distillation_steps: Steps so far in which it taught the generator.
         adversarial_steps: Steps against the discriminator so far.
         skipped_steps: Those of them in which the gate kept the generator from being updated.
         discriminator_updates: Updates of the discriminator so far.
@@ -36,6 +38,7 @@ class Schedule:
     max_steps: int = 0
     warmup_done: bool = False
     warmup_steps: int = 0
+    distillation_steps: int = 0
     adversarial_steps: int = 0
     skipped_steps: int = 0
     discriminator_updates: int = 0
@@ -47,13 +50,18 @@ class Schedule:
             return Phase.LIKELIHOOD
         if self.has_discriminator and not self.warmup_done and self.warmup_steps < self.args.discriminator_warmup_steps:
             return Phase.DISCRIMINATOR
+        if self.has_discriminator and self.distillation_steps < self.args.distillation_warmup_steps:
+            return Phase.DISTILLATION
         return Phase.ADVERSARIAL
 
-    def warmups(self, max_steps: int) -> tuple[int, int]:
-        """Steps of likelihood, and at most of the discriminator alone, of a run of `max_steps`."""
+    def warmups(self, max_steps: int) -> tuple[int, int, int]:
+        """Steps of likelihood, at most of the discriminator alone, and of distillation, of a run of `max_steps`."""
         likelihood = min(self.args.mle_warmup_steps, max_steps)
-        alone = self.args.discriminator_warmup_steps if self.has_discriminator else 0
-        return likelihood, min(alone, max_steps - likelihood)
+        alone, taught = self.args.discriminator_warmup_steps, self.args.distillation_warmup_steps
+        if not self.has_discriminator:
+            alone = taught = 0
+        alone = min(alone, max_steps - likelihood)
+        return likelihood, alone, min(taught, max_steps - likelihood - alone)
 
     def discriminator_updates_due(self) -> int:
         """Updates of the discriminator before this step's update of the generator: all of a round before its first."""

@@ -41,7 +41,8 @@ class AdversarialTrainer(HfGptTrainer):
 
     A step is at most one update of the generator. Steps are, in this order: likelihood training
     (`mle_warmup_steps`); training of the discriminator alone, until its held-out AUC is `discriminator_warmup_auc`;
-    then rounds of `discriminator_steps` updates of the discriminator, each on a batch of real texts and one of
+    its lessons, if it is a language model (`distillation_warmup_steps` on real texts, by `anchor_soft_targets`); then
+    rounds of `discriminator_steps` updates of the discriminator, each on a batch of real texts and one of
     generated texts, and `generator_steps` of the generator. While the discriminator's held-out AUC is below `gate_auc`,
     steps leave the generator alone.
 
@@ -233,12 +234,12 @@ class AdversarialTrainer(HfGptTrainer):
             self._phase = self.schedule.phase(step)
         phase, before = self._phase, self.rounds.tokens_seen
         self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
-        if phase is Phase.LIKELIHOOD:
-            loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0)])
+        if phase in (Phase.LIKELIHOOD, Phase.DISTILLATION):
+            soft_targets = self.args.anchor_soft_targets if phase is Phase.DISTILLATION else 0.0
+            loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0, soft_targets)])
         elif phase is Phase.DISCRIMINATOR:
             loss = torch.zeros((), device=self.args.device)
             if self._micro_step == 0:
-                self._keep_reference()
                 self.rounds.update_discriminator(self.model, observe=True)
                 self.schedule.after_warmup_step(self.rounds.watch.heldout.auc)
         else:
@@ -250,7 +251,7 @@ class AdversarialTrainer(HfGptTrainer):
                 if not shares:
                     self.rounds.update_discriminator(self.model, due)
             loss = self._adversarial_step(model, inputs, shares and due > 0)
-        self._note(_HAS_LOSS, phase is Phase.LIKELIHOOD or (phase is Phase.ADVERSARIAL and not self._skips))
+        self._note(_HAS_LOSS, phase is not Phase.DISCRIMINATOR and not (phase is Phase.ADVERSARIAL and self._skips))
         self._micro_step += 1
         self.meter.add(self.rounds.tokens_seen - before)
         self._recorder.add(inputs, loss)
@@ -344,6 +345,8 @@ class AdversarialTrainer(HfGptTrainer):
     def _after_step(self, phase: Phase, step: int) -> None:
         if phase is Phase.ADVERSARIAL:
             self.schedule.after_adversarial_step(step - 1, self._skips)
+        elif phase is Phase.DISTILLATION:
+            self.schedule.distillation_steps += 1
         if phase is not Phase.LIKELIHOOD and step % self.args.monitor_steps == 0:
             self._monitor(phase, step)
 

@@ -149,6 +149,20 @@ def test_phases(tmp_path):
     assert Schedule(args, has_discriminator=False).phase(2) is Phase.ADVERSARIAL
 
 
+def test_a_language_model_teaches_before_the_game(tmp_path):
+    settings = {"discriminator_loss": "density", "anchor_soft_targets": 1.0, "distillation_warmup_steps": 2}
+    args = AdversarialConfig(str(tmp_path), discriminator_warmup_steps=1, report_to="none", **settings)
+    schedule = Schedule(args, has_discriminator=True, max_steps=9)
+    assert schedule.phase(0) is Phase.DISCRIMINATOR and schedule.warmups(9) == (0, 1, 2)
+    schedule.after_warmup_step(None)
+    for step in (1, 2):
+        assert schedule.phase(step) is Phase.DISTILLATION
+        schedule.distillation_steps += 1
+    assert schedule.phase(3) is Phase.ADVERSARIAL and schedule.warmups(2) == (0, 1, 1)
+    with pytest.raises(ConfigError, match="nothing to teach"):
+        AdversarialConfig(str(tmp_path), report_to="none", **{**settings, "anchor_soft_targets": 0.0})
+
+
 def test_weights_that_change(tmp_path):
     args = AdversarialConfig(
         str(tmp_path), lambda_mle=0.2, lambda_mle_final=0.0, gumbel_beta_max=100.0, report_to="none"

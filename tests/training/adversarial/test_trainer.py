@@ -298,7 +298,13 @@ def test_the_language_model_teaches_the_anchor(tmp_path):
     settings = {"discriminator_loss": "density", "estimator": "exact_token", "normalization": "token"}
     critic = make_generator(seed=1)
     trainer = make_trainer(
-        tmp_path, discriminator=critic, max_steps=2, discriminator_warmup_steps=0, anchor_soft_targets=1.0, **settings
+        tmp_path,
+        discriminator=critic,
+        max_steps=4,
+        discriminator_warmup_steps=1,
+        distillation_warmup_steps=1,
+        anchor_soft_targets=1.0,
+        **settings,
     )
     seen, inner = [], trainer._anchor
 
@@ -312,7 +318,9 @@ def test_the_language_model_teaches_the_anchor(tmp_path):
 
     trainer._anchor = anchor
     trainer.train()
-    assert len(seen) == 2 and logged(trainer, "anchor_loss") == pytest.approx(seen, rel=1e-4)
+    assert len(seen) == 3 and logged(trainer, "anchor_loss") == pytest.approx(seen, rel=1e-4)
+    assert logged(trainer, "phase") == ["discriminator", "distillation", "adversarial", "adversarial"]
+    assert logged(trainer, "loss")[0] == pytest.approx(seen[0], rel=1e-4)
 
 
 def test_a_trunk_from_the_generator():
