@@ -172,8 +172,8 @@ def prepare_data(
 
 def read_rows(text_args: TextArguments, seed: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Training and held-out rows: `text`, or `prompt` and `completion`."""
-    from hf_gpt.training.corpus import read_corpus, split_corpus
-    from hf_gpt.training.examples import read_examples, split_examples, text_of
+    from hf_gpt.training.corpus import built_in_corpora, read_corpus, split_corpus
+    from hf_gpt.training.examples import FORMATS, read_examples, split_examples, text_of
 
     if text_args.prompt_column is None:
         form = {"text_column": text_args.text_column, "document_separator": text_args.document_separator}
@@ -183,6 +183,12 @@ def read_rows(text_args: TextArguments, seed: int) -> tuple[list[dict[str, str]]
         else:
             corpus, held_out = split_corpus(corpus, text_args.validation_fraction, seed)
         return tuple([{"text": text.strip("\n")} for text in part["text"]] for part in (corpus, held_out))
+    for name in text_args.corpus:
+        if name in built_in_corpora() and not Path(name).is_file():
+            raise ConfigError(
+                f"--prompt_column {text_args.prompt_column} needs --corpus, a table with that column "
+                f"({', '.join(FORMATS)}): {name} has none."
+            )
     columns = {"prompt_column": text_args.prompt_column, "completion_column": text_args.completion_column}
     train = read_examples(text_args.corpus, columns)
     if text_args.validation_file:
