@@ -315,6 +315,8 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
     steps = total_steps(trainer)
     warmups = zip(trainer.schedule.warmups(steps), ("of likelihood", "at most of the discriminator alone"), strict=True)
     parts = [f"{count:,} {what}" for count, what in warmups if count]
+    if sum(trainer.schedule.warmups(steps)) == steps:
+        parts.append("and perhaps none of the game")
     return [
         ("texts", f"{len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
         describe_model(trainer),

@@ -55,6 +55,19 @@ class Schedule:
         alone = self.args.discriminator_warmup_steps if self.has_discriminator else 0
         return likelihood, min(alone, max_steps - likelihood)
 
+    def shortage(self) -> str | None:
+        """What to say of a run whose warm-ups may take all of its steps; None of any other."""
+        likelihood, alone = self.warmups(self.max_steps)
+        if self.max_steps <= 0 or likelihood + alone < self.max_steps:
+            return None
+        of_each = [f"{likelihood} of likelihood"] * (likelihood > 0)
+        of_each += [f"{alone} at most of the discriminator alone"] * (alone > 0)
+        return (
+            f"a run of {self.max_steps} steps may have none in which the generator learns from the game: its warm-ups "
+            f"are {' and '.join(of_each)}. Raise --max_steps, or lower --mle_warmup_steps or "
+            "--discriminator_warmup_steps."
+        )
+
     def discriminator_updates_due(self) -> int:
         """Updates of the discriminator before this step's update of the generator: all of a round before its first."""
         if not self.has_discriminator or self.adversarial_steps % self.args.generator_steps:
