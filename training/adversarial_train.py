@@ -172,8 +172,8 @@ def prepare_data(
 
 def read_rows(text_args: TextArguments, seed: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Training and held-out rows: `text`, or `prompt` and `completion`."""
-    from hf_gpt.training.corpus import read_corpus, split_corpus
-    from hf_gpt.training.examples import read_examples, split_examples, text_of
+    from hf_gpt.training.corpus import built_in_corpora, read_corpus, split_corpus
+    from hf_gpt.training.examples import FORMATS, read_examples, split_examples, text_of
 
     if text_args.prompt_column is None:
         form = {"text_column": text_args.text_column, "document_separator": text_args.document_separator}
@@ -183,6 +183,12 @@ def read_rows(text_args: TextArguments, seed: int) -> tuple[list[dict[str, str]]
         else:
             corpus, held_out = split_corpus(corpus, text_args.validation_fraction, seed)
         return tuple([{"text": text.strip("\n")} for text in part["text"]] for part in (corpus, held_out))
+    for name in text_args.corpus:
+        if name in built_in_corpora() and not Path(name).is_file():
+            raise ConfigError(
+                f"--prompt_column {text_args.prompt_column} needs --corpus, a table with that column "
+                f"({', '.join(FORMATS)}): {name} has none."
+            )
     columns = {"prompt_column": text_args.prompt_column, "completion_column": text_args.completion_column}
     train = read_examples(text_args.corpus, columns)
     if text_args.validation_file:
@@ -304,11 +310,15 @@ def make_trainer(
 
 def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[tuple[str, str]]:
     """What is about to happen, as pairs of a name and a line."""
+    from hf_gpt.training.adversarial.schedule import WARMUPS
+
     args, critic = trainer.args, trainer.discriminator
     who = "none" if critic is None else f"{type(critic).__name__}, {format_count(critic.num_parameters())} parameters"
     steps = total_steps(trainer)
-    warmups = zip(trainer.schedule.warmups(steps), ("of likelihood", "at most of the discriminator alone"), strict=True)
-    parts = [f"{count:,} {what}" for count, what in warmups if count]
+    counts = trainer.schedule.warmups(steps)
+    parts = [f"{count:,} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
+    if sum(counts) == steps:
+        parts.append("and perhaps none of the game")
     return [
         ("texts", f"{len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
         describe_model(trainer),
@@ -325,15 +335,17 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
 def stretches(trainer: "AdversarialTrainer") -> list[Stretch]:
     """The phases of a run that is to be timed, whose warm-ups become as long as a dry run has steps of them."""
     args, total = trainer.args, total_steps(trainer)
-    likelihood, alone = trainer.schedule.warmups(total)
+    likelihood, alone, taught = trainer.schedule.warmups(total)
     # Whole rounds, and updates by new texts as often as by those of the update before.
     cycle = math.lcm(args.generator_steps, args.num_iterations)
     found = [
         Stretch(likelihood, "of likelihood"),
         Stretch(alone, "of the discriminator alone"),
-        Stretch(total - likelihood - alone, "of both", timed=math.ceil(TIMED_STEPS / cycle) * cycle),
+        Stretch(taught, "of distillation"),
+        Stretch(total - likelihood - alone - taught, "of both", timed=math.ceil(TIMED_STEPS / cycle) * cycle),
     ]
-    args.mle_warmup_steps, args.discriminator_warmup_steps = (part.tried * (part.steps > 0) for part in found[:2])
+    tried = [part.tried * (part.steps > 0) for part in found[:-1]]
+    args.mle_warmup_steps, args.discriminator_warmup_steps, args.distillation_warmup_steps = tried
     # What would end a phase early or leave an update out.
     args.discriminator_warmup_auc, args.gate_auc, args.on_collapse = math.inf, 0.0, "warn"
     return [part for part in found if part.steps]

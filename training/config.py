@@ -1,7 +1,8 @@
 """Settings of a training command: defaults < recipe (yaml) < command line."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,10 @@ def split_config_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def check_option_names(argv: Sequence[str], names: Iterable[str]) -> None:
-    """Raises `ConfigError` for the first `--option` that is none of `names`, naming the nearest."""
+    """Raises `ConfigError` for an argument before all options, or the first `--option` that is none of `names`."""
     valid = set(names)
+    if argv and not argv[0].startswith("-"):
+        raise ConfigError(_stray(argv[0], valid))
     for token in argv:
         if not token.startswith("--") or token == "--":
             continue
@@ -107,6 +110,12 @@ def check_option_names(argv: Sequence[str], names: Iterable[str]) -> None:
         if name not in valid and name.removeprefix("no_") not in valid:
             hint = did_you_mean(f"--{name}", [f"--{option}" for option in valid])
             raise ConfigError(f"unknown option --{name}{hint} See --help.")
+
+
+def _stray(argument: str, names: Collection[str]) -> str:
+    data = next((f"--{name}" for name in ("corpus", "train_file") if name in names), None)
+    hint = "" if data is None else f": files to train on go to {data}"
+    return f"{argument!r} belongs to no option{hint}. See --help."
 
 
 def load_settings(
@@ -129,7 +138,8 @@ def load_settings(
 
     class Parser(HfArgumentParser):
         def error(self, message: str):
-            raise ConfigError(message)
+            stray = re.match(r"unrecognized arguments: (?!-)(\S+)", message)
+            raise ConfigError(_stray(stray[1], {action.dest for action in self._actions}) if stray else message)
 
     parser = Parser(dataclass_types, allow_abbrev=False)
     recipe = dict(recipe or {})

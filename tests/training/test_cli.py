@@ -43,6 +43,7 @@ def test_help_lists_the_options_of_the_library_too():
         (["pretrain", "--max_lenght", "3"], "did you mean --max_length?"),
         (["pretrain", "--config", "demmo"], "did you mean demo?"),
         (["pretrain", "--config"], "needs a value"),
+        (["adversarial", "--config", "default", "texts.txt"], "'texts.txt' belongs to no option: files to train on go"),
     ],
 )
 def test_slips_are_answered_without_a_traceback(argv, message):

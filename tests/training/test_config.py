@@ -125,6 +125,20 @@ def test_unknown_option_names_the_nearest(names):
     check_option_names(["--max-length", "3", "--no_bf16", "--max_steps=-1"], names)
 
 
+@pytest.mark.parametrize("argv", [["texts.txt"], ["texts.txt", "--max_length", "16"]])
+def test_an_argument_of_no_option_is_answered_before_the_heavy_imports(names, argv):
+    with pytest.raises(ConfigError, match=r"'texts\.txt' belongs to no option: files to train on go to --corpus\."):
+        check_option_names(argv, names)
+    with pytest.raises(ConfigError, match="go to --train_file"):
+        check_option_names(argv, ["train_file", "max_length"])
+
+
+@pytest.mark.parametrize("argv", [["--max_length=16", "texts.txt"], ["--max_length", "16", "texts.txt", "more.txt"]])
+def test_an_argument_of_no_option_among_others(argv):
+    with pytest.raises(ConfigError, match=r"'texts\.txt' belongs to no option: files to train on go to --corpus\."):
+        load(argv)
+
+
 def test_config_option_is_taken_out():
     assert split_config_option(["--a", "1", "--config", "x", "--b"]) == ("x", ["--a", "1", "--b"])
     assert split_config_option(["--config=y"]) == ("y", [])

@@ -16,6 +16,10 @@ class Phase(str, Enum):
     ADVERSARIAL = "adversarial"
 
 
+# What `Schedule.warmups` counts, in its order.
+WARMUPS = ("of likelihood", "at most of the discriminator alone", "of distillation")
+
+
 @dataclass
 class Schedule:
     """The phase of each step, and what of it has been done.
@@ -62,6 +66,18 @@ class Schedule:
             alone = taught = 0
         alone = min(alone, max_steps - likelihood)
         return likelihood, alone, min(taught, max_steps - likelihood - alone)
+
+    def shortage(self) -> str | None:
+        """What to say of a run whose warm-ups may take all of its steps; None of any other."""
+        counts = self.warmups(self.max_steps)
+        if self.max_steps <= 0 or sum(counts) < self.max_steps:
+            return None
+        of_each = [f"{count} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
+        return (
+            f"a run of {self.max_steps} steps may have none in which the generator learns from the game: its warm-ups "
+            f"are {' and '.join(of_each)}. Raise --max_steps, or lower --mle_warmup_steps, "
+            "--discriminator_warmup_steps or --distillation_warmup_steps."
+        )
 
     def discriminator_updates_due(self) -> int:
         """Updates of the discriminator before this step's update of the generator: all of a round before its first."""

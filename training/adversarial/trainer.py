@@ -209,6 +209,10 @@ class AdversarialTrainer(HfGptTrainer):
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None):
         self.schedule.max_steps = max_steps
+        shortage = self.schedule.shortage()
+        # A dry run has few steps of each phase.
+        if shortage is not None and not self.args.dry_run and self.is_world_process_zero():
+            logger.warning("%s", shortage)
         if self.player is not None:
             if resume_from_checkpoint is not None:
                 self.player.load(Path(resume_from_checkpoint))

@@ -61,6 +61,13 @@ def texts(tmp_path):
     return path
 
 
+@pytest.mark.parametrize("corpus", [[], ["--corpus", "tinyshakespeare"]])
+def test_prompts_are_columns_of_a_table(corpus, tmp_path, capsys):
+    assert main(["--prompt_column", "question", *corpus, "--output_dir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --prompt_column question needs --corpus, a table with that column (.jsonl")
+
+
 def run(texts, folder, *argv):
     small = [f"--{name}={value}" for name, value in OPTIONS.items()]
     return main([*small, *argv, "--corpus", str(texts), "--output_dir", str(folder)])

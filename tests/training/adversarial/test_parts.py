@@ -163,6 +163,16 @@ def test_a_language_model_teaches_before_the_game(tmp_path):
         AdversarialConfig(str(tmp_path), report_to="none", **{**settings, "anchor_soft_targets": 0.0})
 
 
+@pytest.mark.parametrize(
+    ("steps", "has_discriminator", "warmups"),
+    [(2, True, "2 of likelihood"), (7, True, "2 of likelihood and 5 at most of"), (8, True, None), (3, False, None)],
+)
+def test_a_run_that_is_all_warmup_says_so(tmp_path, steps, has_discriminator, warmups):
+    args = AdversarialConfig(str(tmp_path), mle_warmup_steps=2, discriminator_warmup_steps=5, report_to="none")
+    found = Schedule(args, has_discriminator, max_steps=steps).shortage()
+    assert found is None if warmups is None else f"its warm-ups are {warmups}" in found and "Raise --max_steps" in found
+
+
 def test_weights_that_change(tmp_path):
     args = AdversarialConfig(
         str(tmp_path), lambda_mle=0.2, lambda_mle_final=0.0, gumbel_beta_max=100.0, report_to="none"
