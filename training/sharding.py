@@ -171,7 +171,7 @@ def whole(value: Any, keep: bool) -> Any:
 def tied_once(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state with each tied weight under one name; the library knows ties by memory, which gathering parts."""
     tied = getattr(model, "all_tied_weights_keys", {})
-    return {name: tensor for name, tensor in state.items() if name not in tied}
+    return {name: tensor for name, tensor in state.items() if tied.get(name) not in state}
 
 
 @contextlib.contextmanager

@@ -461,7 +461,7 @@ class HfGptTrainer(Trainer):
         if self.args.is_sharded and state_dict is None:
             with whole_state_dict(self.model, keep=self.args.should_save) as gathered:
                 return self._save(output_dir, gathered) if self.args.should_save else None
-        if self.is_fsdp_enabled and state_dict is not None:
+        if state_dict is not None:
             state_dict = tied_once(self.model, state_dict)
         with own_class(self.model), generation_cache(self.model):
             return super()._save(output_dir, state_dict)
