@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from hf_gpt.training.callbacks import StopOnSignalCallback
 from hf_gpt.training.collators import PackedRowsCollator
+from hf_gpt.training.sharding import shard_model, whole
 from hf_gpt.training.sources import Source
 from hf_gpt.training.streaming import DocumentStream, RowStream
 from hf_gpt.training.tokenizer import train_tokenizer
@@ -67,9 +68,10 @@ def make_trainer(folder, dataset, callbacks=(), **overrides):
         "save_strategy": "no",
         "disable_tqdm": True,
     }
+    args = HfGptTrainingArguments(**{**settings, **overrides})
     return HfGptTrainer(
-        model=make_model(),
-        args=HfGptTrainingArguments(**{**settings, **overrides}),
+        model=shard_model(make_model(), args),
+        args=args,
         train_dataset=dataset,
         data_collator=PackedRowsCollator(),
         callbacks=list(callbacks),
@@ -96,6 +98,15 @@ def job_ddp(folder):
     trainer = make_trainer(folder, rows_of_different_lengths(), ema_decay=0.9)
     trainer.train()
     finish(folder, trainer)
+
+
+def job_average(folder):
+    """An evaluation before training leaves weights gathered, of which the average must take its shard."""
+    trainer = make_trainer(folder, rows_of_different_lengths(), ema_decay=0.9, fsdp_size=WORLD)
+    trainer.evaluate(trainer.train_dataset)
+    trainer.train()
+    weights = whole(trainer._average.average.weights, keep=True)
+    save(folder, weights, wrapper=type(trainer.model_wrapped).__name__)
 
 
 def job_stream(folder):

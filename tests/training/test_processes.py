@@ -58,6 +58,13 @@ def test_ddp_equals_one_process(run, record_property):
     keep(record_property, "DDP (Trainer, torchrun)", "weights after 4 steps", assert_close(shared, weights))
 
 
+def test_an_evaluation_before_training_leaves_the_average_of_shards_alone(run):
+    average, _ = run("average", 1, "one")
+    shared, two = run("average", 2, "two")
+    assert two["wrapper"] == "FSDPHfGptForCausalLM"
+    assert_close(shared, average)
+
+
 def test_a_stream_is_shared_by_processes(run, tmp_path):
     weights, one = run("stream", 1, "one")
     shared, two = run("stream", 2, "two")
