@@ -28,6 +28,7 @@ from hf_gpt.training.planning import model_flops_per_token
 from hf_gpt.training.sharding import (
     load_weights,
     own_class,
+    reshard,
     shard_optimizer_state,
     tied_once,
     whole,
@@ -197,6 +198,8 @@ class HfGptTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any):
         self.meter = ThroughputMeter()
         self._batches_taken = 0
+        # The optimizer and the average would take what an evaluation has gathered for weights, and train copies.
+        reshard(self.model)
         if self._stream is not None:
             self._stream.rewind()
         if self._average is not None:

@@ -32,8 +32,6 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
         self.num_updates = 0
-        # What an evaluation before has gathered would be taken for a weight that is not sharded.
-        reshard(model)
         self.weights = {
             name: parameter.detach().to(torch.float32, copy=True)
             for name, parameter in named_parameters(model).items()

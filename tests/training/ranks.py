@@ -100,12 +100,13 @@ def job_ddp(folder):
     finish(folder, trainer)
 
 
-def job_average(folder):
-    """An evaluation before training leaves weights gathered, of which the average must take its shard."""
+def job_evaluated(folder):
+    """An evaluation before training leaves weights gathered, which are not those to train and to average."""
     trainer = make_trainer(folder, rows_of_different_lengths(), ema_decay=0.9, fsdp_size=WORLD)
     trainer.evaluate(trainer.train_dataset)
     trainer.train()
-    weights = whole(trainer._average.average.weights, keep=True)
+    average = {f"average.{name}": weight for name, weight in trainer._average.average.weights.items()}
+    weights = whole({**dict(trainer.model.named_parameters()), **average}, keep=True)
     save(folder, weights, wrapper=type(trainer.model_wrapped).__name__)
 
 

@@ -58,11 +58,11 @@ def test_ddp_equals_one_process(run, record_property):
     keep(record_property, "DDP (Trainer, torchrun)", "weights after 4 steps", assert_close(shared, weights))
 
 
-def test_an_evaluation_before_training_leaves_the_average_of_shards_alone(run):
-    average, _ = run("average", 1, "one")
-    shared, two = run("average", 2, "two")
+def test_an_evaluation_before_training_in_shards_changes_nothing(run):
+    weights, _ = run("evaluated", 1, "one")
+    shared, two = run("evaluated", 2, "two")
     assert two["wrapper"] == "FSDPHfGptForCausalLM"
-    assert_close(shared, average)
+    assert_close(shared, weights)
 
 
 def test_a_stream_is_shared_by_processes(run, tmp_path):
