@@ -42,7 +42,8 @@ def usage() -> str:
     commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
     return (
         f"usage: hf-gpt <command> [options]\n\ncommands:\n{commands}\n\nhf-gpt <command> --help lists its options.\n"
-        "Training in several processes: hf-gpt <command> ... --accelerate single|ddp|fsdp2|zero3|tp [--num_processes N]"
+        "Training in several processes: hf-gpt <command> ... --accelerate single|ddp|fsdp2|zero1|zero2|zero3|tp "
+        "[--num_processes N]"
     )
 
 

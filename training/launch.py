@@ -16,6 +16,8 @@ PROFILES = Path(__file__).with_name("accelerate")
 _SHARDED = {"tp": "--tensor_parallel_size"}
 _SHARDED_ON_CPU = {**_SHARDED, "fsdp2": "--fsdp_size"}
 
+_DEEPSPEED = ("zero1", "zero2", "zero3")
+
 
 def built_in_profiles() -> list[str]:
     """Names that `--accelerate` takes instead of the path of a file of `accelerate config`."""
@@ -74,12 +76,14 @@ def launch_command(profile: str, num_processes: int | None, argv: Sequence[str],
     given = {token.partition("=")[0] for token in argv}
     if option is not None and not given & set(_SHARDED_ON_CPU.values()):
         argv = [*argv, option, str(count)]
-    if profile == "zero3":
+    if profile in _DEEPSPEED:
         if importlib.util.find_spec("deepspeed") is None:
-            raise ConfigError("--accelerate zero3 needs DeepSpeed. Install it: pip install deepspeed. Or use fsdp2.")
+            raise ConfigError(
+                f"--accelerate {profile} needs DeepSpeed. Install it: pip install deepspeed. Or use fsdp2."
+            )
         if num_gpus == 0 and "--ddp_backend" not in given:
             argv = [*argv, "--ddp_backend", "gloo"]
-    if num_gpus == 0 and profile != "zero3":
+    if num_gpus == 0 and profile not in _DEEPSPEED:
         launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     else:
         options = ["--config_file", str(path), "--num_processes", str(count)]

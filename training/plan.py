@@ -172,7 +172,7 @@ def describe_plan(plan: dict[str, Any]) -> list[str]:
         f"{gpu['memory'] / 1e9:.0f} GB each",
         "",
         f"GB on each GPU with {plan['per_device_train_batch_size']} rows, {plan['precision']}, {plan['optimizer']} "
-        "(* does not fit):",
+        "(zero: adamw; * does not fit):",
         f"  {'':<8}{'weights':>10}{'gradients':>11}{'optimizer':>11}{'all, plain':>12}{'chunked':>10}"
         f"{'checkpt.':>10}{'both':>10}",
     ]

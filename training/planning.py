@@ -273,7 +273,7 @@ def memory_per_device(
         devices: Devices in all.
         batch_size: Rows on each device in one forward pass.
         max_length: Tokens in a row.
-        optimizer: `"muon"` or `"adamw"`.
+        optimizer: `"muon"` or `"adamw"`, which it always is under ZeRO.
         precision: Left out: bfloat16 autocast over float32.
         gradient_checkpointing: Keep only the input of each block, and one block at a time.
         chunked_loss: Never hold the logits of all tokens.
@@ -282,7 +282,8 @@ def memory_per_device(
     precision = Precision() if precision is None else precision
     parameters, tokens = count_parameters(config), batch_size * max_length
     count, layers = parameters.total, config.num_hidden_layers
-    state = optimizer_bytes(parameters, optimizer)
+    # DeepSpeed trains by AdamW alone.
+    state = optimizer_bytes(parameters, "adamw" if sharding.startswith("zero") else optimizer)
     ways = tensor_parallel_size if sharding == "tp" else 1
     casts = precision.compute * (parameters.hidden + config.vocab_size * config.hidden_size)
     casts = casts if precision.compute < precision.weight else 0

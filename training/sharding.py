@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from accelerate import ParallelismConfig
+from accelerate.utils import fsdp2_canonicalize_names
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -118,6 +119,27 @@ def reshard(model: torch.nn.Module) -> None:
             module.reshard()
 
 
+def named_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Parameters by the names that they have in a model of which Accelerate has not wrapped any blocks."""
+    return fsdp2_canonicalize_names(dict(model.named_parameters()))
+
+
+@contextlib.contextmanager
+def own_class(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, a model in shards is of the class that `fully_shard` derived one from, whose code a checkpoint carries.
+
+    The library would copy PyTorch's code into the checkpoint, and name a class of it in `auto_map`.
+    """
+    derived = type(model)
+    if isinstance(model, FSDPModule):
+        # As FSDPModule itself finds it: behind the derived class and FSDPModule.
+        model.__class__ = derived.__mro__[2]
+    try:
+        yield
+    finally:
+        model.__class__ = derived
+
+
 def load_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
     """Fills a sharded model from a checkpoint in whole tensors."""
     config = model.config.distributed_config
@@ -146,15 +168,16 @@ def whole(value: Any, keep: bool) -> Any:
     return value
 
 
+def tied_once(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state with each tied weight under one name; the library knows ties by memory, which gathering parts."""
+    tied = getattr(model, "all_tied_weights_keys", {})
+    return {name: tensor for name, tensor in state.items() if tied.get(name) not in state}
+
+
 @contextlib.contextmanager
 def whole_state_dict(model: PreTrainedModel, keep: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """The state of a sharded model in whole tensors, tied ones once; inside, `model` is saved as one without shards.
-
-    The library would save a tied weight twice.
-    """
-    tied = getattr(model, "all_tied_weights_keys", {})
-    state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
-    state = whole(state, keep)
+    """The state of a sharded model in whole tensors, tied ones once; inside, `model` is saved as one without shards."""
+    state = whole(tied_once(model, model.state_dict()), keep)
     former, model.config.distributed_config = model.config.distributed_config, None
     try:
         yield state

@@ -25,7 +25,15 @@ from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
-from hf_gpt.training.sharding import load_weights, shard_optimizer_state, whole, whole_state_dict
+from hf_gpt.training.sharding import (
+    load_weights,
+    own_class,
+    reshard,
+    shard_optimizer_state,
+    tied_once,
+    whole,
+    whole_state_dict,
+)
 from hf_gpt.training.streaming import WindowStream
 from hf_gpt.training.throughput import ThroughputMeter
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
@@ -45,6 +53,20 @@ def saves_sharded_optimizer(args: HfGptTrainingArguments) -> Iterator[None]:
         yield
     finally:
         args.save_only_model = former
+
+
+@contextlib.contextmanager
+def generation_cache(model: nn.Module) -> Iterator[None]:
+    """Inside, the config has the cache that Trainer switches off for training, without which a checkpoint is slow."""
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "use_cache"):
+        yield
+        return
+    former, config.use_cache = config.use_cache, True
+    try:
+        yield
+    finally:
+        config.use_cache = former
 
 
 class HfGptTrainer(Trainer):
@@ -107,10 +129,12 @@ class HfGptTrainer(Trainer):
         self._row_length = 0
         self._average: WeightAverageCallback | None = None
         if self.args.ema_decay is not None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            if self.is_fsdp_enabled and not self.accelerator.is_fsdp2:
+                raise ConfigError("--ema_decay does not work with FSDP of version 1. Set fsdp_version: 2.")
+            if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3:
                 raise ConfigError(
-                    "--ema_decay does not work with Accelerate's FSDP or DeepSpeed. Shard by --fsdp_size or "
-                    "--tensor_parallel_size."
+                    "--ema_decay does not work with DeepSpeed ZeRO-3, which shards weights in a way of its own. "
+                    "Use --accelerate zero2 or fsdp2."
                 )
             self._average = WeightAverageCallback(self.args.ema_decay)
             self.add_callback(self._average)
@@ -174,6 +198,8 @@ class HfGptTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any):
         self.meter = ThroughputMeter()
         self._batches_taken = 0
+        # The optimizer and the average would take what an evaluation has gathered for weights, and train copies.
+        reshard(self.model)
         if self._stream is not None:
             self._stream.rewind()
         if self._average is not None:
@@ -438,12 +464,7 @@ class HfGptTrainer(Trainer):
         if self.args.is_sharded and state_dict is None:
             with whole_state_dict(self.model, keep=self.args.should_save) as gathered:
                 return self._save(output_dir, gathered) if self.args.should_save else None
-        # Trainer switches the cache off for training; a checkpoint that kept that would generate slowly.
-        config = getattr(self.model, "config", None)
-        if config is None or not hasattr(config, "use_cache"):
+        if state_dict is not None:
+            state_dict = tied_once(self.model, state_dict)
+        with own_class(self.model), generation_cache(self.model):
             return super()._save(output_dir, state_dict)
-        former, config.use_cache = config.use_cache, True
-        try:
-            return super()._save(output_dir, state_dict)
-        finally:
-            config.use_cache = former

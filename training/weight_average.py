@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hf_gpt.training.errors import CheckpointError
-from hf_gpt.training.sharding import local, reshard, shard_like, whole
+from hf_gpt.training.sharding import local, named_parameters, reshard, shard_like, whole
 
 
 WEIGHT_AVERAGE_NAME = "weight_average.safetensors"
@@ -21,7 +21,8 @@ class WeightAverage:
     """The average `decay * average + (1 - decay) * weights` over steps, in float32.
 
     The first steps count more, by `decay = min(decay, (1 + step) / (10 + step))`, or the average would keep the initial
-    weights for long. Tied weights are averaged once; buffers are not averaged.
+    weights for long. Tied weights are averaged once; buffers are not averaged. Of weights in shards
+    (`torch.distributed.tensor.DTensor`) each process averages its own, in a layout that stays as it is.
 
     Args:
         model: Whose trainable weights are averaged, from their present values on.
@@ -33,7 +34,7 @@ class WeightAverage:
         self.num_updates = 0
         self.weights = {
             name: parameter.detach().to(torch.float32, copy=True)
-            for name, parameter in model.named_parameters()
+            for name, parameter in named_parameters(model).items()
             if parameter.requires_grad
         }
 
@@ -42,7 +43,7 @@ class WeightAverage:
         """Takes in the weights of the model after a step."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        parameters = dict(model.named_parameters())
+        parameters = named_parameters(model)
         averages = [local(average) for average in self.weights.values()]
         torch._foreach_lerp_(averages, [local(parameters[name]).float() for name in self.weights], 1 - decay)
 
@@ -50,7 +51,7 @@ class WeightAverage:
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Inside, the model has the averaged weights."""
         reshard(model)
-        parameters = {name: parameter for name, parameter in model.named_parameters() if name in self.weights}
+        parameters = {name: parameter for name, parameter in named_parameters(model).items() if name in self.weights}
         former = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         self._copy(self.weights, parameters)
         try:

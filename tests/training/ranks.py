@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from hf_gpt.training.callbacks import StopOnSignalCallback
 from hf_gpt.training.collators import PackedRowsCollator
+from hf_gpt.training.sharding import shard_model, whole
 from hf_gpt.training.sources import Source
 from hf_gpt.training.streaming import DocumentStream, RowStream
 from hf_gpt.training.tokenizer import train_tokenizer
@@ -67,9 +68,10 @@ def make_trainer(folder, dataset, callbacks=(), **overrides):
         "save_strategy": "no",
         "disable_tqdm": True,
     }
+    args = HfGptTrainingArguments(**{**settings, **overrides})
     return HfGptTrainer(
-        model=make_model(),
-        args=HfGptTrainingArguments(**{**settings, **overrides}),
+        model=shard_model(make_model(), args),
+        args=args,
         train_dataset=dataset,
         data_collator=PackedRowsCollator(),
         callbacks=list(callbacks),
@@ -96,6 +98,16 @@ def job_ddp(folder):
     trainer = make_trainer(folder, rows_of_different_lengths(), ema_decay=0.9)
     trainer.train()
     finish(folder, trainer)
+
+
+def job_evaluated(folder):
+    """An evaluation before training leaves weights gathered, which are not those to train and to average."""
+    trainer = make_trainer(folder, rows_of_different_lengths(), ema_decay=0.9, fsdp_size=WORLD)
+    trainer.evaluate(trainer.train_dataset)
+    trainer.train()
+    average = {f"average.{name}": weight for name, weight in trainer._average.average.weights.items()}
+    weights = whole({**dict(trainer.model.named_parameters()), **average}, keep=True)
+    save(folder, weights, wrapper=type(trainer.model_wrapped).__name__)
 
 
 def job_stream(folder):

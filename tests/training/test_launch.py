@@ -3,11 +3,13 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from hf_gpt.cli import main
 from hf_gpt.training.errors import ConfigError
@@ -19,7 +21,7 @@ from hf_gpt.training.weight_average import WEIGHT_AVERAGE_NAME
 def test_profiles_are_what_accelerate_reads():
     from accelerate.commands.config.config_args import ClusterConfig
 
-    assert built_in_profiles() == ["ddp", "fsdp2", "single", "tp", "zero3"]
+    assert built_in_profiles() == ["ddp", "fsdp2", "single", "tp", "zero1", "zero2", "zero3"]
     for name in built_in_profiles():
         content = yaml.safe_load((PROFILES / f"{name}.yaml").read_text())
         ClusterConfig.from_yaml_file(str(PROFILES / f"{name}.yaml"))
@@ -52,19 +54,20 @@ def test_the_launcher_follows_the_machine():
     assert launch_command("single", None, ["pretrain"], num_gpus=8)[6] == "1"
 
 
-def test_deepspeed_is_told_to_talk_on_a_cpu(monkeypatch):
+@pytest.mark.parametrize("profile", ["zero1", "zero2", "zero3"])
+def test_deepspeed_is_told_to_talk_on_a_cpu(profile, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    on_cpu = launch_command("zero3", 2, ["pretrain"], num_gpus=0)
+    on_cpu = launch_command(profile, 2, ["pretrain"], num_gpus=0)
     assert on_cpu[2] == "accelerate.commands.launch" and on_cpu[on_cpu.index("--num_processes") + 1] == "2"
     assert on_cpu[-2:] == ["--ddp_backend", "gloo"]
-    assert launch_command("zero3", 2, ["pretrain"], num_gpus=2)[-1] == "pretrain"
+    assert launch_command(profile, 2, ["pretrain"], num_gpus=2)[-1] == "pretrain"
 
 
 @pytest.mark.parametrize(
     ("profile", "processes", "gpus", "message"),
     [
         ("fsdp", None, 8, "did you mean fsdp2?"),
-        ("zero3", 2, 0, "pip install deepspeed"),
+        ("zero1", 2, 0, "--accelerate zero1 needs DeepSpeed. Install it: pip install deepspeed"),
         ("ddp", 9, 8, "more than the 8 GPUs"),
         ("zero3", None, 8, "pip install deepspeed"),
     ],
@@ -117,6 +120,8 @@ TRANSLATE = {
 }
 # Tensor parallelism in pairs of processes, and FSDP2 over the pairs.
 BOTH = "tp_and_fsdp2"
+# The profile fsdp2 as on GPUs: Accelerate shards, not Transformers.
+BY_ACCELERATE = "fsdp2_by_accelerate"
 
 
 @pytest.fixture
@@ -126,12 +131,16 @@ def launch(tmp_path):
     def launch(command, settings, profile=None, *options):
         folder = tmp_path / (profile or "one")
         # In all processes together 4 rows a step; those of a tensor-parallel group have the same ones.
-        rows = 2 if profile in ("ddp", "fsdp2", BOTH) else 4
+        rows = 2 if profile in ("ddp", "fsdp2", BOTH, BY_ACCELERATE) else 4
         path = tmp_path / f"{folder.name}.json"
         path.write_text(json.dumps({**settings, "per_device_train_batch_size": rows, "output_dir": str(folder)}))
         call = [sys.executable, "-m", "hf_gpt", command, "--config", str(path), *options]
         if profile == BOTH:
             call += ["--accelerate", "tp", "--num_processes", "4", "--tensor_parallel_size", "2", "--fsdp_size", "2"]
+        elif profile == BY_ACCELERATE:
+            call = launch_command("fsdp2", 2, call[3:], num_gpus=2)
+            module = call.index("hf_gpt")
+            call[module - 1 : module + 1] = [str(Path(__file__).with_name("fsdp_on_cpu.py"))]
         elif profile is not None:
             call += ["--accelerate", profile, "--num_processes", "2"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -149,12 +158,22 @@ def assert_same_weights(found, expected, tolerance=1e-5, name="model.safetensors
         assert (found[name] - tensor).norm() <= tolerance * tensor.norm(), name
 
 
+def assert_opens_as(found, expected):
+    """The same config and code, for those who have the package and those who have not."""
+    assert json.loads((found / "config.json").read_text()) == json.loads((expected / "config.json").read_text())
+    codes = [{path.name: path.read_text() for path in folder.glob("*.py")} for folder in (found, expected)]
+    assert codes[0] == codes[1] and "modeling_hf_gpt.py" in codes[0]
+    AutoModelForCausalLM.from_pretrained(found)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH])
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH, BY_ACCELERATE])
 def test_pretraining_in_several_processes_equals_one(profile, launch, corpus_file):
     settings = {**PRETRAIN, "corpus": [str(corpus_file)], "ema_decay": 0.9, "eval_strategy": "steps", "eval_steps": 1}
     one, two = launch("pretrain", settings), launch("pretrain", settings, profile)
     assert_same_weights(two / "model", one / "model")
+    assert_opens_as(two / "model", one / "model")
+    assert (two / "checkpoint-2/pytorch_model_fsdp.bin").is_file() is (profile == BY_ACCELERATE)
     for folder in ("checkpoint-2", "checkpoint-4"):
         assert_same_weights(two / folder, one / folder)
         assert_same_weights(two / folder, one / folder, name=WEIGHT_AVERAGE_NAME)
@@ -168,19 +187,22 @@ def test_pretraining_in_several_processes_equals_one(profile, launch, corpus_fil
     first, second = ([entry["loss"] for entry in log if "loss" in entry] for log in losses)
     assert first == pytest.approx(second, rel=1e-5) and len(first) == 4
 
-    # Resumed in two processes it is the straight run again, and a checkpoint of two serves one process.
+    # Resumed in two processes it is the straight run again, and a checkpoint of two serves one process, but for that of
+    # Accelerate's FSDP, which the library keeps for FSDP.
     for name in ("checkpoint-4", "model"):
         shutil.rmtree(two / name)
     checkpoint = str(two / "checkpoint-2")
     launch("pretrain", settings, profile, "--resume_from_checkpoint", checkpoint)
     assert_same_weights(two / "model", one / "model")
+    if profile == BY_ACCELERATE:
+        return
     shutil.rmtree(one)
     launch("pretrain", settings, None, "--resume_from_checkpoint", checkpoint)
     assert_same_weights(one / "model", two / "model")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["fsdp2", "tp", BOTH])
+@pytest.mark.parametrize("profile", ["fsdp2", "tp", BOTH, BY_ACCELERATE])
 def test_muon_on_sharded_matrices_trains_as_on_whole_ones(profile, launch, corpus_file):
     settings = {**PRETRAIN, "corpus": [str(corpus_file)], "optimizer": "muon"}
     one, two = launch("pretrain", settings), launch("pretrain", settings, profile)
@@ -192,7 +214,7 @@ def test_muon_on_sharded_matrices_trains_as_on_whole_ones(profile, launch, corpu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH])
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH, BY_ACCELERATE])
 def test_what_two_processes_write_is_what_one_writes(profile, launch):
     one, two = launch("finetune", TRANSLATE), launch("finetune", TRANSLATE, profile)
     lines = (one / "predictions.jsonl").read_text().splitlines()
@@ -204,7 +226,7 @@ def test_what_two_processes_write_is_what_one_writes(profile, launch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH])
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH, BY_ACCELERATE])
 def test_classes_that_two_processes_predict_are_those_of_one(profile, launch):
     settings = {
         **{name: value for name, value in TRANSLATE.items() if "column" not in name and name != "max_new_tokens"},
@@ -216,7 +238,7 @@ def test_classes_that_two_processes_predict_are_those_of_one(profile, launch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["ddp", "fsdp2", BOTH])
+@pytest.mark.parametrize("profile", ["ddp", "fsdp2", BOTH, BY_ACCELERATE])
 def test_streamed_examples_are_shared_by_processes(profile, launch, tmp_path):
     # Rows of different lengths, of which each process has others.
     settings = {

@@ -58,6 +58,13 @@ def test_ddp_equals_one_process(run, record_property):
     keep(record_property, "DDP (Trainer, torchrun)", "weights after 4 steps", assert_close(shared, weights))
 
 
+def test_an_evaluation_before_training_in_shards_changes_nothing(run):
+    weights, _ = run("evaluated", 1, "one")
+    shared, two = run("evaluated", 2, "two")
+    assert two["wrapper"] == "FSDPHfGptForCausalLM"
+    assert_close(shared, weights)
+
+
 def test_a_stream_is_shared_by_processes(run, tmp_path):
     weights, one = run("stream", 1, "one")
     shared, two = run("stream", 2, "two")

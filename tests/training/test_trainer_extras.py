@@ -1,10 +1,13 @@
 import json
 import math
+from types import SimpleNamespace
 
 import datasets
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 
 from hf_gpt.training.collators import PackedRowsCollator
@@ -12,6 +15,7 @@ from hf_gpt.training.data import tokenize_and_pack
 from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.finite import NotFiniteError
 from hf_gpt.training.planning import model_flops_per_token
+from hf_gpt.training.sharding import named_parameters
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 from hf_gpt.training.utilisation import measured_peak_flops
@@ -116,20 +120,39 @@ def test_a_checkpoint_without_an_average_is_refused(make_trainer):
         make_trainer(ema_decay=0.9).train(resume_from_checkpoint=f"{plain.args.output_dir}/checkpoint-2")
 
 
-@pytest.mark.parametrize("engine", ["is_fsdp_enabled", "is_deepspeed_enabled"])
-def test_no_average_of_shards_that_the_library_made(make_trainer, engine, monkeypatch):
+def test_names_are_those_of_a_model_without_wrappers(make_model):
+    """Of which a checkpoint of Accelerate's FSDP with checkpointed activations is resumed without them."""
+    model = make_model()
+    plain = WeightAverage(model, 0.9)
+    model.model.layers[0] = checkpoint_wrapper(model.model.layers[0])
+    wrapped = WeightAverage(model, 0.9)
+    assert list(wrapped.weights) == list(plain.weights)
+    with torch.no_grad():
+        model.model.norm.weight.add_(1.0)
+    wrapped.update(model)
+    with wrapped.applied(model):
+        assert equal(wrapped.weights, named_parameters(model))
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "message"),
+    [
+        ("is_fsdp_enabled", {"ema_decay": 0.9}, "--ema_decay does not work with FSDP of version 1"),
+        ("is_deepspeed_enabled", {"ema_decay": 0.9, "optimizer": "adamw"}, "not work with DeepSpeed ZeRO-3"),
+        ("is_deepspeed_enabled", {"optimizer": "muon"}, "--optimizer muon works on whole matrices"),
+    ],
+)
+def test_shards_that_the_library_made_and_that_cannot_be_averaged(make_trainer, engine, options, message, monkeypatch):
     made = Trainer.create_accelerator_and_postprocess
 
     def create(trainer):
         made(trainer)
         setattr(trainer, engine, True)
+        monkeypatch.setattr(AcceleratorState, "deepspeed_plugin", SimpleNamespace(zero_stage=3))
 
     monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
-    with pytest.raises(ConfigError, match="--ema_decay does not work with Accelerate's FSDP or DeepSpeed"):
-        make_trainer(ema_decay=0.9, optimizer="adamw")
-    if engine == "is_deepspeed_enabled":
-        with pytest.raises(ConfigError, match="--optimizer muon works on whole matrices"):
-            make_trainer(optimizer="muon")
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(**options)
 
 
 def test_a_decay_out_of_range(tmp_path):
