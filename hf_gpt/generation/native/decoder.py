@@ -9,7 +9,7 @@ import torch
 from hf_gpt.generation.native.memory import borrow
 from hf_gpt.generation.native.structures import Decoder, Layer, Step, address
 from hf_gpt.generation.native.weights import NativeWeights
-from hf_gpt.models.modeling_hf_gpt import check_range
+from hf_gpt.models.inputs_hf_gpt import check_range
 
 
 if TYPE_CHECKING:
