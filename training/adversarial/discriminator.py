@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from hf_gpt.generation.likelihood import completion_logits, completion_places, unwrap
+from hf_gpt.generation.likelihood import completion_logits, unwrap
 from hf_gpt.generation.rollout import check_positions
 from hf_gpt.generation.scoring import (
     accepted_arguments,
@@ -17,6 +17,7 @@ from hf_gpt.generation.scoring import (
     has_causal_prefixes,
     prefix_logits,
 )
+from hf_gpt.generation.shared_prompts import completion_places
 from hf_gpt.training.errors import ConfigError
 
 
@@ -58,12 +59,12 @@ class Scorer(nn.Module):
             kind: "sequence": (B,) of whole texts. "embeddings": the same from `embeddings` (B, T, d). "prefix": (B,
                 `num_tokens` + 1), of the prompt and of the text up to each token of the completion. "token": (B,
                 `num_tokens`, V), a language model's logits of each next token.
-            prompt_length: (B,), for the last two.
+            prompt_length: (B,), for the last two; for whole texts it may save reading a prompt again.
             num_tokens: Tokens of the longest completion, for the last two.
             embeddings: In place of `sequences`.
         """
         if kind == "sequence":
-            return discriminator_logits(self.model, sequences, attention_mask)
+            return discriminator_logits(self.model, sequences, attention_mask, prompt_length)
         if kind == "embeddings":
             return embedding_logits(self.model, embeddings, attention_mask)
         if kind == "token":

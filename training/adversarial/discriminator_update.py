@@ -106,7 +106,7 @@ def discriminator_loss(
     if fresh_scores is None:
         fresh_scores = torch.empty(0, device=both.input_ids.device)
     unseen = concatenate([real, fake[len(fresh_scores) :]], pad_token_id)
-    scores = scorer(unseen.input_ids, unseen.attention_mask)
+    scores = scorer(unseen.input_ids, unseen.attention_mask, prompt_length=unseen.prompt_length)
     real_scores, fake_scores = scores[: len(real)], torch.cat([fresh_scores, scores[len(real) :]])
     function = DISCRIMINATOR_LOSSES[args.discriminator_loss]
     if args.discriminator_loss in PAIRED_LOSSES:

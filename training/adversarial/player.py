@@ -130,7 +130,7 @@ class DiscriminatorPlayer:
             if self.args.reward_level == "prefix":
                 scores = self.prefix_scores(batch)
                 return scores.gather(1, batch.completion_mask.sum(-1).long()[:, None])[:, 0]
-            return self.scorer(batch.input_ids, batch.attention_mask)
+            return self.scorer(batch.input_ids, batch.attention_mask, prompt_length=batch.prompt_length)
 
     def judgement(self, batch: Batch) -> torch.Tensor | None:
         """`scores` with gradient, which an update on the same texts may go on from; None where it could not.
@@ -141,7 +141,7 @@ class DiscriminatorPlayer:
         if self.args.world_size > 1 or self._is_sharded or not scores_texts or not is_alike_in_training(self.model):
             return None
         self.wrapped.train()
-        return self.wrapped(batch.input_ids, batch.attention_mask)
+        return self.wrapped(batch.input_ids, batch.attention_mask, prompt_length=batch.prompt_length)
 
     @torch.no_grad()
     def prefix_scores(self, batch: Batch) -> torch.Tensor:
