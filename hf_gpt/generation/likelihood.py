@@ -1,10 +1,19 @@
 """Log-probabilities of given completions under any language model, with gradients: the counterpart of `rollout`."""
 
+import contextlib
+
 import torch
 from torch import nn
 
+from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.scoring import accepted_arguments, right_padded
-from hf_gpt.generation.shared_prompts import SharedPrompts, completion_inputs, completion_places, read_prompts
+from hf_gpt.generation.shared_prompts import (
+    LEAST_SHARE,
+    SharedPrompts,
+    completion_inputs,
+    completion_places,
+    read_prompts,
+)
 from hf_gpt.models.language_head_hf_gpt import HfGptLanguageHeadMixin
 
 
@@ -14,6 +23,7 @@ def completion_logits(
     attention_mask: torch.Tensor,
     prompt_length: torch.Tensor,
     num_tokens: int,
+    recording: Recording | None = None,
 ) -> torch.Tensor:
     """Logits that each completion token was drawn from.
 
@@ -23,6 +33,7 @@ def completion_logits(
         attention_mask: (B, T), 1 at tokens.
         prompt_length: (B,) int64.
         num_tokens: C, tokens of the longest completion.
+        recording: What drawing these texts has worked out, if it was kept.
 
     Returns:
         (B, C, V): row b, place t holds the logits of `sequences[b, prompt_length[b] + t]`. What is beyond the end of a
@@ -34,9 +45,12 @@ def completion_logits(
     length = sequences.shape[1]
     places = completion_places(prompt_length, num_tokens, length) - 1
     if isinstance(model, HfGptLanguageHeadMixin):
-        shared = read_prompts(model, sequences, prompt_length)
+        if recording is not None and not recording.is_of(model, sequences.gather(1, places + 1)):
+            recording = None
+        least_share = LEAST_SHARE if recording is None else 0
+        shared = read_prompts(model, sequences, prompt_length, least_share)
         if shared is not None:
-            return _logits_after(model, shared, sequences, attention_mask, places)
+            return _logits_after(model, shared, sequences, attention_mask, places, recording)
     inputs = {"input_ids": sequences, "attention_mask": attention_mask}
     accepted = accepted_arguments(inner)
     if "position_ids" in accepted:
@@ -62,13 +76,16 @@ def _logits_after(
     sequences: torch.Tensor,
     attention_mask: torch.Tensor,
     places: torch.Tensor,
+    recording: Recording | None,
 ) -> torch.Tensor:
     """Logits at `places` (B, C), of which the first is the last token of the prompt."""
     hidden_states = shared.last_hidden_states[shared.whose, None]
     if places.shape[1] > 1:
         inputs = completion_inputs(shared, sequences, attention_mask, places[:, 1:])
-        hidden_states = torch.cat([hidden_states, model.model(**inputs).last_hidden_state], 1)
-    return model._loss_and_logits(hidden_states, None)[1]
+        with contextlib.nullcontext() if recording is None else recording.of_trunk(model):
+            hidden_states = torch.cat([hidden_states, model.model(**inputs).last_hidden_state], 1)
+    with contextlib.nullcontext() if recording is None else recording.of_head(model):
+        return model._loss_and_logits(hidden_states, None)[1]
 
 
 def completion_logps(

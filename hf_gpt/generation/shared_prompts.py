@@ -30,7 +30,9 @@ class SharedPrompts:
     cache: DynamicCache
 
 
-def read_prompts(model: nn.Module, sequences: torch.Tensor, prompt_length: torch.Tensor) -> SharedPrompts | None:
+def read_prompts(
+    model: nn.Module, sequences: torch.Tensor, prompt_length: torch.Tensor, least_share: float = LEAST_SHARE
+) -> SharedPrompts | None:
     """The prompts of texts, each read once; None where that is not possible, or would not pay.
 
     It is possible for a plain model of ours, causal and without dropout. Its trunk is called by itself, so nothing may
@@ -40,6 +42,7 @@ def read_prompts(model: nn.Module, sequences: torch.Tensor, prompt_length: torch
         model: Any model.
         sequences: (B, T) int64, prompt then completion, padded at the right.
         prompt_length: (B,) int64.
+        least_share: Of all tokens, which have to be left out.
     """
     if not _can_share(model, sequences):
         return None
@@ -48,7 +51,7 @@ def read_prompts(model: nn.Module, sequences: torch.Tensor, prompt_length: torch
     places = torch.arange(length, device=sequences.device) - (length - prompt_length[:, None])
     ids = torch.where(places >= 0, sequences.gather(1, places.clamp(min=0)), -1)
     different, whose = torch.unique(ids, dim=0, return_inverse=True)
-    if len(whose) * length - different.numel() < LEAST_SHARE * sequences.numel():
+    if len(whose) * length - different.numel() < least_share * sequences.numel():
         return None
     mask = (different >= 0).long()
     cache = DynamicCache()

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.rollout import Rollout, rollout
 from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.discriminator_update import Batch
@@ -70,6 +71,7 @@ class Collector:
         model: nn.Module,
         requests: Sequence[tuple[Sequence[Mapping[str, Any]], int]],
         generator: torch.Generator | None = None,
+        recording: Recording | None = None,
         **settings: Any,
     ) -> list[Rollout]:
         """The rollouts of several calls of `draw`, the same texts, in the time of one.
@@ -78,6 +80,7 @@ class Collector:
             model: The generator.
             requests: Rows and the number of completions of each.
             generator, settings: As for `draw`.
+            recording: As for `rollout`, of a single request.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         sizes = [len(rows) * number for rows, number in requests]
@@ -94,6 +97,7 @@ class Collector:
         options = {"temperature": self.args.temperature, "top_p": self.args.top_p, "top_k": self.args.top_k, **settings}
         # Other functions need not know of it.
         if self.rollout_function is rollout:
+            options["recording"] = recording if len(requests) == 1 else None
             options["weight_dtype"] = self.args.rollout_weight_dtype or ("bfloat16" if self.args.bf16 else None)
         drawn = self.rollout_function(
             model,

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from hf_gpt.generation.likelihood import completion_logits, completion_logps, token_logps
+from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.adversarial.advantages import Scores, make_advantages
@@ -265,7 +266,12 @@ class Rounds:
     # The generator
 
     def experience(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor], observe: bool = True, keep_judgement: bool = False
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        observe: bool = True,
+        keep_judgement: bool = False,
+        record: bool = False,
     ) -> Experience:
         """Texts drawn for the prompts of a batch, and what is to be learned from them.
 
@@ -274,6 +280,7 @@ class Rounds:
             inputs: A collated batch of real texts.
             observe: See, too, how well the discriminator tells held-out texts apart.
             keep_judgement: Score with gradient where the discriminator can go on from there.
+            record: Keep what drawing works out, for an update of the same weights.
         """
         if self.args.estimator == "spin":
             return self._self_play(inputs)
@@ -283,10 +290,11 @@ class Rounds:
         held_out = self._held_out_texts() if observe and self.player is not None else None
         if held_out is not None and self.eval_rows.has_prompts:
             requests.append((_prompt_rows(held_out), 1))
-        drawn, *others = self.collector.draw_all(model, requests)
+        recording = Recording() if record else None
+        drawn, *others = self.collector.draw_all(model, requests, recording=recording)
         batch, mask = as_batch(drawn), drawn.completion_mask
         self._count(drawn.sequences)
-        found = Experience(drawn, size)
+        found = Experience(drawn, size, recording=recording if recording is not None and recording.products else None)
         if keep_judgement:
             found.judgement = self.player.judgement(batch)
         known = None if found.judgement is None else found.judgement.detach()

@@ -286,7 +286,7 @@ class AdversarialTrainer(HfGptTrainer):
     def _experience(self, inputs: dict[str, torch.Tensor], keep_judgement: bool) -> Experience:
         """Texts to learn from: new ones, or those of this micro-batch of the update before."""
         if self.args.num_iterations == 1:
-            return self.rounds.experience(self.model, inputs, self._looks(), keep_judgement)
+            return self.rounds.experience(self.model, inputs, self._looks(), keep_judgement, self._records())
         if self._micro_step == 0 and self.schedule.adversarial_steps % self.args.num_iterations == 0:
             self.experiences = []
         # The update before may have had fewer micro-batches: the last ones of an epoch are what is left.
@@ -297,6 +297,11 @@ class AdversarialTrainer(HfGptTrainer):
     def _looks(self) -> bool:
         """Whether this update of the generator is one at which held-out texts are looked at."""
         return self.schedule.adversarial_steps % self.args.heldout_steps == 0
+
+    def _records(self) -> bool:
+        """Whether the generator's update goes on from what drawing its texts has worked out."""
+        # Where the monitors look at how the two agree, it works all out for itself.
+        return self.args.world_size == 1 and (self.state.global_step + 1) % self.args.monitor_steps != 0
 
     def _lesson(self, model: nn.Module, experience: Experience) -> torch.Tensor:
         loss, figures = generator_loss(self.args, model, experience)
