@@ -157,3 +157,15 @@ def as_batch(texts: Rollout | Mapping[str, torch.Tensor]) -> Batch:
             texts.sequences, texts.attention_mask, texts.prompt_length, texts.completions, texts.completion_mask
         )
     return Batch(**{name: texts[name] for name in Batch.__dataclass_fields__})
+
+
+def prompt_rows(batch: Batch) -> list[dict[str, list[int]]]:
+    """The prompts of texts, as `Collector.draw` takes them."""
+    lengths = batch.prompt_length.tolist()
+    return [{"prompt_ids": ids[:length].tolist()} for ids, length in zip(batch.input_ids, lengths, strict=True)]
+
+
+def prompt_mask(batch: Batch) -> torch.Tensor:
+    """(R, P) int64, 1 at tokens of prompts."""
+    places = torch.arange(int(batch.prompt_length.max()), device=batch.prompt_length.device)
+    return (places < batch.prompt_length[:, None]).long()

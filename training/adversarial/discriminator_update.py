@@ -64,6 +64,12 @@ def concatenate(batches: "list[Batch]", pad_token_id: int) -> Batch:
     return Batch(**joined)
 
 
+def token_counts(batches: list[tuple[Batch, Batch]]) -> torch.Tensor:
+    """(2,) completion tokens of real and generated texts, the mean over pairs of batches."""
+    counts = [[texts.completion_mask.bool().sum() for texts in batch] for batch in batches]
+    return torch.stack([torch.stack(each) for each in counts]).float().mean(0)
+
+
 def discriminator_loss(
     args: AdversarialConfig,
     scorer: nn.Module,

@@ -65,17 +65,15 @@ def generator_loss(
     if args.estimator == "spin":
         return _spin(args, model, experience), {}
     rollout, mask = experience.rollout, experience.rollout.completion_mask
+    width, recording = rollout.completions.shape[1], experience.recording
     logits = completion_logits(
-        model,
-        rollout.sequences,
-        rollout.attention_mask,
-        rollout.prompt_length,
-        rollout.completions.shape[1],
-        experience.recording,
+        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, width, recording
     )
     logps = token_logps(logits, rollout.completions)
-    # Recorded products would be compared with themselves.
-    figures = {} if experience.recording is not None else {"logp_mismatch": logp_mismatch(rollout.logps, logps, mask)}
+    figures = {}
+    # What was recorded would be compared with itself.
+    if recording is None or not recording.products:
+        figures["logp_mismatch"] = logp_mismatch(rollout.logps, logps, mask)
     if args.estimator == "exact_token":
         loss = _exact_token(args, logits, logps, experience)
     elif args.estimator == "weighted_likelihood":

@@ -13,9 +13,9 @@ from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.adversarial.advantages import Scores, make_advantages
-from hf_gpt.training.adversarial.collection import Collector, RolloutFunction, as_batch
+from hf_gpt.training.adversarial.collection import Collector, RolloutFunction, as_batch, prompt_mask, prompt_rows
 from hf_gpt.training.adversarial.config import PAIRED_LOSSES, REWARDED, AdversarialConfig
-from hf_gpt.training.adversarial.discriminator_update import Batch, concatenate, discriminator_loss
+from hf_gpt.training.adversarial.discriminator_update import Batch, concatenate, discriminator_loss, token_counts
 from hf_gpt.training.adversarial.estimators import (
     non_saturating_loss,
     relativistic_generator_loss,
@@ -146,10 +146,7 @@ class Rounds:
         """Real and generated tokens of all processes, for each process and micro-batch, where a loss is over tokens."""
         if not self.args.has_language_model and self.args.reward_level != "prefix":
             return None
-        counts = torch.stack(
-            [torch.stack([texts.completion_mask.bool().sum() for texts in batch]) for batch in batches]
-        ).float()
-        real, fake = self._reduced(counts.mean(0)).tolist()
+        real, fake = self._reduced(token_counts(batches)).tolist()
         return max(real, 1.0), max(fake, 1.0)
 
     def token_share(self, mask: torch.Tensor) -> float:
@@ -207,7 +204,7 @@ class Rounds:
         """
         real = self._held_out_texts()
         if drawn is None or self.eval_rows.has_prompts:
-            drawn = self.collector.draw(model, _prompt_rows(real))
+            drawn = self.collector.draw(model, prompt_rows(real))
         self._observe(model, real, drawn)
 
     def _held_out_texts(self) -> Batch:
@@ -271,7 +268,7 @@ class Rounds:
         inputs: dict[str, torch.Tensor],
         observe: bool = True,
         keep_judgement: bool = False,
-        record: bool = False,
+        recording: Recording | None = None,
     ) -> Experience:
         """Texts drawn for the prompts of a batch, and what is to be learned from them.
 
@@ -280,21 +277,20 @@ class Rounds:
             inputs: A collated batch of real texts.
             observe: See, too, how well the discriminator tells held-out texts apart.
             keep_judgement: Score with gradient where the discriminator can go on from there.
-            record: Keep what drawing works out, for an update of the same weights.
+            recording: Gets what drawing works out, for an update of the same weights.
         """
         if self.args.estimator == "spin":
             return self._self_play(inputs)
         size = self.group_size
         # Spread over the batch, so that processes that share it take the same ones.
-        requests = [(_prompt_rows(as_batch(inputs))[::size], size)]
+        requests = [(prompt_rows(as_batch(inputs))[::size], size)]
         held_out = self._held_out_texts() if observe and self.player is not None else None
         if held_out is not None and self.eval_rows.has_prompts:
-            requests.append((_prompt_rows(held_out), 1))
-        recording = Recording() if record else None
+            requests.append((prompt_rows(held_out), 1))
         drawn, *others = self.collector.draw_all(model, requests, recording=recording)
         batch, mask = as_batch(drawn), drawn.completion_mask
         self._count(drawn.sequences)
-        found = Experience(drawn, size, recording=recording if recording is not None and recording.products else None)
+        found = Experience(drawn, size, recording=recording)
         if keep_judgement:
             found.judgement = self.player.judgement(batch)
         known = None if found.judgement is None else found.judgement.detach()
@@ -337,7 +333,7 @@ class Rounds:
         soft = gumbel_rollout(
             model,
             batch.input_ids[:, : int(batch.prompt_length.max())],
-            _prompt_mask(batch),
+            prompt_mask(batch),
             max_new_tokens=self.args.max_new_tokens,
             temperature=temperature,
             eos_token_id=self.tokens.eos,
@@ -362,7 +358,7 @@ class Rounds:
 
     def _self_play(self, inputs: dict[str, torch.Tensor]) -> Experience:
         real = as_batch(inputs)
-        drawn = self.collector.draw(self.reference, _prompt_rows(real))
+        drawn = self.collector.draw(self.reference, prompt_rows(real))
         with torch.no_grad():
             real_logps = completion_logps(
                 self.reference, real.input_ids, real.attention_mask, real.prompt_length, real.completions
@@ -400,9 +396,7 @@ class Rounds:
         return scores
 
     def _text_scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        if not self.args.has_language_model:
-            return self.player.scores(batch)
-        return self.player.scores(batch, self._token_logps(model, batch))
+        return self.player.scores(batch, self._token_logps(model, batch) if self.args.has_language_model else None)
 
     def _token_logps(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """(R, C) of the generator, without dropout."""
@@ -503,13 +497,3 @@ class Rounds:
         if state["reference"] is not None:
             self.take_reference(model)
             self.reference.load_state_dict(state["reference"])
-
-
-def _prompt_rows(batch: Batch) -> list[dict[str, list[int]]]:
-    lengths = batch.prompt_length.tolist()
-    return [{"prompt_ids": ids[:length].tolist()} for ids, length in zip(batch.input_ids, lengths, strict=True)]
-
-
-def _prompt_mask(batch: Batch) -> torch.Tensor:
-    places = torch.arange(int(batch.prompt_length.max()), device=batch.prompt_length.device)
-    return (places < batch.prompt_length[:, None]).long()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training.adversarial.checkpoint import load_game, save_game
 from hf_gpt.training.adversarial.collection import RolloutFunction
@@ -286,7 +287,7 @@ class AdversarialTrainer(HfGptTrainer):
     def _experience(self, inputs: dict[str, torch.Tensor], keep_judgement: bool) -> Experience:
         """Texts to learn from: new ones, or those of this micro-batch of the update before."""
         if self.args.num_iterations == 1:
-            return self.rounds.experience(self.model, inputs, self._looks(), keep_judgement, self._records())
+            return self.rounds.experience(self.model, inputs, self._looks(), keep_judgement, self._recording())
         if self._micro_step == 0 and self.schedule.adversarial_steps % self.args.num_iterations == 0:
             self.experiences = []
         # The update before may have had fewer micro-batches: the last ones of an epoch are what is left.
@@ -298,10 +299,11 @@ class AdversarialTrainer(HfGptTrainer):
         """Whether this update of the generator is one at which held-out texts are looked at."""
         return self.schedule.adversarial_steps % self.args.heldout_steps == 0
 
-    def _records(self) -> bool:
-        """Whether the generator's update goes on from what drawing its texts has worked out."""
+    def _recording(self) -> Recording | None:
+        """For what drawing texts works out, where the generator's update may go on from it."""
         # Where the monitors look at how the two agree, it works all out for itself.
-        return self.args.world_size == 1 and (self.state.global_step + 1) % self.args.monitor_steps != 0
+        is_watched = (self.state.global_step + 1) % self.args.monitor_steps == 0
+        return None if is_watched or self.args.world_size > 1 else Recording()
 
     def _lesson(self, model: nn.Module, experience: Experience) -> torch.Tensor:
         loss, figures = generator_loss(self.args, model, experience)
