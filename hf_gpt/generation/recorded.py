@@ -63,6 +63,13 @@ class Recording:
             for kept in self.products:
                 kept[:, unwritten[:, 1:]] = 0
 
+    def narrow(self, rows: int) -> None:
+        """Keeps the first texts alone."""
+        self.products = [kept[:, :rows] for kept in self.products]
+        self.logits, self.completions, self.is_written = (
+            kept[:rows] for kept in (self.logits, self.completions, self.is_written)
+        )
+
     def is_of(self, model: torch.nn.Module, completions: torch.Tensor) -> bool:
         """Whether these texts were recorded, of this model and with its weights as they are."""
         parameters, sums = self._weights

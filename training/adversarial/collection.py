@@ -80,7 +80,7 @@ class Collector:
             model: The generator.
             requests: Rows and the number of completions of each.
             generator, settings: As for `draw`.
-            recording: As for `rollout`, of a single request.
+            recording: As for `rollout`, of the first request.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         sizes = [len(rows) * number for rows, number in requests]
@@ -97,7 +97,7 @@ class Collector:
         options = {"temperature": self.args.temperature, "top_p": self.args.top_p, "top_k": self.args.top_k, **settings}
         # Other functions need not know of it.
         if self.rollout_function is rollout:
-            options["recording"] = recording if len(requests) == 1 else None
+            options["recording"] = recording
             options["weight_dtype"] = self.args.rollout_weight_dtype or ("bfloat16" if self.args.bf16 else None)
         drawn = self.rollout_function(
             model,
@@ -112,6 +112,8 @@ class Collector:
             synced=world > 1 and (self.args.is_sharded or self.accelerator.distributed_type.value not in _WHOLE),
             **options,
         )
+        if recording is not None:
+            recording.narrow(sizes[0])
         return drawn.to(self.accelerator.device).split(sizes)
 
     def gather(self, drawn: Rollout, indices: Sequence[int]) -> tuple[list[Fake], torch.Tensor]:

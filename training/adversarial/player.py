@@ -74,6 +74,8 @@ class DiscriminatorPlayer:
             groups,
             lr=self.args.discriminator_learning_rate,
             betas=(self.args.discriminator_adam_beta1, self.args.discriminator_adam_beta2),
+            # As the generator's: one pass over weights and moments. Parts of sharded weights go one by one.
+            fused=not self._is_sharded and self.args.device.type in ("cpu", "cuda"),
         )
         if self.wrapped is self.scorer and not self._is_sharded:
             self.wrapped, self.optimizer = self.accelerator.prepare(self.scorer, optimizer)
