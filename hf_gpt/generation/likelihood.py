@@ -1,9 +1,19 @@
 """Log-probabilities of given completions under any language model, with gradients: the counterpart of `rollout`."""
 
+import contextlib
+
 import torch
 from torch import nn
 
+from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.scoring import accepted_arguments, right_padded
+from hf_gpt.generation.shared_prompts import (
+    LEAST_SHARE,
+    SharedPrompts,
+    completion_inputs,
+    completion_places,
+    read_prompts,
+)
 from hf_gpt.models.language_head_hf_gpt import HfGptLanguageHeadMixin
 
 
@@ -13,6 +23,7 @@ def completion_logits(
     attention_mask: torch.Tensor,
     prompt_length: torch.Tensor,
     num_tokens: int,
+    recording: Recording | None = None,
 ) -> torch.Tensor:
     """Logits that each completion token was drawn from.
 
@@ -22,6 +33,7 @@ def completion_logits(
         attention_mask: (B, T), 1 at tokens.
         prompt_length: (B,) int64.
         num_tokens: C, tokens of the longest completion.
+        recording: What drawing these texts has worked out, if it was kept.
 
     Returns:
         (B, C, V): row b, place t holds the logits of `sequences[b, prompt_length[b] + t]`. What is beyond the end of a
@@ -30,14 +42,21 @@ def completion_logits(
     inner = unwrap(model)
     if inner.config.is_encoder_decoder:
         return _encoder_decoder_logits(model, inner, sequences, attention_mask, prompt_length, num_tokens)
+    length = sequences.shape[1]
+    places = completion_places(prompt_length, num_tokens, length) - 1
+    if isinstance(model, HfGptLanguageHeadMixin):
+        if recording is not None and not recording.is_of(model, sequences.gather(1, places + 1)):
+            recording = None
+        least_share = LEAST_SHARE if recording is None else 0
+        shared = read_prompts(model, sequences, prompt_length, least_share)
+        if shared is not None:
+            return _logits_after(model, shared, sequences, attention_mask, places, recording)
     inputs = {"input_ids": sequences, "attention_mask": attention_mask}
     accepted = accepted_arguments(inner)
     if "position_ids" in accepted:
         inputs["position_ids"] = positions_of(attention_mask)
     if "use_cache" in accepted:
         inputs["use_cache"] = False
-    length = sequences.shape[1]
-    places = completion_places(prompt_length, num_tokens, length) - 1
     if isinstance(inner, HfGptLanguageHeadMixin):
         return model(**inputs, logits_to_keep=places).logits
     # Counted from the end: virtual tokens of an adapter stand in front.
@@ -49,6 +68,24 @@ def completion_logits(
     first, last, alike = torch.stack([*places.aminmax(), are_alike.long()]).tolist()
     logits = model(**inputs, logits_to_keep=torch.arange(first, last + 1, device=places.device)).logits
     return logits if alike and last - first + 1 == num_tokens else _picked(logits, places - last - 1)
+
+
+def _logits_after(
+    model: HfGptLanguageHeadMixin,
+    shared: SharedPrompts,
+    sequences: torch.Tensor,
+    attention_mask: torch.Tensor,
+    places: torch.Tensor,
+    recording: Recording | None,
+) -> torch.Tensor:
+    """Logits at `places` (B, C), of which the first is the last token of the prompt."""
+    hidden_states = shared.last_hidden_states[shared.whose, None]
+    if places.shape[1] > 1:
+        inputs = completion_inputs(shared, sequences, attention_mask, places[:, 1:])
+        with contextlib.nullcontext() if recording is None else recording.of_trunk(model):
+            hidden_states = torch.cat([hidden_states, model.model(**inputs).last_hidden_state], 1)
+    with contextlib.nullcontext() if recording is None else recording.of_head(model):
+        return model._loss_and_logits(hidden_states, None)[1]
 
 
 def completion_logps(
@@ -118,12 +155,6 @@ def _chunk_rows(logits: torch.Tensor) -> int:
 
 def _picked(logits: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return logits[torch.arange(len(places), device=places.device)[:, None], places]
-
-
-def completion_places(prompt_length: torch.Tensor, num_tokens: int, length: int) -> torch.Tensor:
-    """(B, C) int64: where in a row of `length` its completion tokens stand; past the end its last place."""
-    places = prompt_length[:, None] + torch.arange(num_tokens, device=prompt_length.device)
-    return places.clamp(max=length - 1)
 
 
 def join(

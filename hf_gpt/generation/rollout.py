@@ -18,8 +18,10 @@ from hf_gpt.generation.likelihood import (
     positions_of,
     unwrap,
 )
+from hf_gpt.generation.native.decoder import NativeDecoder
 from hf_gpt.generation.native.weights import NativeWeights
 from hf_gpt.generation.products import WeightDtype, check_weight_dtype
+from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.scoring import accepted_arguments, evaluating, right_padded
 
 
@@ -85,6 +87,7 @@ def rollout(
     batch_size: int | None = None,
     synced: bool = False,
     weight_dtype: WeightDtype | None = None,
+    recording: Recording | None = None,
 ) -> Rollout:
     """Draws completions of prompts, or texts from their beginning.
 
@@ -116,6 +119,7 @@ def rollout(
             CPU: faster, from a distribution that differs from the model's by the rounding. The log-probabilities are
             those of the distribution that was drawn from, as importance ratios need. A model that those steps
             do not take runs under autocast in bfloat16 instead.
+        recording: Filled, where that can be, with what `completion_logits` of the same texts need not work out again.
 
     Returns:
         The rows: B is P times `num_return_sequences`, or `num_samples` times that.
@@ -146,6 +150,7 @@ def rollout(
 
     with torch.no_grad(), evaluating(model), contextlib.ExitStack() as context:
         settings["weights"] = _weights(model, weight_dtype, batch_size or rows, context) if not synced else None
+        settings["recording"] = recording if rows <= (batch_size or rows) else None
         parts = [
             _draw_batch(model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), **settings)
             for part in _slices(rows, batch_size or rows)
@@ -220,7 +225,7 @@ def _weights(model, weight_dtype, rows, context) -> DecoderWeights | NativeWeigh
     return None
 
 
-def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, synced, weights) -> _Drawn:
+def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, synced, weights, recording) -> _Drawn:
     rows, limit = uniforms.shape
     completions = torch.zeros(rows, limit, dtype=torch.int64, device=prompt_ids.device)
     logps = torch.zeros(rows, limit, dtype=torch.float32, device=prompt_ids.device)
@@ -228,6 +233,8 @@ def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, sync
     end_ids = torch.tensor(ends, dtype=torch.int64, device=prompt_ids.device)
     if weights is not None:
         state = weights.start(unwrap(model), prompt_ids, prompt_mask, limit)
+        if recording is not None and isinstance(state, NativeDecoder):
+            state.record(recording, limit)
     else:
         steps = _EncoderDecoderSteps if unwrap(model).config.is_encoder_decoder else _DecoderSteps
         state = steps(model, prompt_ids, prompt_mask)
@@ -252,6 +259,9 @@ def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, sync
                 state.select(kept)
                 places, tokens, active = places[kept], tokens[kept], active[kept]
         state.append(tokens)
+    if recording is not None:
+        width = int(lengths.max())
+        recording.end(completions[:, :width], lengths)
     return _Drawn(completions, logps, lengths)
 
 

@@ -9,6 +9,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_gpt.generation.shared_prompts import SharedPrompts, completion_inputs, completion_places, read_prompts
+from hf_gpt.models.modeling_hf_gpt import HfGptForSequenceClassification
+
 
 # Names of embeddings of positions, of GPT-2 and of all others.
 _POSITIONS = re.compile(r"(^|\.)(wpe|\w*position\w*)$")
@@ -51,7 +54,10 @@ def right_padded(sequences: torch.Tensor, attention_mask: torch.Tensor, pad_toke
 
 
 def discriminator_logits(
-    discriminator: PreTrainedModel, sequences: torch.Tensor, attention_mask: torch.Tensor
+    discriminator: PreTrainedModel,
+    sequences: torch.Tensor,
+    attention_mask: torch.Tensor,
+    prompt_length: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The logit of each text, differentiable in the discriminator's weights. In training it is this that is trained.
 
@@ -63,6 +69,8 @@ def discriminator_logits(
         discriminator: A sequence classifier with `num_labels=1`.
         sequences: Shape `(batch_size, length)`, token ids, padded on either side.
         attention_mask: Shape `(batch_size, length)`.
+        prompt_length: Shape `(batch_size,)`, tokens that each text begins with which others may begin with as well:
+            what they share is read once where that pays, and the logits are the same.
 
     Returns:
         Shape `(batch_size,)`, float32.
@@ -74,6 +82,14 @@ def discriminator_logits(
     check_discriminator(discriminator)
     pad_token_id = getattr(discriminator.config.get_text_config(), "pad_token_id", None)
     sequences, attention_mask = right_padded(sequences, attention_mask, pad_token_id or 0)
+    shared = None
+    if prompt_length is not None:
+        shared = _shared_prompts(discriminator, sequences, attention_mask, prompt_length)
+    if shared is not None:
+        num_tokens = int((attention_mask.sum(1) - prompt_length).max())
+        places = completion_places(prompt_length, num_tokens, sequences.shape[1])
+        logits = discriminator(**completion_inputs(shared, sequences, attention_mask, places)).logits
+        return logits[:, 0].float()
     if _scores_last_token(discriminator):
         hidden_states = _hidden_states(discriminator, sequences, attention_mask)
         last = (attention_mask.sum(1) - 1).clamp(min=0)
@@ -81,6 +97,15 @@ def discriminator_logits(
     else:
         logits = discriminator(input_ids=sequences, attention_mask=attention_mask).logits
     return logits[:, 0].float()
+
+
+def _shared_prompts(discriminator, sequences, attention_mask, prompt_length) -> SharedPrompts | None:
+    """Prompts that are read once for all texts that begin with them, where a text is scored at its last token."""
+    is_ours = isinstance(discriminator, HfGptForSequenceClassification)
+    # A completion without tokens is scored at the last one of its prompt.
+    if not is_ours or discriminator.pooler.pooling != "last" or bool((attention_mask.sum(1) <= prompt_length).any()):
+        return None
+    return read_prompts(discriminator, sequences, prompt_length)
 
 
 def embedding_logits(

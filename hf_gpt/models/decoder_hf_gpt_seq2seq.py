@@ -11,8 +11,9 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.output_capturing import OutputRecorder
 
 from .configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
+from .inputs_hf_gpt import check_range, document_ids
 from .layers_hf_gpt import HfGptAttention, HfGptCrossAttention, HfGptDecoderLayer, build_norm
-from .modeling_hf_gpt import HfGptModel, check_range, document_ids
+from .modeling_hf_gpt import HfGptModel
 
 
 class HfGptSeq2SeqDecoderLayer(HfGptDecoderLayer):

@@ -14,6 +14,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_hf_gpt import HfGptConfig
+from .last_token_hf_gpt import at_places
 
 
 class _RMSNormFunction(torch.autograd.Function):
@@ -156,6 +157,12 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
     return torch.cat((-second, first), dim=-1)
 
 
+def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """`x` (batch_size, num_heads, sequence_length, head_dim) turned by positions, as [`apply_rotary_pos_emb`] does."""
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    return x * cos + rotate_half(x) * sin
+
+
 @use_kernel_forward_from_hub("rotary_pos_emb")
 def apply_rotary_pos_emb(
     q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
@@ -229,18 +236,23 @@ class HfGptAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        query_places: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        input_shape = hidden_states.shape[:-1]
-        hidden_shape = (*input_shape, -1, self.head_dim)
+        hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        queried = hidden_states if query_places is None else at_places(hidden_states, query_places)
+        input_shape = queried.shape[:-1]
 
-        query_states = self.q_norm(self.q_proj(hidden_states).view(hidden_shape)).transpose(1, 2)
+        query_states = self.q_norm(self.q_proj(queried).view(*input_shape, -1, self.head_dim)).transpose(1, 2)
         key_states = self.k_norm(self.k_proj(hidden_states).view(hidden_shape)).transpose(1, 2)
         value_states = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
 
-        if position_embeddings is not None:
-            cos, sin = position_embeddings
-            query_states, key_states = apply_rotary_pos_emb(query_states, key_states, cos, sin)
+        if position_embeddings is not None and query_places is None:
+            query_states, key_states = apply_rotary_pos_emb(query_states, key_states, *position_embeddings)
+        elif position_embeddings is not None:
+            places = (at_places(table, query_places) for table in position_embeddings)
+            query_states = turn(query_states, *places)
+            key_states = turn(key_states, *position_embeddings)
 
         if past_key_values is not None:
             key_states, value_states = past_key_values.update(key_states, value_states, self.layer_idx)
@@ -366,8 +378,11 @@ class HfGptDecoderLayer(GradientCheckpointingLayer):
         past_key_values: Cache | None = None,
         use_cache: bool | None = False,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        query_places: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
+        if query_places is not None:
+            kwargs["query_places"] = query_places
         attn_output, _ = self.self_attn(
             self.input_layernorm(hidden_states),
             attention_mask=attention_mask,
@@ -377,5 +392,7 @@ class HfGptDecoderLayer(GradientCheckpointingLayer):
             position_embeddings=position_embeddings,
             **kwargs,
         )
+        if query_places is not None:
+            hidden_states = at_places(hidden_states, query_places)
         hidden_states = hidden_states + self.dropout(attn_output)
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))

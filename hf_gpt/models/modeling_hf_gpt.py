@@ -1,7 +1,6 @@
 """The HfGpt decoder and its heads: language model, sequence score (the discriminator), token score, answer span."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -9,7 +8,6 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -25,7 +23,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
+from .inputs_hf_gpt import check_range, create_masks, default_position_ids
 from .language_head_hf_gpt import HfGptLanguageHeadMixin
+from .last_token_hf_gpt import at_places, can_query_places, mask_at_places, places_to_pool
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
 from .loss_hf_gpt import are_values, classification_loss
 from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear, token_mask
@@ -92,7 +92,6 @@ class HfGptModel(HfGptPreTrainedModel):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList([self._layer_class(config, i) for i in range(config.num_hidden_layers)])
         self.norm = build_norm(config)
-        self.has_sliding_layers = "sliding_attention" in config.layer_types
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -106,6 +105,7 @@ class HfGptModel(HfGptPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        query_places: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         r"""
@@ -124,6 +124,9 @@ class HfGptModel(HfGptPreTrainedModel):
                 Embeddings in place of `input_ids`.
             use_cache (`bool`, *optional*):
                 Whether to return the cache.
+            query_places (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                The one place of each row whose last hidden state is asked for: `last_hidden_state` has that alone, of
+                shape `(batch_size, 1, hidden_size)`, and the last layer works out no other where it can.
 
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`; a token id outside the vocabulary or a
@@ -138,9 +141,9 @@ class HfGptModel(HfGptPreTrainedModel):
         if not self.config.is_causal and past_key_values is None:
             use_cache = False
         if position_ids is None:
-            position_ids = self._default_position_ids(inputs_embeds, attention_mask, past_key_values)
+            position_ids = default_position_ids(self.config, inputs_embeds, attention_mask, past_key_values)
         if not isinstance(mask_mapping := attention_mask, dict):
-            mask_mapping = self._create_masks(inputs_embeds, attention_mask, past_key_values, position_ids)
+            mask_mapping = create_masks(self.config, inputs_embeds, attention_mask, past_key_values, position_ids)
         # After the masks: with a cache, even an empty one, the library no longer sees packed documents.
         if use_cache and past_key_values is None:
             past_key_values = self._new_cache()
@@ -155,11 +158,18 @@ class HfGptModel(HfGptPreTrainedModel):
 
         # By position: reentrant checkpointing gives gradients to nothing else.
         layer_inputs = [kwargs.pop("encoder_hidden_states")] if "encoder_hidden_states" in kwargs else []
-        for i, decoder_layer in enumerate(self.layers[: self.config.num_hidden_layers]):
+        layers = self.layers[: self.config.num_hidden_layers]
+        masks = [mask_mapping[kind] for kind in self.config.layer_types[: len(layers)]]
+        asked = query_places is not None and can_query_places(self, masks[-1])
+        if asked:
+            masks[-1] = mask_at_places(self.config, masks[-1], query_places, hidden_states, past_key_values)
+        for i, decoder_layer in enumerate(layers):
+            if asked and i == len(layers) - 1:
+                kwargs["query_places"] = query_places
             hidden_states = decoder_layer(
                 hidden_states,
                 *layer_inputs,
-                attention_mask=mask_mapping[self.config.layer_types[i]],
+                attention_mask=masks[i],
                 position_embeddings=position_embeddings,
                 position_ids=position_ids,
                 past_key_values=past_key_values,
@@ -167,78 +177,14 @@ class HfGptModel(HfGptPreTrainedModel):
                 **kwargs,
             )
         hidden_states = self.norm(hidden_states)
+        if query_places is not None and not asked:
+            hidden_states = at_places(hidden_states, query_places)
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
         )
 
     def _new_cache(self) -> Cache:
         return DynamicCache(config=self.config)
-
-    def _default_position_ids(
-        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, past_key_values: Cache | None
-    ) -> torch.LongTensor:
-        length = inputs_embeds.shape[1]
-        # RoPE sees differences of positions alone; learned positions must not count the padding on the left.
-        if (
-            self.config.position_embedding_type == "learned"
-            and isinstance(attention_mask, torch.Tensor)
-            and attention_mask.ndim == 2
-        ):
-            return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-        return (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
-
-    def _create_masks(
-        self,
-        inputs_embeds: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None,
-        position_ids: torch.LongTensor,
-    ) -> dict[str, torch.Tensor | None]:
-        mask_kwargs = {
-            "config": self.config,
-            "inputs_embeds": inputs_embeds,
-            "attention_mask": attention_mask,
-            "past_key_values": past_key_values,
-            "position_ids": position_ids,
-        }
-        # The library finds packed documents for causal masks only.
-        if not self.config.is_causal and attention_mask is None and past_key_values is None:
-            mask_kwargs["and_mask_function"] = _same_document_function(position_ids, inputs_embeds.shape[0])
-        masks = {"full_attention": create_causal_mask(**mask_kwargs)}
-        if self.has_sliding_layers:
-            masks["sliding_attention"] = create_sliding_window_causal_mask(**mask_kwargs)
-        return masks
-
-
-def check_range(name: str, ids: torch.Tensor, size: int, field: str) -> None:
-    """Raises `ValueError` for an id outside 0 to `size` - 1. On a CPU: elsewhere it would wait for the device."""
-    if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return
-    low, high = torch.aminmax(ids)
-    if low < 0 or high >= size:
-        worst = (low if low < 0 else high).item()
-        remedy = "use the tokenizer that belongs to this model, or model.resize_token_embeddings(len(tokenizer))"
-        if name == "position_ids":
-            remedy = "shorten the input (truncation=True, max_length=...), or train with position_embedding_type='rope'"
-        raise ValueError(f"{name} holds {worst}, outside 0 to {size - 1} (config.{field}={size}): {remedy}.")
-
-
-def document_ids(position_ids: torch.LongTensor) -> torch.LongTensor:
-    """Number from 0 of the document that each token of packed rows belongs to, of the shape of `position_ids`."""
-    return (position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1).cumsum(-1)
-
-
-def _same_document_function(position_ids: torch.LongTensor, batch_size: int) -> Callable | None:
-    """Mask function of packed documents, which begin where positions do not go on by one; None if there is one only."""
-    documents = document_ids(position_ids).expand(batch_size, -1)
-    if not torch.compiler.is_compiling() and not documents.any():
-        return None
-
-    def same_document(batch_idx, head_idx, q_idx, kv_idx):
-        return documents[batch_idx, q_idx] == documents[batch_idx, kv_idx]
-
-    return same_document
 
 
 class HfGptForCausalLM(HfGptLanguageHeadMixin, HfGptPreTrainedModel, GenerationMixin):
@@ -358,6 +304,12 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
             [`~transformers.modeling_outputs.SequenceClassifierOutputWithPast`], `logits` of shape
             `(batch_size, num_labels)`.
         """
+        places = None
+        # Others than our own decoder take no such argument.
+        if self.pooler.pooling == "last" and isinstance(self.model, HfGptModel):
+            places = places_to_pool(self, input_ids, attention_mask, inputs_embeds, **kwargs)
+            if places is not None:
+                kwargs["query_places"] = places
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -368,8 +320,12 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
-        logits = self._score(self.pooler(hidden_states, mask))
+        if places is None:
+            mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
+            pooled = self.pooler(hidden_states, mask)
+        else:
+            pooled = hidden_states[:, 0]
+        logits = self._score(pooled)
         loss = None
         if labels is not None:
             if self.config.problem_type is None and self.num_labels == 1 and are_values(labels):

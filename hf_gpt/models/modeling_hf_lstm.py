@@ -17,13 +17,12 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_hf_lstm import HfLstmConfig
+from .inputs_hf_gpt import check_range, document_ids
 from .modeling_hf_gpt import (
     HfGptForCausalLM,
     HfGptForSequenceClassification,
     HfGptForTokenClassification,
     HfGptPreTrainedModel,
-    check_range,
-    document_ids,
 )
 
 

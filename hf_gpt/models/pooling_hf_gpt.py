@@ -25,6 +25,12 @@ def token_mask(
     return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
 
 
+def last_token_places(mask: torch.BoolTensor) -> torch.LongTensor:
+    """Where the last token of each row of `mask` (batch_size, sequence_length) stands; 0 where there is none."""
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    return (positions * mask).argmax(-1)
+
+
 class HfGptSpectralLinear(nn.Linear):
     """
     A linear layer with its weight divided by its largest singular value, tracked by one power iteration for each
@@ -67,9 +73,7 @@ class HfGptPooler(nn.Module):
             `torch.Tensor` of shape `(batch_size, hidden_size)`.
         """
         if self.pooling == "last":
-            positions = torch.arange(mask.shape[1], device=mask.device)
-            last = (positions * mask).argmax(-1)
-            return hidden_states[torch.arange(mask.shape[0], device=mask.device), last]
+            return hidden_states[torch.arange(mask.shape[0], device=mask.device), last_token_places(mask)]
         if self.pooling == "attention":
             scores = (hidden_states @ self.query).float()
             weights = scores.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.rollout import Rollout, rollout
 from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.discriminator_update import Batch
@@ -70,6 +71,7 @@ class Collector:
         model: nn.Module,
         requests: Sequence[tuple[Sequence[Mapping[str, Any]], int]],
         generator: torch.Generator | None = None,
+        recording: Recording | None = None,
         **settings: Any,
     ) -> list[Rollout]:
         """The rollouts of several calls of `draw`, the same texts, in the time of one.
@@ -78,6 +80,7 @@ class Collector:
             model: The generator.
             requests: Rows and the number of completions of each.
             generator, settings: As for `draw`.
+            recording: As for `rollout`, of the first request.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         sizes = [len(rows) * number for rows, number in requests]
@@ -94,6 +97,7 @@ class Collector:
         options = {"temperature": self.args.temperature, "top_p": self.args.top_p, "top_k": self.args.top_k, **settings}
         # Other functions need not know of it.
         if self.rollout_function is rollout:
+            options["recording"] = recording
             options["weight_dtype"] = self.args.rollout_weight_dtype or ("bfloat16" if self.args.bf16 else None)
         drawn = self.rollout_function(
             model,
@@ -108,6 +112,8 @@ class Collector:
             synced=world > 1 and (self.args.is_sharded or self.accelerator.distributed_type.value not in _WHOLE),
             **options,
         )
+        if recording is not None:
+            recording.narrow(sizes[0])
         return drawn.to(self.accelerator.device).split(sizes)
 
     def gather(self, drawn: Rollout, indices: Sequence[int]) -> tuple[list[Fake], torch.Tensor]:
@@ -153,3 +159,15 @@ def as_batch(texts: Rollout | Mapping[str, torch.Tensor]) -> Batch:
             texts.sequences, texts.attention_mask, texts.prompt_length, texts.completions, texts.completion_mask
         )
     return Batch(**{name: texts[name] for name in Batch.__dataclass_fields__})
+
+
+def prompt_rows(batch: Batch) -> list[dict[str, list[int]]]:
+    """The prompts of texts, as `Collector.draw` takes them."""
+    lengths = batch.prompt_length.tolist()
+    return [{"prompt_ids": ids[:length].tolist()} for ids, length in zip(batch.input_ids, lengths, strict=True)]
+
+
+def prompt_mask(batch: Batch) -> torch.Tensor:
+    """(R, P) int64, 1 at tokens of prompts."""
+    places = torch.arange(int(batch.prompt_length.max()), device=batch.prompt_length.device)
+    return (places < batch.prompt_length[:, None]).long()

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from hf_gpt.generation.likelihood import completion_logits, completion_places, unwrap
+from hf_gpt.generation.likelihood import completion_logits, unwrap
 from hf_gpt.generation.rollout import check_positions
 from hf_gpt.generation.scoring import (
     accepted_arguments,
@@ -20,6 +20,7 @@ from hf_gpt.generation.scoring import (
     has_causal_prefixes,
     prefix_logits,
 )
+from hf_gpt.generation.shared_prompts import completion_places
 from hf_gpt.models.pooling_hf_gpt import HfGptSpectralLinear
 from hf_gpt.training.errors import ConfigError
 
@@ -62,12 +63,12 @@ class Scorer(nn.Module):
             kind: "sequence": (B,) of whole texts. "embeddings": the same from `embeddings` (B, T, d). "prefix": (B,
                 `num_tokens` + 1), of the prompt and of the text up to each token of the completion. "token": (B,
                 `num_tokens`, V), a language model's logits of each next token.
-            prompt_length: (B,), for the last two.
+            prompt_length: (B,), for the last two; for whole texts it may save reading a prompt again.
             num_tokens: Tokens of the longest completion, for the last two.
             embeddings: In place of `sequences`.
         """
         if kind == "sequence":
-            return discriminator_logits(self.model, sequences, attention_mask)
+            return discriminator_logits(self.model, sequences, attention_mask, prompt_length)
         if kind == "embeddings":
             return embedding_logits(self.model, embeddings, attention_mask)
         if kind == "token":

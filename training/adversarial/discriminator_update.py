@@ -64,6 +64,12 @@ def concatenate(batches: "list[Batch]", pad_token_id: int) -> Batch:
     return Batch(**joined)
 
 
+def token_counts(batches: list[tuple[Batch, Batch]]) -> torch.Tensor:
+    """(2,) completion tokens of real and generated texts, the mean over pairs of batches."""
+    counts = [[texts.completion_mask.bool().sum() for texts in batch] for batch in batches]
+    return torch.stack([torch.stack(each) for each in counts]).float().mean(0)
+
+
 def discriminator_loss(
     args: AdversarialConfig,
     scorer: nn.Module,
@@ -106,7 +112,7 @@ def discriminator_loss(
     if fresh_scores is None:
         fresh_scores = torch.empty(0, device=both.input_ids.device)
     unseen = concatenate([real, fake[len(fresh_scores) :]], pad_token_id)
-    scores = scorer(unseen.input_ids, unseen.attention_mask)
+    scores = scorer(unseen.input_ids, unseen.attention_mask, prompt_length=unseen.prompt_length)
     real_scores, fake_scores = scores[: len(real)], torch.cat([fresh_scores, scores[len(real) :]])
     function = DISCRIMINATOR_LOSSES[args.discriminator_loss]
     if args.discriminator_loss in PAIRED_LOSSES:

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from hf_gpt.generation.likelihood import completion_logits, completion_logps, token_logps
+from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.adversarial.advantages import Scores, make_advantages
-from hf_gpt.training.adversarial.collection import as_batch
+from hf_gpt.training.adversarial.collection import as_batch, prompt_mask, prompt_rows
 from hf_gpt.training.adversarial.config import REWARDED
 from hf_gpt.training.adversarial.discriminator_update import Batch
 from hf_gpt.training.adversarial.estimators import (
@@ -23,7 +24,7 @@ from hf_gpt.training.adversarial.figures import entropy_per_token, low_contrast_
 from hf_gpt.training.adversarial.generator_update import Experience, logps_of
 from hf_gpt.training.adversarial.gumbel import gumbel_rollout
 from hf_gpt.training.adversarial.rewards import differential_rewards, future_returns
-from hf_gpt.training.adversarial.rounds import Rounds, prompt_rows
+from hf_gpt.training.adversarial.rounds import Rounds
 from hf_gpt.training.adversarial.watch import GeneratedText
 
 
@@ -54,7 +55,12 @@ class GeneratorRound:
         self.average_return: float | None = None
 
     def experience(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor], observe: bool = True, keep_judgement: bool = False
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        observe: bool = True,
+        keep_judgement: bool = False,
+        recording: Recording | None = None,
     ) -> Experience:
         """Texts drawn for the prompts of a batch, and what is to be learned from them.
 
@@ -63,6 +69,7 @@ class GeneratorRound:
             inputs: A collated batch of real texts.
             observe: See, too, how well the discriminator tells held-out texts apart.
             keep_judgement: Score with gradient where the discriminator can go on from there.
+            recording: Gets what drawing works out, for an update of the same weights.
         """
         if self.args.estimator == "spin":
             return self._self_play(inputs)
@@ -72,10 +79,10 @@ class GeneratorRound:
         held_out = self.rounds.held_out_texts() if observe and self.player is not None else None
         if held_out is not None and self.rounds.eval_rows.has_prompts:
             requests.append((prompt_rows(held_out), 1))
-        drawn, *others = self.collector.draw_all(model, requests)
+        drawn, *others = self.collector.draw_all(model, requests, recording=recording)
         batch, mask = as_batch(drawn), drawn.completion_mask
         self.rounds.count(drawn.sequences)
-        found = Experience(drawn, size)
+        found = Experience(drawn, size, recording=recording)
         if keep_judgement:
             found.judgement = self.player.judgement(batch)
         known = None if found.judgement is None else found.judgement.detach()
@@ -108,6 +115,12 @@ class GeneratorRound:
         self._remember(drawn, rewards)
         return found
 
+    def recording(self, step: int) -> Recording | None:
+        """For what drawing texts works out at a step, where the generator's update may go on from it."""
+        # Where the monitors look at how the two agree, it works all out for itself.
+        is_watched = (step + 1) % self.args.monitor_steps == 0
+        return None if is_watched or self.args.world_size > 1 else Recording()
+
     def soft_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
         """The generator's loss with gradient through the texts themselves, for the Gumbel estimators.
 
@@ -120,7 +133,7 @@ class GeneratorRound:
         soft = gumbel_rollout(
             model,
             batch.input_ids[:, : int(batch.prompt_length.max())],
-            _prompt_mask(batch),
+            prompt_mask(batch),
             max_new_tokens=self.args.max_new_tokens,
             temperature=temperature,
             eos_token_id=self.tokens.eos,
@@ -240,8 +253,3 @@ class GeneratorRound:
         if state["reference"] is not None:
             self.take_reference(model)
             self.reference.load_state_dict(state["reference"])
-
-
-def _prompt_mask(batch: Batch) -> torch.Tensor:
-    places = torch.arange(int(batch.prompt_length.max()), device=batch.prompt_length.device)
-    return (places < batch.prompt_length[:, None]).long()

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from hf_gpt.generation.likelihood import completion_logits, completion_logps, token_logps
+from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.estimators import (
@@ -37,6 +38,7 @@ class Experience:
         mediator_logits: (B, C, V), for the exact gradient.
         real: The batch of real texts of the same prompts, for self-play.
         real_reference_logps: (B, C') of it.
+        recording: What drawing the texts has worked out of the generator's forward pass.
     """
 
     rollout: Rollout
@@ -48,6 +50,7 @@ class Experience:
     mediator_logits: torch.Tensor | None = None
     real: dict[str, torch.Tensor] | None = None
     real_reference_logps: torch.Tensor | None = None
+    recording: Recording | None = None
 
 
 def generator_loss(
@@ -63,11 +66,15 @@ def generator_loss(
     if args.estimator == "spin":
         return _spin(args, model, experience), {}
     rollout, mask = experience.rollout, experience.rollout.completion_mask
+    width, recording = rollout.completions.shape[1], experience.recording
     logits = completion_logits(
-        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, rollout.completions.shape[1]
+        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, width, recording
     )
     logps = token_logps(logits, rollout.completions)
-    figures = {"logp_mismatch": logp_mismatch(rollout.logps, logps, mask)}
+    figures = {}
+    # What was recorded would be compared with itself.
+    if recording is None or not recording.products:
+        figures["logp_mismatch"] = logp_mismatch(rollout.logps, logps, mask)
     if args.estimator == "exact_token":
         loss = _exact_token(args, logits, logps, experience)
     elif args.estimator == "weighted_likelihood":

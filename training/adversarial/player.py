@@ -74,6 +74,8 @@ class DiscriminatorPlayer:
             groups,
             lr=self.args.discriminator_learning_rate,
             betas=(self.args.discriminator_adam_beta1, self.args.discriminator_adam_beta2),
+            # As the generator's: one pass over weights and moments. Parts of sharded weights go one by one.
+            fused=not self._is_sharded and self.args.device.type in ("cpu", "cuda"),
         )
         if self.wrapped is self.scorer and not self._is_sharded:
             self.wrapped, self.optimizer = self.accelerator.prepare(self.scorer, optimizer)
@@ -130,7 +132,7 @@ class DiscriminatorPlayer:
             if self.args.reward_level == "prefix":
                 scores = self.prefix_scores(batch)
                 return scores.gather(1, batch.completion_mask.sum(-1).long()[:, None])[:, 0]
-            return self.scorer(batch.input_ids, batch.attention_mask)
+            return self.scorer(batch.input_ids, batch.attention_mask, prompt_length=batch.prompt_length)
 
     def judgement(self, batch: Batch) -> torch.Tensor | None:
         """`scores` with gradient, which an update on the same texts may go on from; None where it could not.
@@ -141,7 +143,7 @@ class DiscriminatorPlayer:
         if self.args.world_size > 1 or self._is_sharded or not scores_texts or not is_alike_in_training(self.model):
             return None
         self.wrapped.train()
-        return self.wrapped(batch.input_ids, batch.attention_mask)
+        return self.wrapped(batch.input_ids, batch.attention_mask, prompt_length=batch.prompt_length)
 
     @torch.no_grad()
     def prefix_scores(self, batch: Batch) -> torch.Tensor:

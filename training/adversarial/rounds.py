@@ -10,9 +10,9 @@ from torch import nn
 from hf_gpt.generation.likelihood import completion_logps
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.scoring import evaluating
-from hf_gpt.training.adversarial.collection import Collector, RolloutFunction, as_batch
+from hf_gpt.training.adversarial.collection import Collector, RolloutFunction, as_batch, prompt_rows
 from hf_gpt.training.adversarial.config import PAIRED_LOSSES, AdversarialConfig
-from hf_gpt.training.adversarial.discriminator_update import Batch, concatenate, discriminator_loss
+from hf_gpt.training.adversarial.discriminator_update import Batch, concatenate, discriminator_loss, token_counts
 from hf_gpt.training.adversarial.objectives import Counts
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer
 from hf_gpt.training.adversarial.reductions import masked_sum
@@ -129,10 +129,7 @@ class Rounds:
         """Real and generated tokens of all processes, for each process and micro-batch, where a loss is over tokens."""
         if not self.args.has_language_model and self.args.reward_level != "prefix":
             return None
-        counts = torch.stack(
-            [torch.stack([texts.completion_mask.bool().sum() for texts in batch]) for batch in batches]
-        ).float()
-        real, fake = self._reduced(counts.mean(0)).tolist()
+        real, fake = self._reduced(token_counts(batches)).tolist()
         return max(real, 1.0), max(fake, 1.0)
 
     def token_share(self, mask: torch.Tensor) -> float:
@@ -257,9 +254,7 @@ class Rounds:
 
     def text_scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """(R,) logits of whole texts, without dropout; of a language model log-ratios to the generator."""
-        if not self.args.has_language_model:
-            return self.player.scores(batch)
-        return self.player.scores(batch, self.token_logps(model, batch))
+        return self.player.scores(batch, self.token_logps(model, batch) if self.args.has_language_model else None)
 
     def token_logps(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """(R, C) of the generator, without dropout."""
@@ -320,9 +315,3 @@ class Rounds:
         self.replay.load_state_dict(state["replay"])
         self.train_numbers.position, self.eval_numbers.position = state["positions"]
         self.watch.load_state_dict(state["watch"])
-
-
-def prompt_rows(batch: Batch) -> list[dict[str, list[int]]]:
-    """The prompts of texts, as rows to draw completions of."""
-    lengths = batch.prompt_length.tolist()
-    return [{"prompt_ids": ids[:length].tolist()} for ids, length in zip(batch.input_ids, lengths, strict=True)]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from hf_gpt.generation.native.memory import borrow
-from hf_gpt.generation.native.structures import Decoder, Layer, Step, address
+from hf_gpt.generation.native.structures import TYPES, Decoder, Layer, Step, address
 from hf_gpt.generation.native.weights import NativeWeights
-from hf_gpt.models.modeling_hf_gpt import check_range
+from hf_gpt.generation.recorded import Recording
+from hf_gpt.models.inputs_hf_gpt import check_range
 
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class NativeDecoder:
         self.model, self.weights = model, weights
         self.ids, self.mask = ids, mask.bool()
         self.tokens: torch.Tensor | None = None
+        self.recording: Recording | None = None
+        # New tokens that have been read.
+        self.steps = 0
         self.slots = torch.arange(len(ids))
         self.positions = self.mask.sum(-1)
         lanes = weights.native.lanes
@@ -50,16 +54,25 @@ class NativeDecoder:
         self._point_to_cache(len(ids))
         self._make_room(min(max(len(ids), _PROMPT_ROWS), max(len(ids), int(self.positions.sum()))))
 
+    def record(self, recording: Recording, num_tokens: int) -> None:
+        """Keeps from now on what steps work out, of texts of at most `num_tokens`; before the first one."""
+        if self.weights.type == TYPES["float32"] and recording.begin(self.model, len(self.ids), num_tokens):
+            self.recording = recording
+            self.step.kept = (ctypes.c_void_p * 4)(*map(address, recording.products))
+            self.step.kept_rows = len(self.ids) * (num_tokens - 1)
+
     def next_logits(self) -> torch.Tensor:
         """(B, V) float32 logits of the token that comes next. The next call writes over them."""
         if self.tokens is None:
-            self.logits = self._prefill()
-            return self.logits
-        rows = len(self.tokens)
-        # New memory for each step would be cleared by the system first.
-        logits = self.logits[:rows]
-        self._step(self.tokens.contiguous(), self.slots, self.positions, self.every_row[:rows], logits)
-        self.positions = self.positions + 1
+            logits = self.logits = self._prefill()
+        else:
+            rows, self.steps = len(self.tokens), self.steps + 1
+            # New memory for each step would be cleared by the system first.
+            logits = self.logits[:rows]
+            self._step(self.tokens.contiguous(), self.slots, self.positions, self.every_row[:rows], logits)
+            self.positions = self.positions + 1
+        if self.recording is not None:
+            self.recording.logits[self.slots, self.steps] = logits
         return logits
 
     def append(self, tokens: torch.Tensor) -> None:
@@ -113,6 +126,10 @@ class NativeDecoder:
         step.threads = 1 if is_small else torch.get_num_threads()
         step.tokens, step.slots, step.positions = tokens.data_ptr(), slots.data_ptr(), positions.data_ptr()
         step.wanted, step.logits = wanted.data_ptr(), logits.data_ptr()
+        # Of each text one token after another.
+        is_recorded = self.recording is not None and not is_prompt
+        places = slots * (step.kept_rows // len(self.ids)) + self.steps - 1 if is_recorded else None
+        step.places = address(places)
         status = self.weights.native.step(self.decoder, step)
         if status == 1:
             check_range("tokens", tokens, self.decoder.vocab_size, "vocab_size")

@@ -243,9 +243,28 @@ typedef struct {
     Inputs inputs;
     int64_t rows, size, row_size, row_pieces;
     float *out;
+    float *kept;           /* or NULL: gets the results as they are, gates before values, row r at `places[r]` */
+    const int64_t *places;
     int finish, activation;
     float logit_scale, softcap;
 } Multiplication;
+
+static void store_lanes(float *to, vec v, int64_t left) {
+    if (left >= LANES) {
+        store(to, v);
+        return;
+    }
+    float some[LANES];
+    store(some, v);
+    for (int64_t j = 0; j < left; j++) to[j] = some[j];
+}
+
+/* Results of a panel, `count` outputs of row `row`. */
+static void keep(const Multiplication *job, int64_t row, int64_t panel, int64_t count, const vec found[2], int part) {
+    const Product *p = job->product;
+    float *to = job->kept + (job->places[row] * (1 + p->is_gated) + part) * p->outputs + panel * PANEL;
+    for (int half = 0; half < 2; half++) store_lanes(to + half * LANES, found[half], count - half * LANES);
+}
 
 INLINE vec finish_vec(const Multiplication *job, vec v, vec value) {
     if (job->finish == ACTIVATE) {
@@ -267,16 +286,22 @@ static void multiply_piece(void *context, int piece) {
     int64_t first_row = piece % job->row_pieces * job->row_size, last_row = first_row + job->row_size;
     if (end > panels) end = panels;
     if (last_row > job->rows) last_row = job->rows;
-    int64_t blocks = (last_row - first_row + ROWS - 1) / ROWS;
+    /* As even as can be: a block of few rows takes more time for each of them. */
+    int64_t rows = last_row - first_row, blocks = (rows + ROWS - 1) / ROWS;
+    int64_t least = rows / blocks, larger = rows % blocks;
     vec tile[ROWS][2], values[ROWS][2];
     for (int64_t panel = begin; panel < end; panel++) {
         int64_t count = p->outputs - panel * PANEL < PANEL ? p->outputs - panel * PANEL : PANEL;
         for (int64_t block = 0; block < blocks; block++) {
-            int64_t first = first_row + block * ROWS;
-            int m = (int)(last_row - first < ROWS ? last_row - first : ROWS);
-            RowBlock rows = {first, m, block, blocks};
-            multiply_panel(p, p->is_gated ? 2 * panel : panel, job->inputs, rows, tile);
-            if (p->is_gated) multiply_panel(p, 2 * panel + 1, job->inputs, rows, values);
+            int64_t first = first_row + block * least + (block < larger ? block : larger);
+            int m = (int)(least + (block < larger));
+            RowBlock part = {first, m, block, blocks};
+            multiply_panel(p, p->is_gated ? 2 * panel : panel, job->inputs, part, tile);
+            if (p->is_gated) multiply_panel(p, 2 * panel + 1, job->inputs, part, values);
+            for (int i = 0; i < m && job->kept; i++) {
+                keep(job, first + i, panel, count, tile[i], 0);
+                if (p->is_gated) keep(job, first + i, panel, count, values[i], 1);
+            }
             for (int i = 0; i < m; i++) {
                 float *out = job->out + (first + i) * p->outputs + panel * PANEL;
                 for (int half = 0; half < 2; half++) {

@@ -49,7 +49,14 @@ typedef struct {
     float *hidden, *wide, *found; /* (rows, hidden_size), (rows, widest product), (rows, widest input of a product) */
     Inputs inputs;
     float *logits;
+    /* Results of each layer's products as they are, (layers, kept_rows, outputs of a product) each: row r at place
+     * `places[r]`. NULL: none are kept. */
+    const int64_t *places;
+    int64_t kept_rows;
+    float *kept[4];
 } Step;
+
+enum { QKV, OUTPUT, UP, DOWN, NOT_KEPT };
 
 typedef struct {
     const Decoder *decoder;
@@ -185,11 +192,18 @@ static void attend(int threads, Work work, const Layer *layer, int must_put, int
 
 /* Puts what a product makes of `from`, through a norm if there is one, into `out`. */
 static void multiply_rows(int threads, const Work *work, const Norm *norm, const Product *product, float *from,
-                          float *out, int finish) {
+                          float *out, int finish, int kind) {
     const Decoder *d = work->decoder;
+    const Step *step = work->step;
+    float *kept = NULL;
+    if (step->places && kind != NOT_KEPT) {
+        int64_t width = product->outputs * (1 + product->is_gated);
+        kept = step->kept[kind] + (work->layer - d->layers) * step->kept_rows * width;
+    }
     Multiplication job = {
         .product = product, .inputs = prepare(threads, *work, norm, product, from), .rows = work->rows, .out = out,
-        .finish = finish, .activation = (int)d->activation, .logit_scale = d->logit_scale, .softcap = d->softcap,
+        .kept = kept, .places = step->places, .finish = finish, .activation = (int)d->activation,
+        .logit_scale = d->logit_scale, .softcap = d->softcap,
     };
     run_product(threads, job);
 }
@@ -205,18 +219,19 @@ EXPORT int64_t hf_gpt_step(const Decoder *d, const Step *step) {
     Work embedding = work;
     run_job(threads, embed_piece, &embedding, pieces_of(step->rows, threads, 8, &embedding.size));
     for (const Layer *layer = d->layers; layer < d->layers + d->num_layers; layer++) {
-        multiply_rows(threads, &work, &layer->attention_norm, &layer->qkv, step->hidden, step->wide, PUT);
+        work.layer = layer;
+        multiply_rows(threads, &work, &layer->attention_norm, &layer->qkv, step->hidden, step->wide, PUT, QKV);
         /* Tokens of a prompt see those before them in the same call. */
         if (step->is_prompt) attend(threads, work, layer, 1, 0);
         attend(threads, work, layer, !step->is_prompt, 1);
-        multiply_rows(threads, &work, NULL, &layer->output, step->found, step->hidden, ADD);
-        multiply_rows(threads, &work, &layer->mlp_norm, &layer->up, step->hidden, step->wide, ACTIVATE);
-        multiply_rows(threads, &work, NULL, &layer->down, step->wide, step->hidden, ADD);
+        multiply_rows(threads, &work, NULL, &layer->output, step->found, step->hidden, ADD, OUTPUT);
+        multiply_rows(threads, &work, &layer->mlp_norm, &layer->up, step->hidden, step->wide, ACTIVATE, UP);
+        multiply_rows(threads, &work, NULL, &layer->down, step->wide, step->hidden, ADD, DOWN);
     }
     if (step->num_wanted) {
         work.rows = step->num_wanted;
         work.places = step->wanted;
-        multiply_rows(threads, &work, &d->norm, &d->head, step->hidden, step->logits, LOGITS);
+        multiply_rows(threads, &work, &d->norm, &d->head, step->hidden, step->logits, LOGITS, NOT_KEPT);
     }
     leave_pool(threads);
     return 0;

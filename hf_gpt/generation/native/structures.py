@@ -90,7 +90,9 @@ class Step(ctypes.Structure):
     _fields_ = [
         *((name, _int) for name in ("rows", "num_wanted", "is_prompt", "threads")),
         *((name, _pointer) for name in ("tokens", "slots", "positions", "wanted")),
-        *((name, _pointer) for name in ("hidden", "wide", "found", "steps", "scales", "logits")),
+        *((name, _pointer) for name in ("hidden", "wide", "found", "steps", "scales", "logits", "places")),
+        ("kept_rows", _int),
+        ("kept", _pointer * 4),
     ]
 
 

@@ -1,0 +1,102 @@
+"""Texts in groups that share a prompt, read with each prompt once: its keys and values serve all of its completions."""
+
+import dataclasses
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from hf_gpt.models.modeling_hf_gpt import HfGptModel
+
+
+# Prompts are read once where that leaves out at least this share of all tokens: the rest pays with a mask.
+LEAST_SHARE = 1 / 16
+
+
+@dataclasses.dataclass
+class SharedPrompts:
+    """P different prompts of B texts, with gradient.
+
+    Attributes:
+        whose: (B,) int64, the prompt of each text.
+        mask: (P, L) int64, 1 at tokens, padded at the left.
+        last_hidden_states: (P, d), of the last token of each prompt.
+        cache: Keys and values of each text's prompt.
+    """
+
+    whose: torch.Tensor
+    mask: torch.Tensor
+    last_hidden_states: torch.Tensor
+    cache: DynamicCache
+
+
+def read_prompts(
+    model: nn.Module, sequences: torch.Tensor, prompt_length: torch.Tensor, least_share: float = LEAST_SHARE
+) -> SharedPrompts | None:
+    """The prompts of texts, each read once; None where that is not possible, or would not pay.
+
+    It is possible for a plain model of ours, causal and without dropout. Its trunk is called by itself, so nothing may
+    stand around the forward pass of the model.
+
+    Args:
+        model: Any model.
+        sequences: (B, T) int64, prompt then completion, padded at the right.
+        prompt_length: (B,) int64.
+        least_share: Of all tokens, which have to be left out.
+    """
+    if not _can_share(model, sequences):
+        return None
+    length = int(prompt_length.max())
+    # Padded at the left: completions follow without a gap, which a sliding window would count.
+    places = torch.arange(length, device=sequences.device) - (length - prompt_length[:, None])
+    ids = torch.where(places >= 0, sequences.gather(1, places.clamp(min=0)), -1)
+    different, whose = torch.unique(ids, dim=0, return_inverse=True)
+    if len(whose) * length - different.numel() < least_share * sequences.numel():
+        return None
+    mask = (different >= 0).long()
+    cache = DynamicCache()
+    hidden_states = model.model(
+        input_ids=different.clamp(min=0),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[whose], layer.values[whose]
+    return SharedPrompts(whose, mask, hidden_states[:, -1], cache)
+
+
+def completion_places(prompt_length: torch.Tensor, num_tokens: int, length: int) -> torch.Tensor:
+    """(B, C) int64: where in a row of `length` its completion tokens stand; past the end its last place."""
+    places = prompt_length[:, None] + torch.arange(num_tokens, device=prompt_length.device)
+    return places.clamp(max=length - 1)
+
+
+def completion_inputs(
+    shared: SharedPrompts, sequences: torch.Tensor, attention_mask: torch.Tensor, places: torch.Tensor
+) -> dict:
+    """What goes on from shared prompts: arguments of a forward pass over the tokens at `places` (B, C) of the texts."""
+    # Past the end of a row its last place comes again.
+    mask = attention_mask.gather(1, places) * (places.diff(prepend=places[:, :1] - 1) > 0)
+    return {
+        "input_ids": sequences.gather(1, places),
+        "attention_mask": torch.cat([shared.mask[shared.whose], mask], 1),
+        "position_ids": places,
+        "past_key_values": shared.cache,
+        "use_cache": True,
+    }
+
+
+def _can_share(model: nn.Module, sequences: torch.Tensor) -> bool:
+    trunk = getattr(model, "model", None)
+    if type(trunk) is not HfGptModel or sequences.device.type != "cpu" or "forward" in vars(model):
+        return False
+    config = trunk.config
+    drops = config.attention_dropout or config.hidden_dropout
+    return (
+        config.is_causal
+        and config._attn_implementation in ("sdpa", "eager")
+        and not (model.training and (drops or any(layer.gradient_checkpointing for layer in trunk.layers)))
+        and not (model._forward_hooks or model._forward_pre_hooks)
+    )

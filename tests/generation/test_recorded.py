@@ -1,0 +1,116 @@
+"""An update that goes on from what drawing worked out: values and gradients of a forward pass, without its products."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.generation.likelihood import completion_logits, token_logps
+from hf_gpt.generation.native.structures import native
+from hf_gpt.generation.recorded import Recording
+from hf_gpt.generation.rollout import rollout
+
+
+OPTIONS = {
+    "plain": {},
+    "gated": {"hidden_act": "silu", "is_gated_act": True, "use_qk_norm": False, "num_key_value_heads": 2},
+    "biased": {
+        "position_embedding_type": "learned",
+        "norm_type": "layernorm",
+        "norm_bias": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "hidden_act": "gelu",
+    },
+    "capped": {"final_logit_softcapping": 5.0, "logit_scale": 0.5, "tie_word_embeddings": False},
+    "sliding": {"sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"]},
+    "odd sizes": {"hidden_size": 36, "vocab_size": 43, "intermediate_size": 50, "num_attention_heads": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def _compiled():
+    if native() is None:
+        pytest.skip("there is no C compiler")
+
+
+def make(**options) -> HfGptForCausalLM:
+    sizes = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return HfGptForCausalLM(HfGptConfig(**{**sizes, "initializer_range": 0.2, **options})).train()
+
+
+def draw(model, ends=True, **settings):
+    """Six texts for two prompts of three and five tokens, and their recording."""
+    prompts, mask = torch.randint(3, 40, (2, 5)), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    recording = Recording()
+    settings = {"num_return_sequences": 3, "max_new_tokens": 12, "recording": recording, **settings}
+    eos_token_id = list(range(3, 9)) if ends else None
+    return rollout(model, prompts, mask, eos_token_id=eos_token_id, pad_token_id=0, **settings), recording
+
+
+def logps_and_gradients(model, drawn, recording):
+    model.zero_grad()
+    with FlopCounterMode(display=False) as counted:
+        count = drawn.completions.shape[1]
+        logits = completion_logits(model, drawn.sequences, drawn.attention_mask, drawn.prompt_length, count, recording)
+        logps = token_logps(logits, drawn.completions)
+    kept = drawn.completion_mask.bool()
+    (logps[kept] * torch.linspace(-1, 1, int(kept.sum()))).sum().backward()
+    return logps[kept].detach(), {name: p.grad for name, p in model.named_parameters()}, counted.get_total_flops()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_values_and_gradients_are_those_of_a_forward_pass(options, ends):
+    model = make(**options)
+    drawn, recording = draw(model, ends)
+    lengths = drawn.completion_mask.sum(1)
+    assert recording.products and (not ends or lengths.min() < lengths.max())
+    *expected, whole = logps_and_gradients(model, drawn, None)
+    *found, rest = logps_and_gradients(model, drawn, recording)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(found[0], drawn.logps[drawn.completion_mask.bool()], rtol=1e-4, atol=1e-5)
+    assert rest < whole / 2
+
+
+def test_of_other_weights_or_texts_nothing_is_taken():
+    model = make()
+    drawn, recording = draw(model)
+    assert recording.is_of(model, drawn.completions)
+    other = drawn.completions.clone()
+    other[0, 0] += 1
+    assert not recording.is_of(model, other) and not recording.is_of(model, drawn.completions[:, :-1])
+    assert not recording.is_of(make(), drawn.completions)
+    model(drawn.sequences, labels=drawn.sequences).loss.backward()
+    torch.optim.AdamW(model.parameters(), fused=True).step()
+    assert not recording.is_of(model, drawn.completions)
+    *expected, whole = logps_and_gradients(model, drawn, None)
+    *found, again = logps_and_gradients(model, drawn, recording)
+    assert again == whole
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 4}, {"weight_dtype": "bfloat16"}, {"max_new_tokens": 1}])
+def test_where_nothing_is_recorded(settings):
+    model = make()
+    drawn, recording = draw(model, ends=False, **settings)
+    assert not recording.products and not recording.is_of(model, drawn.completions)
+
+
+def test_too_many_texts_are_not_recorded(monkeypatch):
+    monkeypatch.setattr("hf_gpt.generation.recorded.MOST_BYTES", 10_000)
+    assert not draw(make())[1].products
+
+
+def test_several_threads_record_the_same():
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            drawn, recording = draw(make(), generator=torch.Generator().manual_seed(0))
+            found.append([recording.logits, *recording.products, drawn.completions])
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*found, rtol=0, atol=0)
