@@ -295,7 +295,8 @@ class AdversarialTrainer(HfGptTrainer):
     def _experience(self, inputs: dict[str, torch.Tensor], keep_judgement: bool) -> Experience:
         """Texts to learn from: new ones, or those of this micro-batch of the update before."""
         if self.args.num_iterations == 1:
-            return self.generator_round.experience(self.model, inputs, self._looks(), keep_judgement, self._recording())
+            recording = self.generator_round.recording(self.state.global_step)
+            return self.generator_round.experience(self.model, inputs, self._looks(), keep_judgement, recording)
         if self._micro_step == 0 and self.schedule.adversarial_steps % self.args.num_iterations == 0:
             self.experiences = []
         # The update before may have had fewer micro-batches: the last ones of an epoch are what is left.

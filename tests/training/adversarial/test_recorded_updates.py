@@ -5,7 +5,7 @@ import torch
 
 from hf_gpt.generation.native.structures import native
 from hf_gpt.generation.recorded import Recording
-from hf_gpt.training.adversarial.trainer import AdversarialTrainer
+from hf_gpt.training.adversarial.generator_round import GeneratorRound
 from tests.training.adversarial.players import make_generator, make_pairs, make_trainer
 
 
@@ -27,7 +27,7 @@ def test_weights_are_those_of_whole_passes(tmp_path, monkeypatch, texts, setting
     mismatches = [entry["step"] for entry in recorded.state.log_history if "logp_mismatch" in entry]
     assert {3, 6} & set(mismatches) and len(mismatches) < 6
     number = len(taken)
-    monkeypatch.setattr(AdversarialTrainer, "_recording", lambda self: None)
+    monkeypatch.setattr(GeneratorRound, "recording", lambda self, step: None)
     plain = run(tmp_path / "plain")
     assert len(taken) == number
     for ours, theirs in zip(recorded.model.parameters(), plain.model.parameters(), strict=True):
