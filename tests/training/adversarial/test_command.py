@@ -105,6 +105,7 @@ def test_a_new_language_model_as_discriminator(texts, tmp_path, capsys):
     assert (density.config.hidden_size, model.config.hidden_size) == (24, 16)
     assert density.config.vocab_size == model.config.vocab_size
     refused = ["--discriminator_loss", "bce", "--estimator", "reinforce", "--token_divergence", "reverse_kl"]
+    refused += ["--anchor_soft_targets", "0", "--distillation_warmup_steps", "0"]
     assert run(texts, tmp_path / "other", "--config", "default", sizes, *refused) == 2
     assert "has no label" in capsys.readouterr().err
 
