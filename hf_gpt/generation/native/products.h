@@ -286,18 +286,16 @@ static void multiply_piece(void *context, int piece) {
     int64_t first_row = piece % job->row_pieces * job->row_size, last_row = first_row + job->row_size;
     if (end > panels) end = panels;
     if (last_row > job->rows) last_row = job->rows;
-    /* As even as can be: a block of few rows takes more time for each of them. */
-    int64_t rows = last_row - first_row, blocks = (rows + ROWS - 1) / ROWS;
-    int64_t least = rows / blocks, larger = rows % blocks;
+    int64_t blocks = (last_row - first_row + ROWS - 1) / ROWS;
     vec tile[ROWS][2], values[ROWS][2];
     for (int64_t panel = begin; panel < end; panel++) {
         int64_t count = p->outputs - panel * PANEL < PANEL ? p->outputs - panel * PANEL : PANEL;
         for (int64_t block = 0; block < blocks; block++) {
-            int64_t first = first_row + block * least + (block < larger ? block : larger);
-            int m = (int)(least + (block < larger));
-            RowBlock part = {first, m, block, blocks};
-            multiply_panel(p, p->is_gated ? 2 * panel : panel, job->inputs, part, tile);
-            if (p->is_gated) multiply_panel(p, 2 * panel + 1, job->inputs, part, values);
+            int64_t first = first_row + block * ROWS;
+            int m = (int)(last_row - first < ROWS ? last_row - first : ROWS);
+            RowBlock rows = {first, m, block, blocks};
+            multiply_panel(p, p->is_gated ? 2 * panel : panel, job->inputs, rows, tile);
+            if (p->is_gated) multiply_panel(p, 2 * panel + 1, job->inputs, rows, values);
             for (int i = 0; i < m && job->kept; i++) {
                 keep(job, first + i, panel, count, tile[i], 0);
                 if (p->is_gated) keep(job, first + i, panel, count, values[i], 1);
