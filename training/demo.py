@@ -170,7 +170,8 @@ def train_players(
     config = AdversarialConfig(
         output_dir=str(folder),
         seed=args.seed,
-        max_steps=steps,
+        # Time ends it; one step more, or it would be warned that all are warm-up.
+        max_steps=steps + 1,
         mle_warmup_steps=0 if critic is not None else steps,
         discriminator_warmup_steps=0,
         per_device_train_batch_size=BATCH_SIZE,
