@@ -95,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
-    parser.add_argument("--anchor", type=float, default=1.0, help="weight of the likelihood in them")
+    parser.add_argument("--anchor", type=float, default=1.0, help="weight of the lessons in them")
     parser.add_argument("--soft_targets", type=float, default=1.0, help="share of it that the discriminator teaches")
     parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
     parser.add_argument("--beta", type=float)
@@ -171,8 +171,8 @@ class Run:
 
     # Models
 
-    def _model(self, size: Sequence[int]) -> WordModel:
-        return WordModel(self.vocabulary, MAX_WORDS, *size, seed=self.seed)
+    def _model(self, size: Sequence[int], **settings: Any) -> WordModel:
+        return WordModel(self.vocabulary, MAX_WORDS, *size, seed=self.seed, **settings)
 
     def _by_likelihood(self, model: WordModel) -> dict[str, Any]:
         record = model.train(self.training, self.validation, epochs=self.options.epochs, patience=2, seed=self.seed)
@@ -201,10 +201,8 @@ class Run:
 
     def _pupil(self, start: WordModel) -> WordModel:
         """The generator as it meets the discriminator: whole distributions to learn from need no dropout."""
-        model = copy.deepcopy(start)
-        for module in model.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
+        model = self._model(self.options.generator, dropout=0.0)
+        model.model.load_state_dict(start.model.state_dict())
         return model
 
     def _for_longer(self, model: WordModel, seconds: float, teacher: WordModel | None = None) -> dict[str, Any]:

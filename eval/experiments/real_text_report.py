@@ -27,23 +27,24 @@ HEADINGS = {"bleu5": "BLEU-5", "auc": "fresh classifier's AUC"}
 Row = Mapping[str, Any]
 
 
-def gain(row: Row, rows: Sequence[Row], quality: str) -> float | None:
-    """How much better a point is than likelihood of the same seed at equal self-BLEU-5; positive is better.
+def gain(row: Row, rows: Sequence[Row], quality: str, baseline: str = LIKELIHOOD) -> float | None:
+    """How much better a point is than a baseline of the same seed at equal self-BLEU-5; positive is better.
 
-    Likelihood is taken on the straight lines between its temperatures.
+    The baseline is taken on the straight lines between its temperatures.
 
     Args:
         row: The point.
         rows: Points of all seeds.
         quality: A key of `QUALITIES`.
+        baseline: A model.
 
     Returns:
-        None beyond the range of likelihood's temperatures.
+        None beyond the range of the baseline's temperatures.
     """
     line = sorted(
         (other["self_bleu5"], other[quality])
         for other in rows
-        if other["model"] == LIKELIHOOD and other["setting"].startswith("temperature") and other["seed"] == row["seed"]
+        if other["model"] == baseline and other["setting"].startswith("temperature") and other["seed"] == row["seed"]
     )
     places, heights = zip(*line, strict=True)
     if not places[0] <= row["self_bleu5"] <= places[-1]:
@@ -52,7 +53,8 @@ def gain(row: Row, rows: Sequence[Row], quality: str) -> float | None:
 
 
 def report(corpus: str, rows: Sequence[Row]) -> str:
-    """Markdown: every point with its gains in each seed, and how many points of each model gain.
+    """Markdown: every point with its gains in each seed, how many points of each model gain, of all and of those that
+    are at most as diverse as real text, and what the game gains beside the lessons before it.
 
     Args:
         corpus: Whose points they are; others are left out.
@@ -69,7 +71,7 @@ def report(corpus: str, rows: Sequence[Row]) -> str:
             for quality in QUALITIES:
                 found = [gain(row, own, quality) for row in some]
                 shown[f"{quality}_gain"] = ", ".join("beyond" if g is None else f"{g:+.3f}" for g in found)
-                gained.setdefault((model, quality), []).extend(g for g in found if g is not None)
+                gained.setdefault((model, quality), []).extend(found)
         table.append(shown)
     columns = {
         "model": "model",
@@ -82,13 +84,25 @@ def report(corpus: str, rows: Sequence[Row]) -> str:
     }
     lines = [f"## {corpus}, seeds {', '.join(map(str, seeds))}", "", markdown_table(table, columns), ""]
     for (model, quality), found in gained.items():
-        if found:
-            above = sum(g > 0 for g in found)
-            told = f"{fmean(found):+.3f} on the mean ({min(found):+.3f} to {max(found):+.3f})"
-            lines.append(
-                f"- {model}, {HEADINGS[quality]} at equal self-BLEU-5: better at {above} of {len(found)}, {told}"
-            )
+        lines += _verdict(f"{model}, {HEADINGS[quality]} at equal self-BLEU-5", found)
+    real = {row["seed"]: row["self_bleu5"] for row in own if row["model"] == REAL}
+    ours = [row for row in own if row["model"] == OURS]
+    for quality in QUALITIES:
+        near = [gain(row, own, quality) for row in ours if row["self_bleu5"] >= real.get(row["seed"], 1)]
+        lines += _verdict(f"{OURS}, {HEADINGS[quality]}, where at most as diverse as real text", near)
+        if any(row["model"] == DISTILLED for row in own):
+            beside = [gain(row, own, quality, DISTILLED) for row in ours]
+            lines += _verdict(f"{OURS} beside {DISTILLED}, {HEADINGS[quality]}", beside)
     return "\n".join([*lines, ""])
+
+
+def _verdict(what: str, gains: Sequence[float | None]) -> list[str]:
+    """A line that says how many points gain, and what; none where nothing can be compared."""
+    found = [value for value in gains if value is not None]
+    if not found:
+        return []
+    told = f"{fmean(found):+.3f} on the mean ({min(found):+.3f} to {max(found):+.3f})"
+    return [f"- {what}: better at {sum(value > 0 for value in found)} of {len(found)}, {told}"]
 
 
 def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_gpt.eval.experiments.real_text import method
-from hf_gpt.eval.experiments.real_text_report import LIKELIHOOD, OURS, REAL, gain, plot, report
+from hf_gpt.eval.experiments.real_text_report import DISTILLED, LIKELIHOOD, OURS, REAL, gain, plot, report
 from hf_gpt.eval.language_model.word_model import WordModel
 from hf_gpt.eval.vocabulary import BOS, EOS, PAD, WordVocabulary
 from hf_gpt.generation.log_ratio import log_ratio
@@ -66,6 +66,12 @@ def test_the_report_tells_gains_of_each_seed_and_how_many_points_gain(rows, tmp_
     assert "| adversarial | temperature 0.5 | 0.700 | 0.900 | beyond | 0.900 | beyond |" in told
     assert "- adversarial, BLEU-5 at equal self-BLEU-5: better at 1 of 1" in told
     assert "- adversarial, fresh classifier's AUC at equal self-BLEU-5: better at 0 of 1" in told
+    assert "- adversarial, BLEU-5, where at most as diverse as real text: better at 1 of 1, +0.050" in told
+    assert "beside" not in told
+    lessons = [{**row, "model": DISTILLED, "bleu5": row["bleu5"] + 0.02} for row in rows if row["model"] == LIKELIHOOD]
+    assert "beside distilled from its discriminator, no game, BLEU-5: better at 1 of 1, +0.030" in report(
+        "coco", [*rows, *lessons]
+    )
     plot("coco", rows, tmp_path / "coco.png")
     assert (tmp_path / "coco.png").read_bytes().startswith(b"\x89PNG")
 

@@ -176,7 +176,7 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
             )
         if self.distillation_warmup_steps and not self.anchor_soft_targets:
             raise ConfigError(
-                "--distillation_warmup_steps has nothing to teach: set --anchor_soft_targets, at most to 1."
+                "--distillation_warmup_steps has nothing to teach: set --anchor_soft_targets, at most to 1, or it to 0."
             )
         if self.has_language_model and self.estimator in DIFFERENTIABLE:
             raise ConfigError(f"--estimator {self.estimator} needs a classifier, not a language model.")

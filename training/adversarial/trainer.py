@@ -239,8 +239,7 @@ class AdversarialTrainer(HfGptTrainer):
         phase, before = self._phase, self.rounds.tokens_seen
         self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
         if phase in (Phase.LIKELIHOOD, Phase.DISTILLATION):
-            soft_targets = self.args.anchor_soft_targets if phase is Phase.DISTILLATION else 0.0
-            loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0, soft_targets)])
+            loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0)])
         elif phase is Phase.DISCRIMINATOR:
             loss = torch.zeros((), device=self.args.device)
             if self._micro_step == 0:
@@ -289,7 +288,7 @@ class AdversarialTrainer(HfGptTrainer):
         # Gumbel's passes through the generator are many and go around its wrapper, which then sums up the gradients of
         # all processes in this one.
         if weight or (self.args.estimator in DIFFERENTIABLE and self.args.world_size > 1):
-            losses.append(lambda: self._anchor(model, inputs, weight, self.args.anchor_soft_targets))
+            losses.append(lambda: self._anchor(model, inputs, weight))
         return self._backward(model, losses)
 
     def _experience(self, inputs: dict[str, torch.Tensor], keep_judgement: bool) -> Experience:
@@ -318,9 +317,9 @@ class AdversarialTrainer(HfGptTrainer):
             self._note(name, value)
         return loss
 
-    def _anchor(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor], weight: float, soft_targets: float = 0.0
-    ) -> torch.Tensor:
+    def _anchor(self, model: nn.Module, inputs: dict[str, torch.Tensor], weight: float) -> torch.Tensor:
+        # Before its own warm-up the language model has nothing to teach.
+        soft_targets = 0.0 if self._phase is Phase.LIKELIHOOD else self.args.anchor_soft_targets
         targets = self.player.token_logits(as_batch(inputs)) if soft_targets else None
         loss = anchor_loss(model, inputs, self._num_tokens, targets, soft_targets)
         self._note("anchor_loss", loss.item())
