@@ -41,13 +41,12 @@ def draw_with_logps(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens of `draw_tokens` (B,) and their float32 log-probabilities (B,) under `logits` as they are.
 
-    One softmax serves both where the distribution is not reshaped. On a CPU compiled code draws, unless the
-    distribution is truncated.
+    One softmax serves both where the distribution is not reshaped. On a CPU compiled code draws.
     """
     logits = logits.float()
-    is_whole = top_p == 1 and min_p == 0 and not 0 < top_k < logits.shape[-1]
-    if (is_whole or temperature == 0) and (library := drawing_library(logits, temperature)) is not None:
-        return draw(library, logits, uniforms if temperature else None, temperature)
+    if (library := drawing_library(logits, temperature)) is not None:
+        truncation = {"top_p": top_p, "top_k": top_k, "min_p": min_p}
+        return draw(library, logits, uniforms if temperature else None, temperature, **truncation)
     probabilities = logits.softmax(-1)
     # exp(max - logsumexp): what the softmax knows of the sum, and never 0.
     largest = logits.amax(-1, keepdim=True)
@@ -69,7 +68,7 @@ def _truncated(probabilities: torch.Tensor, top_p: float, min_p: float) -> torch
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         # The token that crosses the mass belongs to it.
         outside = ordered.cumsum(-1, dtype=_wide(probabilities)) - ordered >= top_p
-        probabilities = probabilities.masked_fill(outside.gather(-1, order.argsort(-1)), 0)
+        probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered.masked_fill(outside, 0))
     if min_p > 0:
         probabilities = probabilities.masked_fill(probabilities < min_p * probabilities.amax(-1, keepdim=True), 0)
     return probabilities

@@ -34,6 +34,64 @@ def test_inversion_and_logps(vocab_size, settings):
         assert (logits.gather(-1, tokens[:, None])[:, 0] >= kth).all()
 
 
+def kept_probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """What is drawn from, by sorting each row in float64; of equal tokens the first stay, of top-k's all."""
+    found = (logits.double() / temperature).softmax(-1)
+    if top_k:
+        found = found.masked_fill(found < found.topk(min(top_k, found.shape[-1]), -1).values[:, -1:], 0)
+        found = found / found.sum(-1, keepdim=True)
+    if top_p < 1:
+        ordered, order = found.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        found = torch.zeros_like(found).scatter_(-1, order, ordered * (before < top_p))
+    found = found.masked_fill(found < min_p * found.amax(-1, keepdim=True), 0)
+    return found / found.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("are_equal", [False, True])
+@pytest.mark.parametrize("vocab_size", [7, 1024, 5003])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"top_k": 1},
+        {"top_k": 50, "temperature": 1.3},
+        {"top_p": 1e-6},
+        {"top_p": 0.5},
+        {"top_p": 0.97, "temperature": 1.5},
+        {"top_p": 0.999999},
+        {"min_p": 0.02, "temperature": 2.0},
+        {"min_p": 1.0},
+        {"top_k": 400, "top_p": 0.9, "min_p": 0.01, "temperature": 0.8},
+    ],
+)
+def test_truncated_distributions(vocab_size, settings, are_equal):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(200, vocab_size, generator=generator) * 3
+    if are_equal:
+        # Many tokens of each probability, at the border too.
+        logits = logits.round()
+    uniforms = torch.rand(200, dtype=torch.float64, generator=generator)
+    tokens, logps = draw_with_logps(logits, uniforms, **settings)
+    expected = kept_probabilities(logits, **settings)
+    heights = expected.cumsum(-1)
+    upper = heights.gather(-1, tokens[:, None])[:, 0]
+    own = expected.gather(-1, tokens[:, None])[:, 0]
+    assert (own > 0).all()
+    assert ((upper - own - 1e-6 <= uniforms) & (uniforms <= upper + 1e-6)).all()
+    # Under the logits as they are.
+    whole = logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(logps.double(), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_compiled_draws_from_no_numbers_end_and_stay_in_the_vocabulary(value, steps):
+    if steps != "compiled":
+        pytest.skip("PyTorch refuses them itself")
+    logits = torch.full((2, 1500), value)
+    tokens, _ = draw_with_logps(logits, torch.tensor([0.1, 0.9], dtype=torch.float64), top_p=0.9, top_k=5, min_p=0.1)
+    assert ((tokens >= 0) & (tokens < 1500)).all()
+
+
 def test_ends_of_the_range_and_equal_logits():
     logits = torch.full((3, 2000), -torch.inf)
     logits[:, [700, 1999]] = 0.0

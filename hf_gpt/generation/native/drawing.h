@@ -4,6 +4,7 @@
 #define HF_GPT_DRAWING_H
 
 #include "threads.h"
+#include "truncation.h"
 #include "vectors.h"
 
 /* Masses are summed in floats inside a block and in doubles over blocks. */
@@ -16,6 +17,11 @@ typedef struct {
     double temperature;
     int64_t *tokens;
     float *logps; /* or NULL */
+    /* Where the distribution is truncated; `work` is NULL where it is not. */
+    int64_t top_k;
+    double top_p, min_p;
+    float *work; /* [pieces, 2, vocabulary in whole blocks] */
+    int64_t rows, pieces;
 } Drawing;
 
 static float largest_logit(const float *logits, int64_t n) {
@@ -61,32 +67,41 @@ static double mass_of(const Drawing *d, const float *logits, float largest, floa
     return sum;
 }
 
-/* The token at which the sum of masses passes `share` of the whole, never one without mass. */
-static int64_t invert(const Drawing *d, const float *logits, float largest, float factor, const float *blocks,
-                      double wanted) {
+/* A block by the sum of masses before it, and what is wanted of its own. */
+typedef struct {
+    int64_t at;
+    double share;
+} Place;
+
+/* Where the sum of blocks passes `wanted`, never in a block without mass. */
+static Place block_at(const float *blocks, int64_t vocab_size, double wanted) {
     double below = 0, height = 0;
-    int64_t found = 0, last_block = 0;
-    for (int64_t at = 0; at < d->vocab_size; at += BLOCK) {
+    Place found = {0, 0};
+    for (int64_t at = 0; at < vocab_size; at += BLOCK) {
         double mass = blocks[at / BLOCK];
         if (!(mass > 0)) continue;
         below = height;
-        last_block = at;
+        found.at = at;
         height += mass;
         if (height > wanted) break;
     }
-    float masses[BLOCK];
-    masses_of(d, logits, last_block, largest, factor, masses);
-    double inside = 0;
-    for (int64_t i = 0; i < BLOCK; i++) inside += masses[i];
     /* A share of the block, so that the order of its sum does not matter. */
-    double rest = (wanted - below) / (height - below) * inside, sum = 0;
+    found.share = (wanted - below) / (height - below);
+    return found;
+}
+
+/* The token of that share of a block, never one without mass. */
+static int64_t token_at(const float masses[BLOCK], Place place) {
+    double inside = 0, sum = 0;
+    int64_t found = 0;
+    for (int64_t i = 0; i < BLOCK; i++) inside += masses[i];
     for (int64_t i = 0; i < BLOCK; i++) {
         if (!(masses[i] > 0)) continue;
-        found = last_block + i;
+        found = i;
         sum += masses[i];
-        if (sum > rest) break;
+        if (sum > place.share * inside) break;
     }
-    return found;
+    return place.at + found;
 }
 
 static int64_t place_of(const float *logits, int64_t n, float largest) {
@@ -101,8 +116,29 @@ static int64_t place_of(const float *logits, int64_t n, float largest) {
     return 0;
 }
 
-static void draw_piece(void *context, int row) {
-    const Drawing *d = context;
+static int64_t draw_truncated(const Drawing *d, const float *logits, float largest, float factor, double uniform,
+                              float *masses, float *some, float *blocks) {
+    for (int64_t at = 0; at < d->vocab_size; at += BLOCK) masses_of(d, logits, at, largest, factor, masses + at);
+    truncate_masses(masses, d->vocab_size, d->top_k, d->top_p, d->min_p, some);
+    double total = 0;
+    for (int64_t at = 0; at < d->vocab_size; at += BLOCK) {
+        vec sum = {0};
+        for (int64_t i = 0; i < BLOCK; i += LANES) sum += load(masses + at + i);
+        total += blocks[at / BLOCK] = sum_lanes(sum);
+    }
+    Place place = block_at(blocks, d->vocab_size, uniform * total);
+    return token_at(masses + place.at, place);
+}
+
+static int64_t draw_whole(const Drawing *d, const float *logits, float largest, float factor, double wanted,
+                          const float *blocks) {
+    Place place = block_at(blocks, d->vocab_size, wanted);
+    float masses[BLOCK];
+    masses_of(d, logits, place.at, largest, factor, masses);
+    return token_at(masses, place);
+}
+
+static void draw_row(const Drawing *d, int64_t row, float *work) {
     const float *logits = d->logits + row * d->vocab_size;
     float largest = largest_logit(logits, d->vocab_size), factor = (float)(1 / d->temperature);
     if (!d->uniforms) {
@@ -110,12 +146,25 @@ static void draw_piece(void *context, int row) {
         if (d->logps) d->logps[row] = -(float)log(mass_of(d, logits, largest, 1, NULL));
         return;
     }
-    float blocks[d->vocab_size / BLOCK + 1];
-    double total = mass_of(d, logits, largest, 1, blocks), reshaped = total;
-    if (factor != 1) reshaped = mass_of(d, logits, largest, factor, blocks);
-    int64_t token = invert(d, logits, largest, factor, blocks, d->uniforms[row] * reshaped);
+    int64_t num_blocks = (d->vocab_size + BLOCK - 1) / BLOCK, token;
+    float blocks[num_blocks];
+    double total = d->logps || factor == 1 ? mass_of(d, logits, largest, 1, blocks) : 0, reshaped = total;
+    if (work) {
+        token = draw_truncated(d, logits, largest, factor, d->uniforms[row], work, work + num_blocks * BLOCK, blocks);
+    } else {
+        if (factor != 1) reshaped = mass_of(d, logits, largest, factor, blocks);
+        token = draw_whole(d, logits, largest, factor, d->uniforms[row] * reshaped, blocks);
+    }
     d->tokens[row] = token;
     if (d->logps) d->logps[row] = logits[token] - largest - (float)log(total);
+}
+
+/* Every row whose number leaves the piece's over the number of pieces. */
+static void draw_piece(void *context, int piece) {
+    const Drawing *d = context;
+    int64_t length = (d->vocab_size + BLOCK - 1) / BLOCK * BLOCK;
+    float *work = d->work ? d->work + piece * 2 * length : NULL;
+    for (int64_t row = piece; row < d->rows; row += d->pieces) draw_row(d, row, work);
 }
 
 #endif

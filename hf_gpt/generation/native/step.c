@@ -7,6 +7,7 @@
  *   packing.h    weights into that layout
  *   attention.h  the cache, QK-norm, RoPE, attention
  *   drawing.h    tokens from logits
+ *   truncation.h which of them top-k, top-p and min-p leave
  *
  * A row is one token of one text: its id, its text's slot in the cache and its position. A step of decoding has a row
  * for each text; reading prompts has one for each token, any number at a time as long as a text's tokens come in order.
@@ -245,9 +246,9 @@ EXPORT void hf_gpt_pack(const Packing *packing, int64_t threads) {
     leave_pool(entered);
 }
 
-EXPORT void hf_gpt_draw(const Drawing *drawing, int64_t rows, int64_t threads) {
+EXPORT void hf_gpt_draw(const Drawing *drawing, int64_t threads) {
     int entered = enter_pool((int)threads);
-    run_job(entered, draw_piece, (void *)drawing, (int)rows);
+    run_job(entered, draw_piece, (void *)drawing, (int)drawing->pieces);
     leave_pool(entered);
 }
 

@@ -104,6 +104,12 @@ class Drawing(ctypes.Structure):
         ("temperature", ctypes.c_double),
         ("tokens", _pointer),
         ("logps", _pointer),
+        ("top_k", _int),
+        ("top_p", ctypes.c_double),
+        ("min_p", ctypes.c_double),
+        ("work", _pointer),
+        ("rows", _int),
+        ("pieces", _int),
     ]
 
 
@@ -116,7 +122,7 @@ class Native(NamedTuple):
         has_int8: Whether the processor multiplies int8.
         step: (Decoder, Step) -> 0, 1 for a token that is not in the vocabulary, 2 for a position that does not exist.
         pack: (Packing, threads).
-        draw: (Drawing, rows, threads).
+        draw: (Drawing, threads).
         large_pages: (address, bytes): memory that is read from one end to the other.
     """
 
@@ -152,7 +158,7 @@ def _describe(library: ctypes.CDLL) -> Native | None:
     library.hf_gpt_step.argtypes = [ctypes.POINTER(Decoder), ctypes.POINTER(Step)]
     library.hf_gpt_step.restype = _int
     library.hf_gpt_pack.argtypes = [ctypes.POINTER(Packing), _int]
-    library.hf_gpt_draw.argtypes = [ctypes.POINTER(Drawing), _int, _int]
+    library.hf_gpt_draw.argtypes = [ctypes.POINTER(Drawing), _int]
     library.hf_gpt_large_pages.argtypes = [_pointer, _int]
     others = library.hf_gpt_pack, library.hf_gpt_draw, library.hf_gpt_large_pages
     for function in others:
