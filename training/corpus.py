@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 
 from hf_gpt.training.errors import CorpusError, did_you_mean
+from hf_gpt.training.held_out import held_out_rows
 
 
 CORPORA = Path(__file__).with_name("corpora")
@@ -93,8 +94,9 @@ def split_corpus(corpus: datasets.Dataset, fraction: float, seed: int) -> tuple[
 
     Args:
         corpus: Documents in the column `text`.
-        fraction: Share held out, above 0 and below 1. Of several documents that share of them, drawn by `seed`; of a
-            single document its last part, cut after a line end where there is one near.
+        fraction: Share held out, above 0 and below 1. Of several documents that share of them, drawn by `seed`, with
+            copies of a document on one side; of a single document its last part, cut after a line end where there is
+            one near.
         seed: Seed of the draw.
 
     Returns:
@@ -115,9 +117,8 @@ def split_corpus(corpus: datasets.Dataset, fraction: float, seed: int) -> tuple[
                 "more text, or a --validation_file."
             )
         return datasets.Dataset.from_dict({"text": [head]}), datasets.Dataset.from_dict({"text": [tail]})
-    order = np.random.default_rng(seed).permutation(len(corpus))
-    count = min(max(1, round(len(corpus) * fraction)), len(corpus) - 1)
-    return corpus.select(np.sort(order[count:])), corpus.select(np.sort(order[:count]))
+    held_out = held_out_rows((text.strip() for text in corpus["text"]), fraction, seed)
+    return corpus.select(np.setdiff1d(np.arange(len(corpus)), held_out)), corpus.select(held_out)
 
 
 def count_bytes(documents: datasets.Dataset) -> int:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hf_gpt.training.errors import CorpusError, did_you_mean
+from hf_gpt.training.held_out import held_out_rows
 
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -64,7 +63,7 @@ def read_examples(
 
 
 def split_examples(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Splits off a validation set, the same one for the same examples and seed.
+    """Splits off a validation set, the same one for the same examples and seed; equal examples are on one side.
 
     Raises:
         CorpusError: the fraction is out of range, or there are fewer than two examples.
@@ -73,9 +72,7 @@ def split_examples(examples: list[Example], fraction: float, seed: int) -> tuple
         raise CorpusError(f"--validation_fraction must be above 0 and below 1, got {fraction}.")
     if len(examples) < 2:
         raise CorpusError("one example cannot be split. Give more, or a --validation_file.")
-    order = np.random.default_rng(seed).permutation(len(examples))
-    count = min(max(1, round(len(examples) * fraction)), len(examples) - 1)
-    held_out = set(order[:count].tolist())
+    held_out = set(held_out_rows((repr(sorted(example.items())) for example in examples), fraction, seed).tolist())
     train = [example for index, example in enumerate(examples) if index not in held_out]
     return train, [example for index, example in enumerate(examples) if index in held_out]
 

@@ -72,7 +72,7 @@ TEMPERATURES = {
     OURS_RESAMPLED: (1.2, 1.1, 1.0, 0.9),
     LIKELIHOOD_RESAMPLED: (1.1, 1.0, 0.8),
 }
-TOP_P = {LIKELIHOOD: (0.95,)}
+TOP_P = {LIKELIHOOD: (0.95, 0.9, 0.8, 0.7, 0.6), OURS: (0.95, 0.9, 0.8, 0.7, 0.6)}
 # Learning rates of the discriminator's last epochs.
 ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)

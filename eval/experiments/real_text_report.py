@@ -1,6 +1,6 @@
 """Table, gains and plot of the experiment on real text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -24,32 +24,45 @@ LIKELIHOOD_RESAMPLED = "MLE, that discriminator resamples beginnings"
 QUALITIES = {"bleu5": 1, "auc": -1}
 HEADINGS = {"bleu5": "BLEU-5", "auc": "fresh classifier's AUC"}
 
+# What is varied along a curve, and the point that all have.
+SAMPLERS = {"temperature": "-", "top_p": ":"}
+OWN_DISTRIBUTION = "temperature 1"
+
 Row = Mapping[str, Any]
 
 
-def gain(row: Row, rows: Sequence[Row], quality: str, baseline: str = LIKELIHOOD) -> float | None:
+def gain(
+    row: Row, rows: Sequence[Row], quality: str, baseline: str = LIKELIHOOD, samplers: Iterable[str] = SAMPLERS
+) -> float | None:
     """How much better a point is than a baseline of the same seed at equal self-BLEU-5; positive is better.
 
-    The baseline is taken on the straight lines between its temperatures.
+    The baseline is taken on the straight lines between its temperatures, or between its values of top-p, whichever is
+    better there.
 
     Args:
         row: The point.
         rows: Points of all seeds.
         quality: A key of `QUALITIES`.
         baseline: A model.
+        samplers: Those of it that count.
 
     Returns:
-        None beyond the range of the baseline's temperatures.
+        None beyond the range of the baseline's samplers.
     """
-    line = sorted(
-        (other["self_bleu5"], other[quality])
-        for other in rows
-        if other["model"] == baseline and other["setting"].startswith("temperature") and other["seed"] == row["seed"]
-    )
-    places, heights = zip(*line, strict=True)
-    if not places[0] <= row["self_bleu5"] <= places[-1]:
-        return None
-    return QUALITIES[quality] * (row[quality] - float(np.interp(row["self_bleu5"], places, heights)))
+    own = [other for other in rows if other["model"] == baseline and other["seed"] == row["seed"]]
+    found = []
+    for sampler in samplers:
+        line = sorted((other["self_bleu5"], other[quality]) for other in own if _is_drawn_by(sampler, other))
+        if line and line[0][0] <= row["self_bleu5"] <= line[-1][0]:
+            places, heights = zip(*line, strict=True)
+            height = float(np.interp(row["self_bleu5"], places, heights))
+            found.append(QUALITIES[quality] * (row[quality] - height))
+    return min(found, default=None)
+
+
+def _is_drawn_by(sampler: str, row: Row) -> bool:
+    """Whether a point is on the curve of a sampler, of which each begins with the model's own distribution."""
+    return row["setting"].startswith(sampler) or row["setting"] == OWN_DISTRIBUTION
 
 
 def report(corpus: str, rows: Sequence[Row]) -> str:
@@ -71,7 +84,8 @@ def report(corpus: str, rows: Sequence[Row]) -> str:
             for quality in QUALITIES:
                 found = [gain(row, own, quality) for row in some]
                 shown[f"{quality}_gain"] = ", ".join("beyond" if g is None else f"{g:+.3f}" for g in found)
-                gained.setdefault((model, quality), []).extend(found)
+                by = f"{model} by {setting.split()[0].replace('_', '-')}"
+                gained.setdefault((by, quality), []).extend(found)
         table.append(shown)
     columns = {
         "model": "model",
@@ -83,13 +97,16 @@ def report(corpus: str, rows: Sequence[Row]) -> str:
         "gained, each seed ": "auc_gain",
     }
     lines = [f"## {corpus}, seeds {', '.join(map(str, seeds))}", "", markdown_table(table, columns), ""]
-    for (model, quality), found in gained.items():
-        lines += _verdict(f"{model}, {HEADINGS[quality]} at equal self-BLEU-5", found)
+    for (by, quality), found in gained.items():
+        lines += _verdict(f"{by}, {HEADINGS[quality]} at equal self-BLEU-5", found)
     real = {row["seed"]: row["self_bleu5"] for row in own if row["model"] == REAL}
-    ours = [row for row in own if row["model"] == OURS]
+    ours = [row for row in own if row["model"] == OURS and row["setting"].startswith("temperature")]
+    nuclei = [row for row in own if row["model"] == OURS and row["setting"].startswith("top_p")]
     for quality in QUALITIES:
+        beside = [gain(row, own, quality, samplers=["top_p"]) for row in nuclei]
+        lines += _verdict(f"{OURS} by top-p, {HEADINGS[quality]}, beside top-p alone", beside)
         near = [gain(row, own, quality) for row in ours if row["self_bleu5"] >= real.get(row["seed"], 1)]
-        lines += _verdict(f"{OURS}, {HEADINGS[quality]}, where at most as diverse as real text", near)
+        lines += _verdict(f"{OURS} by temperature, {HEADINGS[quality]}, where at most as diverse as real text", near)
         if any(row["model"] == DISTILLED for row in own):
             beside = [gain(row, own, quality, DISTILLED) for row in ours]
             lines += _verdict(f"{OURS} beside {DISTILLED}, {HEADINGS[quality]}", beside)
@@ -114,7 +131,11 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
     def draw(*panels: "Axes") -> None:
         for axes, quality in zip(panels, QUALITIES, strict=True):
             for model in models:
-                axes.plot(*_means(own, model, quality), "o-", label=model, ms=3, lw=1.3, color=colours[model])
+                for sampler, line in SAMPLERS.items():
+                    label = model if sampler == "temperature" else f"{model}, top-p"
+                    places, heights = _means(own, model, quality, sampler)
+                    if len(places) > 1:
+                        axes.plot(places, heights, f"o{line}", label=label, ms=3, lw=1.3, color=colours[model])
             places, heights = _means(own, REAL, quality)
             axes.plot(places, heights, "k*", label=REAL, ms=9)
             axes.set_xlabel("self-BLEU-5 (lower: more diverse)")
@@ -125,13 +146,11 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
     save_png(draw, path, width=960, height=430, columns=2, label=f"Quality against diversity, {corpus}")
 
 
-def _means(rows: Sequence[Row], model: str, quality: str) -> tuple[list[float], list[float]]:
-    """Places and heights of a curve, by rising place; one temperature a point."""
-    settings = dict.fromkeys(
-        row["setting"] for row in rows if row["model"] == model and not row["setting"].startswith("top_p")
-    )
+def _means(rows: Sequence[Row], model: str, quality: str, sampler: str = "") -> tuple[list[float], list[float]]:
+    """Places and heights of a curve, by rising place; one setting of the sampler a point."""
+    own = [row for row in rows if row["model"] == model and _is_drawn_by(sampler, row)]
     points = []
-    for setting in settings:
-        some = [row for row in rows if (row["model"], row["setting"]) == (model, setting)]
+    for setting in dict.fromkeys(row["setting"] for row in own):
+        some = [row for row in own if row["setting"] == setting]
         points.append(tuple(fmean(row[key] for row in some) for key in ("self_bleu5", quality)))
     return [place for place, _ in sorted(points)], [height for _, height in sorted(points)]
