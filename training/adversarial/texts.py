@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.generation.likelihood import join
 from hf_gpt.training.errors import ConfigError, CorpusError
+from hf_gpt.training.held_out import held_out_rows
 from hf_gpt.training.packing import IGNORE_INDEX
 
 
@@ -144,24 +145,25 @@ class TextRows(Dataset):
 
 
 def hold_out(rows: TextRows, seed: int) -> tuple[TextRows, TextRows]:
-    """Splits off a tenth of the rows, at most 512, as texts that neither player learns from.
+    """Splits off a tenth of the rows, at most 512, as texts that neither player learns from; copies are on one side.
 
     Raises:
         CorpusError: there is one row only.
     """
     if len(rows) < 2:
         raise CorpusError("one text cannot be split: give more, or eval_dataset.")
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    count = max(1, min(int(len(rows) * HELD_OUT_SHARE), MOST_HELD_OUT))
-    return rows.select(sorted(order[count:])), rows.select(sorted(order[:count]))
+    fraction = min(HELD_OUT_SHARE, MOST_HELD_OUT / len(rows))
+    held_out = held_out_rows(map(_text_of, rows.rows), fraction, seed).tolist()
+    return rows.select(sorted(set(range(len(rows))) - set(held_out))), rows.select(held_out)
+
+
+def _text_of(row: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(row["prompt_ids"]), tuple(row["completion_ids"])
 
 
 def warn_of_repeats(rows: TextRows, held_out: TextRows) -> None:
     """Logs a warning where more than a few held-out texts stand, to the last token, among those that are trained on."""
-    known, asked = (
-        [(tuple(row["prompt_ids"]), tuple(row["completion_ids"])) for row in part.rows] for part in (rows, held_out)
-    )
-    known = set(known)
+    known, asked = set(map(_text_of, rows.rows)), list(map(_text_of, held_out.rows))
     count = sum(text in known for text in asked)
     if count > REPEATS_SHARE * len(asked):
         logger.warning(
