@@ -183,3 +183,15 @@ def test_written_settings_load_to_the_same(tmp_path, names):
     assert again.arguments[2] == settings.arguments[2]
     assert again.arguments[3].to_dict() == settings.arguments[3].to_dict()
     assert "do_predict" not in path.read_text()
+
+
+def test_written_settings_hold_what_is_the_library_s_default_but_not_ours(tmp_path, names):
+    from transformers import TrainingArguments
+
+    argv = "--learning_rate 5e-5 --weight_decay 0 --per_device_train_batch_size 8 --lr_scheduler_type linear"
+    settings = load([*argv.split(), "--warmup_steps", "0", "--logging_steps", "500"])
+    path = tmp_path / "written.yaml"
+    path.write_text(settings_to_yaml(settings, TrainingArguments), encoding="utf-8")
+    again = load(recipe=read_recipe(path, names)).arguments[3]
+    assert again.learning_rate == 5e-5 and again.per_device_train_batch_size == 8
+    assert again.to_dict() == settings.arguments[3].to_dict()
