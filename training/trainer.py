@@ -15,13 +15,15 @@ from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
 from hf_gpt.allocator import keeps_freed_memory
-from hf_gpt.training.callbacks import ProgressCallback
+from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
+from hf_gpt.training.length_groups import LengthGroups
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
@@ -138,6 +140,7 @@ class HfGptTrainer(Trainer):
                 )
             self._average = WeightAverageCallback(self.args.ema_decay)
             self.add_callback(self._average)
+        self.add_callback(OrderOfEpochCallback())
         self._staging_dir: Path | None = None
         self._eval_nats = 0.0
         self._eval_targets = 0.0
@@ -192,6 +195,15 @@ class HfGptTrainer(Trainer):
             return super().create_scheduler(num_training_steps, optimizer)
         finally:
             self.args.lr_scheduler_kwargs = given
+
+    # Order of the examples
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return LengthGroups(sampler.lengths, sampler.batch_size, seed)
+        return sampler
 
     # Throughput
 

@@ -151,13 +151,15 @@ def test_a_chat_template_adds_tokens_to_a_pretrained_model(recipe, pretrained, t
     assert len(tokenizer) == 323 <= model.config.vocab_size
 
 
-def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeypatch, capsys):
-    changes = {"max_steps": 3, "eval_strategy": "no"}
+# Epochs have two steps: between the first two of them, and within the second.
+@pytest.mark.parametrize("step", [1, 2])
+def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeypatch, capsys, step):
+    changes = {"max_steps": step + 2, "eval_strategy": "no"}
     assert main(["--config", recipe("classification", **changes, output_dir=str(tmp_path / "straight"))]) == 0
     original = HfGptTrainer.training_step
 
     def interrupted(self, *args, **kwargs):
-        if self.state.global_step == 1:
+        if self.state.global_step == step:
             os.kill(os.getpid(), signal.SIGINT)
         return original(self, *args, **kwargs)
 
