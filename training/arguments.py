@@ -428,6 +428,16 @@ class SamplingArguments:
     sample_batch_size: int = field(default=8, metadata={"help": "Prompts continued at once."})
 
 
+def check_at_least(arguments: Any, **least: int) -> None:
+    """Raises `ConfigError` for the first option below its least value; one that is left out is none."""
+    from .errors import ConfigError
+
+    for name, value in least.items():
+        given = getattr(arguments, name)
+        if given is not None and given < value:
+            raise ConfigError(f"--{name} must be at least {value}, got {given}.")
+
+
 def parse_mapping(text: "str | dict[str, Any] | None", option: str) -> dict[str, Any]:
     """Reads `a=1,b=2` or a JSON object.
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments
+from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments, check_at_least
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import Settings, built_in_recipes, settings_to_yaml
 from hf_gpt.training.errors import ConfigError
@@ -129,8 +129,7 @@ def finetune(settings: Settings) -> int:
         task_args.architecture = choose_architecture(model_args, task_args.architecture)
     elif task_args.architecture == "encoder_decoder":
         raise ConfigError(f"--architecture encoder_decoder is for tasks that write, and {task_args.task} does not.")
-    if task_args.start_from_counts and model_args.model_name_or_path is not None:
-        raise ConfigError("--start_from_counts is for a new model: leave it or --model_name_or_path out.")
+    check_task_options(task_args, model_args)
     check_adapter_options(peft_args, model_args, training_args, writes=task.writes)
     checkpoint = open_run(training_args)
     data = prepare_data(task, model_args, training_args, checkpoint)
@@ -181,6 +180,20 @@ def finetune(settings: Settings) -> int:
         describe=lambda trainer: describe_run(trainer, data),
         finish=finish,
     )
+
+
+def check_task_options(task_args: TaskArguments, model_args: ModelArguments) -> None:
+    """Raises `ConfigError` for options that cannot be, or would do nothing."""
+    check_at_least(task_args, max_length=3, max_new_tokens=1, num_beams=1, max_train_samples=1, max_eval_samples=1)
+    if task_args.start_from_counts:
+        if model_args.model_name_or_path is not None:
+            raise ConfigError("--start_from_counts is for a new model: leave it or --model_name_or_path out.")
+        if task_args.task != "classification":
+            raise ConfigError(f"--start_from_counts is for --task classification, not for {task_args.task}.")
+        if task_args.streaming:
+            raise ConfigError("--start_from_counts counts all training texts before training: leave --streaming out.")
+    if task_args.held_out_groups and task_args.validation_file:
+        raise ConfigError("--held_out_groups and --validation_file do not go together: choose one.")
 
 
 def read_both(task: "Task", seed: int) -> "tuple[list[Example], list[Example]]":

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.training.arguments import DataArguments, ModelArguments, PeftArguments, SamplingArguments
+from hf_gpt.training.arguments import (
+    DataArguments,
+    ModelArguments,
+    PeftArguments,
+    SamplingArguments,
+    check_at_least,
+)
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import Settings, settings_to_yaml
 from hf_gpt.training.run import (
@@ -86,6 +92,8 @@ def pretrain(settings: Settings) -> int:
 
     model_args, data_args, sampling_args, peft_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args, packed=True)
+    check_at_least(data_args, max_length=2)
+    check_at_least(sampling_args, sample_max_new_tokens=1, sample_batch_size=1)
     checkpoint = open_run(training_args)
     data = prepare_data(model_args, data_args, training_args, checkpoint)
     model = build_model(

@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
+from hf_gpt.training.arguments import check_at_least
 from hf_gpt.training.errors import ConfigError
 
 
@@ -125,6 +126,9 @@ class HfGptTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        check_at_least(
+            self, per_device_train_batch_size=1, per_device_eval_batch_size=1, gradient_accumulation_steps=1
+        )
         if not torch.accelerator.is_available():
             self.use_cpu = True
         if self.bf16 is None:

@@ -216,10 +216,23 @@ def test_generation_in_batches_equals_one_by_one(make_model, tokenizer, tmp_path
         ({"train_file": ["nothing.jsonl"]}, "no such file: nothing.jsonl"),
         ({"text_column": "txt"}, "did you mean text?"),
         ({"model_name_or_path": "./nowhere"}, "nowhere"),
+        ({"max_train_samples": 0}, "--max_train_samples must be at least 1"),
+        ({"max_train_samples": -5}, "--max_train_samples must be at least 1"),
+        ({"max_eval_samples": 0}, "--max_eval_samples must be at least 1"),
+        ({"max_new_tokens": 0}, "--max_new_tokens must be at least 1"),
+        ({"num_beams": 0}, "--num_beams must be at least 1"),
+        ({"max_length": 1}, "--max_length must be at least 3"),
+        ({"per_device_train_batch_size": 0}, "--per_device_train_batch_size must be at least 1"),
+        ({"gradient_accumulation_steps": 0}, "--gradient_accumulation_steps must be at least 1"),
+        ({"text_pair_column": "text", "max_length": 4}, "--max_length 4 leaves no token"),
+        ({"start_from_counts": True, "streaming": True}, "leave --streaming out"),
+        ({"start_from_counts": True, "task": "translation"}, "--start_from_counts is for --task classification"),
+        ({"held_out_groups": ["a"], "group_column": "label", "validation_file": ["a.jsonl"]}, "do not go together"),
+        ({"dataset_name": "a", "validation_split": "b", "validation_file": ["a.jsonl"]}, "do not go together"),
     ],
 )
 def test_bad_settings_are_one_line(recipe, capsys, changes, message):
-    assert main(["--config", recipe("classification", **changes)]) == 2
+    assert main(["--config", recipe(**{"task": "classification", **changes})]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and "Traceback" not in error
 

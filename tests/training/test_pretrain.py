@@ -161,6 +161,8 @@ def test_going_on_from_a_checkpoint(recipe, tmp_path, in_process, capsys):
         ({"tokenizer_name": "./nowhere"}, "no tokenizer can be loaded from ./nowhere"),
         ({"model_name_or_path": "./nowhere", "tokenizer_name": None}, "nowhere"),
         ({"tokenizer_vocab_size": 10}, "258"),
+        ({"max_length": 1}, "--max_length must be at least 2"),
+        ({"sample_max_new_tokens": 0}, "--sample_max_new_tokens must be at least 1"),
         ({"resume_from_checkpoint": "last"}, "no complete checkpoint"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.eval import compute
-from hf_gpt.training.errors import CorpusError
+from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of
 from hf_gpt.training.naive_bayes import log_count_ratios, start_embeddings_from
 from hf_gpt.training.tasks.base import Task, add_begin_and_end, as_tuple, begin_and_end, class_fields, to_rows, tokenize
@@ -128,9 +128,11 @@ class Classification(LabelledTask):
         begin, end = begin_and_end(tokenizer)
         parts = [tokenize(tokenizer, column)["input_ids"] for column in zip(*map(self.texts, examples), strict=True)]
         rows = []
+        # Each text is cut to its share, so that a long first one does not push out the second.
+        share = (self.args.max_length - 1) // len(parts) - 1
+        if share < 1:
+            raise ConfigError(f"--max_length {self.args.max_length} leaves no token for a text. Raise it.")
         for example, *ids in zip(examples, *parts, strict=True):
-            # Each text is cut to its share, so that a long first one does not push out the second.
-            share = (self.args.max_length - 1) // len(ids) - 1
             tokens = [begin]
             for text in ids:
                 tokens += [*text[:share], end]
