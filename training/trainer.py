@@ -280,6 +280,14 @@ class HfGptTrainer(Trainer):
 
     # Evaluation
 
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
+        # The library leaves out the last rows of an evaluation too, whose figures would be those of the others.
+        former, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = former
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self.meter.paused(), self.averaged_weights():
             return super().evaluate(*args, **kwargs)

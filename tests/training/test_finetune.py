@@ -175,6 +175,12 @@ def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeyp
     )
 
 
+def test_an_evaluation_drops_no_rows(recipe, tmp_path):
+    changes = {"dataloader_drop_last": True, "per_device_eval_batch_size": 2}
+    assert main(["--config", recipe("classification", **changes)]) == 0
+    assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 3
+
+
 def test_dry_run_and_loss_only(recipe, tmp_path, capsys):
     assert main(["--config", recipe("translation"), "--dry_run"]) == 0
     assert not (tmp_path / "run").exists() and "Nothing was trained" in capsys.readouterr().out
