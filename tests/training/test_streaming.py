@@ -262,6 +262,13 @@ def test_the_command_streams(tmp_path, corpus_text, capsys):
     assert "malformed rows skipped" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_a_file_without_an_ending_in_a_folder_is_no_data_set(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "text8").write_text("a text")
+    monkeypatch.chdir(tmp_path)
+    assert [text for text, _ in open_source("data/text8").read(None)] == ["a text"]
+
+
 def test_a_packed_file_is_not_streamed(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(b"")
     with pytest.raises(CorpusError, match=r"gunzip -k a\.jsonl\.gz"):
