@@ -39,8 +39,9 @@ class ModelArguments:
     config_overrides: str | None = field(
         default=None,
         metadata={
-            "help": "Config fields of a new model, as hidden_size=256,num_hidden_layers=6 or as JSON; a mapping in a "
-            "recipe. The command line replaces single entries of the recipe's."
+            "help": "Config fields of a new model, with pretrain and finetune of a loaded one too, as "
+            "hidden_size=256,num_hidden_layers=6 or as JSON; a mapping in a recipe. The command line replaces single "
+            "entries of the recipe's."
         },
     )
     attn_implementation: str | None = field(

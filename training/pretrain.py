@@ -101,6 +101,7 @@ def pretrain(settings: Settings) -> int:
         data.tokenizer,
         data_args.max_length,
         training_args.seed,
+        task_fields={} if model_args.overrides else None,
         quantization_config=quantization_config(peft_args, training_args),
     )
 

@@ -148,6 +148,11 @@ def test_going_on_from_a_checkpoint(recipe, tmp_path, in_process, capsys):
     assert first == second
     assert main(["--config", further, "--overwrite_output_dir", "--max_length", "64"]) == 2
     assert "more than the 32 tokens" in capsys.readouterr().err
+    changed = ["--config", further, "--overwrite_output_dir", "--max_steps", "1", "--config_overrides"]
+    assert main([*changed, "hidden_dropuot=0.5"]) == 2
+    assert "did you mean hidden_dropout?" in capsys.readouterr().err
+    assert main([*changed, "hidden_dropout=0.5"]) == 0
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["hidden_dropout"] == 0.5
 
 
 @pytest.mark.parametrize(
