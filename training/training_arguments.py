@@ -126,9 +126,7 @@ class HfGptTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        check_at_least(
-            self, per_device_train_batch_size=1, per_device_eval_batch_size=1, gradient_accumulation_steps=1
-        )
+        check_at_least(self, per_device_train_batch_size=1, per_device_eval_batch_size=1, gradient_accumulation_steps=1)
         if not torch.accelerator.is_available():
             self.use_cpu = True
         if self.bf16 is None:

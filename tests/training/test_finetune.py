@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import shutil
@@ -142,6 +143,39 @@ def test_from_a_pretrained_checkpoint(recipe, pretrained, tmp_path, capsys):
     wrong = recipe("classification", **{**options, "config_overrides": {"is_casual": False}})
     assert main(["--config", wrong, "--overwrite_output_dir"]) == 2
     assert "did you mean is_causal?" in capsys.readouterr().err
+
+
+FEW = {"max_steps": 1, "max_train_samples": 8, "max_eval_samples": 2, "tokenizer_vocab_size": 300}
+FEW = [f"--{name}={value}" for name, value in FEW.items()]
+
+
+def test_the_recipe_of_a_task_serves_models_of_the_library(make_model, tokenizer, tmp_path, capsys):
+    gpt2, run = tmp_path / "gpt2", tmp_path / "run"
+    # As GPT-2 has none.
+    make_model("gpt2", max_position_embeddings=512, pad_token_id=None).save_pretrained(gpt2)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(gpt2)
+    options = ["--model_name_or_path", str(gpt2), "--output_dir", str(run), *FEW]
+    assert main(["--task", "classification", *options]) == 0
+    assert "Left out of the recipe" in capsys.readouterr().err
+    assert transformers.AutoConfig.from_pretrained(run / "model").model_type == "gpt2"
+    # What was left out is not asked for again.
+    assert main(["--config", str(run / "recipe.yaml"), "--overwrite_output_dir"]) == 0
+    assert "Left out" not in capsys.readouterr().err
+    for wrong in ("is_causal=true", "n_embed=3"):
+        assert main(["--task", "classification", *options, "--overwrite_output_dir", "--config_overrides", wrong]) == 2
+        assert f"GPT2Config has no field {wrong.partition('=')[0]!r}" in capsys.readouterr().err
+
+
+def test_the_recipe_of_a_task_serves_new_models_of_other_types(tmp_path, capsys):
+    new = ["--task", "classification", "--output_dir", str(tmp_path / "run"), *FEW, "--model_type"]
+    assert main([*new, "llama"]) == 2
+    assert "name the size of the model by --config_overrides" in capsys.readouterr().err
+    small = "hidden_size=16,intermediate_size=32,num_hidden_layers=1,num_attention_heads=2"
+    assert main([*new, "llama", "--config_overrides", small]) == 0
+    assert main([*new, "hf_lstm", "--overwrite_output_dir"]) == 0
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "run" / "model").model_type == "hf_lstm"
 
 
 def test_a_chat_template_adds_tokens_to_a_pretrained_model(recipe, pretrained, tmp_path):
