@@ -154,6 +154,9 @@ class HfGptTrainingArguments(TrainingArguments):
             if self.eval_strategy == "no":
                 raise ConfigError("--early_stopping_patience needs evaluations: set --eval_strategy steps or epoch.")
             self.metric_for_best_model = self.metric_for_best_model or "loss"
+        if self.greater_is_better is None and str(self.metric_for_best_model).endswith("bits_per_byte"):
+            # The library takes every figure but a loss for the better the greater.
+            self.greater_is_better = False
         try:
             super().__post_init__()
         except (ValueError, KeyError) as error:

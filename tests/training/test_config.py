@@ -119,6 +119,15 @@ def test_contradictions():
     assert load(["--optim", "adafactor", "--optimizer", "adamw"])
 
 
+@pytest.mark.parametrize(
+    ("metric", "is_better"), [("bits_per_byte", False), ("eval_bits_per_byte", False), ("loss", False), ("f1", True)]
+)
+def test_the_best_model_has_the_fewest_bits_per_byte(metric, is_better):
+    steps = ["--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy", "steps", "--save_steps", "2"]
+    training = load([*steps, "--load_best_model_at_end", "--metric_for_best_model", metric]).arguments[3]
+    assert training.greater_is_better is is_better
+
+
 def test_unknown_option_names_the_nearest(names):
     with pytest.raises(ConfigError, match=r"--max_lenght; did you mean --max_length\?"):
         check_option_names(["--max-lenght", "3"], names)
