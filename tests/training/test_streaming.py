@@ -1,3 +1,4 @@
+import collections
 import csv
 import json
 
@@ -13,7 +14,7 @@ from hf_gpt.training.corpus import read_corpus
 from hf_gpt.training.data import tokenize_and_pack
 from hf_gpt.training.errors import CheckpointError, ConfigError, CorpusError
 from hf_gpt.training.sources import Malformed, open_source
-from hf_gpt.training.streaming import DocumentStream, RowStream
+from hf_gpt.training.streaming import DocumentStream, RowStream, one_pass
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
@@ -127,6 +128,8 @@ def test_weights_are_shares_of_the_text(tmp_path):
     stream.windows().__next__()
     first, second = stream.state["characters"]
     assert second / (first + second) == pytest.approx(0.75, abs=0.01)
+    # A new tokenizer learns from one pass, which is over when each source has ended.
+    assert collections.Counter(text[0] for text in one_pass(stream)) == {"a": 13, "b": 9}
     with pytest.raises(ConfigError, match="for each of the 2 sources"):
         DocumentStream(stream.sources, [1.0])
 
