@@ -15,6 +15,7 @@ from hf_gpt.training.config import RECIPES, Settings, built_in_recipes, settings
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.run import (
     describe_model,
+    describe_steps,
     final_metrics,
     make_callbacks,
     open_run,
@@ -416,7 +417,7 @@ def write_run_report(
     figures += [
         Figure("Validation loss", f"{metrics['eval_loss']:.4f}"),
         Figure("Parameters", format_count(parameters), type(trainer.model).__name__),
-        Figure("Training time", format_duration(meter.seconds), f"{trainer.state.global_step:,} steps"),
+        Figure("Training time", format_duration(meter.seconds), describe_steps(trainer)),
         Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
     if reloaded[1]:

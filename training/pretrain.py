@@ -18,6 +18,7 @@ from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import Settings, settings_to_yaml
 from hf_gpt.training.run import (
     describe_model,
+    describe_steps,
     final_metrics,
     make_callbacks,
     open_run,
@@ -313,13 +314,14 @@ def write_run_report(
         if sampling_args.sample_temperature > 0
         else "likeliest token each time"
     )
+    trained = f"{describe_passes(trainer, data, data_args)}, {describe_steps(trainer)}"
     figures = [
         Figure("Bits per byte", f"{reloaded.bits_per_byte:.4f}", "validation text, reloaded checkpoint"),
         Figure("Validation loss", f"{metrics['eval_loss']:.4f}", "nats per token"),
         Figure("Parameters", format_count(reloaded.num_parameters), reloaded.model_class),
-        Figure("Tokens trained on", format_count(meter.tokens), describe_passes(trainer, data, data_args)),
+        Figure("Tokens trained on", format_count(meter.tokens), trained),
         Figure("Speed", f"{format_count(meter.tokens / max(meter.seconds, 1e-9))} tokens/s", "training alone"),
-        Figure("Training time", format_duration(meter.seconds), f"{trainer.state.global_step:,} steps"),
+        Figure("Training time", format_duration(meter.seconds), describe_steps(trainer)),
         Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
     summary = (

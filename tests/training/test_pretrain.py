@@ -121,6 +121,9 @@ def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeyp
     assert main(command[2:]) == 0
     expected = weights(tmp_path / "straight" / "model")
     assert all(torch.equal(expected[name], tensor) for name, tensor in weights(tmp_path / "run" / "model").items())
+    # What it says of tokens and time is of the steps since then.
+    reports = [(tmp_path / name / "report.html").read_text() for name in ("run", "straight")]
+    assert ["3 of 6 steps, since it was resumed" in report for report in reports] == [True, False]
 
 
 def test_dry_run_leaves_nothing(recipe, tmp_path, capsys):
