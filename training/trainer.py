@@ -28,6 +28,7 @@ from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
 from hf_gpt.training.sharding import (
+    keep_name,
     load_weights,
     own_class,
     reshard,
@@ -232,6 +233,11 @@ class HfGptTrainer(Trainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._recorder.add(inputs, loss)
         return loss
+
+    def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if self.label_smoother is not None:
+            keep_name(self.accelerator.unwrap_model(model))
+        return super().compute_loss(model, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:

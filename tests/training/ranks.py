@@ -113,6 +113,14 @@ def job_resumed(folder):
     save(folder, {"nothing": torch.zeros(1)}, **same)
 
 
+def job_smoothed(folder):
+    """The library knows by the name of a model whether to shift labels, and weights in shards have another class."""
+    trainer = make_trainer(folder, rows_of_different_lengths(), label_smoothing_factor=0.1, fsdp_size=WORLD)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    save(folder, whole(dict(trainer.model.named_parameters()), keep=True), losses=losses)
+
+
 def job_evaluated(folder):
     """An evaluation before training leaves weights gathered, which are not those to train and to average."""
     trainer = make_trainer(folder, rows_of_different_lengths(), ema_decay=0.9, fsdp_size=WORLD)

@@ -64,6 +64,13 @@ def test_a_run_that_goes_on_within_a_later_epoch_is_the_straight_run(run, proces
     assert same == {"random": True, "group_by_length": True}
 
 
+def test_smoothed_labels_are_shifted_in_shards_too(run):
+    weights, one = run("smoothed", 1, "one")
+    shared, two = run("smoothed", 2, "two")
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert_close(shared, weights)
+
+
 def test_an_evaluation_before_training_in_shards_changes_nothing(run):
     weights, _ = run("evaluated", 1, "one")
     shared, two = run("evaluated", 2, "two")
