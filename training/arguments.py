@@ -39,8 +39,9 @@ class ModelArguments:
     config_overrides: str | None = field(
         default=None,
         metadata={
-            "help": "Config fields of a new model, as hidden_size=256,num_hidden_layers=6 or as JSON; a mapping in a "
-            "recipe. The command line replaces single entries of the recipe's."
+            "help": "Config fields of a new model, with pretrain and finetune of a loaded one too, as "
+            "hidden_size=256,num_hidden_layers=6 or as JSON; a mapping in a recipe. The command line replaces single "
+            "entries of the recipe's."
         },
     )
     attn_implementation: str | None = field(
@@ -426,6 +427,16 @@ class SamplingArguments:
     sample_temperature: float = field(default=0.8, metadata={"help": "Temperature; 0 takes the likeliest token."})
     sample_top_p: float = field(default=0.95, metadata={"help": "Draw from the likeliest tokens of this total mass."})
     sample_batch_size: int = field(default=8, metadata={"help": "Prompts continued at once."})
+
+
+def check_at_least(arguments: Any, **least: int) -> None:
+    """Raises `ConfigError` for the first option below its least value; one that is left out is none."""
+    from .errors import ConfigError
+
+    for name, value in least.items():
+        given = getattr(arguments, name)
+        if given is not None and given < value:
+            raise ConfigError(f"--{name} must be at least {value}, got {given}.")
 
 
 def parse_mapping(text: "str | dict[str, Any] | None", option: str) -> dict[str, Any]:

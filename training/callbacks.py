@@ -107,6 +107,18 @@ def task_figures(logs: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if name not in other}
 
 
+class OrderOfEpochCallback(TrainerCallback):
+    """Tells the sampler the epoch before it begins.
+
+    Trainer tells the loader that it reads from. Where a run of several processes goes on within an epoch, that is one
+    which skips batches, and it hands the number on to the library's random sampler alone.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if hasattr(train_dataloader, "set_epoch"):
+            train_dataloader.set_epoch(int(state.epoch or 0))
+
+
 class StopOnSignalCallback(TrainerCallback):
     """Ends training after the running step when Ctrl-C or SIGTERM comes, with a checkpoint to resume from.
 

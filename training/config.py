@@ -166,7 +166,8 @@ def load_settings(
 def settings_to_yaml(settings: Settings, library_type: type, header: str = "") -> str:
     """The settings as a recipe: loading it again gives the same settings.
 
-    Written are all of our own options, and those of the library's `library_type` whose value differs from its default.
+    Written are all of our own options, and those of the library's `library_type` whose value differs from its default
+    or whose default differs from that of the settings' own class, which is what a recipe is loaded into.
 
     Args:
         settings: What to write.
@@ -178,9 +179,10 @@ def settings_to_yaml(settings: Settings, library_type: type, header: str = "") -
 
     # Compared as the parser gives them: it reads some of the library's defaults as another type than they are written.
     defaults = vars(HfArgumentParser(library_type).parse_args([]))
+    own_defaults = vars(HfArgumentParser(type(settings.arguments[-1])).parse_args([]))
     kept = {}
     for name, value in settings.values.items():
-        if name in defaults and defaults[name] == value:
+        if name in defaults and defaults[name] == value == own_defaults[name]:
             continue
         kept[name] = _mapping_or(value)
     comment = "".join(f"# {line}\n" for line in header.splitlines())

@@ -146,8 +146,11 @@ def resolve_file(source: str) -> Path:
 def _read_table(path: Path, text_column: str) -> datasets.Dataset:
     if path.stat().st_size == 0:
         raise CorpusError(f"{path}: the file is empty. Give a file with text in it.")
+    kind = _TABLE_BUILDERS[_suffix(path)]
+    # Else a text such as None or NA is taken for none.
+    options = {"keep_default_na": False} if kind == "csv" else {}
     try:
-        table = datasets.load_dataset(_TABLE_BUILDERS[_suffix(path)], data_files=str(path), split="train")
+        table = datasets.load_dataset(kind, data_files=str(path), split="train", **options)
     except Exception as error:
         raise CorpusError(f"{path}: cannot be read as {_suffix(path)[1:]}: {_first_fault(path, error)}") from error
     if text_column not in table.column_names:

@@ -3,7 +3,7 @@
 import csv
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,16 +185,14 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if suffix not in FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
         raise CorpusError(f"{path}: unknown format. Give a {', '.join(FORMATS)} file.")
     if suffix == ".parquet":
-        import datasets
-
-        for number, row in enumerate(datasets.Dataset.from_parquet(str(path)), 1):
-            yield f"{path}, row {number}", row
+        yield from _read_parquet(path)
         return
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        # Programs for tables begin UTF-8 with a mark, and end lines within a field as the file does.
+        options = {"encoding": "utf-8-sig", "newline": ""}
+        with gzip.open(path, "rt", **options) if path.suffix == ".gz" else path.open(**options) as file:
             if suffix == ".csv":
-                for number, row in enumerate(csv.DictReader(file), 1):
-                    yield f"{path}, row {number}", row
+                yield from _read_csv(path, file)
             elif suffix == ".json":
                 content = json.load(file)
                 for number, row in enumerate(content if isinstance(content, list) else [content], 1):
@@ -205,6 +203,33 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
                         yield f"{path}, line {number}", _parse(line, path, number)
     except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise CorpusError(f"{path}: cannot be read as {suffix[1:]}: {error}. Check the file's format.") from error
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import datasets
+    import pyarrow as pa
+
+    try:
+        table = datasets.Dataset.from_parquet(str(path))
+    except (pa.ArrowException, datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
+        cause = error.__cause__ or error
+        raise CorpusError(f"{path}: cannot be read as parquet: {cause}. Check the file's format.") from error
+    for number, row in enumerate(table, 1):
+        yield f"{path}, row {number}", row
+
+
+def _read_csv(path: Path, file: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    # The module's own limit of 128 KiB for a field is less than many documents.
+    csv.field_size_limit(2**31 - 1)
+    rows = csv.reader(file)
+    header = next(rows, [])
+    for number, row in enumerate(filter(None, rows), 1):
+        if len(row) != len(header):
+            raise CorpusError(
+                f"{path}, row {number}: {len(row)} fields instead of {len(header)}. Put a text with a comma in it "
+                "between double quotes, or remove the row."
+            )
+        yield f"{path}, row {number}", dict(zip(header, row, strict=True))
 
 
 def _parse(line: str, path: Path, number: int) -> Any:

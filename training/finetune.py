@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments
+from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments, check_at_least
 from hf_gpt.training.command import make_command_parser, run_command
-from hf_gpt.training.config import Settings, built_in_recipes, settings_to_yaml
+from hf_gpt.training.config import RECIPES, Settings, built_in_recipes, settings_to_yaml
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.run import (
     describe_model,
+    describe_steps,
     final_metrics,
     make_callbacks,
     open_run,
@@ -120,6 +121,7 @@ def with_task_recipe(argv: Sequence[str]) -> list[str]:
 def finetune(settings: Settings) -> int:
     """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
     from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter, quantization_config
+    from hf_gpt.training.data import filler_token_id
     from hf_gpt.training.model import build_model, choose_architecture
     from hf_gpt.training.sharding import shard_model
 
@@ -129,8 +131,8 @@ def finetune(settings: Settings) -> int:
         task_args.architecture = choose_architecture(model_args, task_args.architecture)
     elif task_args.architecture == "encoder_decoder":
         raise ConfigError(f"--architecture encoder_decoder is for tasks that write, and {task_args.task} does not.")
-    if task_args.start_from_counts and model_args.model_name_or_path is not None:
-        raise ConfigError("--start_from_counts is for a new model: leave it or --model_name_or_path out.")
+    check_task_options(task_args, model_args)
+    fit_recipe_to_model(settings, training_args.process_index == 0)
     check_adapter_options(peft_args, model_args, training_args, writes=task.writes)
     checkpoint = open_run(training_args)
     data = prepare_data(task, model_args, training_args, checkpoint)
@@ -144,6 +146,10 @@ def finetune(settings: Settings) -> int:
         quantization_config=quantization_config(peft_args, training_args),
     )
 
+    text_config = model.config.get_text_config()
+    if data.task.auto_class == "AutoModelForSequenceClassification" and text_config.pad_token_id is None:
+        # The library's heads find the last token of a text by it.
+        text_config.pad_token_id = filler_token_id(data.tokenizer)
     if model_args.model_name_or_path is None:
         task.prepare_model(model, data.processing_class)
 
@@ -181,6 +187,36 @@ def finetune(settings: Settings) -> int:
         describe=lambda trainer: describe_run(trainer, data),
         finish=finish,
     )
+
+
+def check_task_options(task_args: TaskArguments, model_args: ModelArguments) -> None:
+    """Raises `ConfigError` for options that cannot be, or would do nothing."""
+    check_at_least(task_args, max_length=3, max_new_tokens=1, num_beams=1, max_train_samples=1, max_eval_samples=1)
+    if task_args.start_from_counts:
+        if model_args.model_name_or_path is not None:
+            raise ConfigError("--start_from_counts is for a new model: leave it or --model_name_or_path out.")
+        if task_args.task != "classification":
+            raise ConfigError(f"--start_from_counts is for --task classification, not for {task_args.task}.")
+        if task_args.streaming:
+            raise ConfigError("--start_from_counts counts all training texts before training: leave --streaming out.")
+    if task_args.held_out_groups and task_args.validation_file:
+        raise ConfigError("--held_out_groups and --validation_file do not go together: choose one.")
+
+
+def fit_recipe_to_model(settings: Settings, is_main: bool) -> None:
+    """Leaves out what a built-in recipe says of our models alone, and says so, where another is trained."""
+    import yaml
+
+    from hf_gpt.training.model import leave_out_of_recipe
+
+    if settings.recipe is None or settings.recipe.parent != RECIPES:
+        return
+    model_args = settings.arguments[0]
+    left_out = leave_out_of_recipe(model_args, yaml.safe_load(settings.recipe.read_text(encoding="utf-8")))
+    settings.values.update(config_overrides=model_args.config_overrides, preset=model_args.preset)
+    if left_out and is_main:
+        model = model_args.model_name_or_path or model_args.model_type
+        print(f"Left out of the recipe, for {model} has no such: {', '.join(left_out)}.", file=sys.stderr)
 
 
 def read_both(task: "Task", seed: int) -> "tuple[list[Example], list[Example]]":
@@ -381,7 +417,7 @@ def write_run_report(
     figures += [
         Figure("Validation loss", f"{metrics['eval_loss']:.4f}"),
         Figure("Parameters", format_count(parameters), type(trainer.model).__name__),
-        Figure("Training time", format_duration(meter.seconds), f"{trainer.state.global_step:,} steps"),
+        Figure("Training time", format_duration(meter.seconds), describe_steps(trainer)),
         Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
     if reloaded[1]:

@@ -109,6 +109,8 @@ def check_dataset_options(task_args: Any) -> None:
         given = [name for name in ("dataset_config_name", "validation_split") if getattr(task_args, name) is not None]
         if given:
             raise CorpusError(f"--{given[0]} is of a data set: name it with --dataset_name.")
+    elif task_args.validation_split is not None and task_args.validation_file:
+        raise CorpusError("--validation_split and --validation_file do not go together: choose one.")
     elif task_args.train_file or task_args.held_out_groups:
         other = "train_file" if task_args.train_file else "held_out_groups"
         raise CorpusError(f"--dataset_name and --{other} do not go together: choose one.")

@@ -1,6 +1,7 @@
 """The model and the tokenizer that a training command starts from."""
 
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from hf_gpt.training.errors import CheckpointError, ConfigError, did_you_mean
 from hf_gpt.training.planning import count_elements
 
 
+_MODEL_TYPES_WITH_PRESETS = ("hf_gpt", "hf_gpt_seq2seq")
 _NAMES_OF_HEADS = {
     "AutoModelForCausalLM": "causal language model",
     "AutoModelForSeq2SeqLM": "encoder-decoder",
@@ -105,16 +107,7 @@ def choose_architecture(model_args: ModelArguments, architecture: str) -> str:
     """
     if architecture != "auto":
         return architecture
-    if model_args.model_name_or_path is None:
-        config = _config_class(model_args.model_type)()
-    else:
-        path = find_model(model_args.model_name_or_path)
-        source = {"revision": model_args.model_revision, "trust_remote_code": model_args.trust_remote_code}
-        try:
-            config = AutoConfig.from_pretrained(path, **source)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"--model_name_or_path: no model in {path}: {error}") from error
-    return "encoder_decoder" if config.is_encoder_decoder else "decoder"
+    return "encoder_decoder" if _config_of(model_args).is_encoder_decoder else "decoder"
 
 
 def build_config(
@@ -142,7 +135,7 @@ def build_config(
     overrides = model_args.overrides
     try:
         if model_args.preset is not None:
-            if model_args.model_type not in ("hf_gpt", "hf_gpt_seq2seq"):
+            if model_args.model_type not in _MODEL_TYPES_WITH_PRESETS:
                 raise ConfigError(f"--preset belongs to hf_gpt models, but --model_type is {model_args.model_type}.")
             preset_class = _config_class(model_args.model_type)
             check_fields(preset_class, overrides)
@@ -194,6 +187,18 @@ def _load_model(
         raise CheckpointError(f"--model_name_or_path: no {wanted} in the {kind} {path}: {error}") from error
 
 
+def _config_of(model_args: ModelArguments) -> PreTrainedConfig:
+    """The config of the model that is named, or of its architecture as it is by default."""
+    if model_args.model_name_or_path is None:
+        return _config_class(model_args.model_type)()
+    path = find_model(model_args.model_name_or_path)
+    source = {"revision": model_args.model_revision, "trust_remote_code": model_args.trust_remote_code}
+    try:
+        return AutoConfig.from_pretrained(path, **source)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"--model_name_or_path: no model in {path}: {error}") from error
+
+
 def _is_our_decoder(path: str | Path, source: Mapping[str, Any]) -> bool:
     return AutoConfig.from_pretrained(path, **source).model_type == "hf_gpt"
 
@@ -211,8 +216,48 @@ def _config_class(model_type: str) -> type[PreTrainedConfig]:
 def check_fields(config_class: type[PreTrainedConfig], overrides: dict[str, Any]) -> None:
     """Raises `ConfigError` for the first key of `overrides` that is no field of the config, naming the nearest."""
     # A config takes any keyword and keeps what it does not know, so a misspelt field would pass in silence.
-    valid = {*inspect.signature(config_class).parameters, *vars(config_class()), *config_class.attribute_map}
+    valid = known_fields(config_class)
     for field in overrides:
         if field not in valid:
-            hint = did_you_mean(field, sorted(valid))
+            hint = did_you_mean(field, sorted(name for name in valid if not name.startswith("_")))
             raise ConfigError(f"--config_overrides: {config_class.__name__} has no field {field!r}{hint}")
+
+
+def known_fields(config_class: type[PreTrainedConfig]) -> set[str]:
+    """Names that may be given to a config."""
+    return {*inspect.signature(config_class).parameters, *vars(config_class()), *config_class.attribute_map}
+
+
+def leave_out_of_recipe(model_args: ModelArguments, recipe: Mapping[str, Any]) -> list[str]:
+    """Takes what a built-in recipe says of our models out of the options, where the model is of another architecture.
+
+    What the command line says stays, to be refused by its name.
+
+    Args:
+        model_args: The options, which are changed.
+        recipe: The recipe's settings.
+
+    Returns:
+        What was taken out.
+
+    Raises:
+        CheckpointError: there is no model at the place that is named.
+        ConfigError: an unknown architecture, or a new model of a size that nobody named.
+    """
+    config_class = type(_config_of(model_args))
+    known, proposed = known_fields(config_class), recipe.get("config_overrides") or {}
+    overrides = model_args.overrides
+    foreign = [name for name in overrides if name not in known and overrides[name] == proposed.get(name)]
+    if foreign:
+        kept = {name: value for name, value in overrides.items() if name not in foreign}
+        model_args.config_overrides = json.dumps(kept) if kept else None
+    if config_class.model_type in _MODEL_TYPES_WITH_PRESETS or model_args.preset != recipe.get("preset"):
+        return foreign
+    model_args.preset = None
+    if model_args.model_name_or_path is not None or not proposed.keys() >= model_args.overrides.keys():
+        return foreign
+    if not config_class.model_type.startswith("hf_"):
+        raise ConfigError(
+            f"--model_type {config_class.model_type} has no presets: name the size of the model by --config_overrides."
+        )
+    return [*foreign, "preset"]

@@ -92,7 +92,8 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: a setting that cannot be planned with.
     """
-    for name in ("gpus", "per_device_train_batch_size", "mfu", "peak_tflops", "memory_gb", "tensor_parallel_size"):
+    positive = ("gpus", "per_device_train_batch_size", "mfu", "peak_tflops", "memory_gb", "tensor_parallel_size")
+    for name in (*positive, "max_length"):
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise ConfigError(f"--{name} must be above 0, got {value}.")

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.training.arguments import DataArguments, ModelArguments, PeftArguments, SamplingArguments
+from hf_gpt.training.arguments import (
+    DataArguments,
+    ModelArguments,
+    PeftArguments,
+    SamplingArguments,
+    check_at_least,
+)
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import Settings, settings_to_yaml
 from hf_gpt.training.run import (
     describe_model,
+    describe_steps,
     final_metrics,
     make_callbacks,
     open_run,
@@ -86,6 +93,8 @@ def pretrain(settings: Settings) -> int:
 
     model_args, data_args, sampling_args, peft_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args, packed=True)
+    check_at_least(data_args, max_length=2)
+    check_at_least(sampling_args, sample_max_new_tokens=1, sample_batch_size=1)
     checkpoint = open_run(training_args)
     data = prepare_data(model_args, data_args, training_args, checkpoint)
     model = build_model(
@@ -93,6 +102,7 @@ def pretrain(settings: Settings) -> int:
         data.tokenizer,
         data_args.max_length,
         training_args.seed,
+        task_fields={} if model_args.overrides else None,
         quantization_config=quantization_config(peft_args, training_args),
     )
 
@@ -304,13 +314,14 @@ def write_run_report(
         if sampling_args.sample_temperature > 0
         else "likeliest token each time"
     )
+    trained = f"{describe_passes(trainer, data, data_args)}, {describe_steps(trainer)}"
     figures = [
         Figure("Bits per byte", f"{reloaded.bits_per_byte:.4f}", "validation text, reloaded checkpoint"),
         Figure("Validation loss", f"{metrics['eval_loss']:.4f}", "nats per token"),
         Figure("Parameters", format_count(reloaded.num_parameters), reloaded.model_class),
-        Figure("Tokens trained on", format_count(meter.tokens), describe_passes(trainer, data, data_args)),
+        Figure("Tokens trained on", format_count(meter.tokens), trained),
         Figure("Speed", f"{format_count(meter.tokens / max(meter.seconds, 1e-9))} tokens/s", "training alone"),
-        Figure("Training time", format_duration(meter.seconds), f"{trainer.state.global_step:,} steps"),
+        Figure("Training time", format_duration(meter.seconds), describe_steps(trainer)),
         Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
     summary = (

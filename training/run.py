@@ -148,6 +148,12 @@ def total_steps(trainer: "HfGptTrainer") -> int:
     return trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
 
 
+def describe_steps(trainer: "HfGptTrainer") -> str:
+    """The steps that the meter's figures are of, which a run that was resumed has not all counted."""
+    counted, steps = trainer.meter.steps, trainer.state.global_step
+    return f"{steps:,} steps" if counted == steps else f"{counted:,} of {steps:,} steps, since it was resumed"
+
+
 def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
     """Trains to the end, or until a signal comes; returns the signal's number, or None."""
     from hf_gpt.training.callbacks import StopOnSignalCallback

@@ -68,7 +68,8 @@ def open_source(source: str, *, text_column: str = "text", document_separator: s
     from hf_gpt.training.corpus import parse_separator, resolve_file
 
     parse, columns = partial(_text_of, text_column), {"text_column": text_column}
-    if Path(source).expanduser().is_dir() or (source.count("/") == 1 and not Path(source).suffix):
+    local = Path(source).expanduser()
+    if local.is_dir() or (source.count("/") == 1 and not local.suffix and not local.is_file()):
         return open_dataset(source, parse, columns)
     path = resolve_file(source)
     if path.suffix.lower() in TABLES or path.suffix.lower() == ".gz":

@@ -71,12 +71,14 @@ class DocumentStream:
         """Lists of documents, from the present state on; the state is that after the list.
 
         Args:
-            passes: End after so many passes over all sources, counted from their beginning; left out: never.
+            passes: End after so many passes over all sources, counted from their beginning; left out: never. With
+                weights a pass is over when each source has ended.
 
         Raises:
             CorpusError: a row cannot be read, or there is no text at all.
         """
         readers: dict[int, Iterator[Any]] = {}
+        ends = [0] * len(self.sources)
         window: list[Any] = []
         size, idle, most = 0, 0, self.window_size or PACKING_WINDOW
         while passes is None or self.state["epoch"] < passes:
@@ -87,13 +89,17 @@ class DocumentStream:
             if item is None:
                 del readers[index]
                 ends_epoch = self._end_source(index)
+                ends[index] += 1
+                is_over = self.weights is not None and min(ends) == passes
                 idle += 1
                 if idle > 2 * len(self.sources):
                     names = ", ".join(source.name for source in self.sources)
                     raise CorpusError(f"{names}: no text found. Every document is empty or blank.")
-                if ends_epoch and window:
+                if (ends_epoch or is_over) and window:
                     yield window
                     window, size = [], 0
+                if is_over:
+                    return
                 continue
             document, self.state["places"][index] = item
             if isinstance(document, Malformed):

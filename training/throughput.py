@@ -57,6 +57,11 @@ class ThroughputMeter:
         """Tokens counted so far."""
         return self._tokens
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps counted so far."""
+        return self._steps
+
     def read(self) -> float:
         """Tokens per second since the last reading."""
         seconds, tokens = self._last

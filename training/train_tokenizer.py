@@ -46,6 +46,8 @@ def train(args: argparse.Namespace) -> int:
     from hf_gpt.training.tokenizer import train_tokenizer
 
     output_dir = Path(args.output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise CheckpointError(f"--output_dir {output_dir} is a file. Name a folder.")
     if output_dir.exists() and any(output_dir.iterdir()):
         is_tokenizer = (output_dir / "tokenizer.json").is_file() and not (output_dir / "config.json").exists()
         if not (args.overwrite and is_tokenizer):

@@ -15,17 +15,20 @@ from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
 from hf_gpt.allocator import keeps_freed_memory
-from hf_gpt.training.callbacks import ProgressCallback
+from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
+from hf_gpt.training.length_groups import LengthGroups
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
 from hf_gpt.training.sharding import (
+    keep_name,
     load_weights,
     own_class,
     reshard,
@@ -138,6 +141,7 @@ class HfGptTrainer(Trainer):
                 )
             self._average = WeightAverageCallback(self.args.ema_decay)
             self.add_callback(self._average)
+        self.add_callback(OrderOfEpochCallback())
         self._staging_dir: Path | None = None
         self._eval_nats = 0.0
         self._eval_targets = 0.0
@@ -193,6 +197,15 @@ class HfGptTrainer(Trainer):
         finally:
             self.args.lr_scheduler_kwargs = given
 
+    # Order of the examples
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return LengthGroups(sampler.lengths, sampler.batch_size, seed)
+        return sampler
+
     # Throughput
 
     def train(self, *args: Any, **kwargs: Any):
@@ -220,6 +233,11 @@ class HfGptTrainer(Trainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._recorder.add(inputs, loss)
         return loss
+
+    def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if self.label_smoother is not None:
+            keep_name(self.accelerator.unwrap_model(model))
+        return super().compute_loss(model, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -267,6 +285,14 @@ class HfGptTrainer(Trainer):
         return grad_norm
 
     # Evaluation
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
+        # The library leaves out the last rows of an evaluation too, whose figures would be those of the others.
+        former, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = former
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self.meter.paused(), self.averaged_weights():

@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
+from hf_gpt.training.arguments import check_at_least
 from hf_gpt.training.errors import ConfigError
 
 
@@ -125,6 +126,7 @@ class HfGptTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        check_at_least(self, per_device_train_batch_size=1, per_device_eval_batch_size=1, gradient_accumulation_steps=1)
         if not torch.accelerator.is_available():
             self.use_cpu = True
         if self.bf16 is None:
@@ -152,6 +154,9 @@ class HfGptTrainingArguments(TrainingArguments):
             if self.eval_strategy == "no":
                 raise ConfigError("--early_stopping_patience needs evaluations: set --eval_strategy steps or epoch.")
             self.metric_for_best_model = self.metric_for_best_model or "loss"
+        if self.greater_is_better is None and str(self.metric_for_best_model).endswith("bits_per_byte"):
+            # The library takes every figure but a loss for the better the greater.
+            self.greater_is_better = False
         try:
             super().__post_init__()
         except (ValueError, KeyError) as error:

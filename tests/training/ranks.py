@@ -100,6 +100,27 @@ def job_ddp(folder):
     finish(folder, trainer)
 
 
+def job_resumed(folder):
+    """A run that goes on within its second epoch; whether it sees what the straight run does."""
+    same = {}
+    for strategy in ("random", "group_by_length"):
+        options = {"max_steps": 9, "save_strategy": "steps", "save_steps": 8, "train_sampling_strategy": strategy}
+        straight, resumed = (make_trainer(folder / strategy, rows_of_different_lengths(), **options) for _ in range(2))
+        straight.train()
+        resumed.train(resume_from_checkpoint=str(folder / strategy / "run" / "checkpoint-8"))
+        pairs = zip(straight.model.parameters(), resumed.model.parameters(), strict=True)
+        same[strategy] = all(torch.equal(one, other) for one, other in pairs)
+    save(folder, {"nothing": torch.zeros(1)}, **same)
+
+
+def job_smoothed(folder):
+    """The library knows by the name of a model whether to shift labels, and weights in shards have another class."""
+    trainer = make_trainer(folder, rows_of_different_lengths(), label_smoothing_factor=0.1, fsdp_size=WORLD)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    save(folder, whole(dict(trainer.model.named_parameters()), keep=True), losses=losses)
+
+
 def job_evaluated(folder):
     """An evaluation before training leaves weights gathered, which are not those to train and to average."""
     trainer = make_trainer(folder, rows_of_different_lengths(), ema_decay=0.9, fsdp_size=WORLD)

@@ -80,6 +80,8 @@ def test_tokenizer_command_does_not_replace_a_model(tmp_path, corpus_file, capsy
     (tmp_path / "model").mkdir()
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / "model" / name).touch()
+    assert main(["tokenizer", str(corpus_file), "--output_dir", str(corpus_file)]) == 2
+    assert "is a file" in capsys.readouterr().err
     argv = ["tokenizer", str(corpus_file), "--output_dir", str(tmp_path / "model"), "--overwrite"]
     assert main(argv) == 2 and "choose another folder" in capsys.readouterr().err
 

@@ -119,6 +119,15 @@ def test_contradictions():
     assert load(["--optim", "adafactor", "--optimizer", "adamw"])
 
 
+@pytest.mark.parametrize(
+    ("metric", "is_better"), [("bits_per_byte", False), ("eval_bits_per_byte", False), ("loss", False), ("f1", True)]
+)
+def test_the_best_model_has_the_fewest_bits_per_byte(metric, is_better):
+    steps = ["--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy", "steps", "--save_steps", "2"]
+    training = load([*steps, "--load_best_model_at_end", "--metric_for_best_model", metric]).arguments[3]
+    assert training.greater_is_better is is_better
+
+
 def test_unknown_option_names_the_nearest(names):
     with pytest.raises(ConfigError, match=r"--max_lenght; did you mean --max_length\?"):
         check_option_names(["--max-lenght", "3"], names)
@@ -183,3 +192,15 @@ def test_written_settings_load_to_the_same(tmp_path, names):
     assert again.arguments[2] == settings.arguments[2]
     assert again.arguments[3].to_dict() == settings.arguments[3].to_dict()
     assert "do_predict" not in path.read_text()
+
+
+def test_written_settings_hold_what_is_the_library_s_default_but_not_ours(tmp_path, names):
+    from transformers import TrainingArguments
+
+    argv = "--learning_rate 5e-5 --weight_decay 0 --per_device_train_batch_size 8 --lr_scheduler_type linear"
+    settings = load([*argv.split(), "--warmup_steps", "0", "--logging_steps", "500"])
+    path = tmp_path / "written.yaml"
+    path.write_text(settings_to_yaml(settings, TrainingArguments), encoding="utf-8")
+    again = load(recipe=read_recipe(path, names)).arguments[3]
+    assert again.learning_rate == 5e-5 and again.per_device_train_batch_size == 8
+    assert again.to_dict() == settings.arguments[3].to_dict()

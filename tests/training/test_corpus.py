@@ -34,6 +34,12 @@ def test_tables(tmp_path, kind):
     assert read_corpus([path], text_column="story")["text"] == ["one", "two"]
 
 
+def test_texts_that_look_like_nothing_are_texts(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("text,other\nNone,1\nNA,2\n,3\nnull,\n")
+    assert read_corpus([str(path)])["text"][:] == ["None", "NA", "null"]
+
+
 def test_several_files_are_joined(tmp_path):
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "b.jsonl").write_text('{"text": "two"}\n')

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import shutil
@@ -144,6 +145,39 @@ def test_from_a_pretrained_checkpoint(recipe, pretrained, tmp_path, capsys):
     assert "did you mean is_causal?" in capsys.readouterr().err
 
 
+FEW = {"max_steps": 1, "max_train_samples": 8, "max_eval_samples": 2, "tokenizer_vocab_size": 300}
+FEW = [f"--{name}={value}" for name, value in FEW.items()]
+
+
+def test_the_recipe_of_a_task_serves_models_of_the_library(make_model, tokenizer, tmp_path, capsys):
+    gpt2, run = tmp_path / "gpt2", tmp_path / "run"
+    # As GPT-2 has none.
+    make_model("gpt2", max_position_embeddings=512, pad_token_id=None).save_pretrained(gpt2)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(gpt2)
+    options = ["--model_name_or_path", str(gpt2), "--output_dir", str(run), *FEW]
+    assert main(["--task", "classification", *options]) == 0
+    assert "Left out of the recipe" in capsys.readouterr().err
+    assert transformers.AutoConfig.from_pretrained(run / "model").model_type == "gpt2"
+    # What was left out is not asked for again.
+    assert main(["--config", str(run / "recipe.yaml"), "--overwrite_output_dir"]) == 0
+    assert "Left out" not in capsys.readouterr().err
+    for wrong in ("is_causal=true", "n_embed=3"):
+        assert main(["--task", "classification", *options, "--overwrite_output_dir", "--config_overrides", wrong]) == 2
+        assert f"GPT2Config has no field {wrong.partition('=')[0]!r}" in capsys.readouterr().err
+
+
+def test_the_recipe_of_a_task_serves_new_models_of_other_types(tmp_path, capsys):
+    new = ["--task", "classification", "--output_dir", str(tmp_path / "run"), *FEW, "--model_type"]
+    assert main([*new, "llama"]) == 2
+    assert "name the size of the model by --config_overrides" in capsys.readouterr().err
+    small = "hidden_size=16,intermediate_size=32,num_hidden_layers=1,num_attention_heads=2"
+    assert main([*new, "llama", "--config_overrides", small]) == 0
+    assert main([*new, "hf_lstm", "--overwrite_output_dir"]) == 0
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "run" / "model").model_type == "hf_lstm"
+
+
 def test_a_chat_template_adds_tokens_to_a_pretrained_model(recipe, pretrained, tmp_path):
     assert main(["--config", recipe("dialogue", model_name_or_path=pretrained, config_overrides=None)]) == 0
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
@@ -151,13 +185,15 @@ def test_a_chat_template_adds_tokens_to_a_pretrained_model(recipe, pretrained, t
     assert len(tokenizer) == 323 <= model.config.vocab_size
 
 
-def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeypatch, capsys):
-    changes = {"max_steps": 3, "eval_strategy": "no"}
+# Epochs have two steps: between the first two of them, and within the second.
+@pytest.mark.parametrize("step", [1, 2])
+def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeypatch, capsys, step):
+    changes = {"max_steps": step + 2, "eval_strategy": "no"}
     assert main(["--config", recipe("classification", **changes, output_dir=str(tmp_path / "straight"))]) == 0
     original = HfGptTrainer.training_step
 
     def interrupted(self, *args, **kwargs):
-        if self.state.global_step == 1:
+        if self.state.global_step == step:
             os.kill(os.getpid(), signal.SIGINT)
         return original(self, *args, **kwargs)
 
@@ -171,6 +207,12 @@ def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeyp
     assert all(
         torch.equal(expected[name], value) for name, value in load(tmp_path / "run" / "model").state_dict().items()
     )
+
+
+def test_an_evaluation_drops_no_rows(recipe, tmp_path):
+    changes = {"dataloader_drop_last": True, "per_device_eval_batch_size": 2}
+    assert main(["--config", recipe("classification", **changes)]) == 0
+    assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 3
 
 
 def test_dry_run_and_loss_only(recipe, tmp_path, capsys):
@@ -214,10 +256,23 @@ def test_generation_in_batches_equals_one_by_one(make_model, tokenizer, tmp_path
         ({"train_file": ["nothing.jsonl"]}, "no such file: nothing.jsonl"),
         ({"text_column": "txt"}, "did you mean text?"),
         ({"model_name_or_path": "./nowhere"}, "nowhere"),
+        ({"max_train_samples": 0}, "--max_train_samples must be at least 1"),
+        ({"max_train_samples": -5}, "--max_train_samples must be at least 1"),
+        ({"max_eval_samples": 0}, "--max_eval_samples must be at least 1"),
+        ({"max_new_tokens": 0}, "--max_new_tokens must be at least 1"),
+        ({"num_beams": 0}, "--num_beams must be at least 1"),
+        ({"max_length": 1}, "--max_length must be at least 3"),
+        ({"per_device_train_batch_size": 0}, "--per_device_train_batch_size must be at least 1"),
+        ({"gradient_accumulation_steps": 0}, "--gradient_accumulation_steps must be at least 1"),
+        ({"text_pair_column": "text", "max_length": 4}, "--max_length 4 leaves no token"),
+        ({"start_from_counts": True, "streaming": True}, "leave --streaming out"),
+        ({"start_from_counts": True, "task": "translation"}, "--start_from_counts is for --task classification"),
+        ({"held_out_groups": ["a"], "group_column": "label", "validation_file": ["a.jsonl"]}, "do not go together"),
+        ({"dataset_name": "a", "validation_split": "b", "validation_file": ["a.jsonl"]}, "do not go together"),
     ],
 )
 def test_bad_settings_are_one_line(recipe, capsys, changes, message):
-    assert main(["--config", recipe("classification", **changes)]) == 2
+    assert main(["--config", recipe(**{"task": "classification", **changes})]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and "Traceback" not in error
 

@@ -187,6 +187,7 @@ def test_the_command(capsys):
         (["--tokens", "many"], "cannot read 'many'"),
         (["--mfu", "40"], "Write 0.4"),
         (["--gpus", "0"], "--gpus must be above 0"),
+        (["--max_length", "-5"], "--max_length must be above 0"),
         (["--config_overrides", "hidden_sise=3"], "did you mean hidden_size?"),
         (["--gpus", "6", "--tensor_parallel_size", "4"], "must divide"),
     ],

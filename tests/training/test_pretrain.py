@@ -121,6 +121,9 @@ def test_ctrl_c_saves_and_resume_equals_a_straight_run(recipe, tmp_path, monkeyp
     assert main(command[2:]) == 0
     expected = weights(tmp_path / "straight" / "model")
     assert all(torch.equal(expected[name], tensor) for name, tensor in weights(tmp_path / "run" / "model").items())
+    # What it says of tokens and time is of the steps since then.
+    reports = [(tmp_path / name / "report.html").read_text() for name in ("run", "straight")]
+    assert ["3 of 6 steps, since it was resumed" in report for report in reports] == [True, False]
 
 
 def test_dry_run_leaves_nothing(recipe, tmp_path, capsys):
@@ -148,6 +151,11 @@ def test_going_on_from_a_checkpoint(recipe, tmp_path, in_process, capsys):
     assert first == second
     assert main(["--config", further, "--overwrite_output_dir", "--max_length", "64"]) == 2
     assert "more than the 32 tokens" in capsys.readouterr().err
+    changed = ["--config", further, "--overwrite_output_dir", "--max_steps", "1", "--config_overrides"]
+    assert main([*changed, "hidden_dropuot=0.5"]) == 2
+    assert "did you mean hidden_dropout?" in capsys.readouterr().err
+    assert main([*changed, "hidden_dropout=0.5"]) == 0
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["hidden_dropout"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -161,6 +169,8 @@ def test_going_on_from_a_checkpoint(recipe, tmp_path, in_process, capsys):
         ({"tokenizer_name": "./nowhere"}, "no tokenizer can be loaded from ./nowhere"),
         ({"model_name_or_path": "./nowhere", "tokenizer_name": None}, "nowhere"),
         ({"tokenizer_vocab_size": 10}, "258"),
+        ({"max_length": 1}, "--max_length must be at least 2"),
+        ({"sample_max_new_tokens": 0}, "--sample_max_new_tokens must be at least 1"),
         ({"resume_from_checkpoint": "last"}, "no complete checkpoint"),
     ],
 )

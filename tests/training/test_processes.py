@@ -58,6 +58,19 @@ def test_ddp_equals_one_process(run, record_property):
     keep(record_property, "DDP (Trainer, torchrun)", "weights after 4 steps", assert_close(shared, weights))
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_goes_on_within_a_later_epoch_is_the_straight_run(run, processes):
+    _, same = run("resumed", processes, "resumed")
+    assert same == {"random": True, "group_by_length": True}
+
+
+def test_smoothed_labels_are_shifted_in_shards_too(run):
+    weights, one = run("smoothed", 1, "one")
+    shared, two = run("smoothed", 2, "two")
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert_close(shared, weights)
+
+
 def test_an_evaluation_before_training_in_shards_changes_nothing(run):
     weights, _ = run("evaluated", 1, "one")
     shared, two = run("evaluated", 2, "two")

@@ -1,3 +1,4 @@
+import collections
 import csv
 import json
 
@@ -13,7 +14,7 @@ from hf_gpt.training.corpus import read_corpus
 from hf_gpt.training.data import tokenize_and_pack
 from hf_gpt.training.errors import CheckpointError, ConfigError, CorpusError
 from hf_gpt.training.sources import Malformed, open_source
-from hf_gpt.training.streaming import DocumentStream, RowStream
+from hf_gpt.training.streaming import DocumentStream, RowStream, one_pass
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
@@ -127,6 +128,8 @@ def test_weights_are_shares_of_the_text(tmp_path):
     stream.windows().__next__()
     first, second = stream.state["characters"]
     assert second / (first + second) == pytest.approx(0.75, abs=0.01)
+    # A new tokenizer learns from one pass, which is over when each source has ended.
+    assert collections.Counter(text[0] for text in one_pass(stream)) == {"a": 13, "b": 9}
     with pytest.raises(ConfigError, match="for each of the 2 sources"):
         DocumentStream(stream.sources, [1.0])
 
@@ -260,6 +263,13 @@ def test_the_command_streams(tmp_path, corpus_text, capsys):
     assert main(argv) == 0
     assert "streamed" in capsys.readouterr().out
     assert "malformed rows skipped" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_file_without_an_ending_in_a_folder_is_no_data_set(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "text8").write_text("a text")
+    monkeypatch.chdir(tmp_path)
+    assert [text for text, _ in open_source("data/text8").read(None)] == ["a text"]
 
 
 def test_a_packed_file_is_not_streamed(tmp_path):

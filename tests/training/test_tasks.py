@@ -61,6 +61,35 @@ def test_bad_rows_are_named(tmp_path, content, message):
         read_examples([path], {"text_column": "text"})
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.csv", b"text,label\na film, warm,1\n", "row 1: 3 fields instead of 2.*double quotes"),
+        ("rows.csv", b"text,label\na film\n", "row 1: 1 fields instead of 2"),
+        ("rows.csv", b"txt,label\na,1\n", "no column 'text'; did you mean txt"),
+        ("rows.parquet", b"no parquet", "rows.parquet: cannot be read as parquet"),
+        ("rows.parquet", b"", "rows.parquet: cannot be read as parquet"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_explained(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorpusError, match=message):
+        read_examples([tmp_path / name], {"text_column": "text"})
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_the_mark_that_other_programs_begin_a_file_with_is_no_part_of_it(tmp_path, name):
+    content = "text,label\na,b\n" if name.endswith("csv") else '{"text": "a", "label": "b"}\n'
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert read_examples([tmp_path / name], {"text_column": "text"}) == [{"text": "a"}]
+
+
+def test_fields_of_a_csv_file_are_as_they_are_written(tmp_path):
+    text = "long " * 40_000 + "line\r\nend"
+    (tmp_path / "rows.csv").write_bytes(f'text\r\n"{text}"\r\n'.encode())
+    assert read_examples([tmp_path / "rows.csv"], {"text_column": "text"}) == [{"text": text}]
+
+
 def test_split_is_the_same_each_time_and_loses_nothing():
     examples = [Example(number=number) for number in range(20)]
     train, validation = split_examples(examples, 0.2, seed=1)
@@ -80,6 +109,11 @@ def test_classes_by_name_and_by_id(tokenizer):
     assert numbered.names == ["0", "1", "2"]
     named = task_of("classification", [{"text": "good", "label": 1}], class_names=["bad", "good"])
     assert named.score(["good"], [Example(text="good", label=1)])["accuracy"] == 1
+    # As a .csv file has them.
+    assert named.id_of(Example(text="good", label="1")) == 1
+    stars = task_of("classification", [{"text": "good", "label": "2"}], class_names=["1", "2"])
+    with pytest.raises(CorpusError, match="none of the classes"):
+        stars.id_of(Example(text="bad", label="0"))
 
 
 def test_a_pair_of_texts_keeps_both_when_one_is_long(tokenizer):
@@ -195,6 +229,8 @@ def test_texts_in_turn_and_special_tokens_in_them(new_tokenizer):
             "none of the classes",
         ),
         ("classification", {"text": "a", "label": 0}, {}, CorpusError, "one class only"),
+        ("classification", {"text": "a", "label": 1.0}, {}, CorpusError, "is 1.0, not a name or an id"),
+        ("classification", {"text": "a", "label": True}, {}, CorpusError, "is True, not a name or an id"),
         ("token_classification", {"tokens": ["a", "b"], "tags": ["O"]}, {}, CorpusError, "2 words .* and 1 tags"),
         (
             "question_answering",

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.eval import compute
-from hf_gpt.training.errors import CorpusError
+from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of
 from hf_gpt.training.naive_bayes import log_count_ratios, start_embeddings_from
 from hf_gpt.training.tasks.base import Task, add_begin_and_end, as_tuple, begin_and_end, class_fields, to_rows, tokenize
@@ -59,8 +59,9 @@ class LabelledTask(Task):
         if _is_label(label):
             if str(label) in self.ids:
                 return self.ids[str(label)]
-            if isinstance(label, int) and 0 <= label < len(self.names):
-                return label
+            number = self._number_of(label)
+            if number is not None and 0 <= number < len(self.names):
+                return number
         classes = f"which is none of the classes {', '.join(self.names[:10])}" if self.names else "not a name or an id"
         raise CorpusError(
             f"{example.place}: column {self.args.label_column!r} is {label!r}, {classes}. Mend the row, or name the "
@@ -71,11 +72,21 @@ class LabelledTask(Task):
         """The name of the class of an example."""
         return self.names[self.id_of(example)]
 
+    def _number_of(self, label: str | int) -> int | None:
+        """The id that a label is; in a .csv file it is a text, of which names that are given tell it apart."""
+        if isinstance(label, int):
+            return label
+        names = self.args.class_names or ()
+        is_id = label.isascii() and label.isdecimal() and names and not any(name.isdecimal() for name in names)
+        return int(label) if is_id else None
+
     def _names_in(self, examples: Iterable[Example]) -> list[str]:
         labels: set[str | int] = set()
         for example in examples:
             label = example[self.args.label_column]
-            labels |= {label} if _is_label(label) else set()
+            if not _is_label(label):
+                self.id_of(example)
+            labels.add(label)
             if len(labels) > _MOST_CLASSES:
                 raise CorpusError(
                     f"{example.place}: more than {_MOST_CLASSES:,} classes in column {self.args.label_column!r}. Is "
@@ -117,9 +128,11 @@ class Classification(LabelledTask):
         begin, end = begin_and_end(tokenizer)
         parts = [tokenize(tokenizer, column)["input_ids"] for column in zip(*map(self.texts, examples), strict=True)]
         rows = []
+        # Each text is cut to its share, so that a long first one does not push out the second.
+        share = (self.args.max_length - 1) // len(parts) - 1
+        if share < 1:
+            raise ConfigError(f"--max_length {self.args.max_length} leaves no token for a text. Raise it.")
         for example, *ids in zip(examples, *parts, strict=True):
-            # Each text is cut to its share, so that a long first one does not push out the second.
-            share = (self.args.max_length - 1) // len(ids) - 1
             tokens = [begin]
             for text in ids:
                 tokens += [*text[:share], end]
