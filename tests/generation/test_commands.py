@@ -263,6 +263,10 @@ def test_read_texts(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="not UTF-8 at byte 0"):
         list(read_texts(str(path)))
+    rows = tmp_path / "texts.jsonl"
+    texts = ["a line\u2028another", "and\x85so on"]
+    rows.write_bytes("\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts).encode())
+    assert list(read_texts(str(rows))) == texts
 
 
 def test_temperature_0_is_for_guidance_that_does_not_draw(larger, folder, capsys):
