@@ -223,6 +223,17 @@ def test_a_limit_draws_the_same_rows_each_time(data):
     assert some == read_task_rows(spec, data, limit=9) and all(row in whole for row in some) and some != whole[:9]
 
 
+def test_text_files_of_windows_part_at_the_same_places(tmp_path):
+    content = "a dog\nruns\n\na cat\n\n\na man\n"
+    for separator in (None, "\n\n", ""):
+        spec = TaskSpec("t", "language_modelling", document_separator=separator)
+        found = []
+        for name, end in (("unix.txt", "\n"), ("windows.txt", "\r\n")):
+            (tmp_path / name).write_bytes(content.replace("\n", end).encode())
+            found.append([row["text"].replace("\r\n", "\n") for row in read_task_rows(spec, tmp_path / name)])
+        assert found[0] == found[1] and len(found[0]) == {None: 4, "\n\n": 3, "": 1}[separator]
+
+
 def test_data_sets_of_the_hub_are_read_where_there_is_no_file(tmp_path, monkeypatch):
     # The library opens a folder as it does an id.
     (tmp_path / "set").mkdir()
