@@ -163,6 +163,22 @@ def test_classes_by_a_classifier_and_by_a_language_model(make_folder, candidate,
     assert said == logps.argmax(1).tolist()
 
 
+@pytest.mark.parametrize("pad_token_id", [None, 2])
+def test_a_decoder_of_the_library_classifies_each_text_as_if_alone(make_folder, data, texts, pad_token_id):
+    folder = make_folder(
+        "gpt2", "AutoModelForSequenceClassification", model_type="gpt2", num_labels=2, pad_token_id=pad_token_id
+    )
+    classifier = open_candidate("c", str(folder), device="cpu")
+    # Another padding token than the model's.
+    assert classifier.tokenizer.pad_token_id != pad_token_id
+    rows = [{"text": text, "label": 0} for text in texts[:40]]
+    with torch.no_grad():
+        inputs = [torch.tensor([classifier.tokenizer(row["text"])["input_ids"]]) for row in rows]
+        wanted = [int(classifier.model(input_ids=ids).logits.argmax()) for ids in inputs]
+    assert set(wanted) == {0, 1}
+    assert run(read_task(data / "classes.yaml"), classifier, rows)["predictions"] == wanted
+
+
 def test_what_is_written_depends_on_the_seed_and_the_place_alone(candidate, texts):
     options = {"max_new_tokens": 8, "temperature": 1.0}
     whole = write_after(candidate, texts[:6], seed=3, batch_size=4, **options)
