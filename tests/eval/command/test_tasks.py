@@ -209,6 +209,8 @@ def test_an_encoder_decoder_writes_and_chooses(make_folder, data):
     spec = read_task(data / "pairs.yaml")
     record = run(spec, model, read_task_rows(spec, data, limit=4))
     assert len(record["predictions"][0]) == 4
+    with pytest.raises(UserError, match="s writes at most 96 tokens"):
+        run(dataclasses.replace(spec, max_new_tokens=97), model, read_task_rows(spec, data, limit=4))
     spec = read_task(data / "choices.yaml")
     assert len(run(spec, model, read_task_rows(spec, data, limit=4))["logps"]) == 4
 
