@@ -8,7 +8,7 @@ import torch
 from hf_gpt.eval import compute
 from hf_gpt.eval.bootstrap import bootstrap
 from hf_gpt.eval.tasks.choices import score_continuations
-from hf_gpt.eval.tasks.figures import figures_of
+from hf_gpt.eval.tasks.figures import figures_of, sample_figures
 from hf_gpt.eval.tasks.opening import open_candidate
 from hf_gpt.eval.tasks.rows import read_task_rows
 from hf_gpt.eval.tasks.running import real_texts, run_task, sample_count, work_of
@@ -233,6 +233,14 @@ def test_real_texts_are_halved_without_a_text_in_both(data):
     assert not {id(text) for text in first} & {id(text) for text in second}
     rows = [{"text": text} for text in first]
     assert [sample_count(dataclasses.replace(spec, samples=n), rows) for n in (30, 80, None)] == [30, 50, 50]
+
+
+def test_figures_of_two_metrics_do_not_take_each_others_place(texts):
+    spec = TaskSpec("t", "unconditional", metrics={"lm_score": {"epochs": 1}, "reverse_lm_score": {"epochs": 1}})
+    strange = [text.replace("man", "woman") for text in texts[:40]]
+    found = sample_figures(spec, strange, texts[40:80])
+    assert found["lm_score_unknown_rate"] == found["reverse_lm_score_unknown_rate"] > 0
+    assert {"lm_score_epochs", "reverse_lm_score_epochs"} < set(found) and "epochs" not in found
 
 
 def test_a_limit_draws_the_same_rows_each_time(data):
