@@ -167,8 +167,10 @@ def difference(value: float, first: np.ndarray, second: np.ndarray) -> Differenc
         The difference. Its p-value is twice the smaller share of draws on either side of zero, with one added to
         counts, since finitely many draws cannot show a zero (https://doi.org/10.2202/1544-6115.1585).
     """
-    gaps = first - second
-    smaller = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
+    with np.errstate(invalid="ignore"):
+        gaps = first - second
+    # What is no number, such as the gap of two infinite figures, speaks for neither side.
+    smaller = min(int((~(gaps > 0)).sum()), int((~(gaps < 0)).sum()))
     return Difference(value, *interval(gaps), min(1.0, 2 * (smaller + 1) / (len(gaps) + 1)))
 
 

@@ -35,6 +35,11 @@ class SampleMetric(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Value("string")}),
         )
 
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+        """Adds a text to either sample, or to both."""
+        given = {"predictions": prediction, "references": reference}
+        self.add_batch(**{name: [text] for name, text in given.items() if text is not None}, **kwargs)
+
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Adds texts to either sample, or to both."""
         if references is not None:

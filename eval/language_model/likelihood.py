@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hf_gpt.generation.scoring import evaluating
+
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,7 +46,7 @@ class Likelihood:
 
 
 def open_language_model(model: Any, processing_class: Any = None) -> tuple["PreTrainedModel", Any]:
-    """A causal language model in evaluation mode and its tokenizer, each given as an object or as a path or Hub id.
+    """A causal language model and its tokenizer, each given as an object or as a path or Hub id.
 
     Raises:
         ValueError: a model object came without its tokenizer.
@@ -58,7 +60,7 @@ def open_language_model(model: Any, processing_class: Any = None) -> tuple["PreT
         raise ValueError("give processing_class, the tokenizer of the model, or the model as a path.")
     if isinstance(processing_class, str) or hasattr(processing_class, "__fspath__"):
         processing_class = AutoTokenizer.from_pretrained(str(processing_class))
-    return model.eval(), processing_class
+    return model, processing_class
 
 
 def windows(length: int, max_length: int, stride: int) -> list[tuple[int, int, int]]:
@@ -93,8 +95,10 @@ def likelihood(
 ) -> Likelihood:
     """Likelihood of each text, which begins after the BOS token (or EOS, where a tokenizer has no BOS).
 
+    A special token that is spelled out in a text is text, as in training.
+
     Args:
-        model: Any causal language model that takes `input_ids` and `attention_mask`, in evaluation mode.
+        model: Any causal language model that takes `input_ids` and `attention_mask`; read without dropout.
         processing_class: Its tokenizer.
         texts: At least one.
         max_length: Tokens of a window; left out, what the model was made for, at most 1024.
@@ -112,7 +116,8 @@ def likelihood(
     if max_length is None:
         max_length = min(getattr(model.config, "max_position_embeddings", None) or 1024, 1024)
     stride = max(1, max_length // 2) if stride is None else stride
-    rows = [[start, *processing_class(text, add_special_tokens=False)["input_ids"]] for text in texts]
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    rows = [[start, *processing_class(text, **options)["input_ids"]] for text in texts]
     pieces = [(row, *window) for row, ids in enumerate(rows) for window in windows(len(ids), max_length, stride)]
     pieces.sort(key=lambda piece: piece[2] - piece[1])
     nll = np.zeros(len(rows))
@@ -128,7 +133,8 @@ def likelihood(
             mask[n, : end - begin] = 1
             wanted[n, predicted - begin : end - begin] = True
         ids = ids.to(device)
-        logits = model(input_ids=ids, attention_mask=mask.to(device)).logits[:, :-1].float()
+        with evaluating(model):
+            logits = model(input_ids=ids, attention_mask=mask.to(device)).logits[:, :-1].float()
         losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double().cpu()
         sums = (losses * wanted[:, 1:]).sum(1).numpy()
         np.add.at(nll, [piece[0] for piece in batch], sums)

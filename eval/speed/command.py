@@ -38,7 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no_warmup", action="store_true", help="count the first round too, where a round has warm-up steps of its own"
     )
-    parser.add_argument("--peers", nargs="+", default=["GPT-2", "Llama"], metavar="NAME", help="train: of ours")
+    parser.add_argument(
+        "--peers", nargs="+", default=["GPT-2", "Llama"], choices=["GPT-2", "Llama"], help="train: of ours (both)"
+    )
     parser.add_argument("--steps", type=int, default=3, help="train, adversarial: steps in a round (%(default)s)")
     parser.add_argument("--length", type=int, default=512, help="train: tokens in a row (%(default)s)")
     parser.add_argument("--rows", type=int, help="rows at once; left out: 16 in train, 1 in positions, 64 elsewhere")

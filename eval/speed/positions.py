@@ -1,7 +1,6 @@
 """Decoding time by position: does a token cost more, the longer the text before it?"""
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from hf_gpt.eval.speed.decode import MOST_POSITIONS, PROMPT_LENGTH, generation, make_prompt, named, weight_dtypes_of
 from hf_gpt.eval.speed.models import KINDS, build
-from hf_gpt.eval.speed.timing import Contender, synchronize
+from hf_gpt.eval.speed.timing import Contender, now, synchronize
 from hf_gpt.generation.fast import fast_generate
 
 
@@ -64,7 +63,7 @@ class _Clock(StoppingCriteria):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor | None, **kwargs: Any) -> torch.Tensor:
         synchronize()
-        self.times.append(time.perf_counter())
+        self.times.append(now())
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
@@ -74,10 +73,10 @@ def _measure(run: Callable[[], Any], clock: _Clock, notes: dict[str, Any]) -> Ca
     def measure() -> list[float]:
         clock.times = []
         synchronize()
-        begin = time.perf_counter()
+        begin = now()
         run()
         synchronize()
-        seconds = time.perf_counter() - begin
+        seconds = now() - begin
         steps = [later - earlier for earlier, later in zip(clock.times, clock.times[1:], strict=False)]
         # The first window holds the prompt.
         steps = steps[WINDOW - PROMPT_LENGTH - 1 :]

@@ -104,9 +104,11 @@ def _from_text(spec: TaskSpec, path: Path) -> Iterator[tuple[str, Any]]:
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: cannot be read as text: {error}.") from error
     separator = "\n" if spec.document_separator is None else spec.document_separator
+    if "\r\n" in content:
+        separator = separator.replace("\r\n", "\n").replace("\n", "\r\n")
     for number, text in enumerate(content.split(separator) if separator else [content], 1):
         if text.strip():
-            yield f"{path}, text {number}", {spec.text: text.strip("\n")}
+            yield f"{path}, text {number}", {spec.text: text.strip("\r\n")}
 
 
 def _from_hub(spec: TaskSpec) -> Iterator[tuple[str, Any]]:

@@ -172,10 +172,13 @@ def _classify(spec, candidate, rows, batch_size, advance) -> Record:
     texts, found = _texts(spec, rows), []
     limits = [limit for limit in (candidate.limit, spec.max_length) if limit is not None]
     cut = {"truncation": True, "max_length": min(limits)} if limits else {}
+    # The library's decoders find the last token of a text by the model's padding token, and take one text at a time
+    # where it has none.
+    pad = getattr(candidate.model.config.get_text_config(), "pad_token_id", None)
+    batch_size, pad = (1, 0) if pad is None else (batch_size, pad)
     for first in range(0, len(texts), batch_size):
         ids = [candidate.tokenizer(text, **cut)["input_ids"] for text in texts[first : first + batch_size]]
         width = max(map(len, ids))
-        pad = candidate.tokenizer.pad_token_id or 0
         inputs = torch.tensor([row + [pad] * (width - len(row)) for row in ids])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
         device = candidate.model.device

@@ -59,10 +59,16 @@ def write_after(
         rows = [[begin, *ids] for ids in candidate.encode(list(prompts))]
     limits = [limit for limit in (candidate.limit, max_length) if limit is not None]
     if limits:
-        room = min(limits) - (0 if candidate.head == "encoder_decoder" else sampler["max_new_tokens"])
+        reads_apart = candidate.head == "encoder_decoder"
+        room = min(limits) - (0 if reads_apart else sampler["max_new_tokens"])
         if room < min(2, max(map(len, rows))):
             raise UserError(
                 f"{candidate.name} reads {min(limits)} tokens: no room for a prompt beside max_new_tokens = "
+                f"{sampler['max_new_tokens']}. Lower it with --max_new_tokens."
+            )
+        if reads_apart and candidate.limit is not None and sampler["max_new_tokens"] > candidate.limit:
+            raise UserError(
+                f"{candidate.name} writes at most {candidate.limit} tokens, fewer than max_new_tokens = "
                 f"{sampler['max_new_tokens']}. Lower it with --max_new_tokens."
             )
         rows = [row if len(row) <= room else [*row[:1], *row[1 - room :]] for row in rows]

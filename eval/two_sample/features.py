@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_gpt.generation.scoring import evaluating
+from hf_gpt.generation.text_scores import max_positions
+
 
 @torch.no_grad()
 def mean_hidden_states(
@@ -19,7 +22,7 @@ def mean_hidden_states(
         model: Any model of Transformers (with or without a head), or the path or Hub id of one.
         processing_class: Its tokenizer, or a path; left out, that of the path.
         texts: At least one.
-        max_length: Tokens of a text that are read.
+        max_length: Tokens of a text that are read, where the model has positions for so many.
         batch_size: Texts in a batch.
 
     Returns:
@@ -37,7 +40,8 @@ def mean_hidden_states(
         raise ValueError("give processing_class, the tokenizer of the model, or the model as a path.")
     if isinstance(processing_class, str) or hasattr(processing_class, "__fspath__"):
         processing_class = AutoTokenizer.from_pretrained(str(processing_class))
-    model = getattr(model, "base_model", model).eval()
+    model = getattr(model, "base_model", model)
+    max_length = min(max_length, max_positions(model) or max_length)
     device = next(model.parameters()).device
     rows = [processing_class(text, truncation=True, max_length=max_length)["input_ids"] for text in texts]
     features: list[np.ndarray | None] = [None] * len(rows)
@@ -51,9 +55,9 @@ def mean_hidden_states(
             ids[n, : len(rows[row])] = torch.tensor(rows[row], dtype=torch.long)
             mask[n, : len(rows[row])] = 1
         # A row of nothing but padding would be NaN in attention; its hidden states are left out below.
-        states = model(
-            input_ids=ids.to(device), attention_mask=mask.clamp(min=(mask.sum(1, keepdim=True) == 0).long()).to(device)
-        )
+        seen = mask.clamp(min=(mask.sum(1, keepdim=True) == 0).long())
+        with evaluating(model):
+            states = model(input_ids=ids.to(device), attention_mask=seen.to(device))
         hidden = states.last_hidden_state.double().cpu()
         means = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         for n, row in enumerate(chosen):
@@ -80,7 +84,8 @@ def as_features(
     """
     from ..checks import check_features, check_texts
 
-    if sample is not None and not hasattr(sample, "shape") and len(sample) and isinstance(sample[0], str):
+    is_row = sample is not None and getattr(sample, "ndim", 1) == 1
+    if is_row and isinstance(next(iter(sample), None), str):
         if model is None:
             raise ValueError(f"{name} are texts, so a model must be given that turns them into features.")
         sample = mean_hidden_states(model, processing_class, check_texts(name, sample), **options)

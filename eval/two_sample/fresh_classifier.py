@@ -79,14 +79,15 @@ def fresh_classifier_scores(
         others: Tokens of each text to score.
         body: As in `make_classifier`.
         max_length: Words of a text that are read.
-        vocab_size: Words that are known, at most; they come from `texts` alone.
+        vocab_size: Words that are known, at most; they come from `texts` alone. One that occurs there once is unknown,
+            so that what is learnt of unknown words tells texts which nobody would write so from others.
         epochs, batch_size, learning_rate: Of the training.
         seed: Of the weights and the training.
 
     Returns:
         Logits `(texts,)` and `(others,)`, float64.
     """
-    vocabulary = WordVocabulary(texts, vocab_size)
+    vocabulary = WordVocabulary(texts, vocab_size, min_count=2)
     rows = vocabulary.encode(texts, max_length)
     lengths = np.array([len(row) for row in rows])
     with seeded(seed):

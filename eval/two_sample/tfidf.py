@@ -1,8 +1,13 @@
 """A classifier without a neural network: TF-IDF of n-grams and logistic regression, by scikit-learn."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+
+
+# No tokenizer makes a word of it.
+_UNKNOWN = "\x1e"
 
 
 def tfidf_scores(
@@ -14,7 +19,8 @@ def tfidf_scores(
         texts: Tokens of each text to learn from.
         labels: 0 or 1 for each of them, `(texts,)`; both classes weigh the same.
         others: Tokens of each text to score.
-        max_order: n-grams of 1 to `max_order` tokens; those in a single text of the training half are left out.
+        max_order: n-grams of 1 to `max_order` tokens; those in a single text of the training half are left out. A word
+            in a single text stands for all unknown ones, so that texts full of those are told from others.
 
     Returns:
         Scores `(texts,)` and `(others,)`, float64.
@@ -23,7 +29,12 @@ def tfidf_scores(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    repeated = sum(map(len, texts)) > 1000
+    counts = Counter(token for tokens in texts for token in set(tokens))
+
     def ngrams(tokens: Sequence[str]) -> list[str]:
+        if repeated:
+            tokens = [token if counts[token] > 1 else _UNKNOWN for token in tokens]
         # The vectorizer's own words leave out punctuation and single letters, which tell generated text.
         return [
             "\x1f".join(tokens[start : start + order])
@@ -31,7 +42,6 @@ def tfidf_scores(
             for start in range(len(tokens) - order + 1)
         ]
 
-    repeated = sum(map(len, texts)) > 1000
     pipeline = make_pipeline(
         TfidfVectorizer(analyzer=ngrams, sublinear_tf=True, min_df=2 if repeated else 1),
         LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000),

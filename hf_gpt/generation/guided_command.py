@@ -34,11 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Raises `ValueError` where guidance is asked for and there is nobody to guide."""
+    """Raises `ValueError` where guidance is asked for and there is nobody to guide, or a threshold of nothing."""
     if args.guidance is not None and args.discriminator is None:
         raise ValueError(
             f"--guidance {args.guidance} needs --discriminator: a critic (hf-gpt critic) or a larger model."
         )
+    if args.rejection_threshold is not None and args.guidance != "reject":
+        raise ValueError("--rejection_threshold is of --guidance reject alone. Add that, or leave the threshold out.")
 
 
 def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dict[str, Any]:

@@ -80,7 +80,8 @@ def read_texts(source: str, text_column: str = "text", document_separator: str |
         # The line end that closes a file is no part of its text.
         yield from (part.removesuffix("\n") for part in parts if part.strip())
         return
-    for number, line in enumerate(content.splitlines(), 1):
+    # A string may hold every other sign that Python ends lines at, such as U+2028.
+    for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
         try:

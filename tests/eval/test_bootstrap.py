@@ -37,6 +37,9 @@ def test_paired_test_sees_what_unpaired_intervals_hide():
     assert found.low == pytest.approx(0.05) and found.p_value == pytest.approx(2 / 501)
     assert interval(drawn["w"]["x"])[1] > interval(drawn["b"]["x"])[0]
     assert difference(0.0, drawn["w"]["x"], drawn["w"]["x"]).p_value == 1
+    endless = np.full(500, np.inf)
+    assert difference(np.nan, endless, endless).p_value == 1
+    assert difference(-np.inf, drawn["w"]["x"], endless).p_value == pytest.approx(2 / 501)
 
 
 def test_false_alarms_of_the_paired_test_are_about_as_many_as_promised():

@@ -139,11 +139,29 @@ def test_features_are_means_over_the_tokens_of_each_text():
         ({"predictions": [[0.0], [1.0, 2.0]], "references": [[0.0]] * 4}, "predictions must be numbers"),
         ({"predictions": None, "references": [[0.0]] * 4}, "predictions is missing"),
         ({"predictions": [[0.0]] * 3, "references": [[0.0]] * 4, "size": 9}, "size is 9"),
+        ({"predictions": np.array(["a", "b"]), "references": [[0.0]] * 4}, "a model must be given"),
     ],
 )
 def test_bad_input_is_explained(given, message):
     with pytest.raises(ValueError, match=message):
         load("frechet_distance").compute(**given)
+
+
+@pytest.mark.parametrize("name", ["frechet_distance", "mmd"])
+def test_an_option_that_there_is_not_is_refused(name):
+    with pytest.raises(TypeError, match="repeat"):
+        load(name).compute(predictions=[[0.0], [1.0]], references=[[0.0]] * 4, repeat=3)
+
+
+def test_features_of_a_text_that_is_longer_than_the_model_reads():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = HfGptConfig(position_embedding_type="learned", max_position_embeddings=5, hidden_dropout=0.5, **sizes)
+    model = HfGptModel(config).train()
+    long, cut = (mean_hidden_states(model, Letters(), [text]) for text in ("hello there".replace(" ", ""), "hello"))
+    np.testing.assert_array_equal(long, cut)
+    # Read without dropout, and left as it was.
+    assert model.training and model.dropout.training
 
 
 def test_mmd_of_equal_rows_has_no_scale():

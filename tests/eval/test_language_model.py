@@ -87,6 +87,23 @@ def test_perplexity_metric(model, tokenizer, tmp_path):
     assert load("perplexity").compute(predictions=some, model=model, processing_class=tokenizer) == pytest.approx(found)
 
 
+def test_a_special_token_that_is_spelled_out_is_text(model, tokenizer):
+    spelled = likelihood(model, tokenizer, ["a <s> b"])
+    assert spelled.tokens.tolist() == [5]
+    unknown = "a <unk> <unk> <unk> b"
+    ids = [tokenizer.bos_token_id, *tokenizer(unknown)["input_ids"]]
+    assert spelled.nll[0] == pytest.approx(nll_by_hand(model, ids, 64, 32), rel=1e-5)
+
+
+def test_perplexity_reads_without_dropout_and_leaves_a_model_in_training(tokenizer):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 10, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    trained = HfGptForCausalLM(HfGptConfig(hidden_dropout=0.5, **sizes)).train()
+    given = {"predictions": texts(), "model": trained, "processing_class": tokenizer}
+    assert load("perplexity").compute(**given) == load("perplexity").compute(**given)
+    assert all(module.training for module in trained.modules())
+
+
 def test_bad_input_of_perplexity(model, tokenizer):
     metric = load("perplexity")
     for given, message in [

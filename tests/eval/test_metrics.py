@@ -52,6 +52,14 @@ def test_a_metric_loads_from_its_folder_and_takes_batches():
     assert metric.compute() == {"accuracy": pytest.approx(2 / 3)}
 
 
+def test_texts_of_two_samples_are_added_one_by_one():
+    metric, predictions, references = load("ngram_bleu"), ["a b c", "a b d"], ["a b c", "b c d"]
+    for prediction, reference in zip(predictions, references, strict=True):
+        metric.add(prediction=prediction, reference=reference)
+    metric.add(reference="a b")
+    assert metric.compute() == compute("ngram_bleu", predictions, [*references, "a b"])
+
+
 @pytest.mark.parametrize(
     ("average", "expected"), [("macro", 4 / 9), ("micro", 0.5), ("weighted", 0.5), ("binary", 2 / 3)]
 )

@@ -1,10 +1,11 @@
 """The benchmark: ratios of what is measured in turns, and that every race runs."""
 
+import itertools
 import json
 
 import pytest
 
-from hf_gpt.eval.speed import command
+from hf_gpt.eval.speed import command, positions, timing
 from hf_gpt.eval.speed.timing import Contender, interleave
 
 
@@ -92,6 +93,19 @@ def test_training_losses_and_adversarial_steps(tmp_path, capsys):
     assert [row["name"] for row in loss] == ["hf-gpt: in chunks", "full logits"]
     assert all(row["peak_bytes"] > 0 for row in loss)
     assert adversarial[0]["name"] == "hf-gpt: AdversarialTrainer"
+
+
+def test_positions_are_timed_by_the_clock_of_choice(monkeypatch):
+    monkeypatch.setattr(timing, "_clock", itertools.count().__next__)
+    contender = positions.contenders("tiny", 300, rows=1, length=48)[0]
+    # The clock goes on by one at each look: one a token.
+    assert contender.measure() == [41] and contender.notes["milliseconds"] == {16: 1000, 32: 1000}
+
+
+def test_a_peer_that_there_is_not_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["train", "--peers", "gpt2"])
+    assert "gpt2" in capsys.readouterr().err
 
 
 def test_numbers_below_one_are_refused(capsys):

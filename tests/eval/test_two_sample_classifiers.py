@@ -54,6 +54,14 @@ def test_fresh_classifier_finds_order(classifier):
     assert (found["n_train"], found["n_test"], found["classifier"]) == (150, 150, classifier)
 
 
+@pytest.mark.parametrize("name", ["c2st", "tfidf_test"])
+def test_words_that_nobody_writes_give_a_sample_away(name):
+    # Each occurs once, so that none of those in the held-out half was learnt.
+    fake = [f"{text.rpartition(' ')[0]} x{n}" for n, text in enumerate(draw(200, seed=1))]
+    options = {"learning_rate": 5e-3, **SMALL} if name == "c2st" else {}
+    assert load(name).compute(predictions=fake, references=draw(200), **options)["auc"] > 0.95
+
+
 def test_same_distribution_is_not_told_apart():
     for name in ("c2st", "tfidf_test"):
         options = SMALL if name == "c2st" else {}

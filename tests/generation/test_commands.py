@@ -136,6 +136,12 @@ def test_guidance_needs_a_discriminator(folder, capsys):
     assert "--guidance particles needs --discriminator" in capsys.readouterr().err
 
 
+def test_a_rejection_threshold_is_of_rejection_alone(critic, folder, capsys):
+    argv = ["generate", str(folder / "generator"), "the king", "--discriminator", str(critic)]
+    assert main([*argv, "--rejection_threshold", "0.9"]) == 2
+    assert "--rejection_threshold is of --guidance reject alone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["generate", "chat", "score"])
 def test_what_is_neither_a_folder_nor_on_the_hub_is_named(folder, capsys, command):
     words = {"score": [str(folder / "real.txt"), "--discriminator", "runs/nothing"]}.get(command, ["runs/nothing"])
@@ -263,6 +269,10 @@ def test_read_texts(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="not UTF-8 at byte 0"):
         list(read_texts(str(path)))
+    rows = tmp_path / "texts.jsonl"
+    texts = ["a line\u2028another", "and\x85so on"]
+    rows.write_bytes("\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts).encode())
+    assert list(read_texts(str(rows))) == texts
 
 
 def test_temperature_0_is_for_guidance_that_does_not_draw(larger, folder, capsys):

@@ -26,9 +26,11 @@ class FrechetDistance(metric.FeatureMetric):
         size: int | None = None,
         repeats: int = 5,
         seed: int = 0,
-        **options: Any,
+        batch_size: int = 32,
+        max_length: int = 256,
     ) -> dict[str, Any]:
-        generated = as_features("predictions", predictions, model, processing_class, **options)
-        real = as_features("references", references, model, processing_class, **options)
+        read = {"batch_size": batch_size, "max_length": max_length}
+        generated = as_features("predictions", predictions, model, processing_class, **read)
+        real = as_features("references", references, model, processing_class, **read)
         found = compare_at_equal_size(frechet_distance, generated, real, size, repeats, seed)
         return {"frechet_distance": found.pop("distance"), **found, "dimensions": real.shape[1], "seed": seed}

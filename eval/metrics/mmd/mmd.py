@@ -28,10 +28,12 @@ class Mmd(metric.FeatureMetric):
         bandwidth: float | None = None,
         repeats: int = 5,
         seed: int = 0,
-        **options: Any,
+        batch_size: int = 32,
+        max_length: int = 256,
     ) -> dict[str, Any]:
-        generated = as_features("predictions", predictions, model, processing_class, **options)
-        real = as_features("references", references, model, processing_class, **options)
+        read = {"batch_size": batch_size, "max_length": max_length}
+        generated = as_features("predictions", predictions, model, processing_class, **read)
+        real = as_features("references", references, model, processing_class, **read)
         bandwidth = median_distance(real, seed=seed) if bandwidth is None else bandwidth
         found = compare_at_equal_size(partial(mmd, bandwidth=bandwidth), generated, real, size, repeats, seed)
         return {

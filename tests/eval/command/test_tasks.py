@@ -8,7 +8,7 @@ import torch
 from hf_gpt.eval import compute
 from hf_gpt.eval.bootstrap import bootstrap
 from hf_gpt.eval.tasks.choices import score_continuations
-from hf_gpt.eval.tasks.figures import figures_of
+from hf_gpt.eval.tasks.figures import figures_of, sample_figures
 from hf_gpt.eval.tasks.opening import open_candidate
 from hf_gpt.eval.tasks.rows import read_task_rows
 from hf_gpt.eval.tasks.running import real_texts, run_task, sample_count, work_of
@@ -163,6 +163,22 @@ def test_classes_by_a_classifier_and_by_a_language_model(make_folder, candidate,
     assert said == logps.argmax(1).tolist()
 
 
+@pytest.mark.parametrize("pad_token_id", [None, 2])
+def test_a_decoder_of_the_library_classifies_each_text_as_if_alone(make_folder, data, texts, pad_token_id):
+    folder = make_folder(
+        "gpt2", "AutoModelForSequenceClassification", model_type="gpt2", num_labels=2, pad_token_id=pad_token_id
+    )
+    classifier = open_candidate("c", str(folder), device="cpu")
+    # Another padding token than the model's.
+    assert classifier.tokenizer.pad_token_id != pad_token_id
+    rows = [{"text": text, "label": 0} for text in texts[:40]]
+    with torch.no_grad():
+        inputs = [torch.tensor([classifier.tokenizer(row["text"])["input_ids"]]) for row in rows]
+        wanted = [int(classifier.model(input_ids=ids).logits.argmax()) for ids in inputs]
+    assert set(wanted) == {0, 1}
+    assert run(read_task(data / "classes.yaml"), classifier, rows)["predictions"] == wanted
+
+
 def test_what_is_written_depends_on_the_seed_and_the_place_alone(candidate, texts):
     options = {"max_new_tokens": 8, "temperature": 1.0}
     whole = write_after(candidate, texts[:6], seed=3, batch_size=4, **options)
@@ -193,6 +209,8 @@ def test_an_encoder_decoder_writes_and_chooses(make_folder, data):
     spec = read_task(data / "pairs.yaml")
     record = run(spec, model, read_task_rows(spec, data, limit=4))
     assert len(record["predictions"][0]) == 4
+    with pytest.raises(UserError, match="s writes at most 96 tokens"):
+        run(dataclasses.replace(spec, max_new_tokens=97), model, read_task_rows(spec, data, limit=4))
     spec = read_task(data / "choices.yaml")
     assert len(run(spec, model, read_task_rows(spec, data, limit=4))["logps"]) == 4
 
@@ -217,10 +235,29 @@ def test_real_texts_are_halved_without_a_text_in_both(data):
     assert [sample_count(dataclasses.replace(spec, samples=n), rows) for n in (30, 80, None)] == [30, 50, 50]
 
 
+def test_figures_of_two_metrics_do_not_take_each_others_place(texts):
+    spec = TaskSpec("t", "unconditional", metrics={"lm_score": {"epochs": 1}, "reverse_lm_score": {"epochs": 1}})
+    strange = [text.replace("man", "woman") for text in texts[:40]]
+    found = sample_figures(spec, strange, texts[40:80])
+    assert found["lm_score_unknown_rate"] == found["reverse_lm_score_unknown_rate"] > 0
+    assert {"lm_score_epochs", "reverse_lm_score_epochs"} < set(found) and "epochs" not in found
+
+
 def test_a_limit_draws_the_same_rows_each_time(data):
     spec = read_task(data / "lm.yaml")
     whole, some = read_task_rows(spec, data), read_task_rows(spec, data, limit=9)
     assert some == read_task_rows(spec, data, limit=9) and all(row in whole for row in some) and some != whole[:9]
+
+
+def test_text_files_of_windows_part_at_the_same_places(tmp_path):
+    content = "a dog\nruns\n\na cat\n\n\na man\n"
+    for separator in (None, "\n\n", ""):
+        spec = TaskSpec("t", "language_modelling", document_separator=separator)
+        found = []
+        for name, end in (("unix.txt", "\n"), ("windows.txt", "\r\n")):
+            (tmp_path / name).write_bytes(content.replace("\n", end).encode())
+            found.append([row["text"].replace("\r\n", "\n") for row in read_task_rows(spec, tmp_path / name)])
+        assert found[0] == found[1] and len(found[0]) == {None: 4, "\n\n": 3, "": 1}[separator]
 
 
 def test_data_sets_of_the_hub_are_read_where_there_is_no_file(tmp_path, monkeypatch):
