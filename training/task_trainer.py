@@ -59,6 +59,7 @@ class TaskTrainer(HfGptTrainer):
             processing_class=processing_class,
             data_collator=Seq2SeqCollator(collate, kwargs["model"]) if task.is_encoder_decoder else collate,
             is_language_model=task.writes,
+            compute_loss_func=task.loss_function,
             compute_metrics=None if task.writes else self._score_outputs,
             preprocess_logits_for_metrics=None if task.writes else task.reduce_logits,
             **kwargs,
