@@ -198,7 +198,11 @@ class TaskArguments:
         default=None, metadata={"help": "classification: column of a second text, as in entailment."}
     )
     label_column: str = field(
-        default="label", metadata={"help": "classification, image, sound: column of the class, a name or id."}
+        default="label",
+        metadata={
+            "help": "classification, image, sound: column of the class, a name or id. To learn classes of texts from, "
+            "also the probability of each class in a list."
+        },
     )
     class_names: list[str] | None = field(
         default=None,

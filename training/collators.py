@@ -50,7 +50,8 @@ class Seq2SeqCollator:
 class PaddingCollator:
     """Pads examples of different lengths to the longest one, at the right end.
 
-    Lists grow to one length: `labels` by -100, `attention_mask` by 0, others by the padding token. Numbers are stacked.
+    Lists of integers grow to one length: `labels` by -100, `attention_mask` by 0, others by the padding token. Numbers
+    are stacked, and so are lists of floats, such as the probabilities of classes.
 
     Args:
         pad_token_id: What fills `input_ids`.
@@ -63,10 +64,13 @@ class PaddingCollator:
         self.pad_to_multiple_of = pad_to_multiple_of
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Batch of int64 tensors, of shape (len(rows), length) or (len(rows),), one for each column."""
+        """Batch of tensors, int64 or float32, of shape (len(rows), length) or (len(rows),), one for each column."""
         batch = {}
         for name, first in rows[0].items():
             values = [row[name] for row in rows]
+            if isinstance(first, Sequence) and first and isinstance(first[0], float):
+                batch[name] = torch.tensor(values, dtype=torch.float32)
+                continue
             if isinstance(first, Sequence):
                 multiple = self.pad_to_multiple_of
                 width = -(-max(len(value) for value in values) // multiple) * multiple

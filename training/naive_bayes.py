@@ -8,7 +8,11 @@ from transformers import PreTrainedModel
 
 
 def log_count_ratios(
-    token_ids: Sequence[Sequence[int]], labels: Sequence[int], vocab_size: int, num_classes: int, smoothing: float = 1.0
+    token_ids: Sequence[Sequence[int]],
+    labels: Sequence[int] | Sequence[Sequence[float]],
+    vocab_size: int,
+    num_classes: int,
+    smoothing: float = 1.0,
 ) -> np.ndarray:
     """How much more often a text of a class has a token than texts of the classes do on average, as logarithms.
 
@@ -16,7 +20,7 @@ def log_count_ratios(
 
     Args:
         token_ids: Tokens of each text.
-        labels: Its class, from 0 to `num_classes - 1`.
+        labels: Its class, from 0 to `num_classes - 1`, or the probability of each class, as which it is counted.
         vocab_size: Tokens that there are.
         num_classes: Classes that there are.
         smoothing: Texts of each class that are counted before the first.
@@ -25,8 +29,9 @@ def log_count_ratios(
         float64 of shape (vocab_size, num_classes); rows sum to 0, and tokens of no text have 0 throughout.
     """
     counts = np.zeros((vocab_size, num_classes))
-    for ids, label in zip(token_ids, labels, strict=True):
-        counts[list(set(ids)), label] += 1
+    shares_of = np.eye(num_classes)[np.asarray(labels)] if np.ndim(labels) == 1 else np.asarray(labels, dtype=float)
+    for ids, shares in zip(token_ids, shares_of, strict=True):
+        counts[list(set(ids))] += shares
     shares = (smoothing + counts) / (smoothing + counts).sum(0)
     logarithms = np.log(shares)
     ratios = logarithms - logarithms.mean(1, keepdims=True)

@@ -12,6 +12,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, ProcessorMixin
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.training.collators import PaddingCollator, Seq2SeqCollator
 from hf_gpt.training.data import filler_token_id
+from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.streaming import WindowStream
@@ -33,6 +34,9 @@ class TaskTrainer(HfGptTrainer):
         processing_class: The tokenizer, or a processor that has one.
         kwargs: As for `HfGptTrainer`.
 
+    Raises:
+        ConfigError: labels that are probabilities are to be smoothed.
+
     Attributes:
         predictions: Those of the last evaluation, one for each of `eval_examples`; None where the loss alone is
             evaluated.
@@ -52,6 +56,10 @@ class TaskTrainer(HfGptTrainer):
         if task.writes and args.world_size > 1:
             # Processes get equal parts by reading rows twice, which a loss summed over them would count twice.
             eval_dataset = fill_up(eval_dataset, args.eval_batch_size * args.data_parallel_size)
+        if task.loss_function is not None and args.label_smoothing_factor:
+            raise ConfigError(
+                "--label_smoothing_factor smooths classes, and these are probabilities already: leave it out."
+            )
         collate = PaddingCollator(filler_token_id(tokenizer_of(processing_class)))
         super().__init__(
             train_dataset=train_dataset,
@@ -59,6 +67,7 @@ class TaskTrainer(HfGptTrainer):
             processing_class=processing_class,
             data_collator=Seq2SeqCollator(collate, kwargs["model"]) if task.is_encoder_decoder else collate,
             is_language_model=task.writes,
+            compute_loss_func=task.loss_function,
             compute_metrics=None if task.writes else self._score_outputs,
             preprocess_logits_for_metrics=None if task.writes else task.reduce_logits,
             **kwargs,

@@ -223,6 +223,30 @@ def test_dry_run_and_loss_only(recipe, tmp_path, capsys):
     assert "eval_sacrebleu" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
 
 
+def test_probabilities_that_are_sure_train_as_classes_do(recipe, tmp_path, capsys):
+    texts = [("good fun", 1), ("a bad film", 0), ("warm and funny", 1), ("dull", 0)] * 2
+    rows = {
+        "classes": [{"text": text, "label": label} for text, label in texts],
+        "probabilities": [{"text": text, "label": [1.0 - label, float(label)]} for text, label in texts],
+    }
+    for name, content in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    weights, losses = [], []
+    for name in rows:
+        changes = {"train_file": [str(tmp_path / f"{name}.jsonl")], "output_dir": str(tmp_path / name)}
+        changes |= {"validation_file": str(tmp_path / "classes.jsonl"), "per_device_train_batch_size": 2}
+        path = recipe("classification", **changes, gradient_accumulation_steps=2, save_strategy="no")
+        assert main(["--config", path]) == 0
+        weights.append(load_file(tmp_path / name / "model" / "model.safetensors"))
+        losses.append(json.loads((tmp_path / name / "metrics.json").read_text())["eval_loss"])
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    smoothed = ["--label_smoothing_factor", "0.1", "--output_dir", str(tmp_path / "smoothed")]
+    assert main(["--config", path, *smoothed]) == 2
+    assert "label_smoothing_factor" in capsys.readouterr().err
+
+
 def test_generation_in_batches_equals_one_by_one(make_model, tokenizer, tmp_path):
     from hf_gpt.training.examples import Example
     from hf_gpt.training.task_trainer import TaskTrainer

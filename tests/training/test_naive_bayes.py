@@ -24,6 +24,14 @@ def test_ratios_are_those_of_the_paper():
     np.testing.assert_allclose(ratios.sum(1), 0, atol=1e-12)
 
 
+def test_a_text_counts_as_much_as_its_probabilities_say():
+    ids = [[0, 1], [1, 2]]
+    sure = log_count_ratios(ids, [[1.0, 0.0], [0.0, 1.0]], vocab_size=3, num_classes=2)
+    np.testing.assert_array_equal(sure, log_count_ratios(ids, [0, 1], vocab_size=3, num_classes=2))
+    unsure = log_count_ratios(ids, [[0.75, 0.25], [0.25, 0.75]], vocab_size=3, num_classes=2)
+    np.testing.assert_allclose(unsure[2, 1] - unsure[2, 0], np.log(1.75 / 1.25))
+
+
 def test_embeddings_move_along_a_direction_for_each_class():
     model = HfGptForSequenceClassification(
         HfGptConfig(vocab_size=20, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, num_labels=3)

@@ -2,8 +2,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.collators import PaddingCollator
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, read_examples, sample_file, split_examples
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task
@@ -114,6 +116,32 @@ def test_classes_by_name_and_by_id(tokenizer):
     stars = task_of("classification", [{"text": "good", "label": "2"}], class_names=["1", "2"])
     with pytest.raises(CorpusError, match="none of the classes"):
         stars.id_of(Example(text="bad", label="0"))
+
+
+def test_probabilities_of_classes_are_learnt_from(tokenizer):
+    rows = [{"text": "good", "label": [0.2, 0.8]}, {"text": "bad", "label": 0}]
+    task = task_of("classification", rows)
+    examples = [Example(row) for row in rows]
+    encoded = task.encode(examples, tokenizer, is_training=True)
+    assert task.names == ["0", "1"] and encoded["labels"] == [[0.2, 0.8], [1.0, 0.0]]
+    assert PaddingCollator(0)(list(encoded))["labels"].dtype == torch.float32
+    assert task.encode(examples, tokenizer, is_training=False)["labels"] == [1, 0]
+    assert task_of("classification", [{"text": "a", "label": 0}, {"text": "b", "label": 1}]).loss_function is None
+    logits = torch.randn(2, 2, generator=torch.Generator().manual_seed(0))
+    probabilities = torch.tensor(encoded["labels"])
+    expected = -(probabilities * logits.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(task.loss_function({"logits": logits}, probabilities), expected.mean())
+    # Trainer counts the numbers in the labels of all micro-batches, here two as large.
+    torch.testing.assert_close(task.loss_function({"logits": logits}, probabilities, 8), expected.sum() / 4)
+    ids = torch.tensor([1, 0])
+    plain = torch.nn.functional.cross_entropy(logits, ids)
+    torch.testing.assert_close(task.loss_function({"logits": logits}, ids), plain)
+
+
+@pytest.mark.parametrize("label", [[0.2, 0.7], [1.0], [-0.5, 1.5], [0.2, 0.3, 0.5]])
+def test_what_is_no_probability_of_each_class_is_refused(label):
+    with pytest.raises(CorpusError, match=r"none of the classes|not a name or an id"):
+        task_of("classification", [{"text": "a", "label": 0}, {"text": "b", "label": label}], class_names=["n", "y"])
 
 
 def test_a_pair_of_texts_keeps_both_when_one_is_long(tokenizer):

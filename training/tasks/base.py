@@ -2,12 +2,13 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
 import numpy as np
+import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -90,6 +91,11 @@ class Task(ABC):
         """
         for example in itertools.chain(train, validation):
             self.check(example)
+
+    @property
+    def loss_function(self) -> Callable[..., torch.Tensor] | None:
+        """As `compute_loss_func` of Transformers' Trainer; None leaves the loss to the model."""
+        return None
 
     @property
     def predicts_together(self) -> bool:

@@ -1,11 +1,12 @@
 """Classification of texts or pairs of texts: sentiment, topic, kind of question, entailment."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.eval import compute
@@ -25,8 +26,12 @@ class LabelledTask(Task):
     Attributes:
         names: The classes, in the order of their ids; empty before `learn`.
         ids: The id of each name.
+        takes_probabilities: Whether examples may have the probability of each class instead of one.
+        has_probabilities: Whether one of those checked so far does.
     """
 
+    takes_probabilities: ClassVar[bool] = False
+    has_probabilities: bool = False
     names: Sequence[str] = ()
     ids: Mapping[str, int] = MappingProxyType({})
 
@@ -36,7 +41,10 @@ class LabelledTask(Task):
 
     def check(self, example: Example) -> None:
         super().check(example)
-        if self.names or not _is_label(example[self.args.label_column]):
+        label = example[self.args.label_column]
+        is_distribution = self._is_distribution(label)
+        self.has_probabilities |= is_distribution
+        if self.names or not (is_distribution or _is_label(label)):
             self.id_of(example)
 
     def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
@@ -50,12 +58,14 @@ class LabelledTask(Task):
         return class_fields(self.names)
 
     def id_of(self, example: Example) -> int:
-        """The class of an example.
+        """The class of an example, the likeliest of those that have a probability.
 
         Raises:
             CorpusError: it is none of the classes.
         """
         label = example[self.args.label_column]
+        if self._is_distribution(label) and len(label) == len(self.names):
+            return int(np.argmax(label))
         if _is_label(label):
             if str(label) in self.ids:
                 return self.ids[str(label)]
@@ -84,6 +94,9 @@ class LabelledTask(Task):
         labels: set[str | int] = set()
         for example in examples:
             label = example[self.args.label_column]
+            if self._is_distribution(label):
+                labels |= set(range(len(label)))
+                continue
             if not _is_label(label):
                 self.id_of(example)
             labels.add(label)
@@ -96,9 +109,12 @@ class LabelledTask(Task):
             return [str(label) for label in range(max(labels, default=0) + 1)]
         return sorted(map(str, labels))
 
+    def _is_distribution(self, label: Any) -> bool:
+        return self.takes_probabilities and _is_distribution(label)
+
 
 class Classification(LabelledTask):
-    """One class for a text; accuracy and macro F1.
+    """One class for a text; accuracy and macro F1. It may be learnt from the probability of each class (soft labels).
 
     `config_overrides` choose how the model reads (`is_causal`) and sums up a text (`classifier_pooling`).
     """
@@ -106,6 +122,7 @@ class Classification(LabelledTask):
     auto_class = "AutoModelForSequenceClassification"
     peft_type = "SEQ_CLS"
     main_metric = "accuracy"
+    takes_probabilities = True
     _ratios: np.ndarray | None = None
 
     @property
@@ -114,6 +131,10 @@ class Classification(LabelledTask):
         if self.args.text_pair_column is not None:
             columns["text_pair_column"] = self.args.text_pair_column
         return columns
+
+    @property
+    def loss_function(self) -> Callable[..., torch.Tensor] | None:
+        return class_cross_entropy if self.has_probabilities else None
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         add_begin_and_end(tokenizer)
@@ -137,10 +158,20 @@ class Classification(LabelledTask):
             for text in ids:
                 tokens += [*text[:share], end]
             rows.append({"input_ids": tokens, "labels": self.id_of(example)})
+        if is_training and self.has_probabilities:
+            for example, row in zip(examples, rows, strict=True):
+                row["labels"] = self._distribution_of(example)
         if is_training and self.args.start_from_counts:
             ids, labels = zip(*((row["input_ids"], row["labels"]) for row in rows), strict=True)
             self._ratios = log_count_ratios(ids, labels, len(tokenizer), len(self.names))
         return to_rows(rows)
+
+    def _distribution_of(self, example: Example) -> list[float]:
+        """The probability of each class of an example."""
+        label = example[self.args.label_column]
+        if self._is_distribution(label):
+            return [float(probability) for probability in label]
+        return [float(index == self.id_of(example)) for index in range(len(self.names))]
 
     def prepare_model(self, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> None:
         if self._ratios is not None:
@@ -158,5 +189,30 @@ class Classification(LabelledTask):
         return {**compute("accuracy", found, wanted), "macro_f1": macro}
 
 
+def class_cross_entropy(
+    outputs: Mapping[str, torch.Tensor], labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Mean cross-entropy of classes, a scalar, as `compute_loss_func` of Transformers' Trainer.
+
+    Args:
+        outputs: With `logits` of shape (batch, classes).
+        labels: The class of each, shape (batch,), or the probability of each class, shape (batch, classes).
+        num_items_in_batch: Numbers in the labels of all micro-batches of a step. Left out: those of this one.
+    """
+    losses = torch.nn.functional.cross_entropy(outputs["logits"].float(), labels, reduction="none")
+    if num_items_in_batch is None:
+        return losses.mean()
+    return losses.sum() * (labels.numel() / len(labels)) / num_items_in_batch
+
+
 def _is_label(value: Any) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool) and value != ""
+
+
+def _is_distribution(value: Any) -> bool:
+    """Whether a label is the probability of each of two or more classes."""
+    if not isinstance(value, (list, np.ndarray)) or len(value) < 2:
+        return False
+    if not all(isinstance(item, (int, float)) and not isinstance(item, bool) and item >= 0 for item in value):
+        return False
+    return abs(sum(value) - 1) < 1e-3
