@@ -198,11 +198,12 @@ def check_positions(model: nn.Module, prompt_length: int, max_new_tokens: int) -
     """Raises `ValueError` where a model has no positions for so long a prompt and so many new tokens."""
     config = model.config
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    needed = max_new_tokens if config.is_encoder_decoder else prompt_length + max_new_tokens
+    apart = config.is_encoder_decoder
+    needed = max(prompt_length, max_new_tokens) if apart else prompt_length + max_new_tokens
     if limit is not None and needed > limit:
         raise ValueError(
-            f"a prompt of {prompt_length} tokens and max_new_tokens={max_new_tokens} are more than the {limit} "
-            f"positions of {type(model).__name__}. Shorten one of them."
+            f"a prompt of {prompt_length} tokens {'or' if apart else 'and'} max_new_tokens={max_new_tokens} are more than "
+            f"the {limit} positions of {type(model).__name__}. Shorten {'it' if apart else 'one of them'}."
         )
 
 
