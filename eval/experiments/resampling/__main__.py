@@ -113,8 +113,8 @@ class Seed:
             self._point(f"{TOP_P} {p:g}", lambda p=p: self._draw(stage.generator, 1, top_p=p))
         for t in LARGER_TEMPERATURES:
             self._point(f"{LARGER} T={t:g}", lambda t=t: self._draw(stage.density, 1, temperature=t))
-        self._whole_texts()
         self._particles()
+        self._whole_texts()
         self._larger_model()
 
     def _whole_texts(self) -> None:
