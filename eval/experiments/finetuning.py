@@ -89,7 +89,7 @@ CLASSIFICATION = {
     "learning_rate": 1e-3,
     "eval_strategy": "epoch",
 }
-# A model that learns what linear ones say of sentences without a label; the labelled ones are among them twice.
+# A model that learns what a linear one says of sentences without a label; the labelled ones are among them twice.
 TAUGHT = {
     **SHAPE,
     "config_overrides": {**SHAPE["config_overrides"], "num_hidden_layers": 1},
@@ -115,7 +115,7 @@ class Task:
         arms: What each arm changes; an arm that names a corpus in `pretraining` begins from a model of that.
         pretraining: The corpus of each arm that begins from a pretrained model.
         rated_words: Arms that are trained on the words of `polarity_words.py` too.
-        taught: Arms that are trained on the sentences of `taught_sentences.py` too.
+        taught: Arms that begin from a model trained on the sentences of `taught_sentences.py`.
     """
 
     train: str
@@ -140,7 +140,11 @@ TASKS = {
             "pretrained": {},
             "scratch": {**SHAPE, "num_train_epochs": 4},
             "words": {**SHAPE, "start_from_counts": True, "tokenizer_vocab_size": 16384},
-            "reviews": TAUGHT,
+            "reviews": {
+                "per_device_train_batch_size": 64,
+                "learning_rate": 3e-4,
+                "num_train_epochs": 2,
+            },
         },
         rated_words=("words",),
         taught=("reviews",),
@@ -245,16 +249,16 @@ def finetune(
     files = {"train_file": [data / task.train], "validation_file": data / task.validation}
     if arm in task.rated_words:
         files["train_file"].append(rated_words(data, output))
-    if arm in task.taught:
-        files["train_file"] = [taught_sentences(name, data, output, archives), *files["train_file"] * 2]
     settings = {**task.settings, **task.arms[arm], **files}
     if arm in task.pretraining:
         settings["model_name_or_path"] = pretrain(task.pretraining[arm], data, output, seed) / "model"
+    if arm in task.taught:
+        settings["model_name_or_path"] = learn_from_teacher(name, data, output, seed, archives) / "model"
     run("finetune", settings | changes, output / f"{name}-{arm}-{seed}", seed)
 
 
-def taught_sentences(name: str, data: Path, output: Path, archives: Path | None) -> Path:
-    """The file of sentences to which a linear teacher of the task gave probabilities, written if it is not there.
+def learn_from_teacher(name: str, data: Path, output: Path, seed: int, archives: Path | None) -> Path:
+    """The run folder of a model of the task that learnt from a linear teacher, trained if it is not there.
 
     Raises:
         SystemExit: there are no archives to learn from.
@@ -266,7 +270,10 @@ def taught_sentences(name: str, data: Path, output: Path, archives: Path | None)
     texts = [data / path for path in TAUGHT_TEXTS]
     command = ["hf_gpt.eval.experiments.taught_sentences", archives, taught, "--train", data / task.train]
     run_module([*command, "--held_out", *held_out, "--texts", *texts], output / f"taught_{name}")
-    return taught
+    files = {"train_file": [taught, *[data / task.train] * 2], "validation_file": data / task.validation}
+    folder = output / f"taught_{name}-{seed}"
+    run("finetune", {**task.settings, **TAUGHT, **files}, folder, seed)
+    return folder
 
 
 def rated_words(data: Path, output: Path) -> Path:
@@ -325,7 +332,7 @@ def summary(output: Path) -> str:
                     if arm in task.pretraining:
                         costs.append(output / f"pretraining_{task.pretraining[arm]}-{folder.name.rpartition('-')[2]}")
                     if arm in task.taught:
-                        costs.append(output / f"taught_{name}")
+                        costs += [output / f"taught_{name}", output / f"taught_{name}-{folder.name.rpartition('-')[2]}"]
                     seconds = [json.loads((path / "cost.json").read_text())["cpu_seconds"] for path in costs]
                     minutes.append(sum(seconds) / 60)
             if scores:

@@ -5,11 +5,10 @@ Sentences labelled by a linear model, for a network to learn sentiment from befo
     python -m hf_gpt.eval.experiments.taught_sentences ARCHIVES taught.jsonl --train train.jsonl \
         --held_out dev.jsonl test.jsonl --texts subj.jsonl.gz
 
-The teacher is two logistic regressions on n-grams of words and of letters; one sees each n-gram as large as its
-log-count ratio (Wang and Manning 2012). They learn from the training sentences, from the sentences of the reviews of
-`review_texts.py`, each with the label of its review and little weight, and from the rated sentences. All of these but
-the training ones, and further texts, then get the probabilities that the mean of their log-odds gives. Log-odds of the
-held-out sentences go to taught-dev.npy and taught-test.npy, for `averaged_classifiers.py`.
+The teacher is a logistic regression on n-grams of words and of letters. It learns from the training sentences, from the
+sentences of the reviews of `review_texts.py`, each with the label of its review and little weight, and from the rated
+sentences. It then labels all of these but the training ones, and further texts; those it is unsure of are left out. Its
+log-odds of the held-out sentences go to taught-dev.npy and taught-test.npy, for `averaged_classifiers.py`.
 """
 
 import argparse
@@ -26,15 +25,14 @@ from hf_gpt.training.examples import read_examples
 
 
 if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import FeatureUnion
+    from sklearn.pipeline import Pipeline
 
 # Of a sentence whose review has the label, beside 1 of a training sentence.
 REVIEW_WEIGHT = 0.05
 # Of a rated sentence for each point of its rating, up to the second; those nearer to 0 say little.
 RATING_WEIGHT, MOST_RATING, LEAST_RATING = 0.2, 2.0, 0.5
-# Added to the weight of the sentences of each label that have an n-gram.
-SMOOTHING = 0.1
+# The teacher's probability of the likelier label, below which a sentence is left out.
+LEAST_PROBABILITY = 0.65
 
 
 @dataclass(frozen=True)
@@ -61,63 +59,39 @@ def lessons(reviews: Iterable[Review], rated: Iterable[RatedSentence]) -> list[W
     return found
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """Two linear models of the same n-grams.
-
-    Attributes:
-        features: From texts to a sparse matrix of n-grams.
-        ratios: How far each n-gram speaks for a label, without its sign.
-        plain: Logistic regression of the n-grams.
-        weighted: Logistic regression of the n-grams times `ratios`.
-    """
-
-    features: "FeatureUnion"
-    ratios: np.ndarray
-    plain: "LogisticRegression"
-    weighted: "LogisticRegression"
-
-    def log_odds(self, texts: Sequence[str]) -> np.ndarray:
-        """Of label 1, float64 of shape (texts,)."""
-        features = self.features.transform(texts)
-        weighted = self.weighted.decision_function(features.multiply(self.ratios).tocsr())
-        return (self.plain.decision_function(features) + weighted) / 2
-
-
-def fit_teacher(sentences: Sequence[WeightedSentence], least_sentences: int = 2) -> Teacher:
-    """A teacher of sentences, with both labels among them.
+def fit_teacher(sentences: Sequence[WeightedSentence], least_sentences: int = 2) -> "Pipeline":
+    """A pipeline of scikit-learn from texts to the probabilities of 0 and 1.
 
     Args:
-        sentences: What it learns from.
+        sentences: With both labels among them.
         least_sentences: Word n-grams of fewer are left out; of letters, those of fewer than twice as many.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_union
+    from sklearn.pipeline import make_pipeline, make_union
 
-    labels = np.array([sentence.label for sentence in sentences])
-    weights = np.array([sentence.weight for sentence in sentences])
-    union = make_union(
+    features = make_union(
         TfidfVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), sublinear_tf=True, min_df=least_sentences),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2 * least_sentences),
     )
-    features = union.fit_transform([sentence.text for sentence in sentences]).tocsr()
-    good, bad = (SMOOTHING + (features > 0).T @ (weights * (labels == label)) for label in (1, 0))
-    ratios = np.abs(np.log(good / good.sum()) - np.log(bad / bad.sum()))
-    plain, weighted = (
-        LogisticRegression(C=5.0, solver="liblinear", tol=1e-3).fit(inputs, labels, sample_weight=weights)
-        for inputs in (features, features.multiply(ratios).tocsr())
+    teacher = make_pipeline(features, LogisticRegression(C=5.0, solver="liblinear"))
+    weights = [sentence.weight for sentence in sentences]
+    return teacher.fit(
+        [sentence.text for sentence in sentences],
+        [sentence.label for sentence in sentences],
+        logisticregression__sample_weight=weights,
     )
-    return Teacher(union, ratios, plain, weighted)
 
 
-def taught_rows(teacher: Teacher, texts: Sequence[str]) -> list[dict[str, str | list[float]]]:
-    """Rows of `text` and `label`, the probabilities of 0 and 1, for the texts of more than two words."""
+def taught_rows(
+    teacher: "Pipeline", texts: Sequence[str], least_probability: float = LEAST_PROBABILITY
+) -> list[dict[str, str | int]]:
+    """Rows of `text` and `label`, for the texts of more than two words that the teacher is sure of."""
     texts = [text for text in texts if len(text.split()) > 2]
-    probabilities = 1 / (1 + np.exp(-teacher.log_odds(texts)))
     return [
-        {"text": text, "label": [round(1 - probability, 4), round(probability, 4)]}
-        for text, probability in zip(texts, probabilities.tolist(), strict=True)
+        {"text": text, "label": int(probability > 0.5)}
+        for text, probability in zip(texts, teacher.predict_proba(texts)[:, 1], strict=True)
+        if max(probability, 1 - probability) >= least_probability
     ]
 
 
@@ -151,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     incomplete.replace(options.output)
     print(f"{len(rows)} of {len(texts) + len(rated) + len(further)} sentences labelled in {options.output}")
     for path, rows in zip(options.held_out, held_out, strict=True):
-        log_odds = teacher.log_odds([row["text"] for row in rows])
+        log_odds = teacher.decision_function([row["text"] for row in rows])
         np.save(options.output.with_name(f"{options.output.stem}-{path.stem}.npy"), log_odds)
         right = ((log_odds > 0) == [row["label"] for row in rows]).mean()
         print(f"the teacher alone on {path.name}: {right:.4f}")

@@ -201,9 +201,10 @@ def check_positions(model: nn.Module, prompt_length: int, max_new_tokens: int) -
     apart = config.is_encoder_decoder
     needed = max(prompt_length, max_new_tokens) if apart else prompt_length + max_new_tokens
     if limit is not None and needed > limit:
+        either = "or" if apart else "and"
         raise ValueError(
-            f"a prompt of {prompt_length} tokens {'or' if apart else 'and'} max_new_tokens={max_new_tokens} are more than "
-            f"the {limit} positions of {type(model).__name__}. Shorten {'it' if apart else 'one of them'}."
+            f"a prompt of {prompt_length} tokens {either} max_new_tokens={max_new_tokens} are more than the {limit} "
+            f"positions of {type(model).__name__}. Shorten {'it' if apart else 'one of them'}."
         )
 
 

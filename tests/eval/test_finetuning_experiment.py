@@ -65,7 +65,7 @@ def test_table_counts_pretraining_into_the_cost(tmp_path):
     assert "| sst2 | pretrained | 0.82 | 0.8 to 0.84 | 2 | 0.82 | 3.0 |" in finetuning.summary(tmp_path)
 
 
-def test_reviews_are_learnt_from_a_teacher_and_only_where_there_are_archives(data, tmp_path, monkeypatch):
+def test_reviews_are_learnt_from_a_teacher_first_and_only_where_there_are_archives(data, tmp_path, monkeypatch):
     runs, modules = {}, {}
     monkeypatch.setattr(finetuning, "run", lambda command, settings, folder, seed: runs.update({folder.name: settings}))
     monkeypatch.setattr(finetuning, "run_module", lambda words, folder: modules.update({folder.name: words}))
@@ -77,8 +77,9 @@ def test_reviews_are_learnt_from_a_teacher_and_only_where_there_are_archives(dat
     words = modules["taught_sst2"]
     assert words[words.index("--held_out") :][:3] == ["--held_out", folder / "dev.jsonl", folder / "test.jsonl"]
     taught = tmp_path / "runs" / "taught_sst2.jsonl"
-    assert words[2] == taught and runs["sst2-reviews-3"]["train_file"] == [taught, train, train]
-    assert runs["sst2-reviews-3"]["start_from_counts"] and "model_name_or_path" not in runs["sst2-reviews-3"]
+    assert words[2] == taught and runs["taught_sst2-3"]["train_file"] == [taught, train, train]
+    assert runs["sst2-reviews-3"]["model_name_or_path"] == tmp_path / "runs" / "taught_sst2-3" / "model"
+    assert runs["sst2-reviews-3"]["train_file"] == [train]
 
 
 def test_arm_of_reviews_is_left_out_without_archives(data, tmp_path, monkeypatch):
@@ -90,8 +91,8 @@ def test_arm_of_reviews_is_left_out_without_archives(data, tmp_path, monkeypatch
     assert "sst2-words-0" in runs and "sst2-reviews-0" not in runs
 
 
-def test_table_counts_the_teacher_into_the_cost(tmp_path):
-    for name, seconds in (("sst2-reviews-0", 180), ("taught_sst2", 180)):
+def test_table_counts_teacher_and_first_stage_into_the_cost(tmp_path):
+    for name, seconds in (("sst2-reviews-0", 60), ("taught_sst2-0", 120), ("taught_sst2", 180)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cost.json").write_text(json.dumps({"cpu_seconds": seconds}))
         (tmp_path / name / "metrics.json").write_text(json.dumps({"eval_accuracy": 0.5}))

@@ -31,28 +31,18 @@ def test_lessons_weigh_reviews_little_and_ratings_by_their_size():
     ]
 
 
-def test_teacher_gives_probabilities_of_both_labels():
+def test_teacher_labels_what_it_is_sure_of():
     teacher = fit_teacher(TRAIN, least_sentences=1)
     texts = ["a warm and lovely film .", "such a dull awful thing .", "the film is a film .", "warm ."]
-    rows = taught_rows(teacher, texts)
-    assert [row["text"] for row in rows] == texts[:3]
-    assert all(sum(row["label"]) == pytest.approx(1, abs=1e-3) for row in rows)
-    good = [row["label"][1] for row in rows]
-    assert good[0] > 0.6 and good[1] < 0.4 and abs(good[2] - 0.5) < 0.1
-    np.testing.assert_allclose(np.log(good) - np.log1p(-np.array(good)), teacher.log_odds(texts[:3]), atol=2e-3)
-
-
-def test_ratios_are_of_weighted_sentences():
-    sentences = [WeightedSentence("good film", 1, 0.5), WeightedSentence("bad film", 0, 2.0)]
-    teacher = fit_teacher(sentences, least_sentences=1)
-    names = [name.partition("__")[2] for name in teacher.features.get_feature_names_out()]
-    words = {name: teacher.ratios[names.index(name)] for name in ("good", "bad", "film")}
-    assert words["good"] > words["film"] and words["bad"] > words["film"] and teacher.ratios.min() >= 0
+    assert taught_rows(teacher, texts, least_probability=0.6) == [
+        {"text": texts[0], "label": 1},
+        {"text": texts[1], "label": 0},
+    ]
 
 
 def test_weights_decide_between_sentences_that_contradict():
     teacher = fit_teacher([*TRAIN, WeightedSentence("a warm film .", 0, 1e-3)] * 2)
-    assert teacher.log_odds(["a warm film ."]) > 0
+    assert teacher.predict(["a warm film ."]) == [1]
 
 
 @pytest.fixture
@@ -81,11 +71,11 @@ def test_command_labels_sentences_without_those_that_are_tested_on(archives, tmp
     command = ["archives", str(output), "--train", str(paths["train"]), *held_out, "--texts", str(paths["further"])]
     assert taught_sentences.main(command) == 0
     rows = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [(row["text"], row["label"][1] > 0.5) for row in rows] == [
-        ("a warm film .", True),
-        ("an awful film , dull and cold .", False),
-        ("what a lovely film !", True),
-        ("a funny and lovely film", True),
+    assert rows == [
+        {"text": "a warm film .", "label": 1},
+        {"text": "an awful film , dull and cold .", "label": 0},
+        {"text": "what a lovely film !", "label": 1},
+        {"text": "a funny and lovely film", "label": 1},
     ]
     assert np.load(output.with_name("taught-dev.npy")).shape == (1,)
     printed = capsys.readouterr().out
