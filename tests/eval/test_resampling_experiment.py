@@ -87,13 +87,14 @@ def test_report_names_what_passes(tmp_path):
         for seed in (0, 1)
         for name, (quality, reverse) in scores.items()
     }
+    del points["1/ratio: best of 8"]
     points["0/critic ratio"] = {"weights": [1.0], "unseen_auc": 0.75}
     folder = tmp_path / "coco"
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps({"settings": {}, "points": points}))
     text = write_table("captions", points, 5, folder)
     assert "in every seed: passed by ratio: resample of 8." in text and "seeds 0, 1" in text
-    assert "| ratio: best of 8 | 2.450 | 4.500 | 100.0% | +0.050 (+0.05, +0.05) |" in text
+    assert "| ratio: best of 8 | 2.450 | 4.500 | 100.0% | +0.050 (+0.05, not measured) |" in text
     assert "critic ratio: AUC on texts that no player has seen 0.750" in text
     write_plot(tmp_path)
     assert (tmp_path / "resampling.png").stat().st_size > 10_000

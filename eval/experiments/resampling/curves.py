@@ -50,7 +50,7 @@ def summarise(points: Points, seeds: Sequence[int], curves: Mapping[str, Sequenc
         if not found:
             continue
         row = {key: statistics.fmean(point[key] for point in found) for key in SCORES} | {"name": name}
-        row["seeds"] = len(found)
+        row["seeds"] = [seed for seed in seeds if f"{seed}/{name}" in points]
         for curve, prefixes in curves.items():
             row[f"gain_{curve}"] = [_gain(points, seed, name, tuple(prefixes)) for seed in seeds]
         rows.append(row)

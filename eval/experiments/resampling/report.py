@@ -59,7 +59,7 @@ def table(title: str, points: Points, num_samples: int) -> str:
         "reverse-LM score": "reverse_lm_score:.3f",
         "distinct": "distinct_share:.1%",
     } | {heading: f"shown_{curve}" for curve, heading in HEADINGS.items()}
-    rows = [row | {f"shown_{curve}": _shown(row, curve) for curve in CURVES} for row in summary]
+    rows = [row | {f"shown_{curve}": _shown(row, curve, seeds) for curve in CURVES} for row in summary]
     chosen = [row for row in rows if is_choice(row["name"])]
     passed = [row["name"] for row in chosen if passes(row["gain_temperature"])]
     verdict = f"passed by {', '.join(passed)}" if passed else "not reached"
@@ -110,12 +110,13 @@ def _family(name: str) -> str:
     return next(family for family in (TEMPERATURE, TOP_P, LARGER, REAL) if name.startswith(family))
 
 
-def _shown(row: Mapping[str, Any], curve: str) -> str | None:
+def _shown(row: Mapping[str, Any], curve: str, seeds: Sequence[int]) -> str | None:
     if not is_choice(row["name"]):
         return None
-    gains = row[f"gain_{curve}"]
-    found = [gain for gain in gains if gain is not None]
-    each = ", ".join("beyond" if gain is None else f"{gain:+.2f}" for gain in gains)
+    gains = dict(zip(seeds, row[f"gain_{curve}"], strict=True))
+    found = [gain for gain in gains.values() if gain is not None]
+    missing = {seed: "beyond" if seed in row["seeds"] else "not measured" for seed in seeds}
+    each = ", ".join(missing[seed] if gain is None else f"{gain:+.2f}" for seed, gain in gains.items())
     return f"{statistics.fmean(found):+.3f} ({each})" if found else "beyond"
 
 
