@@ -133,8 +133,7 @@ def own_class(model: torch.nn.Module) -> Iterator[None]:
     """
     derived = type(model)
     if isinstance(model, FSDPModule):
-        # As FSDPModule itself finds it: behind the derived class and FSDPModule.
-        model.__class__ = derived.__mro__[2]
+        model.__class__ = _sharded_class(model)
     try:
         yield
     finally:
@@ -147,7 +146,12 @@ def keep_name(model: torch.nn.Module) -> None:
     With smoothed labels Trainer would not shift them for a class that `fully_shard` derived.
     """
     if isinstance(model, FSDPModule):
-        model._get_name = functools.partial(str, type(model).__mro__[2].__name__)
+        model._get_name = functools.partial(str, _sharded_class(model).__name__)
+
+
+def _sharded_class(model: FSDPModule) -> type:
+    # As FSDPModule itself finds it: behind the derived class and FSDPModule.
+    return type(model).__mro__[2]
 
 
 def load_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:

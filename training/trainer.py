@@ -93,6 +93,8 @@ class HfGptTrainer(Trainer):
     """
 
     args: HfGptTrainingArguments
+    # Whether training leaves out rows that fill no batch, whatever `dataloader_drop_last` says.
+    needs_whole_batches = False
 
     def __init__(self, *args: Any, eval_num_bytes: int | None = None, is_language_model: bool = True, **kwargs: Any):
         training_args = kwargs.get("args", args[1] if len(args) > 1 else None)
@@ -197,7 +199,16 @@ class HfGptTrainer(Trainer):
         finally:
             self.args.lr_scheduler_kwargs = given
 
-    # Order of the examples
+    # Examples and their order
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> torch.utils.data.DataLoader:
+        # The library leaves out the last rows of an evaluation too, whose figures would be those of the others.
+        former = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = is_training and (former or self.needs_whole_batches)
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = former
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
@@ -285,14 +296,6 @@ class HfGptTrainer(Trainer):
         return grad_norm
 
     # Evaluation
-
-    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
-        # The library leaves out the last rows of an evaluation too, whose figures would be those of the others.
-        former, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            return super().get_eval_dataloader(*args, **kwargs)
-        finally:
-            self.args.dataloader_drop_last = former
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self.meter.paused(), self.averaged_weights():

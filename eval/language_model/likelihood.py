@@ -122,21 +122,23 @@ def likelihood(
     pieces.sort(key=lambda piece: piece[2] - piece[1])
     nll = np.zeros(len(rows))
     device = next(model.parameters()).device
-    for first in range(0, len(pieces), batch_size):
-        batch = pieces[first : first + batch_size]
-        longest = max(end - begin for _, begin, end, _ in batch)
-        ids = torch.full((len(batch), longest), start)
-        mask = torch.zeros((len(batch), longest), dtype=torch.long)
-        wanted = torch.zeros((len(batch), longest), dtype=torch.bool)
-        for n, (row, begin, end, predicted) in enumerate(batch):
-            ids[n, : end - begin] = torch.tensor(rows[row][begin:end])
-            mask[n, : end - begin] = 1
-            wanted[n, predicted - begin : end - begin] = True
-        ids = ids.to(device)
-        with evaluating(model):
+    with evaluating(model):
+        for first in range(0, len(pieces), batch_size):
+            batch = pieces[first : first + batch_size]
+            longest = max(end - begin for _, begin, end, _ in batch)
+            ids = torch.full((len(batch), longest), start)
+            mask = torch.zeros((len(batch), longest), dtype=torch.long)
+            wanted = torch.zeros((len(batch), longest), dtype=torch.bool)
+            for n, (row, begin, end, predicted) in enumerate(batch):
+                ids[n, : end - begin] = torch.tensor(rows[row][begin:end])
+                mask[n, : end - begin] = 1
+                wanted[n, predicted - begin : end - begin] = True
+            ids = ids.to(device)
             logits = model(input_ids=ids, attention_mask=mask.to(device)).logits[:, :-1].float()
-        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double().cpu()
-        sums = (losses * wanted[:, 1:]).sum(1).numpy()
-        np.add.at(nll, [piece[0] for piece in batch], sums)
+            losses = (
+                torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double().cpu()
+            )
+            sums = (losses * wanted[:, 1:]).sum(1).numpy()
+            np.add.at(nll, [piece[0] for piece in batch], sums)
     tokens = np.array([len(ids) - 1 for ids in rows])
     return Likelihood(nll, tokens, np.array([len(text.encode()) for text in texts]))

@@ -46,22 +46,22 @@ def mean_hidden_states(
     rows = [processing_class(text, truncation=True, max_length=max_length)["input_ids"] for text in texts]
     features: list[np.ndarray | None] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        longest = max(1, max(len(rows[row]) for row in chosen))
-        ids = torch.zeros((len(chosen), longest), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for n, row in enumerate(chosen):
-            ids[n, : len(rows[row])] = torch.tensor(rows[row], dtype=torch.long)
-            mask[n, : len(rows[row])] = 1
-        # A row of nothing but padding would be NaN in attention; its hidden states are left out below.
-        seen = mask.clamp(min=(mask.sum(1, keepdim=True) == 0).long())
-        with evaluating(model):
+    with evaluating(model):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            longest = max(1, max(len(rows[row]) for row in chosen))
+            ids = torch.zeros((len(chosen), longest), dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for n, row in enumerate(chosen):
+                ids[n, : len(rows[row])] = torch.tensor(rows[row], dtype=torch.long)
+                mask[n, : len(rows[row])] = 1
+            # A row of nothing but padding would be NaN in attention; its hidden states are left out below.
+            seen = mask.clamp(min=(mask.sum(1, keepdim=True) == 0).long())
             states = model(input_ids=ids.to(device), attention_mask=seen.to(device))
-        hidden = states.last_hidden_state.double().cpu()
-        means = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-        for n, row in enumerate(chosen):
-            features[row] = means[n].numpy()
+            hidden = states.last_hidden_state.double().cpu()
+            means = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+            for n, row in enumerate(chosen):
+                features[row] = means[n].numpy()
     return np.stack(features)
 
 

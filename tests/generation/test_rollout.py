@@ -178,6 +178,13 @@ def test_models_with_an_adapter(make_generator, settings):
     torch.testing.assert_close(drawn.logps, again * drawn.completion_mask, rtol=0, atol=1e-5)
 
 
+def test_an_encoder_reads_no_more_than_its_positions(make_generator):
+    model = make_generator("hf_gpt_seq2seq")
+    with pytest.raises(ValueError, match="a prompt of 65 tokens or max_new_tokens=8 are more than the 64 positions"):
+        rollout(model, torch.ones(2, 65, dtype=torch.int64), max_new_tokens=8, **IDS)
+    assert rollout(model, torch.ones(2, 64, dtype=torch.int64), max_new_tokens=8, **IDS).completions.shape[0] == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -72,6 +72,8 @@ class AdversarialTrainer(HfGptTrainer):
     """
 
     args: AdversarialConfig
+    # A group is a part of a batch.
+    needs_whole_batches = True
 
     def __init__(
         self,
@@ -450,14 +452,6 @@ class AdversarialTrainer(HfGptTrainer):
         self._eval_nats += nats.item()
         self._eval_targets += targets
         return nats / targets, None, None
-
-    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any):
-        # Groups need whole batches; an evaluation needs every text.
-        former, self.args.dataloader_drop_last = self.args.dataloader_drop_last, is_training
-        try:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
-        finally:
-            self.args.dataloader_drop_last = former
 
     # Checkpoints
 

@@ -4,8 +4,6 @@
 #ifndef HF_GPT_TRUNCATION_H
 #define HF_GPT_TRUNCATION_H
 
-#include <stdlib.h>
-
 #include "vectors.h"
 
 /* Bins of a mass in [0, 1]: its exponent and four bits of its fraction. Bits of positive floats rise with their values. */
