@@ -106,27 +106,25 @@ def sample_figures(spec: TaskSpec, texts: Sequence[str], references: Sequence[st
     return found
 
 
-_SHARED = set(
-    [
-        "auc",
-        "auc_low",
-        "auc_high",
-        "p_value",
-        "accuracy",
-        "train_auc",
-        "n_train",
-        "n_test",
-        "seed",
-        "max_order",
-        "size",
-        "dimensions",
-        "spread",
-        "floor",
-        "floor_spread",
-        "epochs",
-        "unknown_rate",
-    ]
-)
+_SHARED = {
+    "auc",
+    "auc_low",
+    "auc_high",
+    "p_value",
+    "accuracy",
+    "train_auc",
+    "n_train",
+    "n_test",
+    "seed",
+    "max_order",
+    "size",
+    "dimensions",
+    "spread",
+    "floor",
+    "floor_spread",
+    "epochs",
+    "unknown_rate",
+}
 
 
 @contextlib.contextmanager
