@@ -36,22 +36,23 @@ def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: tor
     prompt = make_prompt(ours, rows, vocab_size)
     races = []
     for weight_dtype in weight_dtypes_of(ours) if dtype == torch.float32 else [None]:
-        run = generation(ours, prompt, new_tokens, custom_generate=fast_generate, weight_dtype=weight_dtype)
-        races.append((named("hf-gpt, fast_generate", weight_dtype), ours, run, _WIDTHS.get(weight_dtype)))
+        name, can_guess = named("hf-gpt, fast_generate", weight_dtype), rows == 1 and weight_dtype != "int8"
+        for speculative in (True, False) if can_guess else (False,):
+            settings = {"weight_dtype": weight_dtype, "speculative": speculative}
+            run = generation(ours, prompt, new_tokens, custom_generate=fast_generate, **settings)
+            title = f"{name}, not speculative" if can_guess and not speculative else name
+            races.append((title, ours, run, None if speculative else _WIDTHS.get(weight_dtype, ours.dtype.itemsize)))
     for name, model in models.items():
-        races.append((f"{name}, generate", model, generation(model, prompt, new_tokens), None))
+        races.append((f"{name}, generate", model, generation(model, prompt, new_tokens), model.dtype.itemsize))
     return [
         Contender(
             name,
             timed(run),
             is_ours=model is ours,
             work=rows * new_tokens,
-            notes={
-                "parameters": count(model),
-                "unit": "tokens",
-                # Every step reads all weights once.
-                "bytes_read": new_tokens * sum(p.numel() * (width or p.element_size()) for p in model.parameters()),
-            },
+            # Every step reads all weights once, unless it is for several tokens.
+            notes={"parameters": count(model), "unit": "tokens"}
+            | ({"bytes_read": new_tokens * count(model) * width} if width else {}),
         )
         for name, model, run, width in races
     ]

@@ -6,6 +6,7 @@ model.generate(**inputs, max_new_tokens=100, custom_generate=fast_generate, weig
 """
 
 import contextlib
+import functools
 import weakref
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.utils import ModelOutput
 from hf_gpt.generation.decoding import DecoderWeights, can_decode, make_weights
 from hf_gpt.generation.drawing import likeliest
 from hf_gpt.generation.likelihood import positions_of
+from hf_gpt.generation.native.speculation import MOST_DRAFTED, SpeculativeDecoder
 from hf_gpt.generation.native.weights import NativeWeights, takes
 from hf_gpt.generation.products import WeightDtype, check_weight_dtype
 
@@ -26,6 +28,9 @@ from hf_gpt.generation.products import WeightDtype, check_weight_dtype
 _KNOWN_INPUTS = {"attention_mask", "position_ids", "past_key_values", "use_cache", "cache_position", "logits_to_keep"}
 
 _Weights = DecoderWeights | NativeWeights
+
+# New tokens below which laying out int8 weights takes longer than they save.
+_LEAST_SPECULATED = 32
 
 # The state of a model's parameters, and weights that were made of it by what they were made for.
 _kept: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, dict[Any, _Weights]]]" = weakref.WeakKeyDictionary()
@@ -39,6 +44,7 @@ def fast_generate(
     generation_config: GenerationConfig,
     weight_dtype: WeightDtype | None = None,
     streamer: BaseStreamer | None = None,
+    speculative: bool = True,
     **model_kwargs: Any,
 ) -> ModelOutput | torch.LongTensor:
     """Decoding method for `generate(custom_generate=fast_generate, ...)`: greedy or sampled, the same tokens, faster.
@@ -49,6 +55,9 @@ def fast_generate(
     asked for, a cache that holds tokens) is generated as without this method, under autocast where there is a
     `weight_dtype`.
 
+    A single text's next tokens are guessed by the weights in int8 where compiled steps have them, and several guesses
+    are checked in one step: the same tokens in a half to a third of the time (`native.speculation`).
+
     The weights are laid out at a model's first call with a `weight_dtype` and kept, as much memory again for each type,
     until a parameter changes in place or the model goes; changes by way of `parameter.data` are not seen.
 
@@ -57,6 +66,7 @@ def fast_generate(
         weight_dtype: As for `rollout`.
         streamer: Gets the new tokens. `generate` keeps the one that it is given, and the prompt is all that it sends:
             bind this one by `functools.partial`.
+        speculative: Whether tokens may be guessed, which takes a quarter more memory than the weights in float32.
 
     Returns:
         (B, T) int64 sequences, or `GenerateDecoderOnlyOutput` with `return_dict_in_generate=True`, without a cache.
@@ -78,7 +88,10 @@ def fast_generate(
 
     weights = _weights_of(model, weight_dtype, len(input_ids))
     room = generation_config.max_length - input_ids.shape[1]
-    state = weights.start(model, input_ids, mask.to(input_ids), room)
+    start = weights.start
+    if speculative and (drafts := _draft_weights_of(model, weights, len(input_ids), room)) is not None:
+        start = functools.partial(SpeculativeDecoder, weights=weights, draft_weights=drafts)
+    state = start(model, input_ids, mask.to(input_ids), room)
     pad = generation_config._pad_token_tensor
     can_end = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     unfinished = torch.ones(len(input_ids), dtype=torch.int64, device=input_ids.device)
@@ -151,6 +164,16 @@ def _weights_of(model: torch.nn.Module, weight_dtype: str | None, rows: int) -> 
     if layout not in weights:
         weights[layout] = make_weights(model, weight_dtype, rows)
     return weights[layout]
+
+
+def _draft_weights_of(model: torch.nn.Module, weights: _Weights, rows: int, new_tokens: int) -> NativeWeights | None:
+    """Weights that guess what `weights` will say, or None where there are none or they would not pay."""
+    if rows > 1 or not isinstance(weights, NativeWeights) or weights.type not in MOST_DRAFTED:
+        return None
+    is_kept = model in _kept and weights in _kept[model][1].values()
+    if not weights.native.has_int8 or not is_kept or new_tokens < _LEAST_SPECULATED:
+        return None
+    return _weights_of(model, "int8", rows)
 
 
 def _autocast(weight_dtype: str | None, device: torch.device) -> contextlib.AbstractContextManager:

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from hf_gpt.generation.native.structures import native
+
 
 WeightDtype = Literal["bfloat16", "int8"]
 WEIGHT_DTYPES: tuple[str, ...] = ("bfloat16", "int8")
@@ -14,13 +16,19 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 def check_weight_dtype(weight_dtype: str | None, device: torch.device) -> None:
-    """Raises `ValueError` for a type that there is not, or that products on this device cannot use."""
+    """Raises `ValueError` for a type that there is not, or that products on this device cannot use.
+
+    int8 needs a CPU that multiplies it: with VNNI instructions, or with AVX2 and a C compiler for the steps.
+    """
     if weight_dtype is not None and weight_dtype not in WEIGHT_DTYPES:
         raise ValueError(
             f"there is no weight_dtype {weight_dtype!r}. Choose one of: {', '.join(WEIGHT_DTYPES)}, or None."
         )
-    if weight_dtype == "int8" and not (device.type == "cpu" and _has_onednn() and torch.cpu._is_vnni_supported()):
-        raise ValueError("weight_dtype='int8' needs a CPU with VNNI instructions: use 'bfloat16', or None.")
+    if weight_dtype == "int8" and not (device.type == "cpu" and (_multiplies_int8() or _steps_multiply_int8())):
+        raise ValueError(
+            "weight_dtype='int8' needs a CPU with VNNI instructions, or with AVX2 and a C compiler: use 'bfloat16', or "
+            "None."
+        )
 
 
 def make_product(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: str | None, rows: int) -> Product:
@@ -32,8 +40,16 @@ def make_product(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: 
         weight_dtype: `"bfloat16"`: weight, input and result in bfloat16, sums in float32. `"int8"`: weights in 255
             steps for each output, inputs in 255 steps for each row, float32 result. None: the weight's own.
         rows: Most rows of x.
+
+    Raises:
+        ValueError: int8 on a processor whose PyTorch has no exact products of it.
     """
     if weight_dtype == "int8":
+        if not _multiplies_int8():
+            raise ValueError(
+                "weight_dtype='int8' on a CPU without VNNI instructions is for models that compiled steps decode: all "
+                "parameters in one of float32 and bfloat16, and a common activation. Use 'bfloat16', or None."
+            )
         return _int8(weight, bias)
     if weight_dtype == "bfloat16":
         weight = weight.to(torch.bfloat16)
@@ -45,6 +61,16 @@ def make_product(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: 
     if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return lambda inputs: F.linear(inputs.to(weight.dtype), weight, bias)
     return _packed(weight, bias)
+
+
+def _multiplies_int8() -> bool:
+    # Without VNNI oneDNN adds pairs of products in 16 bits, and they saturate.
+    return _has_onednn() and torch.cpu._is_vnni_supported()
+
+
+def _steps_multiply_int8() -> bool:
+    found = native()
+    return found is not None and found.has_int8
 
 
 def _has_onednn() -> bool:

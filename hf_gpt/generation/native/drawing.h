@@ -116,6 +116,21 @@ static int64_t place_of(const float *logits, int64_t n, float largest) {
     return 0;
 }
 
+typedef struct {
+    int64_t token, second;
+    float gap;
+} Likely;
+
+/* The likeliest token, the one after it and the difference of their logits. */
+static Likely two_likeliest(const float *logits, int64_t n) {
+    float largest = largest_logit(logits, n);
+    int64_t token = place_of(logits, n, largest), rest = token + 1;
+    float before = largest_logit(logits, token), after = largest_logit(logits + rest, n - rest);
+    int is_before = before >= after;
+    int64_t second = is_before ? place_of(logits, token, before) : rest + place_of(logits + rest, n - rest, after);
+    return (Likely){token, second, largest - (is_before ? before : after)};
+}
+
 static int64_t draw_truncated(const Drawing *d, const float *logits, float largest, float factor, double uniform,
                               float *masses, float *some, float *blocks) {
     for (int64_t at = 0; at < d->vocab_size; at += BLOCK) masses_of(d, logits, at, largest, factor, masses + at);

@@ -87,7 +87,7 @@ INLINE void pack_lanes(const Packing *job, int type, float *rows, int64_t panel,
     if (type == INT8)
         for (int i = 0; i < TOGETHER; i++) {
             p->scale[panel * PANEL + lane + i] = per_step[i];
-            p->offset[panel * PANEL + lane + i] = 128 * sums[i];
+            p->offset[panel * PANEL + lane + i] = INT8_ZERO * sums[i];
         }
 }
 

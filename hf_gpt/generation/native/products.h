@@ -10,7 +10,7 @@
 
 #include "threads.h"
 #include "vectors.h"
-#if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -32,13 +32,26 @@
 #define DISTANCE 4096
 
 enum { FLOAT32, BFLOAT16, INT8 };
+
+/* The step that stands for 0 in inputs of int8 products: VNNI takes them without a sign, AVX2 with one. Both add up the
+ * same integers. */
+#if defined(__AVX512VNNI__)
+#define HAS_INT8 1
+#define INT8_ZERO 128
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+#define HAS_INT8 1
+#define INT8_ZERO 0
+#else
+#define HAS_INT8 0
+#define INT8_ZERO 0
+#endif
 /* A kernel beside those of the types: bfloat16 weights widened to floats, times floats. */
 enum { WIDENED = INT8 + 1 };
 
 typedef struct {
     void *weight;    /* panels, see above; of a gated MLP a panel of gates before each panel of values */
     float *scale;    /* int8: of each output */
-    int32_t *offset; /* int8: 128 times the sum of an output's weights, since inputs are steps from 128 */
+    int32_t *offset; /* int8: INT8_ZERO times the sum of an output's weights, which inputs have too much */
     float *bias;     /* or NULL; as scale and offset as long as the panels */
     int64_t outputs, inputs, type, is_gated;
 } Product;
@@ -84,18 +97,30 @@ static float largest_of(const float *x, int64_t n) {
     return found;
 }
 
-typedef uint8_t bytes __attribute__((vector_size(LANES)));
+/* LANES whole numbers of 8 bits, from `steps` of 32. */
+INLINE void store_bytes(uint8_t *to, ivec steps) {
+#if HAS_INT8 && LANES == 8
+    /* Compilers do this one by one. */
+    __m128i lower = _mm256_castsi256_si128((__m256i)steps), upper = _mm256_extracti128_si256((__m256i)steps, 1);
+    __m128i shorts = _mm_packs_epi32(lower, upper);
+    _mm_storel_epi64((__m128i *)to, _mm_packs_epi16(shorts, shorts));
+#else
+    typedef uint8_t bytes __attribute__((vector_size(LANES)));
+    bytes some = __builtin_convertvector(steps, bytes);
+    memcpy(to, &some, sizeof some);
+#endif
+}
 
-/* Inputs in 255 steps from 128 on, four to a word. */
+/* Inputs in 255 steps around INT8_ZERO, four to a word. */
 static void round_to_steps(const float *restrict x, int64_t n, float factor, uint32_t *words) {
     uint8_t *restrict steps = (uint8_t *)words;
     int64_t i = 0;
     /* Half a step more, since the conversion cuts off. */
     for (; i + LANES <= n; i += LANES) {
-        bytes some = __builtin_convertvector(__builtin_convertvector(load(x + i) * factor + 128.5f, ivec), bytes);
-        memcpy(steps + i, &some, sizeof some);
+        ivec from_128 = __builtin_convertvector(load(x + i) * factor + 128.5f, ivec);
+        store_bytes(steps + i, from_128 + (INT8_ZERO - 128));
     }
-    for (; i < n; i++) steps[i] = (uint8_t)(int32_t)(x[i] * factor + 128.5f);
+    for (; i < n; i++) steps[i] = (uint8_t)((int32_t)(x[i] * factor + 128.5f) + (INT8_ZERO - 128));
     for (; i % 4; i++) steps[i] = 0;
 }
 
@@ -122,6 +147,14 @@ static void put_row(const Product *p, const float *restrict x, Inputs to, int64_
         if (words > n) place[n] = 0;
     }
 }
+
+#if HAS_INT8 && !defined(__AVX512VNNI__)
+/* Adds products of four bytes each, those of `sizes` without a sign, to sums of 32 bits. */
+INLINE vec add_four(vec sums, __m256i sizes, __m256i others) {
+    __m256i fours = _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, others), _mm256_set1_epi16(1));
+    return (vec)_mm256_add_epi32((__m256i)sums, fours);
+}
+#endif
 
 /* One panel times a block of `m` rows: sums of floats, or for int8 of integers. `m` is a constant where it is inlined,
  * so the sums stay in registers. Meanwhile memory from `ahead` on is fetched, `pace` bytes for each group. */
@@ -175,6 +208,16 @@ INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t word
                 __m512i four = _mm512_set1_epi32((int)rows[i][g]);
                 acc[i][0] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][0], four, (__m512i)w0);
                 acc[i][1] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][1], four, (__m512i)w1);
+            }
+#elif HAS_INT8
+            /* The weight's sign goes over to the input, since one factor has to be without: 127 x 127 x 2 fits in 16
+             * bits, and nothing saturates. */
+            __m256i size0 = _mm256_abs_epi8((__m256i)w0), size1 = _mm256_abs_epi8((__m256i)w1);
+            UNROLL
+            for (int i = 0; i < m; i++) {
+                __m256i four = _mm256_set1_epi32((int)rows[i][g]);
+                acc[i][0] = add_four(acc[i][0], size0, _mm256_sign_epi8(four, (__m256i)w0));
+                acc[i][1] = add_four(acc[i][1], size1, _mm256_sign_epi8(four, (__m256i)w1));
             }
 #endif
         }

@@ -238,6 +238,42 @@ EXPORT int64_t hf_gpt_step(const Decoder *d, const Step *step) {
     return 0;
 }
 
+/* Guesses of what follows a text: the likeliest tokens one after the other, until the chance that all of them come true
+ * falls to `least`. */
+typedef struct {
+    int64_t *tokens;  /* (most + 1): the text's last token, which is not in the cache yet, and the guesses */
+    int64_t *seconds; /* (most): the likeliest tokens but for the guesses */
+    float *gaps;      /* (most): logits between the two */
+    int64_t position, most;
+    float error; /* standard deviation of the gaps from those of exact logits */
+    float trust; /* chance of a guess without any error */
+    float least;
+} Draft;
+
+/* The number of guesses, or the negative status of a step, whose row, memory and logits (vocab_size) are `step`'s. */
+EXPORT int64_t hf_gpt_draft(const Decoder *d, const Step *step, const Draft *draft) {
+    Step one = *step;
+    int64_t first = 0, position = draft->position, count = 0;
+    one.rows = one.num_wanted = 1;
+    one.wanted = &first;
+    one.positions = &position;
+    float chance = 1;
+    while (count < draft->most && chance > draft->least) {
+        one.tokens = draft->tokens + count;
+        int64_t status = hf_gpt_step(d, &one);
+        if (status) return -status;
+        Likely found = two_likeliest(one.logits, d->vocab_size);
+        draft->tokens[count + 1] = found.token;
+        draft->seconds[count] = found.second;
+        draft->gaps[count] = found.gap;
+        /* Errors are about normal. */
+        chance *= draft->trust * 0.5f * erfcf(-found.gap / draft->error * 0.70710678f);
+        count++;
+        position++;
+    }
+    return count;
+}
+
 EXPORT void hf_gpt_pack(const Packing *packing, int64_t threads) {
     const Product *p = packing->product;
     int64_t panels = (p->outputs + PANEL - 1) / PANEL * (p->is_gated ? 2 : 1);
@@ -255,13 +291,8 @@ EXPORT void hf_gpt_draw(const Drawing *drawing, int64_t threads) {
 EXPORT void hf_gpt_large_pages(void *from, int64_t bytes) { ask_for_large_pages(from, bytes); }
 
 /* LANES, PANEL, whether int8 is there, and sizes of the structures, which decoder.py holds against its own. */
-EXPORT void hf_gpt_describe(int64_t out[8]) {
-#if defined(__AVX512VNNI__)
-    int64_t has_int8 = 1;
-#else
-    int64_t has_int8 = 0;
-#endif
-    int64_t found[8] = {LANES,           PANEL,        has_int8,        sizeof(Decoder),
-                        sizeof(Layer), sizeof(Step), sizeof(Packing), sizeof(Drawing)};
+EXPORT void hf_gpt_describe(int64_t out[9]) {
+    int64_t found[9] = {LANES,           PANEL,        HAS_INT8,        sizeof(Decoder),
+                        sizeof(Layer), sizeof(Step), sizeof(Packing), sizeof(Drawing), sizeof(Draft)};
     memcpy(out, found, sizeof found);
 }

@@ -113,6 +113,14 @@ class Drawing(ctypes.Structure):
     ]
 
 
+class Draft(ctypes.Structure):
+    _fields_ = [
+        *((name, _pointer) for name in ("tokens", "seconds", "gaps")),
+        *((name, _int) for name in ("position", "most")),
+        *((name, _float) for name in ("error", "trust", "least")),
+    ]
+
+
 class Native(NamedTuple):
     """The compiled functions.
 
@@ -121,6 +129,7 @@ class Native(NamedTuple):
         panel: Outputs that lie together in a packed weight.
         has_int8: Whether the processor multiplies int8.
         step: (Decoder, Step) -> 0, 1 for a token that is not in the vocabulary, 2 for a position that does not exist.
+        draft: (Decoder, Step, Draft) -> the number of guesses, or what `step` gives, negative.
         pack: (Packing, threads).
         draw: (Drawing, threads).
         large_pages: (address, bytes): memory that is read from one end to the other.
@@ -130,6 +139,7 @@ class Native(NamedTuple):
     panel: int
     has_int8: bool
     step: ctypes._CFuncPtr
+    draft: ctypes._CFuncPtr
     pack: ctypes._CFuncPtr
     draw: ctypes._CFuncPtr
     large_pages: ctypes._CFuncPtr
@@ -149,21 +159,23 @@ def native() -> Native | None:
 
 
 def _describe(library: ctypes.CDLL) -> Native | None:
-    found = (_int * 8)()
+    found = (_int * 9)()
     library.hf_gpt_describe(found)
     lanes, panel, has_int8, *sizes = found
-    if sizes != [ctypes.sizeof(one) for one in (Decoder, Layer, Step, Packing, Drawing)]:
+    if sizes != [ctypes.sizeof(one) for one in (Decoder, Layer, Step, Packing, Drawing, Draft)]:
         build.logger.info("decoding steps are not used: their structures are laid out in another way")
         return None
     library.hf_gpt_step.argtypes = [ctypes.POINTER(Decoder), ctypes.POINTER(Step)]
     library.hf_gpt_step.restype = _int
+    library.hf_gpt_draft.argtypes = [ctypes.POINTER(one) for one in (Decoder, Step, Draft)]
+    library.hf_gpt_draft.restype = _int
     library.hf_gpt_pack.argtypes = [ctypes.POINTER(Packing), _int]
     library.hf_gpt_draw.argtypes = [ctypes.POINTER(Drawing), _int]
     library.hf_gpt_large_pages.argtypes = [_pointer, _int]
     others = library.hf_gpt_pack, library.hf_gpt_draw, library.hf_gpt_large_pages
     for function in others:
         function.restype = None
-    return Native(lanes, panel, bool(has_int8), library.hf_gpt_step, *others)
+    return Native(lanes, panel, bool(has_int8), library.hf_gpt_step, library.hf_gpt_draft, *others)
 
 
 def address(tensor: torch.Tensor | None) -> int | None:
