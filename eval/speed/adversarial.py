@@ -1,5 +1,6 @@
 """Adversarial steps: a rollout, its judgement and the updates of both sides, ours against TRL's GRPOTrainer."""
 
+import functools
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +42,10 @@ def contenders(size: str, vocab_size: int, *, rows: int, new_tokens: int, steps:
     except ImportError:
         pass
     else:
+        # It comes with gradient checkpointing, which trades time for memory that is not short here.
         races.append(("TRL: GRPOTrainer", _trl, False))
+        faster = functools.partial(_trl, gradient_checkpointing=False)
+        races.append(("TRL: GRPOTrainer, no gradient checkpointing", faster, False))
     return [
         _contender(name, make, is_ours, tokenizer, size, vocab_size, rows, new_tokens, steps)
         for name, make, is_ours in races
@@ -112,7 +116,9 @@ def _ours(generator, discriminator, tokenizer: PreTrainedTokenizerBase, timer, r
     )
 
 
-def _trl(generator, discriminator, tokenizer: PreTrainedTokenizerBase, timer, rows, new_tokens, shared):
+def _trl(
+    generator, discriminator, tokenizer: PreTrainedTokenizerBase, timer, rows, new_tokens, shared, **settings: Any
+):
     import datasets
     import trl
 
@@ -121,7 +127,8 @@ def _trl(generator, discriminator, tokenizer: PreTrainedTokenizerBase, timer, ro
     texts = _rows(rows)
     real = {row["prompt"]: row["completion"] for row in texts}
     critic = CoTrainedDiscriminator(discriminator, tokenizer, real, 1e-5, max_completion_length=new_tokens)
-    args = trl.GRPOConfig(**shared, num_generations=GROUP_SIZE, max_completion_length=new_tokens, beta=0.0)
+    shape = {"num_generations": GROUP_SIZE, "max_completion_length": new_tokens}
+    args = trl.GRPOConfig(**shared, **shape, beta=0.0, **settings)
     return trl.GRPOTrainer(
         generator,
         reward_funcs=critic,

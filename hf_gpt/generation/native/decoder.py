@@ -72,7 +72,8 @@ class NativeDecoder:
             self._step(self.tokens.contiguous(), self.slots, self.positions, self.every_row[:rows], logits)
             self.positions = self.positions + 1
         if self.recording is not None:
-            self.recording.logits[self.slots, self.steps] = logits
+            # By NumPy: PyTorch's threads would wait in a loop for the next such task, on cores that the steps need.
+            self.recording.logits.numpy()[self.slots.numpy(), self.steps] = logits.numpy()
         return logits
 
     def append(self, tokens: torch.Tensor) -> None:
