@@ -44,6 +44,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=3, help="train, adversarial: steps in a round (%(default)s)")
     parser.add_argument("--length", type=int, default=512, help="train: tokens in a row (%(default)s)")
     parser.add_argument("--rows", type=int, help="rows at once; left out: 16 in train, 1 in positions, 64 elsewhere")
+    parser.add_argument(
+        "--gradient_accumulation_steps", type=int, default=1, help="train: batches of --rows in a step (%(default)s)"
+    )
     parser.add_argument("--new_tokens", type=int, default=64, help="tokens of a text (%(default)s)")
     parser.add_argument("--text_length", type=int, default=1024, help="positions: tokens of a text (%(default)s)")
     parser.add_argument(
@@ -69,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    if min(args.rounds, args.steps, args.length, args.new_tokens, args.rows or 1) < 1 or args.vocab_size < 300:
+    if min(args.rounds, args.steps, args.length, args.new_tokens, args.rows or 1, args.gradient_accumulation_steps) < 1 or args.vocab_size < 300:
         print("error: numbers must be at least 1, and --vocab_size at least 300.", file=sys.stderr)
         return 2
     if not 48 <= args.text_length <= 1024:
@@ -127,11 +130,15 @@ def _races(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
             steps=args.steps,
             peers=args.peers,
             compile=args.compile,
+            accumulation=args.gradient_accumulation_steps,
         )
         flops = train.flops_per_token(args.size, args.vocab_size, args.length)
         for contender in found:
             contender.notes["flops"] = flops * contender.work
-        return {f"train: {models}, {in_step} x {args.length} tokens": found}
+        shape = f"{in_step} x {args.length} tokens"
+        if args.gradient_accumulation_steps > 1:
+            shape += f" x {args.gradient_accumulation_steps} batches"
+        return {f"train: {models}, {shape}": found}
     if name == "decode":
         sizes = [args.rows] if args.rows else [1, 64]
         return {

@@ -24,7 +24,15 @@ from hf_gpt.training.utilisation import prefers_bfloat16
 
 
 def contenders(
-    size: str, vocab_size: int, *, length: int, rows: int, steps: int, peers: Sequence[str], compile: bool
+    size: str,
+    vocab_size: int,
+    *,
+    length: int,
+    rows: int,
+    steps: int,
+    peers: Sequence[str],
+    compile: bool,
+    accumulation: int = 1,
 ) -> list[Contender]:
     """Ours first.
 
@@ -32,10 +40,11 @@ def contenders(
         size: A key of `models.SIZES`.
         vocab_size: Tokens in the vocabulary.
         length: Tokens in a row.
-        rows: Rows in a step.
+        rows: Rows at once.
         steps: Steps in a round; one more before them does not count.
         peers: Which kinds take part beside ours.
         compile: Whether the contenders that are compiled take part: compilation takes a minute each.
+        accumulation: Batches of `rows` in a step.
     """
     # In the precision that the device is quickest in.
     bf16 = prefers_bfloat16(default_device().type)
@@ -51,7 +60,7 @@ def contenders(
         compiled = {**best, "torch_compile": True}
         races.insert(0, (f"hf-gpt: Muon{suffix}, compiled", "hf_gpt", compiled))
         races.append((f"GPT-2{suffix}, compiled", "GPT-2", compiled))
-    shared = {"length": length, "rows": rows, "steps": steps}
+    shared = {"length": length, "rows": rows, "steps": steps, "accumulation": accumulation}
     return [
         _contender(name, kind, settings, size, vocab_size, **shared)
         for name, kind, settings in races
@@ -93,13 +102,14 @@ class _RandomRows(Dataset):
         return {"input_ids": ids, "labels": ids, "position_ids": list(range(len(ids)))}
 
 
-def _contender(name, kind, settings, size, vocab_size, *, length, rows, steps) -> Contender:
+def _contender(name, kind, settings, size, vocab_size, *, length, rows, steps, accumulation) -> Contender:
     model = build(kind, size, vocab_size, length)
     timer = StepTimer()
     shared = {
         "output_dir": tempfile.mkdtemp(),
         "max_steps": steps + 1,
         "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": accumulation,
         **QUIET,
         "use_cpu": not torch.accelerator.is_available(),
         **settings,
@@ -111,7 +121,7 @@ def _contender(name, kind, settings, size, vocab_size, *, length, rows, steps) -
     trainer = trainer_class(
         model=model,
         args=arguments,
-        train_dataset=_RandomRows(vocab_size, length, rows * (steps + 1)),
+        train_dataset=_RandomRows(vocab_size, length, rows * accumulation * (steps + 1)),
         data_collator=PackedRowsCollator(),
         callbacks=[timer],
     )
@@ -126,6 +136,6 @@ def _contender(name, kind, settings, size, vocab_size, *, length, rows, steps) -
         name,
         measure,
         is_ours=kind == "hf_gpt",
-        work=rows * length,
+        work=rows * length * accumulation,
         notes={"parameters": count(model), "unit": "tokens"},
     )

@@ -116,6 +116,16 @@ def test_all_caches_generate_the_same(name):
         torch.testing.assert_close(torch.stack(actual.logits), torch.stack(expected.logits), **TOLERANCE)
 
 
+@pytest.mark.parametrize("name", CAUSAL)
+def test_assisted_decoding_gives_the_same_tokens(name):
+    model = build(name, HfGptForCausalLM)
+    ids = tokens(1, 6).repeat(1, 2)
+    settings = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    expected = model.generate(ids, **settings)
+    for guesses in ({"prompt_lookup_num_tokens": 3}, {"assistant_model": build("gpt2_like", HfGptForCausalLM)}):
+        assert torch.equal(model.generate(ids, **settings, **guesses), expected), guesses
+
+
 def test_static_cache_forward_equals_full_forward():
     model = build("sliding_window", HfGptForCausalLM)
     ids = tokens(1, 10)
