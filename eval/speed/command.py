@@ -72,7 +72,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    if min(args.rounds, args.steps, args.length, args.new_tokens, args.rows or 1, args.gradient_accumulation_steps) < 1 or args.vocab_size < 300:
+    counts = (args.rounds, args.steps, args.length, args.new_tokens, args.rows or 1, args.gradient_accumulation_steps)
+    if min(counts) < 1 or args.vocab_size < 300:
         print("error: numbers must be at least 1, and --vocab_size at least 300.", file=sys.stderr)
         return 2
     if not 48 <= args.text_length <= 1024:

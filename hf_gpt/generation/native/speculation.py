@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MOST_DRAFTED = {TYPES["float32"]: 11, TYPES["bfloat16"]: 5}
 # What a new measurement counts in a running mean.
 _SHARE = 0.1
+# Guesses of the first block, when nothing is known of them.
+_FIRST = 4
 # Steps without guesses after which one is tried again.
 _PATIENCE = 32
 
@@ -57,7 +59,7 @@ class SpeculativeDecoder(NativeDecoder):
         # A token and the guesses behind it, which are read together, and those that were likeliest but for the guesses.
         self._block = torch.zeros(self._most + 1, dtype=torch.int64)
         self._seconds, self._gaps = torch.zeros_like(self._block), torch.zeros(self._most + 1)
-        self._slots = torch.zeros_like(self._block)
+        self._slots, self._places = torch.zeros_like(self._block), torch.arange(self.limit)
         self._guesses: list[int] = []
         # Position of the block's first token, and the place of the one whose logits are next.
         self._begin, self._at = int(self.positions[0]), -1
@@ -91,11 +93,12 @@ class SpeculativeDecoder(NativeDecoder):
         most = min(pace.most(), self.limit - 2 - self._begin)
         count = self._guess(most) if most > 0 else 0
         drafted, rows = time.perf_counter(), count + 1
-        positions = torch.arange(self._begin, self._begin + rows)
+        positions = self._places[self._begin : self._begin + rows]
         self._step(self._block[:rows], self._slots, positions, self.every_row[:rows], self._logits, is_prompt=count > 0)
         pace.measure(count, drafted - begin, time.perf_counter() - drafted)
-        self._guesses, self._is_read = self._block[1:rows].tolist(), True
+        self._guesses, self._is_read = [], True
         if count:
+            self._guesses = self._block[1:rows].tolist()
             gaps = self._gaps[:count]
             pairs = torch.stack([self._block[1:rows], self._seconds[:count]], -1)
             first, second = self._logits[:count].gather(-1, pairs).unbind(-1)
@@ -144,6 +147,7 @@ class Pace:
         self.error, self.trust, self.least = 1e-9, 1.0, 0.0
         self._square = 0.0
         self._right = self._expected = 1.0
+        self._judged = 0
         # Seconds of a step at one row, of a guess, and of one more row of a step.
         self._plain = self._guess = self._row = 0.0
         # Of the last blocks, in running means.
@@ -154,18 +158,20 @@ class Pace:
         """How many tokens may be guessed."""
         if not self._plain:
             return 0
-        # Now that it is known which guesses of the last block came true.
-        self.least = (self._guess + self._row) * self._tokens / self._seconds
+        # Now that it is known which guesses of the last block came true. Without any a step gives one token.
+        self.least = (self._guess + self._row) * max(self._tokens / self._seconds, 1 / self._plain)
         if self.trust > self.least:
             self._waited = 0
-            return self.limit
+            return self.limit if self._guess else min(_FIRST, self.limit)
         self._waited += 1
         return int(self._waited % _PATIENCE == 0)
 
     def judge(self, is_right: bool, chance: float) -> None:
         """A guess of that chance came true or not."""
-        self._right += _SHARE * (is_right - self._right)
-        self._expected += _SHARE * (chance - self._expected)
+        self._judged += 1
+        share = max(_SHARE, 1 / (self._judged + 1))
+        self._right += share * (is_right - self._right)
+        self._expected += share * (chance - self._expected)
         self.trust = min(1.0, self._right / self._expected)
         self._tokens += is_right
 
