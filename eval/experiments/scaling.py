@@ -124,6 +124,8 @@ def decoding_seconds(size: str, vocab_size: int, rounds: int) -> list[dict[str, 
                 prompt,
                 attention_mask=torch.ones_like(prompt),
                 custom_generate=functools.partial(fast_generate, streamer=clock),
+                # A step for each token, or it has no time of its own.
+                speculative=False,
                 weight_dtype=weight_dtype,
                 do_sample=False,
                 min_new_tokens=count,
