@@ -135,10 +135,8 @@ def likelihood(
                 wanted[n, predicted - begin : end - begin] = True
             ids = ids.to(device)
             logits = model(input_ids=ids, attention_mask=mask.to(device)).logits[:, :-1].float()
-            losses = (
-                torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double().cpu()
-            )
-            sums = (losses * wanted[:, 1:]).sum(1).numpy()
+            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+            sums = (losses.double().cpu() * wanted[:, 1:]).sum(1).numpy()
             np.add.at(nll, [piece[0] for piece in batch], sums)
     tokens = np.array([len(ids) - 1 for ids in rows])
     return Likelihood(nll, tokens, np.array([len(text.encode()) for text in texts]))

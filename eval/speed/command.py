@@ -131,7 +131,7 @@ def _races(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
             steps=args.steps,
             peers=args.peers,
             compile=args.compile,
-            accumulation=args.gradient_accumulation_steps,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
         )
         flops = train.flops_per_token(args.size, args.vocab_size, args.length)
         for contender in found:

@@ -32,7 +32,7 @@ def contenders(
     steps: int,
     peers: Sequence[str],
     compile: bool,
-    accumulation: int = 1,
+    gradient_accumulation_steps: int = 1,
 ) -> list[Contender]:
     """Ours first.
 
@@ -44,7 +44,7 @@ def contenders(
         steps: Steps in a round; one more before them does not count.
         peers: Which kinds take part beside ours.
         compile: Whether the contenders that are compiled take part: compilation takes a minute each.
-        accumulation: Batches of `rows` in a step.
+        gradient_accumulation_steps: Batches of `rows` in a step.
     """
     # In the precision that the device is quickest in.
     bf16 = prefers_bfloat16(default_device().type)
@@ -60,7 +60,7 @@ def contenders(
         compiled = {**best, "torch_compile": True}
         races.insert(0, (f"hf-gpt: Muon{suffix}, compiled", "hf_gpt", compiled))
         races.append((f"GPT-2{suffix}, compiled", "GPT-2", compiled))
-    shared = {"length": length, "rows": rows, "steps": steps, "accumulation": accumulation}
+    shared = {"length": length, "rows": rows, "steps": steps, "accumulation": gradient_accumulation_steps}
     return [
         _contender(name, kind, settings, size, vocab_size, **shared)
         for name, kind, settings in races

@@ -56,7 +56,7 @@ def fast_generate(
     `weight_dtype`.
 
     A single text's next tokens are guessed by the weights in int8 where compiled steps have them, and several guesses
-    are checked in one step: the same tokens in a half to a third of the time (`native.speculation`).
+    are checked in one step: the same tokens in a third to two thirds of the time (`native.speculation`).
 
     The weights are laid out at a model's first call with a `weight_dtype` and kept, as much memory again for each type,
     until a parameter changes in place or the model goes; changes by way of `parameter.data` are not seen.
@@ -170,6 +170,7 @@ def _draft_weights_of(model: torch.nn.Module, weights: _Weights, rows: int, new_
     """Weights that guess what `weights` will say, or None where there are none or they would not pay."""
     if rows > 1 or not isinstance(weights, NativeWeights) or weights.type not in MOST_DRAFTED:
         return None
+    # Weights that are not kept would be laid out twice in every call.
     is_kept = model in _kept and weights in _kept[model][1].values()
     if not weights.native.has_int8 or not is_kept or new_tokens < _LEAST_SPECULATED:
         return None

@@ -143,9 +143,9 @@ def linear_cross_entropy(
         if 0 < counted.numel() < valid.numel():
             hidden_states, labels, row_weight = hidden_states[counted], labels[counted], row_weight[counted]
     if chunk_rows is None:
-        elements = CPU_CHUNK_ELEMENTS if device_type == "cpu" else CHUNK_ELEMENTS
-        chunk_rows = max(64, elements // weight.shape[0])
-        chunk_rows = min(chunk_rows, CPU_CHUNK_ROWS) if device_type == "cpu" else chunk_rows
+        is_cpu = device_type == "cpu"
+        elements, most = (CPU_CHUNK_ELEMENTS, CPU_CHUNK_ROWS) if is_cpu else (CHUNK_ELEMENTS, CHUNK_ELEMENTS)
+        chunk_rows = min(most, max(64, elements // weight.shape[0]))
     with torch.autocast(device_type, enabled=False):
         return _LinearCrossEntropy.apply(
             hidden_states,

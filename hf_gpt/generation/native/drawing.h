@@ -117,7 +117,7 @@ static int64_t place_of(const float *logits, int64_t n, float largest) {
 }
 
 typedef struct {
-    int64_t token, second;
+    int64_t token, runner_up;
     float gap;
 } Likely;
 
@@ -127,8 +127,8 @@ static Likely two_likeliest(const float *logits, int64_t n) {
     int64_t token = place_of(logits, n, largest), rest = token + 1;
     float before = largest_logit(logits, token), after = largest_logit(logits + rest, n - rest);
     int is_before = before >= after;
-    int64_t second = is_before ? place_of(logits, token, before) : rest + place_of(logits + rest, n - rest, after);
-    return (Likely){token, second, largest - (is_before ? before : after)};
+    int64_t runner_up = is_before ? place_of(logits, token, before) : rest + place_of(logits + rest, n - rest, after);
+    return (Likely){token, runner_up, largest - (is_before ? before : after)};
 }
 
 static int64_t draw_truncated(const Drawing *d, const float *logits, float largest, float factor, double uniform,

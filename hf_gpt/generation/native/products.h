@@ -40,6 +40,7 @@ enum { FLOAT32, BFLOAT16, INT8 };
 #define INT8_ZERO 128
 #elif defined(__AVX2__) && !defined(__AVX512F__)
 #define HAS_INT8 1
+#define INT8_BY_AVX2
 #define INT8_ZERO 0
 #else
 #define HAS_INT8 0
@@ -99,7 +100,7 @@ static float largest_of(const float *x, int64_t n) {
 
 /* LANES whole numbers of 8 bits, from `steps` of 32. */
 INLINE void store_bytes(uint8_t *to, ivec steps) {
-#if HAS_INT8 && LANES == 8
+#if defined(INT8_BY_AVX2)
     /* Compilers do this one by one. */
     __m128i lower = _mm256_castsi256_si128((__m256i)steps), upper = _mm256_extracti128_si256((__m256i)steps, 1);
     __m128i shorts = _mm_packs_epi32(lower, upper);
@@ -148,7 +149,7 @@ static void put_row(const Product *p, const float *restrict x, Inputs to, int64_
     }
 }
 
-#if HAS_INT8 && !defined(__AVX512VNNI__)
+#if defined(INT8_BY_AVX2)
 /* Adds products of four bytes each, those of `sizes` without a sign, to sums of 32 bits. */
 INLINE vec add_four(vec sums, __m256i sizes, __m256i others) {
     __m256i fours = _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, others), _mm256_set1_epi16(1));
@@ -209,7 +210,7 @@ INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t word
                 acc[i][0] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][0], four, (__m512i)w0);
                 acc[i][1] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][1], four, (__m512i)w1);
             }
-#elif HAS_INT8
+#elif defined(INT8_BY_AVX2)
             /* The weight's sign goes over to the input, since one factor has to be without: 127 x 127 x 2 fits in 16
              * bits, and nothing saturates. */
             __m256i size0 = _mm256_abs_epi8((__m256i)w0), size1 = _mm256_abs_epi8((__m256i)w1);

@@ -58,13 +58,14 @@ class SpeculativeDecoder(NativeDecoder):
         self._logits = torch.empty(self._most + 1, self.decoder.vocab_size)
         # A token and the guesses behind it, which are read together, and those that were likeliest but for the guesses.
         self._block = torch.zeros(self._most + 1, dtype=torch.int64)
-        self._seconds, self._gaps = torch.zeros_like(self._block), torch.zeros(self._most + 1)
+        self._runners_up, self._gaps = torch.zeros_like(self._block), torch.zeros(self._most + 1)
         self._slots, self._places = torch.zeros_like(self._block), torch.arange(self.limit)
         self._guesses: list[int] = []
+        self._chances: list[float] = []
         # Position of the block's first token, and the place of the one whose logits are next.
         self._begin, self._at = int(self.positions[0]), -1
         self._is_read = False
-        self._draft = Draft(*map(address, (self._block, self._seconds, self._gaps)))
+        self._draft = Draft(*map(address, (self._block, self._runners_up, self._gaps)))
 
     def next_logits(self) -> torch.Tensor:
         """(1, V) float32 logits of the token that comes next. The next call may write over them."""
@@ -100,7 +101,7 @@ class SpeculativeDecoder(NativeDecoder):
         if count:
             self._guesses = self._block[1:rows].tolist()
             gaps = self._gaps[:count]
-            pairs = torch.stack([self._block[1:rows], self._seconds[:count]], -1)
+            pairs = torch.stack([self._block[1:rows], self._runners_up[:count]], -1)
             first, second = self._logits[:count].gather(-1, pairs).unbind(-1)
             self._chances = [_normal_cdf(gap / pace.error) for gap in gaps.tolist()]
             pace.learn(float((first - second - gaps).square().mean()))
@@ -112,6 +113,7 @@ class SpeculativeDecoder(NativeDecoder):
         step.threads = torch.get_num_threads()
         draft.position, draft.most, draft.error = self._begin, most, pace.error
         draft.trust, draft.least = pace.trust, pace.least
+        # What is wrong with a step, the one that reads the block will say.
         return max(0, self.weights.native.draft(self._drafter, step, draft))
 
     def _make_room(self, rows: int) -> None:

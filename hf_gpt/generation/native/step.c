@@ -242,7 +242,7 @@ EXPORT int64_t hf_gpt_step(const Decoder *d, const Step *step) {
  * falls to `least`. */
 typedef struct {
     int64_t *tokens;  /* (most + 1): the text's last token, which is not in the cache yet, and the guesses */
-    int64_t *seconds; /* (most): the likeliest tokens but for the guesses */
+    int64_t *runners_up; /* (most): the likeliest tokens but for the guesses */
     float *gaps;      /* (most): logits between the two */
     int64_t position, most;
     float error; /* standard deviation of the gaps from those of exact logits */
@@ -264,7 +264,7 @@ EXPORT int64_t hf_gpt_draft(const Decoder *d, const Step *step, const Draft *dra
         if (status) return -status;
         Likely found = two_likeliest(one.logits, d->vocab_size);
         draft->tokens[count + 1] = found.token;
-        draft->seconds[count] = found.second;
+        draft->runners_up[count] = found.runner_up;
         draft->gaps[count] = found.gap;
         /* Errors are about normal. */
         chance *= draft->trust * 0.5f * erfcf(-found.gap / draft->error * 0.70710678f);

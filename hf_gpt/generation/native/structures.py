@@ -115,7 +115,7 @@ class Drawing(ctypes.Structure):
 
 class Draft(ctypes.Structure):
     _fields_ = [
-        *((name, _pointer) for name in ("tokens", "seconds", "gaps")),
+        *((name, _pointer) for name in ("tokens", "runners_up", "gaps")),
         *((name, _int) for name in ("position", "most")),
         *((name, _float) for name in ("error", "trust", "least")),
     ]
