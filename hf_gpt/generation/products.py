@@ -26,7 +26,7 @@ def check_weight_dtype(weight_dtype: str | None, device: torch.device) -> None:
         )
     if weight_dtype == "int8" and not (device.type == "cpu" and (_multiplies_int8() or _steps_multiply_int8())):
         raise ValueError(
-            "weight_dtype='int8' needs a CPU with VNNI instructions, or AVX2 and steps compiled for it: use 'bfloat16', or "
+            "weight_dtype='int8' needs a CPU with VNNI instructions, or AVX2 and compiled steps: use 'bfloat16', or "
             "None."
         )
 
