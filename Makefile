@@ -5,6 +5,7 @@
 #   make lint                ruff and transformers-mlinter
 #   make test-slow           the tests marked slow
 #   make check-conformance   transformers' own model tests over our classes
+#   make check-mutations     known faults, one at a time, in a copy: a test has to see each
 #   make check-floor         the model tests with the oldest supported transformers
 #   make check-trl           TRL's SFT, DPO, reward and GRPO trainers on our checkpoints
 #   make check-lm-eval       our multiple-choice accuracies against lm-evaluation-harness
@@ -31,7 +32,7 @@ CLIENT := HF_GPT_CLIENT_RECORDS=$(RECORDS) $(PYTEST)
 CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check-conformance check-floor check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve \
+.PHONY: help demo test test-slow lint check-conformance check-mutations check-floor check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve \
   check-llama-cpp check-ctranslate2 check-torchao check-vllm check-hub-npm check-distributed check-deepspeed \
   check-accelerator clean
 
@@ -98,6 +99,9 @@ lint: .venv/installed
 
 check-conformance: .venv/installed
 	$(PYTEST) $(BIN)/python -m tests.conformance
+
+check-mutations: .venv/installed
+	$(BIN)/python -m tests.mutations
 
 check-floor: .venv-floor/installed
 	$(PYTEST) $(FLOOR)/python -m pytest -n 2 tests/models

@@ -1,11 +1,13 @@
 """Settings that cannot work are refused where they are made, by name and with the remedy."""
 
+import re
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 
-from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt import HfGptConfig, HfGptForCausalLM, HfGptSeq2SeqConfig
 from hf_gpt.models.configuration_hf_gpt import PRESETS
 
 
@@ -137,3 +139,16 @@ def test_code_map_forgets_where_it_was_downloaded_from(tmp_path):
 def test_bidirectional_language_model_is_refused():
     with pytest.raises(ValueError, match=r"is_causal=False .* sequence, token or question answering head"):
         HfGptForCausalLM(HfGptConfig.preset("nano", vocab_size=64, is_causal=False))
+
+
+@pytest.mark.parametrize("config_class", [HfGptConfig, HfGptSeq2SeqConfig])
+def test_tensor_parallel_plan_names_every_weight_that_works_on_heads_or_inside_an_mlp(config_class):
+    """A weight without an entry is whole in every process, and a norm of sharded heads gets a part of its gradient."""
+    config = config_class.preset("nano", vocab_size=64, is_gated_act=True, hidden_act="silu", use_qk_norm=True)
+    model = AutoModel.from_config(config)
+    layers = [name for name, _ in model.named_parameters() if ".self_attn." in name or ".mlp." in name]
+    planned = {re.sub(r"\.\d+\.", ".*.", name.rsplit(".", 1)[0]) for name in layers}
+    assert planned
+    assert planned <= set(config.base_model_tp_plan), planned - set(config.base_model_tp_plan)
+    norms = {name: style for name, style in config.base_model_tp_plan.items() if name.endswith(("q_norm", "k_norm"))}
+    assert set(norms.values()) == {"replicated_with_grad_allreduce"}

@@ -150,10 +150,16 @@ def test_own_loss_function_is_used():
 
 @pytest.mark.parametrize("chunked_loss", ["always", "never"])
 def test_shift_labels_are_taken_as_they_are(chunked_loss):
+    """They are other targets than the labels, so that a loss which reads the labels is another number."""
     model = HfGptForCausalLM(HfGptConfig.preset("nano", vocab_size=64, chunked_loss=chunked_loss)).train()
     ids = torch.randint(0, 64, (2, 8))
-    shifted = nn.functional.pad(ids, (0, 1), value=-100)[:, 1:].contiguous()
-    torch.testing.assert_close(model(ids, labels=ids, shift_labels=shifted).loss, model(ids, labels=ids).loss)
+    targets = torch.randint(0, 64, (2, 8))
+    targets[0, :3] = -100
+    logits = model(ids).logits.float()
+    expected = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+    assert abs(expected.item() - model(ids, labels=ids).loss.item()) > 1e-4
+    torch.testing.assert_close(model(ids, labels=ids, shift_labels=targets).loss, expected)
+    torch.testing.assert_close(model(ids, shift_labels=targets).loss, expected)
 
 
 def test_discriminator_loss_is_binary_cross_entropy():
