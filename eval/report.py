@@ -378,7 +378,8 @@ def write_whole(path: Path, text: str) -> Path:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with draft.open("xb") as file:
-            file.write(text.encode("utf-8"))
+            # A lone surrogate, which is no character, as its escape: what it is in JSON, too.
+            file.write(text.encode("utf-8", "backslashreplace"))
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

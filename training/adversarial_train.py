@@ -446,4 +446,6 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

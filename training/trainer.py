@@ -19,6 +19,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
 from hf_gpt.allocator import keeps_freed_memory
+from hf_gpt.terminal import safe_output
 from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError
@@ -229,7 +230,7 @@ class HfGptTrainer(Trainer):
         if self._average is not None:
             self._average.average = None
         try:
-            with keeps_freed_memory(self.args.keep_freed_memory and self.args.device.type == "cpu"):
+            with safe_output(), keeps_freed_memory(self.args.keep_freed_memory and self.args.device.type == "cpu"):
                 return super().train(*args, **kwargs)
         finally:
             self.meter.stop()
@@ -298,7 +299,7 @@ class HfGptTrainer(Trainer):
     # Evaluation
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.meter.paused(), self.averaged_weights():
+        with safe_output(), self.meter.paused(), self.averaged_weights():
             return super().evaluate(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
