@@ -129,7 +129,8 @@ def series(log_history: Iterable[Mapping[str, Any]], key: str) -> list[tuple[flo
 
 def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """The charts that a Trainer's `log_history` has data for: loss, bits per byte, learning rate, speed, gradients; of
-    adversarial training also how well the discriminator tells, what it rewards, and how the generator stays.
+    adversarial training also the updates, the gate, how well the discriminator tells, what it rewards, and how the
+    generator stays.
     """
     charts = [
         Chart("Loss", _with_evaluation(log_history, "loss")),
@@ -150,7 +151,10 @@ def _player_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
         found = [Line(label, series(log_history, name), place) for place, (label, name) in enumerate(named)]
         return [line for line in found if line.points]
 
+    updates = lines(("Generator", "generator_updates"), ("Discriminator", "d_updates"))
     return [
+        Chart("Updates so far", updates, from_zero=True),
+        Chart("Steps with the gate shut, as a share", lines(("Gate shut", "gate_shut")), from_zero=True),
         Chart("Discriminator's AUC", lines(("Held out", "d_auc_heldout"), ("Training", "d_auc_train"))),
         Chart("Discriminator's loss", lines(("Discriminator's loss", "d_loss"))),
         Chart("Reward", lines(("Mean", "reward_mean"), ("Spread within a prompt", "reward_std_within"))),

@@ -1,4 +1,4 @@
-"""Output cannot kill a run: encodings without the characters, pipes that close, full disks, streams that are not there."""
+"""Output cannot kill a run: missing characters, pipes that close, full disks, streams that are not there."""
 
 import ast
 import errno
@@ -138,7 +138,9 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("argv", [PLAN, ["-m", "hf_gpt.training.plan", *PLAN[3:]], ["-m", "hf_gpt", "pretrain", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [PLAN, ["-m", "hf_gpt.training.plan", *PLAN[3:]], ["-m", "hf_gpt", "pretrain", "--help"]]
+)
 def test_a_result_that_could_not_be_written_is_an_error(argv):
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = run(*argv, stdout=full)
