@@ -132,8 +132,12 @@ def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     adversarial training also the updates, the gate, how well the discriminator tells, what it rewards, and how the
     generator stays.
     """
+    # The game's loss is another quantity than the likelihood of evaluation and warm-up: no trend joins the two.
+    game = [entry for entry in log_history if entry.get("phase") == "adversarial"]
+    others = [entry for entry in log_history if entry.get("phase") != "adversarial"]
     charts = [
-        Chart("Loss", _with_evaluation(log_history, "loss")),
+        Chart("Loss", _with_evaluation(others, "loss")),
+        Chart("Generator's loss against the discriminator", [Line("Generator's loss", series(game, "loss"))]),
         Chart("Bits per byte", _with_evaluation(log_history, "bits_per_byte")),
         Chart("Learning rate", [Line("Learning rate", series(log_history, "learning_rate"), 2)], from_zero=True),
         Chart("Tokens per second", [Line("Tokens per second", series(log_history, "tokens_per_second"), 2)], True),
