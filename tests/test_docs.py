@@ -110,7 +110,7 @@ def test_example_runs(code, checkpoint, monkeypatch, done):
     [("own_gpt", r"held-out loss \d\.\d+ before, \d\.\d+ after"), ("critic", r"AUC 0\.\d+ \(0\.\d+ to [01]\.\d+\)\Z")],
 )
 def test_notebook_runs(name, says, tmp_path, monkeypatch, capsys, done):
-    monkeypatch.setenv("STEPS", "6")
+    monkeypatch.setenv("STEPS", "4")
     monkeypatch.chdir(tmp_path)
     path = ROOT / "docs" / "notebooks" / f"{name}.py"
     runpy.run_path(str(path))

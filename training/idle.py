@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # Rows that are compared, and steps of a schedule that are looked at: enough to tell, and quickly done.
 MOST_ROWS, MOST_STEPS = 1000, 10_000
+# Share of steps that may be left out without a word at the end.
+MOST_SKIPPED = 0.1
 
 
 def check_trainable(model: torch.nn.Module) -> None:
@@ -43,10 +45,11 @@ def idle_reasons(trainer: "HfGptTrainer", max_steps: int) -> list[str]:
     """
     args, reasons = trainer.args, []
     warmup = args.get_warmup_steps(max_steps)
-    if trainer.optimizer is not None and not any(_rates(trainer, max_steps)):
+    rates = [] if trainer.optimizer is None else _rates(trainer, max_steps)
+    if rates and not any(rates):
         why = "--learning_rate is 0" if not args.learning_rate else f"{warmup} of its {max_steps} steps are warm-up"
         reasons.append(f"the learning rate is 0 in every step, so that no weight changes: {why}.")
-    elif max_steps > 0 and warmup >= max_steps:
+    elif rates and 0 < max_steps <= warmup and max(rates) < args.learning_rate:
         reasons.append(
             f"the warm-up of {warmup} steps takes the whole run of {max_steps}: the learning rate never reaches "
             f"{args.learning_rate:g}. Lower --warmup_steps, or raise --max_steps."
@@ -64,6 +67,19 @@ def warn_if_idle(trainer: "HfGptTrainer", max_steps: int) -> None:
     """Logs each of `idle_reasons` as a warning."""
     for reason in idle_reasons(trainer, max_steps):
         logger.warning("%s", reason)
+
+
+def warn_if_skipped(skipped: int, steps: int) -> None:
+    """Logs a warning where many of a run's steps were left out, as their loss or gradient was not finite."""
+    if skipped and skipped >= MOST_SKIPPED * steps:
+        what = "the model is what it was before" if skipped >= steps else "less was learned than the steps say"
+        logger.warning(
+            "%d of %d steps changed no weight, as their loss or gradient was not finite: %s. Lower --learning_rate or "
+            "raise --warmup_steps, and look for damaged text.",
+            skipped,
+            steps,
+            what,
+        )
 
 
 def same_rows(rows: Any) -> int:

@@ -23,7 +23,7 @@ from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
-from hf_gpt.training.idle import check_trainable, warn_if_idle
+from hf_gpt.training.idle import check_trainable, warn_if_idle, warn_if_skipped
 from hf_gpt.training.length_groups import LengthGroups
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
@@ -214,7 +214,10 @@ class HfGptTrainer(Trainer):
             self._average.average = None
         try:
             with safe_output(), keeps_freed_memory(self.args.keep_freed_memory and self.args.device.type == "cpu"):
-                return super().train(*args, **kwargs)
+                output = super().train(*args, **kwargs)
+            if self.is_world_process_zero():
+                warn_if_skipped(self._recorder.skipped, self.meter.steps)
+            return output
         finally:
             self.meter.stop()
 
