@@ -351,4 +351,6 @@ def run_benchmark(name: str, output_dir: Path, seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

@@ -101,7 +101,8 @@ def _output(*command: str) -> str | None:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=10,
             check=True,
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},

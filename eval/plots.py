@@ -129,10 +129,15 @@ def series(log_history: Iterable[Mapping[str, Any]], key: str) -> list[tuple[flo
 
 def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """The charts that a Trainer's `log_history` has data for: loss, bits per byte, learning rate, speed, gradients; of
-    adversarial training also how well the discriminator tells, what it rewards, and how the generator stays.
+    adversarial training also the updates, the gate, how well the discriminator tells, what it rewards, and how the
+    generator stays.
     """
+    # The game's loss is another quantity than the likelihood of evaluation and warm-up: no trend joins the two.
+    game = [entry for entry in log_history if entry.get("phase") == "adversarial"]
+    others = [entry for entry in log_history if entry.get("phase") != "adversarial"]
     charts = [
-        Chart("Loss", _with_evaluation(log_history, "loss")),
+        Chart("Loss", _with_evaluation(others, "loss")),
+        Chart("Generator's loss against the discriminator", [Line("Generator's loss", series(game, "loss"))]),
         Chart("Bits per byte", _with_evaluation(log_history, "bits_per_byte")),
         Chart("Learning rate", [Line("Learning rate", series(log_history, "learning_rate"), 2)], from_zero=True),
         Chart("Tokens per second", [Line("Tokens per second", series(log_history, "tokens_per_second"), 2)], True),
@@ -150,7 +155,10 @@ def _player_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
         found = [Line(label, series(log_history, name), place) for place, (label, name) in enumerate(named)]
         return [line for line in found if line.points]
 
+    updates = lines(("Generator", "generator_updates"), ("Discriminator", "d_updates"))
     return [
+        Chart("Updates so far", updates, from_zero=True),
+        Chart("Steps with the gate shut, as a share", lines(("Gate shut", "gate_shut")), from_zero=True),
         Chart("Discriminator's AUC", lines(("Held out", "d_auc_heldout"), ("Training", "d_auc_train"))),
         Chart("Discriminator's loss", lines(("Discriminator's loss", "d_loss"))),
         Chart("Reward", lines(("Mean", "reward_mean"), ("Spread within a prompt", "reward_std_within"))),

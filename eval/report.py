@@ -15,6 +15,7 @@ from typing import Any
 
 from hf_gpt.version import __version__
 
+from .alerts import NAMES, alert_rows, has_game
 from .plots import (
     LIGHT_COLOURS,
     Chart,
@@ -95,6 +96,7 @@ def write_report(
     """
     parts = [
         curves_section(log_history),
+        alerts_section(log_history),
         *sections,
         samples_section(samples),
         settings_section(settings),
@@ -140,6 +142,14 @@ def curves_section(log_history: Sequence[Mapping[str, Any]]) -> Section:
     return Section("curves", "Curves", f"{body}\n{_numbers(log_history, charts)}")
 
 
+def alerts_section(log_history: Sequence[Mapping[str, Any]]) -> Section | None:
+    """Every warning that was raised, with its steps; None for a run that knows of no warnings."""
+    if rows := alert_rows(log_history):
+        return Section("alerts", "Warnings", results_table("Warnings", NAMES, rows, of_words=True))
+    none = '<p class="muted">No warning was raised.</p>'
+    return Section("alerts", "Warnings", none) if has_game(log_history) else None
+
+
 def chart_figure(chart: Chart, uid: str, *, lead: bool = False) -> str:
     """A chart with its key as a `<figure>`, drawn for a wide and for a narrow screen.
 
@@ -174,15 +184,23 @@ def table_section(uid: str, title: str, names: Sequence[str], rows: Sequence[Seq
     return Section(uid, title, table + (f'\n<p class="muted after">{escape(note)}</p>' if note else ""))
 
 
-def results_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of results as HTML, which scrolls where it is too wide; the first cell of a row is its name."""
+def results_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], *, of_words: bool = False) -> str:
+    """A table of results as HTML, which scrolls where it is too wide; the first cell of a row is its name.
+
+    Args:
+        title: What a screen reader calls it.
+        names: Heads of the columns.
+        rows: Its cells.
+        of_words: Whether the cells are words, which go to the left, and not numbers.
+    """
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "\n".join(
         f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
         for row in rows
     )
     return (
-        f'<div class="scroll" role="region" aria-label="{escape(title)}" tabindex="0"><table class="numbers">'
+        f'<div class="scroll" role="region" aria-label="{escape(title)}" tabindex="0"><table'
+        f' class="{"words" if of_words else "numbers"}">'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -378,7 +396,8 @@ def write_whole(path: Path, text: str) -> Path:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with draft.open("xb") as file:
-            file.write(text.encode("utf-8"))
+            # A lone surrogate, which is no character, as its escape: what it is in JSON, too.
+            file.write(text.encode("utf-8", "backslashreplace"))
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -445,6 +464,7 @@ caption{text-align:left;color:var(--soft);font-size:.875rem;padding-bottom:.3rem
 .numbers thead th{font-weight:600;vertical-align:bottom;min-width:6.2rem;line-height:1.3}
 .numbers tr>:first-child{text-align:left;padding-left:0;min-width:4rem}
 .numbers tbody th{font-weight:400}
+.words th,.words td{overflow-wrap:normal;min-width:5.5rem}.words td:last-child{min-width:16rem}
 .sample{margin-top:1rem;padding:1rem 1.1rem}
 .sample header{display:flex;flex-wrap:wrap;justify-content:space-between;align-items:baseline;gap:0 1.25rem;
 margin-bottom:.6rem}

@@ -5,12 +5,15 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hf_gpt.terminal import run_program
+
 
 class Command(NamedTuple):
-    """A command: the module whose `main(argv)` runs it, and what it does."""
+    """A command: the module whose `main(argv)` runs it, what it does, and whether what it prints is its result."""
 
     module: str
     summary: str
+    prints_result: bool = False
 
 
 COMMANDS = {
@@ -20,10 +23,12 @@ COMMANDS = {
     "critic": Command("hf_gpt.training.critic_command", "train a critic that tells real texts from a model's own"),
     "adversarial": Command("hf_gpt.training.adversarial_train", "train a generator against a discriminator"),
     "generate": Command(
-        "hf_gpt.generation.command", "continue a prompt with a trained model, which a critic may guide"
+        "hf_gpt.generation.command", "continue a prompt with a trained model, which a critic may guide", True
     ),
-    "chat": Command("hf_gpt.generation.chat", "talk with a model that was trained on dialogues"),
-    "score": Command("hf_gpt.generation.score_command", "is this text real? what a critic says of each text of a file"),
+    "chat": Command("hf_gpt.generation.chat", "talk with a model that was trained on dialogues", True),
+    "score": Command(
+        "hf_gpt.generation.score_command", "is this text real? what a critic says of each text of a file", True
+    ),
     "eval": Command("hf_gpt.eval.command.main", "evaluate models on tasks: figures, intervals, tests, a report"),
     "app": Command("hf_gpt.app.command", "write and judge texts in a browser; compare two models"),
     "tokenizer": Command("hf_gpt.training.train_tokenizer", "train a tokenizer from files"),
@@ -32,7 +37,7 @@ COMMANDS = {
     "push": Command("hf_gpt.hub.push_command", "upload a checkpoint, its code, tokenizer and card to the Hub"),
     "pull": Command("hf_gpt.hub.pull_command", "download a checkpoint from the Hub"),
     "autoload": Command("hf_gpt.autoload", "let other programs open our checkpoints without importing hf_gpt"),
-    "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost"),
+    "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost", True),
 }
 
 
@@ -50,6 +55,13 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status, 2 for a command that does not exist."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS.get(argv[0]) if argv else None
+    shows_help = not {"-h", "--help", "-V", "--version"}.isdisjoint(argv)
+    prints_result = command is None or command.prints_result or shows_help
+    return run_program(lambda: _dispatch(argv), prints_result=prints_result)
+
+
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if argv else 2

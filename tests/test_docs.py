@@ -1,24 +1,28 @@
-"""The pages of docs/: every Python example runs, commands and links lead somewhere, the option reference is current."""
+"""The pages of docs/: examples do what they say, commands find what they read, the option reference is current."""
 
 import re
-import subprocess
-import sys
+import runpy
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import GenerationMixin, Trainer
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.cli import COMMANDS
 from hf_gpt.training.option_reference import reference
 from hf_gpt.training.tokenizer import train_tokenizer
+from tests.docs_commands import LEAVES, known_options, recipe_path, steps_of
 
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
 EXAMPLES = [
     pytest.param(code, id=f"{page.stem}-{number}")
     for page in PAGES
-    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
 ]
 
 
@@ -33,42 +37,146 @@ def checkpoint(tmp_path):
     return tmp_path / "model"
 
 
+@dataclass
+class Done:
+    """What code did: players whose training changed weights or not, distinct rows, new tokens of each `generate`."""
+
+    changed: list[tuple[str, bool]] = field(default_factory=list)
+    rows: list[tuple[int, int]] = field(default_factory=list)
+    new_tokens: list[int] = field(default_factory=list)
+    updates: list[int] = field(default_factory=list)
+
+
+@pytest.fixture
+def done(monkeypatch) -> Done:
+    """Looks on while an example trains and generates."""
+    seen = Done()
+    train, generate = Trainer.train, GenerationMixin.generate
+
+    def watched_train(self, *args, **kwargs):
+        players = {"model": self.model, "discriminator": getattr(self, "discriminator", None)}
+        before = {name: _weights(player) for name, player in players.items() if player is not None}
+        output = train(self, *args, **kwargs)
+        for name, weights in before.items():
+            if name == "model" or self.args.discriminator_steps:
+                after = _weights(players[name])
+                seen.changed.append((name, any(not torch.equal(a, b) for a, b in zip(weights, after, strict=True))))
+        rows = [_tokens(self.train_dataset[number]) for number in range(min(200, len(self.train_dataset)))]
+        seen.rows.append((len(set(rows)), len(rows)))
+        if hasattr(self, "schedule"):
+            seen.updates.append(self.schedule.outcomes.get("adversarial_update", 0))
+        return output
+
+    def watched_generate(self, *args, **kwargs):
+        output = generate(self, *args, **kwargs)
+        given = kwargs.get("input_ids", args[0] if args else None)
+        seen.new_tokens.append(output.shape[-1] - (0 if given is None else given.shape[-1]))
+        return output
+
+    monkeypatch.setattr(Trainer, "train", watched_train)
+    monkeypatch.setattr(GenerationMixin, "generate", watched_generate)
+    return seen
+
+
+def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def _tokens(row) -> tuple:
+    names = [name for name in ("prompt_ids", "completion_ids", "input_ids") if name in row]
+    return tuple(tuple(row[name]) for name in names)
+
+
+def check(done: Done, code: str) -> None:
+    """Asserts that what a page shows does what it says: weights change, rows differ, tokens come."""
+    assert all(was for _, was in done.changed), done.changed
+    assert all(distinct > 0.9 * count > 1 for distinct, count in done.rows), done.rows
+    assert all(count > 0 for count in done.new_tokens), done.new_tokens
+    assert len(done.changed) >= code.count("trainer.train()")
+    assert len(done.new_tokens) >= code.count(".generate(")
+    if "AdversarialTrainer(" in code:
+        assert done.updates[-1] > 0
+
+
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_example_runs(code, checkpoint, monkeypatch):
+def test_example_runs(code, checkpoint, monkeypatch, done):
     monkeypatch.chdir(checkpoint.parent)
     exec(compile(code.replace("runs/demo/model", str(checkpoint)), "example", "exec"), {})
+    check(done, code)
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [("own_gpt", r"held-out loss \d\.\d+ before, \d\.\d+ after"), ("critic", r"AUC 0\.\d+ \(0\.\d+ to [01]\.\d+\)\Z")],
 )
-def test_notebook_runs(name, says, tmp_path, monkeypatch):
-    monkeypatch.setenv("STEPS", "2")
-    command = [sys.executable, str(ROOT / "docs" / "notebooks" / f"{name}.py")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert re.search(says, done.stdout.strip()), done.stdout
+def test_notebook_runs(name, says, tmp_path, monkeypatch, capsys, done):
+    monkeypatch.setenv("STEPS", "4")
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / "docs" / "notebooks" / f"{name}.py"
+    runpy.run_path(str(path))
+    output = capsys.readouterr().out.strip()
+    assert re.search(says, output), output
+    check(done, path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
+def test_paths_of_a_page_are_written_before_they_are_read(page):
+    # What `make demo`, the first command of all, leaves.
+    there = {f"runs/demo{part}" for part in LEAVES["demo"]}
+    for step in steps_of(page):
+        assert step.reads <= there, f"{step.text}: nothing before it writes {sorted(step.reads - there)}"
+        there |= step.writes
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_command_of_a_page_writes_where_another_wrote(page):
+    written: dict[str, str] = {}
+    for step in steps_of(page):
+        if step.argv and "--resume_from_checkpoint" not in step.argv:
+            for path in step.writes:
+                assert written.setdefault(path, step.text) == step.text, f"{step.text} would find {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_options_and_recipes_of_a_page_exist(page):
+    for step in steps_of(page):
+        if step.argv:
+            given = {word.partition("=")[0] for word in step.argv if word.startswith("--")}
+            assert given <= known_options(step.argv), f"{step.text}: {sorted(given - known_options(step.argv))}"
+            for option in ("--config", "--task"):
+                name = step.argv[step.argv.index(option) + 1] if option in step.argv[:-1] else None
+                path = recipe_path(step.argv[1], name)
+                assert path is None or name.isupper() or path.is_file(), f"{step.text}: no recipe {name}"
+
+
+def test_a_path_that_nothing_writes_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```\nhf-gpt adversarial --config gad --corpus a.jsonl\nhf-gpt chat runs/gad\n```\n", encoding="utf-8"
+    )
+    assert [sorted(step.reads) for step in steps_of(page)] == [[], ["runs/gad"]]
+    assert "runs/gad/model/discriminator" in steps_of(page)[0].writes
+    assert "runs/gad/discriminator" not in steps_of(page)[0].writes
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_exist(page):
-    assert set(re.findall(r"^ *hf-gpt (\w+)", page.read_text(), flags=re.MULTILINE)) <= set(COMMANDS)
+    assert set(re.findall(r"^ *hf-gpt (\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
 def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`make ([\w-]+)`", (ROOT / "README.md").read_text())):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"`make ([\w-]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
 def test_option_reference_is_current():
-    assert (ROOT / "docs" / "options.md").read_text() == reference(), (
+    assert (ROOT / "docs" / "options.md").read_text(encoding="utf-8") == reference(), (
         "make it anew: python -m hf_gpt.training.option_reference > docs/options.md"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_gpt.eval import environment, plots, report
+from hf_gpt.eval.alerts import alert_rows
 from hf_gpt.eval.environment import describe_environment
 from hf_gpt.eval.report import Figure, Sample, Section, write_report
 
@@ -370,3 +371,28 @@ def test_browser_shows_the_page_without_complaint(tmp_path, width):
     assert "CONSOLE" not in seen.stderr
     dom = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120)
     assert "<title>fits</title>" in dom.stdout
+
+
+def test_the_loss_of_the_game_is_no_part_of_the_curve_of_likelihood():
+    log = [{"step": 1, "loss": 6.0, "phase": "likelihood"}, {"step": 2, "loss": -0.5, "phase": "adversarial"}]
+    charts = {chart.title: chart for chart in plots.training_charts([*log, {"step": 2, "eval_loss": 5.5}])}
+    assert [line.points for line in charts["Loss"].lines] == [[(1.0, 6.0)], [(2.0, 5.5)]]
+    assert charts["Generator's loss against the discriminator"].lines[0].points == [(2.0, -0.5)]
+
+
+def test_warnings_of_a_log_are_shown_with_their_steps():
+    alerts = [
+        {"step": step, "alert": "forgetting", "alert_value": 0.06, "alert_threshold": 0.05, "alert_advice": "raise it"}
+        for step in range(2, 20, 2)
+    ]
+    rows = alert_rows(
+        [{"step": 1, "loss": 1.0}, *alerts, {"step": 1, "alert": "<b>", "alert_value": 1, "alert_threshold": 2}]
+    )
+    assert rows[0] == ["forgetting", "2, 4, 6, 8, … 18 (9 times)", "0.06", "0.05", "Raise it."]
+    assert (
+        "&lt;b&gt;" in report.alerts_section([{"alert": "<b>", "step": 1, "alert_value": 1, "alert_threshold": 2}]).body
+    )
+    assert (
+        "No warning" in report.alerts_section([{"step": 1, "warnings": 0}]).body
+        and report.alerts_section([{"loss": 1}]) is None
+    )

@@ -2,6 +2,8 @@
 
 import argparse
 import copy
+import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,6 +124,7 @@ def adversarial(settings: Settings) -> int:
         # In every process: a model in shards generates in all of them together.
         samples = draw_samples(trainer, data, sampling_args)
         if training_args.process_index == 0:
+            write_metrics(trainer, metrics, output_dir / "metrics.json")
             report = write_run_report(settings, trainer, data, metrics, samples, output_dir / "report.html")
             print_result(metrics, trainer, output_dir / "model", report)
 
@@ -380,6 +383,13 @@ def draw_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_
     return samples
 
 
+def write_metrics(trainer: "AdversarialTrainer", metrics: dict[str, float], path: Path) -> None:
+    """Writes the metrics, the updates of both players and the warnings that were raised."""
+    warnings = [dataclasses.asdict(warning) for warning in trainer.rounds.watch.monitors.warnings]
+    found = {**metrics, "steps": trainer.state.global_step, **trainer.update_counts(), "warnings": warnings}
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
 def write_run_report(
     settings: Settings,
     trainer: "AdversarialTrainer",
@@ -404,8 +414,10 @@ def write_run_report(
     ):
         if name in metrics:
             figures.append(Figure(label, f"{metrics[name]:.4f}", note))
-    played = f"{schedule.adversarial_steps:,} against the critic, {schedule.skipped_steps:,} skipped by the gate"
+    played = f"{schedule.adversarial_steps:,} against the discriminator, {schedule.skipped_steps:,} skipped by the gate"
+    updated = f"of {trainer.state.global_step:,} steps"
     figures += [
+        Figure("Generator's updates", f"{schedule.generator_updates:,}", updated),
         Figure("Steps", f"{trainer.state.global_step:,}", played),
         Figure("Training time", format_duration(meter.seconds), f"{format_count(meter.tokens)} tokens of both players"),
         Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
@@ -415,7 +427,8 @@ def write_run_report(
     critic = trainer.discriminator
     summary = (
         f"{type(trainer.model).__name__} against {'itself' if critic is None else type(critic).__name__}, on "
-        f"{len(data.train_rows):,} texts. " + (f"Warnings: {', '.join(named)}." if named else "No warning was raised.")
+        f"{len(data.train_rows):,} texts. {trainer.describe_updates()} "
+        + (f"Warnings: {', '.join(named)}." if named else "No warning was raised.")
     )
     return write_report(
         path,
@@ -437,6 +450,7 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
     for name, value in task_figures(metrics).items():
         if isinstance(value, (int, float)):
             print(f"{name.replace('_', ' '):<22}{value:.4f}")
+    print(trainer.describe_updates())
     for name in sorted({warning.name for warning in trainer.rounds.watch.monitors.warnings}):
         print(f"warning               {name}")
     print(f"generator             {model_path}")
@@ -446,4 +460,6 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

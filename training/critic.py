@@ -13,11 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_gpt.eval.fitting import fit
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.generation.scoring import discriminator_logits, sequence_scores
+from hf_gpt.training.adversarial.checks import warn_of_sameness
 from hf_gpt.training.adversarial.discriminator import Scorer, check_players, discriminator_from_generator
 from hf_gpt.training.adversarial.figures import accuracy, auc, format_features, shortcut_auc
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, warn_of_repeats
 from hf_gpt.training.data import tokenize_documents
 from hf_gpt.training.errors import ConfigError, CorpusError
+from hf_gpt.training.idle import check_trainable
 
 
 # Fewer real texts than this leave no parts to stop by and to measure on.
@@ -124,6 +126,9 @@ def train_critic(
     """
     if level not in ("sequence", "prefix"):
         raise ConfigError(f"level must be sequence or prefix, got {level!r}.")
+    check_trainable(discriminator)
+    if epochs < 1 or (learning_rate is not None and learning_rate <= 0):
+        raise ConfigError(f"{epochs} epochs at a learning rate of {learning_rate} train nothing: both must be above 0.")
     if len(real_texts) and isinstance(real_texts[0], str):
         real_texts = [{"text": text} for text in real_texts]
     tokens = SpecialTokens.of(generator, processing_class)
@@ -144,6 +149,7 @@ def train_critic(
     fake_rows = _generated_rows(generator, real_rows, tokens, max_new_tokens, rollout_batch_size, seed)
     lengths = np.array([len(row["prompt_ids"]) + len(row["completion_ids"]) for row in real_rows + fake_rows])
     training, validation, test = _parts(len(real_rows), seed)
+    warn_of_sameness(rows, max_new_tokens)
     warn_of_repeats(rows.select(training), rows.select(test))
     device = discriminator.device
     scorer = Scorer(discriminator)

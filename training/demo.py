@@ -203,7 +203,7 @@ def train_players(
     spent = time.process_time() - began
     contestant.seconds += spent
     trainer.save_model(str(folder))
-    print(f"{contestant.name}: {trainer.state.global_step} steps in {spent:.0f} s")
+    print(f"{contestant.name}: {trainer.state.global_step} steps in {spent:.0f} s. {trainer.describe_updates()}")
     return trainer.state.log_history
 
 

@@ -354,7 +354,7 @@ def write_results(trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, 
     """Writes `metrics.json`, and `predictions.jsonl` with the validation examples."""
     (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     if trainer.predictions is not None:
-        with (output_dir / "predictions.jsonl").open("w", encoding="utf-8") as file:
+        with (output_dir / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as file:
             for example, prediction in zip(data.validation_examples, trainer.predictions, strict=True):
                 row = {**data.task.record(example), "prediction": prediction}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -458,4 +458,6 @@ def print_result(
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

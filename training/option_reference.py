@@ -87,4 +87,6 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(lambda: print(reference(), end=""), prints_result=True))

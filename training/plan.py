@@ -224,4 +224,6 @@ def _format_days(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main, prints_result=True))

@@ -100,7 +100,12 @@ def run_in_fresh_process(module: str, request: Mapping[str, Any]) -> dict[str, A
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request), encoding="utf-8")
         process = subprocess.run(
-            [sys.executable, "-m", module, str(path)], capture_output=True, text=True, env=environment, check=False
+            [sys.executable, "-m", module, str(path)],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment | {"PYTHONIOENCODING": "utf-8"},
+            check=False,
         )
     if process.returncode != 0:
         error = process.stderr.strip().splitlines()
@@ -168,4 +173,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main, prints_result=True))

@@ -247,7 +247,7 @@ def write_recipe(settings: Settings, prog: str, path: Path) -> None:
     kept = {name: value for name, value in settings.values.items() if name not in CALL_OPTIONS}
     header = f"Settings of a run of {prog}: hf-gpt {__version__}, transformers {transformers_version}."
     text = settings_to_yaml(Settings(settings.arguments, kept, settings.recipe), TrainingArguments, header)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def print_lines(say: Any, lines: Sequence[tuple[str, str]]) -> None:

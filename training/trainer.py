@@ -4,7 +4,6 @@ import contextlib
 import inspect
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,17 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
 from hf_gpt.allocator import keeps_freed_memory
+from hf_gpt.terminal import safe_output
 from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
+from hf_gpt.training.idle import check_trainable, warn_if_idle, warn_if_skipped
 from hf_gpt.training.length_groups import LengthGroups
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
+from hf_gpt.training.saving import generation_cache, saves_sharded_optimizer
 from hf_gpt.training.sharding import (
     keep_name,
     load_weights,
@@ -45,31 +47,6 @@ from hf_gpt.training.weight_average import WeightAverageCallback
 
 
 STREAM_POSITION_NAME = "stream_position.json"
-
-
-@contextlib.contextmanager
-def saves_sharded_optimizer(args: HfGptTrainingArguments) -> Iterator[None]:
-    """Inside, the library takes a model in shards, whose optimizer it cannot save but `HfGptTrainer` can."""
-    former = args.save_only_model
-    args.save_only_model = former or args.is_sharded
-    try:
-        yield
-    finally:
-        args.save_only_model = former
-
-
-@contextlib.contextmanager
-def generation_cache(model: nn.Module) -> Iterator[None]:
-    """Inside, the config has the cache that Trainer switches off for training, without which a checkpoint is slow."""
-    config = getattr(model, "config", None)
-    if config is None or not hasattr(config, "use_cache"):
-        yield
-        return
-    former, config.use_cache = config.use_cache, True
-    try:
-        yield
-    finally:
-        config.use_cache = former
 
 
 class HfGptTrainer(Trainer):
@@ -217,9 +194,16 @@ class HfGptTrainer(Trainer):
             return LengthGroups(sampler.lengths, sampler.batch_size, seed)
         return sampler
 
+    def _prepare_for_training(self, max_steps: int, *args: Any, **kwargs: Any):
+        prepared = super()._prepare_for_training(max_steps, *args, **kwargs)
+        if self.is_world_process_zero() and not self.args.dry_run:
+            warn_if_idle(self, max_steps)
+        return prepared
+
     # Throughput
 
     def train(self, *args: Any, **kwargs: Any):
+        check_trainable(self.model)
         self.meter = ThroughputMeter()
         self._batches_taken = 0
         # The optimizer and the average would take what an evaluation has gathered for weights, and train copies.
@@ -229,8 +213,11 @@ class HfGptTrainer(Trainer):
         if self._average is not None:
             self._average.average = None
         try:
-            with keeps_freed_memory(self.args.keep_freed_memory and self.args.device.type == "cpu"):
-                return super().train(*args, **kwargs)
+            with safe_output(), keeps_freed_memory(self.args.keep_freed_memory and self.args.device.type == "cpu"):
+                output = super().train(*args, **kwargs)
+            if self.is_world_process_zero():
+                warn_if_skipped(self._recorder.skipped, self.meter.steps)
+            return output
         finally:
             self.meter.stop()
 
@@ -298,7 +285,7 @@ class HfGptTrainer(Trainer):
     # Evaluation
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.meter.paused(), self.averaged_weights():
+        with safe_output(), self.meter.paused(), self.averaged_weights():
             return super().evaluate(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):

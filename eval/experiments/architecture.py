@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [_summarise(name, results) for name, results in runs.items()]
     print(_table(rows))
     if options.output:
-        options.output.write_text(json.dumps(rows, indent=2) + "\n")
+        options.output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
@@ -162,4 +162,6 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

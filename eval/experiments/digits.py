@@ -117,12 +117,14 @@ def summary(output: Path) -> str:
         runs = [folder for folder in sorted(output.glob(f"{name}*-*")) if (folder / "cost.json").exists()]
         if not runs:
             continue
-        figures = [json.loads((folder / "metrics.json").read_text()) for folder in runs]
+        figures = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in runs]
         by_seed: dict[str, list[float]] = {}
         for folder, figure in zip(runs, figures, strict=True):
             by_seed.setdefault(folder.name.rpartition("-")[2], []).append(figure[measurement.figure])
         scores = [statistics.mean(found) for found in by_seed.values()]
-        minutes = [json.loads((folder / "cost.json").read_text())["cpu_seconds"] / 60 for folder in runs]
+        minutes = [
+            json.loads((folder / "cost.json").read_text(encoding="utf-8"))["cpu_seconds"] / 60 for folder in runs
+        ]
         judge = [figure["eval_judge_on_real"] for figure in figures if "eval_judge_on_real" in figure]
         rows.append(
             {
@@ -150,4 +152,6 @@ def summary(output: Path) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

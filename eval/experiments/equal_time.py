@@ -153,8 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         share = f"-{options.first_share:g}" if name == measured and options.first_share != 1 else ""
         path = output / f"{name}-{learning_rate:g}{share}-{seed}.json"
         if not path.exists():
-            path.write_text(json.dumps(train(name, learning_rate, seed, steps[name], corpus, data)) + "\n")
-        found = json.loads(path.read_text())
+            path.write_text(
+                json.dumps(train(name, learning_rate, seed, steps[name], corpus, data)) + "\n", encoding="utf-8"
+            )
+        found = json.loads(path.read_text(encoding="utf-8"))
         print(f"{path.stem}: {json.dumps(found)}", flush=True)
         return found
 
@@ -280,7 +282,7 @@ def plan_steps(
 
     A model that is new in a folder is timed beside the first one, whose time then stands for what it was before.
     """
-    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     missing = [name for name in names if name not in known]
     if missing:
         timed = list(dict.fromkeys([names[0], *missing]))
@@ -295,7 +297,7 @@ def plan_steps(
         seconds = {name: statistics.median(found) for name, found in times.items()}
         scale = known.get(names[0], seconds[names[0]]) / seconds[names[0]]
         known |= {name: scale * seconds[name] for name in missing}
-        path.write_text(json.dumps(known) + "\n")
+        path.write_text(json.dumps(known) + "\n", encoding="utf-8")
     return {name: int(cpu_seconds / known[name]) for name in names}
 
 
@@ -357,4 +359,6 @@ def table(runs: Mapping[tuple[str, float], Sequence[Mapping[str, Any]]], best: M
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

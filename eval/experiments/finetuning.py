@@ -302,18 +302,18 @@ def run_module(words: Sequence[Any], folder: Path) -> None:
     log = folder.with_suffix(".log")
     print(f"{folder.name}: running, see {log}", flush=True)
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         command = [sys.executable, "-m", *map(str, words)]
         status = subprocess.run(command, stdout=file, stderr=file).returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if status:
-        raise SystemExit(f"{folder.name} failed:\n{log.read_text()[-2000:]}")
+        raise SystemExit(f"{folder.name} failed:\n{log.read_text(encoding='utf-8')[-2000:]}")
     cost = {
         "seconds": time.perf_counter() - began,
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
     }
-    (folder / "cost.json").write_text(json.dumps(cost) + "\n")
+    (folder / "cost.json").write_text(json.dumps(cost) + "\n", encoding="utf-8")
 
 
 def summary(output: Path) -> str:
@@ -327,13 +327,15 @@ def summary(output: Path) -> str:
             scores, minutes = [], []
             for folder in sorted(output.glob(f"{name}-{arm}-*")):
                 if (folder / "cost.json").exists():
-                    scores.append(json.loads((folder / "metrics.json").read_text())[task.figure])
+                    scores.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))[task.figure])
                     costs = [folder]
                     if arm in task.pretraining:
                         costs.append(output / f"pretraining_{task.pretraining[arm]}-{folder.name.rpartition('-')[2]}")
                     if arm in task.taught:
                         costs += [output / f"taught_{name}", output / f"taught_{name}-{folder.name.rpartition('-')[2]}"]
-                    seconds = [json.loads((path / "cost.json").read_text())["cpu_seconds"] for path in costs]
+                    seconds = [
+                        json.loads((path / "cost.json").read_text(encoding="utf-8"))["cpu_seconds"] for path in costs
+                    ]
                     minutes.append(sum(seconds) / 60)
             if scores:
                 rows.append(
@@ -377,4 +379,6 @@ def _words(value: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

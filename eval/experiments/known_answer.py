@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 steps += settings.more_likelihood * settings.adversarial_steps
                 with tqdm(total=steps, desc=f"{name}, seed {seed}", unit="step", disable=None) as bar:
                     result = run(settings, seed, bar.update, bar.set_postfix_str)
-                path.write_text(json.dumps(result, indent=1) + "\n")
+                path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             results.setdefault(name, []).append(result)
     print(write_report(results, args.output))
     return 0
@@ -137,7 +137,7 @@ def _finished(path: Path, settings: Settings) -> dict[str, Any] | None:
     """The result of an earlier run with the same settings."""
     if not path.is_file():
         return None
-    result = json.loads(path.read_text())
+    result = json.loads(path.read_text(encoding="utf-8"))
     return result if result["settings"] == json.loads(json.dumps(dataclasses.asdict(settings))) else None
 
 
@@ -254,4 +254,6 @@ class Watch:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

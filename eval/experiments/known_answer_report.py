@@ -36,7 +36,7 @@ def write_report(results: Mapping[str, Sequence[Result]], output: Path) -> str:
     if "collapse" in results:
         sections.append(_collapse_table(results["collapse"]))
     text = "\n\n".join(sections) + "\n"
-    (output / "known_answer.md").write_text(text)
+    (output / "known_answer.md").write_text(text, encoding="utf-8")
     panels = [(_draw_gain, results["gain"])] if "gain" in results else []
     panels += [(_draw_collapse, results["collapse"])] if "collapse" in results else []
 

@@ -284,7 +284,7 @@ class Run:
         return model
 
     def _record(self, name: str) -> dict[str, Any]:
-        return json.loads((self.folder / f"{name}.json").read_text())
+        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
 
     # Points
 
@@ -304,7 +304,7 @@ class Run:
     def _measured(self, model: str, setting: str, key: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
         """A point, measured unless the folder has it."""
         path = self.folder / "points.json"
-        points = json.loads(path.read_text()) if path.exists() else {}
+        points = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if key not in points:
             began = time.process_time()
             points[key] = measure()
@@ -391,10 +391,12 @@ def method() -> dict[str, Any]:
         "discriminator_steps generator_steps replay_fraction estimator token_divergence token_divergence_beta gamma "
     )
     names += "normalization gate_auc"
-    recipe = yaml.safe_load((recipes.RECIPES / "adversarial" / "default.yaml").read_text())
+    recipe = yaml.safe_load((recipes.RECIPES / "adversarial" / "default.yaml").read_text(encoding="utf-8"))
     # The discriminator has learned its texts already.
     return {name: recipe[name] for name in names.split() if name in recipe} | {"discriminator_warmup_steps": 0}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

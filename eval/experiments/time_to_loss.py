@@ -207,7 +207,7 @@ def _kept(path: Path, run: Callable[[], torch.nn.Module], validation: torch.Tens
         found = {"loss": loss_of(model, validation), "seconds": seconds, "cpu_seconds": cpu_seconds}
         found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
         write_json(path, {**found, "threads": torch.get_num_threads()})
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -250,4 +250,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

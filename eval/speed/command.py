@@ -227,4 +227,6 @@ def _progress(title: str) -> Callable[[str], None]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

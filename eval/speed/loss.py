@@ -38,7 +38,7 @@ def _contender(kind: str, tokens: int, vocab_size: int) -> Contender:
 
     def measure() -> list[float]:
         command = [sys.executable, "-m", __name__, kind, "--tokens", str(tokens), "--vocab_size", str(vocab_size)]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        found = json.loads(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout)
         contender.notes["peak_bytes"] = max(found["peak_bytes"], contender.notes.get("peak_bytes", 0))
         return [found["seconds"]]
 
@@ -86,7 +86,7 @@ def measure(kind: str, tokens: int, vocab_size: int) -> dict[str, float]:
     torch.nn.functional.linear(hidden[:, :8], weight[:64]).sum().backward()
     hidden.grad = weight.grad = None
     # What making the inputs took at its highest does not count. (`ru_maxrss` would begin at the parent's peak, too.)
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = _status("VmRSS")
     seconds = [once(), once()][-1]
     return {"seconds": seconds, "peak_bytes": _status("VmHWM") - before}
@@ -94,9 +94,11 @@ def measure(kind: str, tokens: int, vocab_size: int) -> dict[str, float]:
 
 def _status(name: str) -> int:
     """Bytes of a line of /proc/self/status, see proc(5)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

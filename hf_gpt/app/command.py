@@ -78,4 +78,6 @@ def serve(args: argparse.Namespace, gradio: object) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

@@ -64,4 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

@@ -171,4 +171,6 @@ class Conversation:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main, prints_result=True))

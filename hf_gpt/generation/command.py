@@ -173,4 +173,6 @@ def model_path(path: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main, prints_result=True))

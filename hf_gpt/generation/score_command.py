@@ -1,6 +1,7 @@
 """`hf-gpt score`: is this text real? The logit and probability that a discriminator gives to each text of a file."""
 
 import argparse
+import codecs
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -44,10 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not texts:
             raise ValueError(f"{args.file}: no text found. Every text is empty or blank.")
         return score(args, texts)
-    except BrokenPipeError:
-        # The reader of a pipe, such as head, has enough: nothing is left to write to.
-        sys.stdout = None
-        return 0
     except (OSError, ValueError) as error:
         from hf_gpt.generation.command import with_names
 
@@ -113,9 +110,11 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
     discriminator = load_discriminator(path, **options).to(pick_device(args.device))
     results = score_texts(discriminator, tokenizer, texts, args.batch_size, args.per_token)
     form = args.format or ("table" if args.output is None and sys.stdout.isatty() else "jsonl")
-    lines = [json.dumps(result, ensure_ascii=False) for result in results] if form == "jsonl" else table(results)
+    # An encoding with fewer characters would put escapes of Python in their place, which are none of JSON.
+    is_ascii = args.output is None and codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
+    lines = [json.dumps(result, ensure_ascii=is_ascii) for result in results] if form == "jsonl" else table(results)
     if args.output is not None:
-        args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        args.output.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
     else:
         print("\n".join(lines), flush=True)
     cut = sum(result.get("truncated", False) for result in results)
@@ -207,4 +206,6 @@ def _is_object(line: str) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main, prints_result=True))

@@ -60,6 +60,12 @@ class Warning_:  # noqa: N801 - the built-in name is taken
         return f"step {self.step}: {self.name} ({self.value:.4g} against {self.threshold:.4g}): {self.advice}"
 
 
+def as_log_entry(warning: Warning_) -> dict[str, Any]:
+    """A warning as an entry of a trainer's log, from which pages show it."""
+    named = {"alert": warning.name, "alert_value": warning.value, "alert_threshold": warning.threshold}
+    return {"step": warning.step, **named, "alert_advice": warning.advice}
+
+
 @dataclass(frozen=True)
 class Past:
     """First and lowest value of each figure so far, the present one not counted, unless it is the first."""

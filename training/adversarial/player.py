@@ -112,9 +112,9 @@ class DiscriminatorPlayer:
             norm = float(whole(norm, keep=True))
             if math.isfinite(norm):
                 self.optimizer.step()
+                self.updates += 1
             self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step()
-        self.updates += 1
         return total, norm
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """The game between two players: its texts, how they are judged, and the discriminator's half of a round."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ from hf_gpt.training.adversarial.reductions import masked_sum
 from hf_gpt.training.adversarial.replay import ReplayBuffer
 from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextRows
 from hf_gpt.training.adversarial.watch import Watch
+
+
+# Held-out texts that the likelihood is watched on, over all processes.
+NLL_TEXTS = 64
 
 
 class Rounds:
@@ -277,10 +282,18 @@ class Rounds:
     # Texts
 
     def held_out_nll(self, model: nn.Module) -> float:
-        """Nats a token of held-out real texts, of which the next batch is taken."""
-        batch = self.held_out_texts()
-        logps = self.token_logps(model, batch)
-        return -self.token_mean(logps * batch.completion_mask, batch.completion_mask).item()
+        """Nats a token of held-out real texts, the same ones at each call, so that a curve shows the model."""
+        size = self.args.per_device_train_batch_size
+        count = math.ceil(min(len(self.eval_rows), max(NLL_TEXTS, size)) / self.args.world_size)
+        rows = self._share(RowNumbers(len(self.eval_rows), seed=self.args.seed + 3), self.eval_rows, count)
+        sums = torch.zeros(2, device=self.args.device)
+        for start in range(0, len(rows), size):
+            batch = self._collated(rows[start : start + size])
+            logps = self.token_logps(model, batch) * batch.completion_mask
+            sums += torch.stack([logps.sum(), batch.completion_mask.sum()])
+        if self.args.world_size > 1:
+            sums = self.accelerator.reduce(sums, "sum")
+        return -(sums[0] / sums[1].clamp(min=1)).item()
 
     def _share(self, numbers: RowNumbers, rows: TextRows, count: int) -> list[dict[str, Any]]:
         """This process's share of the next rows, `count` of them."""

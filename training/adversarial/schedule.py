@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Any
 
 from hf_gpt.training.adversarial.config import AdversarialConfig
+from hf_gpt.training.adversarial.outcomes import Outcome, updates
 
 
 class Phase(str, Enum):
@@ -35,6 +36,7 @@ class Schedule:
         skipped_steps: Those of them in which the gate kept the generator from being updated.
         discriminator_updates: Updates of the discriminator so far.
         started_at: Step at which the two first played against each other.
+        outcomes: What the steps did to the generator, by `Outcome`, counted.
     """
 
     args: AdversarialConfig = field(repr=False)
@@ -47,6 +49,16 @@ class Schedule:
     skipped_steps: int = 0
     discriminator_updates: int = 0
     started_at: int | None = None
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def generator_updates(self) -> int:
+        """Steps whose gradient changed the generator."""
+        return updates(self.outcomes)
+
+    def count(self, found: Outcome) -> None:
+        """Counts what a step did to the generator."""
+        self.outcomes[found.value] = self.outcomes.get(found.value, 0) + 1
 
     def phase(self, step: int) -> Phase:
         """What step number `step`, from 0, trains."""

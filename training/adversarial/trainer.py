@@ -12,13 +12,16 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.generation.rollout import Rollout
+from hf_gpt.training.adversarial import outcomes
 from hf_gpt.training.adversarial.checkpoint import load_game, save_game
+from hf_gpt.training.adversarial.checks import check_game, check_learning
 from hf_gpt.training.adversarial.collection import RolloutFunction, as_batch
-from hf_gpt.training.adversarial.config import DIFFERENTIABLE, REWARDED, AdversarialConfig, check_processes
-from hf_gpt.training.adversarial.discriminator import check_generator, check_players
-from hf_gpt.training.adversarial.evaluation import check_fresh_auc, sample_figures
+from hf_gpt.training.adversarial.config import DIFFERENTIABLE, AdversarialConfig, check_processes
+from hf_gpt.training.adversarial.evaluation import sample_figures
+from hf_gpt.training.adversarial.game_log import add_game, count_updates
 from hf_gpt.training.adversarial.generator_round import GeneratorRound, RewardFunction
 from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
+from hf_gpt.training.adversarial.monitors import as_log_entry
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights, with_adapter
 from hf_gpt.training.adversarial.rounds import Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
@@ -107,7 +110,7 @@ class AdversarialTrainer(HfGptTrainer):
         if args.process_index == 0:
             warn_of_repeats(rows, eval_rows)
         self.group_size = args.resolve_group_size(rows.has_prompts)
-        self._check(args, model, discriminator, rows, eval_rows)
+        check_game(args, model, discriminator, rows, eval_rows, reward_function, rollout_function)
         check_processes(args)
         super().__init__(
             model=with_adapter(model, peft_config, "CAUSAL_LM", args.seed),
@@ -135,6 +138,7 @@ class AdversarialTrainer(HfGptTrainer):
                     "out each other's gradients in a joint one."
                 )
             discriminator = with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
+            check_learning(args, discriminator)
             self.player = DiscriminatorPlayer(discriminator, args, self.accelerator)
         self._begin_run()
 
@@ -142,42 +146,6 @@ class AdversarialTrainer(HfGptTrainer):
     def discriminator(self) -> PreTrainedModel | None:
         """The discriminator, without its wrappers."""
         return None if self.player is None else self.player.model
-
-    def _check(self, args, model, discriminator, rows, eval_rows) -> None:
-        if args.needs_discriminator and (discriminator is None) == (self.reward_function is None):
-            raise ConfigError("give either a discriminator or a reward_function, which takes its place.")
-        if not args.needs_discriminator and (discriminator is not None or self.reward_function is not None):
-            raise ConfigError(f"--estimator {args.estimator} is self-play: give no discriminator or reward_function.")
-        if self.reward_function is not None and args.estimator not in (*REWARDED, "weighted_likelihood"):
-            raise ConfigError(f"--estimator {args.estimator} needs a discriminator, not a reward_function.")
-        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        if len(rows) < batch:
-            raise ConfigError(
-                f"{len(rows)} texts to train on are fewer than the {batch} of a step: lower "
-                "--per_device_train_batch_size or --gradient_accumulation_steps."
-            )
-        if (args.metric_for_best_model or "").endswith("fresh_auc"):
-            check_fresh_auc(min(args.num_eval_samples, len(eval_rows)))
-        largest_token = max(rows.largest_token, eval_rows.largest_token)
-        longest_prompt = max(rows.longest, eval_rows.longest)
-        check_generator(
-            model,
-            largest_token=largest_token,
-            longest_prompt=longest_prompt,
-            max_new_tokens=args.max_new_tokens,
-            samples=self.rollout_function is None,
-        )
-        if discriminator is not None:
-            check_players(
-                model,
-                discriminator,
-                largest_token=largest_token,
-                longest=longest_prompt + args.max_new_tokens,
-                is_language_model=args.has_language_model,
-                reads_prefixes=args.reward_level == "prefix",
-                reads_embeddings=args.needs_embeddings,
-                needs_bound=args.discriminator_loss == "wasserstein" and not args.gradient_penalty_weight,
-            )
 
     # A run and its steps
 
@@ -202,19 +170,49 @@ class AdversarialTrainer(HfGptTrainer):
         self._raised: set[str] = set()
         self._fresh_auc: float | None = None
         self._phase = Phase.LIKELIHOOD
+        self._outcome: outcomes.Outcome | None = None
         self._micro_step, self._num_tokens, self._skips = 0, 1.0, False
         self._taken: list[tuple[dict[str, torch.Tensor], Rollout]] = []
 
     def train(self, *args: Any, **kwargs: Any):
         self._begin_run()
-        return super().train(*args, **kwargs)
+        output = super().train(*args, **kwargs)
+        self._say(outcomes.complaint(self.schedule.outcomes))
+        return output
+
+    def _say(self, complaint: str | None) -> None:
+        # A dry run has few steps of each phase.
+        if complaint is not None and not self.args.dry_run and self.is_world_process_zero():
+            logger.warning("%s", complaint)
+
+    def describe_updates(self) -> str:
+        """In a sentence or two, how many steps updated the generator, and what is wrong with that if anything is."""
+        counts = self.schedule.outcomes
+        line = outcomes.describe(counts)
+        return outcomes.complaint(counts) or f"{line[:1].upper()}{line[1:]}."
+
+    def update_counts(self) -> dict[str, int]:
+        """Updates of both players so far, and what the steps did to the generator, by `outcomes.Outcome`."""
+        counts = {f"steps_{name}": count for name, count in self.schedule.outcomes.items()}
+        known = {"generator_updates": self.schedule.generator_updates, **counts}
+        return known if self.player is None else {**known, "discriminator_updates": self.player.updates}
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._outcome = outcomes.outcome(
+            alone=self._phase is Phase.DISCRIMINATOR,
+            by_likelihood=self._phase in (Phase.LIKELIHOOD, Phase.DISTILLATION),
+            gated=self._phase is Phase.ADVERSARIAL and self._skips,
+            grad_norm=None if grad_norm is None else float(grad_norm),
+            learning_rate=max(rates, default=0.0),
+        )
+        self.schedule.count(self._outcome)
+        return grad_norm
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None):
         self.schedule.max_steps = max_steps
-        shortage = self.schedule.shortage()
-        # A dry run has few steps of each phase.
-        if shortage is not None and not self.args.dry_run and self.is_world_process_zero():
-            logger.warning("%s", shortage)
+        self._say(self.schedule.shortage())
         if self.player is not None:
             if resume_from_checkpoint is not None:
                 self.player.load(Path(resume_from_checkpoint))
@@ -351,6 +349,7 @@ class AdversarialTrainer(HfGptTrainer):
     def _after_step(self, phase: Phase, step: int) -> None:
         if phase is Phase.ADVERSARIAL:
             self.schedule.after_adversarial_step(step - 1, self._skips)
+            self._note("gate_shut", self._skips)
         elif phase is Phase.DISTILLATION:
             self.schedule.distillation_steps += 1
         if phase is not Phase.LIKELIHOOD and step % self.args.monitor_steps == 0:
@@ -379,6 +378,7 @@ class AdversarialTrainer(HfGptTrainer):
         for warning in warnings:
             if warning.name not in self._raised and self.is_world_process_zero():
                 logger.warning("%s", warning)
+            self.state.log_history.append(as_log_entry(warning))
         self._raised = {warning.name for warning in warnings}
         if self.rounds.watch.monitors.should_stop and self.args.on_collapse == "stop":
             names = ", ".join(sorted(warning.name for warning in warnings if warning.is_fatal))
@@ -405,19 +405,11 @@ class AdversarialTrainer(HfGptTrainer):
                 logs["loss"] /= with_loss
             logs.update(self._over_processes(means))
             self._figures.clear()
-            watch = self.rounds.watch
-            logs["phase"] = self._phase.value
-            logs["warnings"] = len(self._raised)
-            for name, value in (("d_auc_heldout", watch.heldout.auc), ("d_auc_train", watch.train.auc)):
-                if value is not None:
-                    logs[name] = value
-            if self.player is not None and self.player.scheduler is not None:
-                logs["d_learning_rate"] = self.player.learning_rate
-                logs["d_updates"] = self.player.updates
-                logs["skipped_generator_steps"] = self.schedule.skipped_steps
+            add_game(logs, self.rounds.watch, self.schedule, self.player, self._phase, len(self._raised))
             if not with_loss:
                 self._add_progress(logs)
                 del logs["loss"]
+        count_updates(logs, self.schedule, self._outcome)
         super().log(logs, start_time)
 
     # Evaluation

@@ -42,7 +42,7 @@ def method(name: str) -> dict[str, Any]:
     import yaml
 
     path = recipes.RECIPES / "adversarial" / f"{RECIPES[name]}.yaml"
-    recipe = yaml.safe_load(path.read_text())
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {key: recipe[key] for key in METHOD if key in recipe}
 
 

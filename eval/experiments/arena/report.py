@@ -39,8 +39,8 @@ def write_report(runs: Sequence[Run], output: Path) -> str:
     import json
 
     text = table(runs)
-    (output / "arena.json").write_text(json.dumps(list(runs), indent=1) + "\n")
-    (output / "arena.md").write_text(text + "\n")
+    (output / "arena.json").write_text(json.dumps(list(runs), indent=1) + "\n", encoding="utf-8")
+    (output / "arena.md").write_text(text + "\n", encoding="utf-8")
 
     def draw(*axes: "Axes") -> None:
         for ax, run in zip(axes, runs, strict=True):

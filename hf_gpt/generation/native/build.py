@@ -142,7 +142,7 @@ def _compile(compiler: list[str], target: Path) -> None:
     source = next(path for path in sources() if path.suffix == ".c")
     for machine in _MACHINE_FLAGS:
         command = [*compiler, *_FLAGS, *machine, str(source), "-o", str(target), *_LIBRARIES]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=TIME_LIMIT)
         if done.returncode == 0 and target.exists():
             return
         errors = errors or done.stderr.strip()
