@@ -1,17 +1,26 @@
 """ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum of summaries (https://aclanthology.org/W04-1013)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import datasets
 import evaluate
 from rouge_score import rouge_scorer, scoring
 
 from hf_gpt.eval import metric
+from hf_gpt.eval.text.words import english_stemmer, words
 
 
 TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 class Rouge(metric.PairedMetric):
-    """Mean F-measures as percentages, by the `rouge-score` package; with several references the best one counts."""
+    """Mean F-measures as percentages, by the `rouge-score` package; with several references the best one counts.
+
+    `tokenizer`: `"unicode"` takes words of every script, and of ASCII text those of the package; `"rouge_score"` is the
+    package's own, for which nothing but a to z and 0 to 9 exists; or a function from a text to its words. English words
+    are stemmed by `use_stemmer`.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -27,9 +36,13 @@ class Rouge(metric.PairedMetric):
         )
 
     def _compute(
-        self, predictions: list[str], references: list[list[str]], use_stemmer: bool = True
+        self,
+        predictions: list[str],
+        references: list[list[str]],
+        use_stemmer: bool = True,
+        tokenizer: str | Callable[[str], list[str]] = "unicode",
     ) -> dict[str, float]:
-        scorer = rouge_scorer.RougeScorer(TYPES, use_stemmer=use_stemmer)
+        scorer = rouge_scorer.RougeScorer(TYPES, use_stemmer, tokenizer=_tokenizer(tokenizer, use_stemmer))
         totals = dict.fromkeys(TYPES, 0.0)
         for row, (predicted, wanted) in enumerate(zip(predictions, references, strict=True)):
             if not wanted:
@@ -38,3 +51,21 @@ class Rouge(metric.PairedMetric):
             for name in TYPES:
                 totals[name] += best[name].fmeasure
         return {name: 100 * total / len(predictions) for name, total in totals.items()}
+
+
+class _Words:
+    """A tokenizer as `rouge-score` takes it."""
+
+    def __init__(self, split: Callable[[str], list[str]], stem: Callable[[str], str]):
+        self.split, self.stem = split, stem
+
+    def tokenize(self, text: str) -> list[str]:
+        return [self.stem(word) for word in self.split(text)]
+
+
+def _tokenizer(tokenizer: str | Callable[[str], list[str]], use_stemmer: bool) -> Any:
+    if tokenizer == "rouge_score":
+        return None
+    if tokenizer != "unicode" and not callable(tokenizer):
+        raise ValueError(f"tokenizer must be 'unicode', 'rouge_score' or a function, got {tokenizer!r}.")
+    return _Words(tokenizer if callable(tokenizer) else words, english_stemmer() if use_stemmer else str)
