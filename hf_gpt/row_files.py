@@ -21,6 +21,7 @@ from hf_gpt.training.errors import CorpusError, did_you_mean
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 _PARQUET_ROWS = 256
+_SHOWN_COLUMNS = 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # A byte that is no UTF-8 is read as one of these.
 _BROKEN_BYTE = re.compile("[\udc80-\udcff]")
@@ -149,7 +150,7 @@ def check_columns(present: Sequence[str], columns: Mapping[str, str], where: str
         if column not in present:
             raise CorpusError(
                 f"{where}: no column {column!r}{did_you_mean(column, list(map(str, present)))} Choose with --{option} "
-                f"among {', '.join(map(str, present))}."
+                f"among {', '.join(map(str, present[:_SHOWN_COLUMNS]))}{', ...' * (len(present) > _SHOWN_COLUMNS)}."
             )
 
 

@@ -64,7 +64,7 @@ class PretrainingData:
         validation_texts: The validation documents.
         train_bytes: UTF-8 bytes of the training documents; of a stream the size of its files, None if not known.
         validation_bytes: The same for validation.
-        num_documents: Documents to train on; None for a stream, which is not counted.
+        num_documents: Documents of the corpus, before a part is held out; None for a stream, which is not counted.
         tokenizer: What turned the text into tokens.
     """
 
@@ -159,7 +159,7 @@ def prepare_data(
     from hf_gpt.training.tokenizer import train_tokenizer
 
     form = {"text_column": data_args.text_column, "document_separator": data_args.document_separator}
-    documents = None
+    documents = num_documents = None
     if data_args.streaming:
         check_streaming(data_args, training_args)
         documents = open_documents(data_args)
@@ -167,6 +167,7 @@ def prepare_data(
         raise ConfigError("--corpus_weights needs --streaming.")
     else:
         train_texts = read_corpus(data_args.corpus, **form)
+        num_documents = len(train_texts)
     if data_args.validation_file:
         validation_texts = read_corpus(data_args.validation_file, **form)
     else:
@@ -199,7 +200,7 @@ def prepare_data(
         validation_texts=list(validation_texts["text"]),
         train_bytes=train_bytes,
         validation_bytes=count_bytes(validation_texts),
-        num_documents=len(train_texts) if documents is None else None,
+        num_documents=num_documents,
         tokenizer=tokenizer,
     )
 
@@ -229,8 +230,7 @@ def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: Data
     return [
         (
             "corpus",
-            f"{describe_corpus(data, data_args)} to train on, {count_documents(len(data.validation_texts))}, "
-            f"{format_count(data.validation_bytes)}B to validate on",
+            f"{describe_corpus(data, data_args)} to train on, {format_count(data.validation_bytes)}B to validate on",
         ),
         (
             "tokenizer",
