@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from hf_gpt.eval.text.words import bleu_tokenizer
+
 
 def reference_streams(references: Sequence[Sequence[str]]) -> list[list[str]]:
     """From the references of each example to the first reference of every example, the second of every example, ...
@@ -16,3 +18,8 @@ def reference_streams(references: Sequence[Sequence[str]]) -> list[list[str]]:
             "many as the others."
         )
     return [list(stream) for stream in zip(*references, strict=True)]
+
+
+def chosen_tokenizer(tokenize: str, references: Sequence[Sequence[str]]) -> str:
+    """The tokenizer of sacrebleu that is meant: one by name, or for `"auto"` the one for the references' script."""
+    return tokenize if tokenize != "auto" else bleu_tokenizer(text for wanted in references for text in wanted)

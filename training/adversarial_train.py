@@ -322,8 +322,9 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
     parts = [f"{count:,} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
     if sum(counts) == steps:
         parts.append("and perhaps none of the game")
+    total = len(data.train_rows) + len(data.validation_rows)
     return [
-        ("texts", f"{len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
+        ("texts", f"{total:,} documents: {len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
         describe_model(trainer),
         ("critic", who),
         (

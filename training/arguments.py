@@ -97,7 +97,10 @@ class DataArguments:
     )
     document_separator: str | None = field(
         default=None,
-        metadata={"help": r"Where a .txt file parts into documents, e.g. '\n\n'. Left out: one file, one document."},
+        metadata={
+            "help": r"Where a .txt file parts into documents, e.g. '\n\n', whichever line ends the file has. Left out: "
+            "one file, one document."
+        },
     )
     validation_file: list[str] | None = field(
         default=None, metadata={"help": "Files to validate on. Left out: validation_fraction of the corpus."}
@@ -115,7 +118,10 @@ class DataArguments:
         default=None, metadata={"help": "Tokenizer to use: a folder or Hub id. Left out: the model's, or a new one."}
     )
     tokenizer_vocab_size: int = field(
-        default=4096, metadata={"help": "Tokens of a new tokenizer, special ones included (byte-level BPE)."}
+        default=4096,
+        metadata={
+            "help": "Tokens of a new tokenizer, special ones included (byte-level BPE). None has more than 64 letters."
+        },
     )
 
 
@@ -310,7 +316,10 @@ class TaskArguments:
         default=None, metadata={"help": "Tokenizer to use: a folder or Hub id. Left out: the model's, or a new one."}
     )
     tokenizer_vocab_size: int = field(
-        default=4096, metadata={"help": "Tokens of a new tokenizer, trained on the task's text (byte-level BPE)."}
+        default=4096,
+        metadata={
+            "help": "Tokens of a new tokenizer, trained on the task's text (byte-level BPE, up to 64 letters a token)."
+        },
     )
 
 
@@ -343,7 +352,10 @@ class TextArguments:
         default=None, metadata={"help": "Tokenizer to use: a folder or Hub id. Left out: the model's, or a new one."}
     )
     tokenizer_vocab_size: int = field(
-        default=1024, metadata={"help": "Tokens of a new tokenizer, special ones included (byte-level BPE)."}
+        default=1024,
+        metadata={
+            "help": "Tokens of a new tokenizer, special ones included (byte-level BPE). None has more than 64 letters."
+        },
     )
 
 

@@ -52,6 +52,19 @@ def find_recipe(name_or_path: str, folder: Path = RECIPES) -> Path:
     )
 
 
+class Recipe(dict):
+    """Settings of a recipe, as yaml types them.
+
+    Attributes:
+        written: The same as they are written. Yaml takes `no` for false and `2020-01-01` for a date, which an option
+            that takes text must not.
+    """
+
+    def __init__(self, typed: Mapping[str, Any], written: Mapping[str, Any]):
+        super().__init__(typed)
+        self.written = dict(written)
+
+
 def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
     """The settings of a yaml file.
 
@@ -65,7 +78,8 @@ def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        content, written = yaml.safe_load(text), yaml.load(text, Loader=yaml.BaseLoader)
     # A date that does not exist is a bare ValueError, and brackets without end exhaust the stack.
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as yaml: {error}") from error
@@ -75,7 +89,7 @@ def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
     for key in content:
         if key not in set(names):
             raise ConfigError(f"{path}: unknown key {key!r}{did_you_mean(str(key), list(names))} See --help.")
-    return content
+    return Recipe(content, written or {})
 
 
 def split_config_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -142,8 +156,9 @@ def load_settings(
             raise ConfigError(_stray(stray[1], {action.dest for action in self._actions}) if stray else message)
 
     parser = Parser(dataclass_types, allow_abbrev=False)
+    written = getattr(recipe, "written", {})
     recipe = dict(recipe or {})
-    tokens, defaults = _as_tokens(recipe, {action.dest: action for action in parser._actions})
+    tokens, defaults = _as_tokens(recipe, written, {action.dest: action for action in parser._actions})
     parser.set_defaults(**defaults)
     try:
         parser.parse_args(tokens)
@@ -199,12 +214,16 @@ def _mapping_or(value: Any) -> Any:
         return value
 
 
-def _as_tokens(recipe: Mapping[str, Any], actions: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+def _as_tokens(
+    recipe: Mapping[str, Any], written: Mapping[str, Any], actions: Mapping[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
     """Splits a recipe into command-line tokens and, for what a command line cannot say, defaults."""
     tokens: list[str] = []
     defaults: dict[str, Any] = {}
     for key, value in recipe.items():
         takes_list = actions[key].nargs == "+"
+        if key in written and (actions[key].type is str or actions[key].choices is not None):
+            value = as_written(value, written[key])
         if takes_list and isinstance(value, (list, tuple, str)) and value:
             tokens += [f"--{key}", *([value] if isinstance(value, str) else [str(item) for item in value])]
         elif isinstance(value, dict):
@@ -214,3 +233,10 @@ def _as_tokens(recipe: Mapping[str, Any], actions: Mapping[str, Any]) -> tuple[l
         else:
             tokens.append(f"--{key}={value}")
     return tokens, defaults
+
+
+def as_written(value: Any, written: Any) -> Any:
+    """The text of a plain value, or of those in a list; nothing and mappings stay what they are."""
+    if isinstance(value, (list, tuple)) and isinstance(written, list) and len(value) == len(written):
+        return [as_written(item, text) for item, text in zip(value, written, strict=True)]
+    return written if isinstance(written, str) and value is not None else value

@@ -1,20 +1,22 @@
 """Reading of a corpus into documents, and their split into training and validation."""
 
-import gzip
-import json
-import zlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import datasets
 import numpy as np
 
+from hf_gpt.row_files import Malformed, advised, read_rows, table_format, text_in
+from hf_gpt.text_files import absent_separator, fold_line_ends, parse_separator, read_text, split_text
+from hf_gpt.training.arrow_cache import text_dataset
 from hf_gpt.training.errors import CorpusError, did_you_mean
 from hf_gpt.training.held_out import held_out_rows
 
 
 CORPORA = Path(__file__).with_name("corpora")
-_TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+logger = logging.getLogger(__name__)
 
 
 def built_in_corpora() -> list[str]:
@@ -31,62 +33,35 @@ def read_corpus(
         sources: Paths, or names of built-in corpora. `.jsonl`, `.json`, `.csv` and `.parquet` files have a document in
             each row; every other file is UTF-8 text. All but parquet may be packed, ending in `.gz` as well.
         text_column: The column of a table that holds the text.
-        document_separator: Where a text file parts into documents; it belongs to none of them. `\\n` and `\\t` may be
-            written out. None makes the whole file one document.
+        document_separator: Where a text file parts into documents; it belongs to none of them. `\\n`, `\\r` and `\\t`
+            may be written out. None makes the whole file one document. A warning is logged where it never occurs.
 
     Returns:
-        A dataset with the column `text`. Empty documents are left out.
+        A dataset with the column `text`. Blank documents are left out; line ends are `\\n`, whatever the file has.
 
     Raises:
         CorpusError: a file is missing, empty, not UTF-8 or not of its format, or has no such column.
     """
-    parts = []
+    separator = None if document_separator is None else parse_separator(document_separator)
+    parts, texts = [], []
     for source in sources:
         path = resolve_file(source)
-        if _suffix(path) in _TABLE_BUILDERS:
-            parts.append(_read_table(path, text_column))
+        if table_format(path) is not None:
+            parts.append(text_dataset(path, lambda path=path: _table_texts(path, text_column), [text_column]))
         else:
-            parts.append(datasets.Dataset.from_dict({"text": read_text_documents(path, document_separator)}))
+            texts.append(read_text(path))
+            parts.append(datasets.Dataset.from_dict({"text": split_text(texts[-1], separator)}))
+    if separator is not None and (warning := absent_separator(separator, texts)):
+        logger.warning("warning: %s", warning)
     corpus = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
     if len(corpus) == 0:
         raise CorpusError(f"{', '.join(sources)}: no text found. Every document is empty or blank.")
     return corpus
 
 
-def read_text_documents(path: Path, document_separator: str | None = None) -> list[str]:
-    """The documents of a UTF-8 text file, byte for byte.
-
-    Raises:
-        CorpusError: the file is empty or not UTF-8; the message names the byte where it fails.
-    """
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(f"{path}: cannot be unpacked: {error}. Check that the file is whole.") from error
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path}: not UTF-8, byte 0x{data[error.start]:02x} at offset {error.start} ({error.reason}). Convert it, "
-            f"for example: iconv -f {_likely_encoding(data)} -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
-        ) from None
-    if not text.strip():
-        raise CorpusError(f"{path}: the file is {'empty' if not data else 'blank'}. Give a file with text in it.")
-    if document_separator is None:
-        return [text]
-    return [part for part in text.split(parse_separator(document_separator)) if part.strip()]
-
-
-def parse_separator(document_separator: str) -> str:
-    """The separator, with `\\n` and `\\t` that are written out turned into what they stand for.
-
-    Raises:
-        CorpusError: it is empty.
-    """
-    separator = document_separator.replace("\\n", "\n").replace("\\t", "\t")
-    if not separator:
-        raise CorpusError("--document_separator must not be empty. Leave it out to keep each file whole.")
-    return separator
+def document_of(text: str) -> str:
+    """A text of a table as a document, empty where it is blank."""
+    return fold_line_ends(text) if text.strip() else ""
 
 
 def split_corpus(corpus: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
@@ -143,54 +118,20 @@ def resolve_file(source: str) -> Path:
     return path
 
 
-def _read_table(path: Path, text_column: str) -> datasets.Dataset:
+def _table_texts(path: Path, text_column: str) -> Iterator[str]:
+    """The documents of a table, blank ones left out.
+
+    Raises:
+        CorpusError: a row has no text in the column; the message names it.
+    """
     if path.stat().st_size == 0:
         raise CorpusError(f"{path}: the file is empty. Give a file with text in it.")
-    kind = _TABLE_BUILDERS[_suffix(path)]
-    # Else a text such as None or NA is taken for none.
-    options = {"keep_default_na": False} if kind == "csv" else {}
-    try:
-        table = datasets.load_dataset(kind, data_files=str(path), split="train", **options)
-    except Exception as error:
-        raise CorpusError(f"{path}: cannot be read as {_suffix(path)[1:]}: {_first_fault(path, error)}") from error
-    if text_column not in table.column_names:
-        hint = did_you_mean(text_column, table.column_names)
-        raise CorpusError(
-            f"{path}: no column {text_column!r}{hint} Choose with --text_column among {', '.join(table.column_names)}."
-        )
-    if table.features[text_column].dtype not in ("string", "large_string"):
-        raise CorpusError(
-            f"{path}: column {text_column!r} holds {table.features[text_column].dtype}, not text. Choose another with "
-            "--text_column."
-        )
-    table = table.select_columns([text_column])
-    if text_column != "text":
-        table = table.rename_column(text_column, "text")
-    return table.filter(lambda batch: [bool(text and text.strip()) for text in batch["text"]], batched=True)
-
-
-def _first_fault(path: Path, error: Exception) -> str:
-    """The line of a .jsonl file that is wrong; for other formats what the reader said."""
-    if _suffix(path) == ".jsonl":
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    json.loads(line.decode("utf-8") or "null")
-                except (UnicodeDecodeError, json.JSONDecodeError) as fault:
-                    return f"line {number}: {fault}. Mend or remove the line."
-    cause = error.__cause__ or error
-    return f"{cause}. Check the file's format."
-
-
-def _suffix(path: Path) -> str:
-    """The ending that tells the format: of a packed file the one before .gz."""
-    return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
-
-
-def _likely_encoding(data: bytes) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "UTF-16"
-    return "WINDOWS-1252"
+    for where, values, _ in read_rows(path, columns={"text_column": text_column}):
+        text = values if isinstance(values, Malformed) else text_in(values, text_column, where)
+        if isinstance(text, Malformed):
+            raise advised(text)
+        if document := document_of(text):
+            yield document
 
 
 def _line_end_before(text: str, place: int) -> int:

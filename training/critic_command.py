@@ -98,6 +98,7 @@ def train(args: argparse.Namespace) -> int:
         datasets.disable_progress_bars()
         logging.disable_progress_bar()
     texts = read_corpus(args.train_file, text_column=args.text_column, document_separator=args.document_separator)
+    print(f"corpus     {len(texts):,} document{'' if len(texts) == 1 else 's'}", flush=True)
     options = {"trust_remote_code": args.trust_remote_code}
     path = model_path(args.model_name_or_path)
     try:

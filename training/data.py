@@ -4,13 +4,20 @@ The same functions serve a `datasets.Dataset` and an `IterableDataset`: each is 
 window by window with memory for one window.
 """
 
+import hashlib
+import json
+import sys
 from functools import partial
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.training import packing, word_encoding
+from hf_gpt.training import tokenizer as own_tokenizer
+from hf_gpt.training.code_version import code_version
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.packing import empty_rows, pack
 from hf_gpt.training.word_encoding import encode_texts
@@ -54,6 +61,9 @@ def tokenize_and_pack(
 ) -> AnyDataset:
     """Rows of `max_length` tokens, as `pack` describes them, from documents in the column `text`.
 
+    Rows of a dataset on disk are kept there by the library. They are made anew when the documents, the tokenizer as it
+    is now, a setting or the code that makes them is another.
+
     Args:
         documents: A dataset in memory, on disk or streamed.
         tokenizer: Its padding token, or lacking one its end token, fills partly empty rows.
@@ -64,7 +74,7 @@ def tokenize_and_pack(
     function = partial(_tokenize_and_pack, tokenizer=tokenizer, max_length=max_length, strategy=strategy)
     options: dict[str, Any] = {"batched": True, "batch_size": PACKING_WINDOW, "features": FEATURES}
     if isinstance(documents, datasets.Dataset):
-        options["desc"] = desc
+        options |= {"desc": desc, "new_fingerprint": _fingerprint(documents, tokenizer, max_length, strategy)}
     return documents.map(function, remove_columns=documents.column_names, **options)
 
 
@@ -91,3 +101,28 @@ def _tokenize_and_pack(
 ) -> dict[str, Any]:
     documents = tokenize_documents(batch["text"], tokenizer)
     return pack(documents, max_length, pad_token_id=filler_token_id(tokenizer), strategy=strategy)
+
+
+def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
+    """All that token ids depend on: what the tokenizer would be saved as, and what was changed since it was loaded."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    added = {number: repr(token) for number, token in tokenizer.added_tokens_decoder.items()}
+    state = [
+        type(tokenizer).__qualname__,
+        sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str(),
+        sorted(added.items()),
+        repr(tokenizer.special_tokens_map),
+        [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id],
+        repr(getattr(tokenizer, "chat_template", None)),
+        sorted((name, repr(value)) for name, value in tokenizer.init_kwargs.items()),
+    ]
+    return json.dumps(state)
+
+
+def _fingerprint(
+    documents: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, strategy: str
+) -> str:
+    """Names the rows that `tokenize_and_pack` makes."""
+    code = code_version(packing, word_encoding, own_tokenizer, sys.modules[__name__])
+    facts = [documents._fingerprint, tokenizer_state(tokenizer), max_length, strategy, code, version("tokenizers")]
+    return hashlib.blake2b(repr(facts).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()

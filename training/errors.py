@@ -32,7 +32,14 @@ class WorkerError(UserError):
     """A process that prepares batches died."""
 
 
+# Bounds on how long the search for a near name may take.
+_MOST_COMPARED, _LONGEST_NAME = 1000, 200
+
+
 def did_you_mean(wrong: str, valid: Sequence[str]) -> str:
     """The end of a sentence: `"; did you mean X?"` with the nearest of `valid`, or `"."` when none is near."""
-    near = difflib.get_close_matches(wrong, valid, n=1)
+    if len(valid) > _MOST_COMPARED:
+        # Each comparison costs the product of the lengths; what is near has about the same length.
+        valid = [name for name in valid if abs(len(name) - len(wrong)) <= 2][:_MOST_COMPARED]
+    near = difflib.get_close_matches(wrong[:_LONGEST_NAME], [name for name in valid if len(name) <= _LONGEST_NAME], n=1)
     return f"; did you mean {near[0]}?" if near else "."

@@ -1,18 +1,18 @@
 """Reading of examples, rows with several columns, for fine-tuning; and their split into training and validation."""
 
-import csv
-import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gpt import row_files
+from hf_gpt.row_files import FORMATS, Malformed, advised, broken_text, check_columns, has_broken_text
+from hf_gpt.text_files import fold_line_ends
 from hf_gpt.training.errors import CorpusError, did_you_mean
 from hf_gpt.training.held_out import held_out_rows
 
 
 SAMPLES = Path(__file__).with_name("samples")
-FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 
 
 class Example(dict):
@@ -55,7 +55,7 @@ def read_examples(
             if limit is not None and len(examples) >= limit:
                 return examples
             if not isinstance(row, dict):
-                raise CorpusError(f"{place}: must be an object of columns, found {json.dumps(row)[:60]}.")
+                raise CorpusError(f"{place}: must be an object of columns, found {shown(row)}. Mend or remove the row.")
             examples.append(select_columns(row, columns, place))
     if not examples:
         raise CorpusError(f"{', '.join(map(str, files))}: no example found. Give a file with rows in it.")
@@ -104,7 +104,7 @@ def hold_out_groups(
 
 
 def text_of(example: Example, column: str) -> str:
-    """The text in a column.
+    """The text in a column, its line ends folded to `\\n`.
 
     Raises:
         CorpusError: it holds something else, or nothing.
@@ -112,10 +112,18 @@ def text_of(example: Example, column: str) -> str:
     value = example[column]
     if not isinstance(value, str) or not value.strip():
         raise CorpusError(
-            f"{example.place}: column {column!r} must be a text that is not blank, found {json.dumps(value)[:60]}. "
+            f"{example.place}: column {column!r} must be a text that is not blank, found {shown(value)}. "
             "Mend or remove the row."
         )
-    return value
+    return fold_line_ends(value)
+
+
+def shown(value: Any) -> str:
+    """A value for an error: as JSON, of a long one the beginning."""
+    try:
+        return json.dumps(value, default=str)[:60]
+    except (TypeError, ValueError):
+        return repr(value)[:60]
 
 
 def texts_of(example: Example, column: str) -> list[str]:
@@ -129,10 +137,10 @@ def texts_of(example: Example, column: str) -> list[str]:
         value = _json_or(value, [value])
     if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
         raise CorpusError(
-            f"{example.place}: column {column!r} must be a text or a list of texts, found {json.dumps(value)[:60]}. "
+            f"{example.place}: column {column!r} must be a text or a list of texts, found {shown(value)}. "
             "Mend or remove the row."
         )
-    return list(value)
+    return [fold_line_ends(text) for text in value]
 
 
 def _json_or(text: str, otherwise: Any) -> Any:
@@ -148,64 +156,34 @@ def select_columns(row: Mapping[str, Any], columns: Mapping[str, str], place: st
     """The example that a row holds, with these columns alone.
 
     Raises:
-        CorpusError: the row lacks one of them.
+        CorpusError: the row lacks one of them, or holds text that is no UTF-8.
     """
     check_columns(list(row), columns, place)
     example = Example({column: row[column] for column in columns.values()})
+    for column, value in example.items():
+        if has_broken_text(value):
+            raise CorpusError(f"{place}: {broken_text(value)} in column {column!r}. Mend or remove the row.")
     example.place = place
     return example
-
-
-def check_columns(present: Sequence[str], columns: Mapping[str, str], place: str) -> None:
-    """Looks for the columns that are read among those that a row or file has.
-
-    Args:
-        present: Those that there are.
-        columns: The option that names it, to the column that must be there.
-        place: The row or file, for the error.
-
-    Raises:
-        CorpusError: one is missing.
-    """
-    for option, column in columns.items():
-        if column not in present:
-            raise CorpusError(
-                f"{place}: no column {column!r}{did_you_mean(column, present)} Choose with --{option} among "
-                f"{', '.join(map(str, present))}."
-            )
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """The rows of a file, each with its place for errors.
 
     Raises:
-        CorpusError: the file is not of its format.
+        CorpusError: the file is not of its format, or a row cannot be read; the message names it.
     """
-    suffix = Path(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
-    if suffix not in FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
-        raise CorpusError(f"{path}: unknown format. Give a {', '.join(FORMATS)} file.")
-    if suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         yield from _read_parquet(path)
         return
-    try:
-        # Programs for tables begin UTF-8 with a mark, and end lines within a field as the file does.
-        options = {"encoding": "utf-8-sig", "newline": ""}
-        with gzip.open(path, "rt", **options) if path.suffix == ".gz" else path.open(**options) as file:
-            if suffix == ".csv":
-                yield from _read_csv(path, file)
-            elif suffix == ".json":
-                content = json.load(file)
-                for number, row in enumerate(content if isinstance(content, list) else [content], 1):
-                    yield f"{path}, row {number}", row
-            else:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield f"{path}, line {number}", _parse(line, path, number)
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise CorpusError(f"{path}: cannot be read as {suffix[1:]}: {error}. Check the file's format.") from error
+    for where, values, _ in row_files.read_rows(path):
+        if isinstance(values, Malformed):
+            raise advised(values)
+        yield where, values
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows by the library, which makes images and sounds of columns that say they hold them."""
     import datasets
     import pyarrow as pa
 
@@ -214,26 +192,9 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
     except (pa.ArrowException, datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         raise CorpusError(f"{path}: cannot be read as parquet: {cause}. Check the file's format.") from error
-    for number, row in enumerate(table, 1):
-        yield f"{path}, row {number}", row
-
-
-def _read_csv(path: Path, file: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    # The module's own limit of 128 KiB for a field is less than many documents.
-    csv.field_size_limit(2**31 - 1)
-    rows = csv.reader(file)
-    header = next(rows, [])
-    for number, row in enumerate(filter(None, rows), 1):
-        if len(row) != len(header):
-            raise CorpusError(
-                f"{path}, row {number}: {len(row)} fields instead of {len(header)}. Put a text with a comma in it "
-                "between double quotes, or remove the row."
-            )
-        yield f"{path}, row {number}", dict(zip(header, row, strict=True))
-
-
-def _parse(line: str, path: Path, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CorpusError(f"{path}, line {number}: {error}. Mend or remove the line.") from error
+    for number in range(len(table)):
+        where = f"{path}, row {number + 1}"
+        try:
+            yield where, table[number]
+        except (UnicodeDecodeError, OverflowError) as error:
+            raise CorpusError(f"{where}: not UTF-8 ({error}). Mend or remove the row.") from error

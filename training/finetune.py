@@ -357,7 +357,7 @@ def write_results(trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, 
         with (output_dir / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as file:
             for example, prediction in zip(data.validation_examples, trainer.predictions, strict=True):
                 row = {**data.task.record(example), "prediction": prediction}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
 def count_same_after_reloading(
@@ -430,6 +430,8 @@ def write_run_report(
         f"{'from scratch' if start is None else f'from {start}'}, on {data.train_description}; evaluated "
         f"on {len(data.validation_examples):,} others."
     )
+    if task.words and trainer.predictions is not None:
+        summary += f" Words: {task.words}."
     return write_report(
         path,
         title=f"Fine-tuning: {task.args.task.replace('_', ' ')}",
@@ -454,6 +456,8 @@ def print_result(
     print()
     for name, value in task_figures(dict(metrics)).items():
         print(f"{name:<18}{value:.4f}")
+    if data.task.words and predictions is not None:
+        print(f"{'words':<18}{data.task.words}")
     print(f"checkpoint        {model_path}\nreport            {report}")
 
 

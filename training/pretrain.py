@@ -64,6 +64,7 @@ class PretrainingData:
         validation_texts: The validation documents.
         train_bytes: UTF-8 bytes of the training documents; of a stream the size of its files, None if not known.
         validation_bytes: The same for validation.
+        num_documents: Documents of the corpus, before a part is held out; None for a stream, which is not counted.
         tokenizer: What turned the text into tokens.
     """
 
@@ -72,6 +73,7 @@ class PretrainingData:
     validation_texts: list[str]
     train_bytes: int | None
     validation_bytes: int
+    num_documents: int | None
     tokenizer: "PreTrainedTokenizerBase"
 
 
@@ -157,7 +159,7 @@ def prepare_data(
     from hf_gpt.training.tokenizer import train_tokenizer
 
     form = {"text_column": data_args.text_column, "document_separator": data_args.document_separator}
-    documents = None
+    documents = num_documents = None
     if data_args.streaming:
         check_streaming(data_args, training_args)
         documents = open_documents(data_args)
@@ -165,6 +167,7 @@ def prepare_data(
         raise ConfigError("--corpus_weights needs --streaming.")
     else:
         train_texts = read_corpus(data_args.corpus, **form)
+        num_documents = len(train_texts)
     if data_args.validation_file:
         validation_texts = read_corpus(data_args.validation_file, **form)
     else:
@@ -197,6 +200,7 @@ def prepare_data(
         validation_texts=list(validation_texts["text"]),
         train_bytes=train_bytes,
         validation_bytes=count_bytes(validation_texts),
+        num_documents=num_documents,
         tokenizer=tokenizer,
     )
 
@@ -245,8 +249,15 @@ def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: Data
 def describe_corpus(data: PretrainingData, data_args: DataArguments) -> str:
     """What is trained on, and how much of it there is if that is known."""
     names = ", ".join(data_args.corpus)
-    size = "" if data.train_bytes is None else f": {format_count(data.train_bytes)}B"
-    return f"{names}{size}{', streamed' if data_args.streaming else ''}"
+    size = [] if data.num_documents is None else [count_documents(data.num_documents)]
+    size += [] if data.train_bytes is None else [f"{format_count(data.train_bytes)}B"]
+    streamed = ", streamed" if data_args.streaming else ""
+    return f"{names}{': ' if size else ''}{', '.join(size)}{streamed}"
+
+
+def count_documents(count: int) -> str:
+    """The number in words."""
+    return f"{count:,} document{'' if count == 1 else 's'}"
 
 
 def sampling_options(sampling_args: SamplingArguments) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the training commands do alike: from a trainer that is made to a model that is saved."""
 
 import contextlib
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +109,7 @@ def run_training(
     if signal_number is not None:
         say(
             f"\nStopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with\n"
-            f"  {prog} --config {output_dir / 'recipe.yaml'} --resume_from_checkpoint"
+            f"  {prog} --config {shlex.quote(str(output_dir / 'recipe.yaml'))} --resume_from_checkpoint"
         )
         return 128 + signal_number
     finish(trainer, output_dir)

@@ -4,36 +4,31 @@ A place is a short list of numbers. Reading on from it costs no reading of what 
 files are entered by a byte offset, parquet files by a row group, data sets of the Hub by the state of their stream.
 """
 
-import csv
-import json
-import re
+import logging
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_gpt.training.errors import CorpusError, did_you_mean
-from hf_gpt.training.examples import check_columns
+from hf_gpt.row_files import FORMATS, Malformed, check_columns, is_one_value, read_rows, text_in
+from hf_gpt.text_files import (
+    MAX_DOCUMENT_BYTES,
+    absent_separator,
+    fold_line_ends,
+    parse_separator,
+    stream_documents,
+)
+from hf_gpt.training.errors import CorpusError
 
 
-# A text without separators is parted into documents of about this size, after a line end.
-MAX_DOCUMENT_BYTES = 2**22
-_CHUNK_BYTES = 2**20
-_PARQUET_ROWS = 256
-_SURROGATE = re.compile("[\ud800-\udfff]")
+logger = logging.getLogger(__name__)
 
 # A document, an example or the complaint about a row that holds none, and the place behind it.
 Item = tuple[Any, Any]
 # Makes an item of a row, given where the row is, for errors.
 Parse = Callable[[Any, str], Any]
-
-
-@dataclass(frozen=True)
-class Malformed:
-    """A row that cannot be read; the message says where it is and what is wrong."""
-
-    message: str
 
 
 @dataclass(frozen=True)
@@ -65,17 +60,34 @@ def open_source(source: str, *, text_column: str = "text", document_separator: s
     Raises:
         CorpusError: there is no such file or data set.
     """
-    from hf_gpt.training.corpus import parse_separator, resolve_file
+    from hf_gpt.training.corpus import resolve_file
 
-    parse, columns = partial(_text_of, text_column), {"text_column": text_column}
+    parse, columns = partial(_document_of, text_column), {"text_column": text_column}
     local = Path(source).expanduser()
     if local.is_dir() or (source.count("/") == 1 and not local.suffix and not local.is_file()):
         return open_dataset(source, parse, columns)
     path = resolve_file(source)
-    if path.suffix.lower() in TABLES or path.suffix.lower() == ".gz":
+    if path.suffix.lower() in (*FORMATS, ".gz"):
         return open_table(path, parse, columns, name=source)
-    separator = None if document_separator is None else parse_separator(document_separator).encode()
+    separator = None if document_separator is None else parse_separator(document_separator)
     return Source(source, partial(_read_text, path, separator), path.stat().st_size)
+
+
+def warn_of_absent_separator(names: Sequence[str], document_separator: str | None) -> None:
+    """Logs a warning where the separator does not occur at the beginning of any text file among the sources."""
+    from hf_gpt.training.corpus import CORPORA
+
+    if document_separator is None:
+        return
+    heads = []
+    for name in names:
+        path = Path(name).expanduser()
+        path = path if path.is_file() else CORPORA / f"{name}.txt"
+        if path.is_file() and path.suffix.lower() not in (*FORMATS, ".gz"):
+            with path.open("rb") as file:
+                heads.append(fold_line_ends(file.read(MAX_DOCUMENT_BYTES).decode("utf-8", "replace")))
+    if warning := absent_separator(parse_separator(document_separator), heads):
+        logger.warning("warning: in the first %d MiB, %s", MAX_DOCUMENT_BYTES // 2**20, warning)
 
 
 def open_table(path: Path, parse: Parse, columns: Mapping[str, str], *, name: str | None = None) -> Source:
@@ -94,124 +106,26 @@ def open_table(path: Path, parse: Parse, columns: Mapping[str, str], *, name: st
     if kind == ".gz":
         raise CorpusError(
             f"{path}: a packed file cannot be entered in its middle, as --streaming does to resume. Unpack it first: "
-            f"gunzip -k {path.name}"
+            f"gunzip -k {shlex.quote(path.name)}"
         )
-    if kind not in TABLES:
-        raise CorpusError(f"{path}: unknown format. Give a {', '.join(TABLES)} file.")
-    return Source(name or str(path), partial(TABLES[kind], path, parse, columns), path.stat().st_size)
+    if kind not in FORMATS:
+        raise CorpusError(f"{path}: unknown format. Give a {', '.join(FORMATS)} file.")
+    if kind == ".json" and is_one_value(path):
+        raise CorpusError(
+            f"{path}: --streaming reads an object in each line, and this file is one value over many. Write each "
+            f"object into a line of its own, and name the file {path.stem}.jsonl."
+        )
+    return Source(name or str(path), partial(_read_table, path, parse, columns), path.stat().st_size)
 
 
-def _read_text(path: Path, separator: bytes | None, place: list[int] | None) -> Iterator[Item]:
-    offset = 0 if place is None else place[0]
-    with path.open("rb") as file:
-        file.seek(offset)
-        buffer, ended = b"", False
-        while buffer or not ended:
-            cut = -1 if separator is None else buffer.find(separator)
-            if cut == -1 and not ended and len(buffer) < MAX_DOCUMENT_BYTES:
-                chunk = file.read(_CHUNK_BYTES)
-                ended = not chunk
-                buffer += chunk
-                continue
-            gap = len(separator) if cut != -1 else 0
-            if cut == -1:
-                cut = len(buffer) if ended else _text_end(buffer)
-            document, buffer = buffer[:cut], buffer[cut + gap :]
-            start, offset = offset, offset + cut + gap
-            try:
-                yield document.decode("utf-8"), [offset]
-            except UnicodeDecodeError as error:
-                where = f"{path}: not UTF-8, byte 0x{document[error.start]:02x} at offset {start + error.start}"
-                yield Malformed(f"{where} ({error.reason})"), [offset]
+def _read_text(path: Path, separator: str | None, place: list[int] | None) -> Iterator[Item]:
+    for document, behind in stream_documents(path, separator, place):
+        yield Malformed(str(document)) if isinstance(document, CorpusError) else document, behind
 
 
-def _text_end(buffer: bytes) -> int:
-    """Where to cut a text that goes on: after the last line end, else before the last character."""
-    cut = buffer.rfind(b"\n") + 1
-    if cut == 0:
-        cut = len(buffer) - 1
-        while cut > 1 and buffer[cut] & 0xC0 == 0x80:
-            cut -= 1
-    return cut
-
-
-def _read_json_lines(path: Path, parse: Parse, columns: Mapping[str, str], place: list[int] | None) -> Iterator[Item]:
-    offset, number = place or (0, 0)
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            offset, number = offset + len(line), number + 1
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield Malformed(f"{path}, line {number}: {error}"), [offset, number]
-                continue
-            yield parse(row, f"{path}, line {number}"), [offset, number]
-
-
-def _read_csv(path: Path, parse: Parse, columns: Mapping[str, str], place: list[int] | None) -> Iterator[Item]:
-    with path.open("rb") as file:
-        offset = 0
-        # The module's own limit of 128 KiB for a field is less than many documents.
-        csv.field_size_limit(2**31 - 1)
-
-        def lines() -> Iterator[str]:
-            nonlocal offset
-            for line in file:
-                offset += len(line)
-                # A byte that is no UTF-8 becomes a lone surrogate, which the row's check finds.
-                yield line.decode("utf-8", errors="surrogateescape")
-
-        header = [name.removeprefix("\ufeff") for name in next(csv.reader(lines()), [])]
-        check_columns(header, columns, str(path))
-        number = 0
-        if place is not None:
-            offset, number = place
-            file.seek(offset)
-        for row in csv.reader(lines()):
-            number += 1
-            if not row:
-                continue
-            where = f"{path}, row {number}"
-            if len(row) != len(header):
-                yield Malformed(f"{where}: {len(row)} fields instead of {len(header)}"), [offset, number]
-                continue
-            yield parse(dict(zip(header, row, strict=True)), where), [offset, number]
-
-
-def _read_parquet(path: Path, parse: Parse, columns: Mapping[str, str], place: list[int] | None) -> Iterator[Item]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    group, row = place or (0, 0)
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise CorpusError(f"{path}: cannot be read as parquet: {error}. Check the file's format.") from error
-    with file:
-        check_columns(file.schema_arrow.names, columns, str(path))
-        wanted = list(dict.fromkeys(columns.values()))
-        for index in range(group, file.num_row_groups):
-            done = row if index == group else 0
-            seen = 0
-            for batch in file.iter_batches(_PARQUET_ROWS, row_groups=[index], columns=wanted):
-                if seen + len(batch) <= done:
-                    seen += len(batch)
-                    continue
-                for values in batch.slice(max(0, done - seen)).to_pylist():
-                    done = max(done, seen) + 1
-                    yield parse(values, f"{path}, row group {index}, row {done}"), [index, done]
-                seen += len(batch)
-
-
-TABLES = {
-    ".jsonl": _read_json_lines,
-    ".json": _read_json_lines,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
+def _read_table(path: Path, parse: Parse, columns: Mapping[str, str], place: list[int] | None) -> Iterator[Item]:
+    for where, values, behind in read_rows(path, place, columns=columns):
+        yield values if isinstance(values, Malformed) else parse(values, where), behind
 
 
 def open_dataset(
@@ -266,24 +180,8 @@ def open_dataset(
     return Source(name, read, None, class_names(stream.features))
 
 
-def has_broken_text(value: Any) -> bool:
-    """Whether a text in a value is none in UTF-8: a byte of a file that was no UTF-8, or half of a surrogate pair."""
-    if isinstance(value, str):
-        return not value.isascii() and _SURROGATE.search(value) is not None
-    if isinstance(value, Mapping):
-        return any(map(has_broken_text, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(has_broken_text, value))
+def _document_of(text_column: str, row: Any, where: str) -> str | Malformed:
+    from hf_gpt.training.corpus import document_of
 
-
-def _text_of(text_column: str, row: Any, where: str) -> "str | Malformed":
-    if not isinstance(row, dict):
-        return Malformed(f"{where}: a {type(row).__name__}, not an object with the key {text_column!r}")
-    if text_column not in row:
-        hint = did_you_mean(text_column, list(row)).rstrip(".")
-        return Malformed(f"{where}: no {text_column!r}{hint} (--text_column)")
-    text = row[text_column]
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        return Malformed(f"{where}: {text_column!r} is a {type(text).__name__}, not text")
-    return Malformed(f"{where}: {text_column!r} is not UTF-8") if has_broken_text(text) else text
+    text = text_in(row, text_column, where)
+    return text if isinstance(text, Malformed) else document_of(text)

@@ -10,7 +10,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, read_examples, sample_file, select_columns
 from hf_gpt.training.hub_examples import check_dataset_options, find_validation_split
-from hf_gpt.training.sources import Malformed, Source, has_broken_text, open_dataset, open_table
+from hf_gpt.training.sources import Malformed, Source, open_dataset, open_table
 from hf_gpt.training.streaming import DocumentStream, WindowStream, one_pass
 from hf_gpt.training.tasks.base import Task
 
@@ -117,8 +117,6 @@ def _open_sources(task: Task) -> list[Source]:
     for path in paths:
         if not path.is_file():
             raise CorpusError(f"no such file: {path}. Give the path of a .jsonl, .csv or .parquet file.")
-        if path.suffix.lower() == ".json":
-            raise CorpusError(f"{path}: --streaming reads an object in each line. Name such a file {path.stem}.jsonl.")
     return [open_table(path, _parser(task), task.columns) for path in paths]
 
 
@@ -154,8 +152,6 @@ def _parser(task: Task) -> Any:
             return Malformed(f"{where}: a {type(row).__name__}, not an object of columns")
         try:
             example = select_columns(row, task.columns, where)
-            if has_broken_text(example):
-                return Malformed(f"{where}: not UTF-8")
             task.check(example)
         except CorpusError as error:
             return Malformed(str(error))

@@ -15,7 +15,7 @@ from hf_gpt.training.arguments import DataArguments
 from hf_gpt.training.data import PACKING_WINDOW, filler_token_id, tokenize_documents
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.packing import pack
-from hf_gpt.training.sources import Malformed, Source, open_source
+from hf_gpt.training.sources import Malformed, Source, open_source, warn_of_absent_separator
 
 
 # A window of documents ends here even if it has fewer than PACKING_WINDOW: the bound on memory.
@@ -266,6 +266,7 @@ def open_documents(data_args: DataArguments) -> DocumentStream:
     """
     form = {"text_column": data_args.text_column, "document_separator": data_args.document_separator}
     sources = [open_source(name, **form) for name in data_args.corpus]
+    warn_of_absent_separator(data_args.corpus, data_args.document_separator)
     return DocumentStream(sources, data_args.corpus_weights, skip_malformed=data_args.malformed_rows == "skip")
 
 

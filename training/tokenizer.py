@@ -11,10 +11,21 @@ from hf_gpt.training.errors import ConfigError
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
 
+# Longest run of letters, marks or white space that merges may join. Learning takes time that grows with the square of
+# a word's length, and text without spaces, such as DNA or Chinese, would be one word. No word of a language that parts
+# words is longer.
+LONGEST_WORD = 64
+
 # How text is cut before merges: contractions, words with the space or mark before them, numbers of up to two digits,
 # runs of marks together with the line ends after them, line ends, and spaces. The pattern is tiktoken's cl100k_base
-# (https://github.com/openai/tiktoken, MIT) with two digits instead of three, which suits small vocabularies.
+# (https://github.com/openai/tiktoken, MIT) with two digits instead of three, which suits small vocabularies, and with
+# bounded runs. It is saved with the tokenizer, so texts are cut as they were when it was trained.
 SPLIT_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}{1,64}|\p{N}{1,2}| ?[^\s\p{L}\p{N}]{1,64}[\r\n]{0,64}"
+    r"|\s{0,64}[\r\n]|\s{1,64}(?!\S)|\s{1,64}"
+).replace("64", str(LONGEST_WORD))
+# That of tokenizers which earlier versions trained.
+UNBOUNDED_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 _SMALLEST_VOCABULARY = 2 + 256
@@ -28,6 +39,7 @@ def train_tokenizer(
     Every text without lone surrogates round-trips exactly, whatever it holds: all 256 bytes are tokens, and nothing is
     normalised. The same texts give the same tokenizer. `<|endoftext|>` begins and ends a text; `<|pad|>` is separate
     from it, so that masking the padding never masks an end of text. No special token is added when a text is encoded.
+    No token joins more than `LONGEST_WORD` letters, marks or blanks, so that text without spaces takes no longer.
 
     Args:
         texts: What to learn the merges from.

@@ -13,7 +13,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = CommandParser(
         prog="hf-gpt tokenizer",
-        description="Trains a byte-level BPE tokenizer, which AutoTokenizer.from_pretrained opens.",
+        description="Trains a byte-level BPE tokenizer, which AutoTokenizer.from_pretrained opens. Runs of more than "
+        "64 letters, marks or blanks are cut, so text without spaces takes time in proportion to its length.",
     )
     parser.add_argument(
         "corpus", nargs="+", help=".txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare"
@@ -56,6 +57,7 @@ def train(args: argparse.Namespace) -> int:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     texts = read_corpus(args.corpus, text_column=args.text_column, document_separator=args.document_separator)
+    print(f"corpus     {len(texts):,} document{'' if len(texts) == 1 else 's'}", flush=True)
     tokenizer = train_tokenizer((text for text in texts["text"]), args.vocab_size, show_progress=sys.stderr.isatty())
     with atomic_directory(output_dir) as folder:
         tokenizer.save_pretrained(folder)

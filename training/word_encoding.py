@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hf_gpt.training.tokenizer import SPLIT_PATTERN
+from hf_gpt.training.tokenizer import SPLIT_PATTERN, UNBOUNDED_PATTERN
 
 
 # Python's white space holds all that the pattern takes for it.
@@ -27,7 +27,10 @@ _SPACE_IN_WHITE_SPACE, _LINE = re.compile(r" (?!\S)"), re.compile(r"\n(?=\S)")
 _CUT = re.compile(r"(?= )|(?<=[A-Za-z])(?=[\x00-@\[-`{-\x7f])|(?<=[0-9])(?=[\x00-/:-\x7f])")
 # Where the texts do not hold them, these stand for the beginning of a text or a line and for a space that is no cut.
 _MARKS = [chr(code) for code in (*range(9), *range(14, 28))]
-_SPLIT = {"type": "Split", "pattern": {"Regex": SPLIT_PATTERN}, "behavior": "Isolated", "invert": False}
+_SPLITS = [
+    {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    for pattern in (SPLIT_PATTERN, UNBOUNDED_PATTERN)
+]
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
 # Parts in a text to encode.
 _PARTS_TOGETHER = 100
@@ -91,7 +94,7 @@ def knows_where_to_cut(tokenizer: PreTrainedTokenizerBase) -> bool:
     if not all(token.special for token in tokenizer.added_tokens_decoder.values()):
         return False
     steps = json.loads(backend.pre_tokenizer.__getstate__()).get("pretokenizers", ())
-    return len(steps) == 2 and steps[0] == _SPLIT and _BYTE_LEVEL.items() <= steps[1].items()
+    return len(steps) == 2 and steps[0] in _SPLITS and _BYTE_LEVEL.items() <= steps[1].items()
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -17,6 +17,7 @@ from hf_gpt.eval.tasks.results import REAL, harness_results, task_results, with_
 from hf_gpt.eval.tasks.rows import find_file, read_task_rows
 from hf_gpt.eval.tasks.running import Record, Rows, real_texts, run_task, sample_count, work_of
 from hf_gpt.eval.tasks.table import TaskSpec, find_task
+from hf_gpt.training.code_version import package_version
 from hf_gpt.training.errors import UserError
 
 
@@ -104,7 +105,16 @@ def facts_of(args: argparse.Namespace, job: Job, path: str) -> list[Any]:
         later = () if job.spec.kind == "unconditional" else ("metrics",)
         spec = {k: v for k, v in spec.items() if k not in ("name", "description", "folder", *later)}
     seeds = args.seeds if job.spec is not None and job.spec.sampled else args.seeds[:1]
-    return [spec, job.name if spec is None else "", job.data, seeds, args.dtype, fingerprint(path, args.revision)]
+    code = package_version("hf_gpt.eval", "hf_gpt.generation", "hf_gpt.models")
+    # The code comes third, since what is kept of real texts depends on no more.
+    return [
+        spec,
+        job.name if spec is None else "",
+        [job.data, code],
+        seeds,
+        args.dtype,
+        fingerprint(path, args.revision),
+    ]
 
 
 def _run(

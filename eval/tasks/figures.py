@@ -185,15 +185,17 @@ def _corpus(name: str, options: Mapping[str, Any], predictions: list[str], refer
     """BLEU and chrF from the counts of each example that sacrebleu itself resamples for its own tests."""
     from sacrebleu.metrics import BLEU, CHRF
 
-    from hf_gpt.eval.references import reference_streams
+    from hf_gpt.eval.references import chosen_tokenizer, reference_streams
+    from hf_gpt.eval.text.words import normal_form
 
     scorers: dict[str, Any] = {}
     if name in ("sacrebleu", "bleu"):
-        bleu = {key: options[key] for key in ("tokenize", "lowercase") if key in options}
-        scorers[name] = BLEU(**bleu)
+        tokenize = chosen_tokenizer(options.get("tokenize", "auto"), references)
+        scorers[name] = BLEU(lowercase=options.get("lowercase", False), tokenize=tokenize)
     if name in ("sacrebleu", "chrf"):
         scorers["chrf"] = CHRF(**(options if name == "chrf" else {}))
-    streams = reference_streams(references)
+    predictions = list(map(normal_form, predictions))
+    streams = [list(map(normal_form, stream)) for stream in reference_streams(references)]
     tables = {key: np.array(scorer._extract_corpus_statistics(predictions, streams)) for key, scorer in scorers.items()}
     widths = {key: table.shape[1] for key, table in tables.items()}
 

@@ -1,5 +1,6 @@
 """Rows of a task: from a file of any form that is trained on, a text file, or a data set of the Hub."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,12 +9,17 @@ from typing import Any
 import numpy as np
 
 from hf_gpt.eval.tasks.table import TaskSpec
+from hf_gpt.row_files import broken_text, has_broken_text
+from hf_gpt.text_files import absent_separator, fold_line_ends, parse_separator, read_text
 from hf_gpt.training.errors import CorpusError, UserError, did_you_mean
+from hf_gpt.training.examples import shown
 
 
 _TABLES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 _TEXTS = (".txt", ".txt.gz")
 _SLOT = re.compile(r"\{(\w+)\}")
+
+logger = logging.getLogger(__name__)
 
 
 def find_file(spec: TaskSpec, data: Path | None) -> Path | None:
@@ -63,20 +69,53 @@ def read_task_rows(spec: TaskSpec, data: Path | None, limit: int | None = None) 
     rows = []
     for place, row in _from_hub(spec) if path is None else _from_file(spec, path):
         if not isinstance(row, Mapping):
-            raise CorpusError(f"{place}: must be an object of columns.")
+            raise CorpusError(f"{place}: must be an object of columns. Mend or remove the row.")
         for column in spec.columns:
             if column not in row:
                 raise CorpusError(
                     f"task {spec.name}, {place}: no column {column!r}{did_you_mean(column, list(row))} It has "
                     f"{', '.join(map(str, row))}."
                 )
-        rows.append(dict(row))
+        row = _checked(spec, row, place)
+        if row is not None:
+            rows.append(row)
     if not rows:
         raise CorpusError(f"task {spec.name}: {source} holds no row.")
     if limit is not None and limit < len(rows):
         kept = np.sort(np.random.default_rng(0).permutation(len(rows))[:limit])
         rows = [rows[place] for place in kept]
     return rows
+
+
+def _checked(spec: TaskSpec, row: Mapping[str, Any], place: str) -> dict[str, Any] | None:
+    """A row whose columns can be read and put into templates, the line ends of its texts folded.
+
+    Of a corpus blank texts are left out, as in training: they give None.
+
+    Raises:
+        CorpusError: a text is no UTF-8, an example is blank, or a template's column holds no text and no number.
+    """
+    row = dict(row)
+    for column in spec.columns:
+        value = row[column]
+        if has_broken_text(value):
+            raise CorpusError(f"task {spec.name}, {place}: {broken_text(value)} in {column!r}. Mend or remove the row.")
+        if isinstance(value, str):
+            row[column] = fold_line_ends(value)
+    for column in spec.slots:
+        if not isinstance(row[column], (str, int, float)):
+            raise CorpusError(
+                f"task {spec.name}, {place}: {column!r} must be a text or a number to stand in a template, found "
+                f"{shown(row[column])}. Mend or remove the row."
+            )
+    if spec.kind in ("language_modelling", "unconditional") and not str(row[spec.text] or "").strip():
+        return None
+    if spec.reads_text and not (isinstance(row[spec.text], str) and row[spec.text].strip()):
+        raise CorpusError(
+            f"task {spec.name}, {place}: {spec.text!r} must be a text that is not blank, found "
+            f"{shown(row[spec.text])}. Mend or remove the row."
+        )
+    return row
 
 
 def fill(template: str, row: Mapping[str, Any]) -> str:
@@ -96,19 +135,14 @@ def _from_file(spec: TaskSpec, path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _from_text(spec: TaskSpec, path: Path) -> Iterator[tuple[str, Any]]:
-    import gzip
-
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        content = data.decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: cannot be read as text: {error}.") from error
-    separator = "\n" if spec.document_separator is None else spec.document_separator
-    if "\r\n" in content:
-        separator = separator.replace("\r\n", "\n").replace("\n", "\r\n")
+    content = read_text(path)
+    given = "\n" if spec.document_separator is None else spec.document_separator
+    separator = parse_separator(given) if given else None
+    if spec.document_separator and (warning := absent_separator(separator, [content])):
+        logger.warning("warning: task %s, %s: %s", spec.name, path, warning.replace("--", ""))
     for number, text in enumerate(content.split(separator) if separator else [content], 1):
         if text.strip():
-            yield f"{path}, text {number}", {spec.text: text.strip("\r\n")}
+            yield f"{path}, text {number}", {spec.text: text.strip("\n")}
 
 
 def _from_hub(spec: TaskSpec) -> Iterator[tuple[str, Any]]:

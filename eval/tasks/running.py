@@ -17,6 +17,7 @@ from hf_gpt.eval.tasks.rows import fill
 from hf_gpt.eval.tasks.table import WRITING, TaskSpec
 from hf_gpt.eval.tasks.writing import sampler_of, write_after, write_freely
 from hf_gpt.training.errors import CorpusError, UserError
+from hf_gpt.training.labels import label_name, label_number
 
 
 Record = dict[str, Any]
@@ -146,8 +147,8 @@ def _choices_of(spec: TaskSpec, row: Mapping[str, Any], number: int) -> tuple[li
         blank = " " if prompt and not prompt[-1].isspace() else ""
         pairs = [(prompt, f"{blank}{choice}") for choice in given]
     answer = row[spec.answer] if isinstance(spec.answer, str) else spec.answer
-    if isinstance(answer, str) and answer.strip().isdigit():
-        answer = int(answer)
+    if not isinstance(answer, bool) and label_number(answer) is not None:
+        answer = label_number(answer)
     if not isinstance(answer, int) or not 0 <= answer < len(pairs):
         raise CorpusError(
             f"task {spec.name}, row {number}: {spec.answer!r} must be the number of the right choice, 0 to "
@@ -196,15 +197,15 @@ def _classes(spec: TaskSpec, candidate: Candidate, rows: Rows) -> tuple[list[str
             names = list(map(str, spec.labels))
     else:
         names = list(map(str, spec.labels or ()))
-    wanted = []
+    wanted, known = [], {way(name): place for way in (label_name, str) for place, name in enumerate(names)}
     for number, row in enumerate(rows, 1):
-        label = row[spec.label]
-        if isinstance(label, int) and spec.labels and candidate.head == "classifier" and str(label) not in names:
-            label = spec.labels[label] if label < len(spec.labels) and spec.labels[label] in names else label
-        if str(label) in names:
-            wanted.append(names.index(str(label)))
-        elif isinstance(label, int) and 0 <= label < len(names):
-            wanted.append(label)
+        label, place = row[spec.label], label_number(row[spec.label])
+        if place is not None and spec.labels and candidate.head == "classifier" and str(place) not in known:
+            label = spec.labels[place] if place < len(spec.labels) and spec.labels[place] in names else label
+        if label_name(label) in known:
+            wanted.append(known[label_name(label)])
+        elif place is not None and place < len(names):
+            wanted.append(place)
         else:
             raise CorpusError(
                 f"task {spec.name}, row {number}: {spec.label!r} is {label!r}, which is none of the classes of "
@@ -252,9 +253,6 @@ def _references(spec: TaskSpec, row: Mapping[str, Any], number: int) -> list[str
 
 
 def _texts(spec: TaskSpec, rows: Rows) -> list[str]:
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row[spec.text], str) or not row[spec.text].strip():
-            raise CorpusError(f"task {spec.name}, row {number}: {spec.text!r} must be a text that is not blank.")
     return [row[spec.text] for row in rows]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.training.config import as_written
 from hf_gpt.training.errors import ConfigError, did_you_mean
 
 
@@ -32,6 +33,8 @@ _NEEDED = {
     "question_answering": ("prompt", "target"),
 }
 _SLOT = re.compile(r"\{(\w+)\}")
+# Fields that hold text, which yaml would take for a truth value, a number or a date.
+_TEXTS = ("name", "description", "prompt", "text", "document_separator", "labels", "label", "choices", "target", "stop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,15 +100,25 @@ class TaskSpec:
         return DEFAULT_METRICS[self.kind] if self.metrics is None else self.metrics
 
     @property
-    def columns(self) -> list[str]:
-        """The columns that every row must have."""
+    def reads_text(self) -> bool:
+        """Whether it is on texts that are there, rather than on prompts."""
+        return self.kind in ("language_modelling", "unconditional", "last_word", "classification")
+
+    @property
+    def slots(self) -> list[str]:
+        """The columns that stand in templates."""
         templates = [self.prompt, *([self.choices] if self.contexts else [])]
         if isinstance(self.choices, (list, tuple)):
             templates += self.choices
-        found = [name for template in templates if template for name in _SLOT.findall(template)]
+        return [name for template in templates if template for name in _SLOT.findall(template)]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that every row must have."""
+        found = list(self.slots)
         if isinstance(self.choices, str) and not self.contexts:
             found.append(self.choices)
-        if self.kind in ("language_modelling", "unconditional", "last_word", "classification"):
+        if self.reads_text:
             found.append(self.text)
         found += [name for name in (self.contexts, self.label) if name]
         found += [self.target] if isinstance(self.target, str) else self.target or ()
@@ -146,7 +159,8 @@ def read_task(path: Path) -> TaskSpec:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        content, written = yaml.safe_load(text), yaml.load(text, Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"task {path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -155,6 +169,9 @@ def read_task(path: Path) -> TaskSpec:
     for name in content:
         if name not in fields:
             raise ConfigError(f"task {path}: no field {name!r}{did_you_mean(str(name), fields)}")
+    for name in _TEXTS:
+        if name in content:
+            content[name] = as_written(content[name], written[name])
     if path.parent != TABLE:
         content["folder"] = str(path.parent)
     return check_task(TaskSpec(**{"name": path.stem, "kind": "", **content}), str(path))

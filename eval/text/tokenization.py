@@ -3,19 +3,24 @@
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+from .words import has_unspaced, pieces
+
 
 Tokenizer = Callable[[str], list[str]]
 
-TOKENIZERS = ("whitespace", "treebank", "13a", "character")
+TOKENIZERS = ("auto", "whitespace", "treebank", "13a", "character")
 
 
-def get_tokenizer(tokenizer: str | Tokenizer) -> tuple[str, Tokenizer]:
+def get_tokenizer(tokenizer: str | Tokenizer, texts: Iterable[str] = ()) -> tuple[str, Tokenizer]:
     """The name of a tokenizer, for the record, and the function.
 
     Args:
-        tokenizer: `"whitespace"` for text that is tokenised already; `"treebank"`, NLTK's word tokenizer, which is what
-            the benchmarks of COCO captions and EMNLP news were prepared with; `"13a"`, sacrebleu's default;
+        tokenizer: `"auto"` cuts at spaces, and around each character of scripts without spaces, such as Chinese;
+            `"whitespace"` is for text that is tokenised already; `"treebank"`, NLTK's word tokenizer, is what the
+            benchmarks of COCO captions and EMNLP news were prepared with; `"13a"`, sacrebleu's default;
             `"character"`; or a function from a text to its tokens.
+        texts: What is tokenised. Where none has a script without spaces, `"auto"` is called what it does:
+            `"whitespace"`.
 
     Raises:
         ValueError: there is no such tokenizer.
@@ -24,10 +29,11 @@ def get_tokenizer(tokenizer: str | Tokenizer) -> tuple[str, Tokenizer]:
         return getattr(tokenizer, "__qualname__", type(tokenizer).__name__), tokenizer
     if tokenizer not in TOKENIZERS:
         raise ValueError(f"tokenizer must be a function or one of {', '.join(TOKENIZERS)}; got {tokenizer!r}.")
-    return tokenizer, _named(tokenizer)
+    is_plain = tokenizer == "auto" and not any(map(has_unspaced, texts))
+    return "whitespace" if is_plain else tokenizer, _named(tokenizer)
 
 
-def tokenize(texts: Iterable[str], tokenizer: str | Tokenizer = "whitespace") -> list[list[str]]:
+def tokenize(texts: Iterable[str], tokenizer: str | Tokenizer = "auto") -> list[list[str]]:
     """The tokens of each text."""
     function = get_tokenizer(tokenizer)[1]
     return [list(function(text)) for text in texts]
@@ -35,6 +41,8 @@ def tokenize(texts: Iterable[str], tokenizer: str | Tokenizer = "whitespace") ->
 
 @lru_cache
 def _named(name: str) -> Tokenizer:
+    if name == "auto":
+        return pieces
     if name == "whitespace":
         return str.split
     if name == "character":

@@ -4,10 +4,11 @@ Do two samples differ on the surface: in length, case, punctuation, blanks?
 A critic that finds such a difference looks excellent and teaches nothing, so these tests come before every other.
 """
 
-import string
 from collections.abc import Sequence
 
 import numpy as np
+
+from hf_gpt.eval.text.words import is_punctuation, pieces
 
 from .halves import classifier_test
 
@@ -28,6 +29,8 @@ FEATURES: tuple[str, ...] = (
     "double_blank",
     "blank_before_stop",
 )
+# What ends a sentence, in Latin, Chinese, Hindi, Arabic, Urdu, Burmese, Khmer, Ethiopic and Armenian.
+_STOPS = tuple(".!?。！？｡।॥؟۔။។።։…")
 _CLASSES = ("nothing", "upper case", "lower case", "digit", "stop", "other punctuation", "blank", "other")
 
 
@@ -37,7 +40,7 @@ def surface_features(texts: Sequence[str]) -> np.ndarray:
 
 
 def _features(text: str) -> list[float]:
-    size, words = max(len(text), 1), text.split()
+    size, words = max(len(text), 1), pieces(text)
     stripped = text.strip()
     return [
         len(text),
@@ -45,12 +48,12 @@ def _features(text: str) -> list[float]:
         sum(map(len, words)) / max(len(words), 1),
         sum(character.isupper() for character in text) / size,
         sum(character.isdigit() for character in text) / size,
-        sum(character in string.punctuation for character in text) / size,
+        sum(map(is_punctuation, text)) / size,
         sum(character.isspace() for character in text) / size,
         sum(ord(character) > 127 for character in text) / size,
         text.count("\n"),
         stripped[:1].isupper(),
-        stripped[-1:] in tuple(".!?"),
+        stripped[-1:] in _STOPS,
         text != stripped,
         "  " in stripped,
         any(f" {stop}" in text for stop in ".,!?;:"),
@@ -61,7 +64,7 @@ def length_test(real: Sequence[str], generated: Sequence[str]) -> dict[str, floa
     """Two-sample Kolmogorov-Smirnov test of the lengths in words: its statistic, its p-value, both mean lengths."""
     from scipy.stats import ks_2samp
 
-    lengths = [np.array([len(text.split()) for text in texts]) for texts in (real, generated)]
+    lengths = [np.array([len(pieces(text)) for text in texts]) for texts in (real, generated)]
     # Lengths are whole numbers, so ties make this p-value too large rather than too small.
     test = ks_2samp(*lengths, method="asymp")
     return {
@@ -95,9 +98,9 @@ def _kind(character: str) -> str:
         return "upper case" if character.isupper() else "lower case"
     if character.isdigit():
         return "digit"
-    if character in ".!?":
+    if character in _STOPS:
         return "stop"
-    if character in string.punctuation:
+    if is_punctuation(character):
         return "other punctuation"
     return "blank" if character.isspace() else "other"
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from hf_gpt.command_parser import CommandParser
 from hf_gpt.generation.guided_command import add_arguments, check_arguments, guided_options, print_texts
+from hf_gpt.row_files import broken_text, has_broken_text
+from hf_gpt.text_files import decode_text, fold_line_ends
 
 
 if TYPE_CHECKING:
@@ -55,9 +57,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    if args.prompt is None:
-        args.prompt = "" if sys.stdin.isatty() else sys.stdin.read()
     try:
+        args.prompt = read_prompt(args.prompt)
         return generate(args)
     except (OSError, ValueError) as error:
         print(f"error: {with_names(error, args.model, args.discriminator)}", file=sys.stderr)
@@ -65,6 +66,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print()
         return 130
+
+
+def read_prompt(given: str | None) -> str:
+    """The prompt that was given, or left out that of standard input; nothing where nobody pipes.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    if given is None and sys.stdin.isatty():
+        return ""
+    if given is None:
+        piped = getattr(sys.stdin, "buffer", None)
+        given = fold_line_ends(sys.stdin.read()) if piped is None else decode_text(piped.read(), "standard input")
+    if has_broken_text(given):
+        raise ValueError(f"the prompt is {broken_text(given)}. Give it as UTF-8.")
+    return given
 
 
 def generate(args: argparse.Namespace) -> int:

@@ -4,11 +4,13 @@ import argparse
 import codecs
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_gpt.command_parser import CommandParser
+from hf_gpt.row_files import Malformed, Row, advised, read_rows, rows_of_lines, table_format, text_in
+from hf_gpt.text_files import absent_separator, decode_text, fold_line_ends, parse_separator, read_text, split_text
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -17,14 +19,14 @@ def make_parser() -> argparse.ArgumentParser:
         prog="hf-gpt score",
         description="Says how real each text looks to a discriminator: its logit (above 0: real) and probability.",
     )
-    parser.add_argument("file", help="texts: a .jsonl file, a text file, or - for standard input")
+    parser.add_argument("file", help="texts: a text, .jsonl, .json, .csv or .parquet file, or - for standard input")
     parser.add_argument("--discriminator", required=True, help="folder of a critic or checkpoint, or a Hub id")
     parser.add_argument("--per_token", action="store_true", help="give the logit after each token as well")
     parser.add_argument(
         "--format", choices=["table", "jsonl"], help="left out: table on a terminal, jsonl when piped or in a file"
     )
     parser.add_argument("--output", type=Path, help="file to write; left out: standard output")
-    parser.add_argument("--text_column", default="text", help="key of a .jsonl row that holds the text (%(default)s)")
+    parser.add_argument("--text_column", default="text", help="column of a table that holds the text (%(default)s)")
     parser.add_argument(
         "--document_separator", help=r"where a text file parts into texts, e.g. '\n'; left out: it is one text"
     )
@@ -57,41 +59,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_texts(source: str, text_column: str = "text", document_separator: str | None = None) -> Iterator[str]:
     """The texts of a file or, for `-`, of standard input, which is read as .jsonl if its first line is an object.
 
-    Blank texts are left out.
+    Files are read as by the commands that train. Blank texts are left out.
 
     Raises:
         ValueError: the input is not UTF-8, or a row is no object with a text; the message names the line.
         OSError: there is no such file.
     """
-    data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    try:
-        content = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source}: not UTF-8 at byte {error.start}. Convert it first.") from error
-    is_rows = source.endswith(".jsonl") or (source == "-" and _is_object(content.partition("\n")[0]))
-    if not is_rows:
-        separator = None
-        if document_separator is not None:
-            separator = document_separator.replace("\\n", "\n").replace("\\t", "\t")
-        parts = [content] if not separator else content.split(separator)
-        # The line end that closes a file is no part of its text.
-        yield from (part.removesuffix("\n") for part in parts if part.strip())
+    path = Path(source)
+    if source == "-":
+        data, name = sys.stdin.buffer.read(), "standard input"
+        if _is_object(data.removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0]):
+            yield from _texts_of(rows_of_lines(data, name), text_column)
+            return
+        content = decode_text(data, name)
+    elif table_format(path) is not None:
+        if not path.is_file():
+            raise FileNotFoundError(f"no such file: {source}")
+        yield from _texts_of(read_rows(path, columns={"text_column": text_column}), text_column)
         return
-    # A string may hold every other sign that Python ends lines at, such as U+2028.
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(line)[text_column]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{source}, line {number}: not an object with {text_column!r} ({error}). Mend the line, or name "
-                "another key with --text_column."
-            ) from error
-        if not isinstance(text, str):
-            raise ValueError(f"{source}, line {number}: {text_column!r} holds no text but {type(text).__name__}.")
+    else:
+        content = read_text(path)
+    separator = None if document_separator is None else parse_separator(document_separator)
+    if separator is not None and (warning := absent_separator(separator, [content])):
+        print(f"warning: {warning}", file=sys.stderr)
+    # The line end that closes a file is no part of its text.
+    yield from (part.removesuffix("\n") for part in split_text(content, separator))
+
+
+def _texts_of(rows: Iterable[Row], text_column: str) -> Iterator[str]:
+    for where, values, _ in rows:
+        text = values if isinstance(values, Malformed) else text_in(values, text_column, where)
+        if isinstance(text, Malformed):
+            raise advised(text)
         if text.strip():
-            yield text
+            yield fold_line_ends(text)
 
 
 def score(args: argparse.Namespace, texts: list[str]) -> int:
@@ -198,10 +199,10 @@ def _sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
-def _is_object(line: str) -> bool:
+def _is_object(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
+        return isinstance(json.loads(line.decode("utf-8")), dict)
+    except (ValueError, RecursionError):
         return False
 
 

@@ -1,9 +1,16 @@
+import copy
+import types
+
 import datasets
+import numpy as np
 import pytest
 import torch
 
+from hf_gpt.training import code_version as code_version_module
+from hf_gpt.training import packing
+from hf_gpt.training.code_version import code_version
 from hf_gpt.training.collators import PackedRowsCollator
-from hf_gpt.training.data import complete_batches, tokenize_and_pack, tokenize_documents
+from hf_gpt.training.data import complete_batches, tokenize_and_pack, tokenize_documents, tokenizer_state
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.likelihood import total_nats
 
@@ -76,3 +83,59 @@ def test_packed_documents_do_not_see_each_other(documents, tokenizer, make_model
     ]
     assert targets == sum(count for _, count in separate)
     assert packed == pytest.approx(sum(nats for nats, _ in separate), rel=1e-6)
+
+
+@pytest.fixture
+def on_disk(documents, tmp_path):
+    """Documents whose rows the library keeps on disk."""
+    documents.save_to_disk(tmp_path / "documents")
+    return datasets.load_from_disk(tmp_path / "documents")
+
+
+def test_rows_are_made_anew_when_the_code_changes(on_disk, tokenizer, monkeypatch):
+    first = tokenize_and_pack(on_disk, tokenizer, 16)
+    assert tokenize_and_pack(on_disk, tokenizer, 16).cache_files == first.cache_files != []
+    original = packing.pack
+
+    def reversed_rows(*args, **kwargs):
+        return {name: rows[:, ::-1] for name, rows in original(*args, **kwargs).items()}
+
+    monkeypatch.setattr("hf_gpt.training.data.pack", reversed_rows)
+    assert tokenize_and_pack(on_disk, tokenizer, 16)["input_ids"][0] == first["input_ids"][0][::-1]
+    monkeypatch.undo()
+    assert tokenize_and_pack(on_disk, tokenizer, 16)["input_ids"][:] == first["input_ids"][:]
+    # A function further down, and a constant.
+    monkeypatch.setattr(packing, "plan_best_fit", packing.plan_sequential)
+    monkeypatch.setattr(packing, "IGNORE_INDEX", -7)
+    assert tokenize_and_pack(on_disk, tokenizer, 16)["labels"][0][0] == -7
+
+
+def test_rows_are_made_anew_when_the_tokenizer_changes(on_disk, tokenizer, corpus_text):
+    first = tokenize_and_pack(on_disk, tokenizer, 16)
+    changed = copy.deepcopy(tokenizer)
+    changed.add_tokens(["question"])
+    with_token = tokenize_and_pack(on_disk, changed, 16)
+    assert len(tokenizer) in np.ravel(with_token["input_ids"][:])
+    other_end = copy.deepcopy(tokenizer)
+    other_end.add_special_tokens({"eos_token": "<end>"})
+    assert other_end.eos_token_id in np.ravel(tokenize_and_pack(on_disk, other_end, 16)["input_ids"][:])
+    other_pad = copy.deepcopy(tokenizer)
+    other_pad.pad_token = other_pad.eos_token
+    assert tokenizer.pad_token_id not in np.ravel(tokenize_and_pack(on_disk, other_pad, 16)["input_ids"][:])
+    assert len({tokenizer_state(each) for each in (tokenizer, changed, other_end, other_pad)}) == 4
+    templated = copy.deepcopy(tokenizer)
+    templated.chat_template = "{{ messages }}"
+    assert tokenizer_state(templated) != tokenizer_state(tokenizer)
+    assert tokenize_and_pack(on_disk, tokenizer, 16).cache_files == first.cache_files
+
+
+def test_the_version_of_code_is_that_of_what_it_does():
+    assert code_version(packing) == code_version(packing) != code_version(code_version_module)
+    module = types.ModuleType("own")
+    versions = set()
+    for body in ("return 1", "return 2", "return [n for n in {1, 2}]", "return [n for n in {1, 3}]"):
+        exec(f"def make():\n    {body}", module.__dict__)
+        versions.add(code_version(module))
+    module.limit = 3
+    versions.add(code_version(module))
+    assert len(versions) == 5

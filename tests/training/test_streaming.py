@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from hf_gpt import text_files
 from hf_gpt.training import sources, streaming
 from hf_gpt.training.collators import PackedRowsCollator
 from hf_gpt.training.corpus import read_corpus
@@ -135,8 +136,8 @@ def test_weights_are_shares_of_the_text(tmp_path):
 
 
 def test_long_texts_are_parted_at_line_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_DOCUMENT_BYTES", 100)
-    monkeypatch.setattr(sources, "_CHUNK_BYTES", 30)
+    monkeypatch.setattr(text_files, "MAX_DOCUMENT_BYTES", 100)
+    monkeypatch.setattr(text_files, "_CHUNK_BYTES", 30)
     text = "".join(f"line {number} é\n" for number in range(60)) + "é" * 300
     (tmp_path / "long.txt").write_text(text, encoding="utf-8")
     parts = [part for part, _ in open_source(str(tmp_path / "long.txt")).read(None)]

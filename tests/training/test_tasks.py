@@ -257,8 +257,8 @@ def test_texts_in_turn_and_special_tokens_in_them(new_tokenizer):
             "none of the classes",
         ),
         ("classification", {"text": "a", "label": 0}, {}, CorpusError, "one class only"),
-        ("classification", {"text": "a", "label": 1.0}, {}, CorpusError, "is 1.0, not a name or an id"),
-        ("classification", {"text": "a", "label": True}, {}, CorpusError, "is True, not a name or an id"),
+        ("classification", {"text": "a", "label": 1.5}, {}, CorpusError, "is 1.5, not a name or an id"),
+        ("classification", {"text": "a", "label": None}, {}, CorpusError, "is None, not a name or an id"),
         ("token_classification", {"tokens": ["a", "b"], "tags": ["O"]}, {}, CorpusError, "2 words .* and 1 tags"),
         (
             "question_answering",

@@ -1,10 +1,12 @@
 import random
+import time
 
 import pytest
 from transformers import AutoTokenizer
 
 from hf_gpt.training.errors import ConfigError
-from hf_gpt.training.tokenizer import END_OF_TEXT, PAD, train_tokenizer
+from hf_gpt.training.tokenizer import END_OF_TEXT, LONGEST_WORD, PAD, train_tokenizer
+from hf_gpt.training.word_encoding import encode_texts
 
 
 AWKWARD = [
@@ -65,3 +67,39 @@ def test_saved_and_opened_by_the_auto_class(tokenizer, tmp_path):
 def test_too_small_a_vocabulary():
     with pytest.raises(ConfigError, match="258"):
         train_tokenizer(["text"], 200)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a", " ", "\n", "-", "1", "\r\n", "é", "今天天气很好", "ACGTTGCA", "\t", "\u0301", "😀"],
+    ids=ascii,
+)
+def test_text_without_words_is_learnt_in_parts_and_comes_back(text):
+    text *= 100_000 // len(text)
+    tokenizer = train_tokenizer([text], 300)
+    ids = tokenizer(text, verbose=False)["input_ids"]
+    assert tokenizer.decode(ids) == text
+    # The split is saved with the tokenizer, so no token joins more than it allows, plus the sign before a word.
+    assert max(len(tokenizer.decode(token)) for token in set(ids)) <= LONGEST_WORD + 1
+    (fast,) = encode_texts([text], tokenizer)
+    assert fast.tolist() == ids
+
+
+def test_learning_takes_time_in_proportion():
+    letters = random.Random(0).choices("ACGT", k=60_000)
+    seconds = []
+    for size in (15_000, 60_000):
+        begin = time.perf_counter()
+        train_tokenizer(["".join(letters[:size])], 600)
+        seconds.append(time.perf_counter() - begin)
+    # Four times the text took about sixteen times as long when a text without spaces was one word.
+    assert seconds[1] < 10 * seconds[0] + 0.5
+
+
+def test_long_words_are_cut_where_they_were_cut_in_training(tmp_path):
+    word = "x" * 150
+    tokenizer = train_tokenizer([f"{word} {word}"], 300)
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again(word)["input_ids"] == tokenizer(word)["input_ids"]
+    assert [len(again.decode(token)) for token in again(word)["input_ids"]] == [64, 64, 22]

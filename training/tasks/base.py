@@ -36,6 +36,7 @@ class Task(ABC):
         streams: Whether rows can be made of a part of the examples, so that the others need not be read before.
         classes_column: The column whose values are its classes, which must be known before training.
         one_row_each: Whether an example becomes one row, so that counting examples counts rows.
+        words: How its metrics cut texts into words, for people; empty where they do not.
     """
 
     auto_class: str
@@ -48,6 +49,7 @@ class Task(ABC):
     streams: ClassVar[bool] = True
     classes_column: str | None = None
     one_row_each: bool = True
+    words: str = ""
 
     def __init__(self, args: TaskArguments):
         self.args = args

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_gpt.eval import compute
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of
+from hf_gpt.training.labels import class_names, label_name, label_number
 from hf_gpt.training.naive_bayes import log_count_ratios, start_embeddings_from
 from hf_gpt.training.tasks.base import Task, add_begin_and_end, as_tuple, begin_and_end, class_fields, to_rows, tokenize
 
@@ -44,14 +45,16 @@ class LabelledTask(Task):
         label = example[self.args.label_column]
         is_distribution = self._is_distribution(label)
         self.has_probabilities |= is_distribution
-        if self.names or not (is_distribution or _is_label(label)):
+        if self.names or not (is_distribution or label_name(label) is not None):
             self.id_of(example)
 
     def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
         names = list(self.args.class_names or self._names_in(train))
         if len(names) < 2:
             raise CorpusError(f"the examples have one class only, {names[0]!r}. Give examples of two or more.")
-        self.names, self.ids = names, {name: index for index, name in enumerate(names)}
+        self.names = names
+        # Also by the one way in which booleans and whole numbers are written.
+        self.ids = {way(name): index for way in (label_name, str) for index, name in enumerate(names)}
         super().learn(train, validation)
 
     def config_fields(self) -> dict[str, Any]:
@@ -66,12 +69,8 @@ class LabelledTask(Task):
         label = example[self.args.label_column]
         if self._is_distribution(label) and len(label) == len(self.names):
             return int(np.argmax(label))
-        if _is_label(label):
-            if str(label) in self.ids:
-                return self.ids[str(label)]
-            number = self._number_of(label)
-            if number is not None and 0 <= number < len(self.names):
-                return number
+        if self.names and (number := self._id_of_label(label)) is not None:
+            return number
         classes = f"which is none of the classes {', '.join(self.names[:10])}" if self.names else "not a name or an id"
         raise CorpusError(
             f"{example.place}: column {self.args.label_column!r} is {label!r}, {classes}. Mend the row, or name the "
@@ -82,32 +81,35 @@ class LabelledTask(Task):
         """The name of the class of an example."""
         return self.names[self.id_of(example)]
 
-    def _number_of(self, label: str | int) -> int | None:
-        """The id that a label is; in a .csv file it is a text, of which names that are given tell it apart."""
-        if isinstance(label, int):
-            return label
-        names = self.args.class_names or ()
-        is_id = label.isascii() and label.isdecimal() and names and not any(name.isdecimal() for name in names)
-        return int(label) if is_id else None
+    def _id_of_label(self, label: Any) -> int | None:
+        """The id that a label is: by its name, or as a number or a truth value where the names are given."""
+        name = label_name(label)
+        if name is None or name in self.ids:
+            return self.ids.get(name)
+        if not self.args.class_names or any(label_number(other) is not None for other in self.names):
+            return None
+        if name in ("false", "true") and len(self.names) == 2:
+            return int(name == "true")
+        number = label_number(label)
+        return number if number is not None and number < len(self.names) else None
 
     def _names_in(self, examples: Iterable[Example]) -> list[str]:
-        labels: set[str | int] = set()
+        labels: set[str] = set()
         for example in examples:
             label = example[self.args.label_column]
             if self._is_distribution(label):
-                labels |= set(range(len(label)))
+                labels |= set(map(str, range(len(label))))
                 continue
-            if not _is_label(label):
+            name = label_name(label)
+            if name is None:
                 self.id_of(example)
-            labels.add(label)
+            labels.add(name)
             if len(labels) > _MOST_CLASSES:
                 raise CorpusError(
                     f"{example.place}: more than {_MOST_CLASSES:,} classes in column {self.args.label_column!r}. Is "
                     "--label_column the right one? If so, name the classes with --class_names."
                 )
-        if all(isinstance(label, int) for label in labels):
-            return [str(label) for label in range(max(labels, default=0) + 1)]
-        return sorted(map(str, labels))
+        return class_names(labels)
 
     def _is_distribution(self, label: Any) -> bool:
         return self.takes_probabilities and _is_distribution(label)
@@ -203,10 +205,6 @@ def class_cross_entropy(
     if num_items_in_batch is None:
         return losses.mean()
     return losses.sum() * (labels.numel() / len(labels)) / num_items_in_batch
-
-
-def _is_label(value: Any) -> bool:
-    return isinstance(value, (int, str)) and not isinstance(value, bool) and value != ""
 
 
 def _is_distribution(value: Any) -> bool:

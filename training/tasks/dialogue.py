@@ -7,6 +7,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.eval import compute
+from hf_gpt.eval.text.words import UNICODE_WORDS
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, texts_of
 from hf_gpt.training.packing import IGNORE_INDEX
@@ -39,6 +40,7 @@ class Dialogue(WritingTask):
     """
 
     main_metric = "rougeL"
+    words = UNICODE_WORDS
 
     @property
     def columns(self) -> dict[str, str]:

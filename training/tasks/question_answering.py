@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.eval import compute
+from hf_gpt.eval.text.words import ANSWER_WORDS
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of
 from hf_gpt.training.tasks.base import Task, as_tuple, begin_and_end, to_rows, tokenize
@@ -24,6 +25,7 @@ class QuestionAnswering(Task):
     auto_class = "AutoModelForQuestionAnswering"
     peft_type = "QUESTION_ANS"
     main_metric = "f1"
+    words = ANSWER_WORDS
     one_row_each = False
 
     @property

@@ -6,6 +6,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.eval import compute
+from hf_gpt.eval.text.words import ANSWER_WORDS, UNICODE_WORDS
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of, texts_of
 from hf_gpt.training.packing import IGNORE_INDEX
@@ -111,6 +112,7 @@ class Summarization(Writing):
     """Summaries; ROUGE, the best of several references."""
 
     main_metric = "rougeL"
+    words = UNICODE_WORDS
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
         return compute("rouge", list(predictions), [self.targets(example) for example in examples])
@@ -123,6 +125,7 @@ class Translation(Writing):
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
         figures = compute("sacrebleu", list(predictions), [self.targets(example) for example in examples])
+        self.words = f"BLEU by sacrebleu, {figures['signature']}"
         return {name: figures[name] for name in ("sacrebleu", "chrf")}
 
 
@@ -130,6 +133,7 @@ class ClosedBookQa(Writing):
     """Answers from what the model has learnt, without a passage; exact match and F1."""
 
     main_metric = "f1"
+    words = ANSWER_WORDS
 
     @property
     def columns(self) -> dict[str, str]:

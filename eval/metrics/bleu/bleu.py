@@ -5,7 +5,7 @@ import evaluate
 from sacrebleu.metrics import BLEU
 
 from hf_gpt.eval import metric
-from hf_gpt.eval.references import reference_streams
+from hf_gpt.eval.references import chosen_tokenizer, reference_streams
 
 
 class Bleu(metric.PairedMetric):
@@ -28,8 +28,8 @@ class Bleu(metric.PairedMetric):
         )
 
     def _compute(
-        self, predictions: list[str], references: list[list[str]], tokenize: str = "13a", lowercase: bool = False
+        self, predictions: list[str], references: list[list[str]], tokenize: str = "auto", lowercase: bool = False
     ) -> dict[str, float | str]:
-        scorer = BLEU(tokenize=tokenize, lowercase=lowercase)
+        scorer = BLEU(tokenize=chosen_tokenizer(tokenize, references), lowercase=lowercase)
         score = scorer.corpus_score(predictions, reference_streams(references)).score
         return {"bleu": score, "signature": str(scorer.get_signature())}

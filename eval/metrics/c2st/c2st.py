@@ -27,12 +27,12 @@ class C2st(metric.SampleMetric):
         predictions: list[str],
         references: list[str],
         classifier: str = "ngram_cnn",
-        tokenizer: str | Tokenizer = "whitespace",
+        tokenizer: str | Tokenizer = "auto",
         seed: int = 0,
         resamples: int = 1000,
         **training: Any,
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer)
+        name, function = get_tokenizer(tokenizer, predictions)
         trained = partial(fresh_classifier_scores, body=classifier, seed=seed, **training)
         real, generated = tokenize(references, function), tokenize(predictions, function)
         figures = classifier_test(real, generated, trained, seed, resamples)

@@ -25,9 +25,9 @@ class CopyRate(metric.SampleMetric):
         references: list[str],
         held_out: list[str] | None = None,
         order: int = 4,
-        tokenizer: str | Tokenizer = "whitespace",
+        tokenizer: str | Tokenizer = "auto",
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer)
+        name, function = get_tokenizer(tokenizer, predictions)
         known = tokenize(references, function)
         result = _figures(tokenize(predictions, function), known, order)
         if held_out is not None:

@@ -19,11 +19,11 @@ class DistinctN(metric.SampleMetric):
     needs_references = False
 
     def measure(
-        self, predictions: list[str], max_order: int = 4, tokenizer: str | Tokenizer = "whitespace"
+        self, predictions: list[str], max_order: int = 4, tokenizer: str | Tokenizer = "auto"
     ) -> dict[str, Any]:
         if max_order < 1:
             raise ValueError(f"max_order must be at least 1, got {max_order}.")
-        name, function = get_tokenizer(tokenizer)
+        name, function = get_tokenizer(tokenizer, predictions)
         counts = distinct_ngrams(tokenize(predictions, function), max_order)
         ratios = {f"distinct_{n}": some / all_ if all_ else float("nan") for n, (some, all_) in enumerate(counts, 1)}
         unique = {f"unique_{n}": some for n, (some, _) in enumerate(counts, 1)}

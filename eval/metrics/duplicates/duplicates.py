@@ -4,6 +4,7 @@ from typing import Any
 
 from hf_gpt.eval import metric
 from hf_gpt.eval.text.diversity import duplicate_rate, most_frequent
+from hf_gpt.eval.text.words import normal_form
 
 
 class Duplicates(metric.SampleMetric):
@@ -16,7 +17,7 @@ class Duplicates(metric.SampleMetric):
     needs_references = False
 
     def measure(self, predictions: list[str]) -> dict[str, Any]:
-        texts = [" ".join(text.split()) for text in predictions]
+        texts = [" ".join(normal_form(text).split()) for text in predictions]
         text, count = most_frequent(texts)
         return {
             "duplicate_rate": duplicate_rate(texts),

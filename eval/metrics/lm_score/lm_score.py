@@ -23,10 +23,10 @@ class LmScore(metric.SampleMetric):
         self,
         predictions: list[str],
         references: list[str],
-        tokenizer: str | Tokenizer = "whitespace",
+        tokenizer: str | Tokenizer = "auto",
         seed: int = 0,
         **training: Any,
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer)
+        name, function = get_tokenizer(tokenizer, predictions)
         figures = lm_score(tokenize(predictions, function), tokenize(references, function), seed=seed, **training)
         return {**figures, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name, "seed": seed}

@@ -27,9 +27,9 @@ class NgramBleu(metric.SampleMetric):
         orders: Sequence[int] = (2, 3, 4, 5),
         smoothing: str = "method1",
         epsilon: float = EPSILON,
-        tokenizer: str | Tokenizer = "whitespace",
+        tokenizer: str | Tokenizer = "auto",
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer)
+        name, function = get_tokenizer(tokenizer, predictions)
         scores = ngram_bleu(
             tokenize(predictions, function), tokenize(references, function), tuple(orders), smoothing, epsilon
         )

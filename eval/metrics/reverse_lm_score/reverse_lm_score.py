@@ -23,11 +23,11 @@ class ReverseLmScore(metric.SampleMetric):
         self,
         predictions: list[str],
         references: list[str],
-        tokenizer: str | Tokenizer = "whitespace",
+        tokenizer: str | Tokenizer = "auto",
         seed: int = 0,
         **training: Any,
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer)
+        name, function = get_tokenizer(tokenizer, predictions)
         figures = reverse_lm_score(
             tokenize(predictions, function), tokenize(references, function), seed=seed, **training
         )

@@ -5,13 +5,16 @@ import evaluate
 from sacrebleu.metrics import BLEU, CHRF
 
 from hf_gpt.eval import metric
-from hf_gpt.eval.references import reference_streams
+from hf_gpt.eval.references import chosen_tokenizer, reference_streams
+from hf_gpt.eval.text.words import normal_form
 
 
 class Sacrebleu(metric.PairedMetric):
     """BLEU (https://aclanthology.org/W18-6319) and chrF (https://aclanthology.org/W15-3049), both from 0 to 100.
 
-    `signature` names the tokenisation and version, by which figures can be compared between papers.
+    `signature` names the tokenisation and version, by which figures can be compared between papers. `tokenize` is one
+    of sacrebleu's, or `"auto"`: its default 13a, and where most letters of the references are of scripts without spaces
+    zh for Chinese and char for others.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -28,10 +31,11 @@ class Sacrebleu(metric.PairedMetric):
         )
 
     def _compute(
-        self, predictions: list[str], references: list[list[str]], tokenize: str = "13a", lowercase: bool = False
+        self, predictions: list[str], references: list[list[str]], tokenize: str = "auto", lowercase: bool = False
     ) -> dict[str, float | str]:
         streams = reference_streams(references)
-        bleu = BLEU(tokenize=tokenize, lowercase=lowercase)
+        bleu = BLEU(tokenize=chosen_tokenizer(tokenize, references), lowercase=lowercase)
+        predictions, streams = list(map(normal_form, predictions)), [list(map(normal_form, s)) for s in streams]
         score = bleu.corpus_score(predictions, streams).score
         chrf = CHRF().corpus_score(predictions, streams).score
         return {"sacrebleu": score, "chrf": chrf, "signature": str(bleu.get_signature())}

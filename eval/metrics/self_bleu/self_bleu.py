@@ -25,9 +25,9 @@ class SelfBleu(metric.SampleMetric):
         orders: Sequence[int] = (2, 3, 4, 5),
         smoothing: str = "method1",
         epsilon: float = EPSILON,
-        tokenizer: str | Tokenizer = "whitespace",
+        tokenizer: str | Tokenizer = "auto",
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer)
+        name, function = get_tokenizer(tokenizer, predictions)
         scores = self_bleu(tokenize(predictions, function), tuple(orders), smoothing, epsilon)
         return {
             **{f"self_bleu_{n}": float(mean) for n, mean in zip(orders, scores.mean(0), strict=True)},

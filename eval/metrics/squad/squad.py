@@ -8,13 +8,15 @@ import datasets
 import evaluate
 
 from hf_gpt.eval import metric
+from hf_gpt.eval.text.words import has_other_letters, is_punctuation, lower_case, pieces
 
 
 class Squad(metric.PairedMetric):
     """Answers are compared without case, punctuation and articles; the best of several reference answers counts.
 
     No reference answer means that the question has none; right is then the empty prediction
-    (https://arxiv.org/abs/1806.03822). Figures are percentages.
+    (https://arxiv.org/abs/1806.03822). Figures are percentages. In scripts without spaces, such as Chinese, F1 is that
+    of characters, as in MLQA (https://arxiv.org/abs/1910.07475).
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -45,14 +47,19 @@ class Squad(metric.PairedMetric):
 
 
 def normalize(text: str) -> str:
-    """Lower case, without punctuation and articles, with single spaces."""
-    text = "".join(character for character in text.lower() if character not in string.punctuation)
+    """Lower case, without punctuation and English articles, with single spaces.
+
+    Punctuation is ASCII's, as in SQuAD's own script, and in a text with letters beyond the Latin ones that of every
+    script. Characters of scripts without spaces stay together.
+    """
+    is_mark = is_punctuation if has_other_letters(text) else string.punctuation.__contains__
+    text = "".join(character for character in lower_case(text) if not is_mark(character))
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def word_f1(predicted: str, answer: str) -> float:
-    """F1 of the bags of words; of two empty answers 1."""
-    first, second = normalize(predicted).split(), normalize(answer).split()
+    """F1 of the bags of words, or of characters in scripts without spaces; of two empty answers 1."""
+    first, second = pieces(normalize(predicted)), pieces(normalize(answer))
     if not first or not second:
         return float(first == second)
     common = sum((Counter(first) & Counter(second)).values())

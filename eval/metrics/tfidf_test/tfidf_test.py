@@ -25,11 +25,11 @@ class TfidfTest(metric.SampleMetric):
         predictions: list[str],
         references: list[str],
         max_order: int = 2,
-        tokenizer: str | Tokenizer = "whitespace",
+        tokenizer: str | Tokenizer = "auto",
         seed: int = 0,
         resamples: int = 1000,
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer)
+        name, function = get_tokenizer(tokenizer, predictions)
         real, generated = tokenize(references, function), tokenize(predictions, function)
         scorer = partial(tfidf_scores, max_order=max_order)
         figures = classifier_test(real, generated, scorer, seed, resamples)
