@@ -9,6 +9,7 @@ Texts are cut twice: at spaces, which takes next to no time, and what differs of
 """
 
 import collections
+import hashlib
 import itertools
 import json
 import re
@@ -93,6 +94,9 @@ def knows_where_to_cut(tokenizer: PreTrainedTokenizerBase) -> bool:
     # Added tokens that are not special are found before a text is cut, and may hold spaces.
     if not all(token.special for token in tokenizer.added_tokens_decoder.values()):
         return False
+    # Merges that are left out by chance give a word other tokens each time.
+    if getattr(backend.model, "dropout", None):
+        return False
     steps = json.loads(backend.pre_tokenizer.__getstate__()).get("pretokenizers", ())
     return len(steps) == 2 and steps[0] in _SPLITS and _BYTE_LEVEL.items() <= steps[1].items()
 
@@ -122,9 +126,7 @@ def _encode_together(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -
     # Each with the space before it, which the first of a text or a line does not have.
     parts, part_numbers = _numbered(_CUT.split(" " + " ".join(words))[1:])
     spelled = [part.removeprefix(f" {begin}").removeprefix(f" {line}").replace(space, " ") for part in parts]
-    if (known := _known.get(tokenizer)) is None:
-        known = _known[tokenizer] = _KnownParts(tokenizer)
-    of_words = known.encode(spelled).take(part_numbers)
+    of_words = _known_parts(tokenizer).encode(spelled).take(part_numbers)
     begins_word = np.fromiter((part[:1] == " " for part in parts), bool, len(parts))
     of_words = of_words.join(begins_word[part_numbers].nonzero()[0])
     begins_text = np.fromiter((word[:1] == begin for word in words), bool, len(words))
@@ -162,7 +164,16 @@ class _KnownParts:
         return self._ids.take(np.fromiter(map(self._numbers.__getitem__, parts), np.int64, len(parts)))
 
 
-_known: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, _KnownParts]" = weakref.WeakKeyDictionary()
+# By the state of the tokenizer's model, which may be trained or replaced in place.
+_known: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[bytes, _KnownParts]]" = weakref.WeakKeyDictionary()
+
+
+def _known_parts(tokenizer: PreTrainedTokenizerBase) -> _KnownParts:
+    """What is known of a tokenizer as it is now."""
+    state = hashlib.sha256(bytes(tokenizer.backend_tokenizer.model.__getstate__())).digest()
+    if tokenizer not in _known or _known[tokenizer][0] != state:
+        _known[tokenizer] = (state, _KnownParts(tokenizer))
+    return _known[tokenizer][1]
 
 
 def _encode_parts(parts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> _Ids:

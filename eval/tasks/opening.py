@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from hf_gpt.training.errors import UserError
 
 
@@ -76,18 +78,26 @@ def name_models(arguments: list[str]) -> dict[str, str]:
 
 
 def fingerprint(path: str, revision: str = "main") -> str:
-    """What changes when the model at `path` does: its files' names, sizes and times; for a Hub id its revision."""
+    """What changes when the model at `path` does: its files' names and contents; for a Hub id its revision."""
     from hf_gpt.generation.command import model_path
 
     found = Path(model_path(path))
     if not found.is_dir():
         return f"{path}@{revision}"
     facts = sorted(
-        (str(file.relative_to(found)), file.stat().st_size, file.stat().st_mtime_ns)
+        (str(file.relative_to(found)), _content(file))
         for file in found.rglob("*")
         if file.is_file() and "checkpoint-" not in str(file.relative_to(found))
     )
     return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _content(file: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with file.open("rb") as stream:
+        while block := stream.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def open_candidate(

@@ -5,6 +5,11 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.generation.logits_process import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+)
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 
 from hf_gpt.generation.guided import Scorer
@@ -58,7 +63,8 @@ class CandidateSampler:
         wanted = rows.repeat_interleave(number)
         sequences, scores = [], []
         for part in wanted.split(self.batch_size or len(wanted)):
-            drawn = self.model._sample(self.input_ids[part], **self.options, **self._rows_of_inputs(part))
+            options = self.options | {"logits_processor": self._processors_of(part)}
+            drawn = self.model._sample(self.input_ids[part], **options, **self._rows_of_inputs(part))
             mask = self.mask(drawn, part)
             scores.append(self.scorer(drawn, mask).to(drawn.device))
             filler = self.max_length - drawn.shape[1]
@@ -87,6 +93,7 @@ class CandidateSampler:
             inputs = self._rows_of_inputs(rows[part])
             if place:
                 inputs = self.model._update_model_kwargs_for_generation({}, inputs, num_new_tokens=place)
+            options["logits_processor"] = self._processors_of(rows[part])
             drawn = self.model._sample(context[part], **options, **inputs)
             lengths = self.lengths(drawn)
             last = drawn.gather(1, lengths[:, None] - 1)[:, 0]
@@ -120,6 +127,26 @@ class CandidateSampler:
     @staticmethod
     def _without_length(criteria: StoppingCriteriaList) -> StoppingCriteriaList:
         return StoppingCriteriaList(one for one in criteria if not isinstance(one, MaxLengthCriteria))
+
+    def _processors_of(self, rows: torch.Tensor) -> LogitsProcessorList:
+        """The processors for texts of these rows, which some of them know by their number."""
+        found, size = LogitsProcessorList(), len(self.input_ids)
+        for processor in self.options["logits_processor"]:
+            if isinstance(processor, PrefixConstrainedLogitsProcessor):
+                allowed, numbers = processor._prefix_allowed_tokens_fn, rows.tolist()
+                processor = PrefixConstrainedLogitsProcessor(
+                    lambda row, ids, allowed=allowed, numbers=numbers: allowed(numbers[row], ids), 1
+                )
+            elif isinstance(processor, EncoderRepetitionPenaltyLogitsProcessor):
+                if len(processor.encoder_input_ids) == size:
+                    processor = copy.copy(processor)
+                    processor.encoder_input_ids = processor.encoder_input_ids[rows]
+            elif isinstance(processor, EncoderNoRepeatNGramLogitsProcessor) and processor.batch_size == size:
+                processor = copy.copy(processor)
+                processor.generated_ngrams = [processor.generated_ngrams[row] for row in rows.tolist()]
+                processor.batch_size = len(rows)
+            found.append(processor)
+        return found
 
     def _rows_of_inputs(self, rows: torch.Tensor) -> dict[str, Any]:
         size = len(self.input_ids)

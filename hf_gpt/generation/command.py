@@ -1,7 +1,6 @@
 """`hf-gpt generate`: continues a prompt with a trained model and prints the text as it comes."""
 
 import argparse
-import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,11 +104,8 @@ def generate(args: argparse.Namespace) -> int:
         if _is_fast(model):
             from hf_gpt.generation.fast import fast_generate
 
-            streamer.put(ids.cpu())
-            method = functools.partial(fast_generate, streamer=streamer)
-            model.generate(input_ids=ids, custom_generate=method, **options)
-        else:
-            model.generate(input_ids=ids, streamer=streamer, **options)
+            options["custom_generate"] = fast_generate
+        model.generate(input_ids=ids, streamer=streamer, **options)
     else:
         print_texts(tokenizer, model.generate(input_ids=ids, **options))
     return 0
@@ -117,7 +113,7 @@ def generate(args: argparse.Namespace) -> int:
 
 def _is_fast(model: "PreTrainedModel") -> bool:
     """Whether `fast_generate` is worth its memory for one text: on a CPU, drawn or greedy."""
-    from hf_gpt.generation.decoding import can_decode
+    from hf_gpt.generation.plain_decoder import can_decode
 
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return (

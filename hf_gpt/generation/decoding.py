@@ -16,10 +16,6 @@ from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm
 from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM
 
 
-# Scalings whose frequencies depend on the length of the text so far.
-_GROWING_ROPE = ("dynamic", "longrope")
-
-
 class _Layer(NamedTuple):
     attention_norm: Callable[[torch.Tensor], torch.Tensor]
     qkv: Product
@@ -29,22 +25,6 @@ class _Layer(NamedTuple):
     down: Product
     head_weight: torch.Tensor | None
     window: int | None
-
-
-def can_decode(model: nn.Module) -> bool:
-    """Whether `DecoderWeights` takes this model: a plain `HfGptForCausalLM`, neither adapted, quantised nor sharded."""
-    if type(model) is not HfGptForCausalLM or _has_hooks(model):
-        return False
-    if model.config.position_embedding_type == "rope" and model.config.rope_parameters["rope_type"] in _GROWING_ROPE:
-        return False
-    return all(
-        type(parameter) is nn.Parameter and parameter.is_floating_point() for parameter in model.parameters()
-    ) and all(
-        type(module) is nn.Linear
-        for layer in model.model.layers
-        for name, module in layer.named_modules()
-        if name.endswith("_proj")
-    )
 
 
 def make_weights(model: HfGptForCausalLM, weight_dtype: str | None, rows: int) -> "DecoderWeights | NativeWeights":
@@ -305,13 +285,3 @@ def _unit_rms(inputs: torch.Tensor, eps: float) -> torch.Tensor:
 
 def _swap_halves(heads: torch.Tensor) -> torch.Tensor:
     return heads.roll(heads.shape[-1] // 2, -1)
-
-
-def _has_hooks(model: nn.Module) -> bool:
-    """Whether something stands around a forward pass that steps would leave out, accelerate's mixed precision apart."""
-    return any(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or ("forward" in vars(module) and "_original_forward" not in vars(module))
-        for module in model.modules()
-    )

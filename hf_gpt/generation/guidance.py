@@ -24,12 +24,19 @@ from transformers import (
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     StoppingCriteriaList,
 )
+from transformers.generation.logits_process import (
+    SynthIDTextWatermarkLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
+from transformers.generation.streamers import BaseStreamer
 from transformers.utils import ModelOutput, logging
 
 from hf_gpt.generation.candidates import CandidateSampler, eos_token_ids, prompt_mask
 from hf_gpt.generation.gains import Gain, make_gain
+from hf_gpt.generation.generate_options import ending, refuse_other_modes, takes_all_options
 from hf_gpt.generation.guided import DiscriminatorLogitsProcessor, Scorer, as_scorer
 from hf_gpt.generation.log_ratio import LogRatio, is_language_model
 from hf_gpt.generation.particles import Block, ParticleFilter, grow
@@ -65,6 +72,7 @@ class GuidedGenerateOutput(ModelOutput):
     accepted: torch.BoolTensor | None = None
 
 
+@takes_all_options
 def guided_generate(
     model: PreTrainedModel,
     input_ids: torch.LongTensor,
@@ -82,6 +90,11 @@ def guided_generate(
     rejection_gamma: float = 0.0,
     guidance_block: int = 4,
     candidate_batch_size: int | None = None,
+    streamer: BaseStreamer | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    assistant_model: PreTrainedModel | None = None,
+    assistant_tokenizer: PreTrainedTokenizerBase | None = None,
+    synced_gpus: bool = False,
     **model_kwargs: Any,
 ) -> GuidedGenerateOutput | torch.LongTensor:
     """Decoding method for `generate(custom_generate=guided_generate, discriminator=..., ...)`.
@@ -109,15 +122,55 @@ def guided_generate(
         rejection_gamma: See `acceptance_probabilities`.
         guidance_block: Tokens that particles grow by between two looks of the discriminator.
         candidate_batch_size: Texts generated and scored at a time. Left out: all at once.
+        streamer: As for `generate`. Step-wise decoding gives it each token; other texts come once they are chosen.
+        tokenizer: As for `generate`, whose stop strings and token healing need it.
+        assistant_model, assistant_tokenizer: Refused.
+        synced_gpus: As for `generate`; for step-wise decoding alone.
 
     Returns:
         (B, T) int64 sequences, or [`GuidedGenerateOutput`] with `return_dict_in_generate=True`.
 
     Raises:
         ValueError: no discriminator or one with too few positions, settings out of range, beam search, greedy decoding
-            (all candidates would be the same), an encoder-decoder, or a cache that holds tokens.
+            (all candidates would be the same), an encoder-decoder, a cache, or what texts chosen as a whole cannot have
+            (scores and logits of tokens, attentions, hidden states, classifier-free guidance, watermarks, embeddings
+            for a prompt).
     """
+    arguments = dict(locals())
+    arguments |= arguments.pop("model_kwargs")
+    with ending(streamer):
+        return _guided_generate(**arguments)
+
+
+def _guided_generate(
+    model,
+    input_ids,
+    logits_processor,
+    stopping_criteria,
+    generation_config,
+    discriminator,
+    guidance,
+    num_candidates,
+    guidance_temperature,
+    guidance_weight,
+    guidance_top_k,
+    rejection_threshold,
+    rejection_max_score,
+    rejection_gamma,
+    guidance_block,
+    candidate_batch_size,
+    streamer,
+    tokenizer,
+    assistant_model,
+    assistant_tokenizer,
+    synced_gpus,
+    **model_kwargs,
+) -> GuidedGenerateOutput | torch.LongTensor:
+    refuse_other_modes("guided_generate", generation_config, assistant_model)
     _check(model, generation_config, discriminator, guidance, num_candidates, model_kwargs)
+    _check_inputs(input_ids, model_kwargs)
+    if guidance != "stepwise":
+        _check_of_whole_texts(guidance, generation_config, logits_processor, synced_gpus)
     width = input_ids.shape[1]
     if isinstance(discriminator, torch.nn.Module):
         longest = int(prompt_mask(input_ids, model_kwargs).sum(1).max())
@@ -147,6 +200,8 @@ def guided_generate(
             logits_processor=logits_processor,
             stopping_criteria=stopping_criteria,
             generation_config=generation_config,
+            streamer=streamer,
+            synced_gpus=synced_gpus,
             **model_kwargs,
         )
         return result
@@ -183,6 +238,10 @@ def guided_generate(
             effective_sample_size=ess,
         )
     output.sequences = _trim(output.sequences, sampler.lengths(output.sequences).max())
+    if streamer is not None:
+        for tokens in output.sequences[:, width:].cpu().unbind(1):
+            streamer.put(tokens)
+        streamer.end()
     return output if generation_config.return_dict_in_generate else output.sequences
 
 
@@ -256,13 +315,40 @@ def _check(model, generation_config, discriminator, guidance, num_candidates, mo
         raise ValueError(f"num_candidates must be at least 1, got {num_candidates}.")
     if model.config.is_encoder_decoder:
         raise ValueError("guided_generate takes causal language models, not encoder-decoders.")
-    if generation_config.num_beams > 1:
-        raise ValueError("guided_generate draws samples: set num_beams=1.")
     if not generation_config.do_sample and guidance != "stepwise":
         raise ValueError(f"guidance={guidance!r} needs do_sample=True: greedy decoding gives the same candidate again.")
     cache = model_kwargs.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
+    is_given = cache is not None and (cache.get_seq_length() > 0 or getattr(cache, "_is_user_defined", False))
+    if is_given:
         raise ValueError("guided_generate reads the prompt itself: leave past_key_values out.")
+
+
+def _check_inputs(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
+    if model_kwargs.get("inputs_embeds") is not None:
+        raise ValueError(
+            "guided_generate shows the discriminator the prompt's tokens: give input_ids, no inputs_embeds."
+        )
+    if input_ids.shape[1] == 0:
+        raise ValueError("guided_generate needs a prompt of at least one token.")
+
+
+def _check_of_whole_texts(guidance, generation_config, logits_processor, synced_gpus: bool) -> None:
+    """Raises `ValueError` for what texts that are sampled side by side and then chosen cannot have."""
+    wanted = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+    asked = [name for name in wanted if getattr(generation_config, name, None)]
+    if asked and generation_config.return_dict_in_generate:
+        raise ValueError(
+            f"guidance={guidance!r} chooses among whole texts and keeps nothing of their tokens: leave {asked[0]} out, "
+            "or use guidance='stepwise'."
+        )
+    if synced_gpus:
+        raise ValueError(f"guidance={guidance!r} does not keep processes in step: use guidance='stepwise'.")
+    for processor in logits_processor:
+        # They remember what they did for each row.
+        if isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor):
+            raise ValueError(f"guidance={guidance!r} does not go with guidance_scale: use guidance='stepwise'.")
+        if isinstance(processor, SynthIDTextWatermarkLogitsProcessor):
+            raise ValueError(f"guidance={guidance!r} does not go with this watermark: use guidance='stepwise'.")
 
 
 def _trim(sequences: torch.Tensor, length: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,12 @@
 """What drawing texts has worked out already: results of products with weights, for the update that learns from them."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from hf_gpt.generation.fingerprint import fingerprint
 
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Recording:
     def __init__(self) -> None:
         self.products: list[torch.Tensor] = []
         self.logits = self.completions = self.is_written = torch.empty(0)
-        self._weights: tuple[list[torch.nn.Parameter], torch.Tensor] = [], torch.empty(0)
+        self._weights: tuple[list[torch.nn.Parameter], Any] = [], None
 
     def begin(self, model: "HfGptForCausalLM", rows: int, num_tokens: int) -> bool:
         """Makes room for texts of `num_tokens`; False where they are too many."""
@@ -46,7 +48,7 @@ class Recording:
             return False
         self.products = [torch.empty(config.num_hidden_layers, rows, num_tokens - 1, width) for width in widths]
         self.logits = torch.empty(rows, num_tokens, model.lm_head.out_features)
-        self._weights = list(model.parameters()), _sums(model)
+        self._weights = list(model.parameters()), fingerprint(model)
         return True
 
     def end(self, completions: torch.Tensor, lengths: torch.Tensor) -> None:
@@ -72,13 +74,13 @@ class Recording:
 
     def is_of(self, model: torch.nn.Module, completions: torch.Tensor) -> bool:
         """Whether these texts were recorded, of this model and with its weights as they are."""
-        parameters, sums = self._weights
+        parameters, state = self._weights
         return (
             bool(self.products)
             and self.completions.shape == completions.shape
             and torch.equal(self.completions[self.is_written], completions[self.is_written])
             and [id(parameter) for parameter in model.parameters()] == [id(parameter) for parameter in parameters]
-            and torch.equal(_sums(model), sums)
+            and fingerprint(model) == state
         )
 
     def of_trunk(self, model: "HfGptForCausalLM") -> "SuppliedProducts":
@@ -100,12 +102,6 @@ class Recording:
         """The same for the head, over all completion tokens. Where a scale or cap follows, its product is not known."""
         is_product = model.config.logit_scale == 1 and model.config.final_logit_softcapping is None
         return SuppliedProducts({id(model.lm_head.weight): self.logits} if is_product else {})
-
-
-@torch.no_grad()
-def _sums(model: torch.nn.Module) -> torch.Tensor:
-    # A fused optimizer leaves no trace in the versions of tensors.
-    return torch.stack([parameter.sum() for parameter in model.parameters()])
 
 
 class SuppliedProducts(TorchFunctionMode):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from hf_gpt.generation.decoding import DecoderWeights, can_decode, make_weights
+from hf_gpt.generation.decoding import DecoderWeights, make_weights
 from hf_gpt.generation.drawing import draw_with_logps
 from hf_gpt.generation.likelihood import (
     decoder_start_token_id,
@@ -20,6 +20,7 @@ from hf_gpt.generation.likelihood import (
 )
 from hf_gpt.generation.native.decoder import NativeDecoder
 from hf_gpt.generation.native.weights import NativeWeights
+from hf_gpt.generation.plain_decoder import can_decode
 from hf_gpt.generation.products import WeightDtype, check_weight_dtype
 from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.scoring import accepted_arguments, evaluating, right_padded

@@ -84,6 +84,12 @@ def test_of_other_weights_or_texts_nothing_is_taken():
     model(drawn.sequences, labels=drawn.sequences).loss.backward()
     torch.optim.AdamW(model.parameters(), fused=True).step()
     assert not recording.is_of(model, drawn.completions)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    drawn, recording = draw(model)
+    assert recording.is_of(model, drawn.completions)
+    # Sums would not tell.
+    weight.data[[0, 1]] = weight.data[[1, 0]]
+    assert not recording.is_of(model, drawn.completions)
     *expected, whole = logps_and_gradients(model, drawn, None)
     *found, again = logps_and_gradients(model, drawn, recording)
     assert again == whole

@@ -115,3 +115,16 @@ def test_other_tokenizers_are_asked_for_the_whole_texts(tokenizer, corpus_text):
     for one in (added, other):
         given = [*texts(0)[:200], "one of the two"]
         assert encoded(given, one) == plainly(given, one)
+
+
+def test_what_is_known_of_words_ends_with_the_tokenizers_model(tokenizer):
+    changed = copy.deepcopy(tokenizer)
+    given = ["the cat sat on the mat", "the cat"]
+    assert encoded(given, changed) == plainly(given, changed)
+    # Without merges every character is a token of its own.
+    backend = changed.backend_tokenizer
+    backend.model = models.BPE(vocab=changed.get_vocab(), merges=[])
+    assert encoded(given, changed) == plainly(given, changed) != plainly(given, tokenizer)
+    backend.model = copy.deepcopy(tokenizer).backend_tokenizer.model
+    backend.model.dropout = 0.5
+    assert not knows_where_to_cut(changed)

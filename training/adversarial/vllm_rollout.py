@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from hf_gpt.generation.fingerprint import digests
 from hf_gpt.generation.likelihood import completion_logps, join, unwrap
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.scoring import evaluating
@@ -125,7 +126,7 @@ class VllmRollout:
 
     def sync(self, model: nn.Module) -> None:
         """Sends the weights to the server if they have changed. All processes call it."""
-        state = (id(model), *_checksums(model))
+        state = (id(model), digests(local(parameter) for parameter in model.parameters()))
         if not _anyone(state != self._sent):
             return
         weights = list(_named_weights(model))
@@ -191,13 +192,6 @@ def _named_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 @torch.no_grad()
-def _checksums(model: nn.Module) -> list[int]:
-    # Fused optimizers do not count a tensor's version up, so what is looked at is the bits: one pass over the weights.
-    kinds = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
-    parts = [local(parameter).detach().contiguous() for parameter in model.parameters()]
-    return torch.stack([part.view(kinds[part.element_size()]).sum(dtype=torch.int64) for part in parts]).tolist()
-
-
 def _anyone(changed: bool) -> bool:
     """Whether it is so in any process: a shard may stay as it is while others change."""
     if not _is_distributed():

@@ -1,18 +1,24 @@
 """`model.generate(..., custom_generate=<folder>, trust_remote_code=True, discriminator=<model or path>)`."""
 
+import inspect
+
 from hf_gpt.generation.guidance import guided_generate, load_discriminator
 
 
-def generate(model, inputs=None, generation_config=None, discriminator=None, do_sample=True, **kwargs):
-    """As `model.generate`, guided by `discriminator`; the options are those of `guided_generate`."""
+def generate(model, inputs=None, generation_config=None, discriminator=None, do_sample=None, **kwargs):
+    """As `model.generate`, guided by `discriminator`; the options are those of `guided_generate`.
+
+    Without `generation_config` and `do_sample` texts are sampled.
+    """
     if isinstance(discriminator, str):
         discriminator = load_discriminator(discriminator, language_model=True).to(model.device)
-    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    if do_sample is None and generation_config is None:
+        do_sample = True
+    if do_sample is not None:
+        kwargs["do_sample"] = do_sample
+    # The library hands over all arguments of its own, given or not; of others None is a value.
+    own = inspect.signature(model.generate).parameters
+    kwargs = {name: value for name, value in kwargs.items() if value is not None or name not in own}
     return model.generate(
-        inputs,
-        generation_config,
-        custom_generate=guided_generate,
-        discriminator=discriminator,
-        do_sample=do_sample,
-        **kwargs,
+        inputs, generation_config, custom_generate=guided_generate, discriminator=discriminator, **kwargs
     )

@@ -1,0 +1,84 @@
+"""What a model's results depend on, as a short value that another one follows whatever changed its weights."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import xxhash
+from torch import nn
+
+
+# Words that are hashed at a time where PyTorch does it: what lies between is eight times as large.
+_WORDS_TOGETHER = 2**22
+_ODD = -7046029254386353131  # 2^64 divided by the golden ratio, as int64
+
+
+def fingerprint(model: nn.Module) -> tuple[Any, ...]:
+    """Equal as long as parameters, buffers, settings and kinds of modules are: where they lie counts, too.
+
+    All bytes are read, which takes about as long as one step of decoding. Nothing less sees every change: fused
+    optimizers, `parameter.data` and NumPy views leave no trace in a tensor's version.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    aliases = model.named_parameters(remove_duplicate=False)
+    return (
+        _settings(model),
+        tuple((name, tensor.data_ptr()) for name, tensor in aliases),
+        digests(tensors.values()),
+    )
+
+
+@torch.no_grad()
+def digests(tensors: Iterable[torch.Tensor]) -> tuple[Any, ...]:
+    """Of each tensor its type, shape and a hash of its bytes, in which their order counts."""
+    tensors, found, pending = list(tensors), [], []
+    for tensor in tensors:
+        flat = tensor.detach().contiguous().reshape(-1)
+        if flat.device.type == "cpu":
+            found.append(xxhash.xxh3_128_intdigest(flat.view(torch.uint8).numpy()))
+        else:
+            found.append(None)
+            pending.append(_sum_of_products(flat))
+    if pending:
+        # One wait for the device.
+        values = iter(torch.stack([value.to(pending[0].device) for value in pending]).tolist())
+        found = [next(values) if value is None else value for value in found]
+    facts = ((tensor.dtype, tuple(tensor.shape), tensor.device) for tensor in tensors)
+    return tuple(zip(facts, found, strict=True))
+
+
+def _sum_of_products(flat: torch.Tensor) -> torch.Tensor:
+    """Sum of words times a number for each place, modulo 2^64 (multilinear hashing, https://arxiv.org/abs/1202.4961).
+
+    Words are half as wide as the sum, so that no bit of theirs leaves it at the upper end.
+    """
+    size = flat.element_size()
+    words = flat.view({1: torch.uint8, 2: torch.int16}.get(size, torch.int32))
+    total = torch.zeros((), dtype=torch.int64, device=flat.device)
+    for begin in range(0, len(words), _WORDS_TOGETHER):
+        part = words[begin : begin + _WORDS_TOGETHER].to(torch.int64)
+        places = torch.arange(begin + 1, begin + 1 + len(part), device=flat.device)
+        factors = places * _ODD
+        factors = (factors ^ (factors >> 29)) * _ODD
+        total += (part * (factors ^ (factors >> 32))).sum()
+    return total
+
+
+def _settings(model: nn.Module) -> str:
+    """Configuration, and of each module its kind and the plain values that it was built with."""
+    modules = [
+        (
+            name,
+            type(module).__qualname__,
+            id(type(module)),
+            {key: value for key, value in vars(module).items() if _is_plain(key, value)},
+        )
+        for name, module in model.named_modules()
+    ]
+    config = model.config.to_dict() if hasattr(model, "config") else {}
+    return json.dumps([config, modules], default=str, sort_keys=True)
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    return not key.startswith("_") and key != "training" and isinstance(value, bool | int | float | str | None)

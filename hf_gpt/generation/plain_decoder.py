@@ -1,0 +1,140 @@
+"""Which models are what their configuration says and nothing more, so that steps of our own say what they say."""
+
+from torch import nn
+from torch.nn.modules import module as hooks_of_all
+from transformers.activations import ACT2FN
+
+from hf_gpt.models.configuration_hf_gpt import HfGptConfig
+from hf_gpt.models.layers_hf_gpt import (
+    HfGptAttention,
+    HfGptDecoderLayer,
+    HfGptMLP,
+    HfGptRMSNorm,
+    HfGptRotaryEmbedding,
+    HfGptSquaredReLU,
+)
+from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM, HfGptModel
+
+
+# Scalings whose frequencies depend on the length of the text so far.
+_GROWING_ROPE = ("dynamic", "longrope")
+_ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
+# What a model is made of beside activations: any other class, such as an adapter, may do anything.
+_PARTS = (
+    HfGptForCausalLM,
+    HfGptModel,
+    HfGptDecoderLayer,
+    HfGptAttention,
+    HfGptMLP,
+    HfGptRMSNorm,
+    HfGptRotaryEmbedding,
+    nn.LayerNorm,
+    nn.Linear,
+    nn.Embedding,
+    nn.Dropout,
+    nn.Identity,
+    nn.ModuleList,
+)
+# Methods that may be set on a model itself: PEFT does for prompts that are vectors.
+_METHODS = ("forward", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation", "_sample")
+
+
+def can_decode(model: nn.Module) -> bool:
+    """Whether a model is an `HfGptForCausalLM` as built: neither adapted, quantised, sharded nor hooked, and with the
+    settings that its configuration has now."""
+    if type(model) is not HfGptForCausalLM or has_hooks(model):
+        return False
+    if any(type(parameter) is not nn.Parameter for parameter in model.parameters()):
+        return False
+    # DeepSpeed's third stage leaves empty parameters behind.
+    if not all(parameter.is_floating_point() and parameter.numel() for parameter in model.parameters()):
+        return False
+    if any(name in vars(model) and not _by_accelerate(model, name) for name in _METHODS):
+        return False
+    activation = type(_activation(model.config.hidden_act))
+    if any(type(module) not in _PARTS and type(module) is not activation for module in model.modules()):
+        return False
+    return _follows_config(model)
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether something stands around a forward pass that steps would leave out, accelerate's mixed precision apart."""
+    if hooks_of_all._global_forward_hooks or hooks_of_all._global_forward_pre_hooks:
+        return True
+    return any(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or ("forward" in vars(module) and not _by_accelerate(module, "forward"))
+        for module in model.modules()
+    )
+
+
+def drops_out(model: nn.Module) -> bool:
+    """Whether a forward pass leaves something to chance: dropout in training mode."""
+    return any(
+        module.training and (getattr(module, "attention_dropout", 0) or (isinstance(module, nn.Dropout) and module.p))
+        for module in model.modules()
+    )
+
+
+def _by_accelerate(module: nn.Module, name: str) -> bool:
+    return name == "forward" and "_original_forward" in vars(module)
+
+
+def _activation(name: str) -> nn.Module:
+    return HfGptSquaredReLU() if name == "relu2" else ACT2FN[name]
+
+
+def _follows_config(model: HfGptForCausalLM) -> bool:
+    """Whether modules have the settings of the configuration, which may have been changed since they were built."""
+    config, inner = model.config, model.model
+    if inner.config is not config or config._attn_implementation not in _ATTENTIONS or not config.is_causal:
+        return False
+    number, kind, tokens = config.num_hidden_layers, config.position_embedding_type, inner.embed_tokens
+    if (
+        tokens.max_norm is not None
+        or len(tokens.weight) != len(model.lm_head.weight)
+        or not _is_norm(inner.norm, config)
+    ):
+        return False
+    if not 0 < number <= len(inner.layers) or len(config.layer_types) < number:
+        return False
+    if kind != "none" and not hasattr(inner, "embed_positions" if kind == "learned" else "rotary_emb"):
+        return False
+    if kind == "learned" and len(inner.embed_positions.weight) < config.max_position_embeddings:
+        return False
+    if kind == "rope":
+        types = {inner.rotary_emb.rope_type, config.rope_parameters["rope_type"]}
+        if inner.rotary_emb.config is not config or len(types) > 1 or types & set(_GROWING_ROPE):
+            return False
+    return all(_layer_follows(layer, config, i) for i, layer in enumerate(inner.layers[:number]))
+
+
+def _layer_follows(layer: HfGptDecoderLayer, config: HfGptConfig, index: int) -> bool:
+    attention, mlp = layer.self_attn, layer.mlp
+    window = config.sliding_window if config.layer_types[index] == "sliding_attention" else None
+    head_norm = HfGptRMSNorm if config.use_qk_norm else nn.Identity
+    return (
+        attention.config is config
+        and attention.layer_idx == index
+        and attention.is_causal
+        and (attention.sliding_window or None) == window
+        and attention.head_dim == config.head_dim
+        and attention.scaling == config.head_dim**-0.5
+        and attention.q_proj.out_features == config.num_attention_heads * config.head_dim
+        and attention.k_proj.out_features == config.num_key_value_heads * config.head_dim
+        and attention.num_key_value_groups == config.num_attention_heads // config.num_key_value_heads
+        and all(type(norm) is head_norm for norm in (attention.q_norm, attention.k_norm))
+        and (not config.use_qk_norm or attention.q_norm.variance_epsilon == config.norm_eps)
+        and (not config.use_qk_norm or attention.k_norm.variance_epsilon == config.norm_eps)
+        and mlp.is_gated == config.is_gated_act
+        and type(mlp.act_fn) is type(_activation(config.hidden_act))
+        and _is_norm(layer.input_layernorm, config)
+        and _is_norm(layer.post_attention_layernorm, config)
+    )
+
+
+def _is_norm(norm: nn.Module, config: HfGptConfig) -> bool:
+    if config.norm_type == "layernorm":
+        return type(norm) is nn.LayerNorm and norm.eps == config.norm_eps
+    return type(norm) is HfGptRMSNorm and norm.variance_epsilon == config.norm_eps
