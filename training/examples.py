@@ -13,6 +13,8 @@ from hf_gpt.training.held_out import held_out_rows
 
 SAMPLES = Path(__file__).with_name("samples")
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+# Options whose column rows may lack.
+OPTIONAL_COLUMNS = ("tools_column",)
 
 
 class Example(dict):
@@ -151,7 +153,7 @@ def select_columns(row: Mapping[str, Any], columns: Mapping[str, str], place: st
         CorpusError: the row lacks one of them.
     """
     check_columns(list(row), columns, place)
-    example = Example({column: row[column] for column in columns.values()})
+    example = Example({column: row[column] for column in columns.values() if column in row})
     example.place = place
     return example
 
@@ -168,7 +170,7 @@ def check_columns(present: Sequence[str], columns: Mapping[str, str], place: str
         CorpusError: one is missing.
     """
     for option, column in columns.items():
-        if column not in present:
+        if column not in present and option not in OPTIONAL_COLUMNS:
             raise CorpusError(
                 f"{place}: no column {column!r}{did_you_mean(column, present)} Choose with --{option} among "
                 f"{', '.join(map(str, present))}."

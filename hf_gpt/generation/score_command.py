@@ -112,6 +112,8 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     discriminator = load_discriminator(path, **options).to(pick_device(args.device))
     results = score_texts(discriminator, tokenizer, texts, args.batch_size, args.per_token)
+    if cut := sum("truncated" in result for result in results):
+        print(f"note: of {cut:,} of {len(results):,} texts only the beginning was read.", file=sys.stderr)
     form = args.format or ("table" if args.output is None and sys.stdout.isatty() else "jsonl")
     lines = [json.dumps(result, ensure_ascii=False) for result in results] if form == "jsonl" else table(results)
     if args.output is not None:
