@@ -20,6 +20,8 @@ from hf_gpt.training.errors import CorpusError, did_you_mean
 
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+# Options whose column rows may lack.
+OPTIONAL_COLUMNS = ("tools_column",)
 _PARQUET_ROWS = 256
 _SHOWN_COLUMNS = 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -147,7 +149,7 @@ def check_columns(present: Sequence[str], columns: Mapping[str, str], where: str
         CorpusError: one is missing.
     """
     for option, column in columns.items():
-        if column not in present:
+        if column not in present and option not in OPTIONAL_COLUMNS:
             raise CorpusError(
                 f"{where}: no column {column!r}{did_you_mean(column, list(map(str, present)))} Choose with --{option} "
                 f"among {', '.join(map(str, present[:_SHOWN_COLUMNS]))}{', ...' * (len(present) > _SHOWN_COLUMNS)}."

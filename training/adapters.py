@@ -1,6 +1,7 @@
 """Adapters (PEFT): LoRA, DoRA, prefix and prompt tuning on a model whose own weights stay as they are."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,15 @@ def check_adapter_options(
     training_args.optimizer = "adamw"
 
 
+def check_new_tokens(peft_args: PeftArguments, tokens: Sequence[str]) -> None:
+    """Raises `ConfigError` where tokens are new to the model and the method trains no embedding."""
+    if peft_args.use_peft and tokens and peft_args.peft_method not in MERGEABLE:
+        raise ConfigError(
+            f"--peft_method {peft_args.peft_method} trains no embeddings, and {', '.join(tokens)} are new to the "
+            "model. Use lora or dora, or begin from a model with a chat template."
+        )
+
+
 def check_quantization(peft_args: PeftArguments) -> None:
     """Raises `ConfigError` where weights in 4 bits cannot be had or cannot do what is asked."""
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -115,6 +125,7 @@ def add_adapter(
     peft_type: str,
     output_dir: Path,
     is_main: bool = True,
+    new_rows: Sequence[int] = (),
 ) -> "PeftModel":
     """The model with a new adapter, which alone is trained, together with the head if the head is new.
 
@@ -130,6 +141,7 @@ def add_adapter(
         peft_type: PEFT's name of the task: CAUSAL_LM, SEQ_CLS, TOKEN_CLS or QUESTION_ANS.
         output_dir: Folder of the run.
         is_main: Whether this process is the one that writes.
+        new_rows: Tokens that are new to the model, whose embeddings are trained with the adapter.
     """
     from peft import get_peft_model
     from transformers import AutoConfig
@@ -162,6 +174,8 @@ def add_adapter(
                 module.support_avx512bf16_for_cpu = False
     config = adapter_config(model, peft_args, peft_type)
     config.base_model_name_or_path = source
+    if new_rows:
+        config.trainable_token_indices = list(new_rows)
     return get_peft_model(model, config)
 
 

@@ -20,6 +20,7 @@ from hf_gpt.training.arguments import (
 )
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import RECIPES, Settings, settings_to_yaml
+from hf_gpt.training.cuts import cut_lines, cuts_section
 from hf_gpt.training.errors import ConfigError, UserError
 from hf_gpt.training.run import (
     describe_model,
@@ -333,6 +334,7 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
             + (f", {', '.join(parts)} among them" if parts else "")
             + f"; {args.estimator} on {args.discriminator_loss if critic is not None else 'self-play'}",
         ),
+        *cut_lines(trainer.cuts),
     ]
 
 
@@ -438,6 +440,7 @@ def write_run_report(
         figures=figures,
         log_history=trainer.state.log_history,
         samples=samples,
+        sections=[part for part in [cuts_section(trainer.cuts)] if part is not None],
         settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
         environment=describe_environment(),
     )

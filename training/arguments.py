@@ -110,6 +110,13 @@ class DataArguments:
         metadata={"help": "Share of the documents held out, drawn by seed; of a single document, its last part."},
     )
     max_length: int = field(default=512, metadata={"help": "Tokens in a row; also the model's context length."})
+    overlong: Literal["truncate", "drop", "error"] = field(
+        default="truncate",
+        metadata={
+            "help": "What is done about a document longer than a row: truncate parts it into rows, "
+            "drop leaves it out, error stops."
+        },
+    )
     packing_strategy: Literal["best_fit", "sequential"] = field(
         default="best_fit",
         metadata={"help": "best_fit keeps documents whole where they fit; sequential keeps their order, without gaps."},
@@ -239,6 +246,12 @@ class TaskArguments:
         default="messages",
         metadata={"help": "dialogue: column of the turns, texts in turn or objects with role and content."},
     )
+    tools_column: str = field(
+        default="tools",
+        metadata={
+            "help": "dialogue: column of the tools that the model's own chat template describes; rows may lack it."
+        },
+    )
     signal_column: str = field(
         default="signal", metadata={"help": "image, sound: column of the array; rows of pixels, or samples."}
     )
@@ -303,6 +316,13 @@ class TaskArguments:
         metadata={"help": "What the model reads before it writes; {source} is the text or question."},
     )
     max_length: int = field(default=256, metadata={"help": "Most tokens of an example; a new model's context length."})
+    overlong: Literal["truncate", "drop", "error"] = field(
+        default="truncate",
+        metadata={
+            "help": "What is done about an example that is too long: truncate cuts it, drop leaves it out, "
+            "error stops. It is counted."
+        },
+    )
     doc_stride: int = field(
         default=64, metadata={"help": "question_answering: tokens that neighbouring windows of a long passage share."}
     )

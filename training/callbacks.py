@@ -3,11 +3,13 @@
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 
 import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from hf_gpt.training.cuts import Cuts, cuts_to_dict
 from hf_gpt.training.throughput import format_count, format_duration
 
 
@@ -83,6 +85,8 @@ def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
             parts.append(f"MFU {logs['mfu']:.1%}")
         if "skipped_steps" in logs:
             parts.append(f"{logs['skipped_steps']} steps skipped")
+        if "rows_left_out" in logs or "rows_cut" in logs:
+            parts.append(f"{logs.get('rows_cut', 0):,} rows cut, {logs.get('rows_left_out', 0):,} left out")
         if "eta_seconds" in logs:
             parts.append(f"{format_duration(logs['eta_seconds'])} left")
     elif "eval_loss" in logs:
@@ -105,6 +109,26 @@ def task_figures(logs: dict[str, float]) -> dict[str, float]:
     other = ("loss", "bits_per_byte", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
     figures = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
     return {name: value for name, value in figures.items() if name not in other}
+
+
+class CutsCallback(TrainerCallback):
+    """Keeps what of the data was cut or left out in the run's state, as numbers of its first log entry.
+
+    Args:
+        parts: The counts of each part of the data.
+    """
+
+    def __init__(self, parts: Mapping[str, Cuts]):
+        self.parts = parts
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        numbers = {
+            f"{part}_{cause}": number
+            for part, found in cuts_to_dict(self.parts).items()
+            for cause, number in found.items()
+        }
+        if numbers and not any(numbers.keys() <= entry.keys() for entry in state.log_history):
+            state.log_history.append({**numbers, "step": state.global_step})
 
 
 class OrderOfEpochCallback(TrainerCallback):

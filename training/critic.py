@@ -1,7 +1,8 @@
 """Training of a critic for a generator that stays as it is: real texts against the generator's own, in one go."""
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -17,10 +18,13 @@ from hf_gpt.training.adversarial.checks import warn_of_sameness
 from hf_gpt.training.adversarial.discriminator import Scorer, check_players, discriminator_from_generator
 from hf_gpt.training.adversarial.figures import accuracy, auc, format_features, shortcut_auc
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, warn_of_repeats
+from hf_gpt.training.cuts import Cuts, Overlong
 from hf_gpt.training.data import tokenize_documents
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.idle import check_trainable
 
+
+logger = logging.getLogger(__name__)
 
 # Fewer real texts than this leave no parts to stop by and to measure on.
 _FEWEST_TEXTS = 30
@@ -97,6 +101,8 @@ def train_critic(
     patience: int = 2,
     rollout_batch_size: int = 256,
     seed: int = 0,
+    overlong: Overlong = "truncate",
+    report_cuts: Callable[[Cuts], None] | None = None,
 ) -> CriticResult:
     """Trains a discriminator to tell real texts from the generator's, and leaves its best weights in it.
 
@@ -119,6 +125,8 @@ def train_critic(
         patience: Epochs without a better held-out loss before it stops.
         rollout_batch_size: Texts generated at once.
         seed: Of the generated texts, the parts and the order.
+        overlong: What is done about a text longer than `max_new_tokens`, as for [`TextRows`].
+        report_cuts: Given, before training, what of the real texts is cut or left out. Left out: it is logged.
 
     Raises:
         ConfigError: models that do not fit each other.
@@ -132,7 +140,11 @@ def train_critic(
     if len(real_texts) and isinstance(real_texts[0], str):
         real_texts = [{"text": text} for text in real_texts]
     tokens = SpecialTokens.of(generator, processing_class)
-    rows = TextRows(real_texts, tokens, processing_class, max_new_tokens)
+    rows = TextRows(real_texts, tokens, processing_class, max_new_tokens, overlong=overlong)
+    if report_cuts is not None:
+        report_cuts(rows.cuts)
+    elif rows.cuts:
+        logger.warning("of the real texts: %s", rows.cuts.describe())
     if len(rows) < _FEWEST_TEXTS:
         raise CorpusError(f"{len(rows)} real texts are too few to train a critic: give at least {_FEWEST_TEXTS}.")
     check_players(

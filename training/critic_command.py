@@ -51,6 +51,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="judge whole texts, or every beginning of them, which stepwise guidance needs (%(default)s)",
     )
     parser.add_argument("--max_new_tokens", type=int, default=64, help="most tokens of a text (%(default)s)")
+    parser.add_argument(
+        "--overlong",
+        choices=["truncate", "drop", "error"],
+        default="truncate",
+        help="what is done about a longer text: truncate cuts it, drop leaves it out, error stops (%(default)s)",
+    )
     parser.add_argument("--max_train_samples", type=int, help="real texts used, drawn by seed; left out: all")
     parser.add_argument("--num_train_epochs", type=int, default=20, help="passes over the texts, at most (%(default)s)")
     parser.add_argument("--per_device_train_batch_size", type=int, default=64, help="texts in a step (%(default)s)")
@@ -90,6 +96,7 @@ def train(args: argparse.Namespace) -> int:
     from hf_gpt.training.checkpoints import atomic_directory, check_output_dir
     from hf_gpt.training.corpus import read_corpus
     from hf_gpt.training.critic import make_critic, text_windows, train_critic
+    from hf_gpt.training.cuts import Cuts
     from hf_gpt.training.errors import CheckpointError
 
     output_dir = Path(args.output_dir)
@@ -126,6 +133,13 @@ def train(args: argparse.Namespace) -> int:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(args.seed))
         rows = [rows[place] for place in order[: args.max_train_samples].tolist()]
     print(f"texts      {len(rows):,} real ones, and as many to generate", flush=True)
+    cut: dict[str, int] = {}
+
+    def report_cuts(cuts: Cuts) -> None:
+        cut.update(cuts.to_dict())
+        if cuts:
+            print(f"cut        {cuts.describe()}", flush=True)
+
     result = train_critic(
         generator,
         critic,
@@ -139,13 +153,15 @@ def train(args: argparse.Namespace) -> int:
         patience=args.early_stopping_patience,
         rollout_batch_size=args.rollout_batch_size,
         seed=args.seed,
+        overlong=args.overlong,
+        report_cuts=report_cuts,
     )
     # Longer texts than these it never saw: who scores with this tokenizer cuts them there.
     tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
     with atomic_directory(output_dir) as folder:
         critic.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
-        settings = {"settings": vars(args), "results": result.to_dict()}
+        settings = {"settings": vars(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
         (folder / "critic.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     print(
         f"critic     {output_dir / 'model'}: AUC {result.auc:.3f} and accuracy {result.accuracy:.1%} on "

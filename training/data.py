@@ -7,6 +7,7 @@ window by window with memory for one window.
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -18,8 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from hf_gpt.training import packing, word_encoding
 from hf_gpt.training import tokenizer as own_tokenizer
 from hf_gpt.training.code_version import code_version
-from hf_gpt.training.errors import ConfigError
-from hf_gpt.training.packing import empty_rows, pack
+from hf_gpt.training.cuts import Cuts, Overlong
+from hf_gpt.training.errors import ConfigError, CorpusError
+from hf_gpt.training.packing import IGNORE_INDEX, empty_rows, pack
 from hf_gpt.training.word_encoding import encode_texts
 
 
@@ -94,6 +96,77 @@ def complete_batches(rows: datasets.Dataset, batch_size: int, pad_token_id: int)
 def filler_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """What fills empty places of a row: the padding token, or lacking one the end token."""
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def fitting(
+    documents: Sequence[np.ndarray], max_length: int, overlong: Overlong, places: Sequence[str] | None = None
+) -> list[bool]:
+    """Which documents are packed, as `overlong` says: `"truncate"` parts those longer than a row into rows.
+
+    Args:
+        documents: Their token ids.
+        max_length: Length of a row.
+        overlong: What is done about a longer one.
+        places: Names of the documents, for the error; left out: their numbers.
+
+    Raises:
+        CorpusError: one is longer than a row, and that is an error.
+    """
+    keep = [overlong == "truncate" or len(document) <= max_length for document in documents]
+    if overlong == "error" and not all(keep):
+        first = keep.index(False)
+        place = f"document {first + 1:,}" if places is None else places[first]
+        raise CorpusError(
+            f"{place} has {len(documents[first]):,} tokens, more than --max_length {max_length}. Part it, raise "
+            "--max_length, or choose --overlong truncate or drop."
+        )
+    return keep
+
+
+def keep_fitting(
+    texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, overlong: Overlong, cuts: Cuts
+) -> datasets.Dataset:
+    """The texts that are trained on, as `overlong` says; those that are left out are counted.
+
+    Raises:
+        CorpusError: as for `fitting`.
+    """
+    cuts.total += len(texts)
+    if overlong == "truncate":
+        return texts
+    kept: list[int] = []
+    for start in range(0, len(texts), PACKING_WINDOW):
+        window = texts[start : start + PACKING_WINDOW]["text"]
+        places = [f"document {start + number:,} of the text" for number in range(1, len(window) + 1)]
+        keep = fitting(tokenize_documents(list(window), tokenizer), max_length, overlong, places)
+        kept += [start + number for number, is_kept in enumerate(keep) if is_kept]
+    cuts.add("dropped", len(texts) - len(kept))
+    return texts.select(kept)
+
+
+def count_parted(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, cuts: Cuts) -> None:
+    """Counts, in packed rows, the documents that were parted into several.
+
+    Args:
+        rows: As `tokenize_and_pack` gives them.
+        tokenizer: Which begins and ends them.
+        cuts: To which the counts are added.
+    """
+    end = tokenizer.eos_token_id
+    begin = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    parted = 0
+    for batch in rows.with_format("numpy").iter(batch_size=1000):
+        ids, labels = (np.stack(list(batch[name])) for name in ("input_ids", "labels"))
+        # A segment goes on while tokens are predicted; a new one begins at a place without a label before one with.
+        inside = labels != IGNORE_INDEX
+        starts = np.flatnonzero(~inside[:, :-1] & inside[:, 1:])
+        lines, places = np.divmod(starts, labels.shape[1] - 1)
+        is_first = ids[lines, places] == begin
+        after = np.concatenate([~inside, np.ones((len(inside), 1), bool)], axis=1)
+        stops = np.flatnonzero(inside & after[:, 1:])
+        last = ids.reshape(-1)[stops]
+        parted += int((is_first & (last != end)).sum())
+    cuts.add("documents_parted", parted)
 
 
 def _tokenize_and_pack(

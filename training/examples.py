@@ -159,7 +159,7 @@ def select_columns(row: Mapping[str, Any], columns: Mapping[str, str], place: st
         CorpusError: the row lacks one of them, or holds text that is no UTF-8.
     """
     check_columns(list(row), columns, place)
-    example = Example({column: row[column] for column in columns.values()})
+    example = Example({column: row[column] for column in columns.values() if column in row})
     for column, value in example.items():
         if has_broken_text(value):
             raise CorpusError(f"{place}: {broken_text(value)} in column {column!r}. Mend or remove the row.")

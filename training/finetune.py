@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.training import task_changes
 from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments, check_at_least
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import RECIPES, Settings, built_in_recipes, settings_to_yaml
+from hf_gpt.training.cuts import cut_lines, cuts_section, cuts_to_dict
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.run import (
     describe_model,
@@ -68,6 +70,7 @@ class TaskData:
         num_train_examples: How many examples they were made of; None for those of a stream that were not counted.
         validation_examples: Examples that the rows for validation were made of.
         processing_class: What turned examples into tokens: a tokenizer, or a processor that has one.
+        new_tokens: Tokens that the task added to a tokenizer which was there before.
     """
 
     task: "Task"
@@ -76,6 +79,7 @@ class TaskData:
     num_train_examples: int | None
     validation_examples: "list[Example]"
     processing_class: "PreTrainedTokenizerBase | ProcessorMixin"
+    new_tokens: Sequence[str] = ()
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -120,9 +124,15 @@ def with_task_recipe(argv: Sequence[str]) -> list[str]:
 
 def finetune(settings: Settings) -> int:
     """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
-    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter, quantization_config
+    from hf_gpt.training.adapters import (
+        add_adapter,
+        check_adapter_options,
+        check_new_tokens,
+        merge_adapter,
+        quantization_config,
+    )
     from hf_gpt.training.data import filler_token_id
-    from hf_gpt.training.model import build_model, choose_architecture
+    from hf_gpt.training.model import build_model, choose_architecture, extend_end_tokens
     from hf_gpt.training.sharding import shard_model
 
     model_args, task_args, peft_args, training_args = settings.arguments
@@ -136,6 +146,7 @@ def finetune(settings: Settings) -> int:
     check_adapter_options(peft_args, model_args, training_args, writes=task.writes)
     checkpoint = open_run(training_args)
     data = prepare_data(task, model_args, training_args, checkpoint)
+    check_new_tokens(peft_args, data.new_tokens)
     model = build_model(
         model_args,
         data.tokenizer,
@@ -146,6 +157,7 @@ def finetune(settings: Settings) -> int:
         quantization_config=quantization_config(peft_args, training_args),
     )
 
+    extend_end_tokens(model, task.end_token_ids)
     text_config = model.config.get_text_config()
     if data.task.auto_class == "AutoModelForSequenceClassification" and text_config.pad_token_id is None:
         # The library's heads find the last token of a text by it.
@@ -157,8 +169,9 @@ def finetune(settings: Settings) -> int:
         adapted = shard_model(model, training_args)
         if peft_args.use_peft:
             output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
+            rows = data.tokenizer.convert_tokens_to_ids(list(data.new_tokens))
             adapted = add_adapter(
-                model, data.tokenizer, peft_args, model_args, data.task.peft_type, output_dir, is_main
+                model, data.tokenizer, peft_args, model_args, data.task.peft_type, output_dir, is_main, new_rows=rows
             )
         return make_trainer(adapted, data, training_args)
 
@@ -168,8 +181,13 @@ def finetune(settings: Settings) -> int:
         metrics = final_metrics(trainer, anew=predicts and trainer.predictions is None)
         if peft_args.merge_adapter:
             trainer.model = merge_adapter(trainer.model)
+        former = task_changes.generation_defaults(trainer.model)
         save_final_model(trainer, output_dir / "model", generation_options(data.task))
+        if training_args.process_index == 0 and model_args.model_name_or_path is not None:
+            task_changes.print_changed_defaults(former, task_changes.generation_defaults(trainer.model))
         if training_args.process_index == 0:
+            if cuts := cuts_to_dict(task.cuts):
+                metrics = {**metrics, "cut": cuts}
             write_results(trainer, data, metrics, output_dir)
             reloaded = count_same_after_reloading(trainer, data, model_args, output_dir / "model")
             report = write_run_report(settings, trainer, data, metrics, reloaded, output_dir / "report.html")
@@ -264,11 +282,16 @@ def prepare_data(
         training_args: The seed of the split.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
+    from hf_gpt.training.cuts import check_usable
     from hf_gpt.training.model import load_tokenizer
     from hf_gpt.training.streamed_examples import ExampleStream, read_streamed
     from hf_gpt.training.streaming import TOKENIZER_CHARACTERS, one_pass
 
     task_args, documents = task.args, None
+    source = checkpoint or task_args.tokenizer_name or model_args.model_name_or_path
+    if source is not None:
+        processing_class = load_tokenizer(str(source), model_args, task.processing_class)
+        task.check_processing_class(processing_class)
     if task_args.streaming:
         documents, num_examples, validation = read_streamed(task, training_args)
     else:
@@ -277,31 +300,34 @@ def prepare_data(
         num_examples = len(train)
         task.learn(train, validation)
 
-    source = checkpoint or task_args.tokenizer_name or model_args.model_name_or_path
-    if source is not None:
-        processing_class = load_tokenizer(str(source), model_args, task.processing_class)
-        task.check_processing_class(processing_class)
-    else:
+    if source is None:
         shown = train if documents is None else one_pass(documents, TOKENIZER_CHARACTERS)
         processing_class = task.make_processing_class(shown)
     task.prepare_tokenizer(processing_class)
+    new_tokens = task_changes.find_new_tokens(processing_class, model_args, task_args)
     if documents is None:
         train_rows = task.encode(train, processing_class, is_training=True)
+        check_usable(len(train_rows), task.cuts["training"], "to train on")
+        task_changes.count_unread(task.cuts["training"], len(train_rows), training_args)
     else:
         shuffle_seed = training_args.seed if task_args.shuffle_buffer_size else None
         train_rows = ExampleStream(documents, task, processing_class, shuffle_seed)
+    validation_rows = task.encode(validation, processing_class, is_training=False)
+    check_usable(task_changes.count_labelled(validation_rows), task.cuts["validation"], "to validate on")
     return TaskData(
         task=task,
         train_rows=train_rows,
-        validation_rows=task.encode(validation, processing_class, is_training=False),
+        validation_rows=validation_rows,
         num_train_examples=num_examples,
-        validation_examples=validation,
+        validation_examples=[validation[place] for place in task.kept],
         processing_class=processing_class,
+        new_tokens=new_tokens,
     )
 
 
 def make_trainer(model: Any, data: TaskData, training_args: "HfGptTrainingArguments") -> "TaskTrainer":
     """The trainer with its callbacks."""
+    from hf_gpt.training.callbacks import CutsCallback
     from hf_gpt.training.task_trainer import TaskTrainer
 
     return TaskTrainer(
@@ -312,12 +338,17 @@ def make_trainer(model: Any, data: TaskData, training_args: "HfGptTrainingArgume
         eval_dataset=data.validation_rows,
         eval_examples=data.validation_examples,
         processing_class=data.processing_class,
-        callbacks=make_callbacks(training_args),
+        callbacks=[*make_callbacks(training_args), CutsCallback(data.task.cuts)],
     )
 
 
 def describe_run(trainer: "TaskTrainer", data: TaskData) -> list[tuple[str, str]]:
     """What is about to happen, as pairs of a name and a line."""
+    changes = task_changes.describe_changes(data.task, data.new_tokens)
+    return [*_describe_data_and_steps(trainer, data), *changes, *cut_lines(data.task.cuts)]
+
+
+def _describe_data_and_steps(trainer: "TaskTrainer", data: TaskData) -> list[tuple[str, str]]:
     steps, rows = total_steps(trainer), trainer.get_total_train_batch_size(trainer.args)
     vocabulary, training = f"{len(data.tokenizer):,} tokens in the vocabulary", f"{steps:,} steps of {rows} rows"
     lines = [
@@ -424,6 +455,7 @@ def write_run_report(
         same = f"{reloaded[0]} of {reloaded[1]}"
         figures.append(Figure("Same predictions", same, "checkpoint reloaded in a fresh process"))
     shown = list(zip(data.validation_examples, trainer.predictions or [], strict=False))[:SHOWN_EXAMPLES]
+    cut = cuts_section(task.cuts)
     start = settings.arguments[0].model_name_or_path
     summary = (
         f"{type(trainer.model).__name__} with {format_count(parameters)} parameters, "
@@ -439,7 +471,10 @@ def write_run_report(
         figures=figures,
         log_history=trainer.state.log_history,
         samples=[Sample(f"{task.describe(example)}\n", task.show(prediction)) for example, prediction in shown],
-        sections=task.report_sections(trainer.model, data.processing_class, data.validation_examples, path.parent),
+        sections=[
+            *([] if cut is None else [cut]),
+            *task.report_sections(trainer.model, data.processing_class, data.validation_examples, path.parent),
+        ],
         settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
         environment=describe_environment(),
     )
@@ -458,6 +493,8 @@ def print_result(
         print(f"{name:<18}{value:.4f}")
     if data.task.words and predictions is not None:
         print(f"{'words':<18}{data.task.words}")
+    if data.task.args.streaming and (cut := data.task.cuts["training"]):
+        print(f"{'cut':<18}training: {cut.describe()}")
     print(f"checkpoint        {model_path}\nreport            {report}")
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.collators import PackedRowsCollator
 from hf_gpt.training.packing import IGNORE_INDEX
 
@@ -23,15 +24,14 @@ def total_nats(model: PreTrainedModel, rows: datasets.Dataset, batch_size: int) 
     Returns:
         The sum in nats, and the number of targets.
     """
-    training = model.training
-    model.eval()
     extra = {"skip_logits": True} if "skip_logits" in inspect.signature(model.forward).parameters else {}
     nats, targets = 0.0, 0
-    for batch in DataLoader(rows, batch_size=batch_size, collate_fn=PackedRowsCollator()):
-        count = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
-        if count:
-            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            nats += model(**inputs, use_cache=False, **extra).loss.item() * count
-            targets += count
-    model.train(training)
+    # Afterwards each module is as it was: some may stay in evaluation while others train.
+    with evaluating(model):
+        for batch in DataLoader(rows, batch_size=batch_size, collate_fn=PackedRowsCollator()):
+            count = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
+            if count:
+                inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+                nats += model(**inputs, use_cache=False, **extra).loss.item() * count
+                targets += count
     return nats, targets

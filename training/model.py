@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,21 @@ def build_model(
         return getattr(transformers, auto_class).from_config(config, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"no {model_args.model_type} model can be made of these settings: {error}") from error
+
+
+def extend_end_tokens(model: PreTrainedModel, token_ids: Iterable[int]) -> None:
+    """Lets `generate` stop at these tokens too, beside those at which the model stops already."""
+    config = getattr(model, "generation_config", None)
+    known = end_tokens(model)
+    more = [token for token in sorted(token_ids) if token not in known]
+    if config is not None and more:
+        config.eos_token_id = [*known, *more]
+
+
+def end_tokens(model: PreTrainedModel) -> list[int]:
+    """The tokens at which `generate` stops by the model's own defaults."""
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [] if found is None else list(found) if isinstance(found, (list, tuple)) else [found]
 
 
 def choose_architecture(model_args: ModelArguments, architecture: str) -> str:

@@ -16,6 +16,7 @@ from hf_gpt.training.arguments import (
 )
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import Settings, settings_to_yaml
+from hf_gpt.training.cuts import cut_lines, cuts_section
 from hf_gpt.training.run import (
     describe_model,
     describe_steps,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
+    from hf_gpt.training.cuts import Cuts
     from hf_gpt.training.reload_check import ReloadResult
     from hf_gpt.training.streaming import RowStream
     from hf_gpt.training.trainer import HfGptTrainer
@@ -66,6 +68,7 @@ class PretrainingData:
         validation_bytes: The same for validation.
         num_documents: Documents of the corpus, before a part is held out; None for a stream, which is not counted.
         tokenizer: What turned the text into tokens.
+        cuts: What was parted or left out of the training and of the validation text.
     """
 
     train_rows: "datasets.Dataset | RowStream"
@@ -75,6 +78,7 @@ class PretrainingData:
     validation_bytes: int
     num_documents: int | None
     tokenizer: "PreTrainedTokenizerBase"
+    cuts: "dict[str, Cuts]"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -152,7 +156,8 @@ def prepare_data(
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
     from hf_gpt.training.corpus import count_bytes, read_corpus, split_corpus
-    from hf_gpt.training.data import complete_batches, filler_token_id, tokenize_and_pack
+    from hf_gpt.training.cuts import Cuts, check_usable
+    from hf_gpt.training.data import complete_batches, count_parted, filler_token_id, keep_fitting, tokenize_and_pack
     from hf_gpt.training.errors import ConfigError
     from hf_gpt.training.model import load_tokenizer
     from hf_gpt.training.streaming import TOKENIZER_CHARACTERS, RowStream, check_streaming, one_pass, open_documents
@@ -184,16 +189,25 @@ def prepare_data(
         )
 
     pack_options = {"max_length": data_args.max_length, "strategy": data_args.packing_strategy}
+    overlong, max_length = data_args.overlong, data_args.max_length
+    cuts = {name: Cuts("documents", "max_length", max_length) for name in ("training", "validation")}
     filler, processes = filler_token_id(tokenizer), training_args.data_parallel_size
     if documents is None:
+        train_texts = keep_fitting(train_texts, tokenizer, max_length, overlong, cuts["training"])
+        check_usable(len(train_texts), cuts["training"], "to train on")
         train_rows = tokenize_and_pack(train_texts, tokenizer, desc="packing the training text", **pack_options)
+        count_parted(train_rows, tokenizer, cuts["training"])
         train_rows = complete_batches(train_rows, training_args.train_batch_size * processes, filler)
         train_bytes = count_bytes(train_texts)
     else:
-        train_rows = RowStream(documents, tokenizer, shuffle_seed=training_args.seed, **pack_options)
+        train_rows = RowStream(documents, tokenizer, shuffle_seed=training_args.seed, overlong=overlong, **pack_options)
+        cuts["training"] = train_rows.cuts
         sizes = [source.num_bytes for source in documents.sources]
         train_bytes = None if None in sizes else sum(sizes)
+    validation_texts = keep_fitting(validation_texts, tokenizer, max_length, overlong, cuts["validation"])
+    check_usable(len(validation_texts), cuts["validation"], "to validate on")
     validation_rows = tokenize_and_pack(validation_texts, tokenizer, desc="packing the validation text", **pack_options)
+    count_parted(validation_rows, tokenizer, cuts["validation"])
     return PretrainingData(
         train_rows=train_rows,
         validation_rows=complete_batches(validation_rows, training_args.eval_batch_size * processes, filler),
@@ -202,11 +216,13 @@ def prepare_data(
         validation_bytes=count_bytes(validation_texts),
         num_documents=num_documents,
         tokenizer=tokenizer,
+        cuts=cuts,
     )
 
 
 def make_trainer(model: Any, data: PretrainingData, training_args: "HfGptTrainingArguments") -> "HfGptTrainer":
     """The trainer with its callbacks."""
+    from hf_gpt.training.callbacks import CutsCallback
     from hf_gpt.training.collators import PackedRowsCollator
     from hf_gpt.training.trainer import HfGptTrainer
 
@@ -218,7 +234,7 @@ def make_trainer(model: Any, data: PretrainingData, training_args: "HfGptTrainin
         eval_num_bytes=data.validation_bytes,
         processing_class=data.tokenizer,
         data_collator=PackedRowsCollator(),
-        callbacks=make_callbacks(training_args),
+        callbacks=[*make_callbacks(training_args), CutsCallback(data.cuts)],
     )
 
 
@@ -243,6 +259,7 @@ def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: Data
             f"{steps:,} steps of {rows} rows of {data_args.max_length} tokens: {format_count(tokens)} tokens"
             + ("" if data_args.streaming else f", {tokens / max(epoch_tokens, 1):.1f} epochs"),
         ),
+        *cut_lines(data.cuts),
     ]
 
 
@@ -351,6 +368,7 @@ def write_run_report(
             Sample(prompt, text, drawn)
             for prompt, text in zip(sampling_args.sample_prompts, reloaded.samples, strict=True)
         ],
+        sections=[part for part in [cuts_section(data.cuts)] if part is not None],
         settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
         environment=describe_environment(),
     )

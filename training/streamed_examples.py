@@ -38,6 +38,7 @@ class ExampleStream(WindowStream):
         super().__init__(documents, shuffle_seed)
         self.task = task
         self.processing_class = processing_class
+        self.cuts = task.cuts["training"]
 
     def encode(self, window: list[Example]) -> "datasets.Dataset":
         return self.task.encode(window, self.processing_class, is_training=True)

@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.training.arguments import DataArguments
-from hf_gpt.training.data import PACKING_WINDOW, filler_token_id, tokenize_documents
+from hf_gpt.training.cuts import Cuts, Overlong, check_usable
+from hf_gpt.training.data import PACKING_WINDOW, filler_token_id, fitting, tokenize_documents
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.packing import pack
 from hf_gpt.training.sources import Malformed, Source, open_source, warn_of_absent_separator
@@ -20,6 +21,8 @@ from hf_gpt.training.sources import Malformed, Source, open_source, warn_of_abse
 
 # A window of documents ends here even if it has fewer than PACKING_WINDOW: the bound on memory.
 MAX_WINDOW_CHARACTERS = 2**23
+# A stream is given up when none of so many documents or examples, one after the other, gives a row.
+FRUITLESS_DOCUMENTS = 1000
 # A new tokenizer learns from about so much text at the beginning.
 TOKENIZER_CHARACTERS = 50_000_000
 
@@ -146,14 +149,17 @@ class WindowStream(torch.utils.data.IterableDataset, ABC):
 
     Attributes:
         has_one_length: Whether all rows are equally long.
+        cuts: What was cut or left out of the documents read so far; a window that is read again counts again.
     """
 
     has_one_length: ClassVar[bool] = False
+    cuts: Cuts
 
     def __init__(self, documents: DocumentStream, shuffle_seed: int | None = None):
         super().__init__()
         self.documents = documents
         self.shuffle_seed = shuffle_seed
+        self.cuts = Cuts()
         self._start: dict[str, Any] = {}
         # Windows that were begun: the number of their first row, counted from the start of reading, and their state.
         self._marks: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
@@ -199,9 +205,13 @@ class WindowStream(torch.utils.data.IterableDataset, ABC):
         self._marks.clear()
         self.documents.state = start["documents"]
         number, skip, window = -start["row"], start["row"], start["window"]
+        fruitless = 0
         before = copy.deepcopy(self.documents.state)
         for documents in self.documents.windows():
             rows = self.encode(documents)
+            fruitless = 0 if len(rows) else fruitless + len(documents)
+            if fruitless >= FRUITLESS_DOCUMENTS:
+                check_usable(0, self.cuts, f"of {fruitless:,} that were read one after the other")
             order = np.arange(len(rows))
             if self.shuffle_seed is not None:
                 order = np.random.default_rng([self.shuffle_seed, window]).permutation(len(rows))
@@ -221,6 +231,7 @@ class RowStream(WindowStream):
         max_length: Length of a row.
         strategy: `"best_fit"` or `"sequential"`.
         shuffle_seed: As for `WindowStream`.
+        overlong: As for `data.fitting`.
     """
 
     has_one_length = True
@@ -233,15 +244,26 @@ class RowStream(WindowStream):
         *,
         strategy: str = "best_fit",
         shuffle_seed: int | None = None,
+        overlong: Overlong = "truncate",
     ):
         super().__init__(documents, shuffle_seed)
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.strategy = strategy
+        self.overlong = overlong
+        self.cuts = Cuts("documents", "max_length", max_length)
 
     def encode(self, window: list[str]) -> list[dict[str, np.ndarray]]:
+        documents = tokenize_documents(window, self.tokenizer)
+        keep = fitting(
+            documents, self.max_length, self.overlong, [f"a document that begins {text[:40]!r}" for text in window]
+        )
+        documents = [document for document, is_kept in zip(documents, keep, strict=True) if is_kept]
+        self.cuts.total += len(window)
+        self.cuts.add("dropped", len(window) - len(documents))
+        self.cuts.add("documents_parted", sum(len(document) > self.max_length for document in documents))
         rows = pack(
-            tokenize_documents(window, self.tokenizer),
+            documents,
             self.max_length,
             pad_token_id=filler_token_id(self.tokenizer),
             strategy=self.strategy,

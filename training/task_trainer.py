@@ -10,10 +10,12 @@ from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedTokenizerBase, ProcessorMixin
 
 from hf_gpt.generation.rollout import rollout
+from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.collators import PaddingCollator, Seq2SeqCollator
 from hf_gpt.training.data import filler_token_id
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example
+from hf_gpt.training.model import end_tokens
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.streaming import WindowStream
 from hf_gpt.training.tasks.base import Task, tokenizer_of
@@ -73,6 +75,7 @@ class TaskTrainer(HfGptTrainer):
             **kwargs,
         )
         self.task = task
+        self.has_token_labels = task.has_token_labels
         self.eval_examples = eval_examples
         self.predictions: list[Any] | None = None
         self.args.prediction_loss_only = task.writes
@@ -109,20 +112,18 @@ class TaskTrainer(HfGptTrainer):
         order += order[: -len(order) % size]
         mine = order[self.args.data_parallel_index :: size]
         model = self.accelerator.unwrap_model(self.model)
-        was_training = model.training
-        model.eval()
         pad = filler_token_id(tokenizer_of(self.processing_class))
         written: list[tuple[int, Any]] = []
-        for first in range(0, len(mine), self.args.eval_batch_size):
-            indices = mine[first : first + self.args.eval_batch_size]
-            pad_side = pad_right if self.task.is_encoder_decoder else pad_left
-            input_ids, attention_mask = pad_side([prompts[index] for index in indices], pad)
-            with self.compute_loss_context_manager():
-                output = self._write(
-                    model, input_ids.to(self.args.device), attention_mask.to(self.args.device), indices, pad
-                )
-            written += zip(indices, self.task.decode(output, self.processing_class), strict=True)
-        model.train(was_training)
+        with evaluating(model):
+            for first in range(0, len(mine), self.args.eval_batch_size):
+                indices = mine[first : first + self.args.eval_batch_size]
+                pad_side = pad_right if self.task.is_encoder_decoder else pad_left
+                input_ids, attention_mask = pad_side([prompts[index] for index in indices], pad)
+                with self.compute_loss_context_manager():
+                    output = self._write(
+                        model, input_ids.to(self.args.device), attention_mask.to(self.args.device), indices, pad
+                    )
+                written += zip(indices, self.task.decode(output, self.processing_class), strict=True)
         if self.args.world_size > 1:
             written = gather_object(written)
         return [prediction for _, prediction in sorted(dict(written).items())]
@@ -132,6 +133,8 @@ class TaskTrainer(HfGptTrainer):
     ) -> torch.Tensor:
         """The tokens after each prompt of a batch."""
         args, end = self.task.args, tokenizer_of(self.processing_class).eos_token_id
+        # A model may know more ends than its tokenizer, such as that of a turn.
+        ends = sorted({end, *end_tokens(model), *self.task.end_token_ids} - {None})
         if self.task.samples:
             # Each example has draws of its own, so batches and processes change nothing.
             draws = [
@@ -157,7 +160,7 @@ class TaskTrainer(HfGptTrainer):
             do_sample=False,
             use_cache=True,
             pad_token_id=pad,
-            eos_token_id=end,
+            eos_token_id=ends or None,
         )
         # An encoder-decoder's output begins with the token that it starts from.
         return output[:, 1 if self.task.is_encoder_decoder else input_ids.shape[1] :]

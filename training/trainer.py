@@ -40,6 +40,7 @@ from hf_gpt.training.sharding import (
     whole_state_dict,
 )
 from hf_gpt.training.streaming import WindowStream
+from hf_gpt.training.targets import has_targets, warn_without_targets
 from hf_gpt.training.throughput import ThroughputMeter
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 from hf_gpt.training.utilisation import measured_peak_flops
@@ -57,6 +58,7 @@ class HfGptTrainer(Trainer):
       reach; evaluation and saving not counted.
     - With `args.ema_decay`, evaluation and `save_model` use the averaged weights; checkpoints hold both.
     - The position in a `WindowStream` that is trained on is part of a checkpoint; resuming begins to read there.
+    - A step without any label (all -100) changes no weight, and is warned of.
     - A step whose loss or gradient is not finite changes no weight: it stops training or is skipped, by
       `args.nan_action`.
     - `eval_loss` is the mean over all predicted tokens, `eval_bits_per_byte` the same text's nats / ln 2 / bytes, which
@@ -70,6 +72,8 @@ class HfGptTrainer(Trainer):
     """
 
     args: HfGptTrainingArguments
+    # Whether each token has a label of its own, none of which is the next token.
+    has_token_labels = False
     # Whether training leaves out rows that fill no batch, whatever `dataloader_drop_last` says.
     needs_whole_batches = False
 
@@ -124,6 +128,7 @@ class HfGptTrainer(Trainer):
         self._staging_dir: Path | None = None
         self._eval_nats = 0.0
         self._eval_targets = 0.0
+        self._step_has_targets, self._steps_without_targets = True, 0
         self._takes_skip_logits = "skip_logits" in inspect.signature(self.model.forward).parameters
         for library_callback in (LibraryProgressCallback, PrinterCallback):
             if any(isinstance(callback, library_callback) for callback in self.callback_handler.callbacks):
@@ -229,6 +234,10 @@ class HfGptTrainer(Trainer):
         if self.accelerator.sync_gradients:
             self.meter.add_step()
         loss = super().training_step(model, inputs, num_items_in_batch)
+        takes_none = self.accelerator.scaler is None and not self.is_deepspeed_enabled
+        if not self._step_has_targets and self.accelerator.sync_gradients and takes_none:
+            # Weights would decay, and momentum move them. Optimizers pass over parameters without a gradient.
+            model.zero_grad(set_to_none=True)
         self._recorder.add(inputs, loss)
         return loss
 
@@ -250,6 +259,10 @@ class HfGptTrainer(Trainer):
             logs["mfu"] = round(self._utilisation(logs["tokens_per_second"]), 4)
         if self._recorder.skipped:
             logs["skipped_steps"] = self._recorder.skipped
+        if self._steps_without_targets:
+            logs["steps_without_labels"] = self._steps_without_targets
+        if self._stream is not None:
+            logs.update(self._stream.cuts.to_log())
 
     def _utilisation(self, tokens_per_second: float) -> float:
         with self.meter.paused():
@@ -298,7 +311,7 @@ class HfGptTrainer(Trainer):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         finally:
             self.label_smoother = smoother
-        if not self.is_language_model:
+        if not self.is_language_model and not self.has_token_labels:
             return output
         totals = torch.tensor([self._eval_nats, self._eval_targets], dtype=torch.float32, device=self.args.device)
         totals = self.accelerator.reduce(totals, reduction="sum") / self.args.tensor_parallel_size
@@ -322,7 +335,7 @@ class HfGptTrainer(Trainer):
         return gathered
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, **kwargs: Any):
-        if not self.is_language_model:
+        if not self.is_language_model and not self.has_token_labels:
             return super().prediction_step(model, inputs, prediction_loss_only, **kwargs)
         targets = self._count_targets(inputs["labels"]) if "labels" in inputs else 0
         if prediction_loss_only and self._takes_skip_logits:
@@ -340,13 +353,20 @@ class HfGptTrainer(Trainer):
 
     def _count_targets(self, labels: torch.Tensor) -> int:
         """How many labels the loss is the mean over."""
-        return int((labels[..., 1:] != IGNORE_INDEX).sum())
+        return int(((labels if self.has_token_labels else labels[..., 1:]) != IGNORE_INDEX).sum())
 
     # Position in a stream
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         self._batches_taken += len(batches)
+        self._step_has_targets = not batches or has_targets(batches, num_items)
+        if not self._step_has_targets:
+            self._steps_without_targets += 1
+            if self._steps_without_targets == 1:
+                warn_without_targets(self.state.global_step + 1)
+            # Divided by 0, the loss would be NaN.
+            num_items = None if num_items is None else num_items + 1
         if self._random_state_from is not None:
             # The loader drew a number when it began, which in the straight run came before the checkpoint.
             self._load_rng_state(self._random_state_from)

@@ -1,5 +1,6 @@
 """Texts that a model writes: after prompts, or from nothing."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from hf_gpt.eval.tasks.opening import Candidate
 from hf_gpt.eval.tasks.table import TaskSpec
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.training.errors import UserError
+
+
+logger = logging.getLogger(__name__)
 
 
 def sampler_of(spec: TaskSpec) -> dict[str, Any]:
@@ -71,6 +75,10 @@ def write_after(
                 f"{candidate.name} writes at most {candidate.limit} tokens, fewer than max_new_tokens = "
                 f"{sampler['max_new_tokens']}. Lower it with --max_new_tokens."
             )
+        if cut := sum(len(row) > room for row in rows):
+            logger.warning(
+                "%s: %d of %d prompts lose their beginning, to fit %d tokens.", candidate.name, cut, len(rows), room
+            )
         rows = [row if len(row) <= room else [*row[:1], *row[1 - room :]] for row in rows]
     # A generator of its own for each row: neither the batch nor --limit changes what is drawn.
     uniforms = torch.stack(
@@ -104,6 +112,10 @@ def write_freely(candidate: Candidate, count: int, **options: Any) -> list[str]:
         raise UserError(f"{candidate.name} is an encoder-decoder: it writes after a prompt alone.")
     limit = candidate.limit
     if limit is not None and options["max_new_tokens"] >= limit:
+        logger.warning(
+            "%s reads %d tokens: texts end after %d instead of max_new_tokens = %d.",
+            *(candidate.name, limit, limit - 2, options["max_new_tokens"]),
+        )
         options["max_new_tokens"] = limit - 2
     return [text.strip() for text in write_after(candidate, [""] * count, **options)]
 

@@ -1,5 +1,6 @@
 """Texts as vectors: mean hidden states of a frozen model."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,9 @@ import torch
 
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.generation.text_scores import max_positions
+
+
+logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -44,6 +48,10 @@ def mean_hidden_states(
     max_length = min(max_length, max_positions(model) or max_length)
     device = next(model.parameters()).device
     rows = [processing_class(text, truncation=True, max_length=max_length)["input_ids"] for text in texts]
+    full = [text for text, row in zip(texts, rows, strict=True) if len(row) >= max_length]
+    longer = [processing_class(text, truncation=True, max_length=max_length + 1)["input_ids"] for text in full]
+    if cut := sum(len(row) > max_length for row in longer):
+        logger.warning("%d of %d texts are read up to their first %d tokens only.", cut, len(rows), max_length)
     features: list[np.ndarray | None] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     with evaluating(model):

@@ -90,7 +90,8 @@ def talk(conversation: "Conversation", lines: Iterable[str], is_terminal: bool) 
 class Conversation:
     """What was said, and a model that answers.
 
-    Once it is longer than the model can read, the oldest messages after the system's are left out.
+    The tokenizer's own chat template writes it. Once it is longer than the model can read, the oldest messages after
+    the system's are left out, which is said.
 
     Args:
         model: A causal language model.
@@ -131,11 +132,15 @@ class Conversation:
         """Adds a message, prints the answer as it comes, and adds it too.
 
         Raises:
-            ValueError: the message alone is longer than the model can read; it is not added.
+            ValueError: the message is longer than the model can read, or the template refuses it; it is not added.
         """
         from transformers import TextStreamer
 
+        former = len(self.messages)
         messages, ids = self._fitting([*self.messages, {"role": "user", "content": message}])
+        if forgotten := former + 1 - len(messages):
+            limit = self.model.config.get_text_config().max_position_embeddings
+            print(f"note: {forgotten} earlier messages are left out, to fit {limit:,} tokens.", file=sys.stderr)
         output = self.model.generate(
             **{name: tensor.to(self.model.device) for name, tensor in ids.items()},
             streamer=TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True),
@@ -148,15 +153,21 @@ class Conversation:
 
     def _fitting(self, messages: list[dict[str, str]]):
         """As many of the last messages as the model can read with room for an answer, and their tokens."""
+        import torch
+
+        from hf_gpt.generation.chat_tokens import TemplateError, encode, render
+
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         first = len(self.system)
         while True:
-            ids = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-            )
-            length = ids["input_ids"].shape[1]
+            try:
+                ids = encode(self.tokenizer, render(self.tokenizer, messages, add_generation_prompt=True)[0])
+            except TemplateError as error:
+                raise ValueError(f"the model's chat template refuses the conversation: {error}") from error
+            length = len(ids)
             if limit is None or length + self.options["max_new_tokens"] <= limit:
-                return messages, {"input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]}
+                tokens = torch.tensor([ids])
+                return messages, {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
             if len(messages) == first + 1:
                 raise ValueError(
                     f"the message takes {length} tokens; with {self.options['max_new_tokens']} for an answer that is "

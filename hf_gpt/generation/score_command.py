@@ -110,6 +110,8 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     discriminator = load_discriminator(path, **options).to(pick_device(args.device))
     results = score_texts(discriminator, tokenizer, texts, args.batch_size, args.per_token)
+    if cut := sum("truncated" in result for result in results):
+        print(f"note: of {cut:,} of {len(results):,} texts only the beginning was read.", file=sys.stderr)
     form = args.format or ("table" if args.output is None and sys.stdout.isatty() else "jsonl")
     # An encoding with fewer characters would put escapes of Python in their place, which are none of JSON.
     is_ascii = args.output is None and codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"

@@ -42,6 +42,8 @@ class HfGptLanguageHeadMixin:
             if (softcap := self.config.final_logit_softcapping) is not None:
                 logits = torch.tanh(logits / softcap) * softcap
             if has_targets:
+                if kwargs.get("num_items_in_batch") is None and not hasattr(self, "_loss_function"):
+                    kwargs["num_items_in_batch"] = _count_targets(labels, **kwargs)
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return loss, logits
 
@@ -66,6 +68,14 @@ class HfGptLanguageHeadMixin:
             return True
         size = hidden_states.shape[:-1].numel() * self.config.vocab_size
         return self.training and self.config.chunked_loss == "auto" and size > CHUNKED_LOSS_ELEMENTS
+
+
+def _count_targets(
+    labels: torch.Tensor | None, shift_labels: torch.Tensor | None = None, ignore_index: int = -100, **kwargs
+) -> torch.Tensor:
+    """How many tokens the loss is the mean over, at least 1: without a target it is 0, where a mean would be NaN."""
+    targets = labels[..., 1:] if shift_labels is None else shift_labels
+    return (targets != ignore_index).sum().clamp(min=1)
 
 
 def _slice_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:

@@ -111,7 +111,7 @@ def linear_cross_entropy(
             The token that each position predicts (already shifted); `ignore_index` where there is none.
         num_items_in_batch (`torch.Tensor` or `int`, *optional*):
             Divisor of the sum, so that accumulated micro-batches add up to the loss of the whole batch. Left out: the
-            number of labels that count.
+            number of labels that count. Without a label the loss is 0.
         logit_scale, softcap (`float`, *optional*):
             Left out: 1, and no cap.
         chunk_rows (`int`, *optional*):
@@ -135,6 +135,8 @@ def linear_cross_entropy(
         num_items_in_batch = valid.sum()
     elif torch.is_tensor(num_items_in_batch):
         num_items_in_batch = num_items_in_batch.to(hidden_states.device)
+    # Without any label the loss is 0, and so are its gradients. Shared among devices, a number may be below 1.
+    num_items_in_batch = num_items_in_batch + (num_items_in_batch == 0)
     row_weight = valid.to(torch.float32) / num_items_in_batch
     labels = labels.masked_fill(~valid, 0)
     if device_type == "cpu" and not torch.compiler.is_compiling():
@@ -212,7 +214,7 @@ def classification_loss(
             discriminator -y log D - (1 - y) log(1 - D), https://arxiv.org/abs/1406.2661), cross-entropy for integer
             labels, else binary cross-entropy of each label.
         num_items_in_batch (`torch.Tensor` or `int`, *optional*):
-            Divisor of the sum. Left out: the number of labels that count.
+            Divisor of the sum. Left out: the number of labels that count. Without a label the loss is 0.
 
     Returns:
         `torch.Tensor`: fp32 scalar.
@@ -243,7 +245,44 @@ def classification_loss(
         num_items_in_batch = valid.sum()
     elif torch.is_tensor(num_items_in_batch):
         num_items_in_batch = num_items_in_batch.to(losses.device)
-    return losses.sum() / num_items_in_batch
+    return losses.sum() / (num_items_in_batch + (num_items_in_batch == 0))
+
+
+def question_answering_loss(
+    start_logits: torch.Tensor,
+    end_logits: torch.Tensor,
+    start_positions: torch.Tensor,
+    end_positions: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    **kwargs,
+) -> torch.Tensor:
+    """
+    Mean of the cross-entropies of where an answer starts and where it ends.
+
+    Args:
+        start_logits, end_logits (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+            Scores of each position.
+        start_positions, end_positions (`torch.LongTensor` of shape `(batch_size,)` or `(batch_size, 1)`):
+            The right one; a position past the input does not count.
+        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            0 at padding, where no answer can be, so that padding does not change the loss.
+        num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+            Divisor of each sum. Left out: the number of positions that count. Without one the loss is 0.
+
+    Returns:
+        `torch.Tensor`: fp32 scalar.
+    """
+    length, losses = start_logits.shape[1], []
+    for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
+        logits, positions = logits.float(), positions.reshape(-1).to(logits.device).clamp(0, length)
+        if attention_mask is not None and attention_mask.ndim == 2 and attention_mask.shape == logits.shape:
+            logits = logits.masked_fill(attention_mask.to(logits.device) == 0, torch.finfo(logits.dtype).min)
+        count = (positions != length).sum() if num_items_in_batch is None else num_items_in_batch
+        count = count.to(logits.device) if torch.is_tensor(count) else count
+        total = nn.functional.cross_entropy(logits, positions, ignore_index=length, reduction="sum")
+        losses.append(total / (count + (count == 0)))
+    return (losses[0] + losses[1]) / 2
 
 
 def are_values(labels: torch.Tensor, ignore_index: int = -100) -> bool:
@@ -256,4 +295,10 @@ def are_values(labels: torch.Tensor, ignore_index: int = -100) -> bool:
     return bool((((labels < 0) | (labels > 1)) & (labels != ignore_index)).any())
 
 
-__all__ = ["are_values", "chunked_causal_lm_loss", "classification_loss", "linear_cross_entropy"]
+__all__ = [
+    "are_values",
+    "chunked_causal_lm_loss",
+    "classification_loss",
+    "linear_cross_entropy",
+    "question_answering_loss",
+]

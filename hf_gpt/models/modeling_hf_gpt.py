@@ -27,7 +27,7 @@ from .inputs_hf_gpt import check_range, create_masks, default_position_ids
 from .language_head_hf_gpt import HfGptLanguageHeadMixin
 from .last_token_hf_gpt import at_places, can_query_places, mask_at_places, places_to_pool
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
-from .loss_hf_gpt import are_values, classification_loss
+from .loss_hf_gpt import are_values, classification_loss, question_answering_loss
 from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear, token_mask
 
 
@@ -473,7 +473,12 @@ class HfGptForQuestionAnswering(HfGptPreTrainedModel):
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
+            if hasattr(self, "_loss_function"):
+                loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
+            else:
+                loss = question_answering_loss(
+                    start_logits, end_logits, start_positions, end_positions, attention_mask, **kwargs
+                )
         return QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits.contiguous(),

@@ -107,6 +107,23 @@ def test_a_message_too_long_is_said_so_and_the_conversation_goes_on(talk):
     assert status == 0 and "more than the 64" in errors and answers == talk("king\n")[1]
 
 
+def test_what_is_left_out_of_a_long_conversation_is_said(talk):
+    _, _, errors = talk("".join(f"question {number}\n" for number in range(8)))
+    assert "earlier messages are left out, to fit 64 tokens" in errors
+    assert "left out" not in talk("king\n")[2]
+
+
+def test_a_template_of_the_models_own_may_refuse_a_system_message(make_model, tokenizer):
+    from tests.training.chat_models import instruct_tokenizer
+
+    tokenizer = instruct_tokenizer(tokenizer, "mistral")
+    tokenizer.chat_template = "{{- raise_exception('no system') if messages[0]['role'] == 'system' else 'a' -}}"
+    conversation = chat.Conversation(make_model(), tokenizer, "Be brief.", {"max_new_tokens": 2})
+    with pytest.raises(ValueError, match="chat template refuses the conversation: no system"):
+        conversation.answer("king")
+    assert conversation.messages == [{"role": "system", "content": "Be brief."}]
+
+
 def test_a_model_without_a_template_is_refused(make_model, tokenizer, tmp_path, capsys):
     make_model().save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

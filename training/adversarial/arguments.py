@@ -64,6 +64,13 @@ class AdversarialArguments:
     max_new_tokens: int = field(
         default=64, metadata={"help": "Most tokens of a completion, generated or real, the end of text included."}
     )
+    overlong: Literal["truncate", "drop", "error"] = field(
+        default="truncate",
+        metadata={
+            "help": "What is done about a text or prompt that is too long: truncate cuts it, drop leaves it out, "
+            "error stops. It is counted."
+        },
+    )
     group_size: int | None = field(
         default=None,
         metadata={

@@ -11,7 +11,9 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.generation.chat_tokens import TemplateError, encode, render
 from hf_gpt.generation.likelihood import join
+from hf_gpt.training.cuts import Cuts, Overlong, check_usable
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.held_out import held_out_rows
 from hf_gpt.training.packing import IGNORE_INDEX
@@ -82,9 +84,14 @@ class TextRows(Dataset):
         processing_class: Tokenizer, for columns of text.
         max_new_tokens: Most tokens of a completion.
         max_prompt_length: Most tokens of a prompt, whose last ones are kept; None: all.
+        overlong: What is done about a row with a longer prompt or completion: it is cut, left out, or an error. Tokens
+            that are given are cut in any case.
+
+    Attributes:
+        cuts: What was cut or left out.
 
     Raises:
-        CorpusError: no such columns, a row without, no rows or an empty completion.
+        CorpusError: no such columns, a row without, no rows, an empty completion, or none that is short enough.
         ConfigError: columns of text without a tokenizer.
     """
 
@@ -95,6 +102,7 @@ class TextRows(Dataset):
         processing_class: PreTrainedTokenizerBase | None,
         max_new_tokens: int,
         max_prompt_length: int | None = None,
+        overlong: Overlong = "truncate",
     ):
         if not hasattr(dataset, "__len__"):
             raise CorpusError(
@@ -108,18 +116,45 @@ class TextRows(Dataset):
         if columns[0] in ("prompt", "text") and processing_class is None:
             raise ConfigError("a dataset of texts needs processing_class, the tokenizer. Or give prompt_ids and so on.")
         self.rows: list[dict[str, Any]] = []
+        self.cuts = Cuts("rows", "max_new_tokens", max_new_tokens)
         for index, row in enumerate(dataset):
             for column in columns:
                 # `datasets` fills what a row lacks with None.
                 if row.get(column) is None:
                     raise CorpusError(f"row {index} of the dataset has no {column}, as row 0 has. Mend or remove it.")
             prompt, completion = _tokens_of(row, columns[0], tokens, processing_class)
+            if not self._keeps(index, prompt, completion, max_prompt_length, overlong):
+                continue
             if max_prompt_length is not None and len(prompt) > max_prompt_length:
                 prompt = prompt[-max_prompt_length:]
             completion = completion[:max_new_tokens]
             if not prompt or not completion:
                 raise CorpusError(f"row {index} of the dataset has an empty {'completion' if prompt else 'prompt'}.")
-            self.rows.append({"prompt_ids": prompt, "completion_ids": completion, "index": index})
+            self.rows.append({"prompt_ids": prompt, "completion_ids": completion, "index": len(self.rows)})
+        check_usable(len(self.rows), self.cuts, "of the dataset")
+
+    def _keeps(
+        self, index: int, prompt: list[int], completion: list[int], max_prompt_length: int | None, overlong: Overlong
+    ) -> bool:
+        """Whether a row is used; counts what is cut of it."""
+        cuts, place = self.cuts, f"row {index} of the dataset"
+        cuts.total += 1
+        limits = {
+            "prompts_cut": ("max_prompt_length", max_prompt_length, len(prompt)),
+            "targets_cut": (cuts.option, cuts.limit, len(completion)),
+        }
+        lost = {
+            cause: (option, limit, length)
+            for cause, (option, limit, length) in limits.items()
+            if limit is not None and length > limit
+        }
+        for option, limit, length in lost.values():
+            if not cuts.keeps(overlong, place, length, option=option, limit=limit):
+                return False
+        for cause, (option, limit, length) in lost.items():
+            cuts.add(cause, option=option, limit=limit)
+            cuts.add("tokens_cut", length - limit)
+        return True
 
     def select(self, numbers: Sequence[int]) -> "TextRows":
         """Some of the rows, numbered anew."""
@@ -268,7 +303,10 @@ def _prompt_and_completion(row, tokenizer) -> tuple[list[int], list[int]]:
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, str):
         return _encode(tokenizer, prompt), _encode(tokenizer, completion)
-    ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    try:
+        ids = encode(tokenizer, render(tokenizer, prompt, add_generation_prompt=True)[0])
+    except TemplateError as error:
+        raise CorpusError(f"the chat template refuses a prompt: {error}. Mend or remove the row.") from error
     answer = completion if isinstance(completion, str) else completion[-1]["content"]
     return list(ids), _encode(tokenizer, answer)
 

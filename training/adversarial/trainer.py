@@ -28,6 +28,7 @@ from hf_gpt.training.adversarial.schedule import Phase, Schedule
 from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk, is_joint
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out, warn_of_repeats
 from hf_gpt.training.adversarial.training_mode import has_dropout
+from hf_gpt.training.callbacks import CutsCallback
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.sharding import reshard
 from hf_gpt.training.trainer import HfGptTrainer
@@ -101,12 +102,14 @@ class AdversarialTrainer(HfGptTrainer):
             raise ConfigError("AdversarialTrainer needs train_dataset, the real texts.")
         self.reward_function, self.rollout_function = reward_function, rollout_function
         self.tokens = SpecialTokens.of(model, processing_class)
-        sizes = (args.max_new_tokens, args.max_prompt_length)
+        sizes = (args.max_new_tokens, args.max_prompt_length, args.overlong)
         rows = TextRows(train_dataset, self.tokens, processing_class, *sizes)
         if eval_dataset is None:
             rows, eval_rows = hold_out(rows, args.seed)
         else:
             eval_rows = TextRows(eval_dataset, self.tokens, processing_class, *sizes)
+        # Rows that were held out of the others were counted with them.
+        self.cuts = {"texts": rows.cuts, **({"held-out texts": eval_rows.cuts} if eval_dataset is not None else {})}
         if args.process_index == 0:
             warn_of_repeats(rows, eval_rows)
         self.group_size = args.resolve_group_size(rows.has_prompts)
@@ -119,7 +122,7 @@ class AdversarialTrainer(HfGptTrainer):
             eval_dataset=eval_rows,
             processing_class=processing_class,
             data_collator=data_collator or TextCollator(self.tokens.pad),
-            callbacks=callbacks,
+            callbacks=[*(callbacks or ()), CutsCallback(self.cuts)],
             **kwargs,
         )
         self.player: DiscriminatorPlayer | None = None
@@ -416,7 +419,7 @@ class AdversarialTrainer(HfGptTrainer):
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         if eval_dataset is not None and not isinstance(eval_dataset, (TextRows, str)):
-            sizes = (self.args.max_new_tokens, self.args.max_prompt_length)
+            sizes = (self.args.max_new_tokens, self.args.max_prompt_length, self.args.overlong)
             eval_dataset = TextRows(eval_dataset, self.tokens, self.processing_class, *sizes)
         return super().evaluate(eval_dataset, *args, **kwargs)
 

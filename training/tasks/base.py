@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.cuts import Cuts
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example, read_examples, sample_file
 from hf_gpt.training.tokenizer import train_tokenizer
@@ -35,8 +36,12 @@ class Task(ABC):
         processing_class: Name of the Auto class of its tokenizer or processor.
         streams: Whether rows can be made of a part of the examples, so that the others need not be read before.
         classes_column: The column whose values are its classes, which must be known before training.
+        has_token_labels: Whether each token has a class, so that a loss is a mean over tokens.
         one_row_each: Whether an example becomes one row, so that counting examples counts rows.
         words: How its metrics cut texts into words, for people; empty where they do not.
+        cuts: What `encode` has cut or left out so far, of examples to train on and of those to validate on.
+        kept: Places of the examples that the last `encode` has not left out of validation (`--overlong drop`).
+        end_token_ids: Tokens beside the end-of-text token that end what the task lets a model write.
     """
 
     auto_class: str
@@ -48,11 +53,22 @@ class Task(ABC):
     processing_class: ClassVar[str] = "AutoTokenizer"
     streams: ClassVar[bool] = True
     classes_column: str | None = None
+    has_token_labels: ClassVar[bool] = False
     one_row_each: bool = True
     words: str = ""
 
     def __init__(self, args: TaskArguments):
         self.args = args
+        self.cuts = {name: Cuts("rows", "max_length", args.max_length) for name in ("training", "validation")}
+        self.kept: list[int] = []
+        self.end_token_ids: set[int] = set()
+
+    def start_counting(self, is_training: bool, number: int) -> Cuts:
+        """The counts of training or validation, to which so many examples come now; no example is kept yet."""
+        cuts = self.cuts["training" if is_training else "validation"]
+        cuts.total += number
+        self.kept = []
+        return cuts
 
     @property
     @abstractmethod
@@ -67,7 +83,10 @@ class Task(ABC):
     def encode(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
     ) -> datasets.Dataset:
-        """Rows of model inputs. Columns that the model does not take are for `predictions`."""
+        """Rows of model inputs. Columns that the model does not take are for `predictions`.
+
+        What is too long is cut, left out or refused as `args.overlong` says, and counted in `cuts`.
+        """
 
     @abstractmethod
     def score(self, predictions: Sequence[Any], examples: Sequence[Example]) -> dict[str, float]:
@@ -117,7 +136,7 @@ class Task(ABC):
         )
 
     def check_processing_class(self, processing_class: Any) -> None:  # noqa: B027 any tokenizer will do
-        """Raises `ConfigError` for one that was loaded and does not suit the task."""
+        """Looks at one that was loaded, before the examples; raises `ConfigError` where it does not suit the task."""
 
     def prepare_model(self, model: PreTrainedModel, processing_class: Any) -> None:  # noqa: B027 most tasks need nothing
         """Changes a new model before it is trained."""
@@ -126,8 +145,13 @@ class Task(ABC):
         """Fields of the model's config that the task decides."""
         return {}
 
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 most tasks need nothing
-        """Adds what the task needs to the tokenizer, which is saved with the model."""
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """Adds what the task needs to the tokenizer, which is saved with the model; returns the tokens it added."""
+        return []
+
+    def notes(self) -> list[str]:
+        """What should be known before training, a line each."""
+        return []
 
     def reduce_logits(self, logits: Any, labels: Any) -> Any:
         """What is kept of a batch's outputs."""

@@ -138,8 +138,9 @@ class Classification(LabelledTask):
     def loss_function(self) -> Callable[..., torch.Tensor] | None:
         return class_cross_entropy if self.has_probabilities else None
 
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         add_begin_and_end(tokenizer)
+        return []
 
     def texts(self, example: Example) -> Iterable[str]:
         columns = [self.args.text_column, self.args.text_pair_column]
@@ -155,15 +156,23 @@ class Classification(LabelledTask):
         share = (self.args.max_length - 1) // len(parts) - 1
         if share < 1:
             raise ConfigError(f"--max_length {self.args.max_length} leaves no token for a text. Raise it.")
-        for example, *ids in zip(examples, *parts, strict=True):
+        cuts = self.start_counting(is_training, len(examples))
+        for index, (example, *ids) in enumerate(zip(examples, *parts, strict=True)):
+            lost = sum(max(0, len(text) - share) for text in ids)
+            if lost:
+                length = 1 + sum(len(text) + 1 for text in ids)
+                if not cuts.keeps(self.args.overlong, example.place, length):
+                    continue
+                cuts.add("rows_cut")
+                cuts.add("tokens_cut", lost)
+            self.kept.append(index)
             tokens = [begin]
             for text in ids:
                 tokens += [*text[:share], end]
-            rows.append({"input_ids": tokens, "labels": self.id_of(example)})
-        if is_training and self.has_probabilities:
-            for example, row in zip(examples, rows, strict=True):
-                row["labels"] = self._distribution_of(example)
-        if is_training and self.args.start_from_counts:
+            is_distribution = is_training and self.has_probabilities
+            label = self._distribution_of(example) if is_distribution else self.id_of(example)
+            rows.append({"input_ids": tokens, "labels": label})
+        if is_training and self.args.start_from_counts and rows:
             ids, labels = zip(*((row["input_ids"], row["labels"]) for row in rows), strict=True)
             self._ratios = log_count_ratios(ids, labels, len(tokenizer), len(self.names))
         return to_rows(rows)

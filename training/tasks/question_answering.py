@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.eval import compute
 from hf_gpt.eval.text.words import ANSWER_WORDS
+from hf_gpt.training.cuts import Cuts
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of
 from hf_gpt.training.tasks.base import Task, as_tuple, begin_and_end, to_rows, tokenize
@@ -55,26 +56,61 @@ class QuestionAnswering(Task):
             tokenizer, [example[self.args.context_column] for example in examples], return_offsets_mapping=True
         )
         rows = []
+        cuts = self.start_counting(is_training, len(examples))
         for index, example in enumerate(examples):
             question = questions[index][: self.args.max_length // 2]
             room = self.args.max_length - len(question) - 3
             ids, offsets = contexts["input_ids"][index], contexts["offset_mapping"][index]
-            for first, last in _windows(len(ids), room, self.args.doc_stride):
+            windows = _windows(len(ids), room, self.args.doc_stride)
+            spans = [self._span(example, offsets[first:last]) for first, last in windows]
+            if not self._keeps(example, len(questions[index]) - len(question), ids, offsets, spans, cuts, is_training):
+                continue
+            self.kept.append(index)
+            for (first, last), (start, stop) in zip(windows, spans, strict=True):
                 tokens = [begin, *question, end, *ids[first:last], end]
                 prefix = len(question) + 2
-                start, stop = self._span(example, offsets[first:last])
                 no_answer = len(tokens) - 1
                 rows.append(
                     {
                         "input_ids": tokens,
                         "start_positions": no_answer if start is None else prefix + start,
                         "end_positions": no_answer if stop is None else prefix + stop,
-                        "example": index,
+                        "example": len(self.kept) - 1,
                         "prefix": prefix,
                         "offsets": [list(offset) for offset in offsets[first:last]],
                     }
                 )
         return to_rows(rows)
+
+    def _keeps(
+        self,
+        example: Example,
+        lost: int,
+        ids: Sequence[int],
+        offsets: Sequence[Sequence[int]],
+        spans: Sequence[tuple[int | None, int | None]],
+        cuts: Cuts,
+        is_training: bool,
+    ) -> bool:
+        """Whether an example is used; counts what is cut of its question, and an answer that is in no window whole."""
+        has_answer = bool(self._answers(example)["text"])
+        is_outside = has_answer and all(start is None for start, _ in spans)
+        if lost or is_outside:
+            length = len(ids) + lost
+            if not cuts.keeps(self.args.overlong, example.place, length):
+                return False
+        if lost:
+            cuts.add("questions_cut")
+            cuts.add("tokens_cut", lost)
+        if is_outside:
+            # Trained on, it would teach that there is no answer. A prediction may still find it.
+            cuts.add("answers_outside")
+            cuts.add("unlabelled", int(is_training))
+            return not is_training
+        start, stop = self._span(example, offsets)
+        if has_answer and stop - start + 1 > self.args.max_answer_length:
+            cuts.add("answers_too_long")
+        return True
 
     def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[str]:
         starts, ends = as_tuple(outputs)[:2]

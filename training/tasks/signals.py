@@ -133,11 +133,21 @@ class SignalTask(LabelledTask):
             )
         except ValueError as error:
             raise ConfigError(f"a signal cannot be read: {error}") from error
-        rows = []
-        for example, versions in zip(examples, values, strict=True):
+        rows, most = [], self.args.max_length
+        cuts = self.start_counting(is_training, sum(map(len, values)))
+        for index, (example, versions) in enumerate(zip(examples, values, strict=True)):
             name = self.name_of(example) if with_class else None
-            for version in versions:
-                rows.append((processor.token_ids(version, name)[: self.args.max_length], example))
+            encoded = [processor.token_ids(version, name) for version in versions]
+            longest = max(map(len, encoded))
+            if longest > most:
+                if not cuts.keeps(self.args.overlong, example.place, longest):
+                    continue
+                cut = [len(ids) for ids in encoded if len(ids) > most]
+                cuts.add("rows_cut", len(cut))
+                cuts.add("tokens_cut", sum(cut) - most * len(cut))
+                cuts.add("targets_cut", len(cut) if with_class else 0)
+            self.kept.append(index)
+            rows += [(ids[:most], example) for ids in encoded]
         return rows
 
     def record(self, example: Example) -> dict[str, Any]:
@@ -155,8 +165,9 @@ class SignalClassification(SignalTask, Classification):
     def copies_to_judge(self) -> int:
         return self.args.eval_copies
 
-    def prepare_tokenizer(self, tokenizer: Any) -> None:
+    def prepare_tokenizer(self, tokenizer: Any) -> list[str]:
         """Nothing: the processor puts tokens where they belong."""
+        return []
 
     def encode(
         self, examples: Sequence[Example], tokenizer: HfGptSignalProcessor, *, is_training: bool

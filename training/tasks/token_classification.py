@@ -35,6 +35,7 @@ class TokenClassification(Task):
     auto_class = "AutoModelForTokenClassification"
     peft_type = "TOKEN_CLS"
     main_metric = "entity_f1"
+    has_token_labels = True
 
     @property
     def columns(self) -> dict[str, str]:
@@ -72,14 +73,27 @@ class TokenClassification(Task):
     ) -> datasets.Dataset:
         begin, end = begin_and_end(tokenizer)
         rows = []
-        for example in examples:
+        cuts = self.start_counting(is_training, len(examples))
+        for index, example in enumerate(examples):
             words, tags = texts_of(example, self.args.tokens_column), self._tags(example)
             tokens, labels = [begin], [IGNORE_INDEX]
-            for ids, tag in zip(tokenize(tokenizer, [f" {word}" for word in words])["input_ids"], tags, strict=True):
+            encoded = tokenize(tokenizer, [f" {word}" for word in words])["input_ids"]
+            for ids, tag in zip(encoded, tags, strict=True):
                 if len(tokens) + len(ids) >= self.args.max_length:
                     break
                 tokens += ids
                 labels += [*[IGNORE_INDEX] * (len(ids) - 1), self.ids[tag]]
+            length, lost = 2 + sum(map(len, encoded)), len(tags) - sum(label != IGNORE_INDEX for label in labels)
+            if lost:
+                if not cuts.keeps(self.args.overlong, example.place, length):
+                    continue
+                cuts.add("rows_cut")
+                cuts.add("tokens_cut", length - 1 - len(tokens))
+                cuts.add("labels_cut", lost)
+                if lost == len(tags) and is_training:
+                    cuts.add("unlabelled")
+                    continue
+            self.kept.append(index)
             rows.append({"input_ids": [*tokens, end], "labels": [*labels, IGNORE_INDEX]})
         return to_rows(rows)
 

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.eval import compute
 from hf_gpt.eval.text.words import ANSWER_WORDS, UNICODE_WORDS
+from hf_gpt.training.cuts import Cuts
 from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of, texts_of
 from hf_gpt.training.packing import IGNORE_INDEX
@@ -68,7 +69,36 @@ class Writing(WritingTask):
         head, tail = self._template()
         return [f"{head}{self.source(example)}{tail} {self.targets(example)[0]}"]
 
+    def _keeps(self, example: Example, whole: int, prompt: int, target: int, cuts: Cuts) -> bool:
+        """Whether an example is used; counts what is cut of its source and of its target.
+
+        Args:
+            example: The example.
+            whole: Tokens of the prompt with the whole source.
+            prompt: Tokens of the prompt as it is read.
+            target: Tokens of the target and its end.
+            cuts: Counts.
+        """
+        most = self.args.max_new_tokens
+        if whole > prompt and not cuts.keeps(self.args.overlong, example.place, whole, limit=prompt):
+            return False
+        written = {"option": "max_new_tokens", "limit": most}
+        if target > most and not cuts.keeps(self.args.overlong, example.place, target, **written):
+            return False
+        if whole > prompt or target > most:
+            cuts.add("rows_cut", whole > prompt)
+            cuts.add("tokens_cut", whole - prompt + max(0, target - most))
+        if target > most:
+            cuts.add("targets_cut", **written)
+        return True
+
     def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        return self._prompts(examples, tokenizer)[1]
+
+    def _prompts(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[list[int], list[list[int]]]:
+        """How long each prompt would be with the whole source, and the prompts as they are read."""
         begin, end = begin_and_end(tokenizer)
         head, tail = tokenize(tokenizer, self._template())["input_ids"]
         room = self.args.max_length - len(head) - len(tail) - 1
@@ -81,9 +111,10 @@ class Writing(WritingTask):
                 f"{beside}. Raise the one or lower the other."
             )
         sources = tokenize(tokenizer, [self.source(example) for example in examples])["input_ids"]
+        whole = [len(head) + len(source) + len(tail) + 1 for source in sources]
         if self.is_encoder_decoder:
-            return [[*head, *source[:room], *tail, end] for source in sources]
-        return [[begin, *head, *source[:room], *tail] for source in sources]
+            return whole, [[*head, *source[:room], *tail, end] for source in sources]
+        return whole, [[begin, *head, *source[:room], *tail] for source in sources]
 
     def encode(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
@@ -92,8 +123,13 @@ class Writing(WritingTask):
         # Within a sequence a text follows on a space; a sequence of its own begins with it.
         space = "" if self.is_encoder_decoder else " "
         targets = tokenize(tokenizer, [f"{space}{self.targets(example)[0]}" for example in examples])["input_ids"]
+        whole, prompts = self._prompts(examples, tokenizer)
+        cuts = self.start_counting(is_training, len(examples))
         rows = []
-        for prompt, target in zip(self.prompts(examples, tokenizer), targets, strict=True):
+        for index, (example, prompt, target) in enumerate(zip(examples, prompts, targets, strict=True)):
+            if not self._keeps(example, whole[index], len(prompt), len(target) + 1, cuts):
+                continue
+            self.kept.append(index)
             written = [*target, end][: self.args.max_new_tokens]
             if self.is_encoder_decoder:
                 rows.append({"input_ids": prompt, "labels": written})
