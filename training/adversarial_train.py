@@ -356,6 +356,8 @@ def generation_options(sampling_args: SamplingArguments, training_args: "Adversa
     options: dict[str, Any] = {"max_new_tokens": training_args.max_new_tokens, "do_sample": False}
     if sampling_args.sample_temperature > 0:
         options.update(do_sample=True, temperature=sampling_args.sample_temperature, top_p=sampling_args.sample_top_p)
+        # Nothing but what was asked for: `generate` would keep the 50 likeliest.
+        options["top_k"] = 0
     return options
 
 
@@ -369,8 +371,10 @@ def draw_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_
     if not trainer.eval_dataset.has_prompts:
         rows = [rows[0]] * SHOWN_TEXTS
     settings = {"temperature": sampling_args.sample_temperature, "top_p": sampling_args.sample_top_p}
+    # Those of rollouts are no part of it.
+    others = {"top_k": 0, "min_p": 0.0}
     generator = torch.Generator().manual_seed(trainer.args.seed)
-    drawn = trainer.rounds.collector.draw(trainer.model, rows, generator=generator, **settings)
+    drawn = trainer.rounds.collector.draw(trainer.model, rows, generator=generator, **settings, **others)
     shown = f"temperature {settings['temperature']}, top-p {settings['top_p']}, seed {trainer.args.seed}"
     samples = []
     for row, ids, mask in zip(rows, drawn.completions.tolist(), drawn.completion_mask.tolist(), strict=True):

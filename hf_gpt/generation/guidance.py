@@ -34,6 +34,7 @@ from hf_gpt.generation.guided import DiscriminatorLogitsProcessor, Scorer, as_sc
 from hf_gpt.generation.log_ratio import LogRatio, is_language_model
 from hf_gpt.generation.particles import Block, ParticleFilter, grow
 from hf_gpt.generation.resampling import best_of, effective_sample_size, importance_weights, reject, resample
+from hf_gpt.generation.sampling import Sampling
 from hf_gpt.generation.scoring import check_discriminator, check_length
 
 
@@ -94,7 +95,9 @@ def guided_generate(
         discriminator: Sequence classifier with one label over the generator's tokens, which reads prompt and
             completion; or a function of sequences and mask, both (n, length), that returns (n,) logits l. Or a causal
             language model psi of the same tokens: l = log psi - log q of the completion, both at the temperature of the
-            generation (1 in step-wise decoding); other settings, such as top-p, shape the generator's texts alone.
+            generation (1 in step-wise decoding). q is what the generator samples from, after top-k, top-p and min-p, so
+            that the target is psi on what those leave; further processors, such as a penalty of repetitions, shape the
+            generator's texts alone.
         guidance: `"resample"`: one of `num_candidates` with probability softmax(l / guidance_temperature). `"reject"`:
             the first that is accepted, of at most `num_candidates`. `"best_of_n"`: the one with the largest logit.
             `"particles"`: `num_candidates` beginnings grow side by side and are resampled by what l has gained, see
@@ -122,11 +125,11 @@ def guided_generate(
     if isinstance(discriminator, torch.nn.Module):
         longest = int(prompt_mask(input_ids, model_kwargs).sum(1).max())
         check_length(discriminator, longest + generation_config.max_length - width)
-    temperature = 1.0
-    if guidance != "stepwise" and generation_config.temperature is not None:
-        temperature = generation_config.temperature
+    # Step-wise decoding comes before temperature and truncation.
+    sampling = Sampling() if guidance == "stepwise" else Sampling.of(generation_config)
+    temperature = sampling.temperature
     scorer = (
-        LogRatio(discriminator, model, width, temperature, temperature, candidate_batch_size)
+        LogRatio(discriminator, model, width, temperature, temperature, candidate_batch_size, sampling)
         if is_language_model(discriminator)
         else as_scorer(discriminator, candidate_batch_size)
     )
@@ -164,7 +167,8 @@ def guided_generate(
     if guidance == "reject":
         output = _reject(sampler, num_candidates, rejection_threshold, rejection_max_score, rejection_gamma)
     elif guidance == "particles":
-        gain = make_gain(discriminator, model, temperature, temperature, candidate_batch_size, has_logps=False)
+        options = {"has_logps": False, "q_sampling": sampling}
+        gain = make_gain(discriminator, model, temperature, temperature, candidate_batch_size, **options)
         cloud = ParticleFilter(len(input_ids), num_candidates, guidance_temperature)
         output = _grow(sampler, gain, cloud, guidance_block)
     else:

@@ -30,6 +30,8 @@ def sample_figures(
 ) -> dict[str, float]:
     """Figures of texts that are generated for held-out prompts, the same draws at each evaluation.
 
+    They are of the model's own distribution, at temperature 1 and without truncation, whatever rollouts are drawn by.
+
     - `entropy`: nats a token of the generator's own samples.
     - `completion_length`, `distinct_trigrams` (as a share of all), `duplicate_rate`.
     - `fresh_auc`: of a classifier that is trained here and now, TF-IDF with logistic regression, on halves of real and
@@ -48,7 +50,7 @@ def sample_figures(
     share = max(1, num_samples // world)
     own = [rows[number % len(rows)] for number in range(rank * share, (rank + 1) * share)]
     generator = torch.Generator().manual_seed(seed)
-    drawn = collector.draw(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0)
+    drawn = collector.draw(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
     fakes, _ = collector.gather(drawn, [row["index"] for row in own])
     texts = [fake.completion for fake in fakes]
     found = {

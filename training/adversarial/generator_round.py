@@ -111,7 +111,7 @@ class GeneratorRound:
                 found.advantages, self.average_return = advantages.values, advantages.average
                 rewards = advantages.rewards
         if self.args.beta:
-            found.reference_logps = logps_of(self.reference, drawn)
+            found.reference_logps = logps_of(self.reference, drawn, self.args.sampling)
         self._remember(drawn, rewards)
         return found
 
@@ -127,7 +127,7 @@ class GeneratorRound:
         Args:
             model: The generator, without wrappers.
             inputs: A collated batch of real texts.
-            temperature: Of the relaxed samples.
+            temperature: Of the relaxed samples. The texts themselves are sampled as all rollouts are.
         """
         batch = as_batch(inputs)
         soft = gumbel_rollout(
@@ -136,6 +136,7 @@ class GeneratorRound:
             prompt_mask(batch),
             max_new_tokens=self.args.max_new_tokens,
             temperature=temperature,
+            sampling=self.args.sampling,
             eos_token_id=self.tokens.eos,
             generator=self.rounds.noise,
         )
@@ -161,13 +162,17 @@ class GeneratorRound:
         drawn = self.collector.draw(self.reference, prompt_rows(real))
         with torch.no_grad():
             real_logps = completion_logps(
-                self.reference, real.input_ids, real.attention_mask, real.prompt_length, real.completions
+                self.reference,
+                real.input_ids,
+                real.attention_mask,
+                real.prompt_length,
+                real.completions,
+                self.args.temperature,
             )
         self.rounds.count(drawn.sequences)
         self._remember(drawn, drawn.logps.new_zeros(len(drawn)))
-        return Experience(
-            drawn, 1, reference_logps=logps_of(self.reference, drawn), real=inputs, real_reference_logps=real_logps
-        )
+        fake_logps = logps_of(self.reference, drawn, self.args.sampling)
+        return Experience(drawn, 1, reference_logps=fake_logps, real=inputs, real_reference_logps=real_logps)
 
     def _judge(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], drawn: Rollout, known: torch.Tensor | None
@@ -203,11 +208,12 @@ class GeneratorRound:
         return CHANCE if auc is None else auc
 
     def _divergence_rewards(self, model: nn.Module, batch: Batch, reference_logits: torch.Tensor) -> torch.Tensor:
-        """(R, C) minus the divergence at each state, without dropout."""
+        """(R, C) minus the policy's divergence at each state, without dropout."""
         with torch.no_grad(), evaluating(model):
             logits = completion_logits(
                 model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions.shape[1]
             )
+        logits = self.args.sampling.policy_logits(logits)
         return token_divergence_rewards(
             logits, reference_logits, batch.completion_mask, self.args.token_divergence, self.args.token_divergence_beta
         )

@@ -254,18 +254,22 @@ class Rounds:
 
     def text_scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """(R,) logits of whole texts, without dropout; of a language model log-ratios to the generator."""
-        return self.player.scores(batch, self.token_logps(model, batch) if self.args.has_language_model else None)
+        logps = self._policy_logps(model, batch) if self.args.has_language_model else None
+        return self.player.scores(batch, logps)
 
-    def token_logps(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+    def token_logps(self, model: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
         """(R, C) of the generator, without dropout."""
+        places = batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
         with torch.no_grad(), evaluating(model):
-            return completion_logps(
-                model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
-            )
+            return completion_logps(model, *places, temperature)
+
+    def _policy_logps(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """`token_logps` of the policy, which a ratio compares with; a language model's texts are not truncated."""
+        return self.token_logps(model, batch, self.args.temperature)
 
     def _likelihoods(self, model: nn.Module, *batches: Batch) -> torch.Tensor:
-        """Log-probabilities of whole texts under the generator, of all batches."""
-        return torch.cat([masked_sum(self.token_logps(model, batch), batch.completion_mask) for batch in batches])
+        """Log-probabilities of whole texts under the policy, of all batches."""
+        return torch.cat([masked_sum(self._policy_logps(model, batch), batch.completion_mask) for batch in batches])
 
     def token_mean(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The mean over the tokens of all processes; values are 0 outside the mask."""
@@ -277,7 +281,7 @@ class Rounds:
     # Texts
 
     def held_out_nll(self, model: nn.Module) -> float:
-        """Nats a token of held-out real texts, of which the next batch is taken."""
+        """Nats a token of held-out real texts under the model at temperature 1; the next batch of them is taken."""
         batch = self.held_out_texts()
         logps = self.token_logps(model, batch)
         return -self.token_mean(logps * batch.completion_mask, batch.completion_mask).item()
