@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.eval.fitting import fit
 from hf_gpt.generation.rollout import rollout
-from hf_gpt.generation.scoring import discriminator_logits, sequence_scores
+from hf_gpt.generation.scoring import ScoreError, discriminator_logits, sequence_scores
 from hf_gpt.training.adversarial.discriminator import Scorer, check_players, discriminator_from_generator
 from hf_gpt.training.adversarial.figures import accuracy, auc, format_features, shortcut_auc
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, warn_of_repeats
@@ -119,7 +119,7 @@ def train_critic(
         seed: Of the generated texts, the parts and the order.
 
     Raises:
-        ConfigError: models that do not fit each other.
+        ConfigError: models that do not fit each other, or scores that are not finite after training.
         CorpusError: too few real texts, or none in the data.
     """
     if level not in ("sequence", "prefix"):
@@ -138,6 +138,7 @@ def train_critic(
         is_language_model=False,
         reads_prefixes=level == "prefix",
         reads_embeddings=False,
+        tokenizer=processing_class,
     )
     collate = TextCollator(tokens.pad)
     real_rows = list(rows)
@@ -180,9 +181,13 @@ def train_critic(
         seed=seed,
     )
     real, fake = (collate([texts[place] for place in test]) for texts in (real_rows, fake_rows))
-    real_scores, fake_scores = (
-        sequence_scores(discriminator, part["input_ids"], part["attention_mask"], batch_size) for part in (real, fake)
-    )
+    try:
+        real_scores, fake_scores = (
+            sequence_scores(discriminator, part["input_ids"], part["attention_mask"], batch_size)
+            for part in (real, fake)
+        )
+    except ScoreError as error:
+        raise ConfigError(f"the critic is no use after training: {error} Lower the learning rate.") from error
     return CriticResult(
         auc=auc(real_scores, fake_scores),
         accuracy=accuracy(real_scores, fake_scores),

@@ -9,6 +9,8 @@ from hf_gpt.generation.guided import Scorer, as_scorer
 from hf_gpt.generation.log_ratio import is_language_model, text_logps
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.sampling import Sampling
+from hf_gpt.generation.scoring import check_scores
+from hf_gpt.generation.shared_tokens import check_shared_tokens
 
 
 class Gain(Protocol):
@@ -37,7 +39,12 @@ def make_gain(
         batch_size: Texts read at a time.
         has_logps: Whether rollouts hold the log-probabilities that they were sampled by, and need not be read again.
         q_sampling: How q samples, in place of `q_temperature`.
+
+    Raises:
+        TokensError: a critic that is a model does not share q's tokens.
     """
+    if isinstance(critic, nn.Module):
+        check_shared_tokens(model, critic)
     if not is_language_model(critic):
         return _LogitGain(as_scorer(critic, batch_size))
     q_sampling = q_sampling or Sampling(q_temperature)
@@ -59,7 +66,7 @@ class _LogRatioGain:
         else:
             own = text_logps(self.q, drawn, batch_size=self.batch_size, sampling=self.q_sampling)
         gained = text_logps(self.psi, drawn, self.psi_temperature, self.batch_size) - own
-        return before + gained.to(before)
+        return before + check_scores(gained, self.psi, may_rule_out=True).to(before)
 
 
 class _LogitGain:

@@ -24,6 +24,7 @@ from transformers import (
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     StoppingCriteriaList,
 )
 from transformers.utils import ModelOutput, logging
@@ -36,6 +37,7 @@ from hf_gpt.generation.particles import Block, ParticleFilter, grow
 from hf_gpt.generation.resampling import best_of, effective_sample_size, importance_weights, reject, resample
 from hf_gpt.generation.sampling import Sampling
 from hf_gpt.generation.scoring import check_discriminator, check_length
+from hf_gpt.generation.shared_tokens import check_shared_tokens
 
 
 logger = logging.get_logger(__name__)
@@ -83,6 +85,8 @@ def guided_generate(
     rejection_gamma: float = 0.0,
     guidance_block: int = 4,
     candidate_batch_size: int | None = None,
+    generator_tokenizer: PreTrainedTokenizerBase | None = None,
+    discriminator_tokenizer: PreTrainedTokenizerBase | None = None,
     **model_kwargs: Any,
 ) -> GuidedGenerateOutput | torch.LongTensor:
     """Decoding method for `generate(custom_generate=guided_generate, discriminator=..., ...)`.
@@ -112,17 +116,22 @@ def guided_generate(
         rejection_gamma: See `acceptance_probabilities`.
         guidance_block: Tokens that particles grow by between two looks of the discriminator.
         candidate_batch_size: Texts generated and scored at a time. Left out: all at once.
+        generator_tokenizer, discriminator_tokenizer: To see that the models share their tokens. Left out: those saved
+            where the models were loaded from, if any.
 
     Returns:
         (B, T) int64 sequences, or [`GuidedGenerateOutput`] with `return_dict_in_generate=True`.
 
     Raises:
+        TokensError: generator and discriminator do not share their tokens, see `check_shared_tokens`.
+        ScoreError: the discriminator's scores are not numbers.
         ValueError: no discriminator or one with too few positions, settings out of range, beam search, greedy decoding
             (all candidates would be the same), an encoder-decoder, or a cache that holds tokens.
     """
     _check(model, generation_config, discriminator, guidance, num_candidates, model_kwargs)
     width = input_ids.shape[1]
     if isinstance(discriminator, torch.nn.Module):
+        check_shared_tokens(model, discriminator, generator_tokenizer, discriminator_tokenizer)
         longest = int(prompt_mask(input_ids, model_kwargs).sum(1).max())
         check_length(discriminator, longest + generation_config.max_length - width)
     # Step-wise decoding comes before temperature and truncation.

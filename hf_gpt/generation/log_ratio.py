@@ -6,7 +6,8 @@ from torch import nn
 from hf_gpt.generation.likelihood import completion_logits, join, token_logps, unwrap
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.sampling import Sampling
-from hf_gpt.generation.scoring import evaluating
+from hf_gpt.generation.scoring import check_scores, evaluating
+from hf_gpt.generation.shared_tokens import check_shared_tokens
 
 
 def is_language_model(model: object) -> bool:
@@ -73,7 +74,11 @@ def log_ratio(
     """(B,) log psi(y | x) - log q(y | x) of completions, each model at its temperature; see `text_logps`.
 
     `q_sampling` says how q has sampled them, in place of `q_temperature`.
+
+    Raises:
+        TokensError: they do not share their tokens.
     """
+    check_shared_tokens(q, psi)
     own = text_logps(q, texts, q_temperature, batch_size, q_sampling)
     return text_logps(psi, texts, psi_temperature, batch_size) - own
 
@@ -96,12 +101,13 @@ class LogRatio:
         batch_size: int | None = None,
         q_sampling: Sampling | None = None,
     ):
+        check_shared_tokens(q, psi)
         self.psi, self.q, self.prompt_length = psi, q, prompt_length
         self.settings = (psi_temperature, q_temperature, batch_size, q_sampling)
 
     def __call__(self, sequences: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         texts = as_texts(sequences, attention_mask, self.prompt_length)
-        return log_ratio(self.psi, self.q, texts, *self.settings)
+        return check_scores(log_ratio(self.psi, self.q, texts, *self.settings), self.psi, may_rule_out=True)
 
 
 def as_texts(sequences: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int) -> Rollout:

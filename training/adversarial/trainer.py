@@ -107,7 +107,7 @@ class AdversarialTrainer(HfGptTrainer):
         if args.process_index == 0:
             warn_of_repeats(rows, eval_rows)
         self.group_size = args.resolve_group_size(rows.has_prompts)
-        self._check(args, model, discriminator, rows, eval_rows)
+        self._check(args, model, discriminator, rows, eval_rows, processing_class)
         check_processes(args)
         super().__init__(
             model=with_adapter(model, peft_config, "CAUSAL_LM", args.seed),
@@ -143,7 +143,7 @@ class AdversarialTrainer(HfGptTrainer):
         """The discriminator, without its wrappers."""
         return None if self.player is None else self.player.model
 
-    def _check(self, args, model, discriminator, rows, eval_rows) -> None:
+    def _check(self, args, model, discriminator, rows, eval_rows, processing_class) -> None:
         if args.needs_discriminator and (discriminator is None) == (self.reward_function is None):
             raise ConfigError("give either a discriminator or a reward_function, which takes its place.")
         if not args.needs_discriminator and (discriminator is not None or self.reward_function is not None):
@@ -177,6 +177,7 @@ class AdversarialTrainer(HfGptTrainer):
                 reads_prefixes=args.reward_level == "prefix",
                 reads_embeddings=args.needs_embeddings,
                 needs_bound=args.discriminator_loss == "wasserstein" and not args.gradient_penalty_weight,
+                tokenizer=processing_class,
             )
 
     # A run and its steps
