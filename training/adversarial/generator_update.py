@@ -40,6 +40,7 @@ class Experience:
         real: The batch of real texts of the same prompts, for self-play.
         real_reference_logps: (B, C') of it.
         recording: What drawing the texts has worked out of the generator's forward pass.
+        is_finite: Whether all scores are, in every process; else nothing is to be learned from these texts.
     """
 
     rollout: Rollout
@@ -52,6 +53,7 @@ class Experience:
     real: dict[str, torch.Tensor] | None = None
     real_reference_logps: torch.Tensor | None = None
     recording: Recording | None = None
+    is_finite: bool = True
 
 
 def generator_loss(

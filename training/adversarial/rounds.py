@@ -17,6 +17,7 @@ from hf_gpt.training.adversarial.objectives import Counts
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer
 from hf_gpt.training.adversarial.reductions import masked_sum
 from hf_gpt.training.adversarial.replay import ReplayBuffer
+from hf_gpt.training.adversarial.score_guard import ScoreGuard
 from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextRows
 from hf_gpt.training.adversarial.watch import Watch
 
@@ -57,6 +58,7 @@ class Rounds:
         self.replay = ReplayBuffer(args.replay_size, seed=args.seed)
         self.train_numbers = RowNumbers(len(train_rows), seed=args.seed + 1)
         self.eval_numbers = RowNumbers(len(eval_rows), seed=args.seed + 2)
+        self.guard = ScoreGuard("the reward_function" if player is None else player.model)
         self.watch = Watch(args, tokens, train_rows, eval_rows, self.is_paired)
         self.noise = torch.Generator(device=args.device).manual_seed(args.seed + args.process_index)
         self.tokens_seen = 0
@@ -121,7 +123,9 @@ class Rounds:
             ]
         )
         for scores in seen:
-            self.watch.train.add(*map(self.gathered, scores))
+            real, fake = map(self.gathered, scores)
+            self.guard.look(real), self.guard.look(fake)
+            self.watch.train.add(real, fake)
         self.log("d_loss", loss)
         self.log("d_grad_norm", norm)
 
@@ -201,7 +205,10 @@ class Rounds:
         if drawn_scores is None:
             drawn_scores = self.text_scores(model, as_batch(drawn))
         self.count(real.input_ids, drawn.sequences)
-        self.watch.heldout.add(*map(self.gathered, (self.text_scores(model, real), drawn_scores)))
+        both = [self.gathered(scores) for scores in (self.text_scores(model, real), drawn_scores)]
+        for scores in both:
+            self.guard.look(scores)
+        self.watch.heldout.add(*both)
         return drawn_scores
 
     def _discriminator_batches(
@@ -311,6 +318,7 @@ class Rounds:
             "replay": self.replay.state_dict(),
             "positions": [self.train_numbers.position, self.eval_numbers.position],
             "watch": self.watch.state_dict(),
+            "guard": self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -319,3 +327,6 @@ class Rounds:
         self.replay.load_state_dict(state["replay"])
         self.train_numbers.position, self.eval_numbers.position = state["positions"]
         self.watch.load_state_dict(state["watch"])
+        # Checkpoints of old have none.
+        if "guard" in state:
+            self.guard.load_state_dict(state["guard"])
