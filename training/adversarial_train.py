@@ -252,6 +252,8 @@ def build_discriminator(
     )
     if kind != "ngram_cnn":
         try:
+            if chosen.model_name_or_path is not None:
+                check_saved_tokens(chosen, data.tokenizer)
             return build_model(
                 chosen, data.tokenizer, data.longest, training_args.seed + 1, auto_class=head, task_fields=shape
             )
@@ -276,6 +278,39 @@ def build_discriminator(
     return HfNgramCnnForSequenceClassification(
         HfNgramCnnConfig(**{**sizes, "num_labels": 1, **discriminator_args.overrides})
     )
+
+
+def check_saved_tokens(chosen: ModelArguments, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Refuses a saved discriminator that reads other tokens than the generator's, before it is loaded or resized.
+
+    Raises:
+        ConfigError: it has another tokenizer, or fewer embeddings than the generator's has tokens.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    from hf_gpt.generation.shared_tokens import TokensError, check_shared_tokens
+    from hf_gpt.training.checkpoints import find_model
+
+    path = find_model(chosen.model_name_or_path)
+    source = {"revision": chosen.model_revision, "trust_remote_code": chosen.trust_remote_code}
+    try:
+        own = AutoTokenizer.from_pretrained(path, **source)
+    except (OSError, ValueError, KeyError):
+        own = None
+    try:
+        if own is not None:
+            check_shared_tokens(None, None, tokenizer, own)
+        size = AutoConfig.from_pretrained(path, **source).get_text_config().vocab_size
+    except TokensError as error:
+        raise ConfigError(str(error)) from error
+    except (OSError, ValueError, AttributeError):
+        # Whoever loads it says what is wrong with it.
+        return
+    if size < len(tokenizer):
+        raise ConfigError(
+            f"it reads {size:,} tokens, and the generator's tokenizer has {len(tokenizer):,}: it has another "
+            "tokenizer. Train one with the generator's own (hf-gpt critic)."
+        )
 
 
 def make_trainer(
@@ -362,6 +397,8 @@ def generation_options(sampling_args: SamplingArguments, training_args: "Adversa
     options: dict[str, Any] = {"max_new_tokens": training_args.max_new_tokens, "do_sample": False}
     if sampling_args.sample_temperature > 0:
         options.update(do_sample=True, temperature=sampling_args.sample_temperature, top_p=sampling_args.sample_top_p)
+        # Nothing but what was asked for: `generate` would keep the 50 likeliest.
+        options["top_k"] = 0
     return options
 
 
@@ -375,8 +412,10 @@ def draw_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_
     if not trainer.eval_dataset.has_prompts:
         rows = [rows[0]] * SHOWN_TEXTS
     settings = {"temperature": sampling_args.sample_temperature, "top_p": sampling_args.sample_top_p}
+    # Those of rollouts are no part of it.
+    others = {"top_k": 0, "min_p": 0.0}
     generator = torch.Generator().manual_seed(trainer.args.seed)
-    drawn = trainer.rounds.collector.draw(trainer.model, rows, generator=generator, **settings)
+    drawn = trainer.rounds.collector.draw(trainer.model, rows, generator=generator, **settings, **others)
     shown = f"temperature {settings['temperature']}, top-p {settings['top_p']}, seed {trainer.args.seed}"
     samples = []
     for row, ids, mask in zip(rows, drawn.completions.tolist(), drawn.completion_mask.tolist(), strict=True):

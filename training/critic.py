@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.eval.fitting import fit
 from hf_gpt.generation.rollout import rollout
-from hf_gpt.generation.scoring import discriminator_logits, sequence_scores
+from hf_gpt.generation.scoring import ScoreError, discriminator_logits, sequence_scores
 from hf_gpt.training.adversarial.checks import warn_of_sameness
 from hf_gpt.training.adversarial.discriminator import Scorer, check_players, discriminator_from_generator
 from hf_gpt.training.adversarial.figures import accuracy, auc, format_features, shortcut_auc
@@ -129,7 +129,7 @@ def train_critic(
         report_cuts: Given, before training, what of the real texts is cut or left out. Left out: it is logged.
 
     Raises:
-        ConfigError: models that do not fit each other.
+        ConfigError: models that do not fit each other, or scores that are not finite after training.
         CorpusError: too few real texts, or none in the data.
     """
     if level not in ("sequence", "prefix"):
@@ -155,6 +155,7 @@ def train_critic(
         is_language_model=False,
         reads_prefixes=level == "prefix",
         reads_embeddings=False,
+        tokenizer=processing_class,
     )
     collate = TextCollator(tokens.pad)
     real_rows = list(rows)
@@ -198,9 +199,13 @@ def train_critic(
         seed=seed,
     )
     real, fake = (collate([texts[place] for place in test]) for texts in (real_rows, fake_rows))
-    real_scores, fake_scores = (
-        sequence_scores(discriminator, part["input_ids"], part["attention_mask"], batch_size) for part in (real, fake)
-    )
+    try:
+        real_scores, fake_scores = (
+            sequence_scores(discriminator, part["input_ids"], part["attention_mask"], batch_size)
+            for part in (real, fake)
+        )
+    except ScoreError as error:
+        raise ConfigError(f"the critic is no use after training: {error} Lower the learning rate.") from error
     return CriticResult(
         auc=auc(real_scores, fake_scores),
         accuracy=accuracy(real_scores, fake_scores),

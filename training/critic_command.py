@@ -93,6 +93,7 @@ def train(args: argparse.Namespace) -> int:
 
     from hf_gpt.generation.command import model_path, pick_device
     from hf_gpt.generation.guidance import load_discriminator
+    from hf_gpt.generation.shared_tokens import check_shared_tokens
     from hf_gpt.training.checkpoints import atomic_directory, check_output_dir
     from hf_gpt.training.corpus import read_corpus
     from hf_gpt.training.critic import make_critic, text_windows, train_critic
@@ -118,6 +119,7 @@ def train(args: argparse.Namespace) -> int:
     if Path(args.discriminator).exists() or "/" in args.discriminator:
         try:
             critic = load_discriminator(model_path(args.discriminator), **options).to(generator.device)
+            check_shared_tokens(generator, critic, tokenizer)
         except ValueError as error:
             raise CheckpointError(f"--discriminator: {error}") from error
     else:

@@ -376,7 +376,8 @@ def generation_options(task: "Task") -> dict[str, Any]:
     if not task.writes:
         return {}
     if task.samples:
-        drawn = {"temperature": task.args.temperature, "top_p": task.args.top_p}
+        # As evaluation draws: `generate` would keep the 50 likeliest.
+        drawn = {"temperature": task.args.temperature, "top_p": task.args.top_p, "top_k": 0}
         return {"max_new_tokens": task.args.max_new_tokens, "do_sample": True, **drawn}
     return {"max_new_tokens": task.args.max_new_tokens, "num_beams": task.args.num_beams, "do_sample": False}
 

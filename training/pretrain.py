@@ -282,6 +282,8 @@ def sampling_options(sampling_args: SamplingArguments) -> dict[str, Any]:
     options: dict[str, Any] = {"max_new_tokens": sampling_args.sample_max_new_tokens, "do_sample": False}
     if sampling_args.sample_temperature > 0:
         options.update(do_sample=True, temperature=sampling_args.sample_temperature, top_p=sampling_args.sample_top_p)
+        # Nothing but what was asked for: `generate` would keep the 50 likeliest.
+        options["top_k"] = 0
     return options
 
 

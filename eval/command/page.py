@@ -111,7 +111,12 @@ def _heatmaps(results: Mapping[str, Any], judge: tuple[Any, Any]) -> list[Sectio
     if not kept:
         note = f'<p class="muted">{escape("No task wrote a text for the discriminator to read.")}</p>'
         return [Section("heatmap", "What the discriminator sees", note)]
-    scored = score_texts(*judge, [text for _, text in kept], per_token=True)
+    try:
+        scored = score_texts(*judge, [text for _, text in kept], per_token=True)
+    except ValueError as error:
+        # The figures of a long evaluation are worth more than a picture of it.
+        note = f'<p class="muted">{escape(str(error))}</p>'
+        return [Section("heatmap", "What the discriminator sees", note)]
     named = [(name, text) for (name, _), text in zip(kept, scored, strict=True)]
     return [heatmap_section("heatmap", "What the discriminator sees", named)]
 

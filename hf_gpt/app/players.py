@@ -1,5 +1,6 @@
 """Who writes and who judges in the app, without a word of its page."""
 
+import html
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from hf_gpt.generation.command import model_path, pick_device
 from hf_gpt.generation.guidance import guided_generate, load_discriminator
 from hf_gpt.generation.guided_command import as_guide
 from hf_gpt.generation.score_command import score_texts
+from hf_gpt.generation.scoring import ScoreError
 
 
 # Models draw from PyTorch's one generator: two at once would spoil each other's seed.
@@ -60,8 +62,16 @@ class Judge:
         if not text.strip():
             return "<p>There is no text to judge.</p>"
         try:
+            return self._verdict(text)
+        except ScoreError as error:
+            return f"<p>{html.escape(str(error))}</p>"
+
+    def _verdict(self, text: str) -> str:
+        try:
             (result,) = score_texts(self.model, self.tokenizer, [text], per_token=True)
             tokens = coloured(text_tokens(result), largest_change([result]))
+        except ScoreError:
+            raise
         except ValueError:
             (result,) = score_texts(self.model, self.tokenizer, [text])
             tokens = ""
@@ -144,7 +154,9 @@ class Writer:
             torch.manual_seed(settings.seed)
             sequences = self.candidate.model.generate(
                 custom_generate=guided_generate,
-                discriminator=as_guide(judge.model, judge.tokenizer, tokenizer, settings.guidance),
+                discriminator=as_guide(
+                    judge.model, judge.tokenizer, tokenizer, settings.guidance, self.candidate.model
+                ),
                 guidance=settings.guidance,
                 num_candidates=settings.num_candidates,
                 **options,

@@ -98,7 +98,7 @@ def generate(args: argparse.Namespace) -> int:
     options = {"attention_mask": torch.ones_like(ids), "num_return_sequences": args.num_return_sequences}
     options |= generation_options(args)
     if args.discriminator is not None:
-        options |= guided_options(args, tokenizer, model.device)
+        options |= guided_options(args, tokenizer, model.device, model)
     if args.discriminator is None and args.num_return_sequences == 1:
         streamer = TextStreamer(tokenizer, skip_special_tokens=True)
         if _is_fast(model):

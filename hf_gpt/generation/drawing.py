@@ -1,9 +1,10 @@
-"""One token of each row by inversion of the distribution function, and its log-probability."""
+"""One token of each row by inversion of the distribution function, and its log-probability in that distribution."""
 
 import torch
 from torch.nn import functional as F
 
-from hf_gpt.generation.native.draws import draw, drawing_library
+from hf_gpt.generation.native.draws import Drawn, draw, drawing_library
+from hf_gpt.generation.sampling import Sampling, pack, wide
 
 
 # A vocabulary is searched in blocks of this many tokens: first for the block, then inside it.
@@ -39,51 +40,64 @@ def draw_with_logps(
     top_k: int = 0,
     min_p: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens of `draw_tokens` (B,) and their float32 log-probabilities (B,) under `logits` as they are.
+    """The tokens of `draw_tokens` (B,) and their float32 log-probabilities (B,) under the distribution that they were
+    sampled from; 0 at temperature 0."""
+    return sample(logits, uniforms, Sampling(temperature, top_p, top_k, min_p))[:2]
 
-    One softmax serves both where the distribution is not reshaped. On a CPU compiled code draws.
+
+def sample(
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    sampling: Sampling,
+    with_model_logps: bool = False,
+    with_support: bool = False,
+) -> Drawn:
+    """One token for each row, with its log-probability. On a CPU compiled code samples.
+
+    Args:
+        logits: (B, V), any floating type.
+        uniforms: (B,) in [0, 1).
+        sampling: From which distribution.
+        with_model_logps, with_support: Whether those fields are wanted.
     """
     logits = logits.float()
-    if (library := drawing_library(logits, temperature)) is not None:
-        truncation = {"top_p": top_p, "top_k": top_k, "min_p": min_p}
-        return draw(library, logits, uniforms if temperature else None, temperature, **truncation)
-    probabilities = logits.softmax(-1)
-    # exp(max - logsumexp): what the softmax knows of the sum, and never 0.
-    largest = logits.amax(-1, keepdim=True)
-    log_norm = largest - probabilities.amax(-1, keepdim=True).log()
-    if temperature == 0:
-        tokens = likeliest(logits, largest)
+    if (library := drawing_library(logits, sampling.temperature)) is not None:
+        wanted = {"with_model_logps": with_model_logps, "with_support": with_support}
+        return draw(library, logits, uniforms if sampling.temperature else None, sampling, **wanted)
+    support = None
+    if sampling.temperature == 0:
+        tokens = likeliest(logits)
+        logps = torch.zeros(len(logits), device=logits.device)
     else:
-        if temperature != 1 or top_k:
-            reshaped = logits if temperature == 1 else logits / temperature
-            if top_k and top_k < logits.shape[-1]:
-                reshaped = reshaped.masked_fill(reshaped < reshaped.topk(top_k, -1).values[:, -1:], -torch.inf)
-            probabilities = reshaped.softmax(-1)
-        tokens = _invert(_truncated(probabilities, top_p, min_p), uniforms)
-    return tokens, (logits.gather(-1, tokens[:, None]) - log_norm)[:, 0]
+        policy = logits if sampling.temperature == 1 else logits / sampling.temperature
+        if sampling.is_truncated:
+            kept = sampling.support(logits)
+            support = pack(kept) if with_support else None
+            policy = policy.masked_fill(~kept, -torch.inf)
+        probabilities = policy.softmax(-1)
+        tokens = _invert(probabilities, uniforms)
+        logps = _logps(policy, tokens, probabilities)
+    return Drawn(tokens, logps, _logps(logits, tokens) if with_model_logps else None, support)
 
 
-def _truncated(probabilities: torch.Tensor, top_p: float, min_p: float) -> torch.Tensor:
-    if top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        # The token that crosses the mass belongs to it.
-        outside = ordered.cumsum(-1, dtype=_wide(probabilities)) - ordered >= top_p
-        probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered.masked_fill(outside, 0))
-    if min_p > 0:
-        probabilities = probabilities.masked_fill(probabilities < min_p * probabilities.amax(-1, keepdim=True), 0)
-    return probabilities
+def _logps(logits: torch.Tensor, tokens: torch.Tensor, probabilities: torch.Tensor | None = None) -> torch.Tensor:
+    """(B,) of tokens (B,) under logits (B, V), of which a softmax may be known."""
+    probabilities = logits.softmax(-1) if probabilities is None else probabilities
+    # exp(max - logsumexp): what the softmax knows of the sum, and never 0.
+    log_norm = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
+    return (logits.gather(-1, tokens[:, None]) - log_norm)[:, 0]
 
 
 def _invert(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """The token at which the sum of (B, V) masses passes a share `uniforms` (B,) of the whole."""
-    wide = _wide(probabilities)
-    uniforms = uniforms[:, None].to(wide)
+    kind = wide(probabilities)
+    uniforms = uniforms[:, None].to(kind)
     blocks = _blocks(probabilities)
     if blocks is None:
-        return _search(probabilities.cumsum(-1, dtype=wide), uniforms)[0]
-    block, rest = _search(blocks.sum(-1).cumsum(-1, dtype=wide), uniforms)
+        return _search(probabilities.cumsum(-1, dtype=kind), uniforms)[0]
+    block, rest = _search(blocks.sum(-1).cumsum(-1, dtype=kind), uniforms)
     inside = blocks[torch.arange(len(blocks), device=blocks.device), block]
-    place, _ = _search(inside.cumsum(-1, dtype=wide), rest)
+    place, _ = _search(inside.cumsum(-1, dtype=kind), rest)
     return block * BLOCK + place
 
 
@@ -104,7 +118,7 @@ def likeliest(logits: torch.Tensor, largest: torch.Tensor | None = None) -> torc
         largest: (B, 1), their maximum, where it is known.
     """
     if (library := drawing_library(logits)) is not None:
-        return draw(library, logits, with_logps=False)[0]
+        return draw(library, logits, with_logps=False).tokens
     blocks = _blocks(logits, fill=-torch.inf)
     if blocks is None:
         return logits.argmax(-1)
@@ -119,8 +133,3 @@ def _blocks(values: torch.Tensor, fill: float = 0.0) -> torch.Tensor | None:
     if values.shape[-1] < 8 * BLOCK:
         return None
     return F.pad(values, (0, -values.shape[-1] % BLOCK), value=fill).unflatten(-1, (-1, BLOCK))
-
-
-def _wide(values: torch.Tensor) -> torch.dtype:
-    # Sums over a large vocabulary lose the rare tokens in float32. Apple's GPUs have no float64.
-    return torch.float32 if values.device.type == "mps" else torch.float64

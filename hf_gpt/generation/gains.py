@@ -8,6 +8,9 @@ from torch import nn
 from hf_gpt.generation.guided import Scorer, as_scorer
 from hf_gpt.generation.log_ratio import is_language_model, text_logps
 from hf_gpt.generation.rollout import Rollout
+from hf_gpt.generation.sampling import Sampling
+from hf_gpt.generation.scoring import check_scores
+from hf_gpt.generation.shared_tokens import check_shared_tokens
 
 
 class Gain(Protocol):
@@ -24,6 +27,7 @@ def make_gain(
     q_temperature: float = 1.0,
     batch_size: int | None = None,
     has_logps: bool = True,
+    q_sampling: Sampling | None = None,
 ) -> Gain:
     """The gain of a critic of q's texts.
 
@@ -33,25 +37,36 @@ def make_gain(
         model: q.
         psi_temperature, q_temperature: Divide the logits of their next tokens.
         batch_size: Texts read at a time.
-        has_logps: Whether rollouts hold q's log-probabilities, which are then not computed again at temperature 1.
+        has_logps: Whether rollouts hold the log-probabilities that they were sampled by, and need not be read again.
+        q_sampling: How q samples, in place of `q_temperature`.
+
+    Raises:
+        TokensError: a critic that is a model does not share q's tokens.
     """
+    if isinstance(critic, nn.Module):
+        check_shared_tokens(model, critic)
     if not is_language_model(critic):
         return _LogitGain(as_scorer(critic, batch_size))
-    return _LogRatioGain(critic, model, psi_temperature, q_temperature, batch_size, has_logps)
+    q_sampling = q_sampling or Sampling(q_temperature)
+    return _LogRatioGain(critic, model, psi_temperature, q_sampling, batch_size, has_logps)
 
 
 class _LogRatioGain:
     """Tokens are judged one by one, so that the log-weight of a beginning adds up; of a bare prompt it is 0."""
 
-    def __init__(self, psi, q, psi_temperature, q_temperature, batch_size, has_logps):
+    def __init__(self, psi, q, psi_temperature, q_sampling, batch_size, has_logps):
+        if q_sampling.temperature == 0:
+            raise ValueError("a log-ratio needs texts that are sampled: the temperature must be above 0, got 0.")
         self.psi, self.q, self.batch_size = psi, q, batch_size
-        self.psi_temperature, self.q_temperature = psi_temperature, q_temperature
-        self.has_logps = has_logps and q_temperature == 1
+        self.psi_temperature, self.q_sampling, self.has_logps = psi_temperature, q_sampling, has_logps
 
     def __call__(self, before: torch.Tensor, drawn: Rollout) -> torch.Tensor:
-        own = drawn.logps.sum(1) if self.has_logps else text_logps(self.q, drawn, self.q_temperature, self.batch_size)
+        if self.has_logps:
+            own = drawn.logps.sum(1)
+        else:
+            own = text_logps(self.q, drawn, batch_size=self.batch_size, sampling=self.q_sampling)
         gained = text_logps(self.psi, drawn, self.psi_temperature, self.batch_size) - own
-        return before + gained.to(before)
+        return before + check_scores(gained, self.psi, may_rule_out=True).to(before)
 
 
 class _LogitGain:

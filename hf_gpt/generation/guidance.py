@@ -41,7 +41,9 @@ from hf_gpt.generation.guided import DiscriminatorLogitsProcessor, Scorer, as_sc
 from hf_gpt.generation.log_ratio import LogRatio, is_language_model
 from hf_gpt.generation.particles import Block, ParticleFilter, grow
 from hf_gpt.generation.resampling import best_of, effective_sample_size, importance_weights, reject, resample
+from hf_gpt.generation.sampling import Sampling
 from hf_gpt.generation.scoring import check_discriminator, check_length
+from hf_gpt.generation.shared_tokens import check_shared_tokens
 
 
 logger = logging.get_logger(__name__)
@@ -95,6 +97,8 @@ def guided_generate(
     assistant_model: PreTrainedModel | None = None,
     assistant_tokenizer: PreTrainedTokenizerBase | None = None,
     synced_gpus: bool = False,
+    generator_tokenizer: PreTrainedTokenizerBase | None = None,
+    discriminator_tokenizer: PreTrainedTokenizerBase | None = None,
     **model_kwargs: Any,
 ) -> GuidedGenerateOutput | torch.LongTensor:
     """Decoding method for `generate(custom_generate=guided_generate, discriminator=..., ...)`.
@@ -107,7 +111,9 @@ def guided_generate(
         discriminator: Sequence classifier with one label over the generator's tokens, which reads prompt and
             completion; or a function of sequences and mask, both (n, length), that returns (n,) logits l. Or a causal
             language model psi of the same tokens: l = log psi - log q of the completion, both at the temperature of the
-            generation (1 in step-wise decoding); other settings, such as top-p, shape the generator's texts alone.
+            generation (1 in step-wise decoding). q is what the generator samples from, after top-k, top-p and min-p, so
+            that the target is psi on what those leave; further processors, such as a penalty of repetitions, shape the
+            generator's texts alone.
         guidance: `"resample"`: one of `num_candidates` with probability softmax(l / guidance_temperature). `"reject"`:
             the first that is accepted, of at most `num_candidates`. `"best_of_n"`: the one with the largest logit.
             `"particles"`: `num_candidates` beginnings grow side by side and are resampled by what l has gained, see
@@ -126,11 +132,15 @@ def guided_generate(
         tokenizer: As for `generate`, whose stop strings and token healing need it.
         assistant_model, assistant_tokenizer: Refused.
         synced_gpus: As for `generate`; for step-wise decoding alone.
+        generator_tokenizer, discriminator_tokenizer: To see that the models share their tokens. Left out: `tokenizer`,
+            else those saved where the models were loaded from, if any.
 
     Returns:
         (B, T) int64 sequences, or [`GuidedGenerateOutput`] with `return_dict_in_generate=True`.
 
     Raises:
+        TokensError: generator and discriminator do not share their tokens, see `check_shared_tokens`.
+        ScoreError: the discriminator's scores are not numbers.
         ValueError: no discriminator or one with too few positions, settings out of range, beam search, greedy decoding
             (all candidates would be the same), an encoder-decoder, a cache, or what texts chosen as a whole cannot have
             (scores and logits of tokens, attentions, hidden states, classifier-free guidance, watermarks, embeddings
@@ -164,6 +174,8 @@ def _guided_generate(
     assistant_model,
     assistant_tokenizer,
     synced_gpus,
+    generator_tokenizer,
+    discriminator_tokenizer,
     **model_kwargs,
 ) -> GuidedGenerateOutput | torch.LongTensor:
     refuse_other_modes("guided_generate", generation_config, assistant_model)
@@ -173,13 +185,14 @@ def _guided_generate(
         _check_of_whole_texts(guidance, generation_config, logits_processor, synced_gpus)
     width = input_ids.shape[1]
     if isinstance(discriminator, torch.nn.Module):
+        check_shared_tokens(model, discriminator, generator_tokenizer or tokenizer, discriminator_tokenizer)
         longest = int(prompt_mask(input_ids, model_kwargs).sum(1).max())
         check_length(discriminator, longest + generation_config.max_length - width)
-    temperature = 1.0
-    if guidance != "stepwise" and generation_config.temperature is not None:
-        temperature = generation_config.temperature
+    # Step-wise decoding comes before temperature and truncation.
+    sampling = Sampling() if guidance == "stepwise" else Sampling.of(generation_config)
+    temperature = sampling.temperature
     scorer = (
-        LogRatio(discriminator, model, width, temperature, temperature, candidate_batch_size)
+        LogRatio(discriminator, model, width, temperature, temperature, candidate_batch_size, sampling)
         if is_language_model(discriminator)
         else as_scorer(discriminator, candidate_batch_size)
     )
@@ -219,7 +232,8 @@ def _guided_generate(
     if guidance == "reject":
         output = _reject(sampler, num_candidates, rejection_threshold, rejection_max_score, rejection_gamma)
     elif guidance == "particles":
-        gain = make_gain(discriminator, model, temperature, temperature, candidate_batch_size, has_logps=False)
+        options = {"has_logps": False, "q_sampling": sampling}
+        gain = make_gain(discriminator, model, temperature, temperature, candidate_batch_size, **options)
         cloud = ParticleFilter(len(input_ids), num_candidates, guidance_temperature)
         output = _grow(sampler, gain, cloud, guidance_block)
     else:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from transformers import LogitsProcessor, PreTrainedModel
 
-from hf_gpt.generation.scoring import sequence_scores
+from hf_gpt.generation.scoring import check_scores, sequence_scores
+from hf_gpt.generation.shared_tokens import check_vocabulary
 
 
 # (sequences (n, length), attention_mask (n, length)) to logits (n,).
@@ -13,10 +14,15 @@ Scorer = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def as_scorer(discriminator: PreTrainedModel | Scorer, batch_size: int | None = None) -> Scorer:
-    """A discriminator as a function of sequences and mask; a function is taken as it is."""
+    """A discriminator as a function of sequences and mask, whose scores are looked at: none is nan or plus infinity.
+
+    A function may rule a text out by minus infinity, a model may not.
+    """
     if isinstance(discriminator, torch.nn.Module):
         return lambda sequences, attention_mask: sequence_scores(discriminator, sequences, attention_mask, batch_size)
-    return discriminator
+    return lambda sequences, attention_mask: check_scores(
+        discriminator(sequences, attention_mask), discriminator, may_rule_out=True
+    )
 
 
 class DiscriminatorLogitsProcessor(LogitsProcessor):
@@ -41,7 +47,7 @@ class DiscriminatorLogitsProcessor(LogitsProcessor):
         batch_size: Texts that the discriminator reads at a time. Left out: all candidates of a step.
 
     Raises:
-        ValueError: a negative `top_k`.
+        ValueError: a negative `top_k`; at the first call, a discriminator of another number of tokens.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class DiscriminatorLogitsProcessor(LogitsProcessor):
         if top_k < 0:
             raise ValueError(f"top_k must be 0 (all tokens) or more, got {top_k}.")
         self.scorer = as_scorer(discriminator, batch_size)
+        self._unchecked = discriminator if isinstance(discriminator, torch.nn.Module) else None
         self.weight = weight
         self.top_k = top_k
         self.attention_mask = attention_mask
@@ -67,6 +74,9 @@ class DiscriminatorLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """`scores` of shape `(rows, vocab_size)` for the token after `input_ids` of shape `(rows, length)`."""
+        if self._unchecked is not None:
+            check_vocabulary(scores.shape[-1], self._unchecked)
+            self._unchecked = None
         if self.prompt_length is None:
             self.prompt_length = input_ids.shape[1]
         log_probs = scores.log_softmax(-1)

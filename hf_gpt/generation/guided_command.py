@@ -43,7 +43,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError("--rejection_threshold is of --guidance reject alone. Add that, or leave the threshold out.")
 
 
-def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dict[str, Any]:
+def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any, model: Any = None) -> dict[str, Any]:
     """What `generate` needs for guidance; loads the discriminator.
 
     Raises:
@@ -66,7 +66,7 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
     options = {"trust_remote_code": args.trust_remote_code}
     discriminator = load_discriminator(path, language_model=True, **options).to(device)
     own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    discriminator = as_guide(discriminator, own_tokenizer, tokenizer, guidance)
+    discriminator = as_guide(discriminator, own_tokenizer, tokenizer, guidance, model)
     names = ("num_candidates", "rejection_threshold")
     names += ("guidance_temperature", "guidance_block", "guidance_weight", "guidance_top_k")
     return {
@@ -78,27 +78,32 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any) -> dic
     }
 
 
-def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: str) -> Any:
+def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: str, model: Any = None) -> Any:
     """The discriminator as what guides a generator with this tokenizer, through text where its own is another.
 
     Raises:
-        ValueError: another tokenizer, of a language model or for guidance that judges beginnings of texts.
+        ValueError: too few embeddings, or another tokenizer, of a language model or for guidance that judges beginnings
+            of texts.
     """
     from hf_gpt.generation.guidance import JUDGING_BEGINNINGS
     from hf_gpt.generation.log_ratio import is_language_model
+    from hf_gpt.generation.scoring import describe_scorer
+    from hf_gpt.generation.shared_tokens import check_shared_tokens
     from hf_gpt.generation.text_scores import TextDiscriminator, same_tokens
 
     if same_tokens(own_tokenizer, tokenizer):
+        check_shared_tokens(model, discriminator, tokenizer, own_tokenizer)
         return discriminator
     if is_language_model(discriminator):
         raise ValueError(
-            f"{type(discriminator).__name__} has another tokenizer: a language model guides a generator of its own "
+            f"{describe_scorer(discriminator)} has another tokenizer: a language model guides a generator of its own "
             "tokens. Use one trained with the generator's tokenizer, or train a classifier: hf-gpt critic."
         )
     if guidance in JUDGING_BEGINNINGS:
         raise ValueError(
-            f"--guidance {guidance} needs a discriminator over the generator's own tokens, and this one has another "
-            "tokenizer. Use resample, reject or best_of_n, or train one: hf-gpt critic."
+            f"--guidance {guidance} needs a discriminator over the generator's own tokens, and "
+            f"{describe_scorer(discriminator)} has another tokenizer. Use resample, reject or best_of_n, or train one: "
+            "hf-gpt critic."
         )
     return TextDiscriminator(discriminator, own_tokenizer, tokenizer)
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from hf_gpt.generation.recorded import Recording
+from hf_gpt.generation.sampling import Sampling, at_least_float32
 from hf_gpt.generation.scoring import accepted_arguments, right_padded
 from hf_gpt.generation.shared_prompts import (
     LEAST_SHARE,
@@ -95,19 +96,40 @@ def completion_logps(
     prompt_length: torch.Tensor,
     completions: torch.Tensor,
     temperature: float = 1.0,
+    *,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    support: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """(B, C) float32 log-probabilities of `completions` (B, C); arguments as for `completion_logits`.
+    """(B, C) float32 log-probabilities of `completions` (B, C), with gradient.
 
-    The logits are divided by `temperature`. Past the end of a completion they have no meaning: use its mask.
+    They are those of the distribution that `rollout` samples from with the same settings, by default the model's own.
+    What is cut off counts as fixed: no gradient moves a token into the support or out of it. A token outside has minus
+    infinity. Past the end of a completion the values are finite and have no meaning: use its mask.
+
+    Args:
+        model, sequences, attention_mask, prompt_length: As for `completion_logits`.
+        temperature, top_p, top_k, min_p: As for `rollout`; at temperature 0 the likeliest token has 0.
+        support: (B, C, ceil(V / 8)) uint8, the tokens that could have been sampled, as in `Rollout.support`. None: they
+            are found in the logits, where rounding may move one that stands at the border.
     """
     logits = completion_logits(model, sequences, attention_mask, prompt_length, completions.shape[1])
-    return token_logps(logits if temperature == 1 else logits.float() / temperature, completions)
+    sampling = Sampling(temperature, top_p, top_k, min_p)
+    logps = token_logps(sampling.policy_logits(logits, support), completions)
+    if not sampling.is_truncated and temperature > 0:
+        return logps
+    lengths = attention_mask.sum(-1) - prompt_length
+    places = torch.arange(completions.shape[1], device=lengths.device)
+    # Minus infinity at padding would outlast a mask that it is multiplied by.
+    return logps.masked_fill(places >= lengths[:, None], 0.0)
 
 
 def token_logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """(..., ) float32 log-probability of each token under `logits` (..., V), without keeping log-softmax of all."""
+    """(...,) log-probability of each token under `logits` (..., V), without keeping log-softmax of all: float32, or
+    float64 of such logits."""
     if logits.device.type != "cpu" or type(logits) is not torch.Tensor or torch.compiler.is_compiling():
-        logits = logits.float()
+        logits = at_least_float32(logits)
         return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
     flat = logits.reshape(-1, logits.shape[-1])
     return _TokenLogps.apply(flat, tokens.expand(logits.shape[:-1]).reshape(-1))[0].reshape(logits.shape[:-1])
@@ -125,8 +147,8 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(logits, tokens):
-        normaliser = torch.cat([part.float().logsumexp(-1) for part in logits.split(_chunk_rows(logits))])
-        return logits.gather(-1, tokens[:, None])[:, 0].float() - normaliser, normaliser
+        normaliser = torch.cat([at_least_float32(part).logsumexp(-1) for part in logits.split(_chunk_rows(logits))])
+        return at_least_float32(logits.gather(-1, tokens[:, None])[:, 0]) - normaliser, normaliser
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -138,12 +160,13 @@ class _TokenLogps(torch.autograd.Function):
         logits, tokens, normaliser = ctx.saved_tensors
         if torch.is_grad_enabled():
             # The gradient is to be differentiated itself.
-            chosen = torch.zeros_like(logits, dtype=torch.float32).scatter_(-1, tokens[:, None], 1.0)
-            return ((chosen - logits.float().softmax(-1)) * grad[:, None]).to(logits.dtype), None
+            wide = at_least_float32(logits)
+            chosen = torch.zeros_like(wide).scatter_(-1, tokens[:, None], 1.0)
+            return ((chosen - wide.softmax(-1)) * grad[:, None]).to(logits.dtype), None
         grad_logits = torch.empty_like(logits)
         columns = (logits, grad_logits, normaliser[:, None], -grad[:, None])
         for part, out, shift, scale in zip(*(each.split(_chunk_rows(logits)) for each in columns), strict=True):
-            part = torch.sub(part, shift, out=out if out.dtype == torch.float32 else None).exp_().mul_(scale)
+            part = torch.sub(part, shift, out=out if out.dtype == shift.dtype else None).exp_().mul_(scale)
             if part is not out:
                 out.copy_(part)
         return grad_logits.scatter_add_(-1, tokens[:, None], grad.to(logits.dtype)[:, None]), None

@@ -3,9 +3,11 @@
 import torch
 from torch import nn
 
-from hf_gpt.generation.likelihood import completion_logps, join, unwrap
+from hf_gpt.generation.likelihood import completion_logits, join, token_logps, unwrap
 from hf_gpt.generation.rollout import Rollout
-from hf_gpt.generation.scoring import evaluating
+from hf_gpt.generation.sampling import Sampling
+from hf_gpt.generation.scoring import check_scores, evaluating
+from hf_gpt.generation.shared_tokens import check_shared_tokens
 
 
 def is_language_model(model: object) -> bool:
@@ -19,7 +21,11 @@ def is_language_model(model: object) -> bool:
 
 @torch.no_grad()
 def text_logps(
-    model: nn.Module, texts: Rollout, temperature: float = 1.0, batch_size: int | None = None
+    model: nn.Module,
+    texts: Rollout,
+    temperature: float = 1.0,
+    batch_size: int | None = None,
+    sampling: Sampling | None = None,
 ) -> torch.Tensor:
     """(B,) float32 log-probability of each completion under a language model, without dropout.
 
@@ -28,10 +34,14 @@ def text_logps(
         texts: B rows.
         temperature: Divides the logits.
         batch_size: Rows in a pass, of similar length. None: all.
+        sampling: How the model has sampled the texts, in place of a temperature alone. Then their tokens count among
+            those that could be sampled, whatever rounding makes of the border.
 
     Raises:
         ValueError: the temperature is not above 0, or a text has a token that the model has not.
     """
+    sampling = sampling or Sampling(max(temperature, 0.0))
+    temperature = sampling.temperature
     if temperature <= 0:
         raise ValueError(f"the temperature of a log-probability must be above 0, got {temperature}.")
     device = next(model.parameters()).device
@@ -45,7 +55,9 @@ def text_logps(
             width = int(part.completion_mask.sum(1).max())
             whole = int(part.attention_mask.sum(1).max())
             places = (part.sequences[:, :whole], part.attention_mask[:, :whole], part.prompt_length)
-            logps = completion_logps(model, *places, part.completions[:, :width], temperature)
+            completions = part.completions[:, :width]
+            policy = sampling.policy_logits(completion_logits(model, *places, width), sampled=completions)
+            logps = token_logps(policy, completions)
             found[rows] = (logps * part.completion_mask[:, :width]).sum(1).to(found.device)
     return found
 
@@ -57,16 +69,25 @@ def log_ratio(
     psi_temperature: float = 1.0,
     q_temperature: float = 1.0,
     batch_size: int | None = None,
+    q_sampling: Sampling | None = None,
 ) -> torch.Tensor:
-    """(B,) log psi(y | x) - log q(y | x) of completions, each model at its temperature; see `text_logps`."""
-    return text_logps(psi, texts, psi_temperature, batch_size) - text_logps(q, texts, q_temperature, batch_size)
+    """(B,) log psi(y | x) - log q(y | x) of completions, each model at its temperature; see `text_logps`.
+
+    `q_sampling` says how q has sampled them, in place of `q_temperature`.
+
+    Raises:
+        TokensError: they do not share their tokens.
+    """
+    check_shared_tokens(q, psi)
+    own = text_logps(q, texts, q_temperature, batch_size, q_sampling)
+    return text_logps(psi, texts, psi_temperature, batch_size) - own
 
 
 class LogRatio:
     """The log-ratio as a discriminator: a function of sequences and mask, (n, T) both, which returns (n,) float32.
 
     Args:
-        psi, q, psi_temperature, q_temperature, batch_size: As for `log_ratio`.
+        psi, q, psi_temperature, q_temperature, batch_size, q_sampling: As for `log_ratio`.
         prompt_length: Places before the completion in every row, the prompt's padding included.
     """
 
@@ -78,13 +99,15 @@ class LogRatio:
         psi_temperature: float = 1.0,
         q_temperature: float = 1.0,
         batch_size: int | None = None,
+        q_sampling: Sampling | None = None,
     ):
+        check_shared_tokens(q, psi)
         self.psi, self.q, self.prompt_length = psi, q, prompt_length
-        self.temperatures, self.batch_size = (psi_temperature, q_temperature), batch_size
+        self.settings = (psi_temperature, q_temperature, batch_size, q_sampling)
 
     def __call__(self, sequences: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         texts = as_texts(sequences, attention_mask, self.prompt_length)
-        return log_ratio(self.psi, self.q, texts, *self.temperatures, self.batch_size)
+        return check_scores(log_ratio(self.psi, self.q, texts, *self.settings), self.psi, may_rule_out=True)
 
 
 def as_texts(sequences: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int) -> Rollout:

@@ -18,10 +18,11 @@ def importance_weights(scores: torch.Tensor, temperature: float = 1.0) -> torch.
         Shape `(..., n)`, float32, summing to 1. Equal ones where all candidates are ruled out, by minus infinity.
 
     Raises:
-        ValueError: the temperature is not above 0.
+        ValueError: the temperature is not above 0, or a score is nan or plus infinity.
     """
     if temperature <= 0:
         raise ValueError(f"the temperature of importance weights must be above 0, got {temperature}.")
+    _check(scores)
     ruled_out = (scores == -torch.inf).all(-1, keepdim=True)
     return (scores.float() / temperature).masked_fill(ruled_out, 0.0).softmax(-1)
 
@@ -99,6 +100,7 @@ def acceptance_probabilities(
     Returns:
         Shape of `scores`, float32.
     """
+    _check(scores)
     excess = (scores.float() - max_score).clamp(max=0)
     if gamma == 0 and epsilon == 0:
         return excess.exp()
@@ -131,6 +133,7 @@ def reject(
     if threshold is not None:
         if not 0 <= threshold < 1:
             raise ValueError(f"the threshold of rejection is a probability from 0 to below 1, got {threshold}.")
+        _check(scores)
         return scores.float().sigmoid() > threshold
     bound = scores.max() if max_score is None else max_score
     epsilon = 1e-8 if gamma else 0.0
@@ -139,5 +142,18 @@ def reject(
 
 
 def best_of(scores: torch.Tensor) -> torch.Tensor:
-    """Index of the candidate with the largest logit, shape `(...)` for scores `(..., n)`."""
+    """Index of the candidate with the largest logit, shape `(...)` for scores `(..., n)`.
+
+    Raises:
+        ValueError: a score is nan or plus infinity.
+    """
+    _check(scores)
     return scores.argmax(-1)
+
+
+def _check(scores: torch.Tensor) -> None:
+    if bool((scores.isnan() | scores.isposinf()).any()):
+        raise ValueError(
+            "scores to choose by must be numbers or minus infinity, which rules a candidate out; some are nan or plus "
+            "infinity. Look for damaged weights or an overflow in the discriminator that gave them."
+        )

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_gpt.generation.decoding import DecoderWeights, make_weights
-from hf_gpt.generation.drawing import draw_with_logps
+from hf_gpt.generation.drawing import sample
 from hf_gpt.generation.likelihood import (
     decoder_start_token_id,
     join,
@@ -23,6 +23,7 @@ from hf_gpt.generation.native.weights import NativeWeights
 from hf_gpt.generation.plain_decoder import can_decode
 from hf_gpt.generation.products import WeightDtype, check_weight_dtype
 from hf_gpt.generation.recorded import Recording
+from hf_gpt.generation.sampling import Sampling
 from hf_gpt.generation.scoring import accepted_arguments, evaluating, right_padded
 
 
@@ -39,9 +40,14 @@ class Rollout:
         attention_mask: (B, T) int64, 1 at tokens, the end-of-text token included.
         completions: (B, C) int64, the tokens that were drawn, padded at the right.
         completion_mask: (B, C) float32, 1 at drawn tokens up to and including the end of text.
-        logps: (B, C) float32, log-probability of each drawn token under the model that drew it, before temperature and
-            truncation; 0 at padding.
+        logps: (B, C) float32, log-probability of each sampled token under the distribution that it was sampled from:
+            that of the weights which sampled it, at the temperature and after top-k, top-p and min-p. So it is 0
+            throughout at temperature 0; 0 at padding.
         prompt_length: (B,) int64, tokens of the prompt in each row.
+        model_logps: (B, C) float32, log-probability under the same weights at temperature 1, of all tokens; 0 at
+            padding. None unless asked for.
+        support: (B, C, ceil(V / 8)) uint8, a bit for each token that could have been sampled (`sampling.pack`), where
+            top-k, top-p or min-p left some out; else None. `completion_logps` takes it.
     """
 
     sequences: torch.Tensor
@@ -50,22 +56,28 @@ class Rollout:
     completion_mask: torch.Tensor
     logps: torch.Tensor
     prompt_length: torch.Tensor
+    model_logps: torch.Tensor | None = None
+    support: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return self.sequences.shape[0]
 
     def to(self, device: torch.device | str) -> "Rollout":
         """The same on another device."""
-        return Rollout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return Rollout(**{name: tensor.to(device) for name, tensor in self._tensors().items()})
 
     def rows(self, chosen: torch.Tensor) -> "Rollout":
         """The rows of these numbers, which may repeat, or of this mask."""
-        return Rollout(**{name: tensor[chosen] for name, tensor in vars(self).items()})
+        return Rollout(**{name: tensor[chosen] for name, tensor in self._tensors().items()})
 
     def split(self, sizes: Sequence[int]) -> "list[Rollout]":
         """Consecutive parts of these numbers of rows."""
-        parts = zip(*(tensor.split(list(sizes)) for tensor in vars(self).values()), strict=True)
-        return [Rollout(**dict(zip(vars(self), part, strict=True))) for part in parts]
+        tensors = self._tensors()
+        parts = zip(*(tensor.split(list(sizes)) for tensor in tensors.values()), strict=True)
+        return [Rollout(**dict(zip(tensors, part, strict=True))) for part in parts]
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
 
 def rollout(
@@ -89,6 +101,7 @@ def rollout(
     synced: bool = False,
     weight_dtype: WeightDtype | None = None,
     recording: Recording | None = None,
+    return_model_logps: bool = False,
 ) -> Rollout:
     """Draws completions of prompts, or texts from their beginning.
 
@@ -118,22 +131,22 @@ def rollout(
         synced: Every process does the same number of forward passes, as a sharded model (FSDP, ZeRO-3) needs.
         weight_dtype: Of products with weights. None: as the model and autocast have it. `"bfloat16"`; or `"int8"`, on a
             CPU: faster, from a distribution that differs from the model's by the rounding. The log-probabilities are
-            those of the distribution that was drawn from, as importance ratios need. A model that those steps
-            do not take runs under autocast in bfloat16 instead.
+            those of the rounded weights, as importance ratios need. A model that those steps do not take runs under
+            autocast in bfloat16 instead.
         recording: Filled, where that can be, with what `completion_logits` of the same texts need not work out again.
+        return_model_logps: Whether `model_logps` are wanted beside `logps`: those without temperature and truncation.
 
     Returns:
-        The rows: B is P times `num_return_sequences`, or `num_samples` times that.
+        The rows: B is P times `num_return_sequences`, or `num_samples` times that. `completion_logps` with the same
+        temperature, top-k, top-p and min-p gives `logps` again, with gradient.
 
     Raises:
         ValueError: no prompt and no number of samples or begin token, an empty prompt, more tokens than the model has
             positions for, or settings out of range or beyond the device.
     """
-    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0 or not 0 <= min_p <= 1:
-        raise ValueError(
-            "rollout needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0 and 0 <= min_p <= 1, got "
-            f"{max_new_tokens}, {temperature}, {top_p}, {top_k} and {min_p}."
-        )
+    if max_new_tokens < 1:
+        raise ValueError(f"rollout needs max_new_tokens >= 1, got {max_new_tokens}.")
+    sampling = Sampling(temperature, top_p, top_k, min_p)
     device = next(model.parameters()).device
     check_weight_dtype(weight_dtype, device)
     prompt_ids, prompt_mask = as_prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
@@ -146,8 +159,7 @@ def rollout(
     if uniforms.shape != (rows, max_new_tokens):
         raise ValueError(f"uniforms must have shape {(rows, max_new_tokens)}, got {tuple(uniforms.shape)}.")
     ends, pad_token_id = special_tokens(eos_token_id, pad_token_id)
-    sampler = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-    settings = {"sampler": sampler, "ends": ends, "synced": synced}
+    settings = {"sampling": sampling, "ends": ends, "synced": synced, "with_model_logps": return_model_logps}
 
     with torch.no_grad(), evaluating(model), contextlib.ExitStack() as context:
         settings["weights"] = _weights(model, weight_dtype, batch_size or rows, context) if not synced else None
@@ -170,8 +182,10 @@ def special_tokens(eos_token_id: int | Sequence[int] | None, pad_token_id: int |
 @dataclasses.dataclass
 class _Drawn:
     completions: torch.Tensor
-    logps: torch.Tensor
     lengths: torch.Tensor
+    logps: torch.Tensor
+    model_logps: torch.Tensor | None
+    support: torch.Tensor | None
 
 
 def as_prompts(
@@ -228,10 +242,13 @@ def _weights(model, weight_dtype, rows, context) -> DecoderWeights | NativeWeigh
     return None
 
 
-def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, synced, weights, recording) -> _Drawn:
+def _draw_batch(
+    model, prompt_ids, prompt_mask, uniforms, *, sampling, ends, synced, with_model_logps, weights, recording
+) -> _Drawn:
     rows, limit = uniforms.shape
     completions = torch.zeros(rows, limit, dtype=torch.int64, device=prompt_ids.device)
-    logps = torch.zeros(rows, limit, dtype=torch.float32, device=prompt_ids.device)
+    # Log-probabilities, those of the model and the support, where there is any.
+    kept: list[torch.Tensor | None] = [None, None, None]
     lengths = torch.zeros(rows, dtype=torch.int64, device=prompt_ids.device)
     end_ids = torch.tensor(ends, dtype=torch.int64, device=prompt_ids.device)
     if weights is not None:
@@ -245,9 +262,16 @@ def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, sync
     places = torch.arange(rows, device=prompt_ids.device)
     active = torch.ones(rows, dtype=torch.bool, device=prompt_ids.device)
     for step in range(limit):
-        tokens, chosen = draw_with_logps(state.next_logits(), uniforms[places, step], **sampler)
+        logits, with_support = state.next_logits(), sampling.is_truncated
+        tokens, *found = sample(logits, uniforms[places, step], sampling, with_model_logps, with_support)
         # What a row draws past its end is masked by its length.
-        completions[places, step], logps[places, step] = tokens, chosen
+        completions[places, step] = tokens
+        for number, values in enumerate(found):
+            if values is None:
+                continue
+            if kept[number] is None:
+                kept[number] = values.new_zeros(rows, limit, *values.shape[1:])
+            kept[number][places, step] = values
         lengths[places] += active
         if step == limit - 1:
             break
@@ -258,14 +282,14 @@ def _draw_batch(model, prompt_ids, prompt_mask, uniforms, *, sampler, ends, sync
                 break
             count = int(active.sum())
             if state.can_select and 0 < count <= (1 - LEAVE_SHARE) * len(active):
-                kept = active.nonzero()[:, 0]
-                state.select(kept)
-                places, tokens, active = places[kept], tokens[kept], active[kept]
+                going = active.nonzero()[:, 0]
+                state.select(going)
+                places, tokens, active = places[going], tokens[going], active[going]
         state.append(tokens)
     if recording is not None:
         width = int(lengths.max())
         recording.end(completions[:, :width], lengths)
-    return _Drawn(completions, logps, lengths)
+    return _Drawn(completions, lengths, *kept)
 
 
 def _all_finished(active: torch.Tensor, synced: bool) -> bool:
@@ -373,13 +397,13 @@ class _EncoderDecoderSteps:
 
 
 def _assemble(parts, prompt_ids, prompt_mask, pad_token_id) -> Rollout:
-    completions = torch.cat([part.completions for part in parts])
-    logps = torch.cat([part.logps for part in parts])
-    lengths = torch.cat([part.lengths for part in parts])
+    columns = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+    whole = {name: None if each[0] is None else torch.cat(each) for name, each in columns.items()}
+    lengths = whole.pop("lengths")
     width = int(lengths.max())
-    completions, logps = completions[:, :width], logps[:, :width]
+    whole = {name: None if tensor is None else tensor[:, :width] for name, tensor in whole.items()}
     completion_mask = torch.arange(width, device=lengths.device) < lengths[:, None]
-    completions, logps = completions.masked_fill(~completion_mask, pad_token_id), logps * completion_mask
+    completions = whole["completions"].masked_fill(~completion_mask, pad_token_id)
     prompt_length = prompt_mask.sum(-1)
     sequences, attention_mask = join(prompt_ids, prompt_mask, completions, completion_mask, pad_token_id)
     return Rollout(
@@ -387,6 +411,9 @@ def _assemble(parts, prompt_ids, prompt_mask, pad_token_id) -> Rollout:
         attention_mask=attention_mask,
         completions=completions,
         completion_mask=completion_mask.float(),
-        logps=logps,
+        logps=whole["logps"] * completion_mask,
         prompt_length=prompt_length,
+        model_logps=None if whole["model_logps"] is None else whole["model_logps"] * completion_mask,
+        # Padding is no worse than any token.
+        support=None if whole["support"] is None else whole["support"].masked_fill(~completion_mask[..., None], 255),
     )

@@ -153,20 +153,22 @@ def sequence_scores(
         batch_size: Texts scored at a time. Left out: all.
 
     Returns:
-        Shape `(n,)`, float32, on the device of `sequences`, in their order.
+        Shape `(n,)`, float32, on the device of `sequences`, in their order. All are finite.
 
     Raises:
-        ValueError: the model has another number of labels.
+        ValueError: the model has another number of labels, or no embedding of a token.
+        ScoreError: a score is not a finite number.
     """
     if attention_mask is None:
         attention_mask = torch.ones_like(sequences)
+    check_ids(discriminator, sequences, attention_mask)
     scores = torch.empty(len(sequences), device=sequences.device)
     order = attention_mask.sum(1).argsort(descending=True, stable=True)
     with evaluating(discriminator):
         for rows in order.split(batch_size or max(1, len(order))):
             ids, mask = (tensor[rows].to(discriminator.device) for tensor in (sequences, attention_mask))
             scores[rows] = discriminator_logits(discriminator, ids, mask).to(scores.device)
-    return scores
+    return check_scores(scores, discriminator)
 
 
 @torch.no_grad()
@@ -194,10 +196,13 @@ def prefix_scores(
         padding.
 
     Raises:
-        ValueError: the model has another number of labels, or is not causal and `recompute` is not set.
+        ValueError: the model has another number of labels, no embedding of a token, or is not causal and `recompute` is
+            not set.
+        ScoreError: a score is not a finite number.
     """
     if attention_mask is None:
         attention_mask = torch.ones_like(sequences)
+    check_ids(discriminator, sequences, attention_mask)
     scores = torch.zeros(sequences.shape, device=sequences.device)
     order = attention_mask.sum(1).argsort(descending=True, stable=True)
     with evaluating(discriminator):
@@ -209,7 +214,7 @@ def prefix_scores(
             spread = torch.zeros(kept.shape, device=scores.device)
             spread[kept] = compact[mask.bool().to(scores.device)]
             scores[rows] = spread
-    return scores
+    return check_scores(scores, discriminator)
 
 
 def prefix_logits(
@@ -244,6 +249,67 @@ def check_discriminator(discriminator: PreTrainedModel) -> None:
         raise ValueError(
             f"{type(discriminator).__name__} has {discriminator.config.num_labels} labels; a discriminator has one, "
             "the logit of being real. Load or train it with num_labels=1."
+        )
+
+
+class ScoreError(ValueError):
+    """A discriminator gave scores that are not numbers to choose or learn by."""
+
+
+def check_scores(scores: torch.Tensor, discriminator: object, may_rule_out: bool = False) -> torch.Tensor:
+    """The scores, where they are finite.
+
+    Args:
+        scores: Any shape, logits.
+        discriminator: What gave them, to be named.
+        may_rule_out: Whether minus infinity is allowed, which rules a text out.
+
+    Raises:
+        ScoreError: a score is nan or infinite.
+    """
+    bad = scores.isnan() | scores.isposinf() if may_rule_out else ~scores.isfinite()
+    if bool(bad.any()):
+        found = sorted({str(value) for value in scores[bad].flatten()[:1000].tolist()})
+        raise ScoreError(
+            f"{describe_scorer(discriminator)} gave {int(bad.sum())} of {scores.numel()} scores that are not finite "
+            f"numbers ({', '.join(found)}). {_advice(discriminator)}"
+        )
+    return scores
+
+
+def describe_scorer(discriminator: object) -> str:
+    """A discriminator's class and where it came from; the name of a function."""
+    if not isinstance(discriminator, nn.Module):
+        named = getattr(discriminator, "__qualname__", type(discriminator).__qualname__)
+        return f"the discriminator function {named}"
+    inner = _without_adapter(discriminator)
+    place = getattr(inner, "name_or_path", "") or getattr(getattr(inner, "config", None), "_name_or_path", "")
+    return f"the discriminator {type(inner).__name__}" + (f" ({place})" if place else "")
+
+
+def _advice(discriminator: object) -> str:
+    if not isinstance(discriminator, nn.Module):
+        return "Give a function whose logits are finite; minus infinity rules a text out."
+    damaged = [name for name, value in discriminator.named_parameters() if not bool(value.isfinite().all())]
+    if damaged:
+        return (
+            f"Its weights are damaged ({damaged[0]} and {len(damaged) - 1} more are not finite): load an earlier "
+            "checkpoint, or train it again."
+        )
+    return "Its weights are finite, so its numbers overflow: load it in float32 or bfloat16, or train it again."
+
+
+def check_ids(model: nn.Module, sequences: torch.Tensor, attention_mask: torch.Tensor) -> None:
+    """Raises `ValueError` where a text has a token that a model has no embedding of."""
+    config = getattr(model, "config", None)
+    size = getattr(config.get_text_config() if config is not None else None, "vocab_size", None)
+    if size is None or not sequences.numel():
+        return
+    largest = int(sequences.masked_fill(attention_mask == 0, 0).max())
+    if largest >= size:
+        raise ValueError(
+            f"a text has the token {largest}, but {describe_scorer(model)} reads {size} tokens: it has another "
+            f"tokenizer than whoever wrote the text, or lacks embeddings of padding: see resize_token_embeddings."
         )
 
 

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.generation.scoring import sequence_scores
+from hf_gpt.generation.shared_tokens import tokenizer_difference
 
 
 # Tokenizers without a limit give a number far above any model's.
@@ -89,5 +90,5 @@ def max_positions(model: PreTrainedModel) -> int | None:
 
 
 def same_tokens(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
-    """Whether two tokenizers give every token the same id."""
-    return first.get_vocab() == second.get_vocab()
+    """Whether two tokenizers give every token the same id and cut text up alike."""
+    return tokenizer_difference(first, second) is None

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hf_gpt.generation.drawing import draw_with_logps
+from hf_gpt.generation.drawing import draw_with_logps, sample
+from hf_gpt.generation.sampling import Sampling, unpack
 
 
 pytestmark = pytest.mark.usefixtures("steps")
@@ -17,13 +18,15 @@ def test_inversion_and_logps(vocab_size, settings):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(300, vocab_size, generator=generator) * 3
     uniforms = torch.rand(300, dtype=torch.float64, generator=generator)
-    tokens, logps = draw_with_logps(logits, uniforms, **settings)
-    expected = logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-    torch.testing.assert_close(logps.double(), expected, rtol=0, atol=1e-5)
+    tokens, logps, model_logps, _ = sample(logits, uniforms, Sampling(**settings), with_model_logps=True)
+    own = logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(model_logps.double(), own, rtol=0, atol=1e-5)
     temperature = settings.get("temperature", 1)
     if temperature == 0:
-        assert tokens.tolist() == logits.argmax(-1).tolist()
+        assert tokens.tolist() == logits.argmax(-1).tolist() and logps.tolist() == [0.0] * 300
         return
+    expected = kept_probabilities(logits, **settings).log().gather(-1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(logps.double(), expected, rtol=0, atol=1e-5)
     if settings.keys() <= {"temperature"}:
         heights = (logits.double() / temperature).softmax(-1).cumsum(-1)
         upper = heights.gather(-1, tokens[:, None])[:, 0]
@@ -71,16 +74,27 @@ def test_truncated_distributions(vocab_size, settings, are_equal):
         # Many tokens of each probability, at the border too.
         logits = logits.round()
     uniforms = torch.rand(200, dtype=torch.float64, generator=generator)
-    tokens, logps = draw_with_logps(logits, uniforms, **settings)
+    tokens, logps, model_logps, support = sample(logits, uniforms, Sampling(**settings), True, with_support=True)
     expected = kept_probabilities(logits, **settings)
     heights = expected.cumsum(-1)
     upper = heights.gather(-1, tokens[:, None])[:, 0]
     own = expected.gather(-1, tokens[:, None])[:, 0]
     assert (own > 0).all()
     assert ((upper - own - 1e-6 <= uniforms) & (uniforms <= upper + 1e-6)).all()
-    # Under the logits as they are.
+    # Of what was sampled from, and under the logits as they are.
     whole = logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-    torch.testing.assert_close(logps.double(), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model_logps.double(), whole, rtol=0, atol=1e-5)
+    if settings.get("top_k", 0) < vocab_size:
+        kept = unpack(support, vocab_size)
+        assert kept.gather(-1, tokens[:, None]).all()
+        # Rounding moves tokens at the border of some rows.
+        is_same = (kept == (expected > 0)).all(-1)
+        moved = (kept != (expected > 0)) * (logits.double() / settings.get("temperature", 1)).softmax(-1)
+        assert is_same.double().mean() > 0.9 or moved.sum(-1).max() < 1e-6
+        torch.testing.assert_close(logps[is_same].double(), own.log()[is_same], rtol=0, atol=2e-5)
+        policy = Sampling(**settings).policy_logits(logits, support)
+        again = policy.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        torch.testing.assert_close(logps, again, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

@@ -10,6 +10,7 @@ import hf_gpt.generation
 from hf_gpt.generation.guidance import GUIDANCE, guided_generate, load_discriminator
 from hf_gpt.generation.guided import DiscriminatorLogitsProcessor
 from hf_gpt.generation.log_ratio import is_language_model
+from hf_gpt.generation.sampling import Sampling
 from hf_gpt.generation.scoring import sequence_scores
 from tests.generation.enumerated import (
     BEGIN,
@@ -19,7 +20,6 @@ from tests.generation.enumerated import (
     VOCAB,
     chi_square_per_degree,
     counts,
-    log_probability,
     make_lm,
     probabilities,
     total_variation,
@@ -214,8 +214,12 @@ def test_particles_end_by_each_end_token_and_by_other_criteria():
         return_dict_in_generate=True,
     )
 
-    def ratio(text: torch.Tensor) -> torch.Tensor:
-        first, second = (log_probability(model, text, text != PAD) for model in (critic, generator))
+    def ratio(text: torch.Tensor, start: int) -> torch.Tensor:
+        """Of the tokens from `start` on; the generator's are those of the distribution that it samples from."""
+        with torch.no_grad():
+            logits = [model(text).logits[:, start - 1 : -1] for model in (critic, generator)]
+        logits[1] = Sampling(top_p=0.95).policy_logits(logits[1], sampled=text[:, start:])
+        first, second = (one.log_softmax(-1).gather(2, text[:, start:, None]).sum((1, 2)) for one in logits)
         return first - second
 
     ends = {EOS, 11, 12, 13, *range(0, 40, 5)}
@@ -225,8 +229,10 @@ def test_particles_end_by_each_end_token_and_by_other_criteria():
         place = next((place for place, token in enumerate(row[2:]) if token in ends), 8)
         lengths.add(place + 1)
         assert not any(row[place + 3 :])
-        whole, prompt = torch.tensor([row[: place + 3]]), torch.tensor([row[:2]])
-        expected = ratio(whole) - ratio(prompt)
+        whole = torch.tensor([row[: place + 3]])
+        # Padding of a prompt is no token of it.
+        whole, start = (whole[:, 1:], 1) if row[0] == PAD else (whole, 2)
+        expected = ratio(whole, start)
         torch.testing.assert_close(output.discriminator_scores[number : number + 1], expected, rtol=1e-3, atol=1e-4)
     # Ends at the end of a block as well as within one.
     assert {1, 2, 3, 4} <= lengths

@@ -225,7 +225,10 @@ def test_a_classifier_with_too_few_positions_is_refused(make_discriminator):
         ({"temperature": 0.0}, "above 0"),
         ({"max_new_tokens": 40}, "32 positions"),
         ({"critic": make_lm(1, max_position_embeddings=3)}, "3 positions"),
-        ({"critic": make_lm(1, vocab_size=3, bos_token_id=1)}, "its own tokenizer alone"),
+        (
+            {"critic": make_lm(1, vocab_size=3, bos_token_id=1)},
+            "Both need one tokenizer",
+        ),
     ],
 )
 def test_settings_that_cannot_work(pair, options, message):

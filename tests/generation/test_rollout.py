@@ -40,12 +40,16 @@ def test_logps_are_those_of_a_full_forward_pass(make_generator, model_type):
         temperature=1.5,
         top_p=0.95,
         generator=generator(),
+        return_model_logps=True,
         **IDS,
     )
     assert drawn.logps.dtype == torch.float32 and len({int(n) for n in drawn.completion_mask.sum(-1)}) > 1
+    texts = drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions
     with torch.no_grad():
-        again = completion_logps(model, drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions)
+        again = completion_logps(model, *texts, 1.5, top_p=0.95, support=drawn.support)
+        own = completion_logps(model, *texts)
     torch.testing.assert_close(drawn.logps, again * drawn.completion_mask, rtol=0, atol=1e-5)
+    torch.testing.assert_close(drawn.model_logps, own * drawn.completion_mask, rtol=0, atol=1e-5)
     # And against rows that are worked out one at a time, without padding.
     for row in range(len(drawn)):
         length = int(drawn.prompt_length[row])
@@ -60,7 +64,7 @@ def test_logps_are_those_of_a_full_forward_pass(make_generator, model_type):
             else:
                 logits = model(input_ids=tokens[None]).logits[0, length - 1 : -1]
         expected = logits.log_softmax(-1)[torch.arange(count), tokens[length:]]
-        torch.testing.assert_close(drawn.logps[row, :count], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(drawn.model_logps[row, :count], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("model_type", [*DECODERS, "bart"])

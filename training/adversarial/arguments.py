@@ -79,10 +79,26 @@ class AdversarialArguments:
         },
     )
     temperature: float = field(
-        default=1.0, metadata={"help": "Temperature of rollouts. Other than 1, they are not the generator's own."}
+        default=1.0,
+        metadata={
+            "help": "Temperature of rollouts and of the policy that learns from them: loss, ratio, KL and entropy are "
+            "those of logits / temperature. Anchor and held-out loss are the model's own, at 1."
+        },
     )
-    top_p: float = field(default=1.0, metadata={"help": "Rollouts from the likeliest tokens of this total mass."})
-    top_k: int = field(default=0, metadata={"help": "Rollouts from this many likeliest tokens; 0: from all."})
+    top_p: float = field(
+        default=1.0,
+        metadata={
+            "help": "Rollouts from the likeliest tokens of this total mass; the policy is what is left of them. Not "
+            "for spin, nor for a language model as discriminator."
+        },
+    )
+    top_k: int = field(
+        default=0, metadata={"help": "Rollouts from this many likeliest tokens; 0: from all. As --top_p."}
+    )
+    min_p: float = field(
+        default=0.0,
+        metadata={"help": "Rollouts from tokens at least this likely, as a share of the likeliest. As --top_p."},
+    )
     rollout_batch_size: int | None = field(
         default=None, metadata={"help": "Completions generated at once. Left out: all of a batch."}
     )

@@ -23,6 +23,7 @@ def check_game(
     eval_rows: TextRows,
     reward_function: Any,
     rollout_function: Any,
+    processing_class: Any = None,
 ) -> None:
     """Refuses what cannot be played.
 
@@ -32,6 +33,7 @@ def check_game(
         discriminator: Its discriminator, if it has one.
         rows, eval_rows: Real texts to learn from, and held-out ones.
         reward_function, rollout_function: As the trainer got them.
+        processing_class: The generator's tokenizer, which the discriminator's is held against.
 
     Raises:
         ConfigError: models, data and arguments that do not fit together.
@@ -69,6 +71,7 @@ def check_game(
             reads_prefixes=args.reward_level == "prefix",
             reads_embeddings=args.needs_embeddings,
             needs_bound=args.discriminator_loss == "wasserstein" and not args.gradient_penalty_weight,
+            tokenizer=processing_class,
         )
     if args.process_index == 0:
         warn_of_sameness(rows, args.max_new_tokens)

@@ -1,5 +1,6 @@
 """Rollouts for training: the same texts however many processes share the work, drawn by a saved state."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class Collector:
         accelerator: The trainer's.
         tokens: The special tokens.
         rollout_function: In place of `hf_gpt.generation.rollout.rollout`, with its arguments and result; to generate by
-            another engine.
+            another engine. Its `logps` are those of the distribution that it sampled from.
         seed: Of the texts.
     """
 
@@ -94,7 +95,7 @@ class Collector:
         else:
             rows, number = [row for rows, times in requests for row in rows for _ in range(times)], 1
         prompt_ids, prompt_mask = self._prompts(rows)
-        options = {"temperature": self.args.temperature, "top_p": self.args.top_p, "top_k": self.args.top_k, **settings}
+        options = {**dataclasses.asdict(self.args.sampling), **settings}
         # Other functions need not know of it.
         if self.rollout_function is rollout:
             options["recording"] = recording

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hf_gpt.generation.sampling import Sampling
 from hf_gpt.training.adversarial.arguments import AdversarialArguments
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
@@ -29,6 +30,7 @@ _SHARES = (
     "replay_fraction",
     "real_label",
     "top_p",
+    "min_p",
     "anchor_soft_targets",
 )
 _MARGIN_LOSSES = ("hinge", "least_squares", "wasserstein")
@@ -51,6 +53,11 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         self.dataloader_drop_last = True
         self._check_ranges()
         self._check_combinations()
+
+    @property
+    def sampling(self) -> Sampling:
+        """The distribution that texts are sampled from, which is the policy that learns from them."""
+        return Sampling(self.temperature, self.top_p, self.top_k, self.min_p)
 
     @property
     def needs_reference(self) -> bool:
@@ -238,6 +245,15 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
                 "hold near the reference: use --lambda_mle, or another estimator."
                 if self.estimator in DIFFERENTIABLE
                 else "--beta has no effect with --estimator spin, whose loss holds the reference: see --spin_beta."
+            )
+        if self.sampling.is_truncated and (self.estimator == "spin" or self.has_language_model):
+            what = f"--estimator {self.estimator}"
+            if self.has_language_model:
+                what = f"--discriminator_loss {self.discriminator_loss}"
+            raise ConfigError(
+                f"{what} asks how likely real texts are where texts are sampled from, and --top_p, --top_k and --min_p "
+                "leave some of their tokens no probability at all. Use --temperature, or set --top_p 1, --top_k 0 and "
+                "--min_p 0."
             )
         if self.reference_steps and not self.needs_reference:
             raise ConfigError("--reference_steps needs a reference: --beta above 0 or --estimator spin.")

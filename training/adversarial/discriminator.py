@@ -21,6 +21,7 @@ from hf_gpt.generation.scoring import (
     prefix_logits,
 )
 from hf_gpt.generation.shared_prompts import completion_places
+from hf_gpt.generation.shared_tokens import TokensError, check_shared_tokens
 from hf_gpt.models.pooling_hf_gpt import HfGptSpectralLinear
 from hf_gpt.training.errors import ConfigError
 
@@ -112,6 +113,8 @@ def check_players(
     reads_prefixes: bool,
     reads_embeddings: bool,
     needs_bound: bool = False,
+    tokenizer: Any = None,
+    discriminator_tokenizer: Any = None,
 ) -> None:
     """Refuses two models that cannot play with each other, before any training.
 
@@ -124,6 +127,7 @@ def check_players(
         reads_prefixes: Whether it has to score every prefix.
         reads_embeddings: Whether it has to take embeddings in place of tokens.
         needs_bound: Whether its loss falls without end unless its layers bound how steep it is.
+        tokenizer, discriminator_tokenizer: Those of the two; see `check_shared_tokens`.
 
     Raises:
         ConfigError: labels, vocabularies, lengths or abilities that do not fit.
@@ -142,10 +146,14 @@ def check_players(
     sizes = [_vocabulary(model) for model in (generator, discriminator)]
     _check_tokens(generator, "generator", largest_token)
     _check_tokens(discriminator, "discriminator", largest_token)
-    if sizes[0] > sizes[1] or (is_language_model and sizes[0] != sizes[1]):
+    try:
+        check_shared_tokens(generator, discriminator, tokenizer, discriminator_tokenizer)
+    except TokensError as error:
+        raise ConfigError(str(error)) from error
+    if is_language_model and sizes[0] != sizes[1]:
         raise ConfigError(
             f"the generator writes {sizes[0]} tokens, the discriminator reads {sizes[1]}: both need one tokenizer. Use "
-            " model.resize_token_embeddings, or discriminator_from_generator(model)."
+            "model.resize_token_embeddings, or discriminator_from_generator(model)."
         )
     limit = getattr(discriminator.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and longest > limit:

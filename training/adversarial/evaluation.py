@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hf_gpt.generation.rollout import Rollout
+from hf_gpt.generation.scoring import ScoreError, check_scores
 from hf_gpt.training.adversarial import figures
 from hf_gpt.training.adversarial.collection import Collector, as_batch
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer
@@ -30,6 +31,8 @@ def sample_figures(
 ) -> dict[str, float]:
     """Figures of texts that are generated for held-out prompts, the same draws at each evaluation.
 
+    They are of the model's own distribution, at temperature 1 and without truncation, whatever rollouts are drawn by.
+
     - `entropy`: nats a token of the generator's own samples.
     - `completion_length`, `distinct_trigrams` (as a share of all), `duplicate_rate`.
     - `fresh_auc`: of a classifier that is trained here and now, TF-IDF with logistic regression, on halves of real and
@@ -48,7 +51,7 @@ def sample_figures(
     share = max(1, num_samples // world)
     own = [rows[number % len(rows)] for number in range(rank * share, (rank + 1) * share)]
     generator = torch.Generator().manual_seed(seed)
-    drawn = collector.draw(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0)
+    drawn = collector.draw(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
     fakes, _ = collector.gather(drawn, [row["index"] for row in own])
     texts = [fake.completion for fake in fakes]
     found = {
@@ -62,7 +65,9 @@ def sample_figures(
     if fresh is not None:
         found["fresh_auc"] = fresh
     if player is not None and not player.args.has_language_model:
-        found["discriminator_auc"] = _discriminator_auc(collector, rows, own, drawn, player)
+        auc = _discriminator_auc(collector, rows, own, drawn, player)
+        if auc is not None:
+            found["discriminator_auc"] = auc
     return found
 
 
@@ -96,12 +101,19 @@ def check_fresh_auc(num_texts: int) -> None:
         raise ConfigError("--metric_for_best_model fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
 
 
-def _discriminator_auc(collector, rows, own, drawn: Rollout, player) -> float:
+def _discriminator_auc(collector, rows, own, drawn: Rollout, player) -> float | None:
     from hf_gpt.training.adversarial.texts import TextCollator
 
     real = as_batch(TextCollator(collector.tokens.pad)(own)).to(drawn.sequences.device)
     gather = collector.accelerator.gather if collector.accelerator.num_processes > 1 else (lambda scores: scores)
-    return figures.auc(gather(player.scores(real)), gather(player.scores(as_batch(drawn))))
+    scores = [gather(player.scores(batch)) for batch in (real, as_batch(drawn))]
+    try:
+        for each in scores:
+            check_scores(each, player.model)
+    except ScoreError as error:
+        logger.warning("no discriminator_auc: %s", error)
+        return None
+    return figures.auc(*scores)
 
 
 def _mean_over_processes(collector, total: torch.Tensor, mask: torch.Tensor) -> float:

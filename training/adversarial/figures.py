@@ -95,7 +95,10 @@ def low_contrast_share(rewards: torch.Tensor, group_size: int, ratio: float = 0.
 
 
 def entropy_per_token(logps: torch.Tensor, mask: torch.Tensor) -> float:
-    """-log q of a generator's own samples, the mean over tokens: its entropy H(q) a token in nats ("NLL_div")."""
+    """-log q of a generator's own samples, the mean over tokens: its entropy H(q) a token in nats ("NLL_div").
+
+    q is the distribution that they were sampled from, if `logps` are its: of a lower temperature, H(q) is lower.
+    """
     return -masked_mean(logps.detach(), mask).item()
 
 
@@ -140,7 +143,11 @@ def length_drift(fake_lengths: torch.Tensor, real_lengths: torch.Tensor) -> floa
 
 
 def logp_mismatch(sampled: torch.Tensor, recomputed: torch.Tensor, mask: torch.Tensor) -> float:
-    """Mean absolute difference, over tokens, of log q as sampled and as the training pass computes it."""
+    """Mean absolute difference, over tokens, of log q as recorded in sampling and as the training pass computes it.
+
+    Both are of one distribution, at the same temperature and among the same tokens: about 0 in float32. Another
+    temperature, other weights, dropout or another precision in one of the two are seen.
+    """
     return masked_mean((sampled - recomputed).detach().abs(), mask).item()
 
 

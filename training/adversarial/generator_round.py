@@ -1,6 +1,7 @@
 """The generator's half of a round: texts are drawn and judged, and what is to be learned from them is made."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -108,11 +109,16 @@ class GeneratorRound:
             found.scores, rewards = scores.texts, scores.texts
             if self.args.estimator in REWARDED:
                 advantages = make_advantages(self.args, scores, mask, size, self._known_auc(), self.average_return)
-                found.advantages, self.average_return = advantages.values, advantages.average
-                rewards = advantages.rewards
+                found.advantages, rewards = advantages.values, advantages.rewards
+                if advantages.average is None or math.isfinite(advantages.average):
+                    self.average_return = advantages.average
+            found.is_finite = self._are_finite(scores, mask)
         if self.args.beta:
-            found.reference_logps = logps_of(self.reference, drawn)
-        self._remember(drawn, rewards)
+            found.reference_logps = logps_of(self.reference, drawn, self.args.sampling)
+        if found.is_finite and self.rounds.guard.look(everyones := self.rounds.gathered(rewards)):
+            self._remember(drawn, rewards, everyones)
+        else:
+            found.is_finite = False
         return found
 
     def recording(self, step: int) -> Recording | None:
@@ -127,7 +133,7 @@ class GeneratorRound:
         Args:
             model: The generator, without wrappers.
             inputs: A collated batch of real texts.
-            temperature: Of the relaxed samples.
+            temperature: Of the relaxed samples. The texts themselves are sampled as all rollouts are.
         """
         batch = as_batch(inputs)
         soft = gumbel_rollout(
@@ -136,6 +142,7 @@ class GeneratorRound:
             prompt_mask(batch),
             max_new_tokens=self.args.max_new_tokens,
             temperature=temperature,
+            sampling=self.args.sampling,
             eos_token_id=self.tokens.eos,
             generator=self.rounds.noise,
         )
@@ -161,13 +168,18 @@ class GeneratorRound:
         drawn = self.collector.draw(self.reference, prompt_rows(real))
         with torch.no_grad():
             real_logps = completion_logps(
-                self.reference, real.input_ids, real.attention_mask, real.prompt_length, real.completions
+                self.reference,
+                real.input_ids,
+                real.attention_mask,
+                real.prompt_length,
+                real.completions,
+                self.args.temperature,
             )
         self.rounds.count(drawn.sequences)
-        self._remember(drawn, drawn.logps.new_zeros(len(drawn)))
-        return Experience(
-            drawn, 1, reference_logps=logps_of(self.reference, drawn), real=inputs, real_reference_logps=real_logps
-        )
+        rewards = drawn.logps.new_zeros(len(drawn))
+        self._remember(drawn, rewards, self.rounds.gathered(rewards))
+        fake_logps = logps_of(self.reference, drawn, self.args.sampling)
+        return Experience(drawn, 1, reference_logps=fake_logps, real=inputs, real_reference_logps=real_logps)
 
     def _judge(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], drawn: Rollout, known: torch.Tensor | None
@@ -203,11 +215,12 @@ class GeneratorRound:
         return CHANCE if auc is None else auc
 
     def _divergence_rewards(self, model: nn.Module, batch: Batch, reference_logits: torch.Tensor) -> torch.Tensor:
-        """(R, C) minus the divergence at each state, without dropout."""
+        """(R, C) minus the policy's divergence at each state, without dropout."""
         with torch.no_grad(), evaluating(model):
             logits = completion_logits(
                 model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions.shape[1]
             )
+        logits = self.args.sampling.policy_logits(logits)
         return token_divergence_rewards(
             logits, reference_logits, batch.completion_mask, self.args.token_divergence, self.args.token_divergence_beta
         )
@@ -221,9 +234,20 @@ class GeneratorRound:
             sums = self.accelerator.reduce(whole, "sum")[:, : sums.shape[1]]
         return torch.where(mask.bool(), values - sums[0] / sums[1].clamp(min=1), 0.0)
 
-    def _remember(self, drawn: Rollout, rewards: torch.Tensor) -> None:
+    def _are_finite(self, scores: Scores, mask: torch.Tensor) -> bool:
+        """Whether all scores of texts, and of their tokens, are finite in every process."""
+        texts = scores.texts.detach().float()
+        for tokens in (scores.prefixes, scores.token_rewards):
+            if tokens is not None:
+                texts = texts + torch.where(mask.bool() & ~tokens.isfinite(), torch.nan, 0.0).sum(-1)
+        parts = [texts] if scores.real is None else [texts, scores.real]
+        # Every process gathers all of them, whatever the first are.
+        seen = [self.rounds.guard.look(self.rounds.gathered(part)) for part in parts]
+        return all(seen)
+
+    def _remember(self, drawn: Rollout, rewards: torch.Tensor, everyones: torch.Tensor) -> None:
+        """Keeps and logs what texts are like; `everyones` are the rewards of all processes."""
         fakes, logps = self.collector.gather(drawn, range(len(drawn)))
-        everyones = self.rounds.gathered(rewards)
         self.watch.add_texts(
             [
                 GeneratedText(fake.completion, logp, reward)

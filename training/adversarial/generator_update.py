@@ -8,6 +8,7 @@ from torch import nn
 from hf_gpt.generation.likelihood import completion_logits, completion_logps, token_logps
 from hf_gpt.generation.recorded import Recording
 from hf_gpt.generation.rollout import Rollout
+from hf_gpt.generation.sampling import Sampling
 from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.estimators import (
     exact_token_loss,
@@ -29,16 +30,17 @@ class Experience:
     """Generated texts and what is to be learned from them; a batch of B rows.
 
     Attributes:
-        rollout: The texts.
+        rollout: The texts, with the log-probabilities of the distribution that they were sampled from.
         group_size: Texts of a prompt, adjacent.
         scores: (B,) logits.
         judgement: The same with gradient, where an update of the discriminator on these texts goes on from them.
         advantages: (B,) or (B, C), for the policy gradients and beside the exact one.
-        reference_logps: (B, C) of the reference model, for KL and self-play.
+        reference_logps: (B, C) of the reference model, sampled in the same way, for KL and self-play.
         mediator_logits: (B, C, V), for the exact gradient.
         real: The batch of real texts of the same prompts, for self-play.
         real_reference_logps: (B, C') of it.
         recording: What drawing the texts has worked out of the generator's forward pass.
+        is_finite: Whether all scores are, in every process; else nothing is to be learned from these texts.
     """
 
     rollout: Rollout
@@ -51,12 +53,17 @@ class Experience:
     real: dict[str, torch.Tensor] | None = None
     real_reference_logps: torch.Tensor | None = None
     recording: Recording | None = None
+    is_finite: bool = True
 
 
 def generator_loss(
     args: AdversarialConfig, model: nn.Module, experience: Experience
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """The loss on generated texts, as a scalar with gradient, and figures for the log.
+
+    The policy is the distribution that the texts were sampled from: of logits / temperature, inside what top-k, top-p
+    and min-p left of the vocabulary then. All log-probabilities are the policy's, and so are ratio, KL and the figure
+    `logp_mismatch`, which holds them against those that were recorded in sampling.
 
     Args:
         args: Names the estimator.
@@ -70,6 +77,7 @@ def generator_loss(
     logits = completion_logits(
         model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, width, recording
     )
+    logits = args.sampling.policy_logits(logits, rollout.support, _sampled(rollout))
     logps = token_logps(logits, rollout.completions)
     figures = {}
     # What was recorded would be compared with itself.
@@ -106,6 +114,8 @@ def anchor_loss(
 ) -> torch.Tensor:
     """-log q of the completions of real texts, over `num_tokens`: the mean over tokens if that is their number.
 
+    q is the model itself, at temperature 1, whatever texts are sampled by.
+
     Args:
         model: The generator, as it is trained (wrapped).
         batch: Of real texts.
@@ -124,11 +134,17 @@ def anchor_loss(
 
 
 @torch.no_grad()
-def logps_of(model: nn.Module, rollout: Rollout) -> torch.Tensor:
-    """(B, C) log-probabilities of the rollout's tokens under another model."""
-    return completion_logps(
-        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, rollout.completions
-    )
+def logps_of(model: nn.Module, rollout: Rollout, sampling: Sampling) -> torch.Tensor:
+    """(B, C) log-probabilities of the rollout's tokens under another model, at the temperature of `sampling` and among
+    the tokens that could be sampled when the rollout was."""
+    width = rollout.completions.shape[1]
+    logits = completion_logits(model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, width)
+    return token_logps(sampling.policy_logits(logits, rollout.support, _sampled(rollout)), rollout.completions)
+
+
+def _sampled(rollout: Rollout) -> torch.Tensor | None:
+    """The tokens, where it is not known what else could have been sampled."""
+    return rollout.completions if rollout.support is None else None
 
 
 def _weighted_likelihood(args, logps, experience) -> torch.Tensor:
@@ -164,11 +180,12 @@ def _exact_token(args, logits, logps, experience) -> torch.Tensor:
 
 def _spin(args, model, experience) -> torch.Tensor:
     rollout, real = experience.rollout, experience.real
+    temperature = args.temperature
     fake_logps = completion_logps(
-        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, rollout.completions
+        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, rollout.completions, temperature
     )
     real_logps = completion_logps(
-        model, real["input_ids"], real["attention_mask"], real["prompt_length"], real["completions"]
+        model, real["input_ids"], real["attention_mask"], real["prompt_length"], real["completions"], temperature
     )
     return spin_loss(
         masked_sum(real_logps, real["completion_mask"]),

@@ -6,8 +6,12 @@ import torch
 from torch import nn
 
 from hf_gpt.generation.likelihood import left_padded, positions_of, unwrap
+from hf_gpt.generation.sampling import Sampling
 from hf_gpt.generation.scoring import accepted_arguments
 from hf_gpt.training.adversarial.estimators import straight_through_gumbel
+
+
+_PLAIN = Sampling()
 
 
 @dataclass
@@ -39,6 +43,7 @@ def gumbel_rollout(
     *,
     max_new_tokens: int,
     temperature: float,
+    sampling: Sampling = _PLAIN,
     eos_token_id: int,
     generator: torch.Generator | None = None,
 ) -> SoftRollout:
@@ -49,7 +54,9 @@ def gumbel_rollout(
         prompt_ids: (B, P) int64.
         prompt_mask: (B, P).
         max_new_tokens: Most tokens of a completion.
-        temperature: Of the relaxed samples; the lower, the less bias and the more variance.
+        temperature: Of the relaxed samples; the lower, the less bias and the more variance. It does not change which
+            tokens are sampled.
+        sampling: The distribution that tokens are sampled from.
         eos_token_id: Ends a text.
         generator: Source of the noise, on the model's device.
     """
@@ -65,7 +72,8 @@ def gumbel_rollout(
             inputs["position_ids"] = positions_of(mask)[:, -embeddings.shape[1] :]
         outputs = model(**inputs)
         cache = outputs.past_key_values
-        sample = straight_through_gumbel(outputs.logits[:, -1].float(), temperature, generator)
+        logits = sampling.policy_logits(outputs.logits[:, -1].float())
+        sample = straight_through_gumbel(logits, temperature, generator)
         samples.append(sample * alive[:, None])
         kept.append(alive.long())
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)

@@ -268,8 +268,8 @@ RULES: tuple[Rule, ...] = (
         "max_logp_mismatch",
         lambda now, past: now["logp_mismatch"],
         "log-probabilities of the sampler differ from those of the training pass, so that the gradient belongs to "
-        "another model. Sample in the dtype of training, without dropout, and take the log-probabilities without "
-        "temperature",
+        "another distribution. Sample in the dtype of training, without dropout, at the temperature, top-k, top-p and "
+        "min-p of the arguments; a rollout_function gives the log-probabilities of what it sampled from",
     ),
     Rule(
         "copied texts",

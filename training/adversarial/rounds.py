@@ -18,6 +18,7 @@ from hf_gpt.training.adversarial.objectives import Counts
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer
 from hf_gpt.training.adversarial.reductions import masked_sum
 from hf_gpt.training.adversarial.replay import ReplayBuffer
+from hf_gpt.training.adversarial.score_guard import ScoreGuard
 from hf_gpt.training.adversarial.texts import RowNumbers, SpecialTokens, TextRows
 from hf_gpt.training.adversarial.watch import Watch
 
@@ -62,6 +63,7 @@ class Rounds:
         self.replay = ReplayBuffer(args.replay_size, seed=args.seed)
         self.train_numbers = RowNumbers(len(train_rows), seed=args.seed + 1)
         self.eval_numbers = RowNumbers(len(eval_rows), seed=args.seed + 2)
+        self.guard = ScoreGuard("the reward_function" if player is None else player.model)
         self.watch = Watch(args, tokens, train_rows, eval_rows, self.is_paired)
         self.noise = torch.Generator(device=args.device).manual_seed(args.seed + args.process_index)
         self.tokens_seen = 0
@@ -126,7 +128,9 @@ class Rounds:
             ]
         )
         for scores in seen:
-            self.watch.train.add(*map(self.gathered, scores))
+            real, fake = map(self.gathered, scores)
+            self.guard.look(real), self.guard.look(fake)
+            self.watch.train.add(real, fake)
         self.log("d_loss", loss)
         self.log("d_grad_norm", norm)
 
@@ -206,7 +210,10 @@ class Rounds:
         if drawn_scores is None:
             drawn_scores = self.text_scores(model, as_batch(drawn))
         self.count(real.input_ids, drawn.sequences)
-        self.watch.heldout.add(*map(self.gathered, (self.text_scores(model, real), drawn_scores)))
+        both = [self.gathered(scores) for scores in (self.text_scores(model, real), drawn_scores)]
+        for scores in both:
+            self.guard.look(scores)
+        self.watch.heldout.add(*both)
         return drawn_scores
 
     def _discriminator_batches(
@@ -259,18 +266,22 @@ class Rounds:
 
     def text_scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """(R,) logits of whole texts, without dropout; of a language model log-ratios to the generator."""
-        return self.player.scores(batch, self.token_logps(model, batch) if self.args.has_language_model else None)
+        logps = self._policy_logps(model, batch) if self.args.has_language_model else None
+        return self.player.scores(batch, logps)
 
-    def token_logps(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+    def token_logps(self, model: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
         """(R, C) of the generator, without dropout."""
+        places = batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
         with torch.no_grad(), evaluating(model):
-            return completion_logps(
-                model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
-            )
+            return completion_logps(model, *places, temperature)
+
+    def _policy_logps(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """`token_logps` of the policy, which a ratio compares with; a language model's texts are not truncated."""
+        return self.token_logps(model, batch, self.args.temperature)
 
     def _likelihoods(self, model: nn.Module, *batches: Batch) -> torch.Tensor:
-        """Log-probabilities of whole texts under the generator, of all batches."""
-        return torch.cat([masked_sum(self.token_logps(model, batch), batch.completion_mask) for batch in batches])
+        """Log-probabilities of whole texts under the policy, of all batches."""
+        return torch.cat([masked_sum(self._policy_logps(model, batch), batch.completion_mask) for batch in batches])
 
     def token_mean(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The mean over the tokens of all processes; values are 0 outside the mask."""
@@ -282,7 +293,7 @@ class Rounds:
     # Texts
 
     def held_out_nll(self, model: nn.Module) -> float:
-        """Nats a token of held-out real texts, the same ones at each call, so that a curve shows the model."""
+        """Nats a token of held-out real texts under the model at temperature 1, the same texts at each call."""
         size = self.args.per_device_train_batch_size
         count = math.ceil(min(len(self.eval_rows), max(NLL_TEXTS, size)) / self.args.world_size)
         rows = self._share(RowNumbers(len(self.eval_rows), seed=self.args.seed + 3), self.eval_rows, count)
@@ -320,6 +331,7 @@ class Rounds:
             "replay": self.replay.state_dict(),
             "positions": [self.train_numbers.position, self.eval_numbers.position],
             "watch": self.watch.state_dict(),
+            "guard": self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -328,3 +340,6 @@ class Rounds:
         self.replay.load_state_dict(state["replay"])
         self.train_numbers.position, self.eval_numbers.position = state["positions"]
         self.watch.load_state_dict(state["watch"])
+        # Checkpoints of old have none.
+        if "guard" in state:
+            self.guard.load_state_dict(state["guard"])

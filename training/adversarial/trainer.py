@@ -62,14 +62,12 @@ class AdversarialTrainer(HfGptTrainer):
         eval_dataset: Held-out real texts. Left out: a tenth of the training texts, at most 512.
         processing_class: The tokenizer of both models. Not needed for a dataset of token ids.
         data_collator: In place of `TextCollator`, with the same columns.
-        peft_config: Trains an adapter of the generator instead of its weights.
-        discriminator_peft_config: The same for the discriminator.
-        callbacks: As for `Trainer`.
+        peft_config, discriminator_peft_config: Train an adapter of generator or discriminator instead of its weights.
         reward_function: Takes the discriminator's place: from a `Rollout` of B texts to their scores (B,), which
             `args.reward` turns into rewards, or to rewards of each token (B, C). With the true log p/q, it is the
             perfect discriminator.
         rollout_function: Generates, in place of `hf_gpt.generation.rollout.rollout`.
-        kwargs: As for `Trainer`.
+        callbacks, kwargs: As for `Trainer`.
 
     Raises:
         ConfigError: models, data and arguments that do not fit together.
@@ -113,7 +111,7 @@ class AdversarialTrainer(HfGptTrainer):
         if args.process_index == 0:
             warn_of_repeats(rows, eval_rows)
         self.group_size = args.resolve_group_size(rows.has_prompts)
-        check_game(args, model, discriminator, rows, eval_rows, reward_function, rollout_function)
+        check_game(args, model, discriminator, rows, eval_rows, reward_function, rollout_function, processing_class)
         check_processes(args)
         super().__init__(
             model=with_adapter(model, peft_config, "CAUSAL_LM", args.seed),
@@ -257,12 +255,14 @@ class AdversarialTrainer(HfGptTrainer):
                 if not shares:
                     self.rounds.update_discriminator(self.model, due)
             loss = self._adversarial_step(model, inputs, shares and due > 0)
-        self._note(_HAS_LOSS, phase is not Phase.DISCRIMINATOR and not (phase is Phase.ADVERSARIAL and self._skips))
+        is_left_out = phase is Phase.ADVERSARIAL and (self._skips or not self.rounds.guard.is_finite)
+        self._note(_HAS_LOSS, phase is not Phase.DISCRIMINATOR and not is_left_out)
         self._micro_step += 1
         self.meter.add(self.rounds.tokens_seen - before)
         self._recorder.add(inputs, loss)
         if self.accelerator.sync_gradients:
             self.meter.add_step()
+            self.rounds.guard.end_step(step + 1, model)
             self._after_step(phase, step + 1)
             if self.args.is_sharded:
                 reshard(self.model)
@@ -278,6 +278,7 @@ class AdversarialTrainer(HfGptTrainer):
             lesson = lambda: self.generator_round.soft_loss(self.model, inputs, temperature)  # noqa: E731
         else:
             experience = self._experience(inputs, shares and self.args.gradient_accumulation_steps == 1)
+            self.rounds.guard.mark(experience.is_finite)
             self._taken.append((inputs, experience.rollout))
             if shares and self.accelerator.sync_gradients:
                 # Now that a judgement is at hand, and before there is another graph.
@@ -285,7 +286,7 @@ class AdversarialTrainer(HfGptTrainer):
             lesson = lambda: self._lesson(model, experience)  # noqa: E731
         if self._micro_step == 0:
             self._skips = self.player is not None and not self.rounds.watch.gate_open
-        if self._skips:
+        if self._skips or not self.rounds.guard.is_finite:
             return torch.zeros((), device=self.args.device)
         losses = [lesson]
         # Gumbel's passes through the generator are many and go around its wrapper, which then sums up the gradients of
@@ -408,6 +409,7 @@ class AdversarialTrainer(HfGptTrainer):
                 logs["loss"] /= with_loss
             logs.update(self._over_processes(means))
             self._figures.clear()
+            logs.update(self.rounds.guard.figures())
             add_game(logs, self.rounds.watch, self.schedule, self.player, self._phase, len(self._raised))
             if not with_loss:
                 self._add_progress(logs)

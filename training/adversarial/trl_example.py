@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from hf_gpt.generation.scoring import discriminator_logits, sequence_scores
+from hf_gpt.generation.shared_tokens import check_shared_tokens
 from hf_gpt.training.adversarial.objectives import bradley_terry_loss
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator
 
@@ -33,6 +34,9 @@ class CoTrainedDiscriminator:
         real: The real completion of each prompt.
         learning_rate: Of the discriminator's AdamW.
         max_completion_length: Tokens that a real completion is cut to: that of `GRPOConfig`.
+
+    Raises:
+        TokensError: the discriminator has another tokenizer.
 
     Attributes:
         callback: To be given to the trainer; it updates the discriminator after each step.
@@ -50,6 +54,7 @@ class CoTrainedDiscriminator:
         learning_rate: float = 1e-4,
         max_completion_length: int = 256,
     ):
+        check_shared_tokens(None, discriminator, tokenizer)
         self.discriminator, self.tokenizer, self.real = discriminator, tokenizer, real
         self.max_completion_length = max_completion_length
         self.tokens = SpecialTokens.of(discriminator, tokenizer)

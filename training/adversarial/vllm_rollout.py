@@ -8,6 +8,7 @@ generator itself, so that ratios of policies are exact, whatever the server's ke
 random numbers: a resumed run goes on from the same state, but draws other texts.
 """
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -18,8 +19,9 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from hf_gpt.generation.fingerprint import digests
-from hf_gpt.generation.likelihood import completion_logps, join, unwrap
+from hf_gpt.generation.likelihood import completion_logits, join, token_logps, unwrap
 from hf_gpt.generation.rollout import Rollout
+from hf_gpt.generation.sampling import Sampling, pack
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.sharding import local
@@ -97,6 +99,7 @@ class VllmRollout:
         temperature: float = 1.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        min_p: float = 0.0,
         eos_token_id: int | None = None,
         pad_token_id: int | None = None,
         batch_size: int | None = None,
@@ -112,7 +115,10 @@ class VllmRollout:
         self.sync(model)
         prompt_mask = torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask
         prompts = [ids[kept].tolist() for ids, kept in zip(prompt_ids, prompt_mask.bool(), strict=True)]
-        settings = {"n": num_return_sequences, "temperature": temperature, "top_p": top_p, "top_k": top_k}
+        settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        sampling = Sampling(**settings, min_p=min_p)
+        # Servers and clients of old need not know of it.
+        settings |= {"n": num_return_sequences} | ({"min_p": min_p} if min_p else {})
         end = {"ignore_eos": True} if eos_token_id is None else {"stop_token_ids": [eos_token_id]}
         completions, server_logps = self._generate(
             prompts, max_tokens=max_new_tokens, logprobs=0, generation_kwargs=end, **settings
@@ -120,8 +126,8 @@ class VllmRollout:
         device = next(model.parameters()).device
         pad = pad_token_id if pad_token_id is not None else eos_token_id or 0
         drawn = _assemble(prompt_ids, prompt_mask, completions, num_return_sequences, eos_token_id, pad, device)
-        drawn.logps = _recomputed(model, drawn, batch_size or len(drawn))
-        self._compare(drawn, server_logps if (temperature, top_p, top_k) == (1.0, 1.0, 0) else None)
+        drawn = _with_logps(model, drawn, sampling, batch_size or len(drawn))
+        self._compare(drawn, server_logps if sampling.is_plain else None)
         return drawn
 
     def sync(self, model: nn.Module) -> None:
@@ -231,14 +237,22 @@ def _until_end(ids: Sequence[int], eos_token_id: int | None) -> list[int]:
 
 
 @torch.no_grad()
-def _recomputed(model: nn.Module, drawn: Rollout, batch_size: int) -> torch.Tensor:
+def _with_logps(model: nn.Module, drawn: Rollout, sampling: Sampling, batch_size: int) -> Rollout:
+    """The same with log-probabilities, and what could have been sampled, as our own logits say."""
     sizes = [len(part) for part in torch.arange(len(drawn)).split(batch_size)]
+    logps, supports = [], []
     with evaluating(model):
-        parts = [
-            completion_logps(model, part.sequences, part.attention_mask, part.prompt_length, part.completions)
-            for part in drawn.split(sizes)
-        ]
-    return torch.cat(parts) * drawn.completion_mask
+        for part in drawn.split(sizes):
+            width = part.completions.shape[1]
+            logits = completion_logits(model, part.sequences, part.attention_mask, part.prompt_length, width)
+            support = None
+            if sampling.is_truncated:
+                # Kernels round: what the server has sampled could be sampled.
+                support = pack(sampling.support(logits).scatter_(-1, part.completions[..., None], True))
+                supports.append(support)
+            logps.append(token_logps(sampling.policy_logits(logits, support), part.completions))
+    found = torch.cat(logps).masked_fill(~drawn.completion_mask.bool(), 0.0)
+    return dataclasses.replace(drawn, logps=found, support=torch.cat(supports) if supports else None)
 
 
 def _is_distributed() -> bool:

@@ -43,9 +43,14 @@ class ScoreWindow:
         self.fake: deque[float] = deque(maxlen=size)
 
     def add(self, real: torch.Tensor, fake: torch.Tensor) -> None:
-        """Adds scores, one-dimensional; of pairs in the same order."""
-        self.real.extend(real.float().tolist())
-        self.fake.extend(fake.float().tolist())
+        """Adds scores, one-dimensional; of pairs in the same order. Those that are not finite are left out: they can be
+        neither above nor below others."""
+        real, fake = real.float(), fake.float()
+        kept = [real.isfinite(), fake.isfinite()]
+        if self.paired and len(real) == len(fake):
+            kept = [kept[0] & kept[1]] * 2
+        self.real.extend(real[kept[0]].tolist())
+        self.fake.extend(fake[kept[1]].tolist())
 
     @property
     def auc(self) -> float | None:

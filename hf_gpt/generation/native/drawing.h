@@ -1,5 +1,5 @@
 /* One token of each row of logits by inversion of the distribution function, or the likeliest, with its
- * log-probability under the logits as they are. */
+ * log-probability under the distribution that it was sampled from. */
 #ifndef HF_GPT_DRAWING_H
 #define HF_GPT_DRAWING_H
 
@@ -17,10 +17,12 @@ typedef struct {
     double temperature;
     int64_t *tokens;
     float *logps; /* or NULL */
+    float *model_logps; /* under the logits as they are, or NULL */
     /* Where the distribution is truncated; `work` is NULL where it is not. */
     int64_t top_k;
     double top_p, min_p;
     float *work; /* [pieces, 2, vocabulary in whole blocks] */
+    uint8_t *support; /* [rows, vocabulary in bits] the tokens that stay, or NULL */
     int64_t rows, pieces;
 } Drawing;
 
@@ -132,7 +134,7 @@ static Likely two_likeliest(const float *logits, int64_t n) {
 }
 
 static int64_t draw_truncated(const Drawing *d, const float *logits, float largest, float factor, double uniform,
-                              float *masses, float *some, float *blocks) {
+                              float *masses, float *some, float *blocks, double *sum_of_all) {
     for (int64_t at = 0; at < d->vocab_size; at += BLOCK) masses_of(d, logits, at, largest, factor, masses + at);
     truncate_masses(masses, d->vocab_size, d->top_k, d->top_p, d->min_p, some);
     double total = 0;
@@ -141,6 +143,7 @@ static int64_t draw_truncated(const Drawing *d, const float *logits, float large
         for (int64_t i = 0; i < BLOCK; i += LANES) sum += load(masses + at + i);
         total += blocks[at / BLOCK] = sum_lanes(sum);
     }
+    *sum_of_all = total;
     Place place = block_at(blocks, d->vocab_size, uniform * total);
     return token_at(masses + place.at, place);
 }
@@ -153,25 +156,37 @@ static int64_t draw_whole(const Drawing *d, const float *logits, float largest, 
     return token_at(masses, place);
 }
 
+static void write_support(const Drawing *d, int64_t row, const float *masses) {
+    int64_t bytes = (d->vocab_size + 7) / 8;
+    uint8_t *bits = d->support + row * bytes;
+    memset(bits, 0, bytes);
+    for (int64_t i = 0; i < d->vocab_size; i++) bits[i / 8] |= (uint8_t)((masses[i] > 0) << (i % 8));
+}
+
 static void draw_row(const Drawing *d, int64_t row, float *work) {
     const float *logits = d->logits + row * d->vocab_size;
     float largest = largest_logit(logits, d->vocab_size), factor = (float)(1 / d->temperature);
-    if (!d->uniforms) {
-        d->tokens[row] = place_of(logits, d->vocab_size, largest);
-        if (d->logps) d->logps[row] = -(float)log(mass_of(d, logits, largest, 1, NULL));
-        return;
-    }
     int64_t num_blocks = (d->vocab_size + BLOCK - 1) / BLOCK, token;
     float blocks[num_blocks];
-    double total = d->logps || factor == 1 ? mass_of(d, logits, largest, 1, blocks) : 0, reshaped = total;
-    if (work) {
-        token = draw_truncated(d, logits, largest, factor, d->uniforms[row], work, work + num_blocks * BLOCK, blocks);
+    double total = 0;
+    if (!d->uniforms) {
+        token = place_of(logits, d->vocab_size, largest);
+    } else if (work) {
+        double uniform = d->uniforms[row];
+        float *some = work + num_blocks * BLOCK;
+        token = draw_truncated(d, logits, largest, factor, uniform, work, some, blocks, &total);
+        if (d->support) write_support(d, row, work);
     } else {
-        if (factor != 1) reshaped = mass_of(d, logits, largest, factor, blocks);
-        token = draw_whole(d, logits, largest, factor, d->uniforms[row] * reshaped, blocks);
+        total = mass_of(d, logits, largest, factor, blocks);
+        token = draw_whole(d, logits, largest, factor, d->uniforms[row] * total, blocks);
     }
     d->tokens[row] = token;
-    if (d->logps) d->logps[row] = logits[token] - largest - (float)log(total);
+    /* The likeliest token is the only one that could have been sampled. */
+    if (d->logps) d->logps[row] = d->uniforms ? (logits[token] - largest) * factor - (float)log(total) : 0;
+    if (d->model_logps) {
+        double whole = d->uniforms && !work && factor == 1 ? total : mass_of(d, logits, largest, 1, NULL);
+        d->model_logps[row] = logits[token] - largest - (float)log(whole);
+    }
 }
 
 /* Every row whose number leaves the piece's over the number of pieces. */

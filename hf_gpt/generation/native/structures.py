@@ -104,10 +104,12 @@ class Drawing(ctypes.Structure):
         ("temperature", ctypes.c_double),
         ("tokens", _pointer),
         ("logps", _pointer),
+        ("model_logps", _pointer),
         ("top_k", _int),
         ("top_p", ctypes.c_double),
         ("min_p", ctypes.c_double),
         ("work", _pointer),
+        ("support", _pointer),
         ("rows", _int),
         ("pieces", _int),
     ]

@@ -173,3 +173,27 @@ def test_slips(argv, message, texts, tmp_path, capsys):
     assert run(texts, tmp_path / "run", *argv) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and "Traceback" not in error
+
+
+@pytest.mark.parametrize("kind", ["other words", "as many tokens", "too few tokens", "too many tokens"])
+def test_a_discriminator_of_other_tokens_is_refused(tmp_path, texts, capsys, kind):
+    """Its word pieces, or another vocabulary of the same size, would be read as the generator's tokens."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    size = {"other words": 330, "as many tokens": 300, "too few tokens": 60, "too many tokens": 900}[kind]
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    folder = tmp_path / "critic"
+    BertForSequenceClassification(BertConfig(vocab_size=size, num_labels=1, **small)).save_pretrained(folder)
+    if kind == "other words":
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(325))]
+        BertTokenizer(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
+    elif kind == "as many tokens":
+        train_tokenizer(["zebras quiz jazzy wizards", "fizz buzz"] * 50, 300).save_pretrained(folder)
+    options = [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
+    command = ["--config", "reinforce", "--corpus", str(texts), *options, "--output_dir", str(tmp_path / "run")]
+    assert main([*command, "--discriminator", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "tokenizer" in error and str(folder) in error and "Traceback" not in error
+    assert not list(tmp_path.glob("run/checkpoint-*")) and not (tmp_path / "run" / "model").exists()

@@ -61,9 +61,10 @@ def draw(sampler, model, **settings):
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])
-def test_what_is_drawn_is_a_rollout_with_our_own_log_probabilities(batch_size):
+@pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"top_p": 0.8}, {"temperature": 0.7, "top_k": 5}])
+def test_what_is_drawn_is_a_rollout_with_our_own_log_probabilities(batch_size, settings):
     model, sampler = make_generator(hidden_dropout=0.5).train(), VllmRollout(Server())
-    drawn = draw(sampler, model, batch_size=batch_size, temperature=0.7)
+    drawn = draw(sampler, model, batch_size=batch_size, **settings)
     assert drawn.prompt_length.tolist() == [2, 2, 2, 3, 3, 3] and model.training
     for row in range(6):
         length, prompt = int(drawn.completion_mask[row].sum()), int(drawn.prompt_length[row])
@@ -73,7 +74,10 @@ def test_what_is_drawn_is_a_rollout_with_our_own_log_probabilities(batch_size):
         assert drawn.sequences[row][drawn.attention_mask[row].bool()].tolist() == whole
         assert prompt + length == len(whole) and drawn.logps[row, length:].eq(0).all()
     model.eval()
-    expected = completion_logps(model, drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions)
+    texts = drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions
+    expected = completion_logps(model, *texts, support=drawn.support, **settings)
+    # What the server can sample is what we could, up to rounding.
+    torch.testing.assert_close(completion_logps(model, *texts, **settings), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(drawn.logps, expected * drawn.completion_mask, atol=1e-5, rtol=1e-5)
 
 

@@ -1,0 +1,136 @@
+"""The distribution that tokens are sampled from: logits at a temperature, cut to the likeliest tokens."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a next token is sampled, and with that the policy whose log-probabilities count.
+
+    The logits are divided by the temperature; of those top-k keeps the largest, top-p the likeliest of what is left,
+    and min-p those of them that are likely enough. What stays is normalised again.
+
+    Args:
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_p: Keeps the likeliest tokens of this total mass, the one that crosses it among them.
+        top_k: Keeps this many likeliest tokens, and those as likely as the last; 0: all.
+        min_p: Keeps tokens at least this likely, as a share of the likeliest (https://arxiv.org/abs/2407.01082).
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    def __post_init__(self):
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or not 0 <= self.min_p <= 1:
+            raise ValueError(
+                "sampling needs temperature >= 0, 0 < top_p <= 1, top_k >= 0 and 0 <= min_p <= 1, got "
+                f"{self.temperature}, {self.top_p}, {self.top_k} and {self.min_p}."
+            )
+
+    @classmethod
+    def of(cls, generation_config: Any) -> "Sampling":
+        """The settings of a `GenerationConfig`; what it leaves out cuts nothing."""
+        values = {field.name: getattr(generation_config, field.name, None) for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if value is not None})
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether some tokens can never be sampled."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether tokens are sampled from the model's own distribution."""
+        return self.temperature == 1 and not self.is_truncated
+
+    @torch.no_grad()
+    def support(self, logits: torch.Tensor) -> torch.Tensor:
+        """Which tokens can be sampled, bool, of the shape of `logits` (..., V). Temperature 0 leaves the first of the
+        likeliest."""
+        if self.temperature == 0:
+            likeliest = logits.argmax(-1, keepdim=True)
+            return torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, likeliest, True)
+        scaled = self._scaled(logits)
+        kept = torch.ones_like(scaled, dtype=torch.bool)
+        if 0 < self.top_k < scaled.shape[-1]:
+            kept = scaled >= scaled.topk(self.top_k, -1).values[..., -1:]
+        if self.top_p == 1 and self.min_p == 0:
+            return kept
+        # Masses of which the largest is 1, as compiled code has them: normalising them first would round the tail.
+        masses = (scaled - scaled.amax(-1, keepdim=True)).exp() * kept
+        if self.top_p < 1:
+            ordered, order = masses.sort(dim=-1, descending=True, stable=True)
+            heights = ordered.cumsum(-1, dtype=wide(masses))
+            # The token that crosses the mass belongs to it.
+            outside = heights - ordered >= self.top_p * heights[..., -1:]
+            kept &= ~torch.zeros_like(kept).scatter_(-1, order, outside)
+        if self.min_p > 0:
+            kept &= masses >= self.min_p
+        return kept
+
+    def policy_logits(
+        self, logits: torch.Tensor, support: torch.Tensor | None = None, sampled: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits whose softmax is the distribution that is sampled from, with gradient.
+
+        The support counts as fixed: a gradient moves probabilities inside it, so that the expected score is 0.
+
+        Args:
+            logits: (..., V), of the model.
+            support: (..., ceil(V / 8)) uint8, as recorded in sampling (`pack`). None: that of these logits.
+            sampled: (...,) int64 tokens that have been sampled and so belong to the support, whatever rounding makes of
+                these logits. Not needed with a recorded one.
+
+        Returns:
+            (..., V): `logits` themselves where nothing is changed, else float32 (or float64), minus infinity outside
+            the support.
+        """
+        if self.is_plain:
+            return logits
+        scaled = self._scaled(logits)
+        if not self.is_truncated and self.temperature > 0:
+            return scaled
+        kept = self.support(logits) if support is None else unpack(support, logits.shape[-1])
+        if sampled is not None:
+            kept.scatter_(-1, sampled[..., None], True)
+        # Past the end of a text nothing was recorded.
+        kept |= ~kept.any(-1, keepdim=True)
+        return scaled.masked_fill(~kept, -torch.inf)
+
+    def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = at_least_float32(logits)
+        return logits if self.temperature in (0, 1) else logits / self.temperature
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Values of a narrower type in float32, others as they are."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def wide(values: torch.Tensor) -> torch.dtype:
+    """The type that probabilities are summed in: over a large vocabulary float32 loses the rare tokens. Apple's GPUs
+    have no float64."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
+def pack(kept: torch.Tensor) -> torch.Tensor:
+    """(..., ceil(V / 8)) uint8 of bool (..., V): the lowest bit of a byte is the first of its eight tokens."""
+    padded = torch.nn.functional.pad(kept.to(torch.uint8), (0, -kept.shape[-1] % 8)).unflatten(-1, (-1, 8))
+    return (padded << _bits(kept)).sum(-1, dtype=torch.uint8)
+
+
+def unpack(packed: torch.Tensor, size: int) -> torch.Tensor:
+    """Bool (..., `size`) of what `pack` made."""
+    return ((packed[..., None] >> _bits(packed)) & 1).flatten(-2)[..., :size].bool()
+
+
+def _bits(like: torch.Tensor) -> torch.Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=like.device)

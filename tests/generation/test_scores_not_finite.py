@@ -1,0 +1,107 @@
+"""Scores that are no numbers are an error that names the discriminator, wherever they are used."""
+
+import json
+
+import pytest
+import torch
+
+from hf_gpt.generation.guidance import guided_generate
+from hf_gpt.generation.particles import grow_particles
+from hf_gpt.generation.resampling import best_of, reject, resample, resample_systematically
+from hf_gpt.generation.scoring import ScoreError, prefix_scores, sequence_scores
+from tests.generation.test_shared_tokens import make_critic, make_generator
+
+
+def damaged():
+    critic = make_critic()
+    with torch.no_grad():
+        critic.score.weight.fill_(torch.nan)
+    return critic
+
+
+@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "particles", "stepwise"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, "weights"])
+def test_no_guidance_chooses_by_them(guidance, value):
+    def strange(sequences, attention_mask):
+        return torch.full((len(sequences),), value)
+
+    critic = damaged() if value == "weights" else strange
+    named = "HfGptForSequenceClassification" if value == "weights" else "strange"
+    with pytest.raises(ScoreError, match=rf"{named}.* gave \d+ of \d+ scores that are not finite"):
+        make_generator().generate(
+            torch.tensor([[5, 6]]),
+            do_sample=True,
+            max_new_tokens=4,
+            pad_token_id=0,
+            custom_generate=guided_generate,
+            discriminator=critic,
+            guidance=guidance,
+        )
+    with pytest.raises(ScoreError, match=named):
+        grow_particles(make_generator(), critic, torch.tensor([[5, 6]]), max_new_tokens=3, num_particles=2)
+
+
+def test_minus_infinity_rules_out_where_a_function_says_so():
+    def wants_a_7(sequences, attention_mask):
+        return torch.where((sequences == 7).any(1), 0.0, -torch.inf)
+
+    found = make_generator().generate(
+        torch.tensor([[7, 6]]),
+        do_sample=True,
+        max_new_tokens=4,
+        pad_token_id=0,
+        custom_generate=guided_generate,
+        discriminator=wants_a_7,
+        guidance="best_of_n",
+    )
+    assert found.shape == (1, 6)
+
+
+@pytest.mark.parametrize("score", [sequence_scores, prefix_scores])
+def test_scores_name_the_damaged_weights_and_the_folder(score, tmp_path):
+    critic = damaged()
+    critic.save_pretrained(tmp_path / "critic")
+    critic = type(critic).from_pretrained(tmp_path / "critic")
+    with pytest.raises(ScoreError, match=r"Its weights are damaged \(score.weight") as error:
+        score(critic, torch.tensor([[3, 4, 5]]))
+    assert str(tmp_path / "critic") in str(error.value)
+    critic = make_critic()
+    with torch.no_grad():
+        critic.score.weight.fill_(3e38)
+    with pytest.raises(ScoreError, match="overflow"):
+        score(critic, torch.tensor([[3, 4, 5]]))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_pure_functions_choose_nothing_either(value):
+    scores = torch.tensor([[0.0, value, 1.0]])
+    for choose in (best_of, resample, lambda x: resample_systematically(x, 2), reject, lambda x: reject(x, 0.5)):
+        with pytest.raises(ValueError, match="numbers or minus infinity"):
+            choose(scores)
+    assert best_of(torch.tensor([[0.0, -torch.inf, 1.0]])).tolist() == [2]
+
+
+def test_hf_gpt_score_says_so(tmp_path, capsys):
+    from hf_gpt.generation.score_command import main
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    critic = damaged()
+    critic.save_pretrained(tmp_path / "critic")
+    train_tokenizer(["a text of some words"] * 30, 280).save_pretrained(tmp_path / "critic")
+    (tmp_path / "texts.jsonl").write_text(json.dumps({"text": "a text"}) + "\n")
+    output = tmp_path / "scores.jsonl"
+    arguments = [str(tmp_path / "texts.jsonl"), "--discriminator", str(tmp_path / "critic"), "--output", str(output)]
+    assert main(arguments) == 2
+    assert "HfGptForSequenceClassification" in capsys.readouterr().err and not output.exists()
+
+
+def test_pages_say_so(tmp_path):
+    from hf_gpt.app.players import Judge
+    from hf_gpt.eval.command.page import _heatmaps
+    from hf_gpt.training.tokenizer import train_tokenizer
+
+    critic, tokenizer = damaged(), train_tokenizer(["a text of some words"] * 30, 280)
+    assert "HfGptForSequenceClassification gave" in Judge(critic, tokenizer).verdict("a text")
+    samples = {"samples": [{"task": "one", "texts": {"model": "a text"}}]}
+    (section,) = _heatmaps(samples, (critic, tokenizer))
+    assert "HfGptForSequenceClassification gave" in str(section)
