@@ -22,7 +22,7 @@ from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import CheckpointError, ConfigError
-from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
+from hf_gpt.training.finite import NotFiniteError, StepRecorder, anywhere, describe_stop
 from hf_gpt.training.length_groups import LengthGroups
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
@@ -80,8 +80,9 @@ class HfGptTrainer(Trainer):
       reach; evaluation and saving not counted.
     - With `args.ema_decay`, evaluation and `save_model` use the averaged weights; checkpoints hold both.
     - The position in a `WindowStream` that is trained on is part of a checkpoint; resuming begins to read there.
-    - A step whose loss or gradient is not finite changes no weight: it stops training or is skipped, by
-      `args.nan_action`.
+    - A step whose loss or gradient is not finite, in any process, changes neither weights, their average nor the
+      optimizer's state: it stops training or is skipped, by `args.nan_action`. It counts as a step, of the schedule
+      too. DeepSpeed steps by itself, before the gradient is known here, so there a run can stop but not skip.
     - `eval_loss` is the mean over all predicted tokens, `eval_bits_per_byte` the same text's nats / ln 2 / bytes, which
       can be compared between tokenizers.
     - A checkpoint folder appears when it is complete.
@@ -282,16 +283,20 @@ class HfGptTrainer(Trainer):
         grad_norm = super()._get_grad_norm(model, grad_norm)
         if isinstance(grad_norm, DTensor):
             grad_norm = grad_norm.full_tensor()
-        # The loss scaler of float16 expects infinite gradients and leaves such steps out by itself. DeepSpeed knows no
-        # norm before its step.
-        if self.accelerator.scaler is None and grad_norm is not None and not math.isfinite(float(grad_norm)):
+        # The loss scaler of float16 expects infinite gradients and leaves such steps out by itself. But a loss that is
+        # no number may come with a gradient of zero. DeepSpeed has taken its step by now.
+        norm = 0.0 if grad_norm is None else float(grad_norm)
+        is_bad = anywhere(self._recorder.has_bad_loss, self.accelerator)
+        if is_bad or (self.accelerator.scaler is None and not math.isfinite(norm)):
             step = self.state.global_step + 1
             if self.args.nan_action == "stop":
                 path = self._recorder.save(Path(self.args.output_dir), step, self.args.process_index)
-                raise NotFiniteError(describe_stop(step, self._recorder.losses, float(grad_norm), path))
+                raise NotFiniteError(describe_stop(step, self._recorder.losses, norm, path))
             # Optimizers pass over parameters without a gradient, and so change neither them nor their state.
             model.zero_grad(set_to_none=True)
             self._recorder.skipped += 1
+            if self._average is not None:
+                self._average.skips_next = True
         self._recorder.clear()
         return grad_norm
 

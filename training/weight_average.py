@@ -113,11 +113,13 @@ class WeightAverageCallback(TrainerCallback):
 
     Attributes:
         average: The average; None until it is made or loaded.
+        skips_next: Whether the step under way changes no weight, and so not the average either.
     """
 
     def __init__(self, decay: float):
         self.decay = decay
         self.average: WeightAverage | None = None
+        self.skips_next = False
 
     def load(self, model: nn.Module, folder: Path) -> None:
         """Goes on from the average of a checkpoint."""
@@ -128,5 +130,8 @@ class WeightAverageCallback(TrainerCallback):
         if self.average is None:
             self.average = WeightAverage(model, self.decay)
 
-    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.average.update(model)
+    def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
+        # The loss scaler of float16 leaves steps out, too.
+        skips, self.skips_next = self.skips_next or getattr(optimizer, "step_was_skipped", False), False
+        if not skips:
+            self.average.update(model)

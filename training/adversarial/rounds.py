@@ -120,6 +120,9 @@ class Rounds:
                 for real, fake, partners, fresh in due
             ]
         )
+        if self.player.was_skipped:
+            # What is not finite would stay in the window, and in the means.
+            return
         for scores in seen:
             self.watch.train.add(*map(self.gathered, scores))
         self.log("d_loss", loss)

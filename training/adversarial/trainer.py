@@ -415,6 +415,8 @@ class AdversarialTrainer(HfGptTrainer):
                 logs["d_learning_rate"] = self.player.learning_rate
                 logs["d_updates"] = self.player.updates
                 logs["skipped_generator_steps"] = self.schedule.skipped_steps
+                if self.player.skipped:
+                    logs["d_skipped_updates"] = self.player.skipped
             if not with_loss:
                 self._add_progress(logs)
                 del logs["loss"]
