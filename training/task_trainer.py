@@ -73,7 +73,7 @@ class TaskTrainer(HfGptTrainer):
             **kwargs,
         )
         self.task = task
-        self.eval_examples = eval_examples
+        self.eval_examples = self.validation_content = eval_examples
         self.predictions: list[Any] | None = None
         self.args.prediction_loss_only = task.writes
 

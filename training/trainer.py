@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import AutocastKwargs, recursively_apply
 from torch import nn
 from torch.distributed.tensor import DTensor
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -20,13 +20,15 @@ from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkp
 
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
+from hf_gpt.training.checkpoint_parts import STREAM_POSITION_NAME, Needs, needs_of
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
-from hf_gpt.training.errors import CheckpointError, ConfigError
+from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, anywhere, describe_stop
 from hf_gpt.training.length_groups import LengthGroups
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
+from hf_gpt.training.resumable import ResumableTrainer
 from hf_gpt.training.sharding import (
     keep_name,
     load_weights,
@@ -42,9 +44,6 @@ from hf_gpt.training.throughput import ThroughputMeter
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 from hf_gpt.training.utilisation import measured_peak_flops
 from hf_gpt.training.weight_average import WeightAverageCallback
-
-
-STREAM_POSITION_NAME = "stream_position.json"
 
 
 @contextlib.contextmanager
@@ -72,14 +71,15 @@ def generation_cache(model: nn.Module) -> Iterator[None]:
         config.use_cache = former
 
 
-class HfGptTrainer(Trainer):
+class HfGptTrainer(ResumableTrainer):
     """A Trainer for language models.
 
     - `args.optimizer` chooses Muon with AdamW, or any optimizer of the library.
     - Logs hold `tokens_per_second`, `eta_seconds` and `mfu`, the share of the FLOPs that the device's matrix products
       reach; evaluation and saving not counted.
     - With `args.ema_decay`, evaluation and `save_model` use the averaged weights; checkpoints hold both.
-    - The position in a `WindowStream` that is trained on is part of a checkpoint; resuming begins to read there.
+    - Runs are resumed exactly or refused by name, see `ResumableTrainer`. The position in a `WindowStream` that is
+      trained on is part of a checkpoint; resuming begins to read there.
     - A step whose loss or gradient is not finite, in any process, changes neither weights, their average nor the
       optimizer's state: it stops training or is skipped, by `args.nan_action`. It counts as a step, of the schedule
       too. DeepSpeed steps by itself, before the gradient is known here, so there a run can stop but not skip.
@@ -121,6 +121,7 @@ class HfGptTrainer(Trainer):
         self._batches_taken = 0
         self._random_state_from: str | None = None
         if self._stream is not None:
+            self._epoch_ends.is_stream = True
             if self.args.dataloader_num_workers:
                 raise ConfigError(
                     "--dataloader_num_workers must be 0 with --streaming: workers know no common position."
@@ -376,13 +377,11 @@ class HfGptTrainer(Trainer):
         (folder / STREAM_POSITION_NAME).write_text(json.dumps(self._stream.state_dict(rows)), encoding="utf-8")
 
     def _load_stream_position(self, folder: Path) -> None:
-        path = folder / STREAM_POSITION_NAME
-        if not path.is_file():
-            raise CheckpointError(
-                f"{folder}: no {STREAM_POSITION_NAME}: its run was not streamed. Leave out --streaming."
-            )
-        self._stream.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
+        self._stream.load_state_dict(json.loads((folder / STREAM_POSITION_NAME).read_text(encoding="utf-8")))
         self._random_state_from = str(folder)
+
+    def needs(self) -> Needs:
+        return needs_of(self.args, stream=self._stream is not None)
 
     # Averaged weights
 
@@ -412,17 +411,19 @@ class HfGptTrainer(Trainer):
             self._save_stream_position(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.args.is_sharded and checkpoint is not None:
-            state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-            self.optimizer.load_state_dict(shard_optimizer_state(state, self.optimizer))
-            scheduler = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
-            self.lr_scheduler.load_state_dict(scheduler)
-        else:
-            super()._load_optimizer_and_scheduler(checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
         if self._average is not None and checkpoint is not None:
             self._average.load(self.model, Path(checkpoint))
         if self._stream is not None and checkpoint is not None:
             self._load_stream_position(Path(checkpoint))
+
+    def _load_optimizer_state(self, checkpoint: str) -> None:
+        if not self.args.is_sharded:
+            super()._load_optimizer_state(checkpoint)
+            return
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(shard_optimizer_state(state, self.optimizer))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.args.is_sharded:

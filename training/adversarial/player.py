@@ -20,14 +20,12 @@ from hf_gpt.training.adversarial.discriminator import Scorer
 from hf_gpt.training.adversarial.discriminator_update import Batch
 from hf_gpt.training.adversarial.shared_trunk import whole_state
 from hf_gpt.training.adversarial.training_mode import is_alike_in_training
+from hf_gpt.training.checkpoint_parts import DISCRIMINATOR_DIR, DISCRIMINATOR_OPTIMIZER
 from hf_gpt.training.errors import CheckpointError
 from hf_gpt.training.finite import NotFiniteError, anywhere
 from hf_gpt.training.optimizers import decayed_parameter_names
+from hf_gpt.training.resumed_rates import check_schedule, settings_of, take_effect
 from hf_gpt.training.sharding import reshard, shard_in_place, whole
-
-
-DISCRIMINATOR_DIR = "discriminator"
-OPTIMIZER_FILE = "discriminator_optimizer.pt"
 
 
 class DiscriminatorPlayer:
@@ -225,11 +223,13 @@ class DiscriminatorPlayer:
             state = self.optimizer.state_dict()
         if is_main:
             kept = {"optimizer": state, "scheduler": self.scheduler.state_dict()}
-            torch.save({**kept, "updates": self.updates, "skipped": self.skipped}, folder / OPTIMIZER_FILE)
+            torch.save({**kept, "updates": self.updates, "skipped": self.skipped}, folder / DISCRIMINATOR_OPTIMIZER)
 
     def load_optimizer(self, folder: Path) -> None:
-        """Goes on from saved states."""
-        state = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+        """Goes on from saved states; rates and schedule are those of this run."""
+        settings = settings_of(self.optimizer)
+        state = torch.load(folder / DISCRIMINATOR_OPTIMIZER, map_location="cpu", weights_only=True)
+        check_schedule(self.scheduler, state["scheduler"])
         if self._is_sharded:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
@@ -238,6 +238,7 @@ class DiscriminatorPlayer:
         else:
             self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        take_effect(self.optimizer, self.scheduler, settings)
         self.updates, self.skipped = state["updates"], state.get("skipped", 0)
 
     @property
