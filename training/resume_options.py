@@ -76,29 +76,29 @@ _NAMES: dict[str, dict[Change, str]] = {
         "lambda_mle lambda_mle_final anchor_soft_targets weight_clip weight_temperature weight_baseline select_best "
         "gumbel_temperature gumbel_beta_max spin_beta spin_loss reference_steps gate_auc heldout_steps auc_window "
         "monitor_steps",
-        Change.MAY: "output_dir learning_rate lr_scheduler_type weight_decay max_steps rollout_batch_size "
+        Change.MAY: "learning_rate lr_scheduler_type weight_decay max_steps rollout_batch_size "
         "discriminator_learning_rate discriminator_lr_scheduler_type discriminator_weight_decay on_collapse "
         "num_eval_samples",
-        Change.FREE: "vllm_server",
+        Change.FREE: "output_dir vllm_server",
     },
     "HfGptTrainingArguments": {
         Change.FIXED: "optimizer optim optim_args optim_target_modules label_smoothing_factor fp16 "
         "average_tokens_across_devices neftune_noise_alpha seed data_seed train_sampling_strategy length_column_name "
         "label_names remove_unused_columns dataloader_drop_last auto_find_batch_size",
         Change.ROWS: "per_device_train_batch_size gradient_accumulation_steps",
-        Change.MAY: "output_dir max_steps num_train_epochs learning_rate muon_learning_rate muon_momentum "
+        Change.MAY: "max_steps num_train_epochs learning_rate muon_learning_rate muon_momentum "
         "lr_scheduler_type lr_scheduler_kwargs warmup_steps decay_steps weight_decay adam_beta1 adam_beta2 "
         "adam_epsilon max_grad_norm ema_decay early_stopping_patience nan_action bf16 bf16_full_eval fp16_full_eval "
         "tf32 activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing "
         "gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode use_liger_kernel "
         "liger_kernel_config use_cache use_cpu full_determinism per_device_eval_batch_size logging_strategy "
-        "logging_steps logging_first_step logging_nan_inf_filter include_num_input_tokens_seen report_to run_name "
+        "logging_steps logging_first_step logging_nan_inf_filter include_num_input_tokens_seen report_to "
         "project eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object "
         "eval_accumulation_steps include_for_metrics batch_eval_metrics save_only_model save_strategy save_steps "
         "save_on_each_node save_total_limit enable_jit_checkpoint push_to_hub hub_private_repo hub_model_id "
         "hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model greater_is_better "
         "restore_callback_states_from_checkpoint dataloader_num_workers tensor_parallel_size fsdp_size",
-        Change.FREE: "overwrite_output_dir resume_from_checkpoint dry_run keep_freed_memory prediction_loss_only "
+        Change.FREE: "output_dir run_name overwrite_output_dir resume_from_checkpoint dry_run keep_freed_memory prediction_loss_only "
         "torch_empty_cache_steps log_on_each_node log_level log_level_replica disable_tqdm trackio_space_id "
         "trackio_bucket_id trackio_static_space_id hub_token ignore_data_skip accelerator_config parallelism_config "
         "dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
