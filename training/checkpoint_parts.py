@@ -214,6 +214,11 @@ def read_record(checkpoint: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a file of a checkpoint, which has been looked through."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def file_sizes(checkpoint: Path) -> dict[str, int]:
     """Bytes of the files of a checkpoint that a run goes on from, by their path in it."""
     kinds = (".safetensors", ".pt", ".pth", ".bin")

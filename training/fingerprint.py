@@ -9,21 +9,20 @@ import numpy as np
 import torch
 
 
-# Of larger data sets, or files that are streamed, this many parts are looked at, spread evenly.
-_MOST_BYTES, _PARTS, _PART_BYTES = 2**31, 4096, 2**16
+# Of data sets above this size so many rows are looked at, spread evenly.
+_MOST_BYTES, _ROWS = 2**31, 4096
+# Of a file that is streamed so many parts at most, of this size.
+_PARTS, _PART_BYTES = 256, 2**16
 
 
 def fingerprint(data: Any) -> str | None:
-    """The fingerprint of rows or of a stream; None of what cannot be looked at without changing it.
+    """The fingerprint of rows; None of what cannot be looked at without changing it.
 
     Content counts, not names: a file that was moved is the same, one that was edited is not. Of a dataset of more than
-    2 GiB, and of a file that is streamed, the size and parts spread over all of it are looked at.
+    2 GiB rows spread over all of it are looked at.
     """
     if data is None:
         return None
-    documents = getattr(data, "documents", None)
-    if documents is not None and hasattr(documents, "sources"):
-        return _of_sources(documents)
     if hasattr(data, "with_format") and hasattr(data, "data"):
         return _of_table(data)
     rows = getattr(data, "rows", data)
@@ -40,7 +39,7 @@ def _of_table(dataset: Any) -> str:
     count, digest = len(dataset), hashlib.blake2b(digest_size=16)
     table = dataset.with_format("arrow")
     if dataset.data.nbytes > _MOST_BYTES:
-        parts = [table[int(row) : int(row) + 1] for row in np.linspace(0, count - 1, min(count, _PARTS))]
+        parts = [table[int(row) : int(row) + 1] for row in np.linspace(0, count - 1, min(count, _ROWS))]
     else:
         parts = table.iter(batch_size=1024)
     for part in parts:
@@ -52,29 +51,36 @@ def _of_table(dataset: Any) -> str:
     return f"{count} rows {digest.hexdigest()}"
 
 
-def _of_sources(documents: Any) -> str:
+def stream_fingerprint(documents: Any, state: Mapping[str, Any]) -> str:
+    """The fingerprint of what has been read of a `DocumentStream` up to a state.
+
+    What comes later may change: a row that stopped the run is mended, a file grows. Of large files parts spread over
+    what was read are looked at; of a data set of the Hub its name.
+    """
     from hf_gpt.training.corpus import built_in_corpora, resolve_file
 
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr(documents.weights).encode())
-    for source in documents.sources:
+    for number, (source, place) in enumerate(zip(documents.sources, state["places"], strict=True)):
         path = Path(source.name).expanduser()
         if not path.is_file() and source.name in built_in_corpora():
             path = resolve_file(source.name)
-        if path.is_file():
-            _add_file(digest, path)
-        else:
-            digest.update(f"{source.name} {source.num_bytes}".encode())
+        ended = number < state["current"] if documents.weights is None else state["characters"][number] and not place
+        if not path.is_file():
+            digest.update(f"{source.name}".encode())
+        elif state["epoch"] or ended or (place and path.suffix.lower() == ".parquet"):
+            _add_file(digest, path, path.stat().st_size)
+        elif place:
+            # Where the next document begins.
+            _add_file(digest, path, place[0])
     return f"{len(documents.sources)} sources {digest.hexdigest()}"
 
 
-def _add_file(digest: Any, path: Path) -> None:
-    size = path.stat().st_size
-    digest.update(str(size).encode())
+def _add_file(digest: Any, path: Path, size: int) -> None:
+    digest.update(f"{size} {path.stat().st_size >= size}".encode())
     with path.open("rb") as file:
         if size <= _PARTS * _PART_BYTES:
-            while block := file.read(2**20):
-                digest.update(block)
+            digest.update(file.read(size))
             return
         for place in np.linspace(0, size - _PART_BYTES, _PARTS).astype(int):
             file.seek(int(place))

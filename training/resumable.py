@@ -102,7 +102,7 @@ class ResumableTrainer(Trainer):
         if not hasattr(self.model, "peft_config"):
             check_config(checkpoint, self.model.config)
         record = read_record(checkpoint)
-        taken = compare(record, self._facts(), checkpoint)
+        taken = compare(record, self._facts(checkpoint), checkpoint)
         step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
         steps = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
         check_steps(checkpoint, step, steps)
@@ -114,9 +114,14 @@ class ResumableTrainer(Trainer):
             return []
         return [f"Changed since {checkpoint.name}: {'; '.join(taken)}.{schedule_line(taken, step, steps)}"]
 
-    def _facts(self) -> RunFacts:
-        if self._fingerprints is None or self._fingerprints[0] is not self.train_dataset:
-            prints = fingerprint(self.train_dataset), fingerprint(self.validation_content)
+    def train_fingerprint(self, checkpoint: Path | None) -> str | None:
+        """What is trained on; of a stream, up to its present position or that of a checkpoint."""
+        return fingerprint(self.train_dataset)
+
+    def _facts(self, checkpoint: Path | None = None) -> RunFacts:
+        is_stream = self._epoch_ends.is_stream
+        if self._fingerprints is None or is_stream or self._fingerprints[0] is not self.train_dataset:
+            prints = self.train_fingerprint(checkpoint), fingerprint(self.validation_content)
             self._fingerprints = self.train_dataset, *prints
         return RunFacts(
             kind=type(self.args).__name__,

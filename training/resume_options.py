@@ -99,9 +99,9 @@ _NAMES: dict[str, dict[Change, str]] = {
         "hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model greater_is_better "
         "restore_callback_states_from_checkpoint dataloader_num_workers tensor_parallel_size fsdp_size",
         Change.FREE: "output_dir run_name overwrite_output_dir resume_from_checkpoint dry_run keep_freed_memory "
-        "prediction_loss_only torch_empty_cache_steps log_on_each_node log_level log_level_replica disable_tqdm trackio_space_id "
-        "trackio_bucket_id trackio_static_space_id hub_token ignore_data_skip accelerator_config parallelism_config "
-        "dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
+        "prediction_loss_only torch_empty_cache_steps log_on_each_node log_level log_level_replica disable_tqdm "
+        "trackio_space_id trackio_bucket_id trackio_static_space_id hub_token ignore_data_skip accelerator_config "
+        "parallelism_config dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
         "dataloader_multiprocessing_context dataloader_in_order ddp_find_unused_parameters ddp_bucket_cap_mb "
         "ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed debug "
         "skip_memory_metrics do_train do_eval do_predict local_rank",

@@ -4,7 +4,6 @@ import contextlib
 import inspect
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,17 @@ from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkp
 
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
-from hf_gpt.training.checkpoint_parts import STREAM_POSITION_NAME, Needs, needs_of
+from hf_gpt.training.checkpoint_parts import STREAM_POSITION_NAME, Needs, needs_of, read_json
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
 from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.fingerprint import stream_fingerprint
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, anywhere, describe_stop
 from hf_gpt.training.length_groups import LengthGroups
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
 from hf_gpt.training.resumable import ResumableTrainer
+from hf_gpt.training.saving import generation_cache, saves_sharded_optimizer
 from hf_gpt.training.sharding import (
     keep_name,
     load_weights,
@@ -44,31 +45,6 @@ from hf_gpt.training.throughput import ThroughputMeter
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 from hf_gpt.training.utilisation import measured_peak_flops
 from hf_gpt.training.weight_average import WeightAverageCallback
-
-
-@contextlib.contextmanager
-def saves_sharded_optimizer(args: HfGptTrainingArguments) -> Iterator[None]:
-    """Inside, the library takes a model in shards, whose optimizer it cannot save but `HfGptTrainer` can."""
-    former = args.save_only_model
-    args.save_only_model = former or args.is_sharded
-    try:
-        yield
-    finally:
-        args.save_only_model = former
-
-
-@contextlib.contextmanager
-def generation_cache(model: nn.Module) -> Iterator[None]:
-    """Inside, the config has the cache that Trainer switches off for training, without which a checkpoint is slow."""
-    config = getattr(model, "config", None)
-    if config is None or not hasattr(config, "use_cache"):
-        yield
-        return
-    former, config.use_cache = config.use_cache, True
-    try:
-        yield
-    finally:
-        config.use_cache = former
 
 
 class HfGptTrainer(ResumableTrainer):
@@ -372,12 +348,21 @@ class HfGptTrainer(ResumableTrainer):
             self._random_state_from = None
         return batches, num_items
 
+    def _stream_position(self) -> dict[str, Any]:
+        return self._stream.state_dict(self._batches_taken * self._train_batch_size * self.args.data_parallel_size)
+
     def _save_stream_position(self, folder: Path) -> None:
-        rows = self._batches_taken * self._train_batch_size * self.args.data_parallel_size
-        (folder / STREAM_POSITION_NAME).write_text(json.dumps(self._stream.state_dict(rows)), encoding="utf-8")
+        (folder / STREAM_POSITION_NAME).write_text(json.dumps(self._stream_position()), encoding="utf-8")
+
+    def train_fingerprint(self, checkpoint: Path | None) -> str | None:
+        if self._stream is None:
+            return super().train_fingerprint(checkpoint)
+        position = self._stream_position() if checkpoint is None else read_json(checkpoint / STREAM_POSITION_NAME)
+        self._stream.check_position(position)
+        return stream_fingerprint(self._stream.documents, position["documents"])
 
     def _load_stream_position(self, folder: Path) -> None:
-        self._stream.load_state_dict(json.loads((folder / STREAM_POSITION_NAME).read_text(encoding="utf-8")))
+        self._stream.load_state_dict(read_json(folder / STREAM_POSITION_NAME))
         self._random_state_from = str(folder)
 
     def needs(self) -> Needs:
