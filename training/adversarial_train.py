@@ -105,7 +105,7 @@ def adversarial(settings: Settings) -> int:
 
     model_args, text_args, discriminator_args, peft_args, sampling_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args)
-    checkpoint = open_run(training_args)
+    checkpoint = open_run(settings)
     data = prepare_data(model_args, text_args, training_args, checkpoint)
     model = build_model(model_args, data.tokenizer, data.longest, training_args.seed)
     discriminator = build_discriminator(model, discriminator_args, model_args, data, training_args)

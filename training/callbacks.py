@@ -174,6 +174,12 @@ class StopOnSignalCallback(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # The library takes the end of its loop for that of an epoch. What it would log and evaluate now would stand in
+        # the log of the resumed run, and count for early stopping, where the straight run has nothing.
+        if self.signal_number is not None and state.epoch % 1 and state.global_step < state.max_steps:
+            control.should_log = control.should_evaluate = control.should_save = False
+
     def on_train_end(self, args, state, control, **kwargs):
         self.restore()
 

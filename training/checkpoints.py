@@ -1,15 +1,16 @@
 """Checkpoint folders that are whole or not there."""
 
 import contextlib
-import json
+import pickle
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from hf_gpt.training.errors import CheckpointError
+from hf_gpt.training.checkpoint_parts import Needs, lack_of
+from hf_gpt.training.errors import CheckpointError, UserError
 
 
 INCOMPLETE = ".incomplete"
@@ -59,6 +60,20 @@ def explains_write_errors(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} could not be written: {reason}. {advice}") from error
 
 
+@contextlib.contextmanager
+def explains_read_errors(checkpoint: Path) -> Iterator[None]:
+    """Turns what goes wrong when a checkpoint is loaded inside into a `CheckpointError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"--resume_from_checkpoint: {checkpoint} cannot be loaded into this run: {error} Resume with the model and "
+            "options of its run, or from another of its checkpoints."
+        ) from error
+
+
 def replace_directory(new: Path, path: Path) -> None:
     """Puts the folder `new` at `path`, in place of one that may be there."""
     previous = path.with_name(f".{path.name}{PREVIOUS}")
@@ -87,49 +102,61 @@ def clean_run(output_dir: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint holds weights and a readable trainer state, which is written last."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return any(checkpoint.glob("*.safetensors")) or any(checkpoint.glob("pytorch_model*"))
+def is_complete(checkpoint: Path, needs: Needs | None = None) -> bool:
+    """Whether a run can go on from a checkpoint: all that it needs is there and readable, see `checkpoint_parts`."""
+    return lack_of(checkpoint, needs) is None
 
 
-def last_checkpoint(output_dir: Path) -> Path | None:
+def last_checkpoint(output_dir: Path, needs: Needs | None = None) -> Path | None:
     """The complete checkpoint with the most steps in a run's folder, if there is one."""
+    return next((path for path in _newest_first(output_dir) if is_complete(path, needs)), None)
+
+
+def _newest_first(output_dir: Path) -> list[Path]:
     found = []
     for path in output_dir.glob("checkpoint-*"):
         match = _CHECKPOINT.search(path.name)
-        if match and is_complete(path):
+        if match and path.is_dir():
             found.append((int(match.group(1)), path))
-    return max(found)[1] if found else None
+    return [path for _, path in sorted(found, reverse=True)]
 
 
-def find_checkpoint(wanted: str, output_dir: Path) -> Path:
+def find_checkpoint(
+    wanted: str, output_dir: Path, needs: Needs | None = None, say: Callable[[str], None] | None = None
+) -> Path:
     """The checkpoint that `--resume_from_checkpoint` names.
 
     Args:
         wanted: `"last"` (or `"true"`), or the folder of a checkpoint.
         output_dir: Folder of the run.
+        needs: What the run needs of it.
+        say: Takes a line for each newer checkpoint that is passed over.
 
     Raises:
         CheckpointError: there is none, or it is incomplete.
     """
     if wanted.lower() in ("last", "true"):
-        checkpoint = last_checkpoint(output_dir)
-        if checkpoint is None:
-            raise CheckpointError(
-                f"--resume_from_checkpoint: no complete checkpoint in {output_dir}. Start the run without this option."
-            )
-        return checkpoint
+        lacks = []
+        for checkpoint in _newest_first(output_dir):
+            lack = lack_of(checkpoint, needs)
+            if lack is None:
+                for line in lacks:
+                    if say is not None:
+                        say(f"{line}: going on from {checkpoint.name}.")
+                return checkpoint
+            lacks.append(f"{checkpoint} {lack}")
+        why = f": {lacks[0]}" if lacks else ""
+        raise CheckpointError(
+            f"--resume_from_checkpoint: no complete checkpoint in {output_dir}{why}. Start the run without this option."
+        )
     checkpoint = Path(wanted).expanduser()
     if not checkpoint.is_dir():
         raise CheckpointError(f"--resume_from_checkpoint: no such folder: {wanted}. Use last for the run's newest one.")
-    if not is_complete(checkpoint):
+    lack = lack_of(checkpoint, needs)
+    if lack is not None:
         raise CheckpointError(
-            f"--resume_from_checkpoint: {wanted} is not a complete checkpoint of a run: its weights or its "
-            "trainer_state.json are missing or cut off. Use last for the newest complete one."
+            f"--resume_from_checkpoint: {wanted} is not a complete checkpoint of this kind of run: it {lack}. Use last "
+            "for the newest complete one."
         )
     return checkpoint
 

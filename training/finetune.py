@@ -144,7 +144,7 @@ def finetune(settings: Settings) -> int:
     check_task_options(task_args, model_args)
     fit_recipe_to_model(settings, training_args.process_index == 0)
     check_adapter_options(peft_args, model_args, training_args, writes=task.writes)
-    checkpoint = open_run(training_args)
+    checkpoint = open_run(settings)
     data = prepare_data(task, model_args, training_args, checkpoint)
     check_new_tokens(peft_args, data.new_tokens)
     model = build_model(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from hf_gpt.training.errors import UserError
@@ -28,6 +29,11 @@ class StepRecorder:
         self.batches.append(batch)
         self.losses.append(loss)
 
+    @property
+    def has_bad_loss(self) -> bool:
+        """Whether a loss of the step is not finite, in this process."""
+        return any(not math.isfinite(loss.item()) for loss in self.losses)
+
     def clear(self) -> None:
         """Forgets the step."""
         self.batches.clear()
@@ -48,11 +54,22 @@ class StepRecorder:
         return path
 
 
+def anywhere(here: bool, accelerator: Accelerator) -> bool:
+    """Whether something is so in any process. All of them must ask together."""
+    if accelerator.num_processes == 1:
+        return here
+    return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum"))
+
+
 def describe_stop(step: int, losses: Sequence[torch.Tensor], gradient_norm: float, path: Path) -> str:
     """The message of a stop."""
-    shown = ", ".join(f"{loss.item():g}" for loss in losses)
+    values = [loss.item() for loss in losses]
+    shown = ", ".join(f"{value:g}" for value in values)
+    what = "not finite numbers"
+    if all(map(math.isfinite, [*values, gradient_norm])):
+        what = "and the loss of another process is not a finite number"
     return (
-        f"step {step}: the loss is {shown} and the gradient's norm {gradient_norm:g}, not finite numbers. The batch is "
+        f"step {step}: the loss is {shown} and the gradient's norm {gradient_norm:g}, {what}. The batch is "
         f"in {path} (safetensors.torch.load_file). The weights are those before the step. Lower --learning_rate or "
         "raise --warmup_steps, look for damaged text, or go over such steps by --nan_action skip."
     )

@@ -101,7 +101,7 @@ def pretrain(settings: Settings) -> int:
     check_adapter_options(peft_args, model_args, training_args, packed=True)
     check_at_least(data_args, max_length=2)
     check_at_least(sampling_args, sample_max_new_tokens=1, sample_batch_size=1)
-    checkpoint = open_run(training_args)
+    checkpoint = open_run(settings)
     data = prepare_data(model_args, data_args, training_args, checkpoint)
     model = build_model(
         model_args,
@@ -226,7 +226,7 @@ def make_trainer(model: Any, data: PretrainingData, training_args: "HfGptTrainin
     from hf_gpt.training.collators import PackedRowsCollator
     from hf_gpt.training.trainer import HfGptTrainer
 
-    return HfGptTrainer(
+    trainer = HfGptTrainer(
         model=model,
         args=training_args,
         train_dataset=data.train_rows,
@@ -236,6 +236,8 @@ def make_trainer(model: Any, data: PretrainingData, training_args: "HfGptTrainin
         data_collator=PackedRowsCollator(),
         callbacks=[*make_callbacks(training_args), CutsCallback(data.cuts)],
     )
+    trainer.validation_content = data.validation_texts
+    return trainer
 
 
 def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: DataArguments) -> list[tuple[str, str]]:

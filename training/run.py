@@ -37,24 +37,41 @@ _WAYS_TO_DECODE = (
 CALL_OPTIONS = ("resume_from_checkpoint", "overwrite_output_dir", "dry_run")
 
 
-def open_run(training_args: "HfGptTrainingArguments") -> Path | None:
+def open_run(settings: Settings) -> Path | None:
     """Checks the folder of the run before any work; returns the checkpoint to resume from, or None.
 
     Raises:
-        CheckpointError: the folder holds another run, or the wanted checkpoint is not there.
+        CheckpointError: the folder holds another run, or the wanted checkpoint is not there, or not whole.
+        ConfigError: the checkpoint is of a run with options that must stay.
     """
     import datasets
     from transformers.utils import logging as transformers_logging
 
+    from hf_gpt.training.checkpoint_parts import needs_of, read_record
     from hf_gpt.training.checkpoints import check_output_dir, find_checkpoint
+    from hf_gpt.training.run_record import RunFacts, compare, options_of, options_of_command
 
-    if training_args.process_index > 0 or not sys.stderr.isatty():
+    *others, training_args = settings.arguments
+    is_main = training_args.process_index == 0
+    if not is_main or not sys.stderr.isatty():
         datasets.disable_progress_bars()
         transformers_logging.disable_progress_bar()
     output_dir = Path(training_args.output_dir)
     resume = training_args.resume_from_checkpoint
-    checkpoint = None if resume is None else find_checkpoint(resume, output_dir)
-    if not training_args.dry_run and training_args.process_index == 0:
+    checkpoint = None
+    if resume is not None:
+        needs = needs_of(
+            training_args,
+            stream=any(getattr(each, "streaming", False) for each in others),
+            has_discriminator=False if settings.values.get("discriminator") == "none" else None,
+        )
+        checkpoint = find_checkpoint(resume, output_dir, needs, print if is_main else silent)
+        options = options_of(training_args)
+        facts = RunFacts(
+            type(training_args).__name__, options, options_of_command(others), world_size=training_args.world_size
+        )
+        compare(read_record(checkpoint), facts, checkpoint)
+    if not training_args.dry_run and is_main:
         check_output_dir(output_dir, overwrite=training_args.overwrite_output_dir, resume=checkpoint is not None)
     return checkpoint
 
@@ -86,6 +103,7 @@ def run_training(
         The exit status: 0, or 128 and the number of the signal that stopped the run.
     """
     from hf_gpt.training.checkpoints import start_output_dir
+    from hf_gpt.training.run_record import options_of_command
 
     output_dir = Path(training_args.output_dir)
     is_main = training_args.process_index == 0
@@ -102,15 +120,25 @@ def run_training(
         # Only now that data, tokenizer and model are sound may a former run go.
         start_output_dir(output_dir, resume=checkpoint is not None)
     trainer = make_trainer()
+    trainer.command_options = options_of_command(settings.arguments[:-1])
+    lines = [] if checkpoint is None else trainer.check_resume(checkpoint)
     print_lines(say, describe(trainer))
+    for line in lines:
+        say(line)
     if is_main:
-        write_recipe(settings, prog, output_dir / "recipe.yaml")
+        write_recipe(settings, prog, output_dir / "recipe.yaml", trainer.history)
     signal_number = train(trainer, checkpoint)
     if signal_number is not None:
-        say(
-            f"\nStopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with\n"
-            f"  {prog} --config {shlex.quote(str(output_dir / 'recipe.yaml'))} --resume_from_checkpoint"
-        )
+        stopped = f"\nStopped at step {trainer.state.global_step} of {trainer.state.max_steps}."
+        if training_args.save_only_model:
+            say(
+                f"{stopped} Its checkpoint holds the weights alone (--save_only_model): the run cannot be gone on with."
+            )
+        else:
+            say(
+                f"{stopped} Go on with\n  {prog} --config {shlex.quote(str(output_dir / 'recipe.yaml'))} "
+                "--resume_from_checkpoint"
+            )
         return 128 + signal_number
     finish(trainer, output_dir)
     return 0
@@ -238,8 +266,8 @@ def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Ma
             (folder / "training_args.bin").unlink(missing_ok=True)
 
 
-def write_recipe(settings: Settings, prog: str, path: Path) -> None:
-    """Writes the settings of the run, so that it can be run again."""
+def write_recipe(settings: Settings, prog: str, path: Path, history: Sequence[str] = ()) -> None:
+    """Writes the settings of the run, so that it can be run again; a comment tells how they have changed under way."""
     from transformers import TrainingArguments
     from transformers import __version__ as transformers_version
 
@@ -247,6 +275,7 @@ def write_recipe(settings: Settings, prog: str, path: Path) -> None:
 
     kept = {name: value for name, value in settings.values.items() if name not in CALL_OPTIONS}
     header = f"Settings of a run of {prog}: hf-gpt {__version__}, transformers {transformers_version}."
+    header = "\n".join([header, *history])
     text = settings_to_yaml(Settings(settings.arguments, kept, settings.recipe), TrainingArguments, header)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 

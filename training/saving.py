@@ -1,4 +1,4 @@
-"""What is otherwise about a model and its arguments while a checkpoint is saved."""
+"""What the library must see while a model is made ready or saved."""
 
 import contextlib
 from collections.abc import Iterator

@@ -180,13 +180,17 @@ class WindowStream(torch.utils.data.IterableDataset, ABC):
         Raises:
             ConfigError: the position is that of other sources.
         """
+        self.check_position(state)
+        self._start = copy.deepcopy(state)
+        self._marks.clear()
+
+    def check_position(self, state: Mapping[str, Any]) -> None:
+        """Raises `ConfigError` for the position in another number of sources."""
         if len(state["documents"]["places"]) != len(self.documents.sources):
             raise ConfigError(
                 f"the checkpoint's position is in {len(state['documents']['places'])} sources, of which now "
                 f"{len(self.documents.sources)} are named. Resume with the data of the run."
             )
-        self._start = copy.deepcopy(state)
-        self._marks.clear()
 
     def state_dict(self, num_rows: int) -> dict[str, Any]:
         """The position after `num_rows` rows since reading began, in plain types.

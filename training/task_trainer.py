@@ -76,7 +76,7 @@ class TaskTrainer(HfGptTrainer):
         )
         self.task = task
         self.has_token_labels = task.has_token_labels
-        self.eval_examples = eval_examples
+        self.eval_examples = self.validation_content = eval_examples
         self.predictions: list[Any] | None = None
         self.args.prediction_loss_only = task.writes
 

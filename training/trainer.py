@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import AutocastKwargs, recursively_apply
 from torch import nn
 from torch.distributed.tensor import DTensor
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -20,14 +20,17 @@ from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkp
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.terminal import safe_output
 from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
+from hf_gpt.training.checkpoint_parts import STREAM_POSITION_NAME, Needs, needs_of, read_json
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
-from hf_gpt.training.errors import CheckpointError, ConfigError
-from hf_gpt.training.finite import NotFiniteError, StepRecorder, describe_stop
+from hf_gpt.training.errors import ConfigError
+from hf_gpt.training.fingerprint import stream_fingerprint
+from hf_gpt.training.finite import NotFiniteError, StepRecorder, anywhere, describe_stop
 from hf_gpt.training.idle import check_trainable, warn_if_idle, warn_if_skipped
 from hf_gpt.training.length_groups import LengthGroups
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
+from hf_gpt.training.resumable import ResumableTrainer
 from hf_gpt.training.saving import generation_cache, saves_sharded_optimizer
 from hf_gpt.training.sharding import (
     keep_name,
@@ -47,20 +50,19 @@ from hf_gpt.training.utilisation import measured_peak_flops
 from hf_gpt.training.weight_average import WeightAverageCallback
 
 
-STREAM_POSITION_NAME = "stream_position.json"
-
-
-class HfGptTrainer(Trainer):
+class HfGptTrainer(ResumableTrainer):
     """A Trainer for language models.
 
     - `args.optimizer` chooses Muon with AdamW, or any optimizer of the library.
     - Logs hold `tokens_per_second`, `eta_seconds` and `mfu`, the share of the FLOPs that the device's matrix products
       reach; evaluation and saving not counted.
     - With `args.ema_decay`, evaluation and `save_model` use the averaged weights; checkpoints hold both.
-    - The position in a `WindowStream` that is trained on is part of a checkpoint; resuming begins to read there.
+    - Runs are resumed exactly or refused by name, see `ResumableTrainer`. The position in a `WindowStream` that is
+      trained on is part of a checkpoint; resuming begins to read there.
     - A step without any label (all -100) changes no weight, and is warned of.
-    - A step whose loss or gradient is not finite changes no weight: it stops training or is skipped, by
-      `args.nan_action`.
+    - A step whose loss or gradient is not finite, in any process, changes neither weights, their average nor the
+      optimizer's state: it stops training or is skipped, by `args.nan_action`. It counts as a step, of the schedule
+      too. DeepSpeed steps by itself, before the gradient is known here, so there a run can stop but not skip.
     - `eval_loss` is the mean over all predicted tokens, `eval_bits_per_byte` the same text's nats / ln 2 / bytes, which
       can be compared between tokenizers.
     - A checkpoint folder appears when it is complete.
@@ -101,6 +103,7 @@ class HfGptTrainer(Trainer):
         self._batches_taken = 0
         self._random_state_from: str | None = None
         if self._stream is not None:
+            self._epoch_ends.is_stream = True
             if self.args.dataloader_num_workers:
                 raise ConfigError(
                     "--dataloader_num_workers must be 0 with --streaming: workers know no common position."
@@ -238,6 +241,8 @@ class HfGptTrainer(Trainer):
         if not self._step_has_targets and self.accelerator.sync_gradients and takes_none:
             # Weights would decay, and momentum move them. Optimizers pass over parameters without a gradient.
             model.zero_grad(set_to_none=True)
+            if self._average is not None:
+                self._average.skips_next = True
         self._recorder.add(inputs, loss)
         return loss
 
@@ -282,16 +287,20 @@ class HfGptTrainer(Trainer):
         grad_norm = super()._get_grad_norm(model, grad_norm)
         if isinstance(grad_norm, DTensor):
             grad_norm = grad_norm.full_tensor()
-        # The loss scaler of float16 expects infinite gradients and leaves such steps out by itself. DeepSpeed knows no
-        # norm before its step.
-        if self.accelerator.scaler is None and grad_norm is not None and not math.isfinite(float(grad_norm)):
+        # The loss scaler of float16 expects infinite gradients and leaves such steps out by itself. But a loss that is
+        # no number may come with a gradient of zero. DeepSpeed has taken its step by now.
+        norm = 0.0 if grad_norm is None else float(grad_norm)
+        is_bad = anywhere(self._recorder.has_bad_loss, self.accelerator)
+        if is_bad or (self.accelerator.scaler is None and not math.isfinite(norm)):
             step = self.state.global_step + 1
             if self.args.nan_action == "stop":
                 path = self._recorder.save(Path(self.args.output_dir), step, self.args.process_index)
-                raise NotFiniteError(describe_stop(step, self._recorder.losses, float(grad_norm), path))
+                raise NotFiniteError(describe_stop(step, self._recorder.losses, norm, path))
             # Optimizers pass over parameters without a gradient, and so change neither them nor their state.
             model.zero_grad(set_to_none=True)
             self._recorder.skipped += 1
+            if self._average is not None:
+                self._average.skips_next = True
         self._recorder.clear()
         return grad_norm
 
@@ -373,18 +382,25 @@ class HfGptTrainer(Trainer):
             self._random_state_from = None
         return batches, num_items
 
+    def _stream_position(self) -> dict[str, Any]:
+        return self._stream.state_dict(self._batches_taken * self._train_batch_size * self.args.data_parallel_size)
+
     def _save_stream_position(self, folder: Path) -> None:
-        rows = self._batches_taken * self._train_batch_size * self.args.data_parallel_size
-        (folder / STREAM_POSITION_NAME).write_text(json.dumps(self._stream.state_dict(rows)), encoding="utf-8")
+        (folder / STREAM_POSITION_NAME).write_text(json.dumps(self._stream_position()), encoding="utf-8")
+
+    def train_fingerprint(self, checkpoint: Path | None) -> str | None:
+        if self._stream is None:
+            return super().train_fingerprint(checkpoint)
+        position = self._stream_position() if checkpoint is None else read_json(checkpoint / STREAM_POSITION_NAME)
+        self._stream.check_position(position)
+        return stream_fingerprint(self._stream.documents, position["documents"])
 
     def _load_stream_position(self, folder: Path) -> None:
-        path = folder / STREAM_POSITION_NAME
-        if not path.is_file():
-            raise CheckpointError(
-                f"{folder}: no {STREAM_POSITION_NAME}: its run was not streamed. Leave out --streaming."
-            )
-        self._stream.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
+        self._stream.load_state_dict(read_json(folder / STREAM_POSITION_NAME))
         self._random_state_from = str(folder)
+
+    def needs(self) -> Needs:
+        return needs_of(self.args, stream=self._stream is not None)
 
     # Averaged weights
 
@@ -414,17 +430,19 @@ class HfGptTrainer(Trainer):
             self._save_stream_position(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.args.is_sharded and checkpoint is not None:
-            state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-            self.optimizer.load_state_dict(shard_optimizer_state(state, self.optimizer))
-            scheduler = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
-            self.lr_scheduler.load_state_dict(scheduler)
-        else:
-            super()._load_optimizer_and_scheduler(checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
         if self._average is not None and checkpoint is not None:
             self._average.load(self.model, Path(checkpoint))
         if self._stream is not None and checkpoint is not None:
             self._load_stream_position(Path(checkpoint))
+
+    def _load_optimizer_state(self, checkpoint: str) -> None:
+        if not self.args.is_sharded:
+            super()._load_optimizer_state(checkpoint)
+            return
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(shard_optimizer_state(state, self.optimizer))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.args.is_sharded:

@@ -10,11 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerCallback
 
+from hf_gpt.training.checkpoint_parts import WEIGHT_AVERAGE_NAME
 from hf_gpt.training.errors import CheckpointError
 from hf_gpt.training.sharding import local, named_parameters, reshard, shard_like, whole
-
-
-WEIGHT_AVERAGE_NAME = "weight_average.safetensors"
 
 
 class WeightAverage:
@@ -113,11 +111,13 @@ class WeightAverageCallback(TrainerCallback):
 
     Attributes:
         average: The average; None until it is made or loaded.
+        skips_next: Whether the step under way changes no weight, and so not the average either.
     """
 
     def __init__(self, decay: float):
         self.decay = decay
         self.average: WeightAverage | None = None
+        self.skips_next = False
 
     def load(self, model: nn.Module, folder: Path) -> None:
         """Goes on from the average of a checkpoint."""
@@ -128,5 +128,8 @@ class WeightAverageCallback(TrainerCallback):
         if self.average is None:
             self.average = WeightAverage(model, self.decay)
 
-    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.average.update(model)
+    def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
+        # The loss scaler of float16 leaves steps out, too.
+        skips, self.skips_next = self.skips_next or getattr(optimizer, "step_was_skipped", False), False
+        if not skips:
+            self.average.update(model)

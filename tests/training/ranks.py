@@ -57,7 +57,7 @@ def save(folder, tensors, **values):
         (folder / "values.json").write_text(json.dumps(values))
 
 
-def make_trainer(folder, dataset, callbacks=(), **overrides):
+def make_trainer(folder, dataset, callbacks=(), trainer_class=HfGptTrainer, **overrides):
     settings = {
         "output_dir": str(folder / "run"),
         "per_device_train_batch_size": ROWS // WORLD,
@@ -69,7 +69,7 @@ def make_trainer(folder, dataset, callbacks=(), **overrides):
         "disable_tqdm": True,
     }
     args = HfGptTrainingArguments(**{**settings, **overrides})
-    return HfGptTrainer(
+    return trainer_class(
         model=shard_model(make_model(), args),
         args=args,
         train_dataset=dataset,
@@ -145,6 +145,29 @@ def job_stream(folder):
     positions = [json.loads(path.read_text()) for path in sorted((folder / "run").glob("*/stream_position.json"))]
     if RANK == 0:
         (folder / "positions.json").write_text(json.dumps(positions))
+
+
+def job_not_finite(folder):
+    """A loss of the last process is no number and has a gradient of zero: which steps change a weight, here."""
+
+    class Poisoned(HfGptTrainer):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            is_bad = self.state.global_step == 1 and RANK == WORLD - 1
+            return 0.0 * loss + float("nan") if is_bad else loss
+
+    class Copies(TrainerCallback):
+        found = []
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            self.found.append([parameter.detach().clone() for parameter in model.parameters()])
+
+    options = {"nan_action": "skip", "weight_decay": 0.5, "ema_decay": 0.9}
+    trainer = make_trainer(folder, rows_of_different_lengths(), [Copies()], trainer_class=Poisoned, **options)
+    trainer.train()
+    pairs = zip(Copies.found, Copies.found[1:], strict=False)
+    moved = [not all(map(torch.equal, one, other)) for one, other in pairs]
+    save(folder, {"nothing": torch.zeros(1)}, moved=moved, updates=trainer._average.average.num_updates)
 
 
 def job_signal(folder):

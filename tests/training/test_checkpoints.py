@@ -1,4 +1,6 @@
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hf_gpt.training.checkpoints import (
     atomic_directory,
@@ -14,7 +16,9 @@ from hf_gpt.training.errors import CheckpointError
 
 def make_checkpoint(path, complete=True):
     path.mkdir(parents=True)
-    (path / "model.safetensors").write_bytes(b"weights")
+    save_file({"weight": torch.zeros(2)}, path / "model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({}, path / name)
     (path / "trainer_state.json").write_text('{"global_step": 1}' if complete else '{"global_st')
     return path
 

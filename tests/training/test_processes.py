@@ -87,6 +87,12 @@ def test_a_stream_is_shared_by_processes(run, tmp_path):
     assert positions[0] == positions[1] and positions[0][0] != positions[0][1]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_loss_that_is_not_finite_in_one_process_changes_no_weight_in_any(run, processes):
+    _, found = run("not_finite", processes, "run")
+    assert found == {"moved": [False, True, True], "updates": 3}
+
+
 def test_a_signal_to_one_process_stops_all_at_the_same_step(run):
     _, values = run("signal", 2, "two")
     assert values == {"step": 2, "checkpoints": ["checkpoint-2"]}

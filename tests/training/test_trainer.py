@@ -169,10 +169,12 @@ def test_checkpoints_are_whole_and_generate_with_a_cache(make_trainer, tmp_path)
 
 def test_an_error_while_saving_leaves_the_former_checkpoint(make_trainer, tmp_path, monkeypatch):
     trainer = make_trainer(save_strategy="steps", save_steps=2)
+    save = trainer._save_rng_state
 
     def fail(folder):
         if trainer.state.global_step == 4:
             raise OSError("No space left on device")
+        save(folder)
 
     monkeypatch.setattr(trainer, "_save_rng_state", fail)
     with pytest.raises(CheckpointError, match=r"No space left on device\. checkpoint-2 is complete"):

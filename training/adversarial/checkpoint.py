@@ -10,11 +10,7 @@ from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training.adversarial.generator_round import GeneratorRound
 from hf_gpt.training.adversarial.generator_update import Experience
 from hf_gpt.training.adversarial.schedule import Schedule
-from hf_gpt.training.errors import CheckpointError
-
-
-GAME_FILE = "adversarial_state.pt"
-SCHEDULE_FILE = "adversarial_schedule.json"
+from hf_gpt.training.checkpoint_parts import GAME_FILE, SCHEDULE_FILE
 
 
 def save_game(
@@ -59,15 +55,7 @@ def load_game(
     model: torch.nn.Module,
     process_index: int,
 ) -> tuple[list[Experience], dict[str, list[float]]]:
-    """Reads what `save_game` wrote; returns the experiences and figures.
-
-    Raises:
-        CheckpointError: the checkpoint is not one of adversarial training.
-    """
-    if not (folder / GAME_FILE).is_file():
-        raise CheckpointError(
-            f"{folder} holds no {GAME_FILE}: its run was not adversarial. Give its model with --model_name_or_path."
-        )
+    """Reads what `save_game` wrote; returns the experiences and figures."""
     rounds, player = generator_round.rounds, generator_round.player
     game = torch.load(folder / GAME_FILE, map_location="cpu", weights_only=True)
     schedule.load_state_dict(json.loads((folder / SCHEDULE_FILE).read_text(encoding="utf-8")))

@@ -35,6 +35,8 @@ def add_game(
         logs["d_learning_rate"] = player.learning_rate
         logs["d_updates"] = player.updates
         logs["skipped_generator_steps"] = schedule.skipped_steps
+        if player.skipped:
+            logs["d_skipped_updates"] = player.skipped
 
 
 def count_updates(logs: dict[str, Any], schedule: Schedule, last: outcomes.Outcome | None) -> None:

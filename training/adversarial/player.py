@@ -20,13 +20,12 @@ from hf_gpt.training.adversarial.discriminator import Scorer
 from hf_gpt.training.adversarial.discriminator_update import Batch
 from hf_gpt.training.adversarial.shared_trunk import whole_state
 from hf_gpt.training.adversarial.training_mode import is_alike_in_training
+from hf_gpt.training.checkpoint_parts import DISCRIMINATOR_DIR, DISCRIMINATOR_OPTIMIZER
 from hf_gpt.training.errors import CheckpointError
+from hf_gpt.training.finite import NotFiniteError, anywhere
 from hf_gpt.training.optimizers import decayed_parameter_names
+from hf_gpt.training.resumed_rates import check_schedule, settings_of, take_effect
 from hf_gpt.training.sharding import reshard, shard_in_place, whole
-
-
-DISCRIMINATOR_DIR = "discriminator"
-OPTIMIZER_FILE = "discriminator_optimizer.pt"
 
 
 class DiscriminatorPlayer:
@@ -41,7 +40,9 @@ class DiscriminatorPlayer:
         model: As it was given.
         scorer: It behind one `forward`.
         wrapped: The scorer as it is trained, once `prepare` has been called.
-        updates: How many there were.
+        updates: How many there were, those that were skipped among them.
+        skipped: Updates that left the weights alone since loss or gradient were not finite.
+        was_skipped: Whether the last one did.
     """
 
     def __init__(self, model: PreTrainedModel, args: AdversarialConfig, accelerator: Accelerator):
@@ -50,7 +51,8 @@ class DiscriminatorPlayer:
         self.wrapped: nn.Module = self.scorer
         self.optimizer: Any = None
         self.scheduler: Any = None
-        self.updates = 0
+        self.updates = self.skipped = 0
+        self.was_skipped = False
 
     def prepare(self, total_updates: int) -> None:
         """Makes optimizer and schedule anew, and wraps or shards the model for several processes once."""
@@ -84,7 +86,7 @@ class DiscriminatorPlayer:
         self.scheduler = get_scheduler(
             self.args.discriminator_lr_scheduler_type, optimizer, num_warmup_steps=0, num_training_steps=total_updates
         )
-        self.updates = 0
+        self.updates = self.skipped = 0
 
     def update(self, losses: list[Callable[[nn.Module], torch.Tensor]]) -> tuple[float, float]:
         """One step of the optimizer on the mean of losses, each computed and differentiated by itself.
@@ -94,6 +96,10 @@ class DiscriminatorPlayer:
 
         Returns:
             The mean loss and the norm of the gradient.
+
+        Raises:
+            NotFiniteError: one of them is not finite in some process, and `nan_action` is "stop". Else the weights are
+                left as they are.
         """
         total = 0.0
         self.wrapped.train()
@@ -110,9 +116,18 @@ class DiscriminatorPlayer:
                 self.wrapped.parameters(), self.args.discriminator_max_grad_norm or float("inf")
             )
             norm = float(whole(norm, keep=True))
-            if math.isfinite(norm):
+            self.was_skipped = anywhere(not math.isfinite(total), self.accelerator) or not math.isfinite(norm)
+            if not self.was_skipped:
                 self.optimizer.step()
                 self.updates += 1
+            elif self.args.nan_action == "stop":
+                raise NotFiniteError(
+                    f"update {self.updates + 1} of the discriminator: its loss is {total:g} and the gradient's norm "
+                    f"{norm:g}, in this process. They must be finite in all. Its weights are those before the update. "
+                    "Lower --discriminator_learning_rate, or go over such updates by --nan_action skip."
+                )
+            else:
+                self.skipped += 1
             self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step()
         return total, norm
@@ -207,12 +222,14 @@ class DiscriminatorPlayer:
         else:
             state = self.optimizer.state_dict()
         if is_main:
-            kept = {"optimizer": state, "scheduler": self.scheduler.state_dict(), "updates": self.updates}
-            torch.save(kept, folder / OPTIMIZER_FILE)
+            kept = {"optimizer": state, "scheduler": self.scheduler.state_dict()}
+            torch.save({**kept, "updates": self.updates, "skipped": self.skipped}, folder / DISCRIMINATOR_OPTIMIZER)
 
     def load_optimizer(self, folder: Path) -> None:
-        """Goes on from saved states."""
-        state = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+        """Goes on from saved states; rates and schedule are those of this run."""
+        settings = settings_of(self.optimizer)
+        state = torch.load(folder / DISCRIMINATOR_OPTIMIZER, map_location="cpu", weights_only=True)
+        check_schedule(self.scheduler, state["scheduler"])
         if self._is_sharded:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
@@ -221,7 +238,8 @@ class DiscriminatorPlayer:
         else:
             self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.updates = state["updates"]
+        take_effect(self.optimizer, self.scheduler, settings)
+        self.updates, self.skipped = state["updates"], state.get("skipped", 0)
 
     @property
     def learning_rate(self) -> float:

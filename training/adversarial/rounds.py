@@ -127,6 +127,9 @@ class Rounds:
                 for real, fake, partners, fresh in due
             ]
         )
+        if self.player.was_skipped:
+            # What is not finite would stay in the window, and in the means.
+            return
         for scores in seen:
             real, fake = map(self.gathered, scores)
             self.guard.look(real), self.guard.look(fake)

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training.adversarial import outcomes
-from hf_gpt.training.adversarial.checkpoint import load_game, save_game
 from hf_gpt.training.adversarial.checks import check_game, check_learning
 from hf_gpt.training.adversarial.collection import RolloutFunction, as_batch
 from hf_gpt.training.adversarial.config import DIFFERENTIABLE, AdversarialConfig, check_processes
@@ -22,16 +21,17 @@ from hf_gpt.training.adversarial.game_log import add_game, count_updates
 from hf_gpt.training.adversarial.generator_round import GeneratorRound, RewardFunction
 from hf_gpt.training.adversarial.generator_update import Experience, anchor_loss, generator_loss
 from hf_gpt.training.adversarial.monitors import as_log_entry
-from hf_gpt.training.adversarial.player import DiscriminatorPlayer, load_adapter_weights, with_adapter
+from hf_gpt.training.adversarial.player import DiscriminatorPlayer, with_adapter
+from hf_gpt.training.adversarial.resuming import ResumableGame
 from hf_gpt.training.adversarial.rounds import Rounds
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
 from hf_gpt.training.adversarial.shared_trunk import check_shared_trunk, is_joint
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, hold_out, warn_of_repeats
 from hf_gpt.training.adversarial.training_mode import has_dropout
 from hf_gpt.training.callbacks import CutsCallback
+from hf_gpt.training.checkpoints import explains_read_errors
 from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.sharding import reshard
-from hf_gpt.training.trainer import HfGptTrainer
 
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _HAS_LOSS = "has_loss"
 
 
-class AdversarialTrainer(HfGptTrainer):
+class AdversarialTrainer(ResumableGame):
     """Trains a generator against a discriminator.
 
     A step is at most one update of the generator. Steps are, in this order: likelihood training
@@ -123,6 +123,7 @@ class AdversarialTrainer(HfGptTrainer):
             callbacks=[*(callbacks or ()), CutsCallback(self.cuts)],
             **kwargs,
         )
+        self.validation_content = eval_rows
         self.player: DiscriminatorPlayer | None = None
         if discriminator is not None:
             check_shared_trunk(
@@ -216,7 +217,8 @@ class AdversarialTrainer(HfGptTrainer):
         self._say(self.schedule.shortage())
         if self.player is not None:
             if resume_from_checkpoint is not None:
-                self.player.load(Path(resume_from_checkpoint))
+                with explains_read_errors(Path(resume_from_checkpoint)):
+                    self.player.load(Path(resume_from_checkpoint))
             self.player.prepare(self.schedule.total_discriminator_updates())
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
 
@@ -458,36 +460,3 @@ class AdversarialTrainer(HfGptTrainer):
         if self.player is not None:
             folder = Path(self.args.output_dir if output_dir is None else output_dir)
             self.player.save(folder, self.processing_class, self.args.should_save)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        save_game(
-            Path(output_dir),
-            self.generator_round,
-            self.schedule,
-            self.experiences,
-            self._figures,
-            is_main=self.args.should_save,
-            process_index=self.args.process_index,
-        )
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        target = self.model if model is None else model
-        if hasattr(target, "peft_config") and not self.is_fsdp_enabled:
-            # Trainer takes any adapter in a sub-folder, as the discriminator's may be, for one more of the generator's.
-            load_adapter_weights(target, Path(resume_from_checkpoint))
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self.experiences, figures = load_game(
-                Path(checkpoint), self.generator_round, self.schedule, self.model, self.args.process_index
-            )
-            self._figures.update(figures)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        if self.player is not None:
-            self.player.load(Path(self.state.best_model_checkpoint))

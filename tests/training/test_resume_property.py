@@ -1,0 +1,21 @@
+"""A resumed run is the straight one bit for bit, whatever its options and wherever it stopped."""
+
+import pytest
+
+from tests.training.resumed_runs import check, draw
+
+
+# Drawn to cover the kinds: see `test_the_quick_ones_cover_the_kinds`.
+QUICK = range(6)
+
+
+@pytest.mark.parametrize("seed", QUICK)
+def test_a_drawn_run_goes_on_as_the_straight_one(seed, tmp_path):
+    assert check(seed, tmp_path) == [], draw(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(100, 400, 50))
+def test_many_drawn_runs_go_on_as_the_straight_ones(first, tmp_path):
+    found = {seed: check(seed, tmp_path / str(seed)) for seed in range(first, first + 50)}
+    assert {seed: lines for seed, lines in found.items() if lines} == {}
