@@ -40,7 +40,7 @@ class DiscriminatorPlayer:
         model: As it was given.
         scorer: It behind one `forward`.
         wrapped: The scorer as it is trained, once `prepare` has been called.
-        updates: How many there were, those that were skipped among them.
+        updates: How many there were, those that were skipped not counted.
         skipped: Updates that left the weights alone since loss or gradient were not finite.
         was_skipped: Whether the last one did.
     """
