@@ -104,7 +104,9 @@ class DataArguments:
     )
     validation_fraction: float = field(
         default=0.1,
-        metadata={"help": "Share of the documents held out, drawn by seed; of a single document, its last part."},
+        metadata={
+            "help": "Share of the documents held out, sampled by seed; of a single document, blocks from all over it."
+        },
     )
     max_length: int = field(default=512, metadata={"help": "Tokens in a row; also the model's context length."})
     packing_strategy: Literal["best_fit", "sequential"] = field(
