@@ -119,7 +119,7 @@ def _wilson(share: float, number: int, level: float) -> tuple[float, float]:
     z = float(norm.ppf((1 + level) / 2))
     centre, half = share + z**2 / (2 * number), z * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
     low, high = (centre - half) / (1 + z**2 / number), (centre + half) / (1 + z**2 / number)
-    return max(0.0, low), min(1.0, high)
+    return 0.0 if share == 0 else low, 1.0 if share == 1 else high
 
 
 def _check_not_empty(real_scores: np.ndarray, fake_scores: np.ndarray) -> None:

@@ -80,6 +80,7 @@ def controlled_test(
     classifier: Classifier,
     *,
     held_out: Sequence[Item] | None = None,
+    with_control: bool = True,
     **options: Any,
 ) -> dict[str, float | int]:
     """A classifier two-sample test and, measured the same way, what it finds between two samples of real texts.
@@ -88,6 +89,7 @@ def controlled_test(
         real, generated, classifier: As for `classifier_test`.
         held_out: Real texts besides `real`, of which as many are taken as there are generated ones. Left out, the
             halves of `real` are compared with each other: a wider interval, for texts that are fewer.
+        with_control: Whether the second is measured at all; to be left out only where another row has it.
         options: As for `classifier_test`.
 
     Returns:
@@ -97,6 +99,8 @@ def controlled_test(
         ValueError: as `classifier_test`, or `held_out` has too few texts.
     """
     found = classifier_test(real, generated, classifier, **options)
+    if not with_control:
+        return found
     generator = np.random.default_rng((options.get("seed", 0), 1_000_003))
     if held_out is None:
         first, second = _disjoint_halves(real, generator)
