@@ -438,6 +438,7 @@ class AdversarialTrainer(HfGptTrainer):
                 self.player,
                 self.args.num_eval_samples,
                 self.args.seed,
+                self.train_dataset,
             )
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
             if self.is_in_train:
