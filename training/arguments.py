@@ -107,7 +107,9 @@ class DataArguments:
     )
     validation_fraction: float = field(
         default=0.1,
-        metadata={"help": "Share of the documents held out, drawn by seed; of a single document, its last part."},
+        metadata={
+            "help": "Share of the documents held out, sampled by seed; of a single document, blocks from all over it."
+        },
     )
     max_length: int = field(default=512, metadata={"help": "Tokens in a row; also the model's context length."})
     overlong: Literal["truncate", "drop", "error"] = field(

@@ -1,6 +1,7 @@
 """Ways of writing side by side: what a fresh classifier, the likelihood and counts say of each; table and report."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from hf_gpt.training.critic import CriticResult
 
 
-CANDIDATES, SHOWN, BATCH_SIZE = 8, 3, 128
+REAL = "real text"
+CANDIDATES, SHOWN, BATCH_SIZE, NUM_SPLITS = 8, 3, 128, 4
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Contestant:
         critic: The discriminator that chooses one of `CANDIDATES` texts by importance resampling, if one does.
         figures: By name, see `judge`.
         texts: Completions of the judged prompts, as token ids.
+        updates: Steps that changed the generator, and steps in all, of training against the critic.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Contestant:
     critic: "PreTrainedModel | None" = None
     figures: dict[str, float] = field(default_factory=dict)
     texts: list[list[int]] = field(default_factory=list)
+    updates: tuple[int, int] | None = None
 
 
 def judge(
@@ -47,7 +51,8 @@ def judge(
     """Generates a completion for each row's prompt and fills `figures` and `texts`.
 
     - `fresh_auc`: AUC of a classifier trained here on half of the real and generated completions, on the other half,
-      with the ends of its 95 % interval; 0.5: no difference found.
+      the mean over splits, with the ends of its 95 % interval and its standard error; `fresh_auc_texts`: texts of each
+      kind. To be held against `judge_real`, not against 0.5.
     - `heldout_nll`: nats a token of the real completions; not for a contestant with a critic, whose density is unknown.
     - `distinct_trigrams`: share of different ones among all; `real_distinct_trigrams`: the same of the real texts.
 
@@ -56,22 +61,54 @@ def judge(
         rows: Real texts, `prompt_ids` of one length and `completion_ids`.
         tokenizer: Names the special tokens.
         max_new_tokens: Most tokens of a completion.
-        seed: Of the draws and the classifier.
+        seed: Of the samples and the classifier.
     """
-    from hf_gpt.eval.two_sample.fresh_classifier import fresh_classifier_scores
-    from hf_gpt.eval.two_sample.halves import classifier_test
     from hf_gpt.training.adversarial.figures import distinct_ngrams
 
     contestant.texts = write_texts(contestant, rows, tokenizer, max_new_tokens, seed)
     real = [row["completion_ids"] for row in rows]
-    words = [[list(map(str, text)) for text in texts] for texts in (real, contestant.texts)]
-    found = classifier_test(*words, fresh_classifier_scores, seed=seed, resamples=200)
-    figures = {"fresh_auc": found["auc"], "fresh_auc_low": found["auc_low"], "fresh_auc_high": found["auc_high"]}
+    figures = _told_apart(real, contestant.texts, seed)
     if contestant.critic is None:
         figures["heldout_nll"] = held_out_nll(contestant.model, rows)
     for name, texts in (("distinct_trigrams", contestant.texts), ("real_distinct_trigrams", real)):
         figures[name] = distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts))
     contestant.figures = figures
+
+
+def judge_real(
+    rows: Sequence[Mapping[str, list[int]]], others: Sequence[Mapping[str, list[int]]], seed: int
+) -> dict[str, float]:
+    """What `judge` finds where real texts are in a contestant's place: the least that a contestant can be asked for.
+
+    Args:
+        rows: Real texts that contestants are judged by.
+        others: Real texts that are not among them, such as those that were learnt from; as many are taken.
+        seed: Of the classifier.
+
+    Raises:
+        ValueError: there are fewer of the others.
+    """
+    if len(others) < len(rows):
+        raise ValueError(
+            f"a control needs as many other real texts as are judged, {len(rows)}; there are {len(others)}."
+        )
+    real, control = ([row["completion_ids"] for row in part] for part in (rows, others[: len(rows)]))
+    return _told_apart(real, control, seed)
+
+
+def _told_apart(real: Sequence[Sequence[int]], others: Sequence[Sequence[int]], seed: int) -> dict[str, float]:
+    from hf_gpt.eval.two_sample.fresh_classifier import fresh_classifier_scores
+    from hf_gpt.eval.two_sample.halves import classifier_test
+
+    words = [[list(map(str, text)) for text in texts] for texts in (real, others)]
+    found = classifier_test(*words, fresh_classifier_scores, seed=seed, resamples=200, num_splits=NUM_SPLITS)
+    names = {
+        "fresh_auc": "auc",
+        "fresh_auc_low": "auc_low",
+        "fresh_auc_high": "auc_high",
+        "fresh_auc_error": "auc_error",
+    }
+    return {name: found[source] for name, source in names.items()} | {"fresh_auc_texts": len(real)}
 
 
 def write_texts(
@@ -130,25 +167,70 @@ def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]
     return nats / count
 
 
-def results_table(contestants: Sequence[Contestant]) -> tuple[list[str], list[list[str]]]:
-    """Names of columns, and a row of cells for each contestant and for the real texts."""
-    names = ["", "fresh classifier's AUC", "held-out nats/token", "distinct trigrams", "computing"]
+def results_table(
+    contestants: Sequence[Contestant], control: Mapping[str, float], critic: "CriticResult | None" = None
+) -> tuple[list[str], list[list[str]]]:
+    """Names of columns, and a row of cells for each contestant, for the critic and for real texts.
+
+    Args:
+        contestants: With their figures.
+        control: Of `judge_real`.
+        critic: How well the discriminator tells the first contestant's texts from real ones that it has not seen.
+    """
+    names = ["", "classifier's AUC (95 %)", "texts", "held-out nats/token", "distinct trigrams", "updates", "compute"]
     rows = []
     for contestant in contestants:
-        figures = contestant.figures
-        spread = f"{figures['fresh_auc_low']:.2f} to {figures['fresh_auc_high']:.2f}"
+        figures, updates = contestant.figures, contestant.updates
         nll = figures.get("heldout_nll")
         rows.append(
             [
                 contestant.name,
-                f"{figures['fresh_auc']:.3f} ({spread})",
+                *_auc_cells(figures),
                 "" if nll is None else f"{nll:.3f}",
                 f"{figures['distinct_trigrams']:.3f}",
+                "" if updates is None else f"{updates[0]:,} of {updates[1]:,} steps",
                 f"+{contestant.seconds:.0f} s",
             ]
         )
     real = contestants[0].figures["real_distinct_trigrams"]
-    return names, [*rows, ["real text", "0.5", "", f"{real:.3f}", ""]]
+    rows.append(["real text against real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
+    if critic is not None:
+        interval = f"{critic.auc:.3f} ({critic.auc_low:.2f} to {critic.auc_high:.2f})"
+        rows.append(["the critic's own verdict", interval, _sizes(critic.num_test_texts), "", "", "", ""])
+    return names, rows
+
+
+def _auc_cells(figures: Mapping[str, float]) -> list[str]:
+    spread = f"{figures['fresh_auc_low']:.2f} to {figures['fresh_auc_high']:.2f}"
+    return [f"{figures['fresh_auc']:.3f} ({spread})", _sizes(figures["fresh_auc_texts"])]
+
+
+def _sizes(number: float) -> str:
+    return f"{number:,.0f} + {number:,.0f}"
+
+
+def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
+    """A sentence on whether any contestant's texts are closer to real text than the baseline's.
+
+    Differences of AUC have 95 % intervals that hold for all of them at once (Bonferroni), from the standard errors of
+    both. That both were judged by the same real texts makes them no wider.
+    """
+    from scipy.stats import norm
+
+    rivals = [contestant for contestant in contestants if contestant is not baseline]
+    quantile = float(norm.ppf(1 - 0.025 / max(1, len(rivals))))
+    closer, others = [], []
+    for rival in rivals:
+        gap = baseline.figures["fresh_auc"] - rival.figures["fresh_auc"]
+        half = quantile * math.hypot(*(one.figures["fresh_auc_error"] for one in (baseline, rival)))
+        found = f"{rival.name} by {gap:+.3f} ({gap - half:+.3f} to {gap + half:+.3f})"
+        (closer if gap - half > 0 else others).append(found)
+    if closer:
+        return f"Closer to real text than {baseline.name}, in AUC: {'; '.join(closer)}."
+    return (
+        f"Nothing wins: no other row is closer to real text than {baseline.name} by more than chance. Differences in "
+        f"AUC, above 0 if closer: {'; '.join(others)}."
+    )
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -161,23 +243,42 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def write_comparison(
     folder: Path,
     contestants: Sequence[Contestant],
+    control: Mapping[str, float],
     critic: "CriticResult",
     log_history: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, list[int]]],
     tokenizer: "PreTrainedTokenizerBase",
     settings: Mapping[str, Any],
+    conclusion: str,
 ) -> Path:
-    """Writes `comparison.json` and `comparison.html` to a folder; returns the path of the latter."""
+    """Writes `comparison.json` and `comparison.html` to a folder; returns the path of the latter.
+
+    Args:
+        folder: That is there.
+        contestants: With their figures.
+        control: Of `judge_real`.
+        critic: How the critic's training went.
+        log_history: Of the training against it.
+        rows: Those that were judged.
+        tokenizer: Theirs.
+        settings: To be shown.
+        conclusion: Of `verdict`.
+    """
     from hf_gpt.eval.environment import describe_environment
     from hf_gpt.eval.report import Figure, side_by_side_section, table_section, write_report
 
     found = {item.name: {**item.figures, "computing_seconds": item.seconds} for item in contestants}
+    for item in contestants:
+        if item.updates is not None:
+            found[item.name] |= {"generator_updates": item.updates[0], "steps": item.updates[1]}
+    found |= {REAL: dict(control), "critic": critic.to_dict()}
     (folder / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    names, cells = results_table(contestants)
+    names, cells = results_table(contestants, control, critic)
     note = (
-        "The AUC is that of a classifier trained afresh on half of the real and generated texts and tried on the other "
-        "half, with a 95 % interval: 0.5 says that it finds no difference. All began from the first row's model; "
-        "the last column is the computing that each got on top."
+        f"{conclusion} The AUC is that of a classifier trained afresh on half of the real and generated texts and "
+        f"tried on the rest, the mean of {NUM_SPLITS} splits, with a 95 % interval. Hold it against the row of real "
+        "text against real text, which is measured the same way. All began from the first row's model; the last column "
+        "is the compute that each got on top. The critic's own verdict is on texts of the first row."
     )
     shown = [
         (
@@ -196,6 +297,7 @@ def write_comparison(
         ),
         figures=[
             *(Figure(item.name, f"{item.figures['fresh_auc']:.3f}", "fresh classifier's AUC") for item in contestants),
+            Figure("real text", f"{control['fresh_auc']:.3f}", "the same against other real text"),
             Figure("critic", f"{critic.auc:.3f}", "its AUC on texts that it has not seen"),
         ],
         log_history=log_history,

@@ -10,8 +10,9 @@ import numpy as np
 from hf_gpt.row_files import Malformed, advised, read_rows, table_format, text_in
 from hf_gpt.text_files import absent_separator, fold_line_ends, parse_separator, read_text, split_text
 from hf_gpt.training.arrow_cache import text_dataset
+from hf_gpt.training.blocks import LEAST_CHARACTERS, split_into_blocks
 from hf_gpt.training.errors import CorpusError, did_you_mean
-from hf_gpt.training.held_out import held_out_rows
+from hf_gpt.training.held_out import held_out_rows, same_text
 
 
 CORPORA = Path(__file__).with_name("corpora")
@@ -69,10 +70,10 @@ def split_corpus(corpus: datasets.Dataset, fraction: float, seed: int) -> tuple[
 
     Args:
         corpus: Documents in the column `text`.
-        fraction: Share held out, above 0 and below 1. Of several documents that share of them, drawn by `seed`, with
-            copies of a document on one side; of a single document its last part, cut after a line end where there is
-            one near.
-        seed: Seed of the draw.
+        fraction: Share held out, above 0 and below 1. Of several documents that share of them, sampled by `seed`, with
+            copies of a document on one side. Of a single document, or of long ones too few to hold one out, blocks from
+            all over the text, so that what is held out is of the same kind as the rest: see `split_into_blocks`.
+        seed: Seed of the sampling.
 
     Returns:
         Training and validation documents, each in their first order.
@@ -82,18 +83,24 @@ def split_corpus(corpus: datasets.Dataset, fraction: float, seed: int) -> tuple[
     """
     if not 0 < fraction < 1:
         raise CorpusError(f"--validation_fraction must be above 0 and below 1, got {fraction}.")
-    if len(corpus) == 1:
-        text = corpus[0]["text"]
-        cut = _line_end_before(text, round(len(text) * (1 - fraction)))
-        head, tail = text[:cut], text[cut:]
-        if not head.strip() or not tail.strip():
+    if _is_split_by_blocks(corpus, fraction):
+        sides = split_into_blocks(list(corpus["text"]), fraction, seed)
+        if sides is None:
             raise CorpusError(
-                f"the corpus has {len(text)} characters, too few to hold out a validation part of {fraction:.0%}. Give "
-                "more text, or a --validation_file."
+                f"the corpus has {sum(map(len, corpus['text']))} characters, too few to hold out a validation part of "
+                f"{fraction:.0%}. Give more text, or a --validation_file."
             )
-        return datasets.Dataset.from_dict({"text": [head]}), datasets.Dataset.from_dict({"text": [tail]})
-    held_out = held_out_rows((text.strip() for text in corpus["text"]), fraction, seed)
+        return tuple(datasets.Dataset.from_dict({"text": texts}) for texts in sides)
+    held_out = held_out_rows(map(same_text, corpus["text"]), fraction, seed)
     return corpus.select(np.setdiff1d(np.arange(len(corpus)), held_out)), corpus.select(held_out)
+
+
+def _is_split_by_blocks(corpus: datasets.Dataset, fraction: float) -> bool:
+    """Whether documents are too few to hold one out: a book of two would be another book than the rest."""
+    if len(corpus) == 1:
+        return True
+    share = min(fraction, 1 - fraction)
+    return len(corpus) * share < 1 and sum(map(len, corpus["text"])) * share >= 4 * LEAST_CHARACTERS
 
 
 def count_bytes(documents: datasets.Dataset) -> int:
@@ -132,8 +139,3 @@ def _table_texts(path: Path, text_column: str) -> Iterator[str]:
             raise advised(text)
         if document := document_of(text):
             yield document
-
-
-def _line_end_before(text: str, place: int) -> int:
-    found = text.rfind("\n", max(0, place - len(text) // 20), place)
-    return place if found == -1 else found + 1

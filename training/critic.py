@@ -1,7 +1,6 @@
 """Training of a critic for a generator that stays as it is: real texts against the generator's own, in one go."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,11 +11,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.eval.fitting import fit
+from hf_gpt.eval.held_out import held_out_rows
+from hf_gpt.eval.two_sample.auc import auc_interval
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.generation.scoring import ScoreError, discriminator_logits, sequence_scores
 from hf_gpt.training.adversarial.checks import warn_of_sameness
 from hf_gpt.training.adversarial.discriminator import Scorer, check_players, discriminator_from_generator
-from hf_gpt.training.adversarial.figures import accuracy, auc, format_features, shortcut_auc
+from hf_gpt.training.adversarial.figures import accuracy, format_features, shortcut_auc
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, warn_of_repeats
 from hf_gpt.training.cuts import Cuts, Overlong
 from hf_gpt.training.data import tokenize_documents
@@ -36,6 +37,7 @@ class CriticResult:
 
     Attributes:
         auc: Probability that a real test text scores above a generated one; 0.5 is guessing.
+        auc_low, auc_high: Ends of its 95 % interval.
         accuracy: Share of test texts on the right side of 0.
         loss: Binary cross-entropy in nats on the texts it was stopped by; log 2 = 0.693 is guessing.
         shortcut_auc: AUC that length and special tokens alone reach on training texts: far above 0.5 the critic need
@@ -46,6 +48,8 @@ class CriticResult:
     """
 
     auc: float
+    auc_low: float
+    auc_high: float
     accuracy: float
     loss: float
     shortcut_auc: float
@@ -161,7 +165,7 @@ def train_critic(
     real_rows = list(rows)
     fake_rows = _generated_rows(generator, real_rows, tokens, max_new_tokens, rollout_batch_size, seed)
     lengths = np.array([len(row["prompt_ids"]) + len(row["completion_ids"]) for row in real_rows + fake_rows])
-    training, validation, test = _parts(len(real_rows), seed)
+    training, validation, test = _parts(real_rows, seed)
     warn_of_sameness(rows, max_new_tokens)
     warn_of_repeats(rows.select(training), rows.select(test))
     device = discriminator.device
@@ -206,8 +210,11 @@ def train_critic(
         )
     except ScoreError as error:
         raise ConfigError(f"the critic is no use after training: {error} Lower the learning rate.") from error
+    found = auc_interval(real_scores.double().cpu().numpy(), fake_scores.double().cpu().numpy(), seed=seed)
     return CriticResult(
-        auc=auc(real_scores, fake_scores),
+        auc=found.auc,
+        auc_low=found.low,
+        auc_high=found.high,
         accuracy=accuracy(real_scores, fake_scores),
         loss=record.loss,
         shortcut_auc=_shortcut(real_rows, fake_rows, training, collate, tokens),
@@ -261,10 +268,13 @@ def _generated_rows(generator, real_rows, tokens, max_new_tokens, batch_size, se
     ]
 
 
-def _parts(number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    order = np.random.default_rng(seed).permutation(number)
-    held_out = math.ceil(number / 10)
-    return order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
+def _parts(rows: Sequence[Mapping[str, Any]], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places to learn from, to stop by and to measure on; copies of a real text are in one part."""
+    keys = [(tuple(row["prompt_ids"]), tuple(row["completion_ids"])) for row in rows]
+    test = held_out_rows(keys, 0.1, seed)
+    rest = np.setdiff1d(np.arange(len(rows)), test)
+    validation = rest[held_out_rows([keys[place] for place in rest], 1 / 9, seed)]
+    return np.setdiff1d(rest, validation), validation, test
 
 
 def _shortcut(real_rows, fake_rows, training, collate, tokens) -> float:

@@ -166,7 +166,8 @@ def train(args: argparse.Namespace) -> int:
         settings = {"settings": vars(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
         (folder / "critic.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     print(
-        f"critic     {output_dir / 'model'}: AUC {result.auc:.3f} and accuracy {result.accuracy:.1%} on "
+        f"critic     {output_dir / 'model'}: AUC {result.auc:.3f} ({result.auc_low:.2f} to "
+        f"{result.auc_high:.2f}) and accuracy {result.accuracy:.1%} on "
         f"{2 * result.num_test_texts:,} held-out texts, after {result.epochs} epochs over {2 * result.num_texts:,}"
     )
     if result.shortcut_auc > 0.6:
@@ -175,7 +176,13 @@ def train(args: argparse.Namespace) -> int:
             "texts differ in form. Check --max_new_tokens and how the generator's texts end.",
             file=sys.stderr,
         )
-    if result.auc < 0.55:
+    if result.auc_low <= 0.5:
+        print(
+            "warning: on held-out texts the critic does no better than guessing, as far as they can tell (95 % "
+            f"interval of its AUC {result.auc_low:.2f} to {result.auc_high:.2f}): it cannot guide. Give more texts.",
+            file=sys.stderr,
+        )
+    elif result.auc < 0.55:
         print("warning: the critic hardly tells them apart, so it cannot guide. Give more texts.", file=sys.stderr)
     return 0
 

@@ -28,7 +28,7 @@ RECIPE, CORPUS = "demo", "tinyshakespeare"
 
 # A text is a piece of the corpus: so many tokens are given, so many written.
 PROMPT_TOKENS, NEW_TOKENS = 16, 32
-CRITIC_TEXTS, JUDGED_TEXTS = 1024, 400
+CRITIC_TEXTS, JUDGED_TEXTS = 1024, 1400
 BATCH_SIZE = 32
 
 
@@ -68,7 +68,15 @@ def demo(args: argparse.Namespace) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import hf_gpt  # noqa: F401
-    from hf_gpt.training.comparison import Contestant, judge, print_table, results_table, write_comparison
+    from hf_gpt.training.comparison import (
+        Contestant,
+        judge,
+        judge_real,
+        print_table,
+        results_table,
+        verdict,
+        write_comparison,
+    )
 
     folder = args.output_dir / "model"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -79,7 +87,8 @@ def demo(args: argparse.Namespace) -> int:
     critic, result = learn_critic(model, tokenizer, train_rows, args)
     critic_seconds = time.process_time() - began
     print(
-        f"puts the real text above the model's in {result.auc:.0%} of pairs that it has not seen (50% is guessing), "
+        f"puts the real text above the model's in {result.auc:.0%} of pairs that it has not seen (50% is guessing;\n"
+        f"95 % interval {result.auc_low:.0%} to {result.auc_high:.0%}, {result.num_test_texts:,} texts of each kind),\n"
         f"after {result.epochs} epochs on {result.num_texts:,} texts of each kind"
     )
 
@@ -96,8 +105,14 @@ def demo(args: argparse.Namespace) -> int:
     contestants = [plain, guided, more, adversarial]
     for contestant in contestants:
         judge(contestant, judged_rows, tokenizer, NEW_TOKENS, args.seed)
-    print_table(*results_table(contestants))
-    report = write_comparison(args.output_dir, contestants, result, log, judged_rows, tokenizer, vars(args))
+    control = judge_real(judged_rows, train_rows, args.seed)
+    print_table(*results_table(contestants, control, result))
+    # Those with the critic had as much compute as this one.
+    conclusion = verdict([guided, more, adversarial], more)
+    print(f"\n{conclusion}")
+    report = write_comparison(
+        args.output_dir, contestants, control, result, log, judged_rows, tokenizer, vars(args), conclusion
+    )
     print(f"\nmodels    {folder}, {adversarial_folder(args)}\nreport    {report}")
     return 0
 
@@ -117,13 +132,22 @@ def read_rows(
     from hf_gpt.training.critic import text_windows
 
     parts = []
-    for corpus in split_corpus(read_corpus([CORPUS]), 0.1, seed):
+    for corpus in split_corpus(read_corpus([CORPUS]), validation_fraction(), seed):
         rows = text_windows(corpus["text"], tokenizer, PROMPT_TOKENS, NEW_TOKENS)
         # Only whole pieces: a shorter one would be known by its length.
         rows = [row for row in rows if len(row["completion_ids"]) == NEW_TOKENS]
         random.Random(seed).shuffle(rows)
         parts.append(rows)
     return parts[0], parts[1][:JUDGED_TEXTS]
+
+
+def validation_fraction() -> float:
+    """The share of the corpus that the likelihood part held out."""
+    import yaml
+
+    from hf_gpt.training.config import RECIPES
+
+    return yaml.safe_load((RECIPES / f"{RECIPE}.yaml").read_text(encoding="utf-8"))["validation_fraction"]
 
 
 def learn_critic(model, tokenizer, rows, args: argparse.Namespace) -> tuple["PreTrainedModel", Any]:
@@ -203,7 +227,10 @@ def train_players(
     spent = time.process_time() - began
     contestant.seconds += spent
     trainer.save_model(str(folder))
-    print(f"{contestant.name}: {trainer.state.global_step} steps in {spent:.0f} s. {trainer.describe_updates()}")
+    steps = trainer.state.global_step
+    print(f"{contestant.name}: {steps} steps in {spent:.0f} s. {trainer.describe_updates()}")
+    if critic is not None:
+        contestant.updates = trainer.schedule.generator_updates, steps
     return trainer.state.log_history
 
 

@@ -9,7 +9,7 @@ from hf_gpt import row_files
 from hf_gpt.row_files import FORMATS, Malformed, advised, broken_text, check_columns, has_broken_text
 from hf_gpt.text_files import fold_line_ends
 from hf_gpt.training.errors import CorpusError, did_you_mean
-from hf_gpt.training.held_out import held_out_rows
+from hf_gpt.training.held_out import held_out_rows, same_text
 
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -63,7 +63,7 @@ def read_examples(
 
 
 def split_examples(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Splits off a validation set, the same one for the same examples and seed; equal examples are on one side.
+    """Splits off a validation set, the same one for the same examples and seed; copies of an example are on one side.
 
     Raises:
         CorpusError: the fraction is out of range, or there are fewer than two examples.
@@ -72,9 +72,16 @@ def split_examples(examples: list[Example], fraction: float, seed: int) -> tuple
         raise CorpusError(f"--validation_fraction must be above 0 and below 1, got {fraction}.")
     if len(examples) < 2:
         raise CorpusError("one example cannot be split. Give more, or a --validation_file.")
-    held_out = set(held_out_rows((repr(sorted(example.items())) for example in examples), fraction, seed).tolist())
+    held_out = set(held_out_rows(map(_key, examples), fraction, seed).tolist())
     train = [example for index, example in enumerate(examples) if index not in held_out]
     return train, [example for index, example in enumerate(examples) if index in held_out]
+
+
+def _key(example: Example) -> str:
+    """What an example says; case and blanks of its texts do not count."""
+    return repr(
+        sorted((name, same_text(value) if isinstance(value, str) else value) for name, value in example.items())
+    )
 
 
 def hold_out_groups(

@@ -10,6 +10,10 @@ from hf_gpt.eval.report import write_whole
 from hf_gpt.version import __version__
 
 
+# To be raised when records of the same facts come out otherwise; 2: real texts are halved with copies on one side.
+_FORM = 2
+
+
 class Cache:
     """Records in a folder, each under what it depends on.
 
@@ -22,7 +26,7 @@ class Cache:
 
     def path(self, task: str, model: str, facts: Any) -> Path:
         """Where the record lies of a model on a task under these facts, anything that JSON takes."""
-        key = json.dumps([__version__, facts], sort_keys=True, default=str)
+        key = json.dumps([__version__, _FORM, facts], sort_keys=True, default=str)
         names = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{task}--{model}")[:80]
         return self.folder / f"{names}--{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 

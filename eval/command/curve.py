@@ -193,16 +193,24 @@ def _rows(
 ) -> list[dict[str, Any]]:
     rows = []
     for (model, setting), record in records.items():
-        for name in record["reported"][0]:
-            value = fmean(figures[name] for figures in record["reported"])
-            rows.append(_row(task, f"{model}, {setting}", name, value, record["count"], len(record["seeds"])))
-    count = sample_count(job.spec, job.rows) // 2
-    return rows + [_row(task, REAL, name, value, count, 0) for name, value in real.items()]
+        rows += _rows_of(task, f"{model}, {setting}", record["reported"], record["count"], len(record["seeds"]))
+    return rows + _rows_of(task, REAL, [real], sample_count(job.spec, job.rows) // 2, 0)
 
 
-def _row(task: str, model: str, figure: str, value: float, items: int, seeds: int) -> dict[str, Any]:
-    rest = {"low": None, "high": None, "interval": None, "items": items, "seeds": seeds}
-    return {"task": task, "model": model, "figure": figure, "value": value, **rest}
+def _rows_of(
+    task: str, model: str, runs: Sequence[Mapping[str, float]], items: int, seeds: int
+) -> list[dict[str, Any]]:
+    """A row for each figure, with the metric's own interval where it has one."""
+    rows = []
+    for name in runs[0]:
+        if name.endswith(("_low", "_high")):
+            continue
+        mean = {key: fmean(run[key] for run in runs) for key in (name, f"{name}_low", f"{name}_high") if key in runs[0]}
+        low, high = mean.get(f"{name}_low"), mean.get(f"{name}_high")
+        kind = None if low is None else "metric"
+        found = {"value": mean[name], "low": low, "high": high, "interval": kind, "items": items, "seeds": seeds}
+        rows.append({"task": task, "model": model, "figure": name, **found})
+    return rows
 
 
 def _samples(task: str, records: Mapping[tuple[str, str], Mapping[str, Any]], curve: Mapping[str, Any]) -> list[Any]:

@@ -70,7 +70,11 @@ def read_articles(lines: Iterable[str]) -> Iterator[str]:
 
 
 def read_tinyshakespeare() -> dict[str, tuple[list[str], str]]:
-    """Tiny Shakespeare in its order: nine tenths to train on, the halves of the last tenth to validate and to test."""
+    """Tiny Shakespeare as nanoGPT splits it: nine tenths to train on, halves of the last tenth to validate and to test.
+
+    For likelihoods that compare with published ones. The last tenth is other plays than the rest: no two-sample test
+    may take it for text of the same kind; see `split_corpus`.
+    """
     from hf_gpt.training.corpus import resolve_file
 
     text = resolve_file("tinyshakespeare").read_text(encoding="utf-8")

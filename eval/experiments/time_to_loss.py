@@ -71,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_characters() -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Tiny Shakespeare as int64 ids of characters: nine tenths, the last tenth, and how many characters there are."""
+    """Tiny Shakespeare as int64 ids of characters, split as nanoGPT does, and how many characters there are.
+
+    Nine tenths and the last tenth, for likelihoods that compare with published ones: the last tenth is other plays.
+    """
     from hf_gpt.training.corpus import resolve_file
 
     text = resolve_file("tinyshakespeare").read_text(encoding="utf-8")

@@ -96,20 +96,26 @@ def sample_figures(spec: TaskSpec, texts: Sequence[str], references: Sequence[st
         metric = load(name)
         if getattr(metric, "needs_references", True):
             given["references"] = list(references)
+        if name in _CONTROLLED:
+            # Real texts have a row of their own, in a model's place.
+            given.setdefault("with_control", False)
         with _named(spec, name):
             result = metric.compute(predictions=list(texts), **given)
         for key, value in result.items():
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
                 continue
-            prefix = name.removesuffix("_test") if key in _SHARED else ""
+            prefix = name.removesuffix("_test") if key.removeprefix("real_") in _SHARED else ""
             found[f"{prefix}_{key}" if prefix else key] = float(value)
     return found
 
 
+_CONTROLLED = ("c2st", "tfidf_test", "surface")
 _SHARED = {
     "auc",
     "auc_low",
     "auc_high",
+    "auc_error",
+    "num_splits",
     "p_value",
     "accuracy",
     "train_auc",

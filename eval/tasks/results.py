@@ -80,8 +80,14 @@ def _of_samples(spec: TaskSpec, records: Mapping[str, Record]) -> tuple[list[Row
             if name.endswith(("_low", "_high")):
                 continue
             low, high, kind = _over_seeds(name, values)
-            if low is None and f"{name}_low" in runs[0]:
-                low, high, kind = runs[0][f"{name}_low"], runs[0][f"{name}_high"], "metric"
+            if f"{name}_low" in runs[0]:
+                # Seeds share the real texts, so their spread alone would be too narrow.
+                ends = [fmean(run[f"{name}_{end}"] for run in runs) for end in ("low", "high")]
+                low, high = (
+                    min(ends[0], ends[0] if low is None else low),
+                    max(ends[1], ends[1] if high is None else high),
+                )
+                kind = "metric" if kind is None else "metric and seeds"
             rows.append(
                 _row(spec.name, model, name, fmean(values), low, high, kind, len(record["texts"][0]), len(runs))
             )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_gpt.eval.held_out import held_out_rows, same_text
 from hf_gpt.eval.tasks.choices import score_continuations
 from hf_gpt.eval.tasks.opening import Candidate
 from hf_gpt.eval.tasks.rows import fill
@@ -56,8 +57,8 @@ def run_task(
 
 
 def real_texts(spec: TaskSpec, rows: Rows) -> tuple[list[str], list[str]]:
-    """Two halves of a task's texts, drawn at random and the same each time: references, and real texts in the place of
-    a model's, which show what figures real texts have.
+    """Two halves of a task's texts, sampled at random and the same each time: references, and real texts in the place
+    of a model's, which show what figures real texts have. Both are equally large, and copies of a text are in one.
 
     Raises:
         CorpusError: there are fewer than four texts.
@@ -65,16 +66,20 @@ def real_texts(spec: TaskSpec, rows: Rows) -> tuple[list[str], list[str]]:
     texts = [text.strip() for text in _texts(spec, rows)]
     if len(texts) < 4:
         raise CorpusError(f"task {spec.name} needs at least 4 texts to compare with, found {len(texts)}.")
-    order = np.random.default_rng(0).permutation(len(texts))
-    half = len(texts) // 2
-    return [texts[place] for place in order[:half]], [texts[place] for place in order[half : 2 * half]]
+    generator = np.random.default_rng(0)
+    held_out = held_out_rows(map(same_text, texts), 0.5, 0)
+    references = np.setdiff1d(np.arange(len(texts)), held_out)
+    half = min(len(held_out), len(references))
+    parts = (generator.permutation(part)[:half] for part in (references, held_out))
+    references, held_out = ([texts[place] for place in part] for part in parts)
+    return references, held_out
 
 
 def sample_count(spec: TaskSpec, rows: Rows) -> int:
-    """Texts that are drawn from nothing: no more than there are real ones in a model's place, since many figures of a
+    """Texts that are sampled from nothing: no more than there are real ones in a model's place, since many figures of a
     sample depend on its size.
     """
-    half = len(rows) // 2
+    half = len(real_texts(spec, rows)[0])
     return min(spec.samples or half, half)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..fitting import fit, length_batches, seeded
+from ..held_out import held_out_rows
 from ..vocabulary import BOS, EOS, PAD, WordVocabulary, pad_rows
 
 
@@ -71,7 +72,8 @@ def fresh_classifier_scores(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits of label 1 for texts that were learnt from and for others, after training on the former.
 
-    A tenth of the training texts is held out to stop by. Texts of both labels are cut, framed and padded alike.
+    A tenth of the training texts is held out to stop by, copies with each other. Texts of both labels are cut, framed
+    and padded alike.
 
     Args:
         texts: Tokens of each text to learn from.
@@ -103,14 +105,13 @@ def fresh_classifier_scores(
         value = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets[places], weights[places])
         return value, len(places)
 
-    order = np.random.default_rng(seed).permutation(len(rows))
-    held_out = max(2, len(rows) // 10)
+    held_out = held_out_rows((tuple(text) for text in texts), max(0.1, 2 / len(rows)), seed)
     fit(
         model,
         loss,
         lengths,
-        order[held_out:],
-        order[:held_out],
+        np.setdiff1d(np.arange(len(rows)), held_out),
+        held_out,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,

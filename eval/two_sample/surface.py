@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_gpt.eval.text.words import is_punctuation, pieces
 
-from .halves import classifier_test
+from .halves import NUM_SPLITS, controlled_test
 
 
 FEATURES: tuple[str, ...] = (
@@ -106,11 +106,17 @@ def _kind(character: str) -> str:
 
 
 def shortcut_test(
-    real: Sequence[str], generated: Sequence[str], seed: int = 0, resamples: int = 1000
+    real: Sequence[str],
+    generated: Sequence[str],
+    seed: int = 0,
+    resamples: int = 1000,
+    num_splits: int = NUM_SPLITS,
+    with_control: bool = True,
 ) -> dict[str, float | int]:
     """Classifier two-sample test of a logistic regression that sees `surface_features` and nothing else."""
-    places = classifier_test(real, generated, _linear_scores, seed, resamples)
-    return {f"shortcut_{name}": value for name, value in places.items()}
+    options = {"seed": seed, "resamples": resamples, "num_splits": num_splits, "with_control": with_control}
+    found = controlled_test(real, generated, _linear_scores, **options)
+    return {f"shortcut_{name}": value for name, value in found.items()}
 
 
 def _linear_scores(texts: list[str], labels: np.ndarray, others: list[str]) -> tuple[np.ndarray, np.ndarray]:

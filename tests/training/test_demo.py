@@ -1,5 +1,7 @@
+import html
 import json
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedConfig
@@ -7,7 +9,16 @@ from transformers import PreTrainedConfig
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.cli import main
 from hf_gpt.training import demo
-from hf_gpt.training.comparison import CANDIDATES, Contestant, held_out_nll, results_table, write_texts
+from hf_gpt.training.comparison import (
+    CANDIDATES,
+    Contestant,
+    held_out_nll,
+    judge_real,
+    results_table,
+    verdict,
+    write_texts,
+)
+from hf_gpt.training.critic import CriticResult
 from hf_gpt.training.tokenizer import train_tokenizer
 
 
@@ -23,8 +34,15 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     options = ["--output_dir", str(tmp_path / "run"), "--pretrain_steps", "2", "--seconds", "1"]
     assert main(["demo", *options]) == 0
     found = json.loads((tmp_path / "run" / "comparison.json").read_text())
-    assert list(found) == ["likelihood", "likelihood, critic choosing", "more likelihood", "adversarial"]
-    assert all(0 <= figures["fresh_auc"] <= 1 for figures in found.values())
+    ways = ["likelihood", "likelihood, critic choosing", "more likelihood", "adversarial"]
+    assert list(found) == [*ways, "real text", "critic"]
+    for name in (*ways, "real text"):
+        figures = found[name]
+        assert 0 <= figures["fresh_auc_low"] <= figures["fresh_auc"] <= figures["fresh_auc_high"] <= 1
+        assert figures["fresh_auc_texts"] == 48 and figures["fresh_auc_error"] > 0
+    # Measured, with an interval, and not the constant that it should be near to.
+    assert found["real text"]["fresh_auc"] != 0.5
+    assert 0 <= found["adversarial"]["generator_updates"] <= found["adversarial"]["steps"]
     assert "heldout_nll" not in found["likelihood, critic choosing"]
     # More likelihood trains at a rate that is not still warming up.
     assert found["more likelihood"]["heldout_nll"] < found["likelihood"]["heldout_nll"]
@@ -32,7 +50,12 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     assert "Samples side by side" in page and "Discriminator’s AUC" in page.replace("&#x27;", "’")
     for name in ("model", "critic", "adversarial", "adversarial/discriminator", "more_likelihood"):
         assert (tmp_path / "run" / name / "config.json").is_file(), name
-    assert "How far from real text?" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "How far from real text?" in printed and "real text against real text" in printed
+    updates, steps = found["adversarial"]["generator_updates"], found["adversarial"]["steps"]
+    assert f"generator updated {updates} of {steps} steps" in printed and f"{updates} of {steps} steps" in page
+    conclusion = next(line for line in printed.splitlines() if line.startswith(("Nothing wins", "Closer to real")))
+    assert html.escape(conclusion) in page
 
 
 def test_a_wrong_option_is_named(capsys):
@@ -80,11 +103,52 @@ def test_the_critic_chooses_among_candidates(model, tokenizer):
     assert sum(map(sum, chosen)) < sum(map(sum, plain))
 
 
-def test_the_table_has_a_row_for_each_and_for_real_text(model):
-    figures = {"fresh_auc": 0.7, "fresh_auc_low": 0.6, "fresh_auc_high": 0.8, "distinct_trigrams": 0.9}
-    contestant = Contestant(
-        "likelihood", model, figures={**figures, "real_distinct_trigrams": 0.95, "heldout_nll": 3.0}
-    )
-    names, rows = results_table([contestant])
-    assert [len(row) for row in rows] == [len(names)] * 2
-    assert rows[0] == ["likelihood", "0.700 (0.60 to 0.80)", "3.000", "0.900", "+0 s"] and rows[1][0] == "real text"
+def judged(auc, error=0.015):
+    """Figures of a contestant with an AUC."""
+    ends = {"fresh_auc_low": auc - 2 * error, "fresh_auc_high": auc + 2 * error, "fresh_auc_error": error}
+    return {"fresh_auc": auc, **ends, "fresh_auc_texts": 1400, "distinct_trigrams": 0.9, "real_distinct_trigrams": 0.95}
+
+
+def test_the_table_has_a_row_for_each_and_the_measured_one_of_real_text(model):
+    plain = Contestant("likelihood", model, figures={**judged(0.7), "heldout_nll": 3.0})
+    trained = Contestant("adversarial", model, seconds=20, figures=judged(0.65), updates=(6, 60))
+    critic = CriticResult(0.6, 0.55, 0.66, 0.5, 0.6, 0.5, 818, 103, 3)
+    names, rows = results_table([plain, trained], judged(0.512), critic)
+    assert [len(row) for row in rows] == [len(names)] * 4
+    assert rows[0] == ["likelihood", "0.700 (0.67 to 0.73)", "1,400 + 1,400", "3.000", "0.900", "", "+0 s"]
+    assert rows[1][-2:] == ["6 of 60 steps", "+20 s"]
+    assert rows[2][:3] == ["real text against real text", "0.512 (0.48 to 0.54)", "1,400 + 1,400"]
+    assert rows[3][:3] == ["the critic's own verdict", "0.600 (0.55 to 0.66)", "103 + 103"]
+
+
+def test_a_sentence_says_whether_anything_wins(model):
+    more = Contestant("more likelihood", model, figures=judged(0.70))
+    close = Contestant("adversarial", model, figures=judged(0.67))
+    clear = Contestant("critic choosing", model, figures=judged(0.60))
+    worse = Contestant("critic choosing", model, figures=judged(0.80))
+    said = verdict([more, close, worse], more)
+    # Of a difference of 0.03 the error is 0.021, and two are asked for at once: 2.24 errors.
+    assert said.startswith("Nothing wins") and "adversarial by +0.030 (-0.018 to +0.078)" in said
+    assert "critic choosing by -0.100 (-0.148 to -0.052)" in said
+    said = verdict([more, close, clear], more)
+    assert said == "Closer to real text than more likelihood, in AUC: critic choosing by +0.100 (+0.052 to +0.148)."
+
+
+def test_real_text_is_compared_with_real_text_in_equal_numbers():
+    generator = np.random.default_rng(0)
+    rows = [{"completion_ids": row} for row in generator.integers(0, 50, (120, 8)).tolist()]
+    found = judge_real(rows[:40], rows[40:], seed=0)
+    assert found["fresh_auc_texts"] == 40 and found["fresh_auc_low"] < 0.5 < found["fresh_auc_high"]
+    # Real texts of another kind, as the last tenth of a book is: the control tells.
+    others = [{"completion_ids": row} for row in generator.integers(30, 80, (80, 8)).tolist()]
+    assert judge_real(rows[:80], others, seed=0)["fresh_auc_low"] > 0.6
+    with pytest.raises(ValueError, match="as many other real texts"):
+        judge_real(rows[:80], rows[80:], seed=0)
+
+
+def test_steps_without_a_gradient_are_no_updates(model):
+    counter = demo.update_counter()
+    for gradient in (None, torch.zeros_like(model.lm_head.weight), torch.ones_like(model.lm_head.weight)):
+        model.lm_head.weight.grad = gradient
+        counter.on_pre_optimizer_step(None, None, None, model=model)
+    assert counter.count == 1

@@ -28,3 +28,12 @@ def test_copies_are_on_one_side(seed):
 )
 def test_neither_side_is_empty(keys, count):
     assert len(held_out_rows(keys, 0.1, seed=0)) == count
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.7])
+def test_stratified_rows_come_from_every_stretch(fraction):
+    rows = held_out_rows(range(1000), fraction, seed=0, is_stratified=True)
+    assert len(rows) == 1000 * fraction
+    counts = np.histogram(rows, bins=10, range=(0, 1000))[0]
+    assert abs(counts - 100 * fraction).max() <= 1
+    assert held_out_rows(range(1000), fraction, seed=1, is_stratified=True).tolist() != rows.tolist()

@@ -2,7 +2,9 @@
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,6 +30,7 @@ def sample_figures(
     player: DiscriminatorPlayer | None,
     num_samples: int,
     seed: int,
+    others: TextRows | None = None,
 ) -> dict[str, float]:
     """Figures of texts that are generated for held-out prompts, the same draws at each evaluation.
 
@@ -36,7 +39,9 @@ def sample_figures(
     - `entropy`: nats a token of the generator's own samples.
     - `completion_length`, `distinct_trigrams` (as a share of all), `duplicate_rate`.
     - `fresh_auc`: of a classifier that is trained here and now, TF-IDF with logistic regression, on halves of real and
-      generated texts, and measured on the others: .5 if it finds no difference. Needs scikit-learn.
+      generated texts, and measured on the others; the mean over splits. `fresh_auc_error` is its standard error,
+      `fresh_auc_texts` the texts of each kind, and `fresh_auc_real` the same between these real texts and as many of
+      `others`, measured: what it is to be held against. Needs scikit-learn.
     - `discriminator_auc`: of the discriminator in training.
 
     Args:
@@ -46,10 +51,13 @@ def sample_figures(
         player: The discriminator.
         num_samples: Texts, over all processes.
         seed: Of the texts.
+        others: Further real texts, such as those trained on.
     """
     world, rank = collector.accelerator.num_processes, collector.accelerator.process_index
     share = max(1, num_samples // world)
-    own = [rows[number % len(rows)] for number in range(rank * share, (rank + 1) * share)]
+    # From all over the held-out texts, which may be sorted: the same ones at each evaluation and in every process.
+    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    own = [rows[order[number % len(rows)]] for number in range(rank * share, (rank + 1) * share)]
     generator = torch.Generator().manual_seed(seed)
     drawn = collector.draw(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
     fakes, _ = collector.gather(drawn, [row["index"] for row in own])
@@ -60,10 +68,12 @@ def sample_figures(
         "distinct_trigrams": figures.distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts)),
         "duplicate_rate": figures.duplicate_rate(texts),
     }
-    real = [row["completion_ids"] for row in rows.rows[: len(texts)]]
-    fresh = fresh_auc(real, texts, seed)
-    if fresh is not None:
-        found["fresh_auc"] = fresh
+    real = [rows[number]["completion_ids"] for number in order[: len(texts)]]
+    found |= fresh_auc(real, texts, seed)
+    if others is not None and "fresh_auc" in found:
+        places = np.random.default_rng(seed).permutation(len(others))[: len(real)].tolist()
+        control = fresh_auc(real, [others[place]["completion_ids"] for place in places], seed)
+        found |= {f"fresh_auc_real{name.removeprefix('fresh_auc')}": value for name, value in control.items()}
     if player is not None and not player.args.has_language_model:
         auc = _discriminator_auc(collector, rows, own, drawn, player)
         if auc is not None:
@@ -71,19 +81,21 @@ def sample_figures(
     return found
 
 
-def fresh_auc(real: list[list[int]], generated: list[tuple[int, ...]], seed: int) -> float | None:
-    """AUC of a fresh classifier on held-out halves; None: too few texts or no scikit-learn."""
+def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]], seed: int) -> dict[str, float]:
+    """AUC of a fresh classifier on held-out halves, see `sample_figures`; empty: too few texts or no scikit-learn."""
     if min(len(real), len(generated)) < LEAST_TEXTS:
-        return None
+        return {}
     if importlib.util.find_spec("sklearn") is None:
         logger.warning("fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
-        return None
+        return {}
     from hf_gpt.eval.two_sample.halves import classifier_test
     from hf_gpt.eval.two_sample.tfidf import tfidf_scores
 
     # Tokens as words, which tell texts apart that decode alike.
     words = [[list(map(str, text)) for text in texts] for texts in (real, generated)]
-    return classifier_test(*words, tfidf_scores, seed=seed, resamples=1)["auc"]
+    found = classifier_test(*words, tfidf_scores, seed=seed, resamples=200)
+    number = min(len(real), len(generated))
+    return {"fresh_auc": found["auc"], "fresh_auc_error": found["auc_error"], "fresh_auc_texts": number}
 
 
 def check_fresh_auc(num_texts: int) -> None:

@@ -437,6 +437,7 @@ class AdversarialTrainer(ResumableGame):
                 self.player,
                 self.args.num_eval_samples,
                 self.args.seed,
+                self.train_dataset,
             )
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
             if self.is_in_train:

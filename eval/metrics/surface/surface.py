@@ -3,7 +3,7 @@
 from typing import Any
 
 from hf_gpt.eval import metric
-from hf_gpt.eval.two_sample.halves import LEAST
+from hf_gpt.eval.two_sample.halves import LEAST, NUM_SPLITS
 from hf_gpt.eval.two_sample.surface import format_test, length_test, shortcut_test
 
 
@@ -12,6 +12,7 @@ class Surface(metric.SampleMetric):
 
     The shortcut classifier is a logistic regression on length, case, punctuation and blanks. A `shortcut_auc` above 0.6
     says that the two samples were prepared differently; mend that before believing any other comparison of them.
+    `shortcut_real_auc` is the same between the halves of the references.
     """
 
     source = "https://arxiv.org/abs/1610.06545"
@@ -20,10 +21,16 @@ class Surface(metric.SampleMetric):
     least_references = LEAST
 
     def measure(
-        self, predictions: list[str], references: list[str], seed: int = 0, resamples: int = 1000
+        self,
+        predictions: list[str],
+        references: list[str],
+        seed: int = 0,
+        resamples: int = 1000,
+        num_splits: int = NUM_SPLITS,
+        with_control: bool = True,
     ) -> dict[str, Any]:
         return {
             **length_test(references, predictions),
             **format_test(references, predictions),
-            **shortcut_test(references, predictions, seed, resamples),
+            **shortcut_test(references, predictions, seed, resamples, num_splits, with_control),
         }
