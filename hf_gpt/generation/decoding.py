@@ -12,12 +12,27 @@ from transformers import DynamicCache
 from hf_gpt.generation.likelihood import positions_of
 from hf_gpt.generation.native.weights import NativeWeights, takes
 from hf_gpt.generation.products import Product, make_product
-from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm
-from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM
+from hf_gpt.models.layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptMLP, HfGptRMSNorm
+from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM, HfGptModel
 
 
 # Scalings whose frequencies depend on the length of the text so far.
 _GROWING_ROPE = ("dynamic", "longrope")
+
+
+# What the steps read the weights of, by the last part of its name: another type there is an adapter, a quantised or
+# parametrised layer or a wrapper of some kind, whose `weight` is not what it computes with.
+_PLAIN = {
+    "embed_tokens": (nn.Embedding,),
+    "embed_positions": (nn.Embedding,),
+    "model": (HfGptModel,),
+    "self_attn": (HfGptAttention,),
+    "mlp": (HfGptMLP,),
+    "lm_head": (nn.Linear,),
+    "proj": (nn.Linear,),
+    "norm": (HfGptRMSNorm, nn.LayerNorm, nn.Identity),
+    "layernorm": (HfGptRMSNorm, nn.LayerNorm),
+}
 
 
 class _Layer(NamedTuple):
@@ -39,12 +54,15 @@ def can_decode(model: nn.Module) -> bool:
         return False
     return all(
         type(parameter) is nn.Parameter and parameter.is_floating_point() for parameter in model.parameters()
-    ) and all(
-        type(module) is nn.Linear
-        for layer in model.model.layers
-        for name, module in layer.named_modules()
-        if name.endswith("_proj")
-    )
+    ) and all(_is_plain(name.rpartition(".")[2], module) for name, module in model.named_modules())
+
+
+def _is_plain(name: str, module: nn.Module) -> bool:
+    """Whether a module with this last part of its name is what the steps take it for."""
+    if name.isdigit():
+        return type(module) is HfGptDecoderLayer
+    expected = _PLAIN.get(name) or _PLAIN.get(name.rpartition("_")[2])
+    return expected is None or type(module) in expected
 
 
 def make_weights(model: HfGptForCausalLM, weight_dtype: str | None, rows: int) -> "DecoderWeights | NativeWeights":
