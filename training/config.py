@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
 from hf_gpt.training.arguments import parse_mapping
 from hf_gpt.training.errors import ConfigError, did_you_mean
 
@@ -142,6 +143,7 @@ def load_settings(
             raise ConfigError(_stray(stray[1], {action.dest for action in self._actions}) if stray else message)
 
     parser = Parser(dataclass_types, allow_abbrev=False)
+    parser._negative_number_matcher = NEGATIVE_NUMBER
     recipe = dict(recipe or {})
     tokens, defaults = _as_tokens(recipe, {action.dest: action for action in parser._actions})
     parser.set_defaults(**defaults)
@@ -156,6 +158,8 @@ def load_settings(
         namespace.config_overrides = json.dumps({**recipe["config_overrides"], **given})
 
     values = dict(vars(namespace))
+    if (wrong := wrong_number(values)) is not None:
+        raise ConfigError(wrong)
     arguments = []
     for kind in dataclass_types:
         own = {field.name: values[field.name] for field in fields(kind) if field.init}
