@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
+from hf_gpt.output_paths import wrong_output
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -17,9 +18,9 @@ class CommandParser(argparse.ArgumentParser):
         self._negative_number_matcher = NEGATIVE_NUMBER
 
     def parse_known_args(self, args=None, namespace=None):
-        """As in the base class; a number out of the range of its option is an error, too."""
+        """As in the base class; also refuses numbers out of range, and outputs that cannot be written."""
         namespace, rest = super().parse_known_args(args, namespace)
-        if (wrong := wrong_number(vars(namespace))) is not None:
+        if (wrong := wrong_number(vars(namespace)) or wrong_output(vars(namespace))) is not None:
             self.error(wrong)
         return namespace, rest
 
