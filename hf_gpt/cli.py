@@ -39,6 +39,8 @@ COMMANDS = {
     "autoload": Command("hf_gpt.autoload", "let other programs open our checkpoints without importing hf_gpt"),
     "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost", True),
 }
+# Those that read data by the datasets library, which keeps what it has read.
+KEEP_DATA = ("demo", "pretrain", "finetune", "critic", "adversarial", "tokenizer", "eval")
 
 
 def usage() -> str:
@@ -70,6 +72,12 @@ def _dispatch(argv: list[str]) -> int:
 
         print(f"hf-gpt {__version__}")
         return 0
+    if argv[0] in KEEP_DATA and not {"-h", "--help"} & set(argv):
+        from hf_gpt.output_paths import wrong_cache
+
+        if (wrong := wrong_cache()) is not None:
+            print(f"error: {wrong}", file=sys.stderr)
+            return 2
     if any(token.partition("=")[0] in ("--accelerate", "--num_processes") for token in argv):
         return importlib.import_module("hf_gpt.training.launch").main(argv)
     name, rest = argv[0], argv[1:]

@@ -6,17 +6,28 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NoReturn
 
+from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
+from hf_gpt.output_paths import wrong_output
+
 
 class CommandParser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` without abbreviations, whose errors are one line that names the nearest option."""
 
     def __init__(self, **settings):
         super().__init__(**{"allow_abbrev": False, **settings})
+        self._negative_number_matcher = NEGATIVE_NUMBER
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As in the base class; also refuses numbers out of range, and outputs that cannot be written."""
+        namespace, rest = super().parse_known_args(args, namespace)
+        if (wrong := wrong_number(vars(namespace)) or wrong_output(vars(namespace))) is not None:
+            self.error(wrong)
+        return namespace, rest
 
     def error(self, message: str) -> NoReturn:
         """Prints the line on standard error and ends the process with status 2."""
         line = " ".join(message.split())
-        self.exit(2, f"error: {line}{self._hint(line)} {self.prog} --help lists all.\n")
+        self.exit(2, f"error: {line.removesuffix('.')}{self._hint(line)} {self.prog} --help lists all.\n")
 
     def _hint(self, line: str) -> str:
         if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", line):

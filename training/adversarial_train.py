@@ -220,6 +220,7 @@ def build_discriminator(
     """
     import torch
 
+    from hf_gpt.generation.embeddings import vocabulary_size
     from hf_gpt.training.adversarial.discriminator import discriminator_from_generator
     from hf_gpt.training.adversarial.shared_trunk import shared_discriminator
     from hf_gpt.training.model import build_model
@@ -238,7 +239,7 @@ def build_discriminator(
             return shared_discriminator(model, trunk, **discriminator_args.overrides)
         return discriminator_from_generator(model, **discriminator_args.overrides)
     head = "AutoModelForCausalLM" if is_language_model else "AutoModelForSequenceClassification"
-    shape = {"vocab_size": model.get_input_embeddings().num_embeddings} if is_language_model else {"num_labels": 1}
+    shape = {"vocab_size": vocabulary_size(model)} if is_language_model else {"num_labels": 1}
     if kind == "language_model" and not is_language_model:
         raise ConfigError(
             "--discriminator language_model has no label: set --discriminator_loss density or mediator, or choose "
@@ -271,7 +272,7 @@ def build_discriminator(
 
     check_fields(HfNgramCnnConfig, discriminator_args.overrides)
     sizes = {
-        "vocab_size": model.get_input_embeddings().num_embeddings,
+        "vocab_size": vocabulary_size(model),
         "pad_token_id": data.tokenizer.pad_token_id,
         "eos_token_id": data.tokenizer.eos_token_id,
     }

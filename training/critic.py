@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_gpt.eval.fitting import fit
 from hf_gpt.eval.held_out import held_out_rows
 from hf_gpt.eval.two_sample.auc import auc_interval
+from hf_gpt.generation.embeddings import vocabulary_size
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.generation.scoring import ScoreError, discriminator_logits, sequence_scores
 from hf_gpt.training.adversarial.checks import warn_of_sameness
@@ -84,7 +85,7 @@ def make_critic(kind: str, generator: PreTrainedModel, **config_overrides: Any) 
 
     config = generator.config.get_text_config()
     ids = {f"{token}_token_id": getattr(config, f"{token}_token_id", None) for token in ("bos", "eos", "pad")}
-    size = generator.get_input_embeddings().num_embeddings
+    size = vocabulary_size(generator)
     fields = {"vocab_size": size, "num_labels": 1, "classifier_dropout": 0.25, **ids, **config_overrides}
     critic = HfNgramCnnForSequenceClassification(HfNgramCnnConfig.preset(preset or "small", **fields))
     return critic.to(generator.device)

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_gpt.generation.embeddings import vocabulary_size
 from hf_gpt.training.arguments import ModelArguments
 from hf_gpt.training.checkpoints import find_model
 from hf_gpt.training.errors import CheckpointError, ConfigError, did_you_mean
@@ -82,7 +83,7 @@ def build_model(
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and max_length > limit:
             raise ConfigError(f"--max_length {max_length} is more than the {limit} tokens that the model can read.")
-        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        if len(tokenizer) > vocabulary_size(model):
             model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=model_args.pad_vocab_to_multiple_of)
         return model
     if auto_class == "AutoModelForSeq2SeqLM" and model_args.model_type == "hf_gpt":

@@ -177,8 +177,9 @@ def model_flops_per_token(model: "PreTrainedModel", max_length: int) -> int:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if config.model_type == "hf_gpt" and head is not None:
         return training_flops_per_token(config, max_length)
-    tied = head is not None and head.weight is embeddings.weight
-    weights = count_elements(model.parameters()) - (0 if tied else count_elements([embeddings.weight]))
+    looked_up = {id(parameter): parameter for parameter in embeddings.parameters()}
+    tied = head is not None and any(id(parameter) in looked_up for parameter in head.parameters())
+    weights = count_elements(model.parameters()) - (0 if tied else count_elements(looked_up.values()))
     attention = 12 * getattr(config, "num_hidden_layers", 0) * getattr(config, "hidden_size", 0) * max_length
     return 6 * weights + attention
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.model_paths import check_exists
 from hf_gpt.row_files import FORMATS, Malformed, check_columns, is_one_value, read_rows, text_in
 from hf_gpt.text_files import (
     MAX_DOCUMENT_BYTES,
@@ -153,6 +154,8 @@ def open_dataset(
     import datasets
 
     from hf_gpt.training.hub_examples import class_names, readable_rows
+
+    check_exists(name, option, "data set")
 
     def load() -> datasets.IterableDataset:
         return datasets.load_dataset(name, config_name, split=split, streaming=True)

@@ -120,6 +120,7 @@ def open_candidate(
 
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
+        chosen = pick_device(device)
         place = model_path(path)
         config = transformers.AutoConfig.from_pretrained(place, **options)
         head, auto_class = _head(config)
@@ -127,7 +128,7 @@ def open_candidate(
         model = getattr(transformers, auto_class).from_pretrained(place, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    return Candidate(name, model.to(pick_device(device)).eval(), tokenizer, head)
+    return Candidate(name, model.to(chosen).eval(), tokenizer, head)
 
 
 def _head(config: Any) -> tuple[str, str]:

@@ -14,7 +14,8 @@ from hf_gpt.models.modeling_hf_gpt import HfGptForSequenceClassification
 
 
 # Names of embeddings of positions, of GPT-2 and of all others.
-_POSITIONS = re.compile(r"(^|\.)(wpe|\w*position\w*)$")
+# An adapter keeps the module that it stands around under one of the names at the end.
+_POSITIONS = re.compile(r"(^|\.)(wpe|\w*position\w*)(\.(base_layer|original_module))*$")
 
 
 @contextlib.contextmanager
@@ -103,7 +104,11 @@ def _shared_prompts(discriminator, sequences, attention_mask, prompt_length) -> 
     """Prompts that are read once for all texts that begin with them, where a text is scored at its last token."""
     is_ours = isinstance(discriminator, HfGptForSequenceClassification)
     # A completion without tokens is scored at the last one of its prompt.
-    if not is_ours or discriminator.pooler.pooling != "last" or bool((attention_mask.sum(1) <= prompt_length).any()):
+    if (
+        not is_ours
+        or discriminator.config.classifier_pooling != "last"
+        or bool((attention_mask.sum(1) <= prompt_length).any())
+    ):
         return None
     return read_prompts(discriminator, sequences, prompt_length)
 
@@ -334,14 +339,24 @@ def check_length(critic: nn.Module, length: int) -> None:
 
 def has_causal_prefixes(discriminator: PreTrainedModel) -> bool:
     """Whether one pass over a text gives the score of each of its prefixes."""
+    if _has_virtual_tokens(discriminator):
+        return False
     if hasattr(discriminator, "prefix_logits"):
         return getattr(discriminator.config, "is_causal", True)
     return _scores_last_token(discriminator)
 
 
 def _without_adapter(discriminator: PreTrainedModel) -> PreTrainedModel:
-    # PEFT changes the layers in place: the model inside computes with the adapter.
-    return discriminator.get_base_model() if hasattr(discriminator, "get_base_model") else discriminator
+    # PEFT changes the layers in place: the model inside computes with the adapter. Not so with what it puts before the
+    # text, which is added by the adapter's own forward pass.
+    if not hasattr(discriminator, "get_base_model") or _has_virtual_tokens(discriminator):
+        return discriminator
+    return discriminator.get_base_model()
+
+
+def _has_virtual_tokens(discriminator: PreTrainedModel) -> bool:
+    """Whether an adapter puts tokens of its own before the text, as prompt and prefix tuning do."""
+    return getattr(getattr(discriminator, "active_peft_config", None), "is_prompt_learning", False)
 
 
 def _hidden_states(
@@ -357,6 +372,8 @@ def _without_cache(discriminator: PreTrainedModel) -> dict[str, bool]:
 
 def _scores_last_token(discriminator: PreTrainedModel) -> bool:
     """Whether the score is a linear layer on a causal decoder's last hidden state, found out by trying it once."""
+    if _has_virtual_tokens(discriminator):
+        return False
     known = getattr(discriminator, "_hf_gpt_scores_last_token", None)
     if known is None:
         known = not hasattr(discriminator, "prefix_logits") and _probe_last_token(discriminator)
@@ -367,7 +384,9 @@ def _scores_last_token(discriminator: PreTrainedModel) -> bool:
 @torch.no_grad()
 def _probe_last_token(discriminator: PreTrainedModel) -> bool:
     score = getattr(discriminator, "score", None)
-    score_layer = getattr(score, "original_module", score)
+    score_layer = score
+    while (inside := getattr(score_layer, "original_module", getattr(score_layer, "base_layer", None))) is not None:
+        score_layer = inside
     if not isinstance(score_layer, nn.Linear):
         return False
     config = discriminator.config.get_text_config()

@@ -11,7 +11,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.output_capturing import OutputRecorder
 
 from .configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
-from .inputs_hf_gpt import check_range, document_ids
+from .inputs_hf_gpt import check_range, document_ids, num_tokens
 from .layers_hf_gpt import HfGptAttention, HfGptCrossAttention, HfGptDecoderLayer, build_norm
 from .modeling_hf_gpt import HfGptModel
 
@@ -94,7 +94,7 @@ class HfGptSeq2SeqDecoder(HfGptModel):
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of decoder_input_ids or decoder_inputs_embeds")
         if inputs_embeds is None:
-            check_range("decoder_input_ids", input_ids, self.embed_tokens.num_embeddings, "vocab_size")
+            check_range("decoder_input_ids", input_ids, num_tokens(self.embed_tokens, self.config), "vocab_size")
             inputs_embeds = self.embed_tokens(input_ids)
         if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
             past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())

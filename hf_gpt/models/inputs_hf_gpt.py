@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
+from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
@@ -20,6 +22,11 @@ def check_range(name: str, ids: torch.Tensor, size: int, field: str) -> None:
         if name == "position_ids":
             remedy = "shorten the input (truncation=True, max_length=...), or train with position_embedding_type='rope'"
         raise ValueError(f"{name} holds {worst}, outside 0 to {size - 1} (config.{field}={size}): {remedy}.")
+
+
+def num_tokens(embedding: nn.Module, config: PreTrainedConfig) -> int:
+    """Token ids that an embedding has, or what the configuration says where a wrapper around it does not tell."""
+    return getattr(embedding, "num_embeddings", config.vocab_size)
 
 
 def document_ids(position_ids: torch.LongTensor) -> torch.LongTensor:
@@ -82,4 +89,4 @@ def create_masks(
     return masks
 
 
-__all__ = ["check_range", "create_masks", "default_position_ids", "document_ids"]
+__all__ = ["check_range", "create_masks", "default_position_ids", "document_ids", "num_tokens"]

@@ -57,7 +57,9 @@ class HfGptLanguageHeadMixin:
             type(head) is nn.Linear
             and type(head.weight) in (nn.Parameter, torch.Tensor)
             and head.weight.is_floating_point()
+            and head.bias is None
             and not (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
+            and not (head._backward_hooks or head._backward_pre_hooks)
             and not hasattr(self, "_loss_function")
             and isinstance(logits_to_keep, int)
             and logits_to_keep == 0

@@ -23,7 +23,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
-from .inputs_hf_gpt import check_range, create_masks, default_position_ids
+from .inputs_hf_gpt import check_range, create_masks, default_position_ids, num_tokens
 from .language_head_hf_gpt import HfGptLanguageHeadMixin
 from .last_token_hf_gpt import at_places, can_query_places, mask_at_places, places_to_pool
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
@@ -33,7 +33,7 @@ from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear, token_mask
 
 # One architecture with switches, on purpose: ARCHITECTURE.md says which model family sets which.
 # trf-ignore: TRF041 config.position_embedding_type, config.output_projection_init, config.is_causal
-# trf-ignore: TRF041 config.classifier_spectral_norm, config.classifier_hidden_size
+# trf-ignore: TRF041 config.classifier_spectral_norm, config.classifier_hidden_size, config.classifier_pooling
 
 
 class HfGptPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
@@ -135,7 +135,7 @@ class HfGptModel(HfGptPreTrainedModel):
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
-            check_range("input_ids", input_ids, self.embed_tokens.num_embeddings, "vocab_size")
+            check_range("input_ids", input_ids, num_tokens(self.embed_tokens, self.config), "vocab_size")
             inputs_embeds = self.embed_tokens(input_ids)
         # Earlier tokens of a bidirectional model would need the later ones: there is nothing to cache.
         if not self.config.is_causal and past_key_values is None:
@@ -306,7 +306,7 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
         """
         places = None
         # Others than our own decoder take no such argument.
-        if self.pooler.pooling == "last" and isinstance(self.model, HfGptModel):
+        if self.config.classifier_pooling == "last" and isinstance(self.model, HfGptModel):
             places = places_to_pool(self, input_ids, attention_mask, inputs_embeds, **kwargs)
             if places is not None:
                 kwargs["query_places"] = places
@@ -368,7 +368,7 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
         )
         hidden_states = outputs.last_hidden_state
         mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
-        return self._score(self.pooler.forward_prefixes(hidden_states, mask))
+        return self._score(self.pooler(hidden_states, mask, of_prefixes=True))
 
 
 class HfGptForTokenClassification(HfGptPreTrainedModel):

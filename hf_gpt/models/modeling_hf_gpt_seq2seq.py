@@ -70,6 +70,13 @@ class HfGptSeq2SeqPreTrainedModel(HfGptPreTrainedModel):
             decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, new_num_tokens, *args, **kwargs)
         return super()._resize_token_embeddings(new_num_tokens, *args, **kwargs)
 
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        resized = super().resize_token_embeddings(*args, **kwargs)
+        # Each half has a configuration of its own.
+        for half in (self.base_model.encoder, self.base_model.decoder):
+            half.config.vocab_size = half.vocab_size = self.config.vocab_size
+        return resized
+
     def _build_base_model(self, config: HfGptSeq2SeqConfig) -> PreTrainedModel:
         return HfGptSeq2SeqModel(config)
 
@@ -451,7 +458,7 @@ class HfGptSeq2SeqForSequenceClassification(HfGptSeq2SeqPreTrainedModel, HfGptFo
             use_cache=False,
         ).last_hidden_state
         mask = token_mask(decoder_input_ids, decoder_attention_mask, hidden_states, self.config.pad_token_id)
-        return self._score(self.pooler.forward_prefixes(hidden_states, mask))
+        return self._score(self.pooler(hidden_states, mask, of_prefixes=True))
 
 
 __all__ = [

@@ -17,7 +17,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_hf_lstm import HfLstmConfig
-from .inputs_hf_gpt import check_range, document_ids
+from .inputs_hf_gpt import check_range, document_ids, num_tokens
 from .modeling_hf_gpt import (
     HfGptForCausalLM,
     HfGptForSequenceClassification,
@@ -209,7 +209,7 @@ class HfLstmLayer(GradientCheckpointingLayer):
         batch_size, length, width = hidden_states.shape
         directions = 2 if self.is_bidirectional else 1
         if state is None:
-            zeros = hidden_states.new_zeros(directions, batch_size, self.lstm.hidden_size)
+            zeros = hidden_states.new_zeros(directions, batch_size, self.output_size // directions)
             state = zeros, zeros
         output = hidden_states.new_zeros(batch_size, length, self.output_size)
         if len(segments.lengths) == 0:
@@ -319,7 +319,7 @@ class HfLstmModel(HfLstmPreTrainedModel):
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
-            check_range("input_ids", input_ids, self.embed_tokens.num_embeddings, "vocab_size")
+            check_range("input_ids", input_ids, num_tokens(self.embed_tokens, self.config), "vocab_size")
             inputs_embeds = self.embed_tokens(input_ids)
         mask, documents = None, None
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:

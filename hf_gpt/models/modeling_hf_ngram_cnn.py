@@ -32,6 +32,8 @@ class HfNgramCnnConvolutions(GradientCheckpointingLayer):
     def __init__(self, config: HfNgramCnnConfig):
         super().__init__()
         self.is_causal = config.is_causal
+        # Not read off the filters: what an adapter wraps them in may not tell.
+        self.kernel_sizes = config.kernel_sizes
         self.filters = nn.ModuleList(
             nn.Conv1d(config.embedding_size, number, width)
             for width, number in zip(config.kernel_sizes, config.num_filters, strict=True)
@@ -49,8 +51,8 @@ class HfNgramCnnConvolutions(GradientCheckpointingLayer):
         """
         channels = hidden_states.transpose(1, 2)
         outputs = []
-        for convolution in self.filters:
-            reach = convolution.kernel_size[0] - 1
+        for convolution, width in zip(self.filters, self.kernel_sizes, strict=True):
+            reach = width - 1
             before = reach if self.is_causal else reach // 2
             outputs.append(convolution(nn.functional.pad(channels, (before, reach - before))))
         return self.act_fn(torch.cat(outputs, dim=1)).transpose(1, 2)
@@ -63,17 +65,21 @@ class HfNgramCnnPooler(nn.Module):
         super().__init__()
         self.pooling = config.classifier_pooling
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor, of_prefixes: bool = False) -> torch.Tensor:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
                 Values of the filters.
             mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`):
                 True at tokens, False at padding.
+            of_prefixes (`bool`, *optional*, defaults to `False`):
+                As `forward_prefixes`, which whatever wraps this module may not have.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, hidden_size)`, 0 for a text without tokens.
         """
+        if of_prefixes:
+            return self.forward_prefixes(hidden_states, mask)
         mask = mask[..., None]
         if self.pooling == "mean":
             return (hidden_states * mask).sum(1) / mask.sum(1).clamp(min=1)
@@ -245,7 +251,7 @@ class HfNgramCnnForSequenceClassification(HfNgramCnnPreTrainedModel):
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
         ).last_hidden_state
         mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
-        return self._score(self.pooler.forward_prefixes(hidden_states, mask))
+        return self._score(self.pooler(hidden_states, mask, of_prefixes=True))
 
 
 __all__ = ["HfNgramCnnForSequenceClassification", "HfNgramCnnModel", "HfNgramCnnPreTrainedModel"]

@@ -61,17 +61,21 @@ class HfGptPooler(nn.Module):
         if self.pooling == "attention":
             self.query = nn.Parameter(torch.zeros(config.hidden_size))
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor, of_prefixes: bool = False) -> torch.Tensor:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
                 Final hidden states.
             mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`):
                 True at tokens, False at padding.
+            of_prefixes (`bool`, *optional*, defaults to `False`):
+                As `forward_prefixes`, which whatever wraps this module may not have.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, hidden_size)`.
         """
+        if of_prefixes:
+            return self.forward_prefixes(hidden_states, mask)
         if self.pooling == "last":
             return hidden_states[torch.arange(mask.shape[0], device=mask.device), last_token_places(mask)]
         if self.pooling == "attention":

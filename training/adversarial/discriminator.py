@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from hf_gpt.generation.embeddings import vocabulary_size
 from hf_gpt.generation.likelihood import completion_logits, unwrap
 from hf_gpt.generation.rollout import check_positions
 from hf_gpt.generation.scoring import (
@@ -143,7 +144,7 @@ def check_players(
             raise ConfigError(str(error)) from error
         if discriminator is generator:
             raise ConfigError("generator and discriminator are one object. Use discriminator_from_generator(model).")
-    sizes = [_vocabulary(model) for model in (generator, discriminator)]
+    sizes = [vocabulary_size(model) for model in (generator, discriminator)]
     _check_tokens(generator, "generator", largest_token)
     _check_tokens(discriminator, "discriminator", largest_token)
     try:
@@ -228,13 +229,9 @@ def _has_spectral_norm(layer: nn.Module) -> bool:
 
 
 def _check_tokens(model: nn.Module, who: str, largest_token: int) -> None:
-    size = _vocabulary(model)
+    size = vocabulary_size(model)
     if largest_token >= size:
         raise ConfigError(
             f"the data hold token {largest_token}, but the {who} has {size} embeddings: it belongs to another "
             "tokenizer."
         )
-
-
-def _vocabulary(model: nn.Module) -> int:
-    return model.get_input_embeddings().num_embeddings

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from hf_gpt.generation.embeddings import embedding_table, vocabulary_size
 from hf_gpt.generation.likelihood import left_padded, positions_of, unwrap
 from hf_gpt.generation.sampling import Sampling
 from hf_gpt.generation.scoring import accepted_arguments
@@ -32,7 +33,8 @@ class SoftRollout:
     def embed(self, embedding: nn.Embedding) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (B, P + C, d) under another model's table, with gradient, and their mask (B, P + C)."""
         prompts = embedding(self.prompt_ids) * self.prompt_mask[..., None]
-        completions = self.samples.to(embedding.weight.dtype) @ embedding.weight[: self.samples.shape[-1]]
+        table = embedding_table(embedding, self.samples.shape[-1])
+        completions = self.samples.to(table.dtype) @ table
         return torch.cat([prompts, completions], 1), torch.cat([self.prompt_mask, self.mask], 1)
 
 
@@ -62,8 +64,9 @@ def gumbel_rollout(
     """
     prompt_ids, mask = left_padded(prompt_ids, prompt_mask)
     inner = unwrap(model)
-    table, takes_positions = inner.get_input_embeddings().weight, "position_ids" in accepted_arguments(inner)
-    prompt_mask, embeddings, cache = mask, inner.get_input_embeddings()(prompt_ids), None
+    embedding, takes_positions = inner.get_input_embeddings(), "position_ids" in accepted_arguments(inner)
+    table = embedding_table(embedding, vocabulary_size(inner))
+    prompt_mask, embeddings, cache = mask, embedding(prompt_ids), None
     alive = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
     samples, kept = [], []
     for _ in range(max_new_tokens):
