@@ -115,20 +115,24 @@ def run_program(main: Callable[[], int | None], *, prints_result: bool = False) 
             status = main() or 0
         except OutputClosedError:
             status = 0
-        except SystemExit:
+        except SystemExit as ending:
             # Such as argparse's, after a help that may not have been written.
-            _drain(stdout)
-            _drain(stderr)
+            ending.code = _end(stdout, stderr, ending.code, prints_result)
             raise
-        error = _drain(stdout)
-        if error is not None and error.errno != errno.EPIPE:
-            if prints_result:
-                print(f"error: standard output cannot be written: {error.strerror}.", file=stderr)
-                status = status or 2
-            else:
-                print(f"warning: standard output was cut ({error.strerror}); all else is done.", file=stderr)
-        _drain(stderr)
-        return status
+        return _end(stdout, stderr, status, prints_result)
+
+
+def _end(stdout: Any, stderr: Any, status: Any, prints_result: bool) -> Any:
+    """Writes what is left and says what could not be written; returns the exit status."""
+    error = _drain(stdout)
+    if error is not None and error.errno != errno.EPIPE:
+        if prints_result:
+            print(f"error: standard output cannot be written: {error.strerror}.", file=stderr)
+            status = status or 2
+        else:
+            print(f"warning: standard output was cut ({error.strerror}); all else is done.", file=stderr)
+    _drain(stderr)
+    return status
 
 
 def _drain(stream: Any) -> OSError | None:
