@@ -297,10 +297,8 @@ def _advice(discriminator: object) -> str:
         return "Give a function whose logits are finite; minus infinity rules a text out."
     damaged = [name for name, value in discriminator.named_parameters() if not bool(value.isfinite().all())]
     if damaged:
-        return (
-            f"Its weights are damaged ({damaged[0]} and {len(damaged) - 1} more are not finite): load an earlier "
-            "checkpoint, or train it again."
-        )
+        names = damaged[0] + (f" and {len(damaged) - 1} more" if len(damaged) > 1 else "")
+        return f"Its weights are damaged ({names}: not finite). Load an earlier checkpoint, or train it again."
     return "Its weights are finite, so its numbers overflow: load it in float32 or bfloat16, or train it again."
 
 
