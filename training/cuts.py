@@ -51,7 +51,7 @@ class Cuts:
         """Counts; `option` and its value are named where another than the usual one is the cause."""
         if number:
             self.counts[cause] = self.counts.get(cause, 0) + int(number)
-        if option is not None:
+        if number and option is not None:
             self._options[cause] = (option, limit)
 
     def __bool__(self) -> bool:

@@ -60,6 +60,15 @@ def test_labels_that_are_cut_and_answers_without_their_question_are_counted(chat
     assert cuts.counts["answers_alone"] == sum(row["labels"][0] != -100 for row in (short, long)) >= 1
 
 
+def test_prompts_that_are_cut_to_leave_room_for_an_answer_are_counted(chat_tokenizer):
+    rows = [chat(20, 2, 0), chat(1, 1, 0)]
+    _, _, cuts = encode("dialogue", rows, chat_tokenizer, is_training=False, max_length=120, max_new_tokens=100)
+    assert cuts.counts == {"prompts_cut": 1}
+    assert cuts.describe() == "1 of 2 prompts cut to --max_length minus --max_new_tokens 20"
+    _, _, cuts = encode("dialogue", rows, chat_tokenizer, max_length=120, max_new_tokens=100)
+    assert not cuts
+
+
 CASES = {
     "classification": ([{"text": WORD * 50, "label": "a"}, {"text": WORD, "label": "b"}], {"rows_cut": 1}),
     "token_classification": (

@@ -102,6 +102,10 @@ class Dialogue(WritingTask):
             found = [self._fit(row, example, cuts) for row in self._rows(example, tokenizer)]
             if any(keeps for keeps, _ in found):
                 self.kept.append(index)
+                if self.args.predict_with_generate and not is_training:
+                    _, lost = self._prompt(example, self._history(example), tokenizer)
+                    room = self.args.max_length - self.args.max_new_tokens
+                    cuts.add("prompts_cut", bool(lost), option="max_length minus --max_new_tokens", limit=room)
             rows += [row for _, row in found if row is not None]
         return to_rows(rows)
 
