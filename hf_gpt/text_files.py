@@ -83,7 +83,8 @@ def read_text(path: Path) -> str:
     data = read_bytes(path)
     text = decode_text(data, str(path))
     if not text.strip():
-        raise CorpusError(f"{path}: the file is {'blank' if data else 'empty'}. Give a file with text in it.")
+        state = "blank" if data else "empty"
+        raise CorpusError(f"{path}: no text found, the file is {state}. Give a file with text in it.")
     return text
 
 

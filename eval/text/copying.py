@@ -5,6 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from .ngrams import ngram_ids, sentence_lengths
+from .suffix_automaton import SuffixAutomaton
+
+
+# Tokens up to which common spans are grown one by one.
+_GROWN = 64
 
 
 def copied_whole(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> np.ndarray:
@@ -16,8 +21,9 @@ def copied_whole(texts: Sequence[Sequence[str]], references: Sequence[Sequence[s
 def longest_copied_spans(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> np.ndarray:
     """Tokens of the longest span of each text that stands somewhere in one reference, int64 `(texts,)`.
 
-    Grows all common spans by one token at a time and keeps only places whose span is on both sides, so the work is
-    proportional to all tokens plus those inside common spans.
+    Grows all common spans by one token at a time and keeps only places whose span is on both sides. Those that are
+    still there at `_GROWN` tokens are finished by a suffix automaton, so that whole copies of long texts take time in
+    proportion to their length.
     """
     sentences = [*texts, *references]
     lengths = sentence_lengths(sentences)
@@ -33,11 +39,30 @@ def longest_copied_spans(texts: Sequence[Sequence[str]], references: Sequence[Se
         common = (in_texts & in_references)[ids]
         places, ids = places[common], ids[common]
         longest[owners[places[owners[places] < len(texts)]]] = length
+        if length >= _GROWN:
+            runs, starts = _runs(places, owners, tokens, length)
+            known = [run for run, start in zip(runs, starts, strict=True) if owners[start] >= len(texts)]
+            automaton = SuffixAutomaton(known)
+            for run, start in zip(runs, starts, strict=True):
+                if owners[start] < len(texts):
+                    longest[owners[start]] = max(longest[owners[start]], automaton.longest_span(run))
+            break
         goes_on = left[places] > length
         places, ids = places[goes_on], ids[goes_on]
         found, ids = np.unique(ids * vocabulary + tokens[places + length], return_inverse=True)
         size, length = len(found), length + 1
     return longest
+
+
+def _runs(places: np.ndarray, owners: np.ndarray, tokens: np.ndarray, length: int) -> tuple[list[list[int]], list[int]]:
+    """The tokens that spans of `length` at these places cover, joined where they overlap in one text, and where each
+    such run begins.
+    """
+    places = np.sort(places)
+    begins = np.flatnonzero(np.diff(places, prepend=-2 * length - 2) > length)
+    begins = np.union1d(begins, np.flatnonzero(np.diff(owners[places], prepend=-1)))
+    runs = np.split(places, begins[1:])
+    return [tokens[run[0] : run[-1] + length].tolist() for run in runs], [int(run[0]) for run in runs]
 
 
 def ngram_overlap(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]], order: int = 4) -> float:
