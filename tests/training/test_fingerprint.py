@@ -15,8 +15,10 @@ def test_rows_differ_where_one_token_does():
     table = datasets.Dataset.from_list(rows)
     other = [*rows[:25], {"input_ids": [1, 2, 999]}, *rows[26:]]
     assert fingerprint(rows) == fingerprint([dict(row) for row in rows]) != fingerprint(other)
-    assert fingerprint(table) == fingerprint(datasets.Dataset.from_list(rows)) != fingerprint(
-        datasets.Dataset.from_list(other)
+    assert (
+        fingerprint(table)
+        == fingerprint(datasets.Dataset.from_list(rows))
+        != fingerprint(datasets.Dataset.from_list(other))
     )
     assert fingerprint(table.select(range(49))) != fingerprint(table)
     # Rows in another order are other rows, also by an index.
