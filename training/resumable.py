@@ -17,7 +17,15 @@ from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.fingerprint import fingerprint
 from hf_gpt.training.finite import StepRecorder
 from hf_gpt.training.resumed_rates import check_schedule, settings_of, take_effect
-from hf_gpt.training.run_record import RunFacts, check_config, compare, options_of, schedule_line, write_record
+from hf_gpt.training.run_record import (
+    RunFacts,
+    check_adapter,
+    check_config,
+    compare,
+    options_of,
+    schedule_line,
+    write_record,
+)
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
@@ -99,7 +107,9 @@ class ResumableTrainer(Trainer):
             raise CheckpointError(
                 f"--resume_from_checkpoint: {checkpoint} is not a complete checkpoint of this kind of run: it {lack}."
             )
-        if not hasattr(self.model, "peft_config"):
+        if hasattr(self.model, "peft_config"):
+            check_adapter(checkpoint, self.model.peft_config[self.model.active_adapters[0]])
+        else:
             check_config(checkpoint, self.model.config)
         record = read_record(checkpoint)
         taken = compare(record, self._facts(checkpoint), checkpoint)

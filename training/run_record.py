@@ -198,6 +198,50 @@ def check_config(checkpoint: Path, config: Any) -> None:
         )
 
 
+# Fields of an adapter's config that say what it is.
+_OF_THE_ADAPTER = (
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_dora",
+    "use_rslora",
+    "bias",
+    "target_modules",
+    "modules_to_save",
+    "layers_to_transform",
+    "trainable_token_indices",
+    "num_virtual_tokens",
+)
+
+
+def check_adapter(checkpoint: Path, config: Any) -> None:
+    """Compares the config of an adapter with that of a checkpoint.
+
+    Raises:
+        CheckpointError: they are those of different adapters; the fields are named.
+    """
+    try:
+        saved = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, (set, list, tuple)):
+            return sorted(map(str, value))
+        return getattr(value, "value", value)
+
+    now = {name: plain(value) for name, value in vars(config).items()}
+    known = [name for name in _OF_THE_ADAPTER if name in saved and name in now]
+    pairs = [(name, plain(saved[name]), now[name]) for name in known]
+    other = [f"{name} {_shown(before)} -> {_shown(after)}" for name, before, after in pairs if before != after]
+    if other:
+        raise CheckpointError(
+            f"--resume_from_checkpoint: {checkpoint} is of another adapter: {'; '.join(other)}. Resume with the "
+            "adapter of the run."
+        )
+
+
 def _shown(value: Any) -> str:
     if value is None:
         return "unset"

@@ -192,6 +192,16 @@ def test_other_data_and_other_models_are_refused(straight):
         make_trainer(straight[0] / "refused", {**PLAIN, "dropout": 0.5}).train(resume_from_checkpoint=checkpoint)
 
 
+def test_another_adapter_is_refused(tmp_path):
+    peft = pytest.importorskip("peft")
+    drawn = {**PLAIN, "adapter": True}
+    make_trainer(tmp_path / "straight", drawn, max_steps=3).train()
+    trainer = resumed(tmp_path, "same", drawn=drawn)
+    trainer.model.peft_config["default"] = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    with pytest.raises(CheckpointError, match="of another adapter: r 2 -> 4"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "straight" / "checkpoint-3"))
+
+
 # Callbacks
 
 
