@@ -34,6 +34,8 @@ COMMANDS = {
     "autoload": Command("hf_gpt.autoload", "let other programs open our checkpoints without importing hf_gpt"),
     "plan": Command("hf_gpt.training.plan", "what a run would need: memory, time and cost"),
 }
+# Those that read data by the datasets library, which keeps what it has read.
+KEEP_DATA = ("demo", "pretrain", "finetune", "critic", "adversarial", "tokenizer", "eval")
 
 
 def usage() -> str:
@@ -58,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"hf-gpt {__version__}")
         return 0
+    if argv[0] in KEEP_DATA and not {"-h", "--help"} & set(argv):
+        from hf_gpt.output_paths import wrong_cache
+
+        if (wrong := wrong_cache()) is not None:
+            print(f"error: {wrong}", file=sys.stderr)
+            return 2
     if any(token.partition("=")[0] in ("--accelerate", "--num_processes") for token in argv):
         return importlib.import_module("hf_gpt.training.launch").main(argv)
     name, rest = argv[0], argv[1:]
@@ -68,7 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean {near[0]}?" if near else "."
         print(f"error: there is no command {name!r}{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    return importlib.import_module(COMMANDS[name].module).main(rest)
+    from hf_gpt.command_parser import RefusedValue
+
+    try:
+        return importlib.import_module(COMMANDS[name].module).main(rest)
+    except RefusedValue as stop:
+        return stop.code
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from hf_gpt.model_paths import check_path, describe_file
+from hf_gpt.output_paths import wrong_output
 from hf_gpt.training.errors import CheckpointError
 
 
@@ -143,10 +145,10 @@ def check_output_dir(output_dir: Path, *, overwrite: bool, resume: bool) -> None
         resume: The run in it goes on.
 
     Raises:
-        CheckpointError: the folder holds something and neither is asked for, or it is a file.
+        CheckpointError: the folder holds something and neither is asked for, it is a file, or it cannot be made.
     """
-    if output_dir.exists() and not output_dir.is_dir():
-        raise CheckpointError(f"--output_dir {output_dir} is a file. Name a folder.")
+    if (wrong := wrong_output({"output_dir": output_dir})) is not None:
+        raise CheckpointError(wrong)
     if overwrite or resume or not output_dir.is_dir() or not any(output_dir.iterdir()):
         return
     go_on = "" if last_checkpoint(output_dir) is None else "go on with its run by --resume_from_checkpoint, "
@@ -168,8 +170,21 @@ def start_output_dir(output_dir: Path, *, resume: bool) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def find_model(path: str) -> str:
-    """Where the model of a run lies: `path/model` for a run's folder; any other path or Hub id as it is."""
+def find_model(path: str, *, allow_file: bool = False) -> str:
+    """Where the model of a run lies: `path/model` for a run's folder; any other path or Hub id as it is.
+
+    Args:
+        path: A folder, or an id of the Hub.
+        allow_file: Whether a single file will do.
+
+    Raises:
+        CheckpointError: a path that is not there, or a file.
+    """
+    check_path(path)
+    path = str(Path(path).expanduser()) if path.startswith("~") else path
+    if not allow_file and Path(path).is_file():
+        kind = describe_file(path) or "a file: give the folder of a checkpoint, with config.json and weights"
+        raise CheckpointError(f"{path} is {kind}.")
     inside = Path(path) / "model"
     names = ("config.json", "adapter_config.json")
     if any((inside / name).is_file() for name in names) and not any((Path(path) / name).is_file() for name in names):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.model_paths import check_exists
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
 from hf_gpt.training.arguments import parse_mapping
 from hf_gpt.training.errors import ConfigError, did_you_mean
@@ -133,7 +134,8 @@ def load_settings(
         recipe_path: Where they come from, for errors.
 
     Raises:
-        ConfigError: a value of the wrong type or an option that does not exist.
+        ConfigError: a value of the wrong type or out of range, or an option that does not exist.
+        CheckpointError: the model or tokenizer is not there.
     """
     from transformers import HfArgumentParser
 
@@ -160,6 +162,9 @@ def load_settings(
     values = dict(vars(namespace))
     if (wrong := wrong_number(values)) is not None:
         raise ConfigError(wrong)
+    for option in ("model_name_or_path", "tokenizer_name"):
+        if values.get(option) is not None:
+            check_exists(values[option], option)
     arguments = []
     for kind in dataclass_types:
         own = {field.name: values[field.name] for field in fields(kind) if field.init}

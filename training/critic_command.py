@@ -92,6 +92,7 @@ def train(args: argparse.Namespace) -> int:
     from hf_gpt.training.critic import make_critic, text_windows, train_critic
     from hf_gpt.training.errors import CheckpointError
 
+    device = pick_device(args.device)
     output_dir = Path(args.output_dir)
     check_output_dir(output_dir, overwrite=args.overwrite_output_dir, resume=False)
     if not sys.stderr.isatty():
@@ -105,7 +106,7 @@ def train(args: argparse.Namespace) -> int:
         generator = AutoModelForCausalLM.from_pretrained(path, **options)
     except ValueError as error:
         raise CheckpointError(f"--model_name_or_path: no causal language model in {path}: {error}") from error
-    generator.to(pick_device(args.device)).eval()
+    generator.to(device).eval()
     set_seed(args.seed)
     if Path(args.discriminator).exists() or "/" in args.discriminator:
         try:

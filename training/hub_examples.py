@@ -5,6 +5,7 @@ from typing import Any
 
 import datasets
 
+from hf_gpt.model_paths import check_exists
 from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import Example, select_columns
 
@@ -35,6 +36,7 @@ def read_hub_examples(
     Raises:
         CorpusError: there is no such data set, configuration, split or column.
     """
+    check_exists(name, "dataset_name", "data set")
     train = _load(name, config_name, train_split)
     if validation_split is None:
         validation_split = find_validation_split(name, config_name)

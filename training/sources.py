@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.model_paths import check_exists
 from hf_gpt.training.errors import CorpusError, did_you_mean
 from hf_gpt.training.examples import check_columns
 
@@ -239,6 +240,8 @@ def open_dataset(
     import datasets
 
     from hf_gpt.training.hub_examples import class_names, readable_rows
+
+    check_exists(name, option, "data set")
 
     def load() -> datasets.IterableDataset:
         return datasets.load_dataset(name, config_name, split=split, streaming=True)

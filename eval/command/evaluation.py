@@ -17,6 +17,8 @@ from hf_gpt.eval.tasks.results import REAL, harness_results, task_results, with_
 from hf_gpt.eval.tasks.rows import find_file, read_task_rows
 from hf_gpt.eval.tasks.running import Record, Rows, real_texts, run_task, sample_count, work_of
 from hf_gpt.eval.tasks.table import TaskSpec, find_task
+from hf_gpt.generation.command import pick_device
+from hf_gpt.model_paths import check_exists
 from hf_gpt.training.errors import UserError
 
 
@@ -50,6 +52,9 @@ def evaluate(args: argparse.Namespace) -> int:
     """
     _be_quiet_when_piped()
     models = name_models(args.models)
+    for path in models.values():
+        check_exists(path)
+    pick_device(args.device)
     jobs = [_prepare(name, args) for name in args.tasks]
     _check_names(jobs, models)
     _check_output(args, models, jobs)
@@ -144,7 +149,7 @@ def _open_judge(args: argparse.Namespace) -> tuple[Any, Any]:
     """The discriminator that colours samples, and its tokenizer."""
     from transformers import AutoTokenizer
 
-    from hf_gpt.generation.command import model_path, pick_device
+    from hf_gpt.generation.command import model_path
     from hf_gpt.generation.guidance import load_discriminator
 
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}

@@ -53,13 +53,18 @@ def open_language_model(model: Any, processing_class: Any = None) -> tuple["PreT
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from hf_gpt.model_paths import check_exists
+    from hf_gpt.training.checkpoints import find_model
+
     if isinstance(model, str) or hasattr(model, "__fspath__"):
-        processing_class = processing_class or str(model)
-        model = AutoModelForCausalLM.from_pretrained(str(model))
+        check_exists(str(model))
+        path = find_model(str(model))
+        processing_class = processing_class or path
+        model = AutoModelForCausalLM.from_pretrained(path)
     elif processing_class is None:
         raise ValueError("give processing_class, the tokenizer of the model, or the model as a path.")
     if isinstance(processing_class, str) or hasattr(processing_class, "__fspath__"):
-        processing_class = AutoTokenizer.from_pretrained(str(processing_class))
+        processing_class = AutoTokenizer.from_pretrained(find_model(str(processing_class)))
     return model, processing_class
 
 

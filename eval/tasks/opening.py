@@ -77,9 +77,9 @@ def name_models(arguments: list[str]) -> dict[str, str]:
 
 def fingerprint(path: str, revision: str = "main") -> str:
     """What changes when the model at `path` does: its files' names, sizes and times; for a Hub id its revision."""
-    from hf_gpt.generation.command import model_path
+    from hf_gpt.training.checkpoints import find_model
 
-    found = Path(model_path(path))
+    found = Path(find_model(path))
     if not found.is_dir():
         return f"{path}@{revision}"
     facts = sorted(
@@ -110,6 +110,7 @@ def open_candidate(
 
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
+        chosen = pick_device(device)
         place = model_path(path)
         config = transformers.AutoConfig.from_pretrained(place, **options)
         head, auto_class = _head(config)
@@ -117,7 +118,7 @@ def open_candidate(
         model = getattr(transformers, auto_class).from_pretrained(place, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    return Candidate(name, model.to(pick_device(device)).eval(), tokenizer, head)
+    return Candidate(name, model.to(chosen).eval(), tokenizer, head)
 
 
 def _head(config: Any) -> tuple[str, str]:

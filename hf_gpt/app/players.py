@@ -160,7 +160,8 @@ def open_judge(path: str, device: str | None, revision: str = "main", trust_remo
         ValueError: it has several labels.
         OSError: there is none.
     """
+    chosen = pick_device(device)
     place = model_path(path)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(place, **options)
-    return Judge(load_discriminator(place, **options).to(pick_device(device)), tokenizer)
+    return Judge(load_discriminator(place, **options).to(chosen), tokenizer)

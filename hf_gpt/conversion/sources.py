@@ -147,7 +147,11 @@ def read_nanogpt(path: Path) -> tuple[TensorsSource, dict[str, Any]]:
             f"{next(iter(str(error).splitlines()), '')}"
         ) from error
     except (RuntimeError, OSError, ValueError, EOFError) as error:
-        raise ConversionError(f"{path} cannot be read as a checkpoint of PyTorch: {error}") from error
+        raise ConversionError(
+            f"{path} is no checkpoint: a single file is read as nanoGPT's ckpt.pt, and this is none "
+            f"({next(iter(str(error).splitlines()), type(error).__name__)}). Give the folder with config.json and "
+            "*.safetensors."
+        ) from error
     if not isinstance(content, dict) or not {"model", "model_args"} <= set(content):
         raise ConversionError(f"{path} is no checkpoint of nanoGPT: it has no 'model' and 'model_args'.")
     tensors, settings = content["model"], content["model_args"]

@@ -118,22 +118,40 @@ def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenize
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    device = pick_device(args.device)
     path = model_path(args.model)
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
-    model.to(pick_device(args.device)).eval()
+    model.to(device).eval()
     if args.seed is not None:
         set_seed(args.seed)
     return model, tokenizer
 
 
 def pick_device(name: str | None) -> "torch.device | str":
-    """The device of that name; without one an accelerator if there is one, else the CPU."""
+    """The device of that name; without one an accelerator if there is one, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device on this machine.
+    """
     import torch
 
+    from hf_gpt.training.errors import ConfigError
+
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return name or accelerator or "cpu"
+    if name is None:
+        return accelerator or "cpu"
+    here = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise ConfigError(f"--device {name}: there is no such device here ({reason}). Use one of: {here}.") from error
+    if device.type == "meta":
+        raise ConfigError(f"--device meta holds no weights to compute with. Use one of: {here}.")
+    return device
 
 
 def generation_options(args: argparse.Namespace) -> dict[str, object]:
@@ -161,14 +179,12 @@ def model_path(path: str) -> str:
     """Where the model lies that `path`, the folder of a run or checkpoint or a Hub id, stands for.
 
     Raises:
-        FileNotFoundError: a path that looks like a folder and is none.
+        CheckpointError: a path that is not there, a file, or an id of a Hub that cannot be reached.
     """
+    from hf_gpt.model_paths import check_exists
     from hf_gpt.training.checkpoints import find_model
 
-    if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "/", "~"))):
-        raise FileNotFoundError(
-            f"there is no folder {path}. Give a run's folder, a checkpoint, or a Hub id (owner/name)."
-        )
+    check_exists(path)
     return find_model(path)
 
 

@@ -107,10 +107,11 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    device = pick_device(args.device)
     path = model_path(args.discriminator)
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    discriminator = load_discriminator(path, **options).to(pick_device(args.device))
+    discriminator = load_discriminator(path, **options).to(device)
     results = score_texts(discriminator, tokenizer, texts, args.batch_size, args.per_token)
     form = args.format or ("table" if args.output is None and sys.stdout.isatty() else "jsonl")
     lines = [json.dumps(result, ensure_ascii=False) for result in results] if form == "jsonl" else table(results)

@@ -43,8 +43,10 @@ def library() -> ctypes.CDLL | None:
 def _built() -> ctypes.CDLL | None:
     try:
         return build(cache_folder())
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        logger.info("decoding steps are not compiled, PyTorch does them: %s", error)
+    except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
+        # Who names a compiler wants it used.
+        level = logging.WARNING if os.environ.get("CC") else logging.INFO
+        logger.log(level, "decoding steps are not compiled, PyTorch does them: %s", error)
         return None
 
 
@@ -96,13 +98,22 @@ def cache_folder() -> Path:
 
 
 def find_compiler() -> list[str] | None:
-    """The command of a C compiler: `CC`, else the first of cc, gcc and clang; None where none fits."""
+    """The command of a C compiler: `CC`, else the first of cc, gcc and clang; None where none fits.
+
+    Raises:
+        RuntimeError: `CC` is no command.
+    """
     if os.name != "posix" or platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
         return None
-    given = shlex.split(os.environ.get("CC", ""))
+    try:
+        given = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise RuntimeError(f"CC={os.environ['CC']} cannot be read as a command: {error}.") from error
     for command in [given] if given else [["cc"], ["gcc"], ["clang"]]:
         if (path := shutil.which(command[0])) is not None:
             return [path, *command[1:]]
+    if given:
+        raise RuntimeError(f"CC={os.environ['CC']}: there is no command {given[0]}.")
     return None
 
 
