@@ -6,7 +6,8 @@
 #   make test-slow           the tests marked slow
 #   make check-conformance   transformers' own model tests over our classes
 #   make check-mutations     known faults, one at a time, in a copy: a test has to see each
-#   make check-floor         the model tests with the oldest supported transformers
+#   make check-floor         the model tests with the oldest supported torch, transformers and Python (4 GB)
+#   make check-pythons       the wheel's code on every supported Python that this machine has
 #   make check-trl           TRL's SFT, DPO, reward and GRPO trainers on our checkpoints
 #   make check-lm-eval       our multiple-choice accuracies against lm-evaluation-harness
 #   make check-app           the app in a real browser (Chromium)
@@ -32,7 +33,7 @@ CLIENT := HF_GPT_CLIENT_RECORDS=$(RECORDS) $(PYTEST)
 CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check-conformance check-mutations check-floor check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve \
+.PHONY: help demo test test-slow lint check-conformance check-mutations check-floor check-pythons check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve \
   check-llama-cpp check-ctranslate2 check-torchao check-vllm check-hub-npm check-distributed check-deepspeed \
   check-accelerator clean
 
@@ -44,8 +45,11 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# The oldest Python that is here, of those that are supported.
+FLOOR_PYTHON ?= $(shell for version in 3.10 3.11; do for found in python$$version \
+  $$HOME/.pyenv/versions/$$version.*/bin/python; do command -v $$found; done; done 2>/dev/null | head -1)
 .venv-floor/installed: pyproject.toml constraints-floor.txt
-	$(PYTHON) -m venv .venv-floor
+	$(or $(FLOOR_PYTHON),$(PYTHON)) -m venv .venv-floor
 	$(FLOOR)/python -m pip install --quiet --disable-pip-version-check -c constraints-floor.txt -e '.[dev]'
 	@touch $@
 
@@ -106,6 +110,9 @@ check-mutations: .venv/installed
 check-floor: .venv-floor/installed
 	$(PYTEST) $(FLOOR)/python -m pytest -n 2 tests/models
 	$(PYTEST) $(FLOOR)/python -m tests.conformance
+
+check-pythons: .venv/installed
+	$(BIN)/python -m tests.pythons
 
 check-trl: .venv-trl/installed
 	$(CLIENT) .venv-trl/bin/python $(CLIENT_TEST) tests/training/adversarial/test_trl.py tests/clients/test_trl.py

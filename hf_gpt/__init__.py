@@ -6,10 +6,18 @@ at first use.
 """
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .registration import register_when_loaded
 from .version import __version__
+
+
+# In a checkout two packages lie beside this one. The usual editable install maps them; one in pip's compat mode, and a
+# plain entry of PYTHONPATH, do not.
+_CHECKOUT = Path(__file__).parent.parent
+if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "training" / "recipes").is_dir():
+    __path__.append(str(_CHECKOUT))
 
 
 if TYPE_CHECKING:

@@ -88,7 +88,12 @@ def _dispatch(argv: list[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else "."
         print(f"error: there is no command {name!r}{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    return importlib.import_module(COMMANDS[name].module).main(rest)
+    from hf_gpt.command_parser import RefusedValue
+
+    try:
+        return importlib.import_module(COMMANDS[name].module).main(rest)
+    except RefusedValue as stop:
+        return stop.code
 
 
 if __name__ == "__main__":

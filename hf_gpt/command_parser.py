@@ -2,12 +2,17 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NoReturn
 
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
 from hf_gpt.output_paths import wrong_output
+
+
+class RefusedValue(SystemExit):
+    """An option has a value of the right type that cannot be used; what is wrong is printed. `hf_gpt.cli` returns 2."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -21,13 +26,14 @@ class CommandParser(argparse.ArgumentParser):
         """As in the base class; also refuses numbers out of range, and outputs that cannot be written."""
         namespace, rest = super().parse_known_args(args, namespace)
         if (wrong := wrong_number(vars(namespace)) or wrong_output(vars(namespace))) is not None:
-            self.error(wrong)
+            print(f"error: {wrong}", file=sys.stderr)
+            raise RefusedValue(2)
         return namespace, rest
 
     def error(self, message: str) -> NoReturn:
         """Prints the line on standard error and ends the process with status 2."""
         line = " ".join(message.split())
-        self.exit(2, f"error: {line.removesuffix('.')}{self._hint(line)} {self.prog} --help lists all.\n")
+        self.exit(2, f"error: {line}{self._hint(line)} {self.prog} --help lists all.\n")
 
     def _hint(self, line: str) -> str:
         if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", line):

@@ -60,26 +60,35 @@ def looks_like_path(name: str) -> bool:
 def check_exists(name: str, option: str | None = None, kind: Literal["model", "data set"] = "model") -> None:
     """Refuses a name that leads nowhere, before the Hub is asked for it again and again.
 
+    The Hub is tried, once, unless the libraries are offline or have something of that id in their cache.
+
+    Args, Raises: as `check_path`; also for an id of a Hub that does not answer.
+    """
+    if not check_path(name, option, kind):
+        _check_hub(name, "" if option is None else f"--{option} {name}: ", kind)
+
+
+def check_path(name: str, option: str | None = None, kind: Literal["model", "data set"] = "model") -> bool:
+    """Whether a name is a path that is there; if not, it is an id of the Hub, which is not asked.
+
     Args:
         name: A path, or an id of the Hub.
         option: That it was given by, for the message.
         kind: What it is looked up as.
 
     Raises:
-        NotFoundError: a path that is not there, or an id of a Hub that does not answer.
+        NotFoundError: a path that is not there.
     """
-    start = "" if option is None else f"--{option}: "
+    start = "" if option is None else f"--{option} {name}: "
     if not name.strip():
         raise NotFoundError(f"{start}the name of the {kind} is empty. Give a folder, or a Hub id (owner/name).")
     try:
         exists = Path(name).expanduser().exists()
     except (OSError, ValueError) as error:
         raise NotFoundError(f"{start}{name[:80]!r} is no path: {error}.") from error
-    if exists:
-        return
-    if looks_like_path(name):
+    if not exists and looks_like_path(name):
         raise NotFoundError(f"{start}there is no folder {name}{_nearest(name)}")
-    _check_hub(name, start, kind)
+    return exists
 
 
 def _nearest(name: str) -> str:

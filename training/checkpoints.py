@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from hf_gpt.model_paths import check_exists, describe_file
+from hf_gpt.model_paths import check_path, describe_file
 from hf_gpt.output_paths import wrong_output
 from hf_gpt.training.checkpoint_parts import Needs, lack_of
 from hf_gpt.training.errors import CheckpointError, UserError
@@ -205,9 +205,9 @@ def find_model(path: str, *, allow_file: bool = False) -> str:
         allow_file: Whether a single file will do.
 
     Raises:
-        CheckpointError: a path that is not there, a file, or an id of a Hub that cannot be reached.
+        CheckpointError: a path that is not there, or a file.
     """
-    check_exists(path)
+    check_path(path)
     path = str(Path(path).expanduser()) if path.startswith("~") else path
     if not allow_file and Path(path).is_file():
         kind = describe_file(path) or "a file: give the folder of a checkpoint, with config.json and weights"

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from hf_gpt.generation.embeddings import vocabulary_size
+from hf_gpt.model_paths import check_exists
 from hf_gpt.training.arguments import ModelArguments
 from hf_gpt.training.checkpoints import find_model
 from hf_gpt.training.errors import CheckpointError, ConfigError, did_you_mean
@@ -37,6 +38,7 @@ def load_tokenizer(name_or_path: str, model_args: ModelArguments, auto_class: st
     Raises:
         CheckpointError: there is none at that place.
     """
+    check_exists(name_or_path)
     try:
         return getattr(transformers, auto_class).from_pretrained(
             find_model(name_or_path),

@@ -53,9 +53,11 @@ def open_language_model(model: Any, processing_class: Any = None) -> tuple["PreT
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from hf_gpt.model_paths import check_exists
     from hf_gpt.training.checkpoints import find_model
 
     if isinstance(model, str) or hasattr(model, "__fspath__"):
+        check_exists(str(model))
         path = find_model(str(model))
         processing_class = processing_class or path
         model = AutoModelForCausalLM.from_pretrained(path)

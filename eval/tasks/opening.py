@@ -79,9 +79,9 @@ def name_models(arguments: list[str]) -> dict[str, str]:
 
 def fingerprint(path: str, revision: str = "main") -> str:
     """What changes when the model at `path` does: its files' names and contents; for a Hub id its revision."""
-    from hf_gpt.generation.command import model_path
+    from hf_gpt.training.checkpoints import find_model
 
-    found = Path(model_path(path))
+    found = Path(find_model(path))
     if not found.is_dir():
         return f"{path}@{revision}"
     facts = sorted(

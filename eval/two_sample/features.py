@@ -37,9 +37,11 @@ def mean_hidden_states(
     """
     from transformers import AutoModel, AutoTokenizer
 
+    from hf_gpt.model_paths import check_exists
     from hf_gpt.training.checkpoints import find_model
 
     if isinstance(model, str) or hasattr(model, "__fspath__"):
+        check_exists(str(model))
         path = find_model(str(model))
         processing_class = processing_class or path
         model = AutoModel.from_pretrained(path)

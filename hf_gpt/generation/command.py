@@ -194,8 +194,10 @@ def model_path(path: str) -> str:
     Raises:
         CheckpointError: a path that is not there, a file, or an id of a Hub that cannot be reached.
     """
+    from hf_gpt.model_paths import check_exists
     from hf_gpt.training.checkpoints import find_model
 
+    check_exists(path)
     return find_model(path)
 
 

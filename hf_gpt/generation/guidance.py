@@ -382,8 +382,10 @@ def load_discriminator(path: str, language_model: bool = False, **options: Any) 
         ValueError: it has another number of labels, or is a language model where none is wanted.
         OSError: there is none.
     """
+    from hf_gpt.model_paths import check_exists
     from hf_gpt.training.checkpoints import find_model
 
+    check_exists(str(path))
     path = find_model(str(path))
     name = _language_model_name(path, options)
     if name is not None and language_model:

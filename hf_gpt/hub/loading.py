@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 import hf_gpt  # noqa: F401 - its models are registered with the Auto classes
 from hf_gpt.hub.files import BASE
+from hf_gpt.model_paths import check_exists
 from hf_gpt.training.checkpoints import find_model
 from hf_gpt.training.errors import CheckpointError
 
@@ -54,6 +55,7 @@ def load(
     Raises:
         CheckpointError: there is no such checkpoint, or its head has no Auto class.
     """
+    check_exists(str(name_or_path))
     path = find_model(str(name_or_path))
     source = {"subfolder": subfolder, "revision": revision}
     trusted = {**source, "trust_remote_code": trust_remote_code}

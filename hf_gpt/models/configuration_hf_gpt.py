@@ -1,10 +1,12 @@
 """Configuration of the HfGpt family: one decoder whose switches cover GPT-2, Llama/Mistral, Qwen3 and our default."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -37,8 +39,66 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+class HfGptDerivedFieldsMixin:
+    """
+    For a configuration some of whose fields follow from others where they are left out: they go on following when those
+    others are set later. A field that holds another value than the one that follows was given, and stays.
+    """
+
+    # Each field to those that it follows from, in an order in which they can be worked out.
+    derived_from: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def _derive(self, field: str) -> Any:
+        raise NotImplementedError
+
+    def _follows(self, field: str) -> bool:
+        return field not in self.__dict__.get("_given_fields", ()) and getattr(self, field) == self._derive(field)
+
+    def _derive_missing(self) -> None:
+        """Works out what was left out; remembers what was given as it would have followed, which looks alike."""
+        given = []
+        for field in self.derived_from:
+            if getattr(self, field) is None:
+                setattr(self, field, self._derive(field))
+            elif getattr(self, field) == self._derive(field):
+                given.append(field)
+        if given:
+            self.__dict__["_given_fields"] = tuple(given)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        name = self.attribute_map.get(name, name)
+        # Until the last field of all is filled in, the configuration is being made.
+        is_made = bool(self.__dict__.get("auto_map"))
+        affected = [field for field, sources in self.derived_from.items() if name in sources] if is_made else []
+        followers = [field for field in affected if self._follows(field)]
+        super().__setattr__(name, value)
+        for field in followers:
+            setattr(self, field, self._derive(field))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the base class, without what is remembered of fields that were given."""
+        output = super().to_dict()
+        output.pop("_given_fields", None)
+        return output
+
+    @classmethod
+    def _without_followers(cls, config_dict: dict[str, Any], changed: Iterable[str]) -> dict[str, Any]:
+        """A file's fields without those that follow from others which are to be changed."""
+        changed = {cls.attribute_map.get(name, name) for name in changed}
+        if not changed & {source for sources in cls.derived_from.values() for source in sources}:
+            return config_dict
+        left_out = {*cls.derived_from, "model_type"}
+        try:
+            derived = cls(**{name: value for name, value in config_dict.items() if name not in left_out})
+        except (StrictDataclassError, ValueError):
+            # It takes what is given there to make a configuration of it.
+            return config_dict
+        follow = {name for name in cls.derived_from if config_dict.get(name) == getattr(derived, name)}
+        return {name: value for name, value in config_dict.items() if name not in follow - changed}
+
+
 @strict
-class HfGptConfig(PreTrainedConfig):
+class HfGptConfig(HfGptDerivedFieldsMixin, PreTrainedConfig):
     r"""
     Configuration of [`HfGptModel`] and its heads. Every field is keyword-only, typed and checked: a wrong type raises
     `StrictDataclassFieldValidationError`, a combination that cannot work `StrictDataclassClassValidationError`.
@@ -184,6 +244,15 @@ class HfGptConfig(PreTrainedConfig):
         "AutoModelForQuestionAnswering": "modeling_hf_gpt.HfGptForQuestionAnswering",
     }
 
+    derived_from: ClassVar[dict[str, tuple[str, ...]]] = {
+        "intermediate_size": ("hidden_size", "is_gated_act"),
+        "num_key_value_heads": ("num_attention_heads",),
+        "head_dim": ("hidden_size", "num_attention_heads"),
+        "attention_out_bias": ("attention_bias",),
+        "layer_types": ("num_hidden_layers", "sliding_window"),
+        "base_model_tp_plan": ("is_gated_act", "use_qk_norm"),
+    }
+
     vocab_size: int = 50304
     hidden_size: int = 768
     intermediate_size: int | None = None
@@ -248,25 +317,31 @@ class HfGptConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any):
         if self.logit_scale is None:
             self.logit_scale = 1.0
-        if self.intermediate_size is None:
-            gated_size = -(-8 * self.hidden_size // 3 // 64) * 64
-            self.intermediate_size = gated_size if self.is_gated_act else 4 * self.hidden_size
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
-        if self.head_dim is None:
-            self.head_dim = max(1, self.hidden_size // max(1, self.num_attention_heads))
-        if self.attention_out_bias is None:
-            self.attention_out_bias = self.attention_bias
-        if self.layer_types is None:
-            layer_type = "full_attention" if self.sliding_window is None else "sliding_attention"
-            self.layer_types = [layer_type] * min(self.num_hidden_layers, MOST_LAYERS)
-        absent = [] if self.is_gated_act else ["gate_proj"]
-        absent += [] if self.use_qk_norm else ["q_norm", "k_norm"]
-        plan = type(self).base_model_tp_plan
-        self.base_model_tp_plan = {name: style for name, style in plan.items() if name.split(".")[-1] not in absent}
+        self.base_model_tp_plan = None
+        self._derive_missing()
         self.auto_map = complete_auto_map(self.code_map, self.auto_map)
         warn_of_misspelt_fields(self, kwargs)
         super().__post_init__(**kwargs)
+
+    def _derive(self, field: str) -> Any:
+        if field == "intermediate_size":
+            return -(-8 * self.hidden_size // 3 // 64) * 64 if self.is_gated_act else 4 * self.hidden_size
+        if field == "num_key_value_heads":
+            return self.num_attention_heads
+        if field == "head_dim":
+            return max(1, self.hidden_size // max(1, self.num_attention_heads))
+        if field == "attention_out_bias":
+            return self.attention_bias
+        if field == "layer_types":
+            return self._alike(self.num_hidden_layers)
+        absent = [] if self.is_gated_act else ["gate_proj"]
+        absent += [] if self.use_qk_norm else ["q_norm", "k_norm"]
+        plan = type(self).base_model_tp_plan
+        return {name: style for name, style in plan.items() if name.split(".")[-1] not in absent}
+
+    def _alike(self, num_layers: int) -> list[str]:
+        layer_type = "full_attention" if self.sliding_window is None else "sliding_attention"
+        return [layer_type] * min(num_layers, MOST_LAYERS)
 
     def validate_architecture(self):
         """Raises `ValueError`, which names the field and the remedy, for settings that cannot work together."""
@@ -360,7 +435,7 @@ class HfGptConfig(PreTrainedConfig):
             ValueError: the dictionary is the configuration of another architecture.
         """
         refuse_other_model_type(cls, config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        return _forget_given(super().from_dict(cls._without_followers(config_dict, kwargs), **kwargs))
 
     def to_dict(self) -> dict[str, Any]:
         """As in the base class; RoPE's parameters are left out where no RoPE reads them."""
@@ -368,6 +443,12 @@ class HfGptConfig(PreTrainedConfig):
         if self.position_embedding_type != "rope":
             output.pop("rope_parameters", None)
         return output
+
+
+def _forget_given(made: Any) -> Any:
+    """What `from_dict` returns. A file holds every field: what follows from others there counts as derived."""
+    (made[0] if isinstance(made, tuple) else made).__dict__.pop("_given_fields", None)
+    return made
 
 
 def complete_auto_map(code_map: dict[str, str], auto_map: dict[str, str] | None) -> dict[str, str]:

@@ -66,6 +66,13 @@ class HfGptSeq2SeqConfig(HfGptConfig):
         "AutoModelForSequenceClassification": "modeling_hf_gpt_seq2seq.HfGptSeq2SeqForSequenceClassification",
     }
 
+    derived_from: ClassVar[dict[str, tuple[str, ...]]] = {
+        **HfGptConfig.derived_from,
+        "encoder_layers": ("num_hidden_layers",),
+        "encoder_layer_types": ("encoder_layers", "sliding_window"),
+        "decoder_start_token_id": ("bos_token_id", "eos_token_id", "pad_token_id"),
+    }
+
     is_encoder_decoder: bool = True
     encoder_layers: int | None = None
     encoder_layer_types: list[str] | None = None
@@ -75,21 +82,25 @@ class HfGptSeq2SeqConfig(HfGptConfig):
     def __post_init__(self, **kwargs: Any):
         # The library applies aliases last, after what is derived here.
         self.num_hidden_layers = kwargs.pop("decoder_layers", self.num_hidden_layers)
-        if self.encoder_layers is None:
-            self.encoder_layers = self.num_hidden_layers
-        if self.encoder_layer_types is None:
-            layer_type = "full_attention" if self.sliding_window is None else "sliding_attention"
-            self.encoder_layer_types = [layer_type] * min(self.encoder_layers, MOST_LAYERS)
-        if self.decoder_start_token_id is None:
+        super().__post_init__(**kwargs)
+
+    def _derive(self, field: str) -> Any:
+        if field == "encoder_layers":
+            return self.num_hidden_layers
+        if field == "encoder_layer_types":
+            return self._alike(self.encoder_layers)
+        if field == "decoder_start_token_id":
             end = self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
             known = [token for token in (self.bos_token_id, end, self.pad_token_id) if token is not None]
-            self.decoder_start_token_id = known[0] if known else None
-        super().__post_init__(**kwargs)
+            return known[0] if known else None
+        return super()._derive(field)
 
     def validate_architecture(self):
         """As in the base class, for both halves."""
         super().validate_architecture()
-        _require(self.is_causal, "is_causal", self.is_causal, "must be True: it is the decoder's; the encoder sees all")
+        # One half of a model, as `of_half` gives it, is no encoder-decoder.
+        is_causal = self.is_causal or not self.is_encoder_decoder
+        _require(is_causal, "is_causal", self.is_causal, "must be True: it is the decoder's; the encoder sees all")
         is_possible = 0 < self.encoder_layers <= MOST_LAYERS
         _require(is_possible, "encoder_layers", self.encoder_layers, f"must be from 1 to {MOST_LAYERS:,}")
         _require(

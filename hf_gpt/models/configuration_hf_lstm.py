@@ -6,11 +6,18 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from .configuration_hf_gpt import _require, complete_auto_map, refuse_other_model_type, warn_of_misspelt_fields
+from .configuration_hf_gpt import (
+    HfGptDerivedFieldsMixin,
+    _forget_given,
+    _require,
+    complete_auto_map,
+    refuse_other_model_type,
+    warn_of_misspelt_fields,
+)
 
 
 @strict
-class HfLstmConfig(PreTrainedConfig):
+class HfLstmConfig(HfGptDerivedFieldsMixin, PreTrainedConfig):
     r"""
     Configuration of [`HfLstmModel`] and its heads. Every field is keyword-only, typed and checked, as in
     [`HfGptConfig`].
@@ -83,6 +90,8 @@ classifier_dropout:
         "AutoModelForTokenClassification": "modeling_hf_lstm.HfLstmForTokenClassification",
     }
 
+    derived_from: ClassVar[dict[str, tuple[str, ...]]] = {"intermediate_size": ("hidden_size",)}
+
     vocab_size: int = 50304
     hidden_size: int = 256
     intermediate_size: int | None = None
@@ -116,11 +125,13 @@ classifier_dropout:
     def __post_init__(self, **kwargs: Any):
         if self.logit_scale is None:
             self.logit_scale = 1.0
-        if self.intermediate_size is None:
-            self.intermediate_size = self.hidden_size
+        self._derive_missing()
         self.auto_map = complete_auto_map(self.code_map, self.auto_map)
         warn_of_misspelt_fields(self, kwargs)
         super().__post_init__(**kwargs)
+
+    def _derive(self, field: str) -> int:
+        return self.hidden_size
 
     def validate_layer_type(self):
         """Overrides the library's check, which knows the types of its own models alone."""
@@ -174,7 +185,7 @@ classifier_dropout:
             ValueError: the dictionary is the configuration of another architecture.
         """
         refuse_other_model_type(cls, config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        return _forget_given(super().from_dict(cls._without_followers(config_dict, kwargs), **kwargs))
 
 
 # Each checkpoint carries its own code, so that it opens as remote code too.

@@ -11,7 +11,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.output_capturing import OutputRecorder
 
 from .configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
-from .inputs_hf_gpt import check_range, document_ids, num_tokens
+from .inputs_hf_gpt import check_not_empty, check_range, document_ids, num_tokens
 from .layers_hf_gpt import HfGptAttention, HfGptCrossAttention, HfGptDecoderLayer, build_norm
 from .modeling_hf_gpt import HfGptModel
 
@@ -96,6 +96,7 @@ class HfGptSeq2SeqDecoder(HfGptModel):
         if inputs_embeds is None:
             check_range("decoder_input_ids", input_ids, num_tokens(self.embed_tokens, self.config), "vocab_size")
             inputs_embeds = self.embed_tokens(input_ids)
+        check_not_empty("decoder_input_ids", inputs_embeds)
         if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
             past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
         same_document = None

@@ -24,6 +24,16 @@ def check_range(name: str, ids: torch.Tensor, size: int, field: str) -> None:
         raise ValueError(f"{name} holds {worst}, outside 0 to {size - 1} (config.{field}={size}): {remedy}.")
 
 
+def check_not_empty(name: str, inputs: torch.Tensor, takes_no_rows: bool = False) -> None:
+    """Raises `ValueError` for inputs (rows, tokens, ...) of no token or, unless those are taken, of no row."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    if inputs.shape[1] == 0 or (inputs.shape[0] == 0 and not takes_no_rows):
+        what = "token" if inputs.shape[1] == 0 else "row"
+        remedy = "give a text at least one, such as the token that begins texts" if what == "token" else "leave it out"
+        raise ValueError(f"{name} of shape {tuple(inputs.shape[:2])} hold no {what}: {remedy}.")
+
+
 def num_tokens(embedding: nn.Module, config: PreTrainedConfig) -> int:
     """Token ids that an embedding has, or what the configuration says where a wrapper around it does not tell."""
     return getattr(embedding, "num_embeddings", config.vocab_size)
@@ -89,4 +99,4 @@ def create_masks(
     return masks
 
 
-__all__ = ["check_range", "create_masks", "default_position_ids", "document_ids", "num_tokens"]
+__all__ = ["check_not_empty", "check_range", "create_masks", "default_position_ids", "document_ids", "num_tokens"]

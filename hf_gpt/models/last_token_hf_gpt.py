@@ -56,6 +56,6 @@ def places_to_pool(
     """The last token of each row, where that is all that a classifier's inputs are to be pooled from; else None."""
     inputs = input_ids if inputs_embeds is None else inputs_embeds
     recorded = (kwargs.get(name, getattr(model.config, name)) for name in ("output_hidden_states", "output_attentions"))
-    if inputs is None or any(recorded):
+    if inputs is None or 0 in inputs.shape[:2] or any(recorded):
         return None
     return last_token_places(token_mask(input_ids, attention_mask, inputs, model.config.pad_token_id))

@@ -23,7 +23,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
-from .inputs_hf_gpt import check_range, create_masks, default_position_ids, num_tokens
+from .inputs_hf_gpt import check_not_empty, check_range, create_masks, default_position_ids, num_tokens
 from .language_head_hf_gpt import HfGptLanguageHeadMixin
 from .last_token_hf_gpt import at_places, can_query_places, mask_at_places, places_to_pool
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
@@ -53,6 +53,11 @@ class HfGptPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
         "hidden_states": HfGptDecoderLayer,
         "attentions": HfGptAttention,
     }
+
+    def __init__(self, config: HfGptConfig, *args, **kwargs):
+        # Fields may have been set one by one since they were checked together.
+        config.validate_architecture()
+        super().__init__(config, *args, **kwargs)
 
     def _build_base_model(self, config: HfGptConfig) -> PreTrainedModel:
         return HfGptModel(config)
@@ -137,6 +142,7 @@ class HfGptModel(HfGptPreTrainedModel):
         if inputs_embeds is None:
             check_range("input_ids", input_ids, num_tokens(self.embed_tokens, self.config), "vocab_size")
             inputs_embeds = self.embed_tokens(input_ids)
+        check_not_empty("input_ids", inputs_embeds)
         # Earlier tokens of a bidirectional model would need the later ones: there is nothing to cache.
         if not self.config.is_causal and past_key_values is None:
             use_cache = False

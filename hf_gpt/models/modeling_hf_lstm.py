@@ -17,7 +17,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_hf_lstm import HfLstmConfig
-from .inputs_hf_gpt import check_range, document_ids, num_tokens
+from .inputs_hf_gpt import check_not_empty, check_range, document_ids, num_tokens
 from .modeling_hf_gpt import (
     HfGptForCausalLM,
     HfGptForSequenceClassification,
@@ -321,6 +321,7 @@ class HfLstmModel(HfLstmPreTrainedModel):
         if inputs_embeds is None:
             check_range("input_ids", input_ids, num_tokens(self.embed_tokens, self.config), "vocab_size")
             inputs_embeds = self.embed_tokens(input_ids)
+        check_not_empty("input_ids", inputs_embeds, takes_no_rows=True)
         mask, documents = None, None
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
             mask = attention_mask[:, -inputs_embeds.shape[1] :].to(device=inputs_embeds.device, dtype=torch.bool)

@@ -18,6 +18,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_ngram_cnn import HfNgramCnnConfig
+from .inputs_hf_gpt import check_not_empty
 from .loss_hf_gpt import classification_loss
 from .pooling_hf_gpt import HfGptSpectralLinear, token_mask
 
@@ -120,6 +121,11 @@ class HfNgramCnnPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
     _no_split_modules = ["HfNgramCnnConvolutions"]
     _can_record_outputs = {"hidden_states": HfNgramCnnConvolutions}
 
+    def __init__(self, config: HfNgramCnnConfig, *args, **kwargs):
+        # Fields may have been set one by one since they were checked together.
+        config.validate_architecture()
+        super().__init__(config, *args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -171,6 +177,7 @@ class HfNgramCnnModel(HfNgramCnnPreTrainedModel):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
+        check_not_empty("input_ids", inputs_embeds, takes_no_rows=True)
         mask = token_mask(input_ids, attention_mask, inputs_embeds, self.config.pad_token_id)
         # Beyond the text all is zero, as it is beyond the batch.
         hidden_states = self.convolutions(inputs_embeds * mask[..., None])

@@ -146,7 +146,7 @@ def test_a_rejection_threshold_is_of_rejection_alone(critic, folder, capsys):
 def test_what_is_neither_a_folder_nor_on_the_hub_is_named(folder, capsys, command):
     words = {"score": [str(folder / "real.txt"), "--discriminator", "runs/nothing"]}.get(command, ["runs/nothing"])
     assert main([command, *words, *(["the king"] if command == "generate" else [])]) == 2
-    assert "There is no folder runs/nothing." in capsys.readouterr().err
+    assert "there is no folder runs/nothing" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+import hf_gpt
 from hf_gpt import HfGptConfig, HfGptForCausalLM, HfGptModel
 
 
@@ -43,6 +44,39 @@ def test_both_or_neither_input():
         model()
     with pytest.raises(ValueError, match="exactly one of input_ids or inputs_embeds"):
         model(torch.zeros(1, 2, dtype=torch.long), inputs_embeds=torch.zeros(1, 2, 128))
+
+
+SIZES = {"vocab_size": 40, "hidden_size": 16}
+LAYERS = {"num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def heads():
+    for kind in ("CausalLM", "SequenceClassification", "TokenClassification", "QuestionAnswering"):
+        yield getattr(hf_gpt, f"HfGptFor{kind}")(HfGptConfig(**SIZES, **LAYERS))
+    yield hf_gpt.HfGptForSequenceClassification(HfGptConfig(**SIZES, **LAYERS, classifier_pooling="attention"))
+    for kind in ("CausalLM", "SequenceClassification", "TokenClassification"):
+        yield getattr(hf_gpt, f"HfLstmFor{kind}")(hf_gpt.HfLstmConfig(**SIZES))
+    yield hf_gpt.HfNgramCnnForSequenceClassification(hf_gpt.HfNgramCnnConfig(vocab_size=40))
+    for kind in (hf_gpt.HfGptForConditionalGeneration, hf_gpt.HfGptSeq2SeqForSequenceClassification):
+        yield kind(hf_gpt.HfGptSeq2SeqConfig(**SIZES, **LAYERS))
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_no_token_or_no_row(with_mask):
+    for model in heads():
+        ids = torch.zeros(1, 0, dtype=torch.long)
+        more = {"attention_mask": torch.ones_like(ids)} if with_mask else {}
+        if model.config.is_encoder_decoder:
+            more["decoder_input_ids"] = torch.ones(1, 2, dtype=torch.long)
+        with pytest.raises(ValueError, match=r"input_ids of shape \(1, 0\) hold no token: give a text at least one"):
+            model(ids, **more)
+        if model.config.model_type in ("hf_lstm", "hf_ngram_cnn"):
+            assert len(model.eval()(ids.new_zeros(0, 5)).logits) == 0
+        else:
+            with pytest.raises(ValueError, match=r"input_ids of shape \(0, 5\) hold no row"):
+                model(ids.new_zeros(0, 5), decoder_input_ids=ids.new_zeros(0, 2)) if "decoder_input_ids" in more else (
+                    model(ids.new_zeros(0, 5))
+                )
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, 100000])
