@@ -99,6 +99,10 @@ def register_peft_targets() -> None:
         if name.startswith("TRANSFORMERS_MODELS_TO_") and name.endswith("_MODULES_MAPPING") and "llama" in targets:
             for model_type in ("hf_gpt", "hf_gpt_seq2seq"):
                 targets.setdefault(model_type, targets["llama"])
+    # PEFT adapts embeddings, convolutions and linear layers, but no LSTM.
+    targets = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    targets.setdefault("hf_lstm", ["embed_tokens"])
+    targets.setdefault("hf_ngram_cnn", ["embed_tokens", "dense", "gate", *(f"filters.{i}" for i in range(64))])
 
 
 def register_all() -> None:

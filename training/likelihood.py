@@ -4,12 +4,19 @@ import inspect
 
 import datasets
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.collators import PackedRowsCollator
 from hf_gpt.training.packing import IGNORE_INDEX
+
+
+def takes_skip_logits(model: nn.Module) -> bool:
+    """Whether a model can be asked for the loss without logits; an adapter hands over what it does not know."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "skip_logits" in inspect.signature(inner.forward).parameters
 
 
 @torch.no_grad()
@@ -24,7 +31,7 @@ def total_nats(model: PreTrainedModel, rows: datasets.Dataset, batch_size: int) 
     Returns:
         The sum in nats, and the number of targets.
     """
-    extra = {"skip_logits": True} if "skip_logits" in inspect.signature(model.forward).parameters else {}
+    extra = {"skip_logits": True} if takes_skip_logits(model) else {}
     nats, targets = 0.0, 0
     # Afterwards each module is as it was: some may stay in evaluation while others train.
     with evaluating(model):

@@ -1,7 +1,6 @@
 """`transformers.Trainer` with our optimizer, throughput, bits per byte and whole checkpoints."""
 
 import contextlib
-import inspect
 import json
 import math
 from pathlib import Path
@@ -27,6 +26,7 @@ from hf_gpt.training.fingerprint import stream_fingerprint
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, anywhere, describe_stop
 from hf_gpt.training.idle import check_trainable, warn_if_idle, warn_if_skipped
 from hf_gpt.training.length_groups import LengthGroups
+from hf_gpt.training.likelihood import takes_skip_logits
 from hf_gpt.training.optimizers import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.planning import model_flops_per_token
@@ -132,7 +132,7 @@ class HfGptTrainer(ResumableTrainer):
         self._eval_nats = 0.0
         self._eval_targets = 0.0
         self._step_has_targets, self._steps_without_targets = True, 0
-        self._takes_skip_logits = "skip_logits" in inspect.signature(self.model.forward).parameters
+        self._takes_skip_logits = takes_skip_logits(self.model)
         for library_callback in (LibraryProgressCallback, PrinterCallback):
             if any(isinstance(callback, library_callback) for callback in self.callback_handler.callbacks):
                 self.remove_callback(library_callback)
@@ -246,10 +246,18 @@ class HfGptTrainer(ResumableTrainer):
         self._recorder.add(inputs, loss)
         return loss
 
-    def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs) -> Any:
         if self.label_smoother is not None:
             keep_name(self.accelerator.unwrap_model(model))
-        return super().compute_loss(model, *args, **kwargs)
+        if not return_outputs and self._nobody_reads_logits():
+            inputs = {"skip_logits": "auto", **inputs}
+        return super().compute_loss(model, inputs, return_outputs, **kwargs)
+
+    def _nobody_reads_logits(self) -> bool:
+        reads = (
+            type(self).compute_loss is not HfGptTrainer.compute_loss or self.compute_loss_func or self.label_smoother
+        )
+        return self._takes_skip_logits and not reads
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -347,7 +355,7 @@ class HfGptTrainer(ResumableTrainer):
         if not self.is_language_model and not self.has_token_labels:
             return super().prediction_step(model, inputs, prediction_loss_only, **kwargs)
         targets = self._count_targets(inputs["labels"]) if "labels" in inputs else 0
-        if prediction_loss_only and self._takes_skip_logits:
+        if prediction_loss_only and self._nobody_reads_logits():
             inputs = {**inputs, "skip_logits": True}
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, **kwargs)
         if loss is not None:

@@ -50,6 +50,23 @@ class HfGptCheckpointMixin:
             )
         return model
 
+    @classmethod
+    def maybe_distribute_model(cls, model: Any, distributed_config: Any, mesh_manager: Any) -> Any:
+        """
+        As [`~transformers.PreTrainedModel.maybe_distribute_model`], which every way to load calls.
+
+        Raises:
+            ValueError: pipeline stages are asked for, and the model is not one stack of layers with a language-model
+                head, which is all that the library cuts into stages.
+        """
+        stages = getattr(distributed_config, "pp_size", None) or 1
+        if stages > 1 and not (cls._pp_plan and model.config.base_model_pp_plan):
+            raise ValueError(
+                f"pp_size={stages}: {cls.__name__} does not run in pipeline stages, HfGptForCausalLM alone does. Use "
+                "tp_size or fsdp_size."
+            )
+        return super().maybe_distribute_model(model, distributed_config, mesh_manager)
+
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs: Any) -> None:
         """
         As [`~transformers.PreTrainedModel.save_pretrained`]. Everything is written beside the old files first, and only

@@ -169,8 +169,9 @@ class HfGptConfig(HfGptDerivedFieldsMixin, PreTrainedConfig):
         is_causal (`bool`, *optional*, defaults to `True`):
             `False` lets every token see the whole sequence: for the classification, token and span heads only.
         chunked_loss (`str`, *optional*, defaults to `"auto"`):
-            Whether the language-model loss is computed in chunks of rows, so that the full logits never exist in
-            training: `"auto"` by size, `"always"` or `"never"`.
+            Whether the language-model loss is computed in chunks of rows, so that the full logits never exist and none
+            are returned: `"always"` in training, `"auto"` where the forward pass is asked by `skip_logits="auto"` (as
+            `hf-gpt` asks in training) and they would be large, `"never"` unless asked by `skip_logits=True`.
         classifier_pooling (`str`, *optional*, defaults to `"last"`):
             f(x) of the sequence head: the hidden state of the `"last"` token, the `"mean"` over tokens, or a learned
             `"attention"` over them.

@@ -100,7 +100,10 @@ class HfGptSeq2SeqDecoder(HfGptModel):
         if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
             past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
         same_document = None
-        if attention_mask is None and encoder_attention_mask is None and past_key_values is None:
+        if inputs_embeds.device.type == "meta":
+            # There is nothing to read in tensors that have shapes alone.
+            encoder_attention_mask = None
+        elif attention_mask is None and encoder_attention_mask is None and past_key_values is None:
             same_document = _same_document_function(
                 position_ids, encoder_position_ids, inputs_embeds, encoder_hidden_states
             )

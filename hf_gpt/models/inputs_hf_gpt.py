@@ -83,6 +83,9 @@ def create_masks(
     position_ids: torch.LongTensor,
 ) -> dict[str, torch.Tensor | None]:
     """The mask of each type of layer, as the attention of choice reads it."""
+    if inputs_embeds.device.type == "meta":
+        # There is nothing to read in tensors that have shapes alone.
+        attention_mask = position_ids = None
     mask_kwargs = {
         "config": config,
         "inputs_embeds": inputs_embeds,
@@ -91,7 +94,7 @@ def create_masks(
         "position_ids": position_ids,
     }
     # The library finds packed documents for causal masks only.
-    if not config.is_causal and attention_mask is None and past_key_values is None:
+    if not config.is_causal and attention_mask is None and past_key_values is None and position_ids is not None:
         mask_kwargs["and_mask_function"] = _same_document_function(position_ids, inputs_embeds.shape[0])
     masks = {"full_attention": create_causal_mask(**mask_kwargs)}
     if "sliding_attention" in config.layer_types:

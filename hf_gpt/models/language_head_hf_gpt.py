@@ -8,7 +8,7 @@ from .loss_hf_gpt import chunked_causal_lm_loss
 
 # trf-ignore: TRF041 config.logit_scale, config.final_logit_softcapping, config.chunked_loss
 
-# With `chunked_loss="auto"`: logits of a batch (tokens x vocabulary) above which the loss is computed in chunks.
+# With `skip_logits="auto"`: logits of a batch (tokens x vocabulary) above which the loss is computed in chunks.
 CHUNKED_LOSS_ELEMENTS = 2**24
 
 
@@ -21,7 +21,7 @@ class HfGptLanguageHeadMixin:
         labels: torch.LongTensor | None,
         *,
         logits_to_keep: int | torch.Tensor = 0,
-        skip_logits: bool | None = None,
+        skip_logits: bool | str | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         loss, logits = None, None
@@ -48,7 +48,7 @@ class HfGptLanguageHeadMixin:
         return loss, logits
 
     def _computes_loss_in_chunks(
-        self, hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor, skip_logits: bool | None
+        self, hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor, skip_logits: bool | str | None
     ) -> bool:
         head = self.lm_head
         # The chunks use the head's weight itself: not when the weight is sharded, quantised or adapted, or the
@@ -66,10 +66,10 @@ class HfGptLanguageHeadMixin:
         )
         if not is_plain or skip_logits is False:
             return False
-        if skip_logits or (self.training and self.config.chunked_loss == "always"):
+        if skip_logits is True or (self.training and self.config.chunked_loss == "always"):
             return True
         size = hidden_states.shape[:-1].numel() * self.config.vocab_size
-        return self.training and self.config.chunked_loss == "auto" and size > CHUNKED_LOSS_ELEMENTS
+        return skip_logits == "auto" and self.config.chunked_loss == "auto" and size > CHUNKED_LOSS_ELEMENTS
 
 
 def _count_targets(

@@ -290,7 +290,7 @@ def are_values(labels: torch.Tensor, ignore_index: int = -100) -> bool:
     Whether targets of one label are values to regress: a float among them is no probability. Not seen by a compiler,
     for which it would depend on data.
     """
-    if torch.compiler.is_compiling() or not labels.is_floating_point():
+    if torch.compiler.is_compiling() or labels.device.type == "meta" or not labels.is_floating_point():
         return False
     return bool((((labels < 0) | (labels > 1)) & (labels != ignore_index)).any())
 

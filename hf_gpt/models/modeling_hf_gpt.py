@@ -155,12 +155,16 @@ class HfGptModel(HfGptPreTrainedModel):
             past_key_values = self._new_cache()
 
         hidden_states, position_embeddings = inputs_embeds, None
-        if self.config.position_embedding_type == "learned":
+        # A later stage of a pipeline goes on from hidden states, which it is given as embeddings. Layers of other
+        # stages are identities, in the library as in vLLM.
+        begins = not isinstance(self.layers[0], nn.Identity)
+        if self.config.position_embedding_type == "learned" and begins:
             check_range("position_ids", position_ids, self.config.max_position_embeddings, "max_position_embeddings")
             hidden_states = hidden_states + self.embed_positions(position_ids.to(inputs_embeds.device))
         elif self.config.position_embedding_type == "rope":
             position_embeddings = self.rotary_emb(hidden_states, position_ids)
-        hidden_states = self.dropout(hidden_states)
+        if begins:
+            hidden_states = self.dropout(hidden_states)
 
         # By position: reentrant checkpointing gives gradients to nothing else.
         layer_inputs = [kwargs.pop("encoder_hidden_states")] if "encoder_hidden_states" in kwargs else []
@@ -170,6 +174,9 @@ class HfGptModel(HfGptPreTrainedModel):
         if asked:
             masks[-1] = mask_at_places(self.config, masks[-1], query_places, hidden_states, past_key_values)
         for i, decoder_layer in enumerate(layers):
+            if isinstance(decoder_layer, nn.Identity):
+                self._count_tokens(past_key_values, i, hidden_states)
+                continue
             if asked and i == len(layers) - 1:
                 kwargs["query_places"] = query_places
             hidden_states = decoder_layer(
@@ -191,6 +198,13 @@ class HfGptModel(HfGptPreTrainedModel):
 
     def _new_cache(self) -> Cache:
         return DynamicCache(config=self.config)
+
+    @staticmethod
+    def _count_tokens(past_key_values: Cache | None, layer_idx: int, hidden_states: torch.Tensor) -> None:
+        """Has a cache know how many tokens were read, which it looks up at a layer that another stage may have."""
+        if past_key_values is not None:
+            counted = hidden_states.new_zeros(*hidden_states.shape[:2], 1)[:, None]
+            past_key_values.update(counted, counted, layer_idx)
 
 
 class HfGptForCausalLM(HfGptLanguageHeadMixin, HfGptPreTrainedModel, GenerationMixin):
@@ -225,7 +239,7 @@ class HfGptForCausalLM(HfGptLanguageHeadMixin, HfGptPreTrainedModel, GenerationM
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        skip_logits: bool | None = None,
+        skip_logits: bool | str | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
@@ -235,9 +249,9 @@ class HfGptForCausalLM(HfGptLanguageHeadMixin, HfGptPreTrainedModel, GenerationM
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 Number of last positions that get logits (0: all), or the positions (1D; 2D for each row), or a 2D
                 boolean mask of them.
-            skip_logits (`bool`, *optional*):
-                Return the loss alone, without ever holding the logits of all tokens. Left out: in training, when
-                `config.chunked_loss` says so.
+            skip_logits (`bool` or `"auto"`, *optional*):
+                Return the loss alone, without ever holding the logits of all tokens; `"auto"`: where they would be
+                large. Left out: only in training, and only where `config.chunked_loss` is `"always"`.
 
         Returns:
             [`~transformers.modeling_outputs.CausalLMOutputWithPast`], `logits` of shape

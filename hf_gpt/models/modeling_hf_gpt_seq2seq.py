@@ -132,6 +132,12 @@ class HfGptSeq2SeqModel(HfGptSeq2SeqPreTrainedModel):
             [`~transformers.modeling_outputs.Seq2SeqModelOutput`], `last_hidden_state` of shape
             `(batch_size, target_length, hidden_size)`.
         """
+        # Each half has a configuration of its own, and what is set later is set in the whole model's.
+        if use_cache is None:
+            use_cache = self.config.use_cache
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name) is None:
+                kwargs[name] = getattr(self.config, name)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids,
@@ -285,7 +291,7 @@ class HfGptForConditionalGeneration(HfGptLanguageHeadMixin, HfGptSeq2SeqPreTrain
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        skip_logits: bool | None = None,
+        skip_logits: bool | str | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqLMOutput:
         r"""
@@ -294,9 +300,9 @@ class HfGptForConditionalGeneration(HfGptLanguageHeadMixin, HfGptSeq2SeqPreTrain
                 Tokens to write; -100 does not count. Without `decoder_input_ids` the decoder reads them shifted by one.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 Number of last positions that get logits (0: all), or the positions, or a mask of them.
-            skip_logits (`bool`, *optional*):
-                Return the loss alone, without ever holding the logits of all tokens. Left out: in training, when
-                `config.chunked_loss` says so.
+            skip_logits (`bool` or `"auto"`, *optional*):
+                Return the loss alone, without ever holding the logits of all tokens; `"auto"`: where they would be
+                large. Left out: only in training, and only where `config.chunked_loss` is `"always"`.
 
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqLMOutput`], `logits` of shape

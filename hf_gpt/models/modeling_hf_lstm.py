@@ -158,6 +158,37 @@ class HfLstmSegments:
         )
 
 
+@dataclass
+class HfLstmPlaces:
+    """
+    The same where nothing may depend on what tensors hold, as in an export and on the meta device.
+
+    Attributes:
+        mask, begins, ends (`torch.BoolTensor` of shape `(batch_size, sequence_length)`):
+            Where tokens are, and which of them are the first and last of a packed document.
+    """
+
+    mask: torch.BoolTensor
+    begins: torch.BoolTensor
+    ends: torch.BoolTensor
+
+    @classmethod
+    def find(
+        cls, mask: torch.BoolTensor | None, documents: torch.LongTensor | None, shape: tuple[int, int]
+    ) -> "HfLstmPlaces | None":
+        """As [`HfLstmSegments.find`]; None only where neither is given."""
+        if mask is None and documents is None:
+            return None
+        if mask is None:
+            mask = torch.ones(shape, dtype=torch.bool, device=documents.device)
+        begins = ends = torch.zeros_like(mask)
+        if documents is not None:
+            changes = documents.expand(shape).diff(dim=-1) != 0
+            edge = torch.zeros_like(mask[:, :1])
+            begins, ends = torch.cat([edge, changes], 1), torch.cat([changes, edge], 1)
+        return cls(mask, begins, ends)
+
+
 class HfLstmLayer(GradientCheckpointingLayer):
     """One LSTM, which passes over padding and begins each packed document anew."""
 
@@ -182,7 +213,7 @@ class HfLstmLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        segments: HfLstmSegments | None = None,
+        segments: "HfLstmSegments | HfLstmPlaces | None" = None,
         past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
@@ -192,6 +223,8 @@ class HfLstmLayer(GradientCheckpointingLayer):
             state = cached.keys.unsqueeze(0), cached.values.unsqueeze(0)
         if segments is None:
             output, state = self.lstm(hidden_states, state)
+        elif isinstance(segments, HfLstmPlaces):
+            output, state = self._read_places(hidden_states, segments, state)
         else:
             output, state = self._read_segments(hidden_states, segments, state)
         if past_key_values is not None:
@@ -199,6 +232,32 @@ class HfLstmLayer(GradientCheckpointingLayer):
                 state[0].squeeze(0), state[1].squeeze(0), self.layer_idx, num_tokens=hidden_states.shape[1]
             )
         return self.dropout(output)
+
+    def _read_places(
+        self,
+        hidden_states: torch.Tensor,
+        places: "HfLstmPlaces",
+        state: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        batch_size, length, _ = hidden_states.shape
+        if state is None:
+            zeros = hidden_states.new_zeros(2 if self.is_bidirectional else 1, batch_size, self.lstm.hidden_size)
+            state = zeros, zeros
+        outputs, ends = [], []
+        for direction, suffix in enumerate(("", "_reverse") if self.is_bidirectional else ("",)):
+            weights = [getattr(self.lstm, f"{name}_l0{suffix}") for name in ("weight_ih", "weight_hh")]
+            weights += [getattr(self.lstm, f"{name}_l0{suffix}") for name in ("bias_ih", "bias_hh")]
+            output, cell = (part[direction] for part in state)
+            read: list[torch.Tensor] = [output] * length
+            for place in reversed(range(length)) if suffix else range(length):
+                is_token = places.mask[:, place, None]
+                goes_on = ~(places.ends if suffix else places.begins)[:, place, None]
+                new = torch.lstm_cell(hidden_states[:, place], (output * goes_on, cell * goes_on), *weights)
+                output, cell = (torch.where(is_token, *pair) for pair in zip(new, (output, cell), strict=True))
+                read[place] = output * is_token
+            outputs.append(torch.stack(read, 1))
+            ends.append((output, cell))
+        return torch.cat(outputs, -1), tuple(torch.stack(parts) for parts in zip(*ends, strict=True))
 
     def _read_segments(
         self,
@@ -327,7 +386,9 @@ class HfLstmModel(HfLstmPreTrainedModel):
             mask = attention_mask[:, -inputs_embeds.shape[1] :].to(device=inputs_embeds.device, dtype=torch.bool)
         elif attention_mask is None and past_key_values is None and position_ids is not None:
             documents = document_ids(position_ids.to(inputs_embeds.device))
-        segments = HfLstmSegments.find(mask, documents, tuple(inputs_embeds.shape[:2]))
+        is_blind = inputs_embeds.device.type == "meta" or torch.compiler.is_exporting()
+        kind = HfLstmPlaces if is_blind else HfLstmSegments
+        segments = kind.find(mask, documents, tuple(inputs_embeds.shape[:2]))
         # What has been read backwards would change with each token: there is no state to carry.
         if not self.config.is_causal and past_key_values is None:
             use_cache = False
@@ -344,6 +405,8 @@ class HfLstmModel(HfLstmPreTrainedModel):
 
 class HfLstmForCausalLM(HfLstmPreTrainedModel, HfGptForCausalLM):
     """The LSTM with a language-model head: scores of the next token."""
+
+    _pp_plan = None
 
 
 class HfLstmForSequenceClassification(HfLstmPreTrainedModel, HfGptForSequenceClassification):

@@ -119,12 +119,12 @@ def test_training_never_holds_all_logits():
     model = model_with_large_vocabulary()
     ids = torch.randint(0, 20000, (4, 1024))
     with LargestTensor() as largest:
-        output = model(ids, labels=ids)
+        output = model(ids, labels=ids, skip_logits="auto")
         output.loss.backward()
     assert output.logits is None
     assert largest.numel < ids.numel() * 20000 / 4
     model.config.chunked_loss = "never"
-    full = model(ids, labels=ids)
+    full = model(ids, labels=ids, skip_logits="auto")
     assert full.logits.shape == (4, 1024, 20000)
     torch.testing.assert_close(output.loss, full.loss, rtol=1e-6, atol=1e-6)
 
@@ -133,6 +133,7 @@ def test_chunks_are_switched_by_size_mode_and_request():
     model = HfGptForCausalLM(HfGptConfig.preset("nano", vocab_size=64))
     ids = torch.randint(0, 64, (2, 8))
     assert model.train()(ids, labels=ids).logits is not None
+    assert model(ids, labels=ids, skip_logits="auto").logits is not None
     model.config.chunked_loss = "always"
     assert model(ids, labels=ids).logits is None
     assert model(ids, labels=ids, skip_logits=False).logits is not None
@@ -210,3 +211,37 @@ def test_token_head_scores_every_prefix():
     labels[:, 5:] = -100
     expected = -nn.functional.logsigmoid(scores[:, :5]).mean()
     torch.testing.assert_close(model(ids, labels=labels).loss, expected)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "lstm", "encoder-decoder", "adapter", "compiled"])
+def test_logits_are_returned_unless_asked_not_to(kind, monkeypatch):
+    from hf_gpt import HfGptForConditionalGeneration, HfGptSeq2SeqConfig, HfLstmConfig, HfLstmForCausalLM
+    from hf_gpt.models import language_head_hf_gpt
+
+    # Any size is a large one.
+    monkeypatch.setattr(language_head_hf_gpt, "CHUNKED_LOSS_ELEMENTS", 0)
+    sizes = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "initializer_range": 0.2}
+    heads = {"num_attention_heads": 2}
+    torch.manual_seed(0)
+    if kind == "lstm":
+        model = HfLstmForCausalLM(HfLstmConfig(**sizes, num_decoder_layers=0))
+    elif kind == "encoder-decoder":
+        model = HfGptForConditionalGeneration(HfGptSeq2SeqConfig(**sizes, **heads, bos_token_id=1))
+    else:
+        model = HfGptForCausalLM(HfGptConfig(**sizes, **heads))
+    if kind == "adapter":
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    if kind == "compiled":
+        model = torch.compile(model, backend="eager")
+    ids = torch.randint(0, 30, (3, 7))
+    model.train()
+    plain = model(input_ids=ids, labels=ids)
+    assert plain.logits.shape == (3, 7, 30)
+    for asked in ("auto", True):
+        output = model(input_ids=ids, labels=ids, skip_logits=asked)
+        assert output.logits is None
+        torch.testing.assert_close(output.loss, plain.loss, rtol=1e-5, atol=1e-6)
+    target = {"decoder_input_ids": ids} if kind == "encoder-decoder" else {}
+    assert model(input_ids=ids, skip_logits=True, **target).logits is not None
