@@ -105,13 +105,14 @@ def fresh_classifier_scores(
         value = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets[places], weights[places])
         return value, len(places)
 
-    held_out = held_out_rows((tuple(text) for text in texts), max(0.1, 2 / len(rows)), seed)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    is_held_out = np.isin(order, held_out_rows(map(tuple, texts), max(0.1, 2 / len(rows)), seed))
     fit(
         model,
         loss,
         lengths,
-        np.setdiff1d(np.arange(len(rows)), held_out),
-        held_out,
+        order[~is_held_out],
+        order[is_held_out],
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
