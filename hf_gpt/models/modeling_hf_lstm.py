@@ -378,7 +378,7 @@ class HfLstmModel(HfLstmPreTrainedModel):
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
-            check_range("input_ids", input_ids, self.embed_tokens.num_embeddings, "vocab_size")
+            check_range("input_ids", input_ids, self.config.vocab_size, "vocab_size")
             inputs_embeds = self.embed_tokens(input_ids)
         mask, documents = None, None
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:

@@ -32,6 +32,8 @@ class HfNgramCnnConvolutions(GradientCheckpointingLayer):
     def __init__(self, config: HfNgramCnnConfig):
         super().__init__()
         self.is_causal = config.is_causal
+        # Not asked of the filters themselves, which an adapter may wrap.
+        self.widths = tuple(config.kernel_sizes)
         self.filters = nn.ModuleList(
             nn.Conv1d(config.embedding_size, number, width)
             for width, number in zip(config.kernel_sizes, config.num_filters, strict=True)
@@ -49,8 +51,8 @@ class HfNgramCnnConvolutions(GradientCheckpointingLayer):
         """
         channels = hidden_states.transpose(1, 2)
         outputs = []
-        for convolution in self.filters:
-            reach = convolution.kernel_size[0] - 1
+        for width, convolution in zip(self.widths, self.filters, strict=True):
+            reach = width - 1
             before = reach if self.is_causal else reach // 2
             outputs.append(convolution(nn.functional.pad(channels, (before, reach - before))))
         return self.act_fn(torch.cat(outputs, dim=1)).transpose(1, 2)
