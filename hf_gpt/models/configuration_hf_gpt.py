@@ -64,11 +64,11 @@ class HfGptDerivedFieldsMixin:
                 given.append(field)
         if given:
             self.__dict__["_given_fields"] = tuple(given)
+        self.__dict__["_is_made"] = True
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = self.attribute_map.get(name, name)
-        # Until the last field of all is filled in, the configuration is being made.
-        is_made = bool(self.__dict__.get("auto_map"))
+        is_made = "_is_made" in self.__dict__
         affected = [field for field, sources in self.derived_from.items() if name in sources] if is_made else []
         followers = [field for field in affected if self._follows(field)]
         super().__setattr__(name, value)
@@ -78,7 +78,8 @@ class HfGptDerivedFieldsMixin:
     def to_dict(self) -> dict[str, Any]:
         """As in the base class, without what is remembered of fields that were given."""
         output = super().to_dict()
-        output.pop("_given_fields", None)
+        for name in ("_given_fields", "_is_made"):
+            output.pop(name, None)
         return output
 
     @classmethod
