@@ -8,6 +8,7 @@ report say how far each is from real text.
 import argparse
 import copy
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +110,7 @@ def demo(args: argparse.Namespace) -> int:
     print_table(*results_table(contestants, control, result))
     # Those with the critic had as much compute as this one.
     conclusion = verdict([guided, more, adversarial], more)
-    print(f"\n{conclusion}")
+    print("\n" + textwrap.fill(conclusion, 116))
     report = write_comparison(
         args.output_dir, contestants, control, result, log, judged_rows, tokenizer, vars(args), conclusion
     )
