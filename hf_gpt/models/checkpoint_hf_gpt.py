@@ -16,11 +16,6 @@ _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 class HfGptCheckpointMixin:
     """`save_pretrained` replaces files only once all are written; `from_pretrained` refuses weights that do not fit."""
 
-    def __init__(self, config: Any, *args: Any, **kwargs: Any):
-        # Fields may have been set one by one since they were checked together.
-        config.validate_architecture()
-        super().__init__(config, *args, **kwargs)
-
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args, **kwargs: Any

@@ -54,6 +54,11 @@ class HfGptPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
         "attentions": HfGptAttention,
     }
 
+    def __init__(self, config: HfGptConfig, *args, **kwargs):
+        # Fields may have been set one by one since they were checked together.
+        config.validate_architecture()
+        super().__init__(config, *args, **kwargs)
+
     def _build_base_model(self, config: HfGptConfig) -> PreTrainedModel:
         return HfGptModel(config)
 

@@ -121,6 +121,11 @@ class HfNgramCnnPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
     _no_split_modules = ["HfNgramCnnConvolutions"]
     _can_record_outputs = {"hidden_states": HfNgramCnnConvolutions}
 
+    def __init__(self, config: HfNgramCnnConfig, *args, **kwargs):
+        # Fields may have been set one by one since they were checked together.
+        config.validate_architecture()
+        super().__init__(config, *args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
