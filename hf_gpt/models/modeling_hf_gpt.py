@@ -54,11 +54,6 @@ class HfGptPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
         "attentions": HfGptAttention,
     }
 
-    def __init__(self, config: HfGptConfig, *args, **kwargs):
-        # Fields may have been set one by one since they were checked together.
-        config.validate_architecture()
-        super().__init__(config, *args, **kwargs)
-
     def _build_base_model(self, config: HfGptConfig) -> PreTrainedModel:
         return HfGptModel(config)
 
@@ -87,6 +82,8 @@ class HfGptModel(HfGptPreTrainedModel):
 
     def __init__(self, config: HfGptConfig):
         super().__init__(config)
+        # Fields may have been set one by one since they were checked together.
+        config.validate_architecture()
         self.padding_idx = config.pad_token_id
         self.vocab_size = config.vocab_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)

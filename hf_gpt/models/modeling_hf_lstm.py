@@ -331,6 +331,8 @@ class HfLstmModel(HfLstmPreTrainedModel):
 
     def __init__(self, config: HfLstmConfig):
         super().__init__(config)
+        # Fields may have been set one by one since they were checked together.
+        config.validate_architecture()
         self.padding_idx = config.pad_token_id
         self.vocab_size = config.vocab_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)

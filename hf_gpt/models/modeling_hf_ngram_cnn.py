@@ -121,11 +121,6 @@ class HfNgramCnnPreTrainedModel(HfGptCheckpointMixin, PreTrainedModel):
     _no_split_modules = ["HfNgramCnnConvolutions"]
     _can_record_outputs = {"hidden_states": HfNgramCnnConvolutions}
 
-    def __init__(self, config: HfNgramCnnConfig, *args, **kwargs):
-        # Fields may have been set one by one since they were checked together.
-        config.validate_architecture()
-        super().__init__(config, *args, **kwargs)
-
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -142,6 +137,8 @@ class HfNgramCnnModel(HfNgramCnnPreTrainedModel):
 
     def __init__(self, config: HfNgramCnnConfig):
         super().__init__(config)
+        # Fields may have been set one by one since they were checked together.
+        config.validate_architecture()
         # Without `padding_idx`: the mask tells padding, and the token may end texts as well.
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.convolutions = HfNgramCnnConvolutions(config)
