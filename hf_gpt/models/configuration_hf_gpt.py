@@ -339,7 +339,9 @@ class HfGptConfig(HfGptDerivedFieldsMixin, PreTrainedConfig):
         absent = [] if self.is_gated_act else ["gate_proj"]
         absent += [] if self.use_qk_norm else ["q_norm", "k_norm"]
         plan = type(self).base_model_tp_plan
-        return {name: style for name, style in plan.items() if name.split(".")[-1] not in absent}
+        # Some versions of the library add entries of their own.
+        added = {name: style for name, style in (self.base_model_tp_plan or {}).items() if name not in plan}
+        return {name: style for name, style in plan.items() if name.split(".")[-1] not in absent} | added
 
     def _alike(self, num_layers: int) -> list[str]:
         layer_type = "full_attention" if self.sliding_window is None else "sliding_attention"
