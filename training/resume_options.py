@@ -30,7 +30,7 @@ _NAMES: dict[str, dict[Change, str]] = {
         Change.FREE: "trust_remote_code",
     },
     "DataArguments": {
-        Change.FIXED: "streaming corpus_weights text_column document_separator validation_fraction max_length "
+        Change.FIXED: "streaming corpus_weights text_column document_separator validation_fraction max_length overlong "
         "packing_strategy tokenizer_name tokenizer_vocab_size",
         Change.CONTENT: "corpus validation_file",
         Change.MAY: "malformed_rows",
@@ -42,7 +42,7 @@ _NAMES: dict[str, dict[Change, str]] = {
         "question_column answers_column source_column target_column messages_column signal_column num_levels "
         "patch_size codebook_size sound_encoding sampling_rate hop_length num_mel_bins num_groups num_frames "
         "trim_range loudness_share normalize_by_group augmented_copies augmentation_strength prompt_template "
-        "max_length doc_stride tokenizer_name tokenizer_vocab_size",
+        "max_length doc_stride overlong tools_column tokenizer_name tokenizer_vocab_size",
         Change.CONTENT: "train_file validation_file dataset_name",
         Change.MAY: "malformed_rows eval_copies temperature top_p samples_per_class max_answer_length "
         "predict_with_generate max_new_tokens num_beams",
@@ -68,7 +68,7 @@ _NAMES: dict[str, dict[Change, str]] = {
     "AdversarialArguments": {
         Change.FIXED: "optimizer per_device_train_batch_size gradient_accumulation_steps mle_warmup_steps "
         "discriminator_warmup_steps discriminator_warmup_auc distillation_warmup_steps discriminator_steps "
-        "discriminator_texts generator_steps max_prompt_length max_new_tokens group_size temperature top_p top_k "
+        "discriminator_texts generator_steps max_prompt_length max_new_tokens group_size temperature top_p top_k min_p overlong "
         "rollout_weight_dtype num_iterations discriminator_loss real_label reward_level discriminator_adam_beta1 "
         "discriminator_adam_beta2 discriminator_max_grad_norm replay_size replay_fraction calibration_weight "
         "density_ratio_weight r1_gamma gradient_penalty_weight estimator token_divergence token_divergence_beta reward "

@@ -44,8 +44,10 @@ class HfLstmConfig(HfGptDerivedFieldsMixin, PreTrainedConfig):
             How the LSTMs begin: `"uniform"` within `1 / sqrt(width)` with biases of 0 and of 1 at the forget gate
             (https://proceedings.mlr.press/v37/jozefowicz15.html), or `"normal"`, weights and biases alike, with a
             standard deviation of `initializer_range`.
-        initializer_range (`float`, *optional*, defaults to 0.1):
-            Standard deviation of the weights of embeddings and linear layers.
+        initializer_range (`float`, *optional*, defaults to 1.0):
+            Standard deviation of the embeddings, as of PyTorch's. The gates of an LSTM see no more than an embedding's
+            size lets through: with a tenth of it the model learns a text by heart several times more slowly. Linear
+            layers begin with it too, but with `1 / sqrt(in_features)` at most unless `lstm_init` is `"normal"`.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):
             One matrix for the embedding and the language-model head.
         final_logit_softcapping, logit_scale, chunked_loss:
@@ -100,7 +102,7 @@ classifier_dropout:
     is_causal: bool = True
     hidden_dropout: float | int = 0.0
     lstm_init: Literal["uniform", "normal"] = "uniform"
-    initializer_range: float = 0.1
+    initializer_range: float = 1.0
     tie_word_embeddings: bool = True
     final_logit_softcapping: float | int | None = None
     logit_scale: float | int | None = 1.0

@@ -309,6 +309,9 @@ class HfLstmPreTrainedModel(HfGptPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
+        if isinstance(module, nn.Linear) and self.config.lstm_init == "uniform":
+            std = min(self.config.initializer_range, module.in_features**-0.5)
+            init.normal_(module.weight, mean=0.0, std=std)
         if not isinstance(module, nn.LSTM):
             return
         bound = 1 / math.sqrt(module.hidden_size)

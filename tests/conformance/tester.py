@@ -108,6 +108,4 @@ def make_test_class(spec: Spec, module: str) -> type[unittest.TestCase]:
     }
     if spec.prefix == "HfLstm":
         body["config_arguments"]["common_properties"] = ["hidden_size", "num_hidden_layers"]
-        # Without attention to copy by, so small a model learns a text by heart more slowly.
-        body |= {"training_overfit_learning_rate": 1e-2, "training_overfit_steps": 500}
     return types.new_class(spec.title, bases, exec_body=lambda namespace: namespace.update(body))
