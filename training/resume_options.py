@@ -68,7 +68,8 @@ _NAMES: dict[str, dict[Change, str]] = {
     "AdversarialArguments": {
         Change.FIXED: "optimizer per_device_train_batch_size gradient_accumulation_steps mle_warmup_steps "
         "discriminator_warmup_steps discriminator_warmup_auc distillation_warmup_steps discriminator_steps "
-        "discriminator_texts generator_steps max_prompt_length max_new_tokens group_size temperature top_p top_k min_p overlong "
+        "discriminator_texts generator_steps max_prompt_length max_new_tokens overlong group_size temperature top_p "
+        "top_k min_p "
         "rollout_weight_dtype num_iterations discriminator_loss real_label reward_level discriminator_adam_beta1 "
         "discriminator_adam_beta2 discriminator_max_grad_norm replay_size replay_fraction calibration_weight "
         "density_ratio_weight r1_gamma gradient_penalty_weight estimator token_divergence token_divergence_beta reward "
