@@ -45,9 +45,10 @@ class HfLstmConfig(HfGptDerivedFieldsMixin, PreTrainedConfig):
             (https://proceedings.mlr.press/v37/jozefowicz15.html), or `"normal"`, weights and biases alike, with a
             standard deviation of `initializer_range`.
         initializer_range (`float`, *optional*, defaults to 1.0):
-            Standard deviation of the embeddings, as of PyTorch's. The gates of an LSTM see no more than an embedding's
-            size lets through: with a tenth of it the model learns a text by heart several times more slowly. Linear
-            layers begin with it too, but with `1 / sqrt(in_features)` at most unless `lstm_init` is `"normal"`.
+            Standard deviation of the embeddings, as of PyTorch's, and of the language-model head. The gates of an LSTM
+            see no more than an embedding's size lets through: with a tenth of it the model learns a text by heart
+            several times more slowly. Other linear layers begin with it too, but with `1 / sqrt(in_features)` at most
+            unless `lstm_init` is `"normal"`.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):
             One matrix for the embedding and the language-model head.
         final_logit_softcapping, logit_scale, chunked_loss:

@@ -309,7 +309,8 @@ class HfLstmPreTrainedModel(HfGptPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, nn.Linear) and self.config.lstm_init == "uniform":
+        is_head = module is getattr(self, "lm_head", None)
+        if isinstance(module, nn.Linear) and not is_head and self.config.lstm_init == "uniform":
             std = min(self.config.initializer_range, module.in_features**-0.5)
             init.normal_(module.weight, mean=0.0, std=std)
         if not isinstance(module, nn.LSTM):

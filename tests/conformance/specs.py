@@ -209,7 +209,7 @@ SPECS = (
     seq2seq("seq2seq_separate", share_encoder_decoder_embeddings=False, position_embedding_type="learned"),
     lstm("lstm"),
     lstm("lstm_untied", tie_word_embeddings=False, final_logit_softcapping=10.0),
-    lstm("lstm_plain", num_decoder_layers=0, intermediate_size=32, lstm_init="normal", initializer_range=0.1),
+    lstm("lstm_plain", num_decoder_layers=0, intermediate_size=32, lstm_init="normal", initializer_range=0.5),
     Spec(
         "ngram_cnn",
         {"embedding_size": 32, "kernel_sizes": [1, 2, 4], "num_highway_layers": 1, "num_hidden_layers": 1},
