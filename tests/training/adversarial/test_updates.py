@@ -161,6 +161,18 @@ def test_a_run_that_trained_next_to_nothing_is_told(counts, says):
     assert says in describe(counts) and describe(counts) in complaint(counts)
 
 
+@pytest.mark.parametrize(
+    ("counts", "advice"),
+    [
+        ({"likelihood_update": 11, "zero_learning_rate": 1}, "lower --mle_warmup_steps"),
+        ({"likelihood_update": 2, "zero_learning_rate": 9}, "Set --learning_rate above 0"),
+        ({"likelihood_update": 8, "gate_shut": 3}, "unknown or below --gate_auc"),
+    ],
+)
+def test_the_advice_is_about_what_happened(counts, advice):
+    assert advice in complaint(counts)
+
+
 @pytest.mark.parametrize("counts", [{}, {"likelihood_update": 5}, {"adversarial_update": 1, "gate_shut": 9}])
 def test_a_run_that_trained_is_not(counts):
     assert complaint(counts) is None and updates(counts) == sum(counts.values()) - counts.get("gate_shut", 0)
