@@ -160,6 +160,10 @@ def _player_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
         Chart("Updates so far", updates, from_zero=True),
         Chart("Steps with the gate shut, as a share", lines(("Gate shut", "gate_shut")), from_zero=True),
         Chart("Discriminator's AUC", lines(("Held out", "d_auc_heldout"), ("Training", "d_auc_train"))),
+        Chart(
+            "Fresh classifier's AUC",
+            lines(("Real against generated", "eval_fresh_auc"), ("Real against real", "eval_fresh_auc_real")),
+        ),
         Chart("Discriminator's loss", lines(("Discriminator's loss", "d_loss"))),
         Chart("Reward", lines(("Mean", "reward_mean"), ("Spread within a prompt", "reward_std_within"))),
         Chart("Entropy and held-out likelihood", lines(("Entropy", "entropy"), ("Held-out nats", "nll_heldout"))),

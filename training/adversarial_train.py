@@ -447,16 +447,10 @@ def write_run_report(
 
     from hf_gpt.eval.environment import describe_environment
     from hf_gpt.eval.report import Figure, write_report
+    from hf_gpt.training.adversarial.evaluation import headline_figures
 
     meter, schedule = trainer.meter, trainer.schedule
-    figures = [Figure("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
-    for name, label, note in (
-        ("eval_fresh_auc", "Fresh classifier's AUC", "real against generated; 0.5 is none the wiser"),
-        ("eval_discriminator_auc", "Discriminator's AUC", "held-out texts"),
-        ("eval_entropy", "Entropy", "nats per token of generated text"),
-    ):
-        if name in metrics:
-            figures.append(Figure(label, f"{metrics[name]:.4f}", note))
+    figures = headline_figures(metrics)
     played = f"{schedule.adversarial_steps:,} against the discriminator, {schedule.skipped_steps:,} skipped by the gate"
     updated = f"of {trainer.state.global_step:,} steps"
     figures += [

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from transformers import LogitsProcessor, PreTrainedModel
 
-from hf_gpt.generation.scoring import check_scores, sequence_scores
+from hf_gpt.generation.scoring import ScoreError, check_scores, describe_scorer, sequence_scores
 from hf_gpt.generation.shared_tokens import check_vocabulary
 
 
@@ -16,13 +16,35 @@ Scorer = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def as_scorer(discriminator: PreTrainedModel | Scorer, batch_size: int | None = None) -> Scorer:
     """A discriminator as a function of sequences and mask, whose scores are looked at: none is nan or plus infinity.
 
-    A function may rule a text out by minus infinity, a model may not.
+    A function may rule a text out by minus infinity, a model may not. It gives one logit for each text, as a tensor of
+    shape (n,) or (n, 1), or as a sequence of numbers.
     """
     if isinstance(discriminator, torch.nn.Module):
         return lambda sequences, attention_mask: sequence_scores(discriminator, sequences, attention_mask, batch_size)
     return lambda sequences, attention_mask: check_scores(
-        discriminator(sequences, attention_mask), discriminator, may_rule_out=True
+        _one_each(discriminator(sequences, attention_mask), sequences, discriminator), discriminator, may_rule_out=True
     )
+
+
+def _one_each(scores: object, sequences: torch.Tensor, discriminator: Scorer) -> torch.Tensor:
+    """What a function gave, as (n,) logits.
+
+    Raises:
+        ScoreError: it is something else than a number for each of the n texts.
+    """
+    found = scores
+    if not isinstance(found, torch.Tensor):
+        try:
+            found = torch.as_tensor(scores, dtype=torch.float32, device=sequences.device)
+        except (TypeError, ValueError, RuntimeError):
+            found = None
+    if found is None or found.shape not in ((len(sequences),), (len(sequences), 1)):
+        given = type(scores).__name__ if found is None else f"shape {tuple(found.shape)}"
+        raise ScoreError(
+            f"{describe_scorer(discriminator)} gave {given} for {len(sequences)} texts: it must return one logit for "
+            f"each, of shape ({len(sequences)},)."
+        )
+    return found.reshape(-1)
 
 
 class DiscriminatorLogitsProcessor(LogitsProcessor):

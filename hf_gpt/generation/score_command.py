@@ -111,8 +111,6 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     discriminator = load_discriminator(path, **options).to(device)
     results = score_texts(discriminator, tokenizer, texts, args.batch_size, args.per_token)
-    if cut := sum("truncated" in result for result in results):
-        print(f"note: of {cut:,} of {len(results):,} texts only the beginning was read.", file=sys.stderr)
     form = args.format or ("table" if args.output is None and sys.stdout.isatty() else "jsonl")
     # An encoding with fewer characters would put escapes of Python in their place, which are none of JSON.
     is_ascii = args.output is None and codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
@@ -121,10 +119,10 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
         args.output.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
     else:
         print("\n".join(lines), flush=True)
-    cut = sum(result.get("truncated", False) for result in results)
-    if cut:
+    if cut := sum(result.get("truncated", False) for result in results):
         print(
-            f"note: {cut} of {len(texts)} texts are longer than the discriminator reads and were cut", file=sys.stderr
+            f"note: {cut:,} of {len(texts):,} texts are longer than the discriminator reads and were cut",
+            file=sys.stderr,
         )
     return 0
 
@@ -141,14 +139,14 @@ def score_texts(
         ValueError: per-token scores of a discriminator that is not causal, or several labels.
     """
     from hf_gpt.generation.scoring import prefix_scores, sequence_scores
-    from hf_gpt.generation.text_scores import encode_texts, max_positions
+    from hf_gpt.generation.text_scores import encode_texts_and_cuts, max_positions
 
-    ids, mask = encode_texts(tokenizer, texts, max_positions(discriminator))
+    ids, mask, are_cut = encode_texts_and_cuts(tokenizer, texts, max_positions(discriminator))
     logits = sequence_scores(discriminator, ids, mask, batch_size)
     results = []
-    for text, logit, row, kept in zip(texts, logits.tolist(), ids, mask.bool(), strict=True):
+    for text, logit, is_cut in zip(texts, logits.tolist(), are_cut, strict=True):
         result = {"text": text, "logit": round(logit, 4), "probability": round(_sigmoid(logit), 4)}
-        if int(row[kept][-1]) not in tokenizer.all_special_ids:
+        if is_cut:
             result["truncated"] = True
         results.append(result)
     if per_token:

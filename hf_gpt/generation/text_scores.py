@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from hf_gpt.generation.scoring import sequence_scores
 from hf_gpt.generation.shared_tokens import tokenizer_difference
 
+
+logger = logging.get_logger(__name__)
 
 # Tokenizers without a limit give a number far above any model's.
 _NO_LIMIT = 10**9
@@ -33,25 +36,35 @@ def encode_texts(
     Raises:
         ValueError: the tokenizer has no end token, or there is no text.
     """
+    return encode_texts_and_cuts(tokenizer, texts, max_length)[:2]
+
+
+def encode_texts_and_cuts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, list[bool]]:
+    """What `encode_texts` returns, and of each text whether it was cut: its last token may be an end token anyway."""
     if not len(texts):
         raise ValueError("there is no text to score.")
     limit = min(max_length or _NO_LIMIT, tokenizer.model_max_length)
     options = {"verbose": False, "return_attention_mask": False}
     if tokenizer("a")["input_ids"][-1] in tokenizer.all_special_ids:
-        cut = {"truncation": True, "max_length": limit} if limit < _NO_LIMIT else {}
-        rows = tokenizer(list(texts), **cut, **options)["input_ids"]
+        rows = tokenizer(list(texts), **options)["input_ids"]
+        are_cut = [len(row) > limit for row in rows]
+        if any(are_cut):
+            rows = tokenizer(list(texts), truncation=True, max_length=limit, **options)["input_ids"]
     else:
         end = tokenizer.eos_token_id
         if end is None:
             raise ValueError("the tokenizer has no end-of-text token: set its eos_token.")
         begin = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, **options)["input_ids"]
+        are_cut = [len(ids) + 2 > limit for ids in encoded]
         rows = [[begin, *ids, end][:limit] for ids in encoded]
     width = max(map(len, rows))
     pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return ids, mask
+    return ids, mask, are_cut
 
 
 class TextDiscriminator:
@@ -80,7 +93,13 @@ class TextDiscriminator:
         """Logits (n,) of sequences and mask, both (n, length)."""
         kept = [ids[mask.bool()] for ids, mask in zip(sequences, attention_mask, strict=True)]
         texts = self.generator_tokenizer.batch_decode(kept, skip_special_tokens=True)
-        ids, mask = encode_texts(self.tokenizer, texts, max_positions(self.discriminator))
+        limit = max_positions(self.discriminator)
+        ids, mask, are_cut = encode_texts_and_cuts(self.tokenizer, texts, limit)
+        if any(are_cut):
+            logger.warning_once(
+                f"{type(self.discriminator).__name__} reads {ids.shape[1]} tokens of a text: longer ones are judged by "
+                "their beginning alone. Lower max_new_tokens, or use a discriminator that reads more."
+            )
         return sequence_scores(self.discriminator, ids, mask, self.batch_size).to(sequences.device)
 
 

@@ -117,7 +117,26 @@ def test_a_long_text_is_cut_and_said_so(critic, folder, capsys):
     (folder / "long.txt").write_text(" ".join(WORDS * 4))
     assert main(["score", str(folder / "long.txt"), "--discriminator", str(critic)]) == 0
     output = capsys.readouterr()
-    assert json.loads(output.out)["truncated"] is True and "1 of 1 texts" in output.err
+    assert json.loads(output.out)["truncated"] is True and output.err.count("1 of 1 texts") == 1
+
+
+def test_a_cut_text_that_its_tokenizer_ends_anyway_is_told_too(tmp_path, capsys):
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes |= {"vocab_size": len(words), "max_position_embeddings": 8, "num_labels": 1}
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    BertForSequenceClassification(BertConfig(**sizes)).save_pretrained(tmp_path / "bert")
+    (tmp_path / "texts.txt").write_text("a b a b a b\n\na b a b a b a\n\nb")
+    capsys.readouterr()
+    argv = ["score", str(tmp_path / "texts.txt"), "--discriminator", str(tmp_path / "bert")]
+    assert main([*argv, "--document_separator", "\\n\\n"]) == 0
+    output = capsys.readouterr()
+    rows = [json.loads(line) for line in output.out.splitlines()]
+    assert [row.get("truncated") for row in rows] == [None, True, None]
+    assert output.err.count("1 of 3 texts") == 1
 
 
 @pytest.mark.parametrize("guidance", GUIDANCE)

@@ -41,6 +41,38 @@ def test_no_guidance_chooses_by_them(guidance, value):
         grow_particles(make_generator(), critic, torch.tensor([[5, 6]]), max_new_tokens=3, num_particles=2)
 
 
+@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "particles", "stepwise"])
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [(lambda n: torch.zeros(n, 2), r"shape \(\d+, 2\)"), (lambda n: None, "NoneType"), (lambda n: 0.5, r"shape \(\)")],
+)
+def test_a_function_that_gives_something_else_is_named(guidance, given, named):
+    def strange(sequences, attention_mask):
+        return given(len(sequences))
+
+    options = {"do_sample": True, "max_new_tokens": 4, "pad_token_id": 0, "num_candidates": 3, "guidance": guidance}
+    options |= {"custom_generate": guided_generate, "discriminator": strange}
+    with pytest.raises(ScoreError, match=f"strange gave {named} for .* one logit for each"):
+        make_generator().generate(torch.tensor([[5, 6]]), **options)
+
+
+@pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "particles", "stepwise"])
+def test_columns_and_lists_of_logits_are_taken(guidance):
+    def column(sequences, attention_mask):
+        return sequences.float().mean(1, keepdim=True)
+
+    def numbers(sequences, attention_mask):
+        return sequences.float().mean(1).tolist()
+
+    found = []
+    for function in (column, numbers):
+        torch.manual_seed(0)
+        options = {"do_sample": True, "max_new_tokens": 4, "pad_token_id": 0, "num_candidates": 3}
+        options |= {"custom_generate": guided_generate, "discriminator": function, "guidance": guidance}
+        found.append(make_generator().generate(torch.tensor([[5, 6]]), **options).tolist())
+    assert found[0] == found[1]
+
+
 def test_minus_infinity_rules_out_where_a_function_says_so():
     def wants_a_7(sequences, attention_mask):
         return torch.where((sequences == 7).any(1), 0.0, -torch.inf)

@@ -2,7 +2,8 @@
 
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from hf_gpt.training.adversarial.player import DiscriminatorPlayer
 from hf_gpt.training.adversarial.texts import TextRows
 from hf_gpt.training.errors import ConfigError
 
+
+if TYPE_CHECKING:
+    from hf_gpt.eval.report import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +100,26 @@ def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]],
     found = classifier_test(*words, tfidf_scores, seed=seed, resamples=200)
     number = min(len(real), len(generated))
     return {"fresh_auc": found["auc"], "fresh_auc_error": found["auc_error"], "fresh_auc_texts": number}
+
+
+def headline_figures(metrics: Mapping[str, float]) -> "list[Figure]":
+    """What an evaluation found, for the head of a page; an AUC of a fresh classifier beside the same of real texts."""
+    from hf_gpt.eval.report import Figure
+
+    tiles = [Figure("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
+    control = "real text against other real text"
+    beside = f"hold it against {control}" if "eval_fresh_auc_real" in metrics else "too few real texts for a control"
+    for name, label, note in (
+        ("eval_fresh_auc", "Fresh classifier's AUC", f"real against generated; {beside}"),
+        ("eval_fresh_auc_real", "The same AUC, real", control),
+        ("eval_discriminator_auc", "Discriminator's AUC", "held-out texts"),
+        ("eval_entropy", "Entropy", "nats per token of generated text"),
+    ):
+        if name in metrics:
+            error, texts = metrics.get(f"{name}_error"), metrics.get(f"{name}_texts")
+            sizes = f", {texts:,.0f} of each" if texts else ""
+            tiles.append(Figure(label, f"{metrics[name]:.4f}", note + (f" (± {error:.3f}{sizes})" if error else "")))
+    return tiles
 
 
 def check_fresh_auc(num_texts: int) -> None:

@@ -109,9 +109,9 @@ RULES: tuple[Rule, ...] = (
         ("heldout_auc",),
         "min_auc",
         lambda now, past: now["heldout_auc"],
-        "on held-out text the discriminator does no better than guessing, so generator steps are skipped. Start it "
-        "from a pretrained model, warm it up for longer, or take more discriminator steps; if real and generated "
-        "text can hardly be told apart by a fresh one either, training is done",
+        "on held-out text the discriminator's AUC is below gate_auc (0.5 is guessing), so generator steps are skipped. "
+        "Start it from a pretrained model, warm it up for longer, or take more discriminator steps; if real and "
+        "generated text can hardly be told apart by a fresh one either, training is done",
         is_below=True,
         after_warmup=True,
     ),

@@ -88,12 +88,18 @@ def complaint(counts: Mapping[str, int]) -> str | None:
     else:
         found = f"The generator has hardly been trained against the discriminator: {describe(counts)}."
     causes = {each: counts.get(each.value, 0) for each in _WORDS}
-    return f"{found} {_ADVICE[max(causes, key=causes.get)]}"
+    cause = max(causes, key=causes.get)
+    if cause is Outcome.ZERO_RATE and likelihood > causes[cause]:
+        # The first steps of a run have no rate; likelihood took the others.
+        cause = Outcome.LIKELIHOOD
+    return f"{found} {_ADVICE[cause]}"
 
 
 _ADVICE = {
-    Outcome.GATE: "While the discriminator cannot tell held-out texts apart its gradient is noise. Warm it up for "
-    "longer (--discriminator_warmup_steps), start it from a pretrained model, give more texts, or lower --gate_auc.",
+    Outcome.GATE: "It was shut while the discriminator's AUC on held-out texts was unknown or below --gate_auc. Warm "
+    "it up for longer (--discriminator_warmup_steps), start it from a pretrained model, give more texts, or lower "
+    "--gate_auc; near an AUC of 0.5 its gradient is noise.",
+    Outcome.LIKELIHOOD: "Raise --max_steps, or lower --mle_warmup_steps and --distillation_warmup_steps.",
     Outcome.DISCRIMINATOR_ALONE: "Raise --max_steps, or lower --discriminator_warmup_steps.",
     Outcome.NON_FINITE: "Lower --learning_rate or raise --warmup_steps.",
     Outcome.ZERO_RATE: "Set --learning_rate above 0 and --warmup_steps well below --max_steps.",

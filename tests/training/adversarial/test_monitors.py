@@ -116,6 +116,11 @@ def test_gate_follows_the_held_out_auc():
     assert Monitors(Thresholds(min_auc=None)).gate_open
 
 
+def test_a_gate_that_asks_for_more_does_not_call_the_rest_guessing():
+    (raised,) = Monitors(Thresholds(min_auc=0.99)).update(1, heldout_auc=0.8)
+    assert "below gate_auc" in raised.advice and "no better than guessing" not in raised.advice
+
+
 def test_stops_after_lasting_trouble_and_names_the_best_step():
     monitors = Monitors(patience=2, best_figure="fresh_auc")
     monitors.update(0, heldout_nll=2.8, fresh_auc=0.80)

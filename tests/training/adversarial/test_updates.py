@@ -8,6 +8,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_gpt.eval.report import write_report
+from hf_gpt.training.adversarial.evaluation import headline_figures
 from hf_gpt.training.adversarial.outcomes import Outcome, complaint, describe, updates
 from hf_gpt.training.errors import ConfigError
 from tests.training.adversarial.players import logged, make_discriminator, make_generator, make_texts, make_trainer
@@ -160,6 +161,18 @@ def test_a_run_that_trained_next_to_nothing_is_told(counts, says):
     assert says in describe(counts) and describe(counts) in complaint(counts)
 
 
+@pytest.mark.parametrize(
+    ("counts", "advice"),
+    [
+        ({"likelihood_update": 11, "zero_learning_rate": 1}, "lower --mle_warmup_steps"),
+        ({"likelihood_update": 2, "zero_learning_rate": 9}, "Set --learning_rate above 0"),
+        ({"likelihood_update": 8, "gate_shut": 3}, "unknown or below --gate_auc"),
+    ],
+)
+def test_the_advice_is_about_what_happened(counts, advice):
+    assert advice in complaint(counts)
+
+
 @pytest.mark.parametrize("counts", [{}, {"likelihood_update": 5}, {"adversarial_update": 1, "gate_shut": 9}])
 def test_a_run_that_trained_is_not(counts):
     assert complaint(counts) is None and updates(counts) == sum(counts.values()) - counts.get("gate_shut", 0)
@@ -209,3 +222,25 @@ def test_page_and_log_show_updates_gate_and_each_warning_with_its_step(tmp_path)
         assert shown in page
     steps = [each.step for each in raised if each.name == "useless discriminator"]
     assert f"<td>{', '.join(map(str, steps))}</td>" in page
+
+
+def test_page_shows_a_fresh_classifiers_auc_beside_the_same_of_real_texts(tmp_path):
+    measured = {"eval_loss": 3.0, "eval_fresh_auc": 0.71, "eval_fresh_auc_error": 0.031, "eval_fresh_auc_texts": 80}
+    control = {"eval_fresh_auc_real": 0.53, "eval_fresh_auc_real_error": 0.044, "eval_fresh_auc_real_texts": 80}
+    tiles = headline_figures(measured | control)
+    found = {tile.value: tile.note for tile in tiles}
+    assert "± 0.031, 80 of each" in found["0.7100"] and "± 0.044, 80 of each" in found["0.5300"]
+    assert not any("0.5 " in tile.note for tile in tiles)
+    assert "too few real texts for a control" in headline_figures(measured)[1].note
+    page = write_report(
+        tmp_path / "report.html",
+        title="t",
+        summary="s",
+        figures=tiles,
+        log_history=[{"step": step, **measured, **control} for step in (1, 2)],
+        samples=[],
+        settings={},
+        environment={},
+    ).read_text(encoding="utf-8")
+    for shown in ("The same AUC, real", "Real against real", "Real against generated", "0.5300"):
+        assert shown in page
