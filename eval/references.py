@@ -1,12 +1,14 @@
 """Reference texts in the form that sacrebleu takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from hf_gpt.eval.text.words import bleu_tokenizer
+from hf_gpt.eval.text.words import bleu_tokenizer, normal_form
 
 
 def reference_streams(references: Sequence[Sequence[str]]) -> list[list[str]]:
     """From the references of each example to the first reference of every example, the second of every example, ...
+
+    Characters are composed, so that two spellings of the same characters are equal.
 
     Raises:
         ValueError: examples have different numbers of references, or none.
@@ -17,7 +19,12 @@ def reference_streams(references: Sequence[Sequence[str]]) -> list[list[str]]:
             f"every example needs the same number of references, at least 1; found {sorted(counts)}. Give each as "
             "many as the others."
         )
-    return [list(stream) for stream in zip(*references, strict=True)]
+    return [composed(stream) for stream in zip(*references, strict=True)]
+
+
+def composed(texts: Iterable[str]) -> list[str]:
+    """The texts in NFC, as `reference_streams` gives those that they are compared with."""
+    return list(map(normal_form, texts))
 
 
 def chosen_tokenizer(tokenize: str, references: Sequence[Sequence[str]]) -> str:

@@ -127,7 +127,9 @@ def wrong_number(values: Mapping[str, object]) -> str | None:
         for number in _numbers(value):
             wanted = RANGES.get(name, ANY_NUMBER)
             if not wanted.holds(number):
-                return f"--{name} must be {wanted}, got {number}."
+                # An end that goes without saying is said to who is beyond it.
+                unsaid = f" and at most {MOST:,}" if wanted.most == MOST and MOST < number < math.inf else ""
+                return f"--{name} must be {wanted}{unsaid}, got {number}."
     return None
 
 

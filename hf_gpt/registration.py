@@ -93,16 +93,17 @@ def register_processor() -> None:
 
 
 def register_peft_targets() -> None:
-    """Gives `LoraConfig()` and its like their default target modules, which are named as in Llama."""
-    constants = importlib.import_module("peft.utils.constants")
-    for name, targets in vars(constants).items():
-        if name.startswith("TRANSFORMERS_MODELS_TO_") and name.endswith("_MODULES_MAPPING") and "llama" in targets:
-            for model_type in ("hf_gpt", "hf_gpt_seq2seq"):
-                targets.setdefault(model_type, targets["llama"])
-    # PEFT adapts embeddings, convolutions and linear layers, but no LSTM.
-    targets = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-    targets.setdefault("hf_lstm", ["embed_tokens"])
-    targets.setdefault("hf_ngram_cnn", ["embed_tokens", "dense", "gate", *(f"filters.{i}" for i in range(64))])
+    """Gives `LoraConfig()` and its like their default target modules."""
+    from hf_gpt.adapter_targets import set_default_targets
+
+    set_default_targets()
+
+
+def register_peft_all_linear() -> None:
+    """Gives `target_modules="all-linear"` a meaning in models without linear layers."""
+    from hf_gpt.adapter_targets import widen_all_linear
+
+    widen_all_linear()
 
 
 def register_all() -> None:
@@ -112,6 +113,7 @@ def register_all() -> None:
     register_processor()
     if importlib.util.find_spec("peft") is not None:
         register_peft_targets()
+        register_peft_all_linear()
 
 
 def register_vllm() -> None:
@@ -135,6 +137,7 @@ _WHEN_IMPORTED: dict[str, Callable[[], None]] = {
     "transformers.models.auto.feature_extraction_auto": register_feature_extractors,
     "transformers.models.auto.processing_auto": register_processor,
     "peft.utils.constants": register_peft_targets,
+    "peft.tuners.tuners_utils": register_peft_all_linear,
 }
 
 

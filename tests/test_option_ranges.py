@@ -59,6 +59,7 @@ def test_recipes_are_in_range(path):
         ("pretrain --learning_rate 1e9", "--learning_rate must be at least 0 and at most 1,000"),
         ("pretrain --learning_rate nan", "--learning_rate must be at least 0 and at most 1,000, got nan."),
         ("pretrain --weight_decay inf", "--weight_decay must be at least 0, got inf."),
+        ("pretrain --weight_decay 1e30", "must be at least 0 and at most 2,147,483,647, got 1e+30."),
         ("pretrain --max_length 0", "--max_length must be at least 1, got 0."),
         ("pretrain --max_steps -5", "--max_steps must be at least 1, got -5."),
         ("pretrain --seed -1", "--seed must be at least 0 and at most 4,294,967,295, got -1."),

@@ -75,7 +75,7 @@ def bleu_tokenizer(texts: Iterable[str]) -> str:
     if not is_unspaced(texts):
         return "13a"
     joined = "".join(texts)
-    return "char" if _OTHER_UNSPACED.search(joined) else "zh"
+    return "char" if _BEYOND_ZH.search(joined) else "zh"
 
 
 def is_punctuation(character: str) -> bool:
@@ -89,7 +89,11 @@ def has_other_letters(text: str) -> bool:
 
 
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-_OTHER_UNSPACED = regex.compile(r"[\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+# Tibetan parts syllables by a mark of its own. sacrebleu's `zh` parts no Han characters beyond 16 bits.
+_BEYOND_ZH = regex.compile(
+    r"[\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\U00020000-\U0003ffff]"
+)
+_TIBETAN_LETTER = regex.compile(r"(?=\p{L})\p{Tibetan}")
 _OTHER_LETTER = regex.compile(r"(?!\p{Latin})\p{L}")
 _LETTER = regex.compile(r"\p{L}")
 
@@ -100,7 +104,7 @@ def _letters(texts: Iterable[str]) -> tuple[int, int]:
         if text.isascii():
             letters += sum(map(str.isalpha, text))
         else:
-            unspaced += len(_UNSPACED_LETTER.findall(text))
+            unspaced += len(_UNSPACED_LETTER.findall(text)) + len(_TIBETAN_LETTER.findall(text))
             letters += len(_LETTER.findall(text))
     return unspaced, letters
 

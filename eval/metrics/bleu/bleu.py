@@ -5,7 +5,7 @@ import evaluate
 from sacrebleu.metrics import BLEU
 
 from hf_gpt.eval import metric
-from hf_gpt.eval.references import chosen_tokenizer, reference_streams
+from hf_gpt.eval.references import chosen_tokenizer, composed, reference_streams
 
 
 class Bleu(metric.PairedMetric):
@@ -31,5 +31,5 @@ class Bleu(metric.PairedMetric):
         self, predictions: list[str], references: list[list[str]], tokenize: str = "auto", lowercase: bool = False
     ) -> dict[str, float | str]:
         scorer = BLEU(tokenize=chosen_tokenizer(tokenize, references), lowercase=lowercase)
-        score = scorer.corpus_score(predictions, reference_streams(references)).score
+        score = scorer.corpus_score(composed(predictions), reference_streams(references)).score
         return {"bleu": score, "signature": str(scorer.get_signature())}

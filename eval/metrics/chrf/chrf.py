@@ -5,7 +5,7 @@ import evaluate
 from sacrebleu.metrics import CHRF
 
 from hf_gpt.eval import metric
-from hf_gpt.eval.references import reference_streams
+from hf_gpt.eval.references import composed, reference_streams
 
 
 class Chrf(metric.PairedMetric):
@@ -31,5 +31,5 @@ class Chrf(metric.PairedMetric):
         self, predictions: list[str], references: list[list[str]], word_order: int = 0
     ) -> dict[str, float | str]:
         scorer = CHRF(word_order=word_order)
-        score = scorer.corpus_score(predictions, reference_streams(references)).score
+        score = scorer.corpus_score(composed(predictions), reference_streams(references)).score
         return {"chrf": score, "signature": str(scorer.get_signature())}

@@ -5,8 +5,7 @@ import evaluate
 from sacrebleu.metrics import BLEU, CHRF
 
 from hf_gpt.eval import metric
-from hf_gpt.eval.references import chosen_tokenizer, reference_streams
-from hf_gpt.eval.text.words import normal_form
+from hf_gpt.eval.references import chosen_tokenizer, composed, reference_streams
 
 
 class Sacrebleu(metric.PairedMetric):
@@ -35,7 +34,7 @@ class Sacrebleu(metric.PairedMetric):
     ) -> dict[str, float | str]:
         streams = reference_streams(references)
         bleu = BLEU(tokenize=chosen_tokenizer(tokenize, references), lowercase=lowercase)
-        predictions, streams = list(map(normal_form, predictions)), [list(map(normal_form, s)) for s in streams]
+        predictions = composed(predictions)
         score = bleu.corpus_score(predictions, streams).score
         chrf = CHRF().corpus_score(predictions, streams).score
         return {"sacrebleu": score, "chrf": chrf, "signature": str(bleu.get_signature())}
