@@ -373,3 +373,14 @@ def test_a_command_goes_on_and_says_so(run, tmp_path, corpus_file, corpus_text):
     moved.write_text(corpus_text.replace("Citizen", "Burgher"))
     status, _, error = run("pretrain", *changes)
     assert status == 2 and "the content of the training data has changed" in error
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_command_goes_on_with_the_same_rows_in_other_batches(run, tmp_path, command):
+    batches = ("--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1")
+    assert run(command, *batches)[0] == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")
+    batches = ("--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "4")
+    status, out, error = run(command, *batches, "--resume_from_checkpoint")
+    assert status == 0, error
+    assert "--per_device_train_batch_size 4 -> 1" in out
