@@ -79,6 +79,7 @@ def test_lost_and_damaged_files_are_named(straight, tmp_path):
         ("optimizer.pt", cut, "has a optimizer.pt that is damaged or cut off"),
         ("optimizer.pt", scribble, "has a optimizer.pt that is damaged or cut off"),
         ("trainer_state.json", cut, "has a trainer_state.json that is damaged or cut off"),
+        ("run_record.json", cut, "has a run_record.json that is damaged or cut off"),
     ):
         folder = tmp_path / "checkpoint-3"
         shutil.rmtree(folder, ignore_errors=True)
