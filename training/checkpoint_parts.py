@@ -79,6 +79,9 @@ def _lacks(checkpoint: Path, needs: Needs) -> Iterator[str]:
     has_engine = any(any(checkpoint.glob(pattern)) for pattern in _ENGINES)
     if not has_engine:
         yield from _weights_lacks(checkpoint)
+    if (checkpoint / RECORD_NAME).is_file():
+        # Without a record a checkpoint is of others; a damaged one would hide what the run was.
+        yield from _json_lack(checkpoint / RECORD_NAME)
     record = read_record(checkpoint)
     if record.get("options", {}).get("save_only_model"):
         yield "holds the weights alone, as --save_only_model asked: start a new run by --model_name_or_path"

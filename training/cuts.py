@@ -45,14 +45,16 @@ class Cuts:
         self.unit, self.option, self.limit = unit, option, limit
         self.total = 0
         self.counts: dict[str, int] = {}
-        self._options: dict[str, tuple[str, int | None]] = {}
+        # Of each cause, how many another option and value than the usual ones are the reason of.
+        self._options: dict[str, dict[tuple[str, int | None], int]] = {}
 
     def add(self, cause: str, number: int = 1, *, option: str | None = None, limit: int | None = None) -> None:
         """Counts; `option` and its value are named where another than the usual one is the cause."""
         if number:
             self.counts[cause] = self.counts.get(cause, 0) + int(number)
         if number and option is not None:
-            self._options[cause] = (option, limit)
+            named = self._options.setdefault(cause, {})
+            named[option, limit] = named.get((option, limit), 0) + int(number)
 
     def __bool__(self) -> bool:
         return bool(self.counts)
@@ -73,18 +75,20 @@ class Cuts:
 
     def describe(self) -> str:
         """What was cut, in a line; an empty text if nothing was."""
-        parts = []
+        parts: list[str] = []
         for cause, (one, many, what) in CAUSES.items():
-            number = self.counts.get(cause, 0)
-            if not number:
-                continue
-            option, limit = self._options.get(cause, (self.option, self.limit))
-            of = f" of {self.total:,}" if not parts and cause != "tokens_cut" else ""
-            if number == 1 and not of:
-                what = what.replace("their", "its")
-            unit = (many or self.unit) if of or number != 1 else (one or self.unit.removesuffix("s"))
-            parts.append(f"{number:,}{of} {unit} {what.format(option=option, limit=limit)}")
+            for (option, limit), number in self._by_option(cause):
+                of = f" of {self.total:,}" if not parts and cause != "tokens_cut" else ""
+                words = what.replace("their", "its") if number == 1 and not of else what
+                unit = (many or self.unit) if of or number != 1 else (one or self.unit.removesuffix("s"))
+                parts.append(f"{number:,}{of} {unit} {words.format(option=option, limit=limit)}")
         return "; ".join(parts)
+
+    def _by_option(self, cause: str) -> list[tuple[tuple[str, int | None], int]]:
+        """How often something happened, by the option and value that are the reason; the usual ones first."""
+        named = self._options.get(cause, {})
+        usual = self.counts.get(cause, 0) - sum(named.values())
+        return [*([((self.option, self.limit), usual)] if usual > 0 else []), *named.items()]
 
     def to_dict(self) -> dict[str, int]:
         """The counts in plain types, with the number of rows in all; empty if nothing was cut."""
@@ -108,11 +112,12 @@ class Cuts:
         most = self.limit if limit is None else limit
         if overlong == "error":
             raise CorpusError(
-                f"{place}: {length:,} tokens are more than --{named} allows ({most:,}). Shorten it, raise --{named}, "
-                "or choose --overlong truncate or drop."
+                f"{place}: {length:,} tokens are more than --{named} allows ({most:,}). Shorten it, raise "
+                f"--{named.partition(' ')[0]}, or choose --overlong truncate or drop."
             )
         if overlong == "drop":
-            self.add("dropped", option=named, limit=most)
+            usual = (named, most) == (self.option, self.limit)
+            self.add("dropped", option=None if usual else named, limit=most)
         return overlong == "truncate"
 
 
@@ -121,8 +126,9 @@ def check_usable(usable: int, cuts: Cuts, what: str) -> None:
     if usable:
         return
     why = f": {cuts.describe()}" if cuts else ""
-    option = next(iter(cuts._options.values()), (cuts.option, None))[0]
-    raise CorpusError(f"no row is left {what}{why}. Raise --{option} or give shorter texts.")
+    options = dict.fromkeys(option for named in cuts._options.values() for option, _ in named)
+    advice = " and ".join(f"--{option.partition(' ')[0]}" for option in options or (cuts.option,))
+    raise CorpusError(f"no row is left {what}{why}. Raise {advice} or give shorter texts.")
 
 
 def cut_lines(parts: Mapping[str, Cuts]) -> list[tuple[str, str]]:

@@ -197,7 +197,9 @@ def prepare_data(
         check_usable(len(train_texts), cuts["training"], "to train on")
         train_rows = tokenize_and_pack(train_texts, tokenizer, desc="packing the training text", **pack_options)
         count_parted(train_rows, tokenizer, cuts["training"])
-        train_rows = complete_batches(train_rows, training_args.train_batch_size * processes, filler)
+        # Whole steps: a run that goes on with other batches, of as many rows in a step, has the same rows in its epoch.
+        rows_of_a_step = training_args.train_batch_size * training_args.gradient_accumulation_steps * processes
+        train_rows = complete_batches(train_rows, rows_of_a_step, filler)
         train_bytes = count_bytes(train_texts)
     else:
         train_rows = RowStream(documents, tokenizer, shuffle_seed=training_args.seed, overlong=overlong, **pack_options)

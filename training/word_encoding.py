@@ -122,7 +122,8 @@ def _encode_together(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -
         return None
     begin, line, space = marks[:3]
     whole = begin + f" {begin}".join(texts)
-    words, numbers = _numbered(_LINE.sub(f"\n {line}", _SPACE_IN_WHITE_SPACE.sub(space, whole)).split(" "))
+    # A space that is no cut turns into a mark, which is no white space: lines are looked for before.
+    words, numbers = _numbered(_SPACE_IN_WHITE_SPACE.sub(space, _LINE.sub(f"\n {line}", whole)).split(" "))
     # Each with the space before it, which the first of a text or a line does not have.
     parts, part_numbers = _numbered(_CUT.split(" " + " ".join(words))[1:])
     spelled = [part.removeprefix(f" {begin}").removeprefix(f" {line}").replace(space, " ") for part in parts]

@@ -6,6 +6,7 @@ import pytest
 
 from hf_gpt.training import finetune, pretrain
 from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.cuts import check_usable
 from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import Example
 from hf_gpt.training.tasks import make_task
@@ -99,6 +100,19 @@ def test_every_task_counts_and_drops_and_refuses(task_name, chat_tokenizer):
     assert task.kept == list(range(overlong, len(rows)))
     with pytest.raises(CorpusError, match=r"rows.jsonl, line 1: .* tokens are more than --max_.* --overlong truncate"):
         encode(task_name, rows, chat_tokenizer, overlong="error", **options)
+
+
+def test_each_limit_is_named_with_its_own_number(chat_tokenizer):
+    rows = [{"source": "a", "target": WORD * 50}] * 2 + [{"source": WORD * 60, "target": "b"}]
+    options = {"max_length": 40, "max_new_tokens": 8, "overlong": "drop"}
+    _, _, cuts = encode("summarization", [*rows, {"source": "a", "target": "b"}], chat_tokenizer, **options)
+    assert cuts.describe() == (
+        "2 of 4 rows longer than --max_new_tokens 8 left out (--overlong drop); "
+        "1 row longer than --max_length minus --max_new_tokens 32 left out (--overlong drop)"
+    )
+    _, _, cuts = encode("summarization", rows, chat_tokenizer, **options)
+    with pytest.raises(CorpusError, match="Raise --max_new_tokens and --max_length or give"):
+        check_usable(0, cuts, "to train on")
 
 
 def test_words_without_a_label_are_left_out_of_training_alone(chat_tokenizer):

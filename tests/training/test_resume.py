@@ -79,6 +79,7 @@ def test_lost_and_damaged_files_are_named(straight, tmp_path):
         ("optimizer.pt", cut, "has a optimizer.pt that is damaged or cut off"),
         ("optimizer.pt", scribble, "has a optimizer.pt that is damaged or cut off"),
         ("trainer_state.json", cut, "has a trainer_state.json that is damaged or cut off"),
+        ("run_record.json", cut, "has a run_record.json that is damaged or cut off"),
     ):
         folder = tmp_path / "checkpoint-3"
         shutil.rmtree(folder, ignore_errors=True)
@@ -373,3 +374,14 @@ def test_a_command_goes_on_and_says_so(run, tmp_path, corpus_file, corpus_text):
     moved.write_text(corpus_text.replace("Citizen", "Burgher"))
     status, _, error = run("pretrain", *changes)
     assert status == 2 and "the content of the training data has changed" in error
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_command_goes_on_with_the_same_rows_in_other_batches(run, tmp_path, command):
+    batches = ("--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1")
+    assert run(command, *batches)[0] == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")
+    batches = ("--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "4")
+    status, out, error = run(command, *batches, "--resume_from_checkpoint")
+    assert status == 0, error
+    assert "--per_device_train_batch_size 4 -> 1" in out

@@ -50,6 +50,13 @@ def test_ids_are_those_of_the_whole_texts(together, tokenizer, corpus_text, monk
     assert encoded([], tokenizer) == []
 
 
+def test_blank_lines_that_hold_spaces_join_as_they_do_in_the_whole_text():
+    given = [" \n" * 100, "a\n \n \n  b", "\n \n", "x \n \n\n y", " \n \t\n z\n"]
+    joined = train_tokenizer([text for text in given for _ in range(5)], 300)
+    assert encoded(given, joined) == plainly(given, joined)
+    assert len(plainly([" \n \n"], joined)[0]) == 1
+
+
 def test_texts_stand_between_the_tokens_around_them(tokenizer):
     given = ["a b", "", "c"]
     expected = [[0, 1, *ids, 2] for ids in plainly(given, tokenizer)]
@@ -97,10 +104,10 @@ def test_known_parts_are_bounded(tokenizer, monkeypatch):
     for number in range(20):
         given = [f"word{number} and more, {'x' * number}"]
         assert encoded(given, tokenizer) == plainly(given, tokenizer)
-        assert len(word_encoding._known[tokenizer]._numbers) <= 5 + 6
+        assert len(word_encoding._known[tokenizer][1]._numbers) <= 5 + 6
     del tokenizer
     gc.collect()
-    assert all(known.tokenizer() is not None for known in word_encoding._known.values())
+    assert all(known.tokenizer() is not None for _, known in word_encoding._known.values())
 
 
 def test_other_tokenizers_are_asked_for_the_whole_texts(tokenizer, corpus_text):

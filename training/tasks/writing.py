@@ -80,7 +80,8 @@ class Writing(WritingTask):
             cuts: Counts.
         """
         most = self.args.max_new_tokens
-        if whole > prompt and not cuts.keeps(self.args.overlong, example.place, whole, limit=prompt):
+        read = {} if self.is_encoder_decoder else {"option": "max_length minus --max_new_tokens", "limit": prompt}
+        if whole > prompt and not cuts.keeps(self.args.overlong, example.place, whole, **read):
             return False
         written = {"option": "max_new_tokens", "limit": most}
         if target > most and not cuts.keeps(self.args.overlong, example.place, target, **written):
