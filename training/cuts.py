@@ -24,7 +24,7 @@ CAUSES: Mapping[str, tuple[str, str, str]] = {
     "tokens_cut": ("token", "tokens", "cut off"),
     "unlabelled": ("", "", "without a label left out"),
     "dropped": ("", "", "longer than --{option} {limit} left out (--overlong drop)"),
-    "documents_parted": ("document", "documents", "longer than --{option} {limit} parted into rows, none of it lost"),
+    "documents_parted": ("", "", "longer than --{option} {limit} parted into rows, none of it lost"),
 }
 
 
