@@ -447,16 +447,19 @@ def write_run_report(
 
     from hf_gpt.eval.environment import describe_environment
     from hf_gpt.eval.report import Figure, write_report
+    from hf_gpt.training.callbacks import figure_texts
 
-    meter, schedule = trainer.meter, trainer.schedule
+    meter, schedule, shown = trainer.meter, trainer.schedule, figure_texts(metrics, with_sizes=True)
     figures = [Figure("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
     for name, label, note in (
-        ("eval_fresh_auc", "Fresh classifier's AUC", "real against generated; 0.5 is none the wiser"),
-        ("eval_discriminator_auc", "Discriminator's AUC", "held-out texts"),
-        ("eval_entropy", "Entropy", "nats per token of generated text"),
+        ("fresh_auc", "Fresh classifier's AUC", "real against generated"),
+        ("fresh_auc_real", "The same of real text", "real against real, to hold the other against"),
+        ("discriminator_auc", "Discriminator's AUC", "held-out texts"),
+        ("entropy", "Entropy", "nats per token of generated text"),
     ):
-        if name in metrics:
-            figures.append(Figure(label, f"{metrics[name]:.4f}", note))
+        if name in shown:
+            value, _, interval = shown[name].partition(" ")
+            figures.append(Figure(label, value, f"{note} {interval}".rstrip()))
     played = f"{schedule.adversarial_steps:,} against the discriminator, {schedule.skipped_steps:,} skipped by the gate"
     updated = f"of {trainer.state.global_step:,} steps"
     figures += [
@@ -488,12 +491,11 @@ def write_run_report(
 
 def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model_path: Path, report: Path) -> None:
     """Prints the figures, the warnings and where things are."""
-    from hf_gpt.training.callbacks import task_figures
+    from hf_gpt.training.callbacks import figure_texts
 
     print(f"\n{'held-out loss':<22}{metrics['eval_loss']:.4f}")
-    for name, value in task_figures(metrics).items():
-        if isinstance(value, (int, float)):
-            print(f"{name.replace('_', ' '):<22}{value:.4f}")
+    for name, text in figure_texts(metrics, with_sizes=True).items():
+        print(f"{name.replace('_', ' '):<22}{text}")
     print(trainer.describe_updates())
     for name in sorted({warning.name for warning in trainer.rounds.watch.monitors.warnings}):
         print(f"warning               {name}")

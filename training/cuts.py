@@ -140,7 +140,7 @@ def cuts_section(parts: Mapping[str, Cuts]) -> Any:
     from hf_gpt.eval.report import table_section
 
     rows = [
-        [name, cause.replace("_", " "), f"{number:,}", f"{cuts.total:,} {cuts.unit}"]
+        [name, cause.replace("_", " "), f"{number:,}", "" if cause == "tokens_cut" else f"{cuts.total:,} {cuts.unit}"]
         for name, cuts in parts.items()
         for cause, number in cuts.counts.items()
     ]
