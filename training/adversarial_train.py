@@ -482,12 +482,11 @@ def write_run_report(
 
 def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model_path: Path, report: Path) -> None:
     """Prints the figures, the warnings and where things are."""
-    from hf_gpt.training.callbacks import task_figures
+    from hf_gpt.training.callbacks import figure_texts
 
     print(f"\n{'held-out loss':<22}{metrics['eval_loss']:.4f}")
-    for name, value in task_figures(metrics).items():
-        if isinstance(value, (int, float)):
-            print(f"{name.replace('_', ' '):<22}{value:.4f}")
+    for name, text in figure_texts(metrics, with_sizes=True).items():
+        print(f"{name.replace('_', ' '):<22}{text}")
     print(trainer.describe_updates())
     for name in sorted({warning.name for warning in trainer.rounds.watch.monitors.warnings}):
         print(f"warning               {name}")

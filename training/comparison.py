@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from hf_gpt.eval.report import Figure
     from hf_gpt.training.critic import CriticResult
 
 
@@ -205,6 +206,13 @@ def _auc_cells(figures: Mapping[str, float]) -> list[str]:
     return [f"{figures['fresh_auc']:.3f} ({spread})", _sizes(figures["fresh_auc_texts"])]
 
 
+def _auc_card(name: str, figures: Mapping[str, float], note: str) -> "Figure":
+    from hf_gpt.eval.report import Figure
+
+    value, interval = _auc_cells(figures)[0].split(" ", 1)
+    return Figure(name, value, f"{note} {interval}")
+
+
 def _sizes(number: float) -> str:
     return f"{number:,.0f} + {number:,.0f}"
 
@@ -296,8 +304,8 @@ def write_comparison(
             "training; and trained against the critic for as much computing."
         ),
         figures=[
-            *(Figure(item.name, f"{item.figures['fresh_auc']:.3f}", "fresh classifier's AUC") for item in contestants),
-            Figure("real text", f"{control['fresh_auc']:.3f}", "the same against other real text"),
+            *(_auc_card(item.name, item.figures, "fresh classifier's AUC") for item in contestants),
+            _auc_card("real text", control, "the same against other real text"),
             Figure("critic", f"{critic.auc:.3f}", "its AUC on texts that it has not seen"),
         ],
         log_history=log_history,

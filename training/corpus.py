@@ -83,7 +83,7 @@ def split_corpus(corpus: datasets.Dataset, fraction: float, seed: int) -> tuple[
     """
     if not 0 < fraction < 1:
         raise CorpusError(f"--validation_fraction must be above 0 and below 1, got {fraction}.")
-    if _is_split_by_blocks(corpus, fraction):
+    if is_split_by_blocks(corpus, fraction):
         sides = split_into_blocks(list(corpus["text"]), fraction, seed)
         if sides is None:
             raise CorpusError(
@@ -95,7 +95,7 @@ def split_corpus(corpus: datasets.Dataset, fraction: float, seed: int) -> tuple[
     return corpus.select(np.setdiff1d(np.arange(len(corpus)), held_out)), corpus.select(held_out)
 
 
-def _is_split_by_blocks(corpus: datasets.Dataset, fraction: float) -> bool:
+def is_split_by_blocks(corpus: datasets.Dataset, fraction: float) -> bool:
     """Whether documents are too few to hold one out: a book of two would be another book than the rest."""
     if len(corpus) == 1:
         return True

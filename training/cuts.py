@@ -24,7 +24,7 @@ CAUSES: Mapping[str, tuple[str, str, str]] = {
     "tokens_cut": ("token", "tokens", "cut off"),
     "unlabelled": ("", "", "without a label left out"),
     "dropped": ("", "", "longer than --{option} {limit} left out (--overlong drop)"),
-    "documents_parted": ("document", "documents", "longer than --{option} {limit} parted into rows, none of it lost"),
+    "documents_parted": ("", "", "longer than --{option} {limit} parted into rows, none of it lost"),
 }
 
 
@@ -146,7 +146,7 @@ def cuts_section(parts: Mapping[str, Cuts]) -> Any:
     from hf_gpt.eval.report import table_section
 
     rows = [
-        [name, cause.replace("_", " "), f"{number:,}", f"{cuts.total:,} {cuts.unit}"]
+        [name, cause.replace("_", " "), f"{number:,}", "" if cause == "tokens_cut" else f"{cuts.total:,} {cuts.unit}"]
         for name, cuts in parts.items()
         for cause, number in cuts.counts.items()
     ]

@@ -135,9 +135,10 @@ def keep_fitting(
     if overlong == "truncate":
         return texts
     kept: list[int] = []
+    unit = cuts.unit.removesuffix("s")
     for start in range(0, len(texts), PACKING_WINDOW):
         window = texts[start : start + PACKING_WINDOW]["text"]
-        places = [f"document {start + number:,} of the text" for number in range(1, len(window) + 1)]
+        places = [f"{unit} {start + number:,} of the text" for number in range(1, len(window) + 1)]
         keep = fitting(tokenize_documents(list(window), tokenizer), max_length, overlong, places)
         kept += [start + number for number, is_kept in enumerate(keep) if is_kept]
     cuts.add("dropped", len(texts) - len(kept))

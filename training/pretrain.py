@@ -67,6 +67,7 @@ class PretrainingData:
         train_bytes: UTF-8 bytes of the training documents; of a stream the size of its files, None if not known.
         validation_bytes: The same for validation.
         num_documents: Documents of the corpus, before a part is held out; None for a stream, which is not counted.
+        num_blocks: Blocks that documents too few to hold one out were split into; None where they were not.
         tokenizer: What turned the text into tokens.
         cuts: What was parted or left out of the training and of the validation text.
     """
@@ -77,6 +78,7 @@ class PretrainingData:
     train_bytes: int | None
     validation_bytes: int
     num_documents: int | None
+    num_blocks: int | None
     tokenizer: "PreTrainedTokenizerBase"
     cuts: "dict[str, Cuts]"
 
@@ -155,7 +157,7 @@ def prepare_data(
         training_args: Batch sizes and seed.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
-    from hf_gpt.training.corpus import count_bytes, read_corpus, split_corpus
+    from hf_gpt.training.corpus import count_bytes, is_split_by_blocks, read_corpus, split_corpus
     from hf_gpt.training.cuts import Cuts, check_usable
     from hf_gpt.training.data import complete_batches, count_parted, filler_token_id, keep_fitting, tokenize_and_pack
     from hf_gpt.training.errors import ConfigError
@@ -164,7 +166,7 @@ def prepare_data(
     from hf_gpt.training.tokenizer import train_tokenizer
 
     form = {"text_column": data_args.text_column, "document_separator": data_args.document_separator}
-    documents = num_documents = None
+    documents = num_documents = num_blocks = None
     if data_args.streaming:
         check_streaming(data_args, training_args)
         documents = open_documents(data_args)
@@ -176,7 +178,9 @@ def prepare_data(
     if data_args.validation_file:
         validation_texts = read_corpus(data_args.validation_file, **form)
     else:
+        parts_documents = is_split_by_blocks(train_texts, data_args.validation_fraction)
         train_texts, validation_texts = split_corpus(train_texts, data_args.validation_fraction, training_args.seed)
+        num_blocks = len(train_texts) + len(validation_texts) if parts_documents else None
 
     source = checkpoint or data_args.tokenizer_name or model_args.model_name_or_path
     if source is not None:
@@ -190,7 +194,8 @@ def prepare_data(
 
     pack_options = {"max_length": data_args.max_length, "strategy": data_args.packing_strategy}
     overlong, max_length = data_args.overlong, data_args.max_length
-    cuts = {name: Cuts("documents", "max_length", max_length) for name in ("training", "validation")}
+    unit = "documents" if num_blocks is None else "blocks"
+    cuts = {name: Cuts(unit, "max_length", max_length) for name in ("training", "validation")}
     filler, processes = filler_token_id(tokenizer), training_args.data_parallel_size
     if documents is None:
         train_texts = keep_fitting(train_texts, tokenizer, max_length, overlong, cuts["training"])
@@ -217,6 +222,7 @@ def prepare_data(
         train_bytes=train_bytes,
         validation_bytes=count_bytes(validation_texts),
         num_documents=num_documents,
+        num_blocks=num_blocks,
         tokenizer=tokenizer,
         cuts=cuts,
     )
@@ -270,15 +276,16 @@ def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: Data
 def describe_corpus(data: PretrainingData, data_args: DataArguments) -> str:
     """What is trained on, and how much of it there is if that is known."""
     names = ", ".join(data_args.corpus)
-    size = [] if data.num_documents is None else [count_documents(data.num_documents)]
+    size = [] if data.num_documents is None else [count_documents(data.num_documents, data.num_blocks)]
     size += [] if data.train_bytes is None else [f"{format_count(data.train_bytes)}B"]
     streamed = ", streamed" if data_args.streaming else ""
     return f"{names}{': ' if size else ''}{', '.join(size)}{streamed}"
 
 
-def count_documents(count: int) -> str:
-    """The number in words."""
-    return f"{count:,} document{'' if count == 1 else 's'}"
+def count_documents(count: int, num_blocks: int | None = None) -> str:
+    """The number in words, with that of the blocks they were split into, if they were."""
+    blocks = "" if num_blocks is None else f" in {num_blocks:,} blocks"
+    return f"{count:,} document{'' if count == 1 else 's'}{blocks}"
 
 
 def sampling_options(sampling_args: SamplingArguments) -> dict[str, Any]:

@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nStopped. A tokenizer is written whole or not at all.", file=sys.stderr)
+        return 130
 
 
 def train(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """What is cut or left out is counted and said before training; nothing left to learn is an error."""
 
 import json
+import re
 
 import pytest
 
@@ -209,6 +210,18 @@ def test_pretraining_counts_documents_longer_than_a_row(tmp_path, capsys):
     assert "document 1 of the text has" in capsys.readouterr().err
     assert pretrain_on(tmp_path, texts[:2], "--overlong=drop") == 2
     assert "no row is left to train on" in capsys.readouterr().err
+
+
+def test_one_document_and_its_blocks_are_told_apart(tmp_path, capsys):
+    (tmp_path / "book.txt").write_text("\n\n".join(WORD * (3 + number % 40) for number in range(60)))
+    options = [f"--corpus={tmp_path / 'book.txt'}", f"--output_dir={tmp_path / 'run'}", *PRETRAIN.split(), TINY]
+    assert pretrain.main(options) == 0
+    said = capsys.readouterr().out
+    num_blocks = re.search(r": 1 document in (\d+) blocks, ", said)[1]
+    cut = [int(of) for of in re.findall(r" of (\d+) blocks longer than --max_length 32 parted into rows", said)]
+    assert sum(cut) <= int(num_blocks) and " documents" not in said
+    assert pretrain.main([*options, "--overwrite_output_dir", "--overlong=error"]) == 2
+    assert re.search(r"block \d+ of the text has \d+ tokens", capsys.readouterr().err)
 
 
 def test_the_real_texts_of_the_game_are_counted(tokenizer):

@@ -103,3 +103,16 @@ def test_long_words_are_cut_where_they_were_cut_in_training(tmp_path):
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again(word)["input_ids"] == tokenizer(word)["input_ids"]
     assert [len(again.decode(token)) for token in again(word)["input_ids"]] == [64, 64, 22]
+
+
+def test_a_stopped_tokenizer_ends_in_a_line(tmp_path, monkeypatch, capsys):
+    from hf_gpt.training import tokenizer as own
+    from hf_gpt.training import train_tokenizer
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own, "train_tokenizer", stop)
+    assert train_tokenizer.main(["tinyshakespeare", "--output_dir", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.strip() == "Stopped. A tokenizer is written whole or not at all."
+    assert not (tmp_path / "out").exists()

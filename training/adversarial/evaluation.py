@@ -43,7 +43,8 @@ def sample_figures(
     - `entropy`: nats a token of the generator's own samples.
     - `completion_length`, `distinct_trigrams` (as a share of all), `duplicate_rate`.
     - `fresh_auc`: of a classifier that is trained here and now, TF-IDF with logistic regression, on halves of real and
-      generated texts, and measured on the others; the mean over splits. `fresh_auc_error` is its standard error,
+      generated texts, and measured on the others; the mean over splits. `fresh_auc_low` and `fresh_auc_high` are the
+      ends of its 95 % interval, `fresh_auc_error` is its standard error,
       `fresh_auc_texts` the texts of each kind, and `fresh_auc_real` the same between these real texts and as many of
       `others`, measured: what it is to be held against. Needs scikit-learn.
     - `discriminator_auc`: of the discriminator in training.
@@ -99,7 +100,8 @@ def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]],
     words = [[list(map(str, text)) for text in texts] for texts in (real, generated)]
     found = classifier_test(*words, tfidf_scores, seed=seed, resamples=200)
     number = min(len(real), len(generated))
-    return {"fresh_auc": found["auc"], "fresh_auc_error": found["auc_error"], "fresh_auc_texts": number}
+    measured = {f"fresh_{name}": found[name] for name in ("auc", "auc_low", "auc_high", "auc_error")}
+    return {**measured, "fresh_auc_texts": number}
 
 
 def headline_figures(metrics: Mapping[str, float]) -> "list[Figure]":
@@ -116,9 +118,12 @@ def headline_figures(metrics: Mapping[str, float]) -> "list[Figure]":
         ("eval_entropy", "Entropy", "nats per token of generated text"),
     ):
         if name in metrics:
-            error, texts = metrics.get(f"{name}_error"), metrics.get(f"{name}_texts")
+            error, texts, low = (metrics.get(f"{name}_{part}") for part in ("error", "texts", "low"))
             sizes = f", {texts:,.0f} of each" if texts else ""
-            tiles.append(Figure(label, f"{metrics[name]:.4f}", note + (f" (± {error:.3f}{sizes})" if error else "")))
+            spread = f"± {error:.3f}" if error else ""
+            if low is not None:
+                spread = f"{low:.2f} to {metrics[f'{name}_high']:.2f}"
+            tiles.append(Figure(label, f"{metrics[name]:.4f}", note + (f" ({spread}{sizes})" if spread else "")))
     return tiles
 
 

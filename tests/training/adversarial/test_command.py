@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -93,6 +94,19 @@ def test_recipes_run(name, texts, tmp_path, capsys):
     recipe = yaml.safe_load((ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
     written = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     assert written["estimator"] == recipe["estimator"] and written["max_new_tokens"] == 6
+
+
+def test_an_auc_has_its_interval_and_real_text_beside_it(texts, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert run(texts, folder, "--config", "reinforce", "--validation_fraction", "0.3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = r" +\d\.\d{4} \(\d\.\d\d to \d\.\d\d; 40 texts of each kind\)"
+    assert [bool(re.fullmatch(name + shown, line)) for name in ("fresh auc", "fresh auc real") for line in lines].count(
+        True
+    ) == 2
+    assert not any("fresh auc error" in line or "40.0000" in line for line in lines)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "hold it against real text against other real text (0." in page and "0.5 is" not in page
 
 
 def test_a_new_language_model_as_discriminator(texts, tmp_path, capsys):
