@@ -189,7 +189,8 @@ def _opens_by_default(call: ast.AST) -> bool:
     if not isinstance(call, ast.Call) or any(word.arg in ("encoding", None) for word in call.keywords):
         return False
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    if name in ("write_text", "read_text"):
+    # Of a path; our own `read_text` is a function.
+    if name in ("write_text", "read_text") and isinstance(call.func, ast.Attribute):
         return True
     if any(word.arg in ("text", "universal_newlines") for word in call.keywords) and name in ("run", "Popen"):
         return True

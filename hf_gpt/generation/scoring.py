@@ -277,7 +277,7 @@ def check_scores(scores: torch.Tensor, discriminator: object, may_rule_out: bool
         found = sorted({str(value) for value in scores[bad].flatten()[:1000].tolist()})
         raise ScoreError(
             f"{describe_scorer(discriminator)} gave {int(bad.sum())} of {scores.numel()} scores that are not finite "
-            f"numbers ({', '.join(found)}). {_advice(discriminator)}"
+            f"numbers ({', '.join(found)}). {advice_on(discriminator)}"
         )
     return scores
 
@@ -292,7 +292,8 @@ def describe_scorer(discriminator: object) -> str:
     return f"the discriminator {type(inner).__name__}" + (f" ({place})" if place else "")
 
 
-def _advice(discriminator: object) -> str:
+def advice_on(discriminator: object) -> str:
+    """What to do about scores of a discriminator, or a loss of it, that are not finite."""
     if not isinstance(discriminator, nn.Module):
         return "Give a function whose logits are finite; minus infinity rules a text out."
     damaged = [name for name, value in discriminator.named_parameters() if not bool(value.isfinite().all())]

@@ -109,5 +109,7 @@ def test_a_peer_that_there_is_not_is_refused(capsys):
 
 
 def test_numbers_below_one_are_refused(capsys):
-    assert command.main(["data", "--rounds", "0"]) == 2
+    with pytest.raises(SystemExit) as stop:
+        command.main(["data", "--rounds", "0"])
+    assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: ")

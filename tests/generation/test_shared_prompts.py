@@ -114,4 +114,4 @@ def test_a_single_token_needs_the_prompts_alone():
     run = lambda: completion_logps(model, ids[:, :6], mask[:, :6], prompt_length, ids[:, 5:6])  # noqa: E731
     assert tokens_read(model, run) == 10
     expected = model(ids[:, :5]).logits[:, -1].log_softmax(-1).gather(1, ids[:, 5:6])
-    torch.testing.assert_close(run(), expected.float())
+    torch.testing.assert_close(run(), expected)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import hf_gpt
-from hf_gpt.generation.decoding import can_decode
 from hf_gpt.generation.embeddings import embedding_table, vocabulary_size
 from hf_gpt.generation.likelihood import completion_logits
+from hf_gpt.generation.plain_decoder import can_decode
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.generation.scoring import discriminator_logits, prefix_logits
 

@@ -166,7 +166,7 @@ def test_going_on_from_a_checkpoint(recipe, tmp_path, in_process, capsys):
         ({"model_type": "lama"}, "did you mean llama?"),
         ({"config_overrides": {"hidden_sise": 8}}, "did you mean hidden_size?"),
         ({"config_overrides": {"num_attention_heads": 3, "hidden_size": 16}}, "num_attention_heads"),
-        ({"tokenizer_name": "./nowhere"}, "no tokenizer can be loaded from ./nowhere"),
+        ({"tokenizer_name": "./nowhere"}, "--tokenizer_name ./nowhere: there is no folder ./nowhere"),
         ({"model_name_or_path": "./nowhere", "tokenizer_name": None}, "nowhere"),
         ({"tokenizer_vocab_size": 10}, "258"),
         ({"max_length": 1}, "--max_length must be at least 2"),

@@ -14,7 +14,7 @@ from transformers.trainer_utils import load_sharded_checkpoint
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from hf_gpt.generation.likelihood import token_logps
-from hf_gpt.generation.scoring import evaluating
+from hf_gpt.generation.scoring import advice_on, describe_scorer, evaluating
 from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.discriminator import Scorer
 from hf_gpt.training.adversarial.discriminator_update import Batch
@@ -122,9 +122,10 @@ class DiscriminatorPlayer:
                 self.updates += 1
             elif self.args.nan_action == "stop":
                 raise NotFiniteError(
-                    f"update {self.updates + 1} of the discriminator: its loss is {total:g} and the gradient's norm "
-                    f"{norm:g}, in this process. They must be finite in all. Its weights are those before the update. "
-                    "Lower --discriminator_learning_rate, or go over such updates by --nan_action skip."
+                    f"update {self.updates + 1} of the discriminator: the loss of {describe_scorer(self.model)} is "
+                    f"{total:g} and the gradient's norm {norm:g}, in this process. They must be finite in all. Its "
+                    f"weights are those before the update. {advice_on(self.model)} Or lower "
+                    "--discriminator_learning_rate, or go over such updates by --nan_action skip."
                 )
             else:
                 self.skipped += 1

@@ -177,7 +177,7 @@ def test_both_players_in_shards(texts, tmp_path):
         (["--fp16"], "--bf16"),
         (
             ["--discriminator", "./nowhere"],
-            "error: --discriminator ./nowhere: no AutoModelForSequenceClassification in",
+            "error: --discriminator ./nowhere: there is no folder ./nowhere",
         ),
         (["--discriminator", "ngram_cnn", "--discriminator_trunk", "frozen"], "--discriminator from_generator"),
         (["--vllm_server", "http://127.0.0.1:9"], "vLLM"),

@@ -7,6 +7,7 @@ import torch
 
 from hf_gpt.training.adversarial.score_guard import MOST_IN_A_ROW, NotFiniteScoresError
 from hf_gpt.training.adversarial.watch import ScoreWindow
+from hf_gpt.training.finite import NotFiniteError
 from tests.training.adversarial.players import make_discriminator, make_generator, make_trainer
 
 
@@ -77,7 +78,11 @@ def test_a_discriminator_that_goes_on_is_named(tmp_path, settings):
         discriminator.get_input_embeddings().weight.fill_(math.nan)
     generator = make_generator()
     before = weights_of(generator)
-    trainer = make_trainer(tmp_path, generator, discriminator, max_steps=40, group_size=4, **settings)
+    options = {"max_steps": 40, "group_size": 4, **settings}
+    # By default the discriminator's own update stops the run, and names it too.
+    with pytest.raises(NotFiniteError, match=rf"{type(discriminator).__name__}.*damaged"):
+        make_trainer(tmp_path, generator, discriminator, **options).train()
+    trainer = make_trainer(tmp_path, generator, discriminator, nan_action="skip", **options)
     with pytest.raises(NotFiniteScoresError, match=f"{type(discriminator).__name__} gave") as error:
         trainer.train()
     assert f"{MOST_IN_A_ROW} steps in a row" in str(error.value) and "damaged" in str(error.value)
