@@ -201,3 +201,17 @@ def test_auc_of_pairs_compares_within_a_prompt():
         assert window.auc is None
         window.add(fake + 1, fake)
     assert paired.auc == 1 and unpaired.auc == pytest.approx((40 * 41 / 2) / 1600)
+
+
+def test_the_gate_is_shut_until_the_auc_is_known_and_high_enough(tmp_path):
+    trainer = make_trainer(tmp_path, gate_auc=0.6)
+    trainer._begin_run()
+    watch = trainer.rounds.watch
+    assert watch.heldout.auc is None and not watch.gate_open
+    watch.heldout.add(torch.zeros(64), torch.zeros(64))
+    assert watch.heldout.auc == 0.5 and not watch.gate_open
+    watch.heldout.add(torch.ones(256), torch.zeros(256))
+    assert watch.heldout.auc > 0.6 and watch.gate_open
+    trainer = make_trainer(tmp_path, gate_auc=0.0)
+    trainer._begin_run()
+    assert trainer.rounds.watch.heldout.auc is None and trainer.rounds.watch.gate_open
