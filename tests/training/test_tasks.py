@@ -311,3 +311,22 @@ def test_left_padding_and_order_of_generation():
 
     ids, mask = pad_left([[5], [6, 7, 8]], 0)
     assert ids.tolist() == [[0, 0, 5], [6, 7, 8]] and mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_an_answer_is_no_longer_than_it_may_be():
+    """The likeliest pair is five tokens apart, more than an answer may have: the next likely one is taken."""
+    task = task_of("question_answering", max_answer_length=3)
+    words = ["one", "two", "three", "four", "five", "six"]
+    context = " ".join(words)
+    starts = [context.index(word) for word in words]
+    offsets = [[start, start + len(word)] for start, word in zip(starts, words, strict=True)]
+    rows = [{"example": 0, "prefix": 2, "offsets": offsets}]
+    begin, end = np.full((1, 9), -9.0), np.full((1, 9), -9.0)
+    begin[0, 2], begin[0, 5] = 5.0, 3.0
+    end[0, 7], end[0, 4] = 5.0, 2.0
+    example = Example({"context": context, "question": "?", "answers": {"text": [], "answer_start": []}})
+    assert task.predictions((begin, end), [example], rows) == ["four five six"]
+    longer = task_of("question_answering", max_answer_length=6)
+    assert longer.predictions((begin, end), [example], rows) == [context]
+    begin[0, 8] = end[0, 8] = 6.0
+    assert longer.predictions((begin, end), [example], rows) == [""]
