@@ -102,3 +102,9 @@ def test_empty_rows_have_no_target():
     rows = empty_rows(2, 4, PAD)
     assert (rows["labels"] == IGNORE_INDEX).all()
     assert rows["position_ids"].tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_best_fit_takes_the_row_that_it_fills_most():
+    rows = plan_best_fit([7, 6, 3], 10)
+    assert [[segment.document for segment in row] for row in rows] == [[0, 2], [1]]
+    assert [[segment.document for segment in row] for row in plan_best_fit([6, 7, 4], 10)] == [[1], [0, 2]]
