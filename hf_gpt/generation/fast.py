@@ -25,7 +25,7 @@ from transformers.utils import ModelOutput
 from hf_gpt.generation.decoding import DecoderWeights, make_weights
 from hf_gpt.generation.drawing import likeliest
 from hf_gpt.generation.fingerprint import fingerprint
-from hf_gpt.generation.generate_options import ending, refuse_other_modes, takes_all_options
+from hf_gpt.generation.generate_options import refuse_other_modes, takes_all_options
 from hf_gpt.generation.likelihood import positions_of
 from hf_gpt.generation.native.speculation import MOST_DRAFTED, SpeculativeDecoder
 from hf_gpt.generation.native.weights import NativeWeights, takes
@@ -93,19 +93,18 @@ def fast_generate(
     Raises:
         ValueError: beam search, an assistant or another way to generate, or a type that there is not on this device.
     """
-    with ending(streamer):
-        check_weight_dtype(weight_dtype, input_ids.device)
-        refuse_other_modes("fast_generate", generation_config, assistant_model)
-        mask = model_kwargs.get("attention_mask")
-        mask = torch.ones_like(input_ids) if mask is None else mask
-        if synced_gpus or not _takes(model, input_ids, mask, generation_config, model_kwargs):
-            options = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria, **model_kwargs}
-            options |= {"streamer": streamer, "synced_gpus": synced_gpus}
-            with _autocast(weight_dtype, input_ids.device):
-                return model._sample(input_ids, generation_config=generation_config, **options)
-        room = generation_config.max_length - input_ids.shape[1]
-        state = _start(model, input_ids, mask, room, weight_dtype, speculative)
-        return _decode(state, input_ids, logits_processor, stopping_criteria, generation_config, streamer)
+    check_weight_dtype(weight_dtype, input_ids.device)
+    refuse_other_modes("fast_generate", generation_config, assistant_model)
+    mask = model_kwargs.get("attention_mask")
+    mask = torch.ones_like(input_ids) if mask is None else mask
+    if synced_gpus or not _takes(model, input_ids, mask, generation_config, model_kwargs):
+        options = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria, **model_kwargs}
+        options |= {"streamer": streamer, "synced_gpus": synced_gpus}
+        with _autocast(weight_dtype, input_ids.device):
+            return model._sample(input_ids, generation_config=generation_config, **options)
+    room = generation_config.max_length - input_ids.shape[1]
+    state = _start(model, input_ids, mask, room, weight_dtype, speculative)
+    return _decode(state, input_ids, logits_processor, stopping_criteria, generation_config, streamer)
 
 
 def _start(model, input_ids, mask, room: int, weight_dtype: str | None, speculative: bool):

@@ -1,13 +1,11 @@
 """What `generate` is given and keeps from a decoding method that is a function: streamer, tokenizer, assistant."""
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from transformers import GenerationConfig
 from transformers.generation import GenerationMixin
-from transformers.generation.streamers import BaseStreamer
 
 
 _Method = TypeVar("_Method", bound=Callable)
@@ -20,12 +18,22 @@ def takes_all_options(method: _Method) -> _Method:
     The library drops `streamer`, `tokenizer`, `assistant_model`, `assistant_tokenizer` and `synced_gpus` for functions:
     a streamer would be waited for without end, and stop strings would miss the tokenizer that was given. The method
     takes them as arguments of those names; they are left out where they are None. `functools.partial` of a method will
-    do, too.
+    do, too. An error ends the streamer as well: whoever reads it in another thread would wait without end.
     """
-    setattr(method, _MARK, True)
+
+    @functools.wraps(method)
+    def ending_streamer(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except BaseException:
+            if kwargs.get("streamer") is not None:
+                kwargs["streamer"].end()
+            raise
+
+    setattr(ending_streamer, _MARK, True)
     if not getattr(GenerationMixin._extract_generation_mode_kwargs, _MARK, False):
         GenerationMixin._extract_generation_mode_kwargs = _keeping_all(GenerationMixin._extract_generation_mode_kwargs)
-    return method
+    return ending_streamer
 
 
 def _keeping_all(extract: Callable) -> Callable:
@@ -42,17 +50,6 @@ def _keeping_all(extract: Callable) -> Callable:
 
     setattr(wrapper, _MARK, True)
     return wrapper
-
-
-@contextlib.contextmanager
-def ending(streamer: BaseStreamer | None) -> Iterator[None]:
-    """Inside, an error ends the streamer as well: whoever reads it in another thread would wait without end."""
-    try:
-        yield
-    except BaseException:
-        if streamer is not None:
-            streamer.end()
-        raise
 
 
 def refuse_other_modes(name: str, generation_config: GenerationConfig, assistant_model: Any = None) -> None:

@@ -36,7 +36,7 @@ from transformers.utils import ModelOutput, logging
 
 from hf_gpt.generation.candidates import CandidateSampler, eos_token_ids, prompt_mask
 from hf_gpt.generation.gains import Gain, make_gain
-from hf_gpt.generation.generate_options import ending, refuse_other_modes, takes_all_options
+from hf_gpt.generation.generate_options import refuse_other_modes, takes_all_options
 from hf_gpt.generation.guided import DiscriminatorLogitsProcessor, Scorer, as_scorer
 from hf_gpt.generation.log_ratio import LogRatio, is_language_model
 from hf_gpt.generation.particles import Block, ParticleFilter, grow
@@ -146,38 +146,6 @@ def guided_generate(
             (scores and logits of tokens, attentions, hidden states, classifier-free guidance, watermarks, embeddings
             for a prompt).
     """
-    arguments = dict(locals())
-    arguments |= arguments.pop("model_kwargs")
-    with ending(streamer):
-        return _guided_generate(**arguments)
-
-
-def _guided_generate(
-    model,
-    input_ids,
-    logits_processor,
-    stopping_criteria,
-    generation_config,
-    discriminator,
-    guidance,
-    num_candidates,
-    guidance_temperature,
-    guidance_weight,
-    guidance_top_k,
-    rejection_threshold,
-    rejection_max_score,
-    rejection_gamma,
-    guidance_block,
-    candidate_batch_size,
-    streamer,
-    tokenizer,
-    assistant_model,
-    assistant_tokenizer,
-    synced_gpus,
-    generator_tokenizer,
-    discriminator_tokenizer,
-    **model_kwargs,
-) -> GuidedGenerateOutput | torch.LongTensor:
     refuse_other_modes("guided_generate", generation_config, assistant_model)
     _check(model, generation_config, discriminator, guidance, num_candidates, model_kwargs)
     _check_inputs(input_ids, model_kwargs)
@@ -208,27 +176,12 @@ def _guided_generate(
         # Before temperature and truncation, which then shape the guided distribution.
         warpers = [i for i, other in enumerate(logits_processor) if type(other).__name__.endswith("Warper")]
         logits_processor.insert(warpers[0] if warpers else len(logits_processor), processor)
-        result = model._sample(
-            input_ids,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            generation_config=generation_config,
-            streamer=streamer,
-            synced_gpus=synced_gpus,
-            **model_kwargs,
-        )
-        return result
+        options = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria, **model_kwargs}
+        options |= {"streamer": streamer, "synced_gpus": synced_gpus}
+        return model._sample(input_ids, generation_config=generation_config, **options)
 
-    sampler = CandidateSampler(
-        model,
-        input_ids,
-        logits_processor,
-        stopping_criteria,
-        generation_config,
-        model_kwargs,
-        scorer,
-        candidate_batch_size,
-    )
+    given = (model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
+    sampler = CandidateSampler(*given, scorer, candidate_batch_size)
     if guidance == "reject":
         output = _reject(sampler, num_candidates, rejection_threshold, rejection_max_score, rejection_gamma)
     elif guidance == "particles":
@@ -237,26 +190,31 @@ def _guided_generate(
         cloud = ParticleFilter(len(input_ids), num_candidates, guidance_temperature)
         output = _grow(sampler, gain, cloud, guidance_block)
     else:
-        rows = torch.arange(len(input_ids), device=input_ids.device)
-        candidates, scores = sampler.draw(rows, num_candidates)
-        ess = None
-        if guidance == "resample":
-            chosen = resample(scores, temperature=guidance_temperature)[:, 0]
-            ess = effective_sample_size(importance_weights(scores, guidance_temperature))
-        else:
-            chosen = best_of(scores)
-        output = GuidedGenerateOutput(
-            sequences=candidates[rows, chosen],
-            discriminator_scores=scores[rows, chosen],
-            candidate_scores=scores,
-            effective_sample_size=ess,
-        )
+        output = _choose(sampler, num_candidates, guidance, guidance_temperature)
     output.sequences = _trim(output.sequences, sampler.lengths(output.sequences).max())
     if streamer is not None:
         for tokens in output.sequences[:, width:].cpu().unbind(1):
             streamer.put(tokens)
         streamer.end()
     return output if generation_config.return_dict_in_generate else output.sequences
+
+
+def _choose(sampler: CandidateSampler, number: int, guidance: Guidance, temperature: float) -> GuidedGenerateOutput:
+    """One of `number` whole texts for each row: resampled by its weight, or the one with the largest logit."""
+    rows = torch.arange(len(sampler.input_ids), device=sampler.input_ids.device)
+    candidates, scores = sampler.draw(rows, number)
+    ess = None
+    if guidance == "resample":
+        chosen = resample(scores, temperature=temperature)[:, 0]
+        ess = effective_sample_size(importance_weights(scores, temperature))
+    else:
+        chosen = best_of(scores)
+    return GuidedGenerateOutput(
+        sequences=candidates[rows, chosen],
+        discriminator_scores=scores[rows, chosen],
+        candidate_scores=scores,
+        effective_sample_size=ess,
+    )
 
 
 def _grow(sampler: CandidateSampler, gain: Gain, cloud: ParticleFilter, block_size: int) -> GuidedGenerateOutput:
