@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from hf_gpt.training.errors import CheckpointError, CorpusError
+from hf_gpt.errors import CheckpointError, CorpusError
 
 
 # What people call the folder of their runs, as this package does.

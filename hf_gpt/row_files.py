@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from hf_gpt.errors import CorpusError, did_you_mean
 from hf_gpt.text_files import BYTE_ORDER_MARK
-from hf_gpt.training.errors import CorpusError, did_you_mean
 
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")

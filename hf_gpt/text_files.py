@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hf_gpt.training.errors import CorpusError
+from hf_gpt.errors import CorpusError
 
 
 BYTE_ORDER_MARK = "\ufeff"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.arguments import ModelArguments, PeftArguments
 from hf_gpt.training.checkpoints import atomic_directory, find_model
-from hf_gpt.training.errors import ConfigError
 
 
 if TYPE_CHECKING:

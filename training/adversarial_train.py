@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.errors import ConfigError, UserError
 from hf_gpt.training.adversarial.arguments import AdversarialArguments
 from hf_gpt.training.arguments import (
     DiscriminatorArguments,
@@ -21,7 +22,6 @@ from hf_gpt.training.arguments import (
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import RECIPES, Settings, settings_to_yaml
 from hf_gpt.training.cuts import cut_lines, cuts_section
-from hf_gpt.training.errors import ConfigError, UserError
 from hf_gpt.training.run import (
     describe_model,
     final_metrics,

@@ -469,7 +469,7 @@ class SamplingArguments:
 
 def check_at_least(arguments: Any, **least: int) -> None:
     """Raises `ConfigError` for the first option below its least value; one that is left out is none."""
-    from .errors import ConfigError
+    from hf_gpt.errors import ConfigError
 
     for name, value in least.items():
         given = getattr(arguments, name)
@@ -489,7 +489,7 @@ def parse_mapping(text: "str | dict[str, Any] | None", option: str) -> dict[str,
     """
     import yaml
 
-    from .errors import ConfigError
+    from hf_gpt.errors import ConfigError
 
     if text is None or isinstance(text, dict):
         return dict(text or {})

@@ -10,8 +10,8 @@ import datasets
 from datasets.arrow_writer import ArrowWriter
 
 from hf_gpt import row_files, text_files
+from hf_gpt.errors import CorpusError
 from hf_gpt.training.code_version import code_version
-from hf_gpt.training.errors import CorpusError
 
 
 # Files up to this size are read into memory each time, which takes seconds.

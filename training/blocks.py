@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_gpt.training.held_out import held_out_rows, same_text
+from hf_gpt.eval.held_out import held_out_rows, same_text
 
 
 # Many blocks on the smaller side make both sides alike: with 64 of Tiny Shakespeare a classifier tells their scenes

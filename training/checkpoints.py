@@ -9,10 +9,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from hf_gpt.errors import CheckpointError, UserError
 from hf_gpt.model_paths import check_path, describe_file
 from hf_gpt.output_paths import wrong_output
 from hf_gpt.training.checkpoint_parts import Needs, lack_of
-from hf_gpt.training.errors import CheckpointError, UserError
 
 
 INCOMPLETE = ".incomplete"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hf_gpt.errors import UserError
 from hf_gpt.training.config import (
     RECIPES,
     Settings,
@@ -15,7 +16,6 @@ from hf_gpt.training.config import (
     read_recipe,
     split_config_option,
 )
-from hf_gpt.training.errors import UserError
 from hf_gpt.training.options import command_options, make_help_parser
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.errors import ConfigError, did_you_mean
 from hf_gpt.model_paths import check_exists
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
 from hf_gpt.training.arguments import parse_mapping
-from hf_gpt.training.errors import ConfigError, did_you_mean
 
 
 RECIPES = Path(__file__).with_name("recipes")

@@ -7,12 +7,12 @@ from pathlib import Path
 import datasets
 import numpy as np
 
+from hf_gpt.errors import CorpusError, did_you_mean
+from hf_gpt.eval.held_out import held_out_rows, same_text
 from hf_gpt.row_files import Malformed, advised, read_rows, table_format, text_in
 from hf_gpt.text_files import absent_separator, fold_line_ends, parse_separator, read_text, split_text
 from hf_gpt.training.arrow_cache import text_dataset
 from hf_gpt.training.blocks import LEAST_CHARACTERS, split_into_blocks
-from hf_gpt.training.errors import CorpusError, did_you_mean
-from hf_gpt.training.held_out import held_out_rows, same_text
 
 
 CORPORA = Path(__file__).with_name("corpora")

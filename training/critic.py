@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.eval.fitting import fit
 from hf_gpt.eval.two_sample.auc import auc_interval
 from hf_gpt.generation.embeddings import vocabulary_size
@@ -22,7 +23,6 @@ from hf_gpt.training.adversarial.figures import accuracy, format_features, short
 from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextRows, warn_of_repeats
 from hf_gpt.training.cuts import Cuts, Overlong
 from hf_gpt.training.data import tokenize_documents
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.idle import check_trainable
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gpt.command_parser import CommandParser
-from hf_gpt.training.errors import UserError
+from hf_gpt.errors import UserError
 
 
 # With fewer documents than this, texts are windows of them.
@@ -91,6 +91,7 @@ def train(args: argparse.Namespace) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from transformers.utils import logging
 
+    from hf_gpt.errors import CheckpointError
     from hf_gpt.generation.command import model_path, pick_device
     from hf_gpt.generation.guidance import load_discriminator
     from hf_gpt.generation.shared_tokens import check_shared_tokens
@@ -98,7 +99,6 @@ def train(args: argparse.Namespace) -> int:
     from hf_gpt.training.corpus import read_corpus
     from hf_gpt.training.critic import make_critic, text_windows, train_critic
     from hf_gpt.training.cuts import Cuts
-    from hf_gpt.training.errors import CheckpointError
 
     device = pick_device(args.device)
     output_dir = Path(args.output_dir)

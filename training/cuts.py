@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hf_gpt.training.errors import CorpusError
+from hf_gpt.errors import CorpusError
 
 
 Overlong = Literal["truncate", "drop", "error"]

@@ -16,11 +16,11 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.training import packing, word_encoding
 from hf_gpt.training import tokenizer as own_tokenizer
 from hf_gpt.training.code_version import code_version
 from hf_gpt.training.cuts import Cuts, Overlong
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.packing import IGNORE_INDEX, empty_rows, pack
 from hf_gpt.training.word_encoding import encode_texts
 

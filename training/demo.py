@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.command_parser import CommandParser
-from hf_gpt.training.errors import UserError
+from hf_gpt.errors import UserError
 
 
 if TYPE_CHECKING:

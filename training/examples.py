@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_gpt import row_files
+from hf_gpt.errors import CorpusError, did_you_mean
+from hf_gpt.eval.held_out import held_out_rows, same_text
 from hf_gpt.row_files import FORMATS, Malformed, advised, broken_text, check_columns, has_broken_text
 from hf_gpt.text_files import fold_line_ends
-from hf_gpt.training.errors import CorpusError, did_you_mean
-from hf_gpt.training.held_out import held_out_rows, same_text
 
 
 SAMPLES = Path(__file__).with_name("samples")

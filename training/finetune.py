@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.training import task_changes
 from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments, check_at_least
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import RECIPES, Settings, built_in_recipes, settings_to_yaml
 from hf_gpt.training.cuts import cut_lines, cuts_section, cuts_to_dict
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.run import (
     describe_model,
     describe_steps,

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from hf_gpt.training.errors import UserError
+from hf_gpt.errors import UserError
 
 
 class NotFiniteError(UserError):

@@ -5,8 +5,8 @@ from typing import Any
 
 import datasets
 
+from hf_gpt.errors import CorpusError
 from hf_gpt.model_paths import check_exists
-from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import Example, select_columns
 
 

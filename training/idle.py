@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.errors import ConfigError
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_gpt.training.errors import ConfigError, UserError, did_you_mean
+from hf_gpt.errors import ConfigError, UserError, did_you_mean
 
 
 PROFILES = Path(__file__).with_name("accelerate")

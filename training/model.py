@@ -17,11 +17,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_gpt.errors import CheckpointError, ConfigError, did_you_mean
 from hf_gpt.generation.embeddings import vocabulary_size
 from hf_gpt.model_paths import check_exists
 from hf_gpt.training.arguments import ModelArguments
 from hf_gpt.training.checkpoints import find_model
-from hf_gpt.training.errors import CheckpointError, ConfigError, did_you_mean
 from hf_gpt.training.planning import count_elements
 
 

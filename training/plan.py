@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from hf_gpt.command_parser import CommandParser
-from hf_gpt.training.errors import ConfigError, UserError
+from hf_gpt.errors import ConfigError, UserError
 from hf_gpt.training.planning import (
     ASSUMED_MFU,
     GPUS,

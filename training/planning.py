@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hf_gpt.training.errors import ConfigError, did_you_mean
+from hf_gpt.errors import ConfigError, did_you_mean
 
 
 if TYPE_CHECKING:

@@ -157,10 +157,10 @@ def prepare_data(
         training_args: Batch sizes and seed.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
+    from hf_gpt.errors import ConfigError
     from hf_gpt.training.corpus import count_bytes, is_split_by_blocks, read_corpus, split_corpus
     from hf_gpt.training.cuts import Cuts, check_usable
     from hf_gpt.training.data import complete_batches, count_parted, filler_token_id, keep_fitting, tokenize_and_pack
-    from hf_gpt.training.errors import ConfigError
     from hf_gpt.training.model import load_tokenizer
     from hf_gpt.training.streaming import TOKENIZER_CHARACTERS, RowStream, check_streaming, one_pass, open_documents
     from hf_gpt.training.tokenizer import train_tokenizer

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_gpt.training.errors import CheckpointError
+from hf_gpt.errors import CheckpointError
 
 
 # What a launcher tells its processes of each other; a process of its own must not hear of it.

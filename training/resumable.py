@@ -11,9 +11,9 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
+from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.training.checkpoint_parts import Needs, lack_of, needs_of, read_record
 from hf_gpt.training.checkpoints import explains_read_errors, find_checkpoint
-from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.fingerprint import fingerprint
 from hf_gpt.training.finite import StepRecorder
 from hf_gpt.training.resumed_rates import check_schedule, settings_of, take_effect

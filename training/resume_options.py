@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from hf_gpt.training.errors import did_you_mean
+from hf_gpt.errors import did_you_mean
 
 
 class Change(str, Enum):

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 
-from hf_gpt.training.errors import CheckpointError
+from hf_gpt.errors import CheckpointError
 
 
 # Settings of a group that are options of ours. Others may be state, as those of optimizers without a schedule.

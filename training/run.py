@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.errors import CorpusError, WorkerError
 from hf_gpt.training.config import Settings, settings_to_yaml
-from hf_gpt.training.errors import CorpusError, WorkerError
 from hf_gpt.training.step_times import Stretch, time_steps
 from hf_gpt.training.throughput import format_count
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.training.checkpoint_parts import RECORD_NAME, file_sizes
-from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.resume_options import SCHEDULE, Change, change_of, differences, is_refused
 
 

@@ -23,7 +23,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
-from hf_gpt.training.errors import CheckpointError, ConfigError
+from hf_gpt.errors import CheckpointError, ConfigError
 
 
 if TYPE_CHECKING:

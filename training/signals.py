@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.signals import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
 from hf_gpt.signals.feature_extraction import SignalFeatureExtractor
 from hf_gpt.training.arguments import TaskArguments
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example
 
 

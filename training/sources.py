@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.errors import CorpusError
 from hf_gpt.model_paths import check_exists
 from hf_gpt.row_files import FORMATS, Malformed, check_columns, is_one_value, read_rows, text_in
 from hf_gpt.text_files import (
@@ -21,7 +22,6 @@ from hf_gpt.text_files import (
     parse_separator,
     stream_documents,
 )
-from hf_gpt.training.errors import CorpusError
 
 
 logger = logging.getLogger(__name__)

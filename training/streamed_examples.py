@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from hf_gpt.training.errors import ConfigError, CorpusError
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, read_examples, sample_file, select_columns
 from hf_gpt.training.hub_examples import check_dataset_options, find_validation_split
 from hf_gpt.training.sources import Malformed, Source, open_dataset, open_table

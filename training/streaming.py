@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.training.arguments import DataArguments
 from hf_gpt.training.cuts import Cuts, Overlong, check_usable
 from hf_gpt.training.data import PACKING_WINDOW, filler_token_id, fitting, tokenize_documents
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.packing import pack
 from hf_gpt.training.sources import Malformed, Source, open_source, warn_of_absent_separator
 

@@ -28,7 +28,7 @@ def find_new_tokens(processing_class: Any, model_args: ModelArguments, task_args
 
     A run that goes on finds the same as the one before.
     """
-    from hf_gpt.training.errors import CheckpointError
+    from hf_gpt.errors import CheckpointError
     from hf_gpt.training.model import load_tokenizer
     from hf_gpt.training.tasks.base import tokenizer_of
 

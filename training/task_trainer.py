@@ -9,11 +9,11 @@ from accelerate.utils import gather_object
 from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedTokenizerBase, ProcessorMixin
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.collators import PaddingCollator, Seq2SeqCollator
 from hf_gpt.training.data import filler_token_id
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example
 from hf_gpt.training.model import end_tokens
 from hf_gpt.training.packing import IGNORE_INDEX

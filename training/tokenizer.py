@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.errors import ConfigError
 
 
 END_OF_TEXT = "<|endoftext|>"

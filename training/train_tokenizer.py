@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gpt.command_parser import CommandParser
-from hf_gpt.training.errors import UserError
+from hf_gpt.errors import UserError
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,9 +44,9 @@ def train(args: argparse.Namespace) -> int:
     """Trains and saves the tokenizer, and prints its size and how well it compresses."""
     import datasets
 
+    from hf_gpt.errors import CheckpointError
     from hf_gpt.training.checkpoints import atomic_directory
     from hf_gpt.training.corpus import count_bytes, read_corpus
-    from hf_gpt.training.errors import CheckpointError
     from hf_gpt.training.tokenizer import train_tokenizer
 
     output_dir = Path(args.output_dir)

@@ -17,11 +17,11 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
 from hf_gpt.allocator import keeps_freed_memory
+from hf_gpt.errors import ConfigError
 from hf_gpt.terminal import safe_output
 from hf_gpt.training.callbacks import OrderOfEpochCallback, ProgressCallback
 from hf_gpt.training.checkpoint_parts import STREAM_POSITION_NAME, Needs, needs_of, read_json
 from hf_gpt.training.checkpoints import INCOMPLETE, atomic_directory, explains_write_errors
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.fingerprint import stream_fingerprint
 from hf_gpt.training.finite import NotFiniteError, StepRecorder, anywhere, describe_stop
 from hf_gpt.training.idle import check_trainable, warn_if_idle, warn_if_skipped

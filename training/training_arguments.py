@@ -9,8 +9,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.arguments import check_at_least
-from hf_gpt.training.errors import ConfigError
 
 
 @dataclass

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerCallback
 
+from hf_gpt.errors import CheckpointError
 from hf_gpt.training.checkpoint_parts import WEIGHT_AVERAGE_NAME
-from hf_gpt.training.errors import CheckpointError
 from hf_gpt.training.sharding import local, named_parameters, reshard, shard_like, whole
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from hf_gpt.errors import UserError
 from hf_gpt.eval.command import evaluation
 from hf_gpt.eval.command.cache import Cache
 from hf_gpt.eval.curves import Plane, Point, common_reference, hypervolume, super_baseline
@@ -20,7 +21,6 @@ from hf_gpt.eval.tasks.opening import Candidate
 from hf_gpt.eval.tasks.results import REAL
 from hf_gpt.eval.tasks.running import real_texts, run_task, sample_count
 from hf_gpt.eval.tasks.table import TaskSpec
-from hf_gpt.training.errors import UserError
 
 
 QUALITY, DIVERSITY = "bleu_4", "self_bleu_4"

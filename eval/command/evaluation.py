@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.errors import UserError
 from hf_gpt.eval.command.cache import Cache
 from hf_gpt.eval.command.harness import harness_name, is_harness_task, run_harness_task
 from hf_gpt.eval.tasks.figures import sample_figures
@@ -20,7 +21,6 @@ from hf_gpt.eval.tasks.table import TaskSpec, find_task
 from hf_gpt.generation.command import pick_device
 from hf_gpt.model_paths import check_exists
 from hf_gpt.training.code_version import package_version
-from hf_gpt.training.errors import UserError
 
 
 RESULTS = "results.json"

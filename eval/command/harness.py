@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.errors import UserError
 from hf_gpt.eval.tasks.opening import Candidate
-from hf_gpt.training.errors import UserError
 
 
 PREFIX = "lm_eval:"
@@ -46,7 +46,7 @@ def run_harness_task(name: str, candidate: Candidate, limit: int | None, batch_s
     manager = TaskManager(include_path=folder)
     wanted = harness_name(name).removeprefix(PREFIX)
     if wanted not in manager.all_tasks:
-        from hf_gpt.training.errors import did_you_mean
+        from hf_gpt.errors import did_you_mean
 
         raise UserError(f"the LM evaluation harness has no task {wanted!r}{did_you_mean(wanted, manager.all_tasks)}")
     backend = "causal" if candidate.head == "causal" else "seq2seq"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gpt.command_parser import CommandParser
-from hf_gpt.training.errors import UserError
+from hf_gpt.errors import UserError
 
 
 INTERRUPTED = 130

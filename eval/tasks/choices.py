@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from hf_gpt.errors import UserError
 from hf_gpt.eval.tasks.opening import Candidate
 from hf_gpt.generation.likelihood import completion_logits, token_logps
-from hf_gpt.training.errors import UserError
 
 
 @dataclass(frozen=True)

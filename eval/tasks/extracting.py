@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_gpt.errors import CorpusError
 from hf_gpt.eval.tasks.opening import Candidate
 from hf_gpt.eval.tasks.table import TaskSpec
-from hf_gpt.training.errors import CorpusError
 
 
 @torch.no_grad()

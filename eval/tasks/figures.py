@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hf_gpt.errors import UserError
 from hf_gpt.eval.bootstrap import Averaged, Figures, Recomputed, Sums, means
 from hf_gpt.eval.loading import compute, load
 from hf_gpt.eval.tasks.table import TaskSpec
-from hf_gpt.training.errors import UserError
 
 
 Better = Literal["higher", "lower", "reference"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import xxhash
 
-from hf_gpt.training.errors import UserError
+from hf_gpt.errors import UserError
 
 
 @dataclass

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from hf_gpt.errors import CorpusError, UserError, did_you_mean
 from hf_gpt.eval.tasks.table import TaskSpec
 from hf_gpt.row_files import broken_text, has_broken_text
 from hf_gpt.text_files import absent_separator, fold_line_ends, parse_separator, read_text
-from hf_gpt.training.errors import CorpusError, UserError, did_you_mean
 from hf_gpt.training.examples import shown
 
 

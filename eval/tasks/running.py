@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_gpt.errors import CorpusError, UserError
 from hf_gpt.eval.held_out import held_out_rows, same_text
 from hf_gpt.eval.tasks.choices import score_continuations
 from hf_gpt.eval.tasks.opening import Candidate
 from hf_gpt.eval.tasks.rows import fill
 from hf_gpt.eval.tasks.table import WRITING, TaskSpec
 from hf_gpt.eval.tasks.writing import sampler_of, write_after, write_freely
-from hf_gpt.training.errors import CorpusError, UserError
 from hf_gpt.training.labels import label_name, label_number
 
 

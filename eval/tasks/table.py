@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.errors import ConfigError, did_you_mean
 from hf_gpt.training.config import as_written
-from hf_gpt.training.errors import ConfigError, did_you_mean
 
 
 TABLE = Path(__file__).parent

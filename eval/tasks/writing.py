@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from hf_gpt.errors import UserError
 from hf_gpt.eval.tasks.opening import Candidate
 from hf_gpt.eval.tasks.table import TaskSpec
 from hf_gpt.generation.rollout import rollout
-from hf_gpt.training.errors import UserError
 
 
 logger = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 for what the user can put right."""
     args = make_parser().parse_args(argv)
-    from hf_gpt.training.errors import UserError
+    from hf_gpt.errors import UserError
 
     try:
         from hf_gpt.conversion import convert

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
+from hf_gpt.errors import ConversionError
 from hf_gpt.models.configuration_hf_gpt import HfGptConfig
-from hf_gpt.training.errors import ConversionError
 
 
 _SHARED = {

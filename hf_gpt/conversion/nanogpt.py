@@ -5,8 +5,8 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
+from hf_gpt.errors import ConversionError
 from hf_gpt.models.configuration_hf_gpt import HfGptConfig
-from hf_gpt.training.errors import ConversionError
 
 
 _FIELDS = {

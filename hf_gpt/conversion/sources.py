@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from hf_gpt.training.errors import ConversionError
+from hf_gpt.errors import ConversionError
 
 
 INDEX = "model.safetensors.index.json"

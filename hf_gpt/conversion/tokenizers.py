@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from hf_gpt.training.errors import ConversionError
+from hf_gpt.errors import ConversionError
 
 
 # What a wrong tokenizer treats otherwise: spaces, line ends, digits, capitals, accents, other scripts.

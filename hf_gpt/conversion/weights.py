@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from hf_gpt.conversion.names import COMPUTED, DEFAULT_PREFIX, PREFIXES, Place, places, places_of_ours
 from hf_gpt.conversion.sources import INDEX, Source
+from hf_gpt.errors import ConversionError
 from hf_gpt.models.configuration_hf_gpt import HfGptConfig
-from hf_gpt.training.errors import ConversionError
 
 
 Shapes = dict[str, tuple[int, ...]]

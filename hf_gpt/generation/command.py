@@ -150,7 +150,7 @@ def pick_device(name: str | None) -> "torch.device | str":
     """
     import torch
 
-    from hf_gpt.training.errors import ConfigError
+    from hf_gpt.errors import ConfigError
 
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name is None:

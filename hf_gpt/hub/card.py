@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from hf_gpt.training.errors import HubError
+from hf_gpt.errors import HubError
 
 
 _FRONT = re.compile(r"\A---\s*\n(.*?\n)---\s*\n?", re.DOTALL)

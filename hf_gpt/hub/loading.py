@@ -7,10 +7,10 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 import hf_gpt  # noqa: F401 - its models are registered with the Auto classes
+from hf_gpt.errors import CheckpointError
 from hf_gpt.hub.files import BASE
 from hf_gpt.model_paths import check_exists
 from hf_gpt.training.checkpoints import find_model
-from hf_gpt.training.errors import CheckpointError
 
 
 if TYPE_CHECKING:

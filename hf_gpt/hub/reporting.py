@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 def report(run: Callable[[], str]) -> int:
     """Runs a command and prints what it says; returns its exit status, 2 for what the user can put right."""
-    from hf_gpt.training.errors import UserError
+    from hf_gpt.errors import UserError
 
     try:
         print(run())

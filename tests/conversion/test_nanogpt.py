@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hf_gpt.conversion import convert
-from hf_gpt.training.errors import ConversionError
+from hf_gpt.errors import ConversionError
 
 
 class NanoGpt(torch.nn.Module):

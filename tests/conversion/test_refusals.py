@@ -12,7 +12,7 @@ from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.cli import main
 from hf_gpt.conversion import convert
 from hf_gpt.conversion.families import config_from_ours
-from hf_gpt.training.errors import ConversionError
+from hf_gpt.errors import ConversionError
 from tests.conversion.conftest import SIZES
 
 

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from hf_gpt import HfGptForCausalLM
 from hf_gpt.conversion import convert
-from hf_gpt.training.errors import ConversionError
+from hf_gpt.errors import ConversionError
 from tests.conversion.conftest import MODELS, VOCAB
 
 

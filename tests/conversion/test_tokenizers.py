@@ -4,7 +4,7 @@ import pytest
 import transformers
 
 from hf_gpt.conversion.tokenizers import load
-from hf_gpt.training.errors import ConversionError
+from hf_gpt.errors import ConversionError
 
 
 def test_a_panic_of_the_tokenizers_library_is_refused_in_words(tmp_path, monkeypatch):

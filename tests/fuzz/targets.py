@@ -20,7 +20,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from hf_gpt.training.errors import UserError
+from hf_gpt.errors import UserError
 
 
 TIME_LIMIT = 10

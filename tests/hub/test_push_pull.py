@@ -12,8 +12,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from hf_gpt.cli import main
+from hf_gpt.errors import CheckpointError, HubError
 from hf_gpt.hub import load, pull, push
-from hf_gpt.training.errors import CheckpointError, HubError
 from tests.hub.loopback import TOKEN
 from tests.without_plugin import REFUSE_PLUGIN
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hf_gpt.errors import CheckpointError
 from hf_gpt.training.checkpoints import (
     atomic_directory,
     check_output_dir,
@@ -11,7 +12,6 @@ from hf_gpt.training.checkpoints import (
     last_checkpoint,
     start_output_dir,
 )
-from hf_gpt.training.errors import CheckpointError
 
 
 def make_checkpoint(path, complete=True):

@@ -1,5 +1,6 @@
 import pytest
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.arguments import DataArguments, ModelArguments, SamplingArguments, parse_mapping
 from hf_gpt.training.config import (
     built_in_recipes,
@@ -10,7 +11,6 @@ from hf_gpt.training.config import (
     settings_to_yaml,
     split_config_option,
 )
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.finetune import ARGUMENTS as FINETUNE_TYPES
 from hf_gpt.training.options import command_options
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
+from hf_gpt.errors import CorpusError
 from hf_gpt.training.corpus import count_bytes, read_corpus, split_corpus
-from hf_gpt.training.errors import CorpusError
 
 
 def test_built_in_corpus():

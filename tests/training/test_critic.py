@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.eval.fitting import Fit
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.training.critic import make_critic, text_windows, train_critic
-from hf_gpt.training.errors import ConfigError, CorpusError
 
 
 LENGTH = 8

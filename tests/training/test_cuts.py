@@ -5,10 +5,10 @@ import re
 
 import pytest
 
+from hf_gpt.errors import CorpusError
 from hf_gpt.training import finetune, pretrain
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.cuts import check_usable
-from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import Example
 from hf_gpt.training.tasks import make_task
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.training import code_version as code_version_module
 from hf_gpt.training import packing
 from hf_gpt.training.code_version import code_version
 from hf_gpt.training.collators import PackedRowsCollator
 from hf_gpt.training.data import complete_batches, tokenize_and_pack, tokenize_documents, tokenizer_state
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.likelihood import total_nats
 
 

@@ -4,7 +4,7 @@ import datasets
 import pytest
 import torch
 
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.fingerprint import fingerprint, stream_fingerprint
 from hf_gpt.training.sources import open_source
 from hf_gpt.training.streaming import DocumentStream

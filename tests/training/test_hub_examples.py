@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import datasets
 import pytest
 
-from hf_gpt.training.errors import CorpusError
+from hf_gpt.errors import CorpusError
 from hf_gpt.training.hub_examples import check_dataset_options, read_hub_examples
 
 

@@ -5,8 +5,8 @@ import torch
 from datasets import Dataset
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.critic import make_critic, train_critic
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.idle import same_rows, warn_if_skipped
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from hf_gpt.errors import CorpusError
 from hf_gpt.training import finetune
 from hf_gpt.training.arguments import TaskArguments
-from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import Example
 from hf_gpt.training.tasks import make_task
 from tests.training.chat_models import instruct_tokenizer, save_instruct_model

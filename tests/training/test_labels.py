@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hf_gpt.errors import CorpusError
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.config import load_settings, read_recipe
-from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import Example, read_examples
 from hf_gpt.training.hub_examples import read_hub_examples
 from hf_gpt.training.labels import class_names, label_name, label_number

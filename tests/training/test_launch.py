@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hf_gpt.cli import main
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.examples import sample_file
 from hf_gpt.training.launch import PROFILES, built_in_profiles, launch_command, split_launch_options
 from hf_gpt.training.weight_average import WEIGHT_AVERAGE_NAME

@@ -189,7 +189,7 @@ def test_a_bad_corpus_does_not_cost_the_former_run(recipe, tmp_path, capsys):
 
 
 def test_a_checkpoint_that_does_not_open_is_said_so(tmp_path):
-    from hf_gpt.training.errors import CheckpointError
+    from hf_gpt.errors import CheckpointError
 
     request = reload_check.ReloadRequest(str(tmp_path), ["text"], 8, "best_fit", 1, [""], {"max_new_tokens": 1})
     with pytest.raises(CheckpointError, match="does not work in a fresh process"):

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_gpt import text_files
+from hf_gpt.errors import CorpusError
 from hf_gpt.eval.tasks.rows import read_task_rows
 from hf_gpt.eval.tasks.table import TaskSpec
 from hf_gpt.generation.score_command import read_texts
 from hf_gpt.training.corpus import read_corpus
-from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import read_examples, text_of
 from hf_gpt.training.sources import Malformed, open_source, warn_of_absent_separator
 from hf_gpt.training.streaming import DocumentStream, one_pass

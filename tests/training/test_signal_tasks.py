@@ -10,11 +10,11 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoProcessor
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.signals import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
 from hf_gpt.training import finetune
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.config import RECIPES
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, hold_out_groups
 from hf_gpt.training.finetune import main
 from hf_gpt.training.signals import Images, Sounds, copies, value_vectors

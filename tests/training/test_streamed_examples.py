@@ -12,9 +12,9 @@ import transformers
 import yaml
 from safetensors.torch import load_file
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.config import RECIPES
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import read_examples, sample_file
 from hf_gpt.training.finetune import main
 from hf_gpt.training.streamed_examples import ExampleStream, read_streamed

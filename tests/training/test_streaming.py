@@ -9,11 +9,11 @@ import torch
 import yaml
 
 from hf_gpt import text_files
+from hf_gpt.errors import CheckpointError, ConfigError, CorpusError
 from hf_gpt.training import sources, streaming
 from hf_gpt.training.collators import PackedRowsCollator
 from hf_gpt.training.corpus import read_corpus
 from hf_gpt.training.data import tokenize_and_pack
-from hf_gpt.training.errors import CheckpointError, ConfigError, CorpusError
 from hf_gpt.training.sources import Malformed, open_source
 from hf_gpt.training.streaming import DocumentStream, RowStream, one_pass
 from hf_gpt.training.trainer import HfGptTrainer

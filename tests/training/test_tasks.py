@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.collators import PaddingCollator
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, read_examples, sample_file, split_examples
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task
 from hf_gpt.training.tokenizer import train_tokenizer

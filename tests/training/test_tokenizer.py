@@ -4,7 +4,7 @@ import time
 import pytest
 from transformers import AutoTokenizer
 
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.tokenizer import END_OF_TEXT, LONGEST_WORD, PAD, train_tokenizer
 from hf_gpt.training.word_encoding import encode_texts
 

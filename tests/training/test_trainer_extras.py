@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 
+from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.training.collators import PackedRowsCollator
 from hf_gpt.training.data import tokenize_and_pack
-from hf_gpt.training.errors import CheckpointError, ConfigError
 from hf_gpt.training.finite import NotFiniteError
 from hf_gpt.training.planning import model_flops_per_token
 from hf_gpt.training.sharding import named_parameters

@@ -5,11 +5,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.adversarial.config import REWARDED, AdversarialConfig
 from hf_gpt.training.adversarial.discriminator import check_generator, check_players
 from hf_gpt.training.adversarial.evaluation import check_fresh_auc
 from hf_gpt.training.adversarial.texts import TextRows
-from hf_gpt.training.errors import ConfigError
 
 
 logger = logging.getLogger(__name__)

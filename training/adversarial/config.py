@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.sampling import Sampling
 from hf_gpt.training.adversarial.arguments import AdversarialArguments
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 

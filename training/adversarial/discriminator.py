@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.embeddings import vocabulary_size
 from hf_gpt.generation.likelihood import completion_logits, unwrap
 from hf_gpt.generation.rollout import check_positions
@@ -24,7 +25,6 @@ from hf_gpt.generation.scoring import (
 from hf_gpt.generation.shared_prompts import completion_places
 from hf_gpt.generation.shared_tokens import TokensError, check_shared_tokens
 from hf_gpt.models.pooling_hf_gpt import HfGptSpectralLinear
-from hf_gpt.training.errors import ConfigError
 
 
 class Scorer(nn.Module):

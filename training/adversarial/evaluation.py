@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.scoring import ScoreError, check_scores
 from hf_gpt.training.adversarial import figures
 from hf_gpt.training.adversarial.collection import Collector, as_batch
 from hf_gpt.training.adversarial.player import DiscriminatorPlayer
 from hf_gpt.training.adversarial.texts import TextRows
-from hf_gpt.training.errors import ConfigError
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_gpt.training.errors import did_you_mean
+from hf_gpt.errors import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, get_scheduler
 from transformers.trainer_utils import load_sharded_checkpoint
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from hf_gpt.errors import CheckpointError
 from hf_gpt.generation.likelihood import token_logps
 from hf_gpt.generation.scoring import advice_on, describe_scorer, evaluating
 from hf_gpt.training.adversarial.config import AdversarialConfig
@@ -21,7 +22,6 @@ from hf_gpt.training.adversarial.discriminator_update import Batch
 from hf_gpt.training.adversarial.shared_trunk import whole_state
 from hf_gpt.training.adversarial.training_mode import is_alike_in_training
 from hf_gpt.training.checkpoint_parts import DISCRIMINATOR_DIR, DISCRIMINATOR_OPTIMIZER
-from hf_gpt.training.errors import CheckpointError
 from hf_gpt.training.finite import NotFiniteError, anywhere
 from hf_gpt.training.optimizers import decayed_parameter_names
 from hf_gpt.training.resumed_rates import check_schedule, settings_of, take_effect

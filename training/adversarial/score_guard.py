@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from hf_gpt.errors import UserError
 from hf_gpt.generation.scoring import ScoreError, check_scores
-from hf_gpt.training.errors import UserError
 
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.scoring import evaluating
 from hf_gpt.training.adversarial.discriminator import discriminator_from_generator
-from hf_gpt.training.errors import ConfigError
 
 
 TrunkKind = Literal["frozen", "detached", "joint"]

@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError, CorpusError
+from hf_gpt.eval.held_out import held_out_rows
 from hf_gpt.generation.chat_tokens import TemplateError, encode, render
 from hf_gpt.generation.likelihood import join
 from hf_gpt.training.cuts import Cuts, Overlong, check_usable
-from hf_gpt.training.errors import ConfigError, CorpusError
-from hf_gpt.training.held_out import held_out_rows
 from hf_gpt.training.packing import IGNORE_INDEX
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.training.adversarial import outcomes
 from hf_gpt.training.adversarial.checks import check_game, check_learning
@@ -30,7 +31,6 @@ from hf_gpt.training.adversarial.texts import SpecialTokens, TextCollator, TextR
 from hf_gpt.training.adversarial.training_mode import has_dropout
 from hf_gpt.training.callbacks import CutsCallback
 from hf_gpt.training.checkpoints import explains_read_errors
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.sharding import reshard
 
 

@@ -18,12 +18,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.fingerprint import digests
 from hf_gpt.generation.likelihood import completion_logits, join, token_logps, unwrap
 from hf_gpt.generation.rollout import Rollout
 from hf_gpt.generation.sampling import Sampling, pack
 from hf_gpt.generation.scoring import evaluating
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.sharding import local
 
 

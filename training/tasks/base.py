@@ -12,9 +12,9 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.cuts import Cuts
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example, read_examples, sample_file
 from hf_gpt.training.tokenizer import train_tokenizer
 

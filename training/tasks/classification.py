@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.eval import compute
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of
 from hf_gpt.training.labels import class_names, label_name, label_number
 from hf_gpt.training.naive_bayes import log_count_ratios, start_embeddings_from

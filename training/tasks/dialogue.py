@@ -7,12 +7,12 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.eval import compute
 from hf_gpt.eval.text.words import UNICODE_WORDS
 from hf_gpt.generation.chat_tokens import TemplateError
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.cuts import Cuts
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, texts_of
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.tasks.base import begin_and_end, to_rows, tokenize

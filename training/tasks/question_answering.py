@@ -8,10 +8,10 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.eval import compute
 from hf_gpt.eval.text.words import ANSWER_WORDS
 from hf_gpt.training.cuts import Cuts
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of
 from hf_gpt.training.tasks.base import Task, as_tuple, begin_and_end, to_rows, tokenize
 

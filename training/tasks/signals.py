@@ -9,10 +9,10 @@ import datasets
 import numpy as np
 import torch
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.eval.signal_judge import SignalJudge
 from hf_gpt.signals import HfGptSignalProcessor
 from hf_gpt.training.arguments import TaskArguments
-from hf_gpt.training.errors import ConfigError
 from hf_gpt.training.examples import Example
 from hf_gpt.training.signals import KINDS, SignalKind, copies, value_vectors, voices_of
 from hf_gpt.training.tasks.base import as_tuple, to_rows

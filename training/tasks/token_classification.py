@@ -8,8 +8,8 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.errors import CorpusError
 from hf_gpt.eval import compute
-from hf_gpt.training.errors import CorpusError
 from hf_gpt.training.examples import Example, texts_of
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.tasks.base import Task, as_tuple, begin_and_end, class_fields, to_rows, tokenize

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 import datasets
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.eval import compute
 from hf_gpt.eval.text.words import ANSWER_WORDS, UNICODE_WORDS
 from hf_gpt.training.cuts import Cuts
-from hf_gpt.training.errors import ConfigError, CorpusError
 from hf_gpt.training.examples import Example, text_of, texts_of
 from hf_gpt.training.packing import IGNORE_INDEX
 from hf_gpt.training.tasks.base import Task, begin_and_end, to_rows, tokenize

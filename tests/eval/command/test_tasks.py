@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from hf_gpt.errors import UserError
 from hf_gpt.eval import compute
 from hf_gpt.eval.bootstrap import bootstrap
 from hf_gpt.eval.tasks.choices import score_continuations
@@ -14,7 +15,6 @@ from hf_gpt.eval.tasks.rows import read_task_rows
 from hf_gpt.eval.tasks.running import real_texts, run_task, sample_count, work_of
 from hf_gpt.eval.tasks.table import KINDS, TaskSpec, built_in_tasks, find_task, read_task
 from hf_gpt.eval.tasks.writing import write_after
-from hf_gpt.training.errors import UserError
 
 
 def run(spec, candidate, rows, seeds=(0,), batch_size=5):

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.adversarial.rounds import Rounds
-from hf_gpt.training.errors import ConfigError
 from tests.training.adversarial.players import logged, make_trainer
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.training.adversarial.config import AdversarialConfig
 from hf_gpt.training.adversarial.replay import Fake, ReplayBuffer
 from hf_gpt.training.adversarial.schedule import Phase, Schedule
@@ -15,7 +16,6 @@ from hf_gpt.training.adversarial.texts import (
     warn_of_repeats,
 )
 from hf_gpt.training.adversarial.watch import ScoreWindow
-from hf_gpt.training.errors import ConfigError, CorpusError
 from tests.training.adversarial.players import make_trainer
 
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.rollout import Rollout, rollout
 from hf_gpt.generation.sampling import Sampling, pack
 from hf_gpt.training.adversarial import AdversarialConfig
 from hf_gpt.training.adversarial.generator_update import Experience, generator_loss, logps_of
 from hf_gpt.training.config import RECIPES
-from hf_gpt.training.errors import ConfigError
 from tests.generation.enumerated import BEGIN, EOS, all_texts, make_lm
 from tests.generation.test_sampling import texts_of_the_world
 from tests.training.adversarial.players import make_generator, make_trainer

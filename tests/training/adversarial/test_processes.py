@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.errors import ConfigError
 from tests.training.adversarial.players import make_trainer
 
 

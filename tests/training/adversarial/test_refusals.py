@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.utils.parametrizations import spectral_norm
 
-from hf_gpt.training.errors import UserError
+from hf_gpt.errors import UserError
 from tests.training.adversarial.players import make_discriminator, make_trainer
 
 

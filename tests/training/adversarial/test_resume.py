@@ -134,7 +134,7 @@ def test_the_best_players_come_back(tmp_path):
 
 
 def test_a_checkpoint_of_other_training_is_refused(tmp_path):
-    from hf_gpt.training.errors import CheckpointError
+    from hf_gpt.errors import CheckpointError
 
     trainer = make_trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=2)
     trainer.train()

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from hf_gpt.training.errors import ConfigError
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.run import make_callbacks
 from tests.training.adversarial.players import make_discriminator, make_generator, make_pairs, make_trainer
 from tests.training.resumed_runs import difference, flat, history

@@ -5,10 +5,10 @@ import shutil
 import pytest
 import torch
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.scoring import prefix_scores, sequence_scores
 from hf_gpt.training.adversarial import shared_discriminator
 from hf_gpt.training.adversarial.shared_trunk import TRUNK_KINDS, is_joint, shared_trunk
-from hf_gpt.training.errors import ConfigError
 from tests.training.adversarial.players import make_discriminator, make_generator, make_texts, make_trainer
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from hf_gpt.errors import ConfigError, UserError
 from hf_gpt.generation.likelihood import completion_logits, completion_logps
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.training.adversarial import AdversarialConfig, AdversarialTrainer, discriminator_from_generator
@@ -15,7 +16,6 @@ from hf_gpt.training.adversarial.rewards import future_returns
 from hf_gpt.training.adversarial.shared_trunk import shared_discriminator
 from hf_gpt.training.adversarial.training_mode import is_alike_in_training
 from hf_gpt.training.callbacks import describe_log
-from hf_gpt.training.errors import ConfigError, UserError
 from tests.training.adversarial.players import (
     BOS,
     EOS,

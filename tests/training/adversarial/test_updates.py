@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.eval.report import write_report
 from hf_gpt.training.adversarial.evaluation import headline_figures
 from hf_gpt.training.adversarial.outcomes import Outcome, complaint, describe, updates
-from hf_gpt.training.errors import ConfigError
 from tests.training.adversarial.players import logged, make_discriminator, make_generator, make_texts, make_trainer
 
 

@@ -6,10 +6,10 @@ import logging
 import pytest
 import torch
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.generation.likelihood import completion_logps
 from hf_gpt.generation.rollout import rollout
 from hf_gpt.training.adversarial.vllm_rollout import VllmRollout
-from hf_gpt.training.errors import ConfigError
 from tests.training.adversarial.players import BOS, EOS, PAD, make_generator, make_pairs, make_trainer
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_gpt.training.held_out import held_out_rows
+from hf_gpt.eval.held_out import held_out_rows
 
 
 def test_rows_without_copies_are_drawn_by_seed():
