@@ -3,6 +3,7 @@
 python -m hf_gpt.training.option_reference > docs/options.md
 """
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hf_gpt.training.options import Option, options_of, training_options
 RECIPES = Path(__file__).with_name("recipes")
 # Keys of a recipe that say where it writes, not what it is.
 _PLACES = ("output_dir",)
+_WHOLE = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def reference() -> str:
@@ -50,7 +52,8 @@ def reference() -> str:
         "defaults for those that it lists above.",
         _option_table(training_options()[0]),
     ]
-    return "\n\n".join(parts) + "\n"
+    # Prose alone: a row of a table is one line.
+    return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 118, **_WHOLE) for part in parts) + "\n"
 
 
 def _option_table(options: Iterable[Option]) -> str:

@@ -181,21 +181,11 @@ def check_config(checkpoint: Path, config: Any) -> None:
     Raises:
         CheckpointError: they are those of different models; the fields are named.
     """
-    try:
-        saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
+    saved = _saved(checkpoint / "config.json")
     now = json.loads(json.dumps(config.to_dict(), default=str))
-    other = [
-        f"{name} {_shown(saved[name])} -> {_shown(now[name])}"
-        for name in sorted(saved.keys() & now.keys() - _NOT_OF_THE_MODEL)
-        if None not in (saved[name], now[name]) and saved[name] != now[name]
-    ]
-    if other:
-        shown = "; ".join(other[:6]) + ("; ..." if len(other) > 6 else "")
-        raise CheckpointError(
-            f"--resume_from_checkpoint: {checkpoint} is of another model: {shown}. Resume with the model of the run."
-        )
+    names = sorted(saved.keys() & now.keys() - _NOT_OF_THE_MODEL)
+    pairs = {name: (saved[name], now[name]) for name in names if None not in (saved[name], now[name])}
+    _refuse_other("model", checkpoint, pairs)
 
 
 # Fields of an adapter's config that say what it is.
@@ -221,25 +211,33 @@ def check_adapter(checkpoint: Path, config: Any) -> None:
     Raises:
         CheckpointError: they are those of different adapters; the fields are named.
     """
-    try:
-        saved = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, (set, list, tuple)):
-            return sorted(map(str, value))
-        return getattr(value, "value", value)
-
-    now = {name: plain(value) for name, value in vars(config).items()}
+    saved, now = _saved(checkpoint / "adapter_config.json"), vars(config)
     known = [name for name in _OF_THE_ADAPTER if name in saved and name in now]
-    pairs = [(name, plain(saved[name]), now[name]) for name in known]
-    other = [f"{name} {_shown(before)} -> {_shown(after)}" for name, before, after in pairs if before != after]
+    _refuse_other("adapter", checkpoint, {name: (_plain(saved[name]), _plain(now[name])) for name in known})
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    """A config as it was saved; empty where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _refuse_other(what: str, checkpoint: Path, pairs: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raises `CheckpointError` where a value of the checkpoint is not that of now."""
+    other = [f"{name} {_shown(before)} -> {_shown(now)}" for name, (before, now) in pairs.items() if before != now]
     if other:
+        shown = "; ".join(other[:6]) + ("; ..." if len(other) > 6 else "")
         raise CheckpointError(
-            f"--resume_from_checkpoint: {checkpoint} is of another adapter: {'; '.join(other)}. Resume with the "
-            "adapter of the run."
+            f"--resume_from_checkpoint: {checkpoint} is of another {what}: {shown}. Resume with the {what} of the run."
         )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (set, list, tuple)):
+        return sorted(map(str, value))
+    return getattr(value, "value", value)
 
 
 def _shown(value: Any) -> str:

@@ -72,7 +72,8 @@ def describe(counts: Mapping[str, int]) -> str:
     steps, likelihood = sum(counts.values()), counts.get(Outcome.LIKELIHOOD.value, 0)
     line = f"generator updated {updates(counts):,} of {steps:,} steps"
     if likelihood:
-        line += f", {likelihood:,} of them by likelihood alone"
+        number = "all" if likelihood == updates(counts) else f"{likelihood:,}"
+        line += f", {number} of them by likelihood alone"
     reasons = [words.format(_steps(counts[each.value])) for each, words in _WORDS.items() if counts.get(each.value)]
     return f"{line} ({'; '.join(reasons)})" if reasons else line
 

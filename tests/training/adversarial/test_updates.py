@@ -152,7 +152,7 @@ def test_all_held_out_texts_are_read_where_they_are_few(tmp_path):
     ("counts", "says"),
     [
         ({"adversarial_update": 1, "gate_shut": 11}, "generator updated 1 of 12 steps (the gate was shut in 11 steps)"),
-        ({"likelihood_update": 8, "gate_shut": 2}, "generator updated 8 of 10 steps, 8 of them by likelihood alone"),
+        ({"likelihood_update": 8, "gate_shut": 2}, "generator updated 8 of 10 steps, all of them by likelihood alone"),
         ({"discriminator_warmup": 2}, "generator updated 0 of 2 steps (the discriminator was warmed up alone in 2"),
         ({"non_finite": 1, "zero_gradient": 1}, "loss or gradient was not finite in 1 step; the gradient was 0 in 1 s"),
     ],
