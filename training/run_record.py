@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +135,8 @@ def compare(record: Mapping[str, Any], facts: RunFacts, checkpoint: Path) -> lis
     if refused:
         raise ConfigError(
             f"--resume_from_checkpoint: {checkpoint} is of another run: {'; '.join(refused)}. Resume with what it had, "
-            f"or start a new run from its weights: --model_name_or_path {checkpoint} and another --output_dir."
+            f"or start a new run from its weights: --model_name_or_path {shlex.quote(str(checkpoint))} and another "
+            "--output_dir."
         )
     if facts.world_size != record.get("world_size", facts.world_size):
         taken.append(f"processes {record['world_size']} -> {facts.world_size}")
