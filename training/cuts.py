@@ -1,9 +1,15 @@
 """What of the data is cut or left out before training, counted by cause."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_gpt.errors import CorpusError
+
+
+if TYPE_CHECKING:
+    import datasets
+
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 Overlong = Literal["truncate", "drop", "error"]
@@ -119,6 +125,21 @@ class Cuts:
             usual = (named, most) == (self.option, self.limit)
             self.add("dropped", option=None if usual else named, limit=most)
         return overlong == "truncate"
+
+
+def count_unread(cuts: Cuts, num_rows: int, training_args: "HfGptTrainingArguments") -> None:
+    """Counts the rows that an epoch leaves out since they fill no batch, if that was asked for."""
+    if training_args.dataloader_drop_last:
+        cuts.add("rows_unread", num_rows % (training_args.train_batch_size * training_args.data_parallel_size))
+
+
+def count_labelled(rows: "datasets.Dataset") -> int:
+    """How many rows have a label."""
+    from hf_gpt.training.packing import IGNORE_INDEX
+
+    if not len(rows) or "labels" not in rows.column_names or not isinstance(rows[0]["labels"], list):
+        return len(rows)
+    return sum(any(label != IGNORE_INDEX for label in labels) for labels in rows["labels"])
 
 
 def check_usable(usable: int, cuts: Cuts, what: str) -> None:

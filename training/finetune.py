@@ -14,7 +14,7 @@ from hf_gpt.training import task_changes
 from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments, check_at_least
 from hf_gpt.training.command import make_command_parser, run_command
 from hf_gpt.training.config import RECIPES, Settings, built_in_recipes, settings_to_yaml
-from hf_gpt.training.cuts import cut_lines, cuts_section, cuts_to_dict
+from hf_gpt.training.cuts import check_usable, count_labelled, count_unread, cut_lines, cuts_section, cuts_to_dict
 from hf_gpt.training.run import (
     describe_model,
     describe_steps,
@@ -282,7 +282,6 @@ def prepare_data(
         training_args: The seed of the split.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
-    from hf_gpt.training.cuts import check_usable
     from hf_gpt.training.model import load_tokenizer
     from hf_gpt.training.streamed_examples import ExampleStream, read_streamed
     from hf_gpt.training.streaming import TOKENIZER_CHARACTERS, one_pass
@@ -308,12 +307,12 @@ def prepare_data(
     if documents is None:
         train_rows = task.encode(train, processing_class, is_training=True)
         check_usable(len(train_rows), task.cuts["training"], "to train on")
-        task_changes.count_unread(task.cuts["training"], len(train_rows), training_args)
+        count_unread(task.cuts["training"], len(train_rows), training_args)
     else:
         shuffle_seed = training_args.seed if task_args.shuffle_buffer_size else None
         train_rows = ExampleStream(documents, task, processing_class, shuffle_seed)
     validation_rows = task.encode(validation, processing_class, is_training=False)
-    check_usable(task_changes.count_labelled(validation_rows), task.cuts["validation"], "to validate on")
+    check_usable(count_labelled(validation_rows), task.cuts["validation"], "to validate on")
     return TaskData(
         task=task,
         train_rows=train_rows,

@@ -1,17 +1,13 @@
-"""What a task changes of a tokenizer and model that were there before, said before training; and rows with labels."""
+"""What a task changes of a tokenizer and model that were there before, said before training."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.training.arguments import ModelArguments, TaskArguments
-from hf_gpt.training.cuts import Cuts
 
 
 if TYPE_CHECKING:
-    import datasets
-
     from hf_gpt.training.tasks.base import Task
-    from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 def describe_changes(task: "Task", new_tokens: Sequence[str]) -> list[tuple[str, str]]:
@@ -41,21 +37,6 @@ def find_new_tokens(processing_class: Any, model_args: ModelArguments, task_args
         return []
     vocabulary = tokenizer_of(processing_class).get_vocab()
     return sorted(vocabulary.keys() - known.keys(), key=vocabulary.get)
-
-
-def count_unread(cuts: Cuts, num_rows: int, training_args: "HfGptTrainingArguments") -> None:
-    """Counts the rows that an epoch leaves out since they fill no batch, if that was asked for."""
-    if training_args.dataloader_drop_last:
-        cuts.add("rows_unread", num_rows % (training_args.train_batch_size * training_args.data_parallel_size))
-
-
-def count_labelled(rows: "datasets.Dataset") -> int:
-    """How many rows have a label."""
-    from hf_gpt.training.packing import IGNORE_INDEX
-
-    if not len(rows) or "labels" not in rows.column_names or not isinstance(rows[0]["labels"], list):
-        return len(rows)
-    return sum(any(label != IGNORE_INDEX for label in labels) for labels in rows["labels"])
 
 
 def generation_defaults(model: Any) -> dict[str, Any]:
