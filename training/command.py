@@ -65,7 +65,9 @@ def run_command(
         check_option_names(rest, names)
         path = None if recipe_name is None else find_recipe(recipe_name, recipes)
         recipe = None if path is None else read_recipe(path, names)
-        return run(_load(rest, dataclass_types, make_training_class or _training_class, recipe, path))
+        status = run(_load(rest, dataclass_types, make_training_class or _training_class, recipe, path))
+        _leave_process_group()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -77,6 +79,14 @@ def run_command(
     except KeyboardInterrupt:
         print("Stopped. No checkpoint was saved for this moment.", file=sys.stderr)
         return INTERRUPTED
+
+
+def _leave_process_group() -> None:
+    """Leaves the other processes of a finished run. A gloo thread that still waits can abort its process at exit."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _training_class() -> type:

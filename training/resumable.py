@@ -298,6 +298,9 @@ class ResumableTrainer(Trainer):
         self.restore_progress(progress)
         # Where a run ends, so does an epoch, as far as logs and evaluations go.
         if progress["epoch_is_over"] or (self.state.epoch % 1 and not self.has_ended()):
+            if self.has_ended():
+                # The library loads the random state with the first step, and there is none.
+                self._load_rng_state(checkpoint)
             return False
         self._load_rng_state(checkpoint)
         self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)

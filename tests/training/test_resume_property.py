@@ -5,8 +5,8 @@ import pytest
 from tests.training.resumed_runs import check, draw
 
 
-# Drawn to cover the kinds: see `test_the_quick_ones_cover_the_kinds`.
-QUICK = range(6)
+# The first ones, and two that go on from the last checkpoint of a run, by its steps and by early stopping.
+QUICK = [*range(6), 103, 105]
 
 
 @pytest.mark.parametrize("seed", QUICK)
