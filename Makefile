@@ -115,10 +115,10 @@ check-pythons: .venv/installed
 	$(BIN)/python -m tests.pythons
 
 check-trl: .venv-trl/installed
-	$(CLIENT) .venv-trl/bin/python $(CLIENT_TEST) tests/training/adversarial/test_trl.py tests/clients/test_trl.py
+	$(CLIENT) .venv-trl/bin/python $(CLIENT_TEST) tests/adversarial/test_trl.py tests/clients/test_trl.py
 
 check-lm-eval: .venv-lm-eval/installed
-	$(CLIENT) .venv-lm-eval/bin/python $(CLIENT_TEST) tests/eval/test_lm_eval.py
+	$(CLIENT) .venv-lm-eval/bin/python $(CLIENT_TEST) tests/evaluation/test_lm_eval.py
 
 check-app: .venv-app/installed
 	$(CLIENT) .venv-app/bin/python $(CLIENT_TEST) tests/app
@@ -136,7 +136,7 @@ check-distributed: .venv/installed
 	$(CLIENT) $(BIN)/python $(CLIENT_TEST) -m slow tests/training/test_processes.py -k "ddp or fsdp2 or tensor_parallel"
 
 check-accelerator: .venv/installed
-	$(BIN)/python -m hf_gpt.eval.accelerator_check
+	$(BIN)/python -m eval.benchmarks.accelerator_check
 
 clean:
 	rm -rf .venv .venv-* .conformance runs build dist *.egg-info

@@ -6,21 +6,14 @@ at first use.
 """
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .registration import register_when_loaded
 from .version import __version__
 
 
-# In a checkout two packages lie beside this one. The usual editable install maps them; one in pip's compat mode, and a
-# plain entry of PYTHONPATH, do not.
-_CHECKOUT = Path(__file__).parent.parent
-if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "training" / "recipes").is_dir():
-    __path__.append(str(_CHECKOUT))
-
-
 if TYPE_CHECKING:
+    from .modalities import HfGptImageFeatureExtractor, HfGptSignalProcessor, HfGptSoundFeatureExtractor
     from .models.configuration_hf_gpt import HfGptConfig
     from .models.configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
     from .models.configuration_hf_lstm import HfLstmConfig
@@ -45,7 +38,6 @@ if TYPE_CHECKING:
         HfLstmModel,
     )
     from .models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification, HfNgramCnnModel
-    from .signals import HfGptImageFeatureExtractor, HfGptSignalProcessor, HfGptSoundFeatureExtractor
 
 _MODULE_OF = {
     "HfGptConfig": ".models.configuration_hf_gpt",
@@ -54,14 +46,14 @@ _MODULE_OF = {
     "HfGptForQuestionAnswering": ".models.modeling_hf_gpt",
     "HfGptForSequenceClassification": ".models.modeling_hf_gpt",
     "HfGptForTokenClassification": ".models.modeling_hf_gpt",
-    "HfGptImageFeatureExtractor": ".signals",
+    "HfGptImageFeatureExtractor": ".modalities",
     "HfGptModel": ".models.modeling_hf_gpt",
     "HfGptPreTrainedModel": ".models.modeling_hf_gpt",
     "HfGptSeq2SeqConfig": ".models.configuration_hf_gpt_seq2seq",
     "HfGptSeq2SeqForSequenceClassification": ".models.modeling_hf_gpt_seq2seq",
     "HfGptSeq2SeqModel": ".models.modeling_hf_gpt_seq2seq",
-    "HfGptSignalProcessor": ".signals",
-    "HfGptSoundFeatureExtractor": ".signals",
+    "HfGptSignalProcessor": ".modalities",
+    "HfGptSoundFeatureExtractor": ".modalities",
     "HfLstmConfig": ".models.configuration_hf_lstm",
     "HfLstmForCausalLM": ".models.modeling_hf_lstm",
     "HfLstmForSequenceClassification": ".models.modeling_hf_lstm",

@@ -1,6 +1,6 @@
 """`python -m hf_gpt` is `hf-gpt`."""
 
-from hf_gpt.cli import main
+from hf_gpt.cli.main import main
 
 
 raise SystemExit(main())

@@ -76,7 +76,7 @@ def register_feature_extractors() -> None:
     """Lets `AutoFeatureExtractor` open those of signals."""
     from transformers import AutoFeatureExtractor
 
-    from hf_gpt.signals import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
+    from hf_gpt.modalities import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
 
     # Found by the name in the saved settings. By a model's configuration, every text model would seem to need one.
     for feature_extractor_class in (HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor):
@@ -87,7 +87,7 @@ def register_processor() -> None:
     """Lets `AutoProcessor` open that of signals, by the name in the saved settings."""
     from transformers import AutoProcessor
 
-    from hf_gpt.signals import HfGptSignalProcessor
+    from hf_gpt.modalities import HfGptSignalProcessor
 
     AutoProcessor.register(HfGptSignalProcessor, HfGptSignalProcessor, exist_ok=True)
 

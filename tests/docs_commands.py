@@ -8,11 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from hf_gpt.cli import COMMANDS
-from hf_gpt.training.config import RECIPES
-from hf_gpt.training.finetune import ARGUMENTS as FINETUNE
-from hf_gpt.training.options import command_options
-from hf_gpt.training.pretrain import ARGUMENTS as PRETRAIN
+from hf_gpt.cli.finetune import ARGUMENTS as FINETUNE
+from hf_gpt.cli.main import COMMANDS
+from hf_gpt.cli.options import command_options
+from hf_gpt.cli.pretrain import ARGUMENTS as PRETRAIN
+from hf_gpt.training.settings import ADVERSARIAL_RECIPES, RECIPES
 
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +112,7 @@ def recipe_path(command: str, name: str | None) -> Path | None:
     """Where a built-in recipe of a command lies; None for a path."""
     if name is None or "/" in name or name.endswith(".yaml"):
         return None
-    return RECIPES / ("adversarial" if command == "adversarial" else "") / f"{name}.yaml"
+    return (ADVERSARIAL_RECIPES if command == "adversarial" else RECIPES) / f"{name}.yaml"
 
 
 def known_options(words: list[str]) -> set[str]:
@@ -126,7 +126,7 @@ def known_options(words: list[str]) -> set[str]:
     if words[1] in ("pretrain", "finetune", "adversarial"):
         shown = {"pretrain": PRETRAIN, "finetune": FINETUNE}.get(words[1])
         if shown is None:
-            from hf_gpt.training.adversarial.arguments import AdversarialArguments
+            from hf_gpt.adversarial.arguments import AdversarialArguments
 
             shown = (*module.ARGUMENTS, AdversarialArguments)
         return launch | {f"--{each.name}" for group in command_options(shown).values() for each in group}

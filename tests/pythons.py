@@ -17,8 +17,8 @@ for name in sys.stdin.read().split("\\0"):
 import importlib.util
 sys.path.insert(0, ".")
 # What needs no packages is run, too.
-import hf_gpt.cli, hf_gpt.option_ranges, hf_gpt.command_parser, hf_gpt.version
-assert hf_gpt.cli.main(["--help"]) == 0
+import hf_gpt.cli.main, hf_gpt.option_ranges, hf_gpt.cli.parser, hf_gpt.version
+assert hf_gpt.cli.main.main(["--help"]) == 0
 """
 
 

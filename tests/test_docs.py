@@ -10,9 +10,9 @@ import torch
 from transformers import GenerationMixin, Trainer
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.cli import COMMANDS
-from hf_gpt.training.option_reference import reference
-from hf_gpt.training.tokenizer import train_tokenizer
+from hf_gpt.cli.main import COMMANDS
+from hf_gpt.cli.option_reference import reference
+from hf_gpt.data.tokenizer import train_tokenizer
 from tests.docs_commands import LEAVES, known_options, recipe_path, steps_of
 
 
@@ -181,5 +181,5 @@ def test_make_targets_exist():
 
 def test_option_reference_is_current():
     assert (ROOT / "docs" / "options.md").read_text(encoding="utf-8") == reference(), (
-        "make it anew: python -m hf_gpt.training.option_reference > docs/options.md"
+        "make it anew: python -m hf_gpt.cli.option_reference > docs/options.md"
     )

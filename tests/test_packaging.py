@@ -12,7 +12,7 @@ import pytest
 
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"hf_gpt": "hf_gpt", "training": "hf_gpt.training", "eval": "hf_gpt.eval"}
+FOLDERS = {"hf_gpt": "hf_gpt", "training": "hf_gpt.training", "eval": "hf_gpt.evaluation"}
 # What only extras bring.
 OPTIONAL = ("bitsandbytes", "deepspeed", "faiss", "gradio", "lm_eval", "mauve", "playwright", "trl", "vllm")
 
@@ -33,12 +33,12 @@ print(len(names))
 """
 
 USE_DATA = """
-import hf_gpt.eval
-from hf_gpt.eval.tasks.table import built_in_tasks
-from hf_gpt.generation.native.build import sources
-from hf_gpt.training.config import built_in_recipes
-from hf_gpt.training.corpus import read_corpus
-assert hf_gpt.eval.load("accuracy").compute(predictions=[1, 0], references=[1, 1])["accuracy"] == 0.5
+import hf_gpt.evaluation
+from hf_gpt.evaluation.tasks.registry import built_in_tasks
+from hf_gpt.generation.decoding.native.build import sources
+from hf_gpt.training.settings import built_in_recipes
+from hf_gpt.data.corpus import read_corpus
+assert hf_gpt.evaluation.load("accuracy").compute(predictions=[1, 0], references=[1, 1])["accuracy"] == 0.5
 assert len(built_in_tasks()) > 5 and "demo" in built_in_recipes() and len(sources()) > 5
 assert len(read_corpus(["tinyshakespeare"])["text"][0]) > 1_000_000
 """
@@ -135,6 +135,6 @@ def test_the_wheel_takes_the_first_steps_of_the_demo_in_an_empty_folder(installe
 
 @pytest.mark.slow
 def test_a_checkout_has_all_packages_without_a_finder(tmp_path):
-    code = "import hf_gpt.training.tasks, hf_gpt.eval.experiments.resampling, hf_gpt.training as t; print(t.__file__)"
+    code = "import hf_gpt.training.tasks, eval.experiments.resampling, hf_gpt.training as t; print(t.__file__)"
     paths = [str(ROOT), *(path for path in sys.path if "site-packages" in path)]
     run(sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {paths!r}; {code}", cwd=tmp_path)

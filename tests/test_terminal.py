@@ -14,8 +14,9 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from hf_gpt import HfGptConfig, HfGptForCausalLM, cli, terminal
-from hf_gpt.eval.report import write_whole
+from hf_gpt import HfGptConfig, HfGptForCausalLM, terminal
+from hf_gpt.cli import main as cli
+from hf_gpt.reporting.report import write_whole
 from hf_gpt.terminal import SafeStream, safe_output
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
@@ -116,7 +117,7 @@ def test_finetuning_on_emoji_ends_well_on_a_console_without_them(encoding, tmp_p
     options = ["--task", "summarization", "--train_file", str(path), "--source_column", "source", "--max_steps", "1"]
     options += ["--target_column", "target", "--preset", "nano", "--tokenizer_vocab_size", "300", "--max_length", "64"]
     options += ["--max_new_tokens", "2", "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]
-    monkeypatch.setattr("hf_gpt.training.finetune.count_same_after_reloading", lambda *_: (0, 0))
+    monkeypatch.setattr("hf_gpt.cli.finetune.count_same_after_reloading", lambda *_: (0, 0))
     stream = limited(encoding)
     monkeypatch.setattr(sys, "stdout", stream)
     assert cli.main(["finetune", *options]) == 0
@@ -138,9 +139,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize(
-    "argv", [HELP, ["-m", "hf_gpt.training.plan", *HELP[3:]], ["-m", "hf_gpt", "pretrain", "--help"]]
-)
+@pytest.mark.parametrize("argv", [HELP, ["-m", "hf_gpt.cli.plan", *HELP[3:]], ["-m", "hf_gpt", "pretrain", "--help"]])
 def test_a_result_that_could_not_be_written_is_an_error(argv):
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = run(*argv, stdout=full)

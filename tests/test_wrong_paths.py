@@ -7,13 +7,13 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from hf_gpt.cli import main
+from hf_gpt.cli.generate import pick_device
+from hf_gpt.cli.main import main
 from hf_gpt.errors import UserError
-from hf_gpt.generation.command import pick_device
-from hf_gpt.generation.guidance import load_discriminator
-from hf_gpt.hub import load
-from hf_gpt.model_paths import check_exists, looks_like_path
-from hf_gpt.output_paths import why_not_writable
+from hf_gpt.files.model_paths import check_exists, looks_like_path
+from hf_gpt.files.output_paths import why_not_writable
+from hf_gpt.generation.guidance.guided_generate import load_discriminator
+from hf_gpt.hub.loading import load
 
 
 NOWHERE = ["runs/nope", "./x", "../x", "/x", "~/no-such-folder", "x/", "a\\b", "a/b/c", "here/x", "", "C:\\runs\\x"]

@@ -15,16 +15,16 @@ import torch
 from transformers import set_seed
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.eval.two_sample.halves import controlled_test
-from hf_gpt.eval.two_sample.tfidf import tfidf_scores
-from hf_gpt.generation.resampling import best_of
-from hf_gpt.generation.rollout import rollout
-from hf_gpt.generation.scoring import sequence_scores
-from hf_gpt.training.adversarial.config import AdversarialConfig
-from hf_gpt.training.adversarial.trainer import AdversarialTrainer
-from hf_gpt.training.corpus import read_corpus
-from hf_gpt.training.critic import make_critic, train_critic
-from hf_gpt.training.tokenizer import train_tokenizer
+from hf_gpt.adversarial.config import AdversarialConfig
+from hf_gpt.adversarial.discriminator.training import make_critic, train_critic
+from hf_gpt.adversarial.trainer import AdversarialTrainer
+from hf_gpt.data.corpus import read_corpus
+from hf_gpt.data.tokenizer import train_tokenizer
+from hf_gpt.evaluation.two_sample.halves import controlled_test
+from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.generation.guidance.selection import best_of
+from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.scoring.discriminator import sequence_scores
 
 
 STEPS = int(os.environ.get("STEPS", 12))

@@ -2,7 +2,7 @@
 Which switches of the architecture are worth their compute: each variant trained on the same tokens of Tiny Shakespeare,
 at its best of the given learning rates, interleaved over seeds.
 
-    python -m hf_gpt.eval.experiments.architecture --steps 250 --seeds 0 1
+    python -m eval.experiments.architecture --steps 250 --seeds 0 1
 """
 
 import argparse
@@ -78,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare():
-    from hf_gpt.training.corpus import count_bytes, read_corpus, split_corpus
-    from hf_gpt.training.data import tokenize_and_pack
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.corpus import count_bytes, read_corpus, split_corpus
+    from hf_gpt.data.packed_dataset import tokenize_and_pack
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     train, validation = split_corpus(read_corpus(["tinyshakespeare"]), 0.1, 0)
     tokenizer = train_tokenizer(iter(train["text"]), 1024, model_max_length=256)
@@ -92,7 +92,7 @@ def _train(name, learning_rate, seed, steps, train_rows, validation_rows, num_by
     from transformers import set_seed
 
     from hf_gpt import HfGptConfig, HfGptForCausalLM
-    from hf_gpt.training.collators import PackedRowsCollator
+    from hf_gpt.data.collators import PackedRowsCollator
     from hf_gpt.training.trainer import HfGptTrainer
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
 

@@ -3,7 +3,7 @@ Classifiers of the same classes together: their log-probabilities, divided by th
 that has learnt by heart, and is sure of all it says, counts no more than others. Prints the accuracy of each and of
 every group of them, by size.
 
-    python -m hf_gpt.eval.experiments.averaged_classifiers runs/finetuning/sst2-reviews-*/model --file dev.jsonl
+    python -m eval.experiments.averaged_classifiers runs/finetuning/sst2-reviews-*/model --file dev.jsonl
 
 A .npy file of log-odds of class 1, such as those of `taught_sentences.py`, is a classifier too.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_gpt.training.examples import read_examples
+from hf_gpt.data.examples import read_examples
 
 
 def log_probabilities(path: Path, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:

@@ -2,7 +2,7 @@
 Pixels and sound as tokens: digits of 8x8 pixels classified and drawn, and spoken digits of speakers that were never
 heard. Every run is `hf-gpt finetune` with the built-in recipe in a process of its own; runs that are done are kept.
 
-    python -m hf_gpt.eval.experiments.digits images drawings speech adapted_speech --output runs/signals --seeds 0 1 2
+    python -m eval.experiments.digits images drawings speech adapted_speech --output runs/signals --seeds 0 1 2
 
 In `speech` each recording is judged by itself. In `adapted_speech` what the held-out speaker's 100 recordings have in
 common is taken away from each of them first, without their labels.
@@ -11,8 +11,8 @@ The judge of drawings is a support vector machine on the pixels of the real trai
 the data sets (`HF_GPT_DATA`). Six speakers are few, so more can be added to train on, such as those of
 `synthetic_voices.py`:
 
-    python -m hf_gpt.eval.experiments.synthetic_voices runs/voices.parquet
-    python -m hf_gpt.eval.experiments.digits speech --more_speech runs/voices.parquet --set augmented_copies=12
+    python -m eval.experiments.synthetic_voices runs/voices.parquet
+    python -m eval.experiments.digits speech --more_speech runs/voices.parquet --set augmented_copies=12
 """
 
 import argparse
@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_gpt.eval.experiments.data import data_folder
-from hf_gpt.eval.experiments.finetuning import run
-from hf_gpt.eval.experiments.tables import markdown_table
+from eval.experiments.data import data_folder
+from eval.experiments.finetuning import run
+from eval.experiments.tables import markdown_table
 
 
 SPEECH = "speech/fsdd_8khz.parquet"

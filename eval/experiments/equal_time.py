@@ -2,9 +2,9 @@
 Language models from scratch, equal in parameters, tokens a step and computing time: our default, our LSTM, and
 transformers' GPT2LMHeadModel trained by transformers' Trainer, each at the best of several learning rates.
 
-    python -m hf_gpt.eval.experiments.equal_time wikitext-2 --output runs/equal_time --cpu_minutes 8 --seeds 0 1 2
-    python -m hf_gpt.eval.experiments.equal_time tinyshakespeare --models hf_gpt lstm lstm_adamw
-    python -m hf_gpt.eval.experiments.equal_time wikitext-2 --size 10m --models hf_gpt gpt2 --first_share 0.333
+    python -m eval.experiments.equal_time wikitext-2 --output runs/equal_time --cpu_minutes 8 --seeds 0 1 2
+    python -m eval.experiments.equal_time tinyshakespeare --models hf_gpt lstm lstm_adamw
+    python -m eval.experiments.equal_time wikitext-2 --size 10m --models hf_gpt gpt2 --first_share 0.333
 
 The rate of a model is chosen on the validation text with the first seed; the other seeds are for that rate alone. Time
 is that of the process's own computation (CPU seconds), so that other programs on the machine do not count. The steps
@@ -25,8 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_gpt.eval.experiments.data import data_folder
-from hf_gpt.eval.experiments.tables import markdown_table
+from eval.experiments.data import data_folder
+from eval.experiments.tables import markdown_table
 
 
 CONTEXT, ROWS = 256, 16
@@ -75,7 +75,7 @@ def read_tinyshakespeare() -> dict[str, tuple[list[str], str]]:
     For likelihoods that compare with published ones. The last tenth is other plays than the rest: no two-sample test
     may take it for text of the same kind; see `split_corpus`.
     """
-    from hf_gpt.training.corpus import resolve_file
+    from hf_gpt.data.corpus import resolve_file
 
     text = resolve_file("tinyshakespeare").read_text(encoding="utf-8")
     first, second = round(0.9 * len(text)), round(0.95 * len(text))
@@ -193,8 +193,8 @@ def prepare(corpus: Corpus) -> dict[str, Any]:
     """Packed rows of the three parts, the tokenizer, and the words of validation and test: a line end is one."""
     import datasets
 
-    from hf_gpt.training.data import tokenize_and_pack
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.packed_dataset import tokenize_and_pack
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     data: dict[str, Any] = {}
     for part, (documents, text) in corpus.read().items():
@@ -247,10 +247,10 @@ def make_trainer(name: str, learning_rate: float, seed: int, steps: int, corpus:
     """
     from transformers import Trainer, TrainingArguments
 
-    from hf_gpt.training.collators import PackedRowsCollator
+    from hf_gpt.data.collators import PackedRowsCollator
+    from hf_gpt.training.monitoring.mfu import prefers_bfloat16
     from hf_gpt.training.trainer import HfGptTrainer
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
-    from hf_gpt.training.utilisation import prefers_bfloat16
 
     shared = {
         "output_dir": tempfile.mkdtemp(),
@@ -309,7 +309,7 @@ def train(
     name: str, learning_rate: float, seed: int, steps: int, corpus: Corpus, data: dict[str, Any]
 ) -> dict[str, Any]:
     """Trains a model and measures its perplexities by word, and bits per byte."""
-    from hf_gpt.training.likelihood import total_nats
+    from hf_gpt.training.monitoring.likelihood import total_nats
 
     trainer = make_trainer(name, learning_rate, seed, steps, corpus, data)
     began = time.process_time()

@@ -2,7 +2,7 @@
 Fine-tuning without downloaded weights, on real data: pretraining on the texts at hand, then a task, against the task
 alone. Every run is `hf-gpt pretrain` or `hf-gpt finetune` in a process of its own; runs that are done are not repeated.
 
-    python -m hf_gpt.eval.experiments.finetuning sst2 trec --data DATA --output runs/finetuning --seeds 0 1 2
+    python -m eval.experiments.finetuning sst2 trec --data DATA --output runs/finetuning --seeds 0 1 2
 
 The arm `reviews` of sst2 learns from the archives of `review_texts.py`, which `--archives` names; without it that arm
 is left out.
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_gpt.eval.experiments import polarity_words
+from eval.experiments import polarity_words
 
 
 # Files below the data folder whose texts are pretrained on: the column of the text, and how often each is repeated.
@@ -268,7 +268,7 @@ def learn_from_teacher(name: str, data: Path, output: Path, seed: int, archives:
     task, taught = TASKS[name], output / f"taught_{name}.jsonl"
     held_out = [data / path for path in HELD_OUT_TEXTS if Path(path).parent == Path(task.train).parent]
     texts = [data / path for path in TAUGHT_TEXTS]
-    command = ["hf_gpt.eval.experiments.taught_sentences", archives, taught, "--train", data / task.train]
+    command = ["eval.experiments.taught_sentences", archives, taught, "--train", data / task.train]
     run_module([*command, "--held_out", *held_out, "--texts", *texts], output / f"taught_{name}")
     files = {"train_file": [taught, *[data / task.train] * 2], "validation_file": data / task.validation}
     folder = output / f"taught_{name}-{seed}"
@@ -287,7 +287,7 @@ def rated_words(data: Path, output: Path) -> Path:
 
 def run(command: str, settings: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Runs a command of hf-gpt, in the type that is quicker here, unless its folder holds a result."""
-    from hf_gpt.training.utilisation import prefers_bfloat16
+    from hf_gpt.training.monitoring.mfu import prefers_bfloat16
 
     settings = {"bf16": prefers_bfloat16("cpu"), **settings, "seed": seed, "output_dir": folder}
     words = [word for name, value in settings.items() for word in (f"--{name}", *_words(value))]

@@ -2,7 +2,7 @@
 Does adversarial training move a generator closer to its data when the answer is known? The data comes from a random
 LSTM whose density is exact, so the discriminator can be perfect and every divergence measured.
 
-    python -m hf_gpt.eval.experiments.known_answer --seeds 0 1 2 --output runs/known_answer
+    python -m eval.experiments.known_answer --seeds 0 1 2 --output runs/known_answer
 
 gain       vocabulary 32, length 10: KL(q || p) of each estimator against likelihood training at its best temperature
 collapse   vocabulary 64, length 20: without an anchor the generator collapses and the monitors say so; with one it
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage
+    from eval.experiments.perfect_ratio import Sample, Stage
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
     from tqdm import tqdm
 
-    from hf_gpt.eval.experiments.known_answer_report import write_report
+    from eval.experiments.known_answer_report import write_report
 
     args = make_parser().parse_args(argv)
     # The models are too small for more threads to be of use.
@@ -150,9 +150,9 @@ def run(
     """One seed of an experiment: all arms, measured; fit for JSON."""
     import torch
 
-    from hf_gpt.eval.divergences import compare_densities
-    from hf_gpt.eval.experiments import perfect_ratio
-    from hf_gpt.eval.experiments.perfect_ratio import draw_texts, make_stage
+    from eval.experiments import perfect_ratio
+    from eval.experiments.perfect_ratio import draw_texts, make_stage
+    from hf_gpt.evaluation.statistics.divergences import compare_densities
 
     torch.manual_seed(seed)
     stage = make_stage(settings.vocab_size, settings.length, settings.sharpness, settings.num_train, seed)
@@ -209,9 +209,9 @@ class Watch:
     """The monitors over one arm. The discriminator is perfect, so it is also what one trained afresh would become."""
 
     def __init__(self, stage: "Stage", settings: Settings, seed: int):
-        from hf_gpt.eval.experiments.perfect_ratio import draw_texts
-        from hf_gpt.training.adversarial.figures import unpadded
-        from hf_gpt.training.adversarial.monitors import Monitors
+        from eval.experiments.perfect_ratio import draw_texts
+        from hf_gpt.adversarial.monitoring.diagnostics import unpadded
+        from hf_gpt.adversarial.monitoring.monitors import Monitors
 
         self.stage, self.seed = stage, seed
         self.count = settings.num_evaluation // 4
@@ -223,9 +223,9 @@ class Watch:
         self.seconds = 0.0
 
     def __call__(self, step: int, model: "nn.Module") -> None:
-        from hf_gpt.eval.divergences import compare_densities
-        from hf_gpt.eval.experiments.perfect_ratio import draw_texts
-        from hf_gpt.training.adversarial import figures
+        from eval.experiments.perfect_ratio import draw_texts
+        from hf_gpt.adversarial.monitoring import diagnostics as figures
+        from hf_gpt.evaluation.statistics.divergences import compare_densities
 
         began = time.process_time()
         texts = draw_texts(model, self.count, self.stage.length, self.seed + 4000 + step)

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.eval.plots import light_colours, save_png
+from hf_gpt.reporting.plots import light_colours, save_png
 
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 Adversarial training against the perfect discriminator, which knows log p/q of every prefix: what no learned one can
 beat.
 
-A thin loop over the pure functions of `hf_gpt.training.adversarial`, and likelihood training beside it.
+A thin loop over the pure functions of `hf_gpt.adversarial`, and likelihood training beside it.
 """
 
 import copy
@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from eval.experiments.random_language import RandomLanguage
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.eval.experiments.random_language import RandomLanguage
-from hf_gpt.generation.likelihood import completion_logits, token_logps
-from hf_gpt.generation.rollout import Rollout, rollout
-from hf_gpt.training.adversarial import estimators, rewards
-from hf_gpt.training.adversarial.reductions import masked_mean
+from hf_gpt.adversarial.generator import losses as estimators
+from hf_gpt.adversarial.generator import rewards
+from hf_gpt.adversarial.reductions import masked_mean
+from hf_gpt.generation.sampling.rollout import Rollout, rollout
+from hf_gpt.generation.scoring.logprobs import completion_logits, token_logps
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ Words that people rated as good or bad, as short examples to train a sentiment m
 the package vaderSentiment (`pip install vaderSentiment`), of which the list of words alone is read (Hutto and Gilbert
 2014, MIT licence): ten people rated each word from -4 to 4.
 
-    python -m hf_gpt.eval.experiments.polarity_words runs/words.jsonl
+    python -m eval.experiments.polarity_words runs/words.jsonl
     hf-gpt finetune --task classification --train_file train.jsonl runs/words.jsonl ...
 
 Label 1 is a good word, 0 a bad one. With `--negated_share` clear words come negated too, with the other label. A space

@@ -14,7 +14,7 @@ resampled as they grow, after every `--block` tokens. The same discriminator cho
 model, which shows what the generator's training adds. The discriminator's own samples are a curve too: what a model of
 its size reaches.
 
-    python -m hf_gpt.eval.experiments.real_text coco news --seeds 0 1 2 --output_dir runs/real_text
+    python -m eval.experiments.real_text coco news --seeds 0 1 2 --output_dir runs/real_text
 
 Every model and point is kept in output_dir, and a run that was stopped goes on from there.
 """
@@ -32,10 +32,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_gpt.allocator import keeps_freed_memory
-from hf_gpt.eval.experiments.data import read_words
-from hf_gpt.eval.experiments.quiet import QUIET
-from hf_gpt.eval.experiments.real_text_report import (
+from eval.experiments.data import read_words
+from eval.experiments.quiet import QUIET
+from eval.experiments.real_text_report import (
     DISCRIMINATOR,
     DISTILLED,
     LIKELIHOOD,
@@ -48,16 +47,17 @@ from hf_gpt.eval.experiments.real_text_report import (
     plot,
     report,
 )
-from hf_gpt.eval.experiments.tables import write_json
-from hf_gpt.eval.language_model.word_model import WordModel
-from hf_gpt.eval.text.ngram_bleu import ngram_bleu, self_bleu
-from hf_gpt.eval.two_sample.halves import classifier_test
-from hf_gpt.eval.two_sample.tfidf import tfidf_scores
-from hf_gpt.eval.vocabulary import BOS, EOS, PAD, WordVocabulary
-from hf_gpt.generation.log_ratio import log_ratio
-from hf_gpt.generation.particles import grow_particles
-from hf_gpt.generation.resampling import effective_sample_size, importance_weights, resample
-from hf_gpt.generation.rollout import Rollout, rollout
+from eval.experiments.tables import write_json
+from hf_gpt.allocator import keeps_freed_memory
+from hf_gpt.evaluation.language_model.word_model import WordModel
+from hf_gpt.evaluation.text.ngram_bleu import ngram_bleu, self_bleu
+from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
+from hf_gpt.evaluation.two_sample.halves import classifier_test
+from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.generation.guidance.particle_filter import grow_particles
+from hf_gpt.generation.guidance.selection import effective_sample_size, importance_weights, resample
+from hf_gpt.generation.sampling.rollout import Rollout, rollout
+from hf_gpt.generation.scoring.log_ratio import log_ratio
 
 
 FILES = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
@@ -227,8 +227,8 @@ class Run:
         return float(nll.sum() / tokens.sum())
 
     def _against(self, model: WordModel, judge: WordModel) -> dict[str, Any]:
-        from hf_gpt.training.adversarial.config import AdversarialConfig
-        from hf_gpt.training.adversarial.trainer import AdversarialTrainer
+        from hf_gpt.adversarial.config import AdversarialConfig
+        from hf_gpt.adversarial.trainer import AdversarialTrainer
 
         options = self.options
         overrides = {"token_divergence": options.divergence, "token_divergence_beta": options.beta}
@@ -384,14 +384,14 @@ def method() -> dict[str, Any]:
     """What of the recipe `default` is the method; the rest is sizes and data."""
     import yaml
 
-    from hf_gpt.training import config as recipes
+    from hf_gpt.training import settings as recipes
 
     names = "discriminator_loss density_ratio_weight discriminator_learning_rate discriminator_adam_beta1 "
     names += (
         "discriminator_steps generator_steps replay_fraction estimator token_divergence token_divergence_beta gamma "
     )
     names += "normalization gate_auc"
-    recipe = yaml.safe_load((recipes.RECIPES / "adversarial" / "default.yaml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((recipes.ADVERSARIAL_RECIPES / "default.yaml").read_text(encoding="utf-8"))
     # The discriminator has learned its texts already.
     return {name: recipe[name] for name in names.split() if name in recipe} | {"discriminator_warmup_steps": 0}
 

@@ -2,7 +2,7 @@
 How long self-BLEU-2..5 takes, with every sentence a reference of every other: ours for several numbers of captions, and
 NLTK's for some of the largest number, from which its time for all of them follows.
 
-    python -m hf_gpt.eval.experiments.self_bleu_speed --json runs/self_bleu_speed.json
+    python -m eval.experiments.self_bleu_speed --json runs/self_bleu_speed.json
 """
 
 import argparse
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_gpt.eval.environment import describe_environment
-from hf_gpt.eval.experiments.data import read_lines
-from hf_gpt.eval.text.ngram_bleu import self_bleu
-from hf_gpt.eval.text.tokenization import tokenize
+from eval.experiments.data import read_lines
+from hf_gpt.evaluation.text.ngram_bleu import self_bleu
+from hf_gpt.evaluation.text.tokenization import tokenize
+from hf_gpt.reporting.environment import describe_environment
 
 
 ORDERS = (2, 3, 4, 5)

@@ -3,7 +3,7 @@ How much memory a streamed corpus takes: generated text of a given size is token
 resident memory of the process is read on the way. With --places the file is entered at several places, evenly spread,
 for an equal time each: a file too large to be read to its end is seen from its beginning to its end all the same.
 
-    python -m hf_gpt.eval.experiments.streaming_memory --gigabytes 10 --places 5
+    python -m eval.experiments.streaming_memory --gigabytes 10 --places 5
 """
 
 import argparse
@@ -70,9 +70,9 @@ def next_line(path: Path, offset: int) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     import psutil
 
-    from hf_gpt.training.sources import open_source
-    from hf_gpt.training.streaming import DocumentStream, RowStream
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.sources import open_source
+    from hf_gpt.data.streaming import DocumentStream, RowStream
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     args = make_parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:

@@ -2,7 +2,7 @@
 Words spoken by the voices of a synthesiser, as further speakers to train on where recordings are of few people. Needs
 the program eSpeak NG (`apt-get install espeak-ng`), a formant synthesiser: its voices are rules, not recordings.
 
-    python -m hf_gpt.eval.experiments.synthetic_voices runs/voices.parquet
+    python -m eval.experiments.synthetic_voices runs/voices.parquet
     hf-gpt finetune --config spoken_digits --train_file fsdd_8khz.parquet runs/voices.parquet ...
 
 Each of its voice variants says every word, in an English accent, at a pace and pitch of its own.

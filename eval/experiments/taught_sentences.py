@@ -2,7 +2,7 @@
 Sentences labelled by a linear model, for a network to learn sentiment from before it sees the few that people labelled
 (distillation, Hinton et al. 2015, arXiv:1503.02531; self-training, Xie et al. 2020, arXiv:1911.04252).
 
-    python -m hf_gpt.eval.experiments.taught_sentences ARCHIVES taught.jsonl --train train.jsonl \
+    python -m eval.experiments.taught_sentences ARCHIVES taught.jsonl --train train.jsonl \
         --held_out dev.jsonl test.jsonl --texts subj.jsonl.gz
 
 The teacher is a logistic regression on n-grams of words and of letters. It learns from the training sentences, from the
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_gpt.eval.experiments.review_texts import Overlap, RatedSentence, Review, read_rated_sentences, read_reviews
-from hf_gpt.training.examples import read_examples
+from eval.experiments.review_texts import Overlap, RatedSentence, Review, read_rated_sentences, read_reviews
+from hf_gpt.data.examples import read_examples
 
 
 if TYPE_CHECKING:

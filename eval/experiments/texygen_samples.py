@@ -5,7 +5,7 @@ Real captions are compared with other real captions, as many as of each generato
 would have. `test_coco.txt`, the customary reference set, is a row of its own, since it is about other subjects than the
 captions that the generators learnt.
 
-    python -m hf_gpt.eval.experiments.texygen_samples --folder runs/texygen_samples
+    python -m eval.experiments.texygen_samples --folder runs/texygen_samples
 """
 
 import argparse
@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from hf_gpt.eval import load
-from hf_gpt.eval.curve_plots import draw_curves, standalone_svg
-from hf_gpt.eval.curves import Plane, Point
-from hf_gpt.eval.environment import describe_environment
-from hf_gpt.eval.experiments.data import read_lines
-from hf_gpt.eval.experiments.tables import markdown_table, write_json
-from hf_gpt.eval.language_model.word_model import WordModel, reverse_lm_score
-from hf_gpt.eval.text.tokenization import tokenize
-from hf_gpt.eval.vocabulary import WordVocabulary
+from eval.experiments.data import read_lines
+from eval.experiments.tables import markdown_table, write_json
+from hf_gpt.evaluation import load
+from hf_gpt.evaluation.language_model.word_model import WordModel, reverse_lm_score
+from hf_gpt.evaluation.statistics.curves import Plane, Point
+from hf_gpt.evaluation.text.tokenization import tokenize
+from hf_gpt.evaluation.text.vocabulary import WordVocabulary
+from hf_gpt.reporting.curve_plots import draw_curves, standalone_svg
+from hf_gpt.reporting.environment import describe_environment
 
 
 SOURCES = {

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hf_gpt.command_parser import CommandParser
+from hf_gpt.cli.parser import CommandParser
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -51,8 +51,8 @@ def serve(args: argparse.Namespace, gradio: object) -> int:
     from transformers.utils import logging
 
     from hf_gpt.app.page import launch_options, make_page
-    from hf_gpt.app.players import Judge, Writer, open_judge
-    from hf_gpt.eval.tasks.opening import name_models, open_candidate
+    from hf_gpt.app.sessions import Judge, Writer, open_judge
+    from hf_gpt.evaluation.tasks.loading import name_models, open_candidate
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_gpt.app.players import Judge, Settings, Writer
-from hf_gpt.eval.plots import LIGHT_COLOURS
-from hf_gpt.generation.guidance import GUIDANCE
+from hf_gpt.app.sessions import Judge, Settings, Writer
+from hf_gpt.generation.guidance.guided_generate import GUIDANCE
+from hf_gpt.reporting.plots import LIGHT_COLOURS
 
 
 FREE = "none"

@@ -18,10 +18,10 @@ from hf_gpt.conversion.sources import SafetensorsSource, Source, read_nanogpt
 from hf_gpt.conversion.tokenizers import carry_tokenizer, has_tokenizer
 from hf_gpt.conversion.weights import Reader, plan, write
 from hf_gpt.errors import ConversionError
-from hf_gpt.model_paths import check_exists, describe_file
+from hf_gpt.files.checkpoints import atomic_directory, find_model
+from hf_gpt.files.model_paths import check_exists, describe_file
 from hf_gpt.models.configuration_hf_gpt import MOST_LAYERS, HfGptConfig
 from hf_gpt.remote_code import write_code
-from hf_gpt.training.checkpoints import atomic_directory, find_model
 
 
 TARGETS = ("hf_gpt", *FAMILIES)

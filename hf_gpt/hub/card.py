@@ -35,7 +35,7 @@ def results_metadata(folder: Path, results: Path | None = None) -> dict[str, Any
     if results is None and not path.is_file():
         return {}
     try:
-        from hf_gpt.eval import model_index
+        from hf_gpt.reporting.model_card import model_index
     except ImportError as error:
         if results is None:
             return {}

@@ -8,9 +8,9 @@ from transformers import AutoConfig, AutoTokenizer
 
 import hf_gpt  # noqa: F401 - its models are registered with the Auto classes
 from hf_gpt.errors import CheckpointError
+from hf_gpt.files.checkpoints import find_model
+from hf_gpt.files.model_paths import check_exists
 from hf_gpt.hub.files import BASE
-from hf_gpt.model_paths import check_exists
-from hf_gpt.training.checkpoints import find_model
 
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from hf_gpt.errors import HubError
+from hf_gpt.files.checkpoints import atomic_directory, find_model
 from hf_gpt.hub.card import build_card, results_metadata
 from hf_gpt.hub.files import BASE, DISCRIMINATOR, WEIGHTS, checkpoint_files, read_json, scrub
 from hf_gpt.registration import config_classes
 from hf_gpt.remote_code import code_files
-from hf_gpt.training.checkpoints import atomic_directory, find_model
 
 
 _SUBFOLDER = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")

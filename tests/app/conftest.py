@@ -8,7 +8,7 @@ def folders(tmp_path_factory):
     import transformers
 
     import hf_gpt
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     assert hf_gpt.__version__
     tokenizer = train_tokenizer(["the man runs near a red bus . two dogs sit on the grass by the street ."], 300)

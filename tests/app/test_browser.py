@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not install
 @pytest.fixture(scope="module")
 def address(folders):
     from hf_gpt.app.page import launch_options, make_page
-    from hf_gpt.app.players import Writer, open_judge
-    from hf_gpt.eval.tasks.opening import open_candidate
+    from hf_gpt.app.sessions import Writer, open_judge
+    from hf_gpt.evaluation.tasks.loading import open_candidate
 
     writers = {name: Writer(open_candidate(name, str(folders[name]), device="cpu")) for name in ("one", "two")}
     page = make_page(gradio, writers, open_judge(str(folders["critic"]), "cpu"))

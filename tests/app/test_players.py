@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hf_gpt.app import players
-from hf_gpt.app.players import Settings, Writer, open_judge
-from hf_gpt.cli import main
-from hf_gpt.eval.tasks.opening import open_candidate
-from hf_gpt.generation.guidance import GUIDANCE
+from hf_gpt.app.sessions import Settings, Writer, open_judge
+from hf_gpt.cli.main import main
+from hf_gpt.evaluation.tasks.loading import open_candidate
+from hf_gpt.generation.guidance.guided_generate import GUIDANCE
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ def reference(tmp_path_factory) -> Reference:
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def converted(request, tmp_path_factory) -> tuple[str, Reference, Path]:
     """A family's name, our model with its switches, and that model as `hf-gpt convert --to` writes it."""
-    from hf_gpt.cli import main
+    from hf_gpt.cli.main import main
 
     folder = tmp_path_factory.mktemp(request.param)
     ours = make_reference(folder / "ours", request.param)

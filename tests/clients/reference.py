@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 import hf_gpt  # noqa: F401 - its models are registered with the Auto classes
-from hf_gpt.training.tokenizer import train_tokenizer
+from hf_gpt.data.tokenizer import train_tokenizer
 
 
 PROMPTS = ("First Citizen:\n", "MENENIUS:\nWhat", "The people", "ROMEO:\nO, she doth")

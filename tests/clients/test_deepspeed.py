@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from hf_gpt.training.weight_average import WEIGHT_AVERAGE_NAME
+from hf_gpt.training.optim.ema import WEIGHT_AVERAGE_NAME
 from tests.clients.records import record
 from tests.clients.reference import make_reference
 

@@ -70,7 +70,7 @@ def make_stock(name: str, dtype: torch.dtype = torch.float32):
 @pytest.fixture(scope="session")
 def tokenizer():
     """A byte-level BPE with as many tokens as the models have."""
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     text = "the quick brown fox jumps over the lazy dog and then the dog jumps over the quick brown fox "
     tokenizer = train_tokenizer([text * 4], VOCAB)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hf_gpt.conversion import convert
+from hf_gpt.conversion.checkpoint import convert
 from hf_gpt.errors import ConversionError
 
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.cli import main
-from hf_gpt.conversion import convert
+from hf_gpt.cli.main import main
+from hf_gpt.conversion.checkpoint import convert
 from hf_gpt.conversion.families import config_from_ours
 from hf_gpt.errors import ConversionError
 from tests.conversion.conftest import SIZES

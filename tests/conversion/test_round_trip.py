@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from hf_gpt import HfGptForCausalLM
-from hf_gpt.conversion import convert
+from hf_gpt.conversion.checkpoint import convert
 from hf_gpt.errors import ConversionError
 from tests.conversion.conftest import MODELS, VOCAB
 

@@ -4,8 +4,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hf_gpt import HfGptForCausalLM
-from hf_gpt.conversion import convert
-from tests.training.adversarial.players import logged, make_generator, make_trainer
+from hf_gpt.conversion.checkpoint import convert
+from tests.adversarial.players import logged, make_generator, make_trainer
 
 
 def test_a_converted_qwen3_trains_two_rounds(tmp_path):

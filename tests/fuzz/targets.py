@@ -139,7 +139,7 @@ def config_target() -> Target:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from hf_gpt import HfGptConfig
-    from hf_gpt.conversion import convert
+    from hf_gpt.conversion.checkpoint import convert
 
     sizes = {"vocab_size": 30, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
     tiny = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, **sizes}
@@ -172,9 +172,9 @@ def recipe_target() -> Target:
     """A recipe of `hf-gpt pretrain`, up to the settings that it makes."""
     import yaml
 
+    from hf_gpt.cli.skeleton import command_options
     from hf_gpt.training.arguments import DataArguments, ModelArguments
-    from hf_gpt.training.command import command_options
-    from hf_gpt.training.config import RECIPES, load_settings, read_recipe
+    from hf_gpt.training.settings import RECIPES, load_settings, read_recipe
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
     types = [ModelArguments, DataArguments]
@@ -242,7 +242,7 @@ def tokenizer_target() -> Target:
     from transformers import GPT2Config
 
     from hf_gpt.conversion.tokenizers import PROBE, load
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["the quick brown fox " * 3], 262).save_pretrained(folder)

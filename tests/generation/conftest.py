@@ -18,7 +18,7 @@ def pair():
 @pytest.fixture(params=["pytorch", "compiled"])
 def steps(request, monkeypatch):
     """Decoding steps by PyTorch, then by the compiled library."""
-    from hf_gpt.generation.native.structures import native
+    from hf_gpt.generation.decoding.native.structures import native
 
     monkeypatch.setenv("HF_GPT_NATIVE", str(int(request.param == "compiled")))
     if request.param == "compiled" and native() is None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_gpt.cli import main
-from hf_gpt.generation import command
-from hf_gpt.generation.guidance import GUIDANCE
-from hf_gpt.generation.score_command import read_texts
-from hf_gpt.generation.scoring import sequence_scores
-from hf_gpt.generation.text_scores import TextDiscriminator, encode_texts, same_tokens
+from hf_gpt.cli import generate as command
+from hf_gpt.cli.main import main
+from hf_gpt.cli.score import read_texts
+from hf_gpt.generation.guidance.guided_generate import GUIDANCE
+from hf_gpt.generation.scoring.discriminator import sequence_scores
+from hf_gpt.generation.scoring.texts import TextDiscriminator, encode_texts, same_tokens
 
 
 SENTENCE = "the king and queen of france are come to see your grace today my lord"
@@ -32,7 +32,7 @@ def real_texts() -> list[str]:
 def folder(tmp_path_factory, real_texts):
     """A generator that was never trained, and real texts one to a line."""
     from hf_gpt import HfGptConfig, HfGptForCausalLM
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     root = tmp_path_factory.mktemp("critic")
     (root / "real.txt").write_text("\n".join(real_texts) + "\n")
@@ -188,7 +188,7 @@ def test_a_language_model_guides(larger, folder, capsys, guidance):
 
 @pytest.mark.parametrize("kind", ["language model", "particles", "stepwise"])
 def test_who_judges_beginnings_or_tokens_shares_the_tokenizer(critic, larger, folder, capsys, kind):
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     path = {"language model": larger}.get(kind, critic)
     other = folder / f"other {kind}"
@@ -265,7 +265,7 @@ def test_slips_are_answered_in_one_line(critic, larger, folder, capsys, tmp_path
 
 
 def test_a_discriminator_with_another_tokenizer_reads_text(critic, folder):
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     model = AutoModelForSequenceClassification.from_pretrained(critic / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(critic / "model")

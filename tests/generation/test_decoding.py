@@ -5,11 +5,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.generation.decoding import CachedDecoder, DecoderWeights, make_weights
-from hf_gpt.generation.likelihood import completion_logps
-from hf_gpt.generation.plain_decoder import can_decode
-from hf_gpt.generation.products import check_weight_dtype
-from hf_gpt.generation.rollout import rollout
+from hf_gpt.generation.decoding.cached_decoder import CachedDecoder, DecoderWeights, make_weights
+from hf_gpt.generation.decoding.linear import check_weight_dtype
+from hf_gpt.generation.decoding.plain_decoder import can_decode
+from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.scoring.logprobs import completion_logps
 
 
 SWITCHES = {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_gpt.generation.drawing import draw_with_logps, sample
-from hf_gpt.generation.sampling import Sampling, unpack
+from hf_gpt.generation.sampling.distribution import Sampling, unpack
+from hf_gpt.generation.sampling.inverse_cdf import draw_with_logps, sample
 
 
 pytestmark = pytest.mark.usefixtures("steps")

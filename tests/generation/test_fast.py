@@ -6,10 +6,10 @@ import gc
 import pytest
 import torch
 
-from hf_gpt.generation import fast
-from hf_gpt.generation.decoding import DecoderWeights
-from hf_gpt.generation.fast import fast_generate
-from hf_gpt.generation.native.weights import NativeWeights
+from hf_gpt.generation.decoding import fast_generate as fast
+from hf_gpt.generation.decoding.cached_decoder import DecoderWeights
+from hf_gpt.generation.decoding.fast_generate import fast_generate
+from hf_gpt.generation.decoding.native.weights import NativeWeights
 
 
 pytestmark = pytest.mark.usefixtures("steps")

@@ -10,8 +10,8 @@ from torch.nn.utils import parametrize
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.generation.fast import fast_generate
-from hf_gpt.generation.fingerprint import digests, fingerprint
+from hf_gpt.generation.decoding.fast_generate import fast_generate
+from hf_gpt.generation.decoding.fingerprint import digests, fingerprint
 
 
 PROMPT = torch.tensor([[1, 5, 6, 7]])
@@ -222,7 +222,7 @@ def test_digests_see_order_sign_and_type(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_sums_of_other_devices_see_order_and_signs(dtype, monkeypatch):
-    from hf_gpt.generation import fingerprint as module
+    from hf_gpt.generation.decoding import fingerprint as module
 
     monkeypatch.setattr(module, "_WORDS_TOGETHER", 7)
     base = torch.randn(6, 8).to(dtype)

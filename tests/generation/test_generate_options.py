@@ -17,8 +17,8 @@ from transformers import (
 )
 
 import hf_gpt.generation
-from hf_gpt.generation.fast import fast_generate
-from hf_gpt.generation.guidance import guided_generate
+from hf_gpt.generation.decoding.fast_generate import fast_generate
+from hf_gpt.generation.guidance.guided_generate import guided_generate
 
 
 FOLDER = str(Path(hf_gpt.generation.__file__).parent)

@@ -7,11 +7,11 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 import hf_gpt.generation
-from hf_gpt.generation.guidance import GUIDANCE, guided_generate, load_discriminator
-from hf_gpt.generation.guided import DiscriminatorLogitsProcessor
-from hf_gpt.generation.log_ratio import is_language_model
-from hf_gpt.generation.sampling import Sampling
-from hf_gpt.generation.scoring import sequence_scores
+from hf_gpt.generation.guidance.guided_generate import GUIDANCE, guided_generate, load_discriminator
+from hf_gpt.generation.guidance.logits_processor import DiscriminatorLogitsProcessor
+from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.scoring.discriminator import sequence_scores
+from hf_gpt.generation.scoring.log_ratio import is_language_model
 from tests.generation.enumerated import (
     BEGIN,
     EOS,

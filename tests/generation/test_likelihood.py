@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_gpt.generation import likelihood
-from hf_gpt.generation.likelihood import completion_logits, completion_places, join, token_logps
+from hf_gpt.generation.scoring import logprobs as likelihood
+from hf_gpt.generation.scoring.logprobs import completion_logits, completion_places, join, token_logps
 
 
 MODELS = ["hf_gpt", "gpt2", "llama", "hf_lstm"]

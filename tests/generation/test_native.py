@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.generation import decoding
-from hf_gpt.generation.decoding import DecoderWeights, make_weights
-from hf_gpt.generation.drawing import draw_with_logps
-from hf_gpt.generation.native import build, memory
-from hf_gpt.generation.native.structures import native
-from hf_gpt.generation.native.weights import NativeWeights, takes
-from hf_gpt.generation.products import check_weight_dtype, make_product
-from hf_gpt.generation.rollout import rollout
+from hf_gpt.generation.decoding import cached_decoder as decoding
+from hf_gpt.generation.decoding.cached_decoder import DecoderWeights, make_weights
+from hf_gpt.generation.decoding.linear import check_weight_dtype, make_product
+from hf_gpt.generation.decoding.native import build, memory
+from hf_gpt.generation.decoding.native.structures import native
+from hf_gpt.generation.decoding.native.weights import NativeWeights, takes
+from hf_gpt.generation.sampling.inverse_cdf import draw_with_logps
+from hf_gpt.generation.sampling.rollout import rollout
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ def test_a_cache_that_cannot_be_written(fresh, monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("compiled")
 def test_processes_that_compile_at_the_same_time(fresh):
-    code = "from hf_gpt.generation.native.build import library; raise SystemExit(library() is None)"
+    code = "from hf_gpt.generation.decoding.native.build import library; raise SystemExit(library() is None)"
     several = [subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in several] == [0, 0]
     assert len(list(fresh.glob("*.so"))) == 1 and not [path for path in fresh.iterdir() if path.is_dir()]

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from hf_gpt.generation.log_ratio import LogRatio, is_language_model, log_ratio, text_logps
-from hf_gpt.generation.particles import ParticleFilter, grow_particles
-from hf_gpt.generation.resampling import resample_systematically
-from hf_gpt.generation.rollout import rollout
-from hf_gpt.generation.scoring import sequence_scores
+from hf_gpt.generation.guidance.particle_filter import ParticleFilter, grow_particles
+from hf_gpt.generation.guidance.selection import resample_systematically
+from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.scoring.discriminator import sequence_scores
+from hf_gpt.generation.scoring.log_ratio import LogRatio, is_language_model, log_ratio, text_logps
 from tests.generation.enumerated import (
     BEGIN,
     EOS,

@@ -5,10 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.generation.likelihood import completion_logits, token_logps
-from hf_gpt.generation.native.structures import native
-from hf_gpt.generation.recorded import Recording
-from hf_gpt.generation.rollout import rollout
+from hf_gpt.generation.decoding.native.structures import native
+from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.scoring.logprobs import completion_logits, token_logps
 
 
 OPTIONS = {
@@ -104,7 +104,7 @@ def test_where_nothing_is_recorded(settings):
 
 
 def test_too_many_texts_are_not_recorded(monkeypatch):
-    monkeypatch.setattr("hf_gpt.generation.recorded.MOST_BYTES", 10_000)
+    monkeypatch.setattr("hf_gpt.generation.sampling.activation_cache.MOST_BYTES", 10_000)
     assert not draw(make())[1].products
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_gpt.generation.resampling import (
+from hf_gpt.generation.guidance.selection import (
     acceptance_probabilities,
     best_of,
     effective_sample_size,

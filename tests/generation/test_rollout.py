@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from hf_gpt.generation.drawing import draw_tokens
-from hf_gpt.generation.likelihood import completion_logps
-from hf_gpt.generation.rollout import rollout
+from hf_gpt.generation.sampling.inverse_cdf import draw_tokens
+from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.scoring.logprobs import completion_logps
 
 
 BOS, EOS, PAD = 1, 2, 0

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hf_gpt.generation.likelihood import completion_logps
-from hf_gpt.generation.rollout import rollout
-from hf_gpt.generation.sampling import Sampling, pack, unpack
+from hf_gpt.generation.sampling.distribution import Sampling, pack, unpack
+from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.scoring.logprobs import completion_logps
 from tests.generation.enumerated import BEGIN, EOS, VOCAB, all_texts, counts, make_lm
 
 
@@ -116,7 +116,7 @@ def test_a_greedy_rollout_is_certain():
 
 
 def test_int8_rollouts_have_the_log_probabilities_of_the_rounded_tempered_weights():
-    from hf_gpt.generation.decoding import make_weights
+    from hf_gpt.generation.decoding.cached_decoder import make_weights
 
     model = make_lm(0, spread=1.0, pad_token_id=EOS)
     options = {"num_samples": 4, "max_new_tokens": 1, "bos_token_id": BEGIN, "weight_dtype": "int8"}
@@ -132,7 +132,7 @@ def test_int8_rollouts_have_the_log_probabilities_of_the_rounded_tempered_weight
 @pytest.mark.parametrize("settings", [{"top_k": 2, "temperature": 0.7}, {"top_p": 0.8, "top_k": 0}, {"min_p": 0.4}])
 def test_a_language_model_guides_against_what_the_generator_samples_from(guidance, settings):
     """log psi - log q' of the chosen text, q' after truncation: the target is psi on what that leaves."""
-    from hf_gpt.generation.guidance import guided_generate
+    from hf_gpt.generation.guidance.guided_generate import guided_generate
 
     generator, psi = make_lm(0, pad_token_id=EOS), make_lm(1, pad_token_id=EOS)
     torch.manual_seed(0)
@@ -160,7 +160,7 @@ def test_a_language_model_guides_against_what_the_generator_samples_from(guidanc
 
 
 def test_particles_reach_their_target_by_recorded_log_probabilities():
-    from hf_gpt.generation.particles import grow_particles
+    from hf_gpt.generation.guidance.particle_filter import grow_particles
 
     generator, psi = make_lm(0, pad_token_id=EOS), make_lm(1, pad_token_id=EOS)
     draws = {"num_samples": 300, "num_particles": 64, "block_size": 1, "max_new_tokens": 3, "temperature": 0.8}

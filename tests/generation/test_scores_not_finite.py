@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from hf_gpt.generation.guidance import guided_generate
-from hf_gpt.generation.particles import grow_particles
-from hf_gpt.generation.resampling import best_of, reject, resample, resample_systematically
-from hf_gpt.generation.scoring import ScoreError, prefix_scores, sequence_scores
+from hf_gpt.generation.guidance.guided_generate import guided_generate
+from hf_gpt.generation.guidance.particle_filter import grow_particles
+from hf_gpt.generation.guidance.selection import best_of, reject, resample, resample_systematically
+from hf_gpt.generation.scoring.discriminator import ScoreError, prefix_scores, sequence_scores
 from tests.generation.test_shared_tokens import make_critic, make_generator
 
 
@@ -114,8 +114,8 @@ def test_pure_functions_choose_nothing_either(value):
 
 
 def test_hf_gpt_score_says_so(tmp_path, capsys):
-    from hf_gpt.generation.score_command import main
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.cli.score import main
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     critic = damaged()
     critic.save_pretrained(tmp_path / "critic")
@@ -128,9 +128,9 @@ def test_hf_gpt_score_says_so(tmp_path, capsys):
 
 
 def test_pages_say_so(tmp_path):
-    from hf_gpt.app.players import Judge
-    from hf_gpt.eval.command.page import _heatmaps
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.app.sessions import Judge
+    from hf_gpt.cli.evaluation.page import _heatmaps
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     critic, tokenizer = damaged(), train_tokenizer(["a text of some words"] * 30, 280)
     assert "HfGptForSequenceClassification gave" in Judge(critic, tokenizer).verdict("a text")

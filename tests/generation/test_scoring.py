@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from hf_gpt.generation.scoring import discriminator_logits, embedding_logits, prefix_scores, sequence_scores
+from hf_gpt.generation.scoring.discriminator import (
+    discriminator_logits,
+    embedding_logits,
+    prefix_scores,
+    sequence_scores,
+)
 
 
 CAUSAL = {

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM, HfGptForSequenceClassification
-from hf_gpt.generation import shared_prompts
-from hf_gpt.generation.likelihood import completion_logps
-from hf_gpt.generation.scoring import discriminator_logits
+from hf_gpt.generation.sampling import shared_prompts
+from hf_gpt.generation.scoring.discriminator import discriminator_logits
+from hf_gpt.generation.scoring.logprobs import completion_logps
 
 
 OPTIONS = {

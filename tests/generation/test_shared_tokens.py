@@ -5,15 +5,15 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.generation.gains import make_gain
-from hf_gpt.generation.guidance import guided_generate
-from hf_gpt.generation.log_ratio import LogRatio, log_ratio
-from hf_gpt.generation.particles import grow_particles
-from hf_gpt.generation.rollout import rollout
-from hf_gpt.generation.scoring import prefix_scores, sequence_scores
-from hf_gpt.generation.shared_tokens import TokensError, check_shared_tokens, tokenizer_difference
-from hf_gpt.training.adversarial import AdversarialTrainer  # noqa: F401 - registers the models
-from hf_gpt.training.tokenizer import train_tokenizer
+from hf_gpt.adversarial.trainer import AdversarialTrainer  # noqa: F401 - registers the models
+from hf_gpt.data.tokenizer import train_tokenizer
+from hf_gpt.generation.guidance.guided_generate import guided_generate
+from hf_gpt.generation.guidance.log_weights import make_gain
+from hf_gpt.generation.guidance.particle_filter import grow_particles
+from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.scoring.discriminator import prefix_scores, sequence_scores
+from hf_gpt.generation.scoring.log_ratio import LogRatio, log_ratio
+from hf_gpt.generation.scoring.shared_tokens import TokensError, check_shared_tokens, tokenizer_difference
 
 
 TEXTS = ["the cat sat on the mat and the dog ran", "a dog and a cat sat", "rain on the plain"] * 20
@@ -128,7 +128,7 @@ def test_an_id_without_an_embedding_is_named(score):
 
 def test_a_copy_of_a_trunk_goes_along_with_new_tokens(tokenizers, tmp_path):
     """Tokens that were added since the generator was saved are those of a discriminator made of it, too."""
-    from hf_gpt.training.adversarial.discriminator import discriminator_from_generator
+    from hf_gpt.adversarial.discriminator.model import discriminator_from_generator
 
     tokenizer = tokenizers[0]
     make_generator(len(tokenizer)).save_pretrained(tmp_path)
@@ -150,7 +150,7 @@ def test_a_copy_of_a_trunk_goes_along_with_new_tokens(tokenizers, tmp_path):
 
 
 def test_tokenizers_of_saved_models_are_compared_once(tokenizers, tmp_path, monkeypatch):
-    from hf_gpt.generation import shared_tokens
+    from hf_gpt.generation.scoring import shared_tokens
 
     generator, critic = make_generator(), make_critic()
     for name, model in (("generator", generator), ("critic", critic)):
@@ -166,7 +166,7 @@ def test_tokenizers_of_saved_models_are_compared_once(tokenizers, tmp_path, monk
 
 
 def test_a_logits_processor_knows_how_many_tokens_there_are():
-    from hf_gpt.generation.guided import DiscriminatorLogitsProcessor
+    from hf_gpt.generation.guidance.logits_processor import DiscriminatorLogitsProcessor
 
     ids, logits = torch.tensor([[5, 6]]), torch.zeros(1, 2000)
     for size in (100, 9000):

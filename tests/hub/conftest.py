@@ -29,7 +29,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     return train_tokenizer(["the quick brown fox jumps over the lazy dog " * 4], 290)
 

@@ -11,9 +11,10 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from hf_gpt.cli import main
+from hf_gpt.cli.main import main
 from hf_gpt.errors import CheckpointError, HubError
-from hf_gpt.hub import load, pull, push
+from hf_gpt.hub.loading import load
+from hf_gpt.hub.transfer import pull, push
 from tests.hub.loopback import TOKEN
 from tests.without_plugin import REFUSE_PLUGIN
 

@@ -18,8 +18,6 @@ from queue import Queue
 from tests.mutations.catalogue import ROOT, Mutation, read_catalogue
 
 
-# Folders that are imported as parts of `hf_gpt`. A link in the copy makes Python find those of the copy.
-LINKED = {"training": "hf_gpt/training", "eval": "hf_gpt/eval"}
 SECONDS = 600
 # What pytest returns where tests have failed; anything else but 0 means that it did not get to run them.
 FAILED = 1
@@ -123,10 +121,7 @@ def copy_source(target: Path) -> Path:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    for folder, link in LINKED.items():
-        if (target / folder / "__init__.py").is_file() or (ROOT / folder).is_dir():
-            (target / link).symlink_to(target / folder, target_is_directory=True)
-    asked = "import hf_gpt, hf_gpt.training, hf_gpt.eval; print(hf_gpt.training.__path__[0], hf_gpt.eval.__path__[0])"
+    asked = "import hf_gpt; print(hf_gpt.__path__[0])"
     environment = {**os.environ, "PYTHONPATH": str(target)}
     done = subprocess.run([sys.executable, "-c", asked], cwd=target, env=environment, capture_output=True, text=True)
     if not all(part.startswith(str(target)) for part in (done.stdout.split() or [""])):

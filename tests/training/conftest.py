@@ -5,7 +5,7 @@ import torch
 @pytest.fixture(autouse=True)
 def reload_in_process(monkeypatch):
     """Fine-tuned checkpoints are checked in this process, which saves the start of another in every test."""
-    from hf_gpt.training import task_reload
+    from hf_gpt.training.tasks import reload as task_reload
 
     monkeypatch.setattr(task_reload, "check_in_fresh_process", task_reload.run_check)
 
@@ -13,7 +13,7 @@ def reload_in_process(monkeypatch):
 @pytest.fixture(scope="session")
 def corpus_text() -> str:
     """The first few thousand characters of the built-in corpus."""
-    from hf_gpt.training.corpus import CORPORA
+    from hf_gpt.data.corpus import CORPORA
 
     return (CORPORA / "tinyshakespeare.txt").read_text(encoding="utf-8")[:6000]
 
@@ -27,7 +27,7 @@ def corpus_file(tmp_path, corpus_text):
 
 @pytest.fixture(scope="session")
 def tokenizer(corpus_text):
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     return train_tokenizer([corpus_text], 320)
 

@@ -13,7 +13,7 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from hf_gpt.cli import main
+from hf_gpt.cli.main import main
 
 
 PREPARED = []

@@ -11,12 +11,12 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
-from hf_gpt.training.callbacks import StopOnSignalCallback
-from hf_gpt.training.collators import PackedRowsCollator
-from hf_gpt.training.sharding import shard_model, whole
-from hf_gpt.training.sources import Source
-from hf_gpt.training.streaming import DocumentStream, RowStream
-from hf_gpt.training.tokenizer import train_tokenizer
+from hf_gpt.data.collators import PackedRowsCollator
+from hf_gpt.data.sources import Source
+from hf_gpt.data.streaming import DocumentStream, RowStream
+from hf_gpt.data.tokenizer import train_tokenizer
+from hf_gpt.training.distributed.sharding import shard_model, whole
+from hf_gpt.training.monitoring.callbacks import StopOnSignalCallback
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
@@ -223,7 +223,7 @@ def job_muon(folder):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-    from hf_gpt.training.optimizers import MuonAdamW
+    from hf_gpt.training.optim.muon_adamw import MuonAdamW
 
     dist.init_process_group("gloo")
     mesh, same = init_device_mesh("cpu", (WORLD,)), {}

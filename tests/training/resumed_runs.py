@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, EarlyStoppingCallback
 
-from hf_gpt.training.collators import PaddingCollator
+from hf_gpt.data.collators import PaddingCollator
+from hf_gpt.data.sources import Source
+from hf_gpt.data.streaming import DocumentStream, WindowStream
 from hf_gpt.training.run import make_callbacks
-from hf_gpt.training.sources import Source
-from hf_gpt.training.streaming import DocumentStream, WindowStream
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 

@@ -11,7 +11,8 @@ from peft import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_gpt.training import finetune, pretrain, reload_check
+from hf_gpt.cli import finetune, pretrain
+from hf_gpt.training.monitoring import reload_check
 
 
 TASKS = {
@@ -104,7 +105,7 @@ needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reaso
 def test_an_adapter_on_weights_in_four_bits(task, run):
     from bitsandbytes.nn import Linear4bit
 
-    import hf_gpt.training.task_trainer as module
+    import hf_gpt.training.tasks.trainer as module
 
     kinds = []
     with pytest.MonkeyPatch.context() as patch:

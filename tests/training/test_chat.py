@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 
-from hf_gpt.generation import chat
+from hf_gpt.cli import chat
+from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.training.arguments import TaskArguments
 from hf_gpt.training.tasks import make_task
-from hf_gpt.training.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,6 @@ def test_a_model_without_a_template_is_refused(make_model, tokenizer, tmp_path, 
 
 
 def test_help_needs_no_pytorch():
-    code = "import sys; sys.modules['torch'] = None; from hf_gpt.cli import main; main(['chat', '--help'])"
+    code = "import sys; sys.modules['torch'] = None; from hf_gpt.cli.main import main; main(['chat', '--help'])"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert process.returncode == 0 and "--system" in process.stdout

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 
 from hf_gpt.errors import CheckpointError
-from hf_gpt.training.checkpoints import (
+from hf_gpt.files.checkpoints import (
     atomic_directory,
     check_output_dir,
     clean_run,

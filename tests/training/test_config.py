@@ -1,8 +1,10 @@
 import pytest
 
+from hf_gpt.cli.finetune import ARGUMENTS as FINETUNE_TYPES
+from hf_gpt.cli.options import command_options
 from hf_gpt.errors import ConfigError
 from hf_gpt.training.arguments import DataArguments, ModelArguments, SamplingArguments, parse_mapping
-from hf_gpt.training.config import (
+from hf_gpt.training.settings import (
     built_in_recipes,
     check_option_names,
     find_recipe,
@@ -11,8 +13,6 @@ from hf_gpt.training.config import (
     settings_to_yaml,
     split_config_option,
 )
-from hf_gpt.training.finetune import ARGUMENTS as FINETUNE_TYPES
-from hf_gpt.training.options import command_options
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 

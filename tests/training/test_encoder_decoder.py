@@ -7,11 +7,11 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from hf_gpt import HfGptForConditionalGeneration
+from hf_gpt.cli.finetune import main
+from hf_gpt.data.examples import Example, read_examples, sample_file
+from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.training.arguments import TaskArguments
-from hf_gpt.training.examples import Example, read_examples, sample_file
-from hf_gpt.training.finetune import main
 from hf_gpt.training.tasks import make_task
-from hf_gpt.training.tokenizer import train_tokenizer
 
 
 SIZES = "hidden_size=16,intermediate_size=32,num_hidden_layers=1,num_attention_heads=2"

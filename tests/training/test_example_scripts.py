@@ -12,8 +12,8 @@ import pytest
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hf_gpt.training import reload_check
-from hf_gpt.training.pretrain import main
+from hf_gpt.cli.pretrain import main
+from hf_gpt.training.monitoring import reload_check
 
 
 SCRIPTS = Path(__file__).with_name("example_scripts.py")

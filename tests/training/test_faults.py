@@ -16,10 +16,11 @@ import yaml
 from safetensors.torch import load_file
 from torch.utils.data import get_worker_info
 
-from hf_gpt.training import finetune, pretrain, reload_check
-from hf_gpt.training.checkpoints import is_complete, last_checkpoint
-from hf_gpt.training.collators import PackedRowsCollator
-from hf_gpt.training.examples import sample_file
+from hf_gpt.cli import finetune, pretrain
+from hf_gpt.data.collators import PackedRowsCollator
+from hf_gpt.data.examples import sample_file
+from hf_gpt.files.checkpoints import is_complete, last_checkpoint
+from hf_gpt.training.monitoring import reload_check
 
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -87,7 +88,7 @@ def test_a_dead_worker_is_one_line_and_costs_no_checkpoint(recipe, tmp_path, mon
 def test_a_full_disk_while_saving_is_one_line_and_costs_no_checkpoint(recipe, tmp_path, limit, writer):
     script = """
         import resource, sys
-        from hf_gpt.training.pretrain import main
+        from hf_gpt.cli.pretrain import main
         from hf_gpt.training.trainer import HfGptTrainer
 
         original = HfGptTrainer._save_checkpoint

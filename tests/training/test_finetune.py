@@ -11,10 +11,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_gpt.training import finetune, task_reload
-from hf_gpt.training.finetune import main, with_task_recipe
-from hf_gpt.training.task_reload import check_in_fresh_process
+from hf_gpt.cli import finetune
+from hf_gpt.cli.finetune import main, with_task_recipe
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task
+from hf_gpt.training.tasks import reload as task_reload
+from hf_gpt.training.tasks.reload import check_in_fresh_process
 from hf_gpt.training.trainer import HfGptTrainer
 
 
@@ -44,7 +45,7 @@ def recipe(tmp_path):
 
 
 def finetune_recipes():
-    from hf_gpt.training.config import RECIPES
+    from hf_gpt.training.settings import RECIPES
 
     return RECIPES
 
@@ -248,8 +249,8 @@ def test_probabilities_that_are_sure_train_as_classes_do(recipe, tmp_path, capsy
 
 
 def test_generation_in_batches_equals_one_by_one(make_model, tokenizer, tmp_path):
-    from hf_gpt.training.examples import Example
-    from hf_gpt.training.task_trainer import TaskTrainer
+    from hf_gpt.data.examples import Example
+    from hf_gpt.training.tasks.trainer import TaskTrainer
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
     task = make_task(finetune.TaskArguments(task="translation", max_length=40, max_new_tokens=6))

@@ -5,9 +5,9 @@ import torch
 from datasets import Dataset
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.adversarial.discriminator.training import make_critic, train_critic
 from hf_gpt.errors import ConfigError
-from hf_gpt.training.critic import make_critic, train_critic
-from hf_gpt.training.idle import same_rows, warn_if_skipped
+from hf_gpt.training.monitoring.idle import same_rows, warn_if_skipped
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from hf_gpt.cli import finetune
+from hf_gpt.data.examples import Example
 from hf_gpt.errors import CorpusError
-from hf_gpt.training import finetune
 from hf_gpt.training.arguments import TaskArguments
-from hf_gpt.training.examples import Example
 from hf_gpt.training.tasks import make_task
 from tests.training.chat_models import instruct_tokenizer, save_instruct_model
 
@@ -84,7 +84,7 @@ def test_system_and_tool_messages_reach_the_template(tokenizer):
 
 
 def test_tools_reach_the_template_from_a_file_that_has_them(tokenizer, tmp_path):
-    from hf_gpt.training.examples import read_examples
+    from hf_gpt.data.examples import read_examples
 
     tokenizer = instruct_tokenizer(tokenizer, "thinking")
     tools = [{"type": "function", "function": {"name": "sum"}}]
@@ -194,7 +194,7 @@ def test_an_adapter_trains_the_rows_of_new_tokens(tokenizer, tmp_path, chat_file
 
 
 def test_marks_that_a_template_parts_leave_its_own_tokens_whole(tokenizer):
-    from hf_gpt.generation.chat_tokens import encode, render
+    from hf_gpt.data.chat_tokens import encode, render
 
     tokenizer = instruct_tokenizer(tokenizer, "chatml")
     tokenizer.chat_template = (

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from hf_gpt import HfGptConfig, HfGptForSequenceClassification
+from hf_gpt.cli.finetune import main
+from hf_gpt.data.examples import Example
 from hf_gpt.training.arguments import TaskArguments
-from hf_gpt.training.examples import Example
-from hf_gpt.training.finetune import main
-from hf_gpt.training.naive_bayes import log_count_ratios, start_embeddings_from
 from hf_gpt.training.tasks import make_task
+from hf_gpt.training.tasks.naive_bayes import log_count_ratios, start_embeddings_from
 
 
 def test_ratios_are_those_of_the_paper():

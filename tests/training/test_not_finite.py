@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from hf_gpt.training.collators import PackedRowsCollator
-from hf_gpt.training.data import tokenize_and_pack
-from hf_gpt.training.finite import NotFiniteError
+from hf_gpt.data.collators import PackedRowsCollator
+from hf_gpt.data.packed_dataset import tokenize_and_pack
+from hf_gpt.training.monitoring.nonfinite import NotFiniteError
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
-from hf_gpt.training import muon
-from hf_gpt.training.muon import orthogonalize
-from hf_gpt.training.optimizers import MuonAdamW, build_muon_adamw, decayed_parameter_names, parameter_roles
+from hf_gpt.training.optim import muon
+from hf_gpt.training.optim.muon import orthogonalize
+from hf_gpt.training.optim.muon_adamw import MuonAdamW, build_muon_adamw, decayed_parameter_names, parameter_roles
 
 
 def names_with(model, role):

@@ -6,11 +6,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from hf_gpt import HfGptConfig
-from hf_gpt.cli import main
+from hf_gpt.cli.main import main
 from hf_gpt.models import layers_hf_gpt, loss_hf_gpt
 from hf_gpt.models.configuration_hf_gpt import PRESETS
-from hf_gpt.training import planning
-from hf_gpt.training.optimizers import build_muon_adamw, parameter_roles
+from hf_gpt.training.monitoring import cost_model as planning
+from hf_gpt.training.optim.muon_adamw import build_muon_adamw, parameter_roles
 
 
 SMALL = {

@@ -8,9 +8,9 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from hf_gpt.generation import command as generate
-from hf_gpt.training import reload_check
-from hf_gpt.training.pretrain import main
+from hf_gpt.cli import generate as generate
+from hf_gpt.cli.pretrain import main
+from hf_gpt.training.monitoring import reload_check
 from hf_gpt.training.trainer import HfGptTrainer
 
 

@@ -11,10 +11,11 @@ import yaml
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from hf_gpt.cli import finetune, pretrain
 from hf_gpt.errors import CheckpointError, ConfigError
-from hf_gpt.training import finetune, pretrain, reload_check
-from hf_gpt.training.callbacks import StopOnSignalCallback
-from hf_gpt.training.checkpoint_parts import lack_of, read_record
+from hf_gpt.files.checkpoint_parts import lack_of, read_record
+from hf_gpt.training.monitoring import reload_check
+from hf_gpt.training.monitoring.callbacks import StopOnSignalCallback
 from tests.training.resumed_runs import difference, make_trainer, result
 
 

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from hf_gpt.training import adversarial_train, finetune, pretrain
-from hf_gpt.training.adversarial.arguments import AdversarialArguments
-from hf_gpt.training.adversarial.config import AdversarialConfig
-from hf_gpt.training.resume_options import CLASSES, Change, change_of
+from hf_gpt.adversarial.arguments import AdversarialArguments
+from hf_gpt.adversarial.config import AdversarialConfig
+from hf_gpt.cli import adversarial as adversarial_train
+from hf_gpt.cli import finetune, pretrain
+from hf_gpt.training.resumption.resume_options import CLASSES, Change, change_of
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 

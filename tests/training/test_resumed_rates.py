@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import get_linear_schedule_with_warmup
 
-from hf_gpt.training.resumed_rates import settings_of, take_effect
+from hf_gpt.training.resumption.resumed_rates import settings_of, take_effect
 
 
 def make(steps: int, rate: float = 0.4, **options):

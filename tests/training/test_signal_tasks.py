@@ -10,15 +10,15 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoProcessor
 
+from hf_gpt.cli import finetune
+from hf_gpt.cli.finetune import main
+from hf_gpt.data.examples import Example, hold_out_groups
 from hf_gpt.errors import ConfigError, CorpusError
-from hf_gpt.signals import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
-from hf_gpt.training import finetune
+from hf_gpt.modalities import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
 from hf_gpt.training.arguments import TaskArguments
-from hf_gpt.training.config import RECIPES
-from hf_gpt.training.examples import Example, hold_out_groups
-from hf_gpt.training.finetune import main
-from hf_gpt.training.signals import Images, Sounds, copies, value_vectors
+from hf_gpt.training.settings import RECIPES
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, make_task
+from hf_gpt.training.tasks.modality_examples import Images, Sounds, copies, value_vectors
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_generator_becomes_a_classifier(run, tmp_path, capsys):
     capsys.readouterr()
     text_model = tmp_path / "text"
     from hf_gpt import HfGptConfig, HfGptForCausalLM
-    from hf_gpt.training.tokenizer import train_tokenizer
+    from hf_gpt.data.tokenizer import train_tokenizer
 
     HfGptForCausalLM(
         HfGptConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from hf_gpt.data.collators import PaddingCollator
+from hf_gpt.data.examples import Example, read_examples, sample_file, split_examples
+from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.training.arguments import TaskArguments
-from hf_gpt.training.collators import PaddingCollator
-from hf_gpt.training.examples import Example, read_examples, sample_file, split_examples
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task
-from hf_gpt.training.tokenizer import train_tokenizer
 
 
 def task_of(name, train=None, validation=(), **options):
@@ -298,7 +298,7 @@ def test_lengths_that_leave_no_room(tokenizer):
 
 
 def test_every_task_has_a_sample_and_a_recipe():
-    from hf_gpt.training.config import RECIPES
+    from hf_gpt.training.settings import RECIPES
 
     for name in TASKS:
         assert (RECIPES / f"{RECIPES_OF_TASKS.get(name, name)}.yaml").is_file()
@@ -307,7 +307,7 @@ def test_every_task_has_a_sample_and_a_recipe():
 
 
 def test_left_padding_and_order_of_generation():
-    from hf_gpt.training.task_trainer import pad_left
+    from hf_gpt.training.tasks.trainer import pad_left
 
     ids, mask = pad_left([[5], [6, 7, 8]], 0)
     assert ids.tolist() == [[0, 0, 5], [6, 7, 8]] and mask.tolist() == [[0, 0, 1], [1, 1, 1]]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from hf_gpt.data.collators import PackedRowsCollator
+from hf_gpt.data.packed_dataset import complete_batches, tokenize_and_pack
 from hf_gpt.errors import CheckpointError
-from hf_gpt.training.checkpoints import last_checkpoint
-from hf_gpt.training.collators import PackedRowsCollator
-from hf_gpt.training.data import complete_batches, tokenize_and_pack
-from hf_gpt.training.likelihood import total_nats
-from hf_gpt.training.optimizers import MuonAdamW
+from hf_gpt.files.checkpoints import last_checkpoint
+from hf_gpt.training.monitoring.likelihood import total_nats
+from hf_gpt.training.optim.muon_adamw import MuonAdamW
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 

@@ -10,16 +10,16 @@ from safetensors.torch import load_file
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 
+from hf_gpt.data.collators import PackedRowsCollator
+from hf_gpt.data.packed_dataset import tokenize_and_pack
 from hf_gpt.errors import CheckpointError, ConfigError
-from hf_gpt.training.collators import PackedRowsCollator
-from hf_gpt.training.data import tokenize_and_pack
-from hf_gpt.training.finite import NotFiniteError
-from hf_gpt.training.planning import model_flops_per_token
-from hf_gpt.training.sharding import named_parameters
+from hf_gpt.training.distributed.sharding import named_parameters
+from hf_gpt.training.monitoring.cost_model import model_flops_per_token
+from hf_gpt.training.monitoring.mfu import measured_peak_flops
+from hf_gpt.training.monitoring.nonfinite import NotFiniteError
+from hf_gpt.training.optim.ema import WEIGHT_AVERAGE_NAME, WeightAverage
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
-from hf_gpt.training.utilisation import measured_peak_flops
-from hf_gpt.training.weight_average import WEIGHT_AVERAGE_NAME, WeightAverage
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 Distillation arena: a teacher, trained on captions, gives samples alone; a smaller student is trained on them by
 likelihood and against discriminators. The teacher's density is known to the evaluator, so every divergence is measured.
 
-    python -m hf_gpt.eval.experiments.arena --data ../shared/data --seeds 0 1 2 --output runs/arena
+    python -m eval.experiments.arena --data ../shared/data --seeds 0 1 2 --output runs/arena
 """
 
 import argparse
@@ -13,16 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.eval.experiments.arena.settings import ARMS, LIKELIHOOD, Settings, file_name
+from eval.experiments.arena.settings import ARMS, LIKELIHOOD, Settings, file_name
 
 
 if TYPE_CHECKING:
-    from hf_gpt.eval.experiments.arena.world import World
+    from eval.experiments.arena.world import World
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m hf_gpt.eval.experiments.arena",
+        prog="python -m eval.experiments.arena",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from hf_gpt.eval.experiments.arena.report import write_report
+    from eval.experiments.arena.report import write_report
 
     args = make_parser().parse_args(argv)
     if args.data is not None:
@@ -51,7 +51,7 @@ def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -
     """The arms of a seed, those that are finished read from their files; likelihood training last."""
     from tqdm import tqdm
 
-    from hf_gpt.eval.experiments.arena.world import World
+    from eval.experiments.arena.world import World
 
     with tqdm(unit="step", desc=f"seed {seed}", mininterval=10, disable=None) as bar:
         world = World(settings, seed, output, bar.update)
@@ -73,7 +73,7 @@ def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -
 
 def _measured(world: "World", arm: str, results: Mapping[str, Any]) -> dict[str, Any]:
     """Cost and curve of an arm, given the results of those before it."""
-    from hf_gpt.eval.experiments.arena.ledger import Cost
+    from eval.experiments.arena.ledger import Cost
 
     spent = [Cost(**result["cost"]) for result in results.values()]
     student, cost = world.student(arm, max(spent, key=lambda cost: cost.flops, default=Cost()))
@@ -84,8 +84,8 @@ def _measured(world: "World", arm: str, results: Mapping[str, Any]) -> dict[str,
 
 def _classified(world: "World", arm: str, results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The fresh classifier on an arm at its temperatures, and on likelihood training at the same entropies."""
-    from hf_gpt.eval.experiments.arena.curves import points_of, temperature_at
-    from hf_gpt.eval.experiments.arena.ledger import Cost
+    from eval.experiments.arena.curves import points_of, temperature_at
+    from eval.experiments.arena.ledger import Cost
 
     baseline = points_of(results[LIKELIHOOD], world.settings.length)
     student, likeliest = (world.student(name, Cost())[0] for name in (arm, LIKELIHOOD))

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_gpt.eval.experiments import perfect_ratio
-from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage
-from hf_gpt.generation.likelihood import completion_logps
-from hf_gpt.generation.rollout import Rollout
-from hf_gpt.training.adversarial.objectives import bce_loss
-from hf_gpt.training.adversarial.reductions import masked_mean, masked_sum
+from eval.experiments import perfect_ratio
+from eval.experiments.perfect_ratio import Sample, Stage
+from hf_gpt.adversarial.discriminator.losses import bce_loss
+from hf_gpt.adversarial.reductions import masked_mean, masked_sum
+from hf_gpt.generation.sampling.rollout import Rollout
+from hf_gpt.generation.scoring.logprobs import completion_logps
 
 
 def train_by_likelihood(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from hf_gpt.training.planning import model_flops_per_token
+from hf_gpt.training.monitoring.cost_model import model_flops_per_token
 
 
 @dataclass

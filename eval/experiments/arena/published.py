@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback
 
-from hf_gpt.eval.experiments.arena.stage import BEGIN
-from hf_gpt.eval.experiments.quiet import QUIET
-from hf_gpt.generation.rollout import Rollout
-from hf_gpt.training import config as recipes
+from eval.experiments.arena.stage import BEGIN
+from eval.experiments.quiet import QUIET
+from hf_gpt.generation.sampling.rollout import Rollout
+from hf_gpt.training import settings as recipes
 
 
 RECIPES = {"GAD": "gad", "GRGC": "grgc"}
@@ -41,7 +41,7 @@ def method(name: str) -> dict[str, Any]:
     """Options of a published method, from its recipe."""
     import yaml
 
-    path = recipes.RECIPES / "adversarial" / f"{RECIPES[name]}.yaml"
+    path = recipes.ADVERSARIAL_RECIPES / f"{RECIPES[name]}.yaml"
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {key: recipe[key] for key in METHOD if key in recipe}
 
@@ -71,10 +71,10 @@ def make_trainer(
         seed: Of all that is drawn.
         on_step: Called after every step.
     """
-    from hf_gpt.eval.fitting import seeded
-    from hf_gpt.training.adversarial.config import AdversarialConfig
-    from hf_gpt.training.adversarial.discriminator import discriminator_from_generator
-    from hf_gpt.training.adversarial.trainer import AdversarialTrainer
+    from hf_gpt.adversarial.config import AdversarialConfig
+    from hf_gpt.adversarial.discriminator.model import discriminator_from_generator
+    from hf_gpt.adversarial.trainer import AdversarialTrainer
+    from hf_gpt.evaluation.language_model.fitting import seeded
 
     class Progress(TrainerCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:

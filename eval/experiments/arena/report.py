@@ -5,9 +5,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.eval.experiments.arena.curves import Gain, Point, best, gain, points_of
-from hf_gpt.eval.experiments.arena.settings import CEILINGS, LIKELIHOOD
-from hf_gpt.eval.plots import light_colours, save_png
+from eval.experiments.arena.curves import Gain, Point, best, gain, points_of
+from eval.experiments.arena.settings import CEILINGS, LIKELIHOOD
+from hf_gpt.reporting.plots import light_colours, save_png
 
 
 if TYPE_CHECKING:

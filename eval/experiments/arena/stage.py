@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from eval.experiments.data import read_lines
+from eval.experiments.perfect_ratio import likelihood
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.eval.experiments.data import read_lines
-from hf_gpt.eval.experiments.perfect_ratio import likelihood
-from hf_gpt.eval.fitting import fit, seeded
-from hf_gpt.generation.rollout import Rollout
+from hf_gpt.evaluation.language_model.fitting import fit, seeded
+from hf_gpt.generation.sampling.rollout import Rollout
 
 
 # Begins every row, and stands nowhere else; ends a caption.

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from hf_gpt.eval.divergences import compare_densities
-from hf_gpt.eval.experiments import perfect_ratio
-from hf_gpt.eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
-from hf_gpt.eval.experiments.arena.ledger import Cost, Ledger
-from hf_gpt.eval.experiments.arena.published import RECIPES, make_trainer
-from hf_gpt.eval.experiments.arena.settings import (
+from eval.experiments import perfect_ratio
+from eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
+from eval.experiments.arena.ledger import Cost, Ledger
+from eval.experiments.arena.published import RECIPES, make_trainer
+from eval.experiments.arena.settings import (
     CEILING_JSD,
     CEILINGS,
     LIKELIHOOD,
@@ -25,12 +24,13 @@ from hf_gpt.eval.experiments.arena.settings import (
     Settings,
     file_name,
 )
-from hf_gpt.eval.experiments.arena.stage import caption_rows, make_model, train_teacher
-from hf_gpt.eval.experiments.perfect_ratio import Sample, Stage, draw_texts
-from hf_gpt.eval.two_sample.auc import auc
-from hf_gpt.eval.two_sample.halves import classifier_test
-from hf_gpt.eval.two_sample.tfidf import tfidf_scores
-from hf_gpt.generation.rollout import Rollout
+from eval.experiments.arena.stage import caption_rows, make_model, train_teacher
+from eval.experiments.perfect_ratio import Sample, Stage, draw_texts
+from hf_gpt.evaluation.statistics.divergences import compare_densities
+from hf_gpt.evaluation.two_sample.auc import auc
+from hf_gpt.evaluation.two_sample.halves import classifier_test
+from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.generation.sampling.rollout import Rollout
 
 
 class World:

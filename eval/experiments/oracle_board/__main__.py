@@ -5,7 +5,7 @@ to train on; the generator has the oracle's shape. Published tables rank by NLL_
 text under the oracle. Here beside it: the generator's entropy H(q), KL(q || p) = NLL_oracle - H(q), the likelihood of
 held-out text, and what is copied from the training texts. Likelihood training at low temperatures is a row like others.
 
-    python -m hf_gpt.eval.experiments.oracle_board --seeds 0 1 2 --output_dir runs/oracle_board
+    python -m eval.experiments.oracle_board --seeds 0 1 2 --output_dir runs/oracle_board
 
 The oracle is drawn by the seed; --oracle takes SeqGAN's own weights. Every row is kept in output_dir/results.json, and
 a run that was stopped goes on from there.
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from hf_gpt.eval.experiments.random_language import RandomLanguage
-    from hf_gpt.eval.experiments.results import Results
+    from eval.experiments.random_language import RandomLanguage
+    from eval.experiments.results import Results
 
 # Updates of the generator and, at most, of the discriminator before them.
 ADVERSARIAL_STEPS = {"reinforce": (150, 100), "seqgan": (20, 80)}
@@ -33,7 +33,7 @@ VALIDATED, OVERTRAINED, LOOKUP = "MLE", "MLE, all epochs", "lookup table"
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m hf_gpt.eval.experiments.oracle_board",
+        prog="python -m eval.experiments.oracle_board",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,8 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
-    from hf_gpt.eval.experiments.oracle_board.report import write_report
-    from hf_gpt.eval.experiments.results import Results
+    from eval.experiments.oracle_board.report import write_report
+    from eval.experiments.results import Results
 
     options = make_parser().parse_args(argv)
     # The models are too small for more threads to be of use.
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_seed(options: argparse.Namespace, results: "Results", seed: int) -> None:
     """All rows of a seed that are not there yet."""
-    from hf_gpt.eval.experiments.oracle_board.measures import copying, lookup_table, measure
+    from eval.experiments.oracle_board.measures import copying, lookup_table, measure
 
     world = World(options, seed)
 
@@ -118,7 +118,7 @@ class World:
     @cached_property
     def oracle(self) -> "RandomLanguage":
         """p."""
-        from hf_gpt.eval.experiments.oracle_board.language import make_oracle, read_oracle
+        from eval.experiments.oracle_board.language import make_oracle, read_oracle
 
         if self.options.oracle is not None:
             return read_oracle(self.options.oracle)
@@ -140,7 +140,7 @@ class World:
         return self._texts(3, self.options.num_samples)
 
     def _texts(self, place: int, count: int) -> "torch.Tensor":
-        from hf_gpt.eval.experiments.oracle_board.measures import draw
+        from eval.experiments.oracle_board.measures import draw
 
         return draw(self.oracle, count, self.options.length, self.seed + 1000 * place)
 
@@ -152,7 +152,7 @@ class World:
 
     def train_likelihood(self) -> dict[str, Any]:
         """Trains and keeps the generator by likelihood: its best epoch and its last."""
-        from hf_gpt.eval.experiments.oracle_board import players
+        from eval.experiments.oracle_board import players
 
         began = time.process_time()
         found = players.train_likelihood(
@@ -169,7 +169,7 @@ class World:
 
     def train_adversarially(self, recipe: str) -> dict[str, Any]:
         """Trains and keeps a generator by a recipe, from the best epoch of likelihood training."""
-        from hf_gpt.eval.experiments.oracle_board import players
+        from eval.experiments.oracle_board import players
 
         began = time.process_time()
         steps, warmup_steps = (

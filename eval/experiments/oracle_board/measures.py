@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from hf_gpt.eval.exact_divergence import exact_divergences
-from hf_gpt.eval.experiments.oracle_board.language import START
-from hf_gpt.eval.text.copying import copied_whole, ngram_overlap
-from hf_gpt.generation.rollout import rollout
+from eval.experiments.oracle_board.language import START
+from hf_gpt.evaluation.statistics.exact_divergence import exact_divergences
+from hf_gpt.evaluation.text.copying import copied_whole, ngram_overlap
+from hf_gpt.generation.sampling.rollout import rollout
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
-from hf_gpt.eval.experiments.oracle_board.language import START
-from hf_gpt.eval.experiments.quiet import QUIET
-from hf_gpt.generation.rollout import Rollout, rollout
+from eval.experiments.oracle_board.language import START
+from eval.experiments.quiet import QUIET
+from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 
 # What of a recipe is the method; the rest is files, sizes and data.
@@ -40,7 +40,7 @@ NOT_THE_METHOD = {
 def make_generator(vocab_size: int, width: int, seed: int) -> PreTrainedModel:
     """SeqGAN's generator: one LSTM of the oracle's width, weights from N(0, 0.1); without a bias at the output."""
     from hf_gpt import HfLstmConfig, HfLstmForCausalLM
-    from hf_gpt.eval.fitting import seeded
+    from hf_gpt.evaluation.language_model.fitting import seeded
 
     config = HfLstmConfig(
         vocab_size=vocab_size,
@@ -144,7 +144,8 @@ def train_adversarially(
         overrides: Options in place of the recipe's.
         on_step: Called after every step.
     """
-    from hf_gpt.training.adversarial import AdversarialConfig, AdversarialTrainer
+    from hf_gpt.adversarial.config import AdversarialConfig
+    from hf_gpt.adversarial.trainer import AdversarialTrainer
 
     class Progress(TrainerCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
@@ -190,15 +191,15 @@ def read_recipe(name: str) -> dict[str, Any]:
     """The options of a recipe."""
     import yaml
 
-    from hf_gpt.training.config import RECIPES
+    from hf_gpt.training.settings import ADVERSARIAL_RECIPES
 
-    return yaml.safe_load((RECIPES / "adversarial" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load((ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def make_discriminator(generator: PreTrainedModel, overrides: dict[str, Any], seed: int) -> PreTrainedModel:
     """The n-gram CNN of both recipes."""
     from hf_gpt import HfNgramCnnConfig
-    from hf_gpt.eval.fitting import seeded
+    from hf_gpt.evaluation.language_model.fitting import seeded
     from hf_gpt.models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification
 
     config = HfNgramCnnConfig(vocab_size=generator.config.vocab_size, num_labels=1, **overrides)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_gpt.eval.experiments.oracle_board.published import BEST, PUBLISHED
-from hf_gpt.eval.plots import light_colours, save_png
+from eval.experiments.oracle_board.published import BEST, PUBLISHED
+from hf_gpt.reporting.plots import light_colours, save_png
 
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ reverse-LM score: nats a word of real texts under a model that learnt the sample
 Passed where resampling's LM score is at least 0.1 nats below that of temperature at equal reverse-LM score, in every
 seed (after Caccia et al. 2020, arXiv:1811.02549, whose rejection by a discriminator reached 0.2 on EMNLP news).
 
-    python -m hf_gpt.eval.experiments.resampling coco news --seeds 0 1 2 --output_dir runs/resampling
+    python -m eval.experiments.resampling coco news --seeds 0 1 2 --output_dir runs/resampling
 
 Every measured point is kept in output_dir/CORPUS/results.json, and a run that was stopped goes on from there. Table and
 plot show all seeds that are there.
@@ -23,17 +23,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.eval.experiments.resampling.report import LARGER, REAL, TEMPERATURE, TOP_P
+from eval.experiments.resampling.report import LARGER, REAL, TEMPERATURE, TOP_P
 
 
 if TYPE_CHECKING:
     import torch
 
-    from hf_gpt.eval.experiments.resampling.critics import Critic
-    from hf_gpt.eval.experiments.resampling.pools import Pool
-    from hf_gpt.eval.experiments.resampling.stage import Corpus
-    from hf_gpt.eval.experiments.results import Results
-    from hf_gpt.eval.language_model.word_model import WordModel
+    from eval.experiments.resampling.critics import Critic
+    from eval.experiments.resampling.pools import Pool
+    from eval.experiments.resampling.stage import Corpus
+    from eval.experiments.results import Results
+    from hf_gpt.evaluation.language_model.word_model import WordModel
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
 TOP_PS = (0.9, 0.8)
@@ -46,7 +46,7 @@ LARGER_CANDIDATES = 16
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m hf_gpt.eval.experiments.resampling",
+        prog="python -m eval.experiments.resampling",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,10 +67,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
+    from eval.experiments.resampling.report import write_plot, write_table
+    from eval.experiments.resampling.stage import CORPORA
+    from eval.experiments.results import Results
     from hf_gpt.allocator import keeps_freed_memory
-    from hf_gpt.eval.experiments.resampling.report import write_plot, write_table
-    from hf_gpt.eval.experiments.resampling.stage import CORPORA
-    from hf_gpt.eval.experiments.results import Results
 
     options = make_parser().parse_args(argv)
     # The models are too small for more threads to be of use.
@@ -94,7 +94,7 @@ class Seed:
     """All points of one seed."""
 
     def __init__(self, corpus: "Corpus", seed: int, options: argparse.Namespace, results: "Results", folder: Path):
-        from hf_gpt.eval.experiments.resampling.stage import Sizes, Stage
+        from eval.experiments.resampling.stage import Sizes, Stage
 
         self.seed, self.options, self.results, self.folder = seed, options, results, folder
         self.number = options.num_samples
@@ -103,7 +103,7 @@ class Seed:
 
     def run(self) -> None:
         """Measures what is not measured yet."""
-        from hf_gpt.eval.experiments.resampling.pools import encode
+        from eval.experiments.resampling.pools import encode
 
         stage = self.stage
         self._point(REAL, lambda: encode(stage.training[: self.number], stage.vocabulary, stage.max_words))
@@ -119,7 +119,7 @@ class Seed:
 
     def _whole_texts(self) -> None:
         """One of n texts of q, by the log-ratio alone and by the log-ratio with a classifier begun from psi."""
-        from hf_gpt.eval.experiments.resampling.critics import classifier, log_ratio
+        from eval.experiments.resampling.critics import classifier, log_ratio
 
         stage, most = self.stage, max(self.options.candidates)
         parts = {"ratio": log_ratio(stage.density, stage.generator), "classifier": classifier(stage, "generator")}
@@ -135,7 +135,7 @@ class Seed:
 
     def _particles(self) -> None:
         """Texts of q whose beginnings are resampled by the log-ratio."""
-        from hf_gpt.eval.experiments.resampling.particles import draw_by_particles
+        from eval.experiments.resampling.particles import draw_by_particles
 
         stage = self.stage
         for temperature in PARTICLE_TEMPERATURES:
@@ -149,7 +149,7 @@ class Seed:
 
     def _larger_model(self) -> None:
         """One of n texts of psi itself, by a classifier."""
-        from hf_gpt.eval.experiments.resampling.critics import classifier
+        from eval.experiments.resampling.critics import classifier
 
         stage, count = self.stage, LARGER_CANDIDATES
         critic = classifier(stage, "density")
@@ -160,7 +160,7 @@ class Seed:
 
     def _weigh(self, name: str, critics: "list[Critic]", model: "WordModel") -> list[float]:
         """The weights of a sum of critics; 1 for a log-ratio alone."""
-        from hf_gpt.eval.experiments.resampling.critics import best_weights, unseen_auc
+        from eval.experiments.resampling.critics import best_weights, unseen_auc
 
         def measure() -> dict[str, Any]:
             weights = [1.0] if name == "ratio" else best_weights(self.stage, critics, model)
@@ -171,7 +171,7 @@ class Seed:
     def _choose(
         self, critic: str, way: str, count: int, pool: "Callable[[], Pool]", scores: "Callable[[], torch.Tensor]"
     ) -> None:
-        from hf_gpt.eval.experiments.resampling.choosing import choose
+        from eval.experiments.resampling.choosing import choose
 
         def texts() -> "Pool":
             return pool().rows(choose(way, scores(), self.number, count, self.seed))
@@ -179,7 +179,7 @@ class Seed:
         self._point(f"{critic}: {way} of {count}", texts)
 
     def _draw(self, model: "WordModel", candidates: int, **sampler: float) -> "Pool":
-        from hf_gpt.eval.experiments.resampling.pools import draw
+        from eval.experiments.resampling.pools import draw
 
         return draw(model, self.number * candidates, seed=self.seed + 7, **sampler)
 
@@ -193,7 +193,7 @@ class Seed:
         return torch.load(file)
 
     def _point(self, name: str, draw: "Callable[[], Pool]") -> None:
-        from hf_gpt.eval.language_model.word_model import reverse_lm_score
+        from hf_gpt.evaluation.language_model.word_model import reverse_lm_score
 
         stage = self.stage
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from hf_gpt.generation.resampling import acceptance_probabilities, best_of, resample
+from hf_gpt.generation.guidance.selection import acceptance_probabilities, best_of, resample
 
 
 def choose(way: str, scores: torch.Tensor, number: int, candidates: int, seed: int) -> torch.Tensor:

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_gpt.eval.experiments.resampling.pools import Pool, draw, encode, text_logps
-from hf_gpt.eval.experiments.resampling.stage import Stage
-from hf_gpt.eval.language_model.word_model import WordModel
-from hf_gpt.eval.vocabulary import BOS
-from hf_gpt.generation.scoring import sequence_scores
-from hf_gpt.training.adversarial.figures import auc
-from hf_gpt.training.critic import make_critic, train_critic
+from eval.experiments.resampling.pools import Pool, draw, encode, text_logps
+from eval.experiments.resampling.stage import Stage
+from hf_gpt.adversarial.discriminator.training import make_critic, train_critic
+from hf_gpt.adversarial.monitoring.diagnostics import auc
+from hf_gpt.evaluation.language_model.word_model import WordModel
+from hf_gpt.evaluation.text.vocabulary import BOS
+from hf_gpt.generation.scoring.discriminator import sequence_scores
 
 
 Critic = Callable[[Pool], torch.Tensor]

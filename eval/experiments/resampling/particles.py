@@ -2,10 +2,10 @@
 
 import torch
 
-from hf_gpt.eval.experiments.resampling.pools import Pool
-from hf_gpt.eval.language_model.word_model import WordModel
-from hf_gpt.eval.vocabulary import BOS, EOS, PAD
-from hf_gpt.generation.particles import grow_particles
+from eval.experiments.resampling.pools import Pool
+from hf_gpt.evaluation.language_model.word_model import WordModel
+from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD
+from hf_gpt.generation.guidance.particle_filter import grow_particles
 
 
 def draw_by_particles(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hf_gpt.eval.language_model.word_model import WordModel
-from hf_gpt.eval.vocabulary import BOS, EOS, PAD, WordVocabulary, pad_rows
-from hf_gpt.generation.likelihood import token_logps
-from hf_gpt.generation.rollout import rollout
+from hf_gpt.evaluation.language_model.word_model import WordModel
+from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary, pad_rows
+from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.scoring.logprobs import token_logps
 
 
 @dataclass

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from hf_gpt.eval.experiments.data import read_words
-from hf_gpt.eval.experiments.results import Results
-from hf_gpt.eval.language_model.word_model import WordModel
-from hf_gpt.eval.vocabulary import WordVocabulary
+from eval.experiments.data import read_words
+from eval.experiments.results import Results
+from hf_gpt.evaluation.language_model.word_model import WordModel
+from hf_gpt.evaluation.text.vocabulary import WordVocabulary
 
 
 REVERSE_TEXTS = 2000

@@ -2,7 +2,7 @@
 
 import inspect
 
-from hf_gpt.generation.guidance import guided_generate, load_discriminator
+from hf_gpt.generation.guidance.guided_generate import guided_generate, load_discriminator
 
 
 def generate(model, inputs=None, generation_config=None, discriminator=None, do_sample=None, **kwargs):

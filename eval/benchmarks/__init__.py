@@ -1,0 +1,1 @@
+"""Benchmarks: speed against peers, and what only an accelerator can show."""

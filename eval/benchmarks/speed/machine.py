@@ -1,0 +1,54 @@
+"""What the machine can do at most, by measurement: products by dtype, and memory read in a second."""
+
+import mmap
+import time
+
+import torch
+
+from eval.benchmarks.speed.timing import synchronize
+from hf_gpt.cli.generate import pick_device
+from hf_gpt.training.monitoring.mfu import measured_peak_flops
+
+
+# Beyond the caches of any machine.
+_BYTES = 2**28
+_REPEATS = 5
+
+
+def default_device() -> torch.device:
+    """The accelerator, else the CPU."""
+    return torch.device(pick_device(None))
+
+
+def limits() -> dict[str, float]:
+    """`flops_float32`, `flops_bfloat16` (a second, of matrix products) and `bytes_per_second` (read from memory)."""
+    device = default_device()
+    found = {f"flops_{_name(dtype)}": measured_peak_flops(device.type, dtype) for dtype in _DTYPES}
+    return found | {"bytes_per_second": _read_bandwidth(device)}
+
+
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _read_bandwidth(device: torch.device) -> float:
+    values = _large_pages().fill_(1) if device.type == "cpu" else torch.ones(_BYTES // 4, device=device)
+    best = float("inf")
+    for _ in range(_REPEATS):
+        synchronize()
+        begin = time.perf_counter()
+        values.sum()
+        synchronize()
+        best = min(best, time.perf_counter() - begin)
+    return _BYTES / best
+
+
+def _large_pages() -> torch.Tensor:
+    """float32 memory in pages of 2 MiB where the system has them, as packed weights lie: small ones read slower."""
+    memory = mmap.mmap(-1, _BYTES)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.float32)

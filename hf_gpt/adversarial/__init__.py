@@ -1,0 +1,1 @@
+"""Generator against discriminator, on `Trainer`."""

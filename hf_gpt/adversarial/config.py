@@ -1,0 +1,284 @@
+"""`AdversarialConfig`: the arguments of `AdversarialTrainer`, checked."""
+
+from dataclasses import dataclass
+
+from hf_gpt.adversarial.arguments import AdversarialArguments
+from hf_gpt.errors import ConfigError
+from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+
+# Completions of a prompt when `group_size` is left out.
+DEFAULT_GROUP_SIZE = 8
+
+# Estimators whose gradient goes through sampled texts and their rewards.
+REWARDED = ("reinforce", "grpo")
+DIFFERENTIABLE = ("gumbel", "relativistic_gumbel")
+
+# Losses that compare a generated text with the real one of the same prompt.
+PAIRED_LOSSES = ("bradley_terry", "relativistic")
+
+# Losses of a language model in the place of a classifier.
+LANGUAGE_MODEL_LOSSES = ("mediator", "density")
+
+# What needs a score that is the logarithm of a density ratio, which margins are not.
+# Options that are shares or probabilities.
+_SHARES = (
+    "discriminator_warmup_auc",
+    "gate_auc",
+    "gamma",
+    "replay_fraction",
+    "real_label",
+    "top_p",
+    "min_p",
+    "anchor_soft_targets",
+)
+_MARGIN_LOSSES = ("hinge", "least_squares", "wasserstein")
+
+
+@dataclass
+class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
+    """`HfGptTrainingArguments` and `AdversarialArguments`, where every field has its help.
+
+    Raises:
+        ConfigError: options out of range, or that contradict each other.
+    """
+
+    _argument_group_name = "adversarial"
+
+    def __post_init__(self):
+        super().__post_init__()
+        # Batches are read column by column, and pairs of rows belong together.
+        self.remove_unused_columns = False
+        self.dataloader_drop_last = True
+        self._check_ranges()
+        self._check_combinations()
+
+    @property
+    def sampling(self) -> Sampling:
+        """The distribution that texts are sampled from, which is the policy that learns from them."""
+        return Sampling(self.temperature, self.top_p, self.top_k, self.min_p)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a copy of the generator as it was is kept."""
+        return self.estimator == "spin" or self.beta > 0
+
+    @property
+    def needs_discriminator(self) -> bool:
+        """Whether the estimator asks for a discriminator or a reward; self-play does not."""
+        return self.estimator != "spin"
+
+    @property
+    def has_language_model(self) -> bool:
+        """Whether a language model stands in the place of a classifier."""
+        return self.discriminator_loss in LANGUAGE_MODEL_LOSSES
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether gradients flow through the discriminator into its inputs."""
+        return self.estimator in DIFFERENTIABLE or self.r1_gamma > 0 or self.gradient_penalty_weight > 0
+
+    def resolve_group_size(self, has_prompts: bool) -> int:
+        """Completions compared with each other.
+
+        Raises:
+            ConfigError: it does not divide the batch.
+        """
+        batch = self.per_device_train_batch_size
+        default = min(DEFAULT_GROUP_SIZE, batch) if has_prompts else batch
+        size = default if self.group_size is None else self.group_size
+        if batch % size:
+            raise ConfigError(
+                f"--group_size {size} does not divide --per_device_train_batch_size {batch}, the number of completions "
+                "in a batch. Change one of them."
+            )
+        if size < 2 and self.estimator in REWARDED and self.baseline == "group":
+            raise ConfigError(
+                "--baseline group compares the completions of a group: it needs --group_size 2 or more, or use "
+                "--baseline moving_average."
+            )
+        fresh = batch - int(batch * self.replay_fraction)
+        if min(size, fresh) < 2 and self.calibration_weight:
+            raise ConfigError(
+                "--calibration_weight spreads the scores of a group: it needs --group_size 2 or more, and a batch with "
+                "2 texts or more that are not replayed."
+            )
+        return size
+
+    def anchor_weight(self, progress: float) -> float:
+        """The anchor's weight at a share `progress` of the steps against the discriminator."""
+        final = self.lambda_mle if self.lambda_mle_final is None else self.lambda_mle_final
+        return self.lambda_mle + (final - self.lambda_mle) * min(max(progress, 0.0), 1.0)
+
+    def gumbel_temperature_at(self, progress: float) -> float:
+        """Temperature of the straight-through samples: its inverse grows exponentially to `gumbel_beta_max`."""
+        return self.gumbel_temperature / self.gumbel_beta_max ** min(max(progress, 0.0), 1.0)
+
+    def _check_ranges(self) -> None:
+        at_least = {
+            "mle_warmup_steps": 0,
+            "discriminator_warmup_steps": 0,
+            "distillation_warmup_steps": 0,
+            "discriminator_steps": 0,
+            "generator_steps": 1,
+            "max_new_tokens": 1,
+            "top_k": 0,
+            "num_iterations": 1,
+            "replay_size": 0,
+            "calibration_weight": 0,
+            "density_ratio_weight": 0,
+            "r1_gamma": 0,
+            "gradient_penalty_weight": 0,
+            "advantage_clip": 0,
+            "advantage_min_std": 0,
+            "epsilon": 0,
+            "beta": 0,
+            "lambda_mle": 0,
+            "select_best": 0,
+            "reference_steps": 0,
+            "auc_window": 2,
+            "monitor_steps": 1,
+            "heldout_steps": 1,
+            "num_eval_samples": 0,
+            "discriminator_learning_rate": 0,
+        }
+        # Left out, they are found.
+        optional = {"group_size": 1, "max_prompt_length": 1, "rollout_batch_size": 1}
+        at_least |= {name: least for name, least in optional.items() if getattr(self, name) is not None}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"--{name} must be between 0 and 1, got {getattr(self, name)}.")
+        for name in ("temperature", "real_label", "top_p", "gumbel_temperature", "gumbel_beta_max"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"--{name} must be above 0, got {getattr(self, name)}.")
+        if not 0 < self.token_divergence_beta < 1:
+            raise ConfigError(
+                f"--token_divergence_beta must be between 0 and 1, both excluded, got {self.token_divergence_beta}. "
+                "The limits of jsd are --token_divergence forward_kl and reverse_kl."
+            )
+        if self.replay_fraction == 1:
+            raise ConfigError("--replay_fraction 1 would never show the discriminator what the generator does now.")
+
+    def _check_combinations(self) -> None:
+        if self.fp16:
+            raise ConfigError("--fp16 is not for adversarial training: its loss scale covers one model. Use --bf16.")
+        if self.estimator == "exact_token" and not self.has_language_model:
+            raise ConfigError(
+                "--estimator exact_token needs next-token distributions to compare with: set --discriminator_loss "
+                "mediator or density, with a language model as the discriminator."
+            )
+        if self.token_divergence != "reverse_kl" and self.estimator != "exact_token":
+            raise ConfigError(
+                f"--token_divergence {self.token_divergence} compares whole next-token distributions: use --estimator "
+                "exact_token. With sampled texts --reward chooses the divergence."
+            )
+        if self.anchor_soft_targets and not self.has_language_model:
+            raise ConfigError(
+                "--anchor_soft_targets asks for next-token distributions, which a classifier has not: set "
+                "--discriminator_loss density or mediator, with a language model as the discriminator."
+            )
+        if self.distillation_warmup_steps and not self.anchor_soft_targets:
+            raise ConfigError(
+                "--distillation_warmup_steps has nothing to teach: set --anchor_soft_targets, at most to 1, or it to 0."
+            )
+        if self.has_language_model and self.estimator in DIFFERENTIABLE:
+            raise ConfigError(f"--estimator {self.estimator} needs a classifier, not a language model.")
+        if self.has_language_model and self.reward_level == "prefix":
+            raise ConfigError("--reward_level prefix is for classifiers: a language model judges each token by itself.")
+        if self.estimator == "weighted_likelihood" and self.discriminator_loss in _MARGIN_LOSSES:
+            raise ConfigError(
+                f"--estimator weighted_likelihood weighs by density ratios, which the scores of --discriminator_loss "
+                f"{self.discriminator_loss} are not. Use bce or bradley_terry."
+            )
+        if (
+            self.estimator in REWARDED
+            and self.discriminator_loss in _MARGIN_LOSSES
+            and self.reward not in ("logit", "logit_difference")
+        ):
+            raise ConfigError(
+                f"--reward {self.reward} reads the score as log p/q, which those of --discriminator_loss "
+                f"{self.discriminator_loss} are not. Use --reward logit or logit_difference, or bce."
+            )
+        if self.reward_level == "prefix" and self.discriminator_loss in (*PAIRED_LOSSES, "relativistic_average"):
+            raise ConfigError(
+                f"--discriminator_loss {self.discriminator_loss} compares whole texts: use --reward_level sequence, or "
+                "bce, hinge or least_squares."
+            )
+        if self.reward == "logit_difference" and self.reward_level != "prefix":
+            raise ConfigError("--reward logit_difference needs the score of every prefix: add --reward_level prefix.")
+        if self.reward == "pairwise" and self.reward_level == "prefix":
+            raise ConfigError("--reward pairwise compares whole texts: use --reward_level sequence.")
+        if self.discriminator_texts == "shared" and (
+            self.estimator in DIFFERENTIABLE
+            or self.estimator == "spin"
+            or max(self.discriminator_steps, self.generator_steps, self.num_iterations) > 1
+        ):
+            raise ConfigError(
+                "--discriminator_texts shared needs one update of each side for new texts in every step: set "
+                "--discriminator_steps, --generator_steps and --num_iterations to 1, and an estimator that draws texts."
+            )
+        if self.num_iterations > 1 and self.estimator != "grpo":
+            raise ConfigError("--num_iterations above 1 needs --estimator grpo, whose clip keeps old rollouts safe.")
+        if self.replay_fraction > 0 and self.replay_size == 0:
+            raise ConfigError("--replay_fraction needs --replay_size above 0; set it to 0 for no replay.")
+        if (self.r1_gamma or self.gradient_penalty_weight) and self.reward_level == "prefix":
+            raise ConfigError("--r1_gamma and --gradient_penalty_weight work with --reward_level sequence.")
+        for name in ("calibration_weight", "r1_gamma", "gradient_penalty_weight"):
+            if getattr(self, name) and self.has_language_model:
+                raise ConfigError(
+                    f"--{name} is for classifiers: --discriminator_loss {self.discriminator_loss} would not use it. "
+                    "Set it to 0."
+                )
+        if self.calibration_weight and self.reward_level == "prefix":
+            raise ConfigError("--calibration_weight works with --reward_level sequence.")
+        if self.advantage_power != 1 and self.reward_level == "prefix":
+            raise ConfigError("--advantage_power works with --reward_level sequence.")
+        if self.advantage_power != 1 and self.baseline != "group":
+            raise ConfigError("--advantage_power raises what is left within a group: use --baseline group.")
+        if self.beta and (self.estimator in DIFFERENTIABLE or self.estimator == "spin"):
+            raise ConfigError(
+                f"--beta has no effect with --estimator {self.estimator}, which has no log-probabilities of texts to "
+                "hold near the reference: use --lambda_mle, or another estimator."
+                if self.estimator in DIFFERENTIABLE
+                else "--beta has no effect with --estimator spin, whose loss holds the reference: see --spin_beta."
+            )
+        if self.sampling.is_truncated and (self.estimator == "spin" or self.has_language_model):
+            what = f"--estimator {self.estimator}"
+            if self.has_language_model:
+                what = f"--discriminator_loss {self.discriminator_loss}"
+            raise ConfigError(
+                f"{what} asks how likely real texts are where texts are sampled from, and --top_p, --top_k and --min_p "
+                "leave some of their tokens no probability at all. Use --temperature, or set --top_p 1, --top_k 0 and "
+                "--min_p 0."
+            )
+        if self.reference_steps and not self.needs_reference:
+            raise ConfigError("--reference_steps needs a reference: --beta above 0 or --estimator spin.")
+
+
+def check_processes(args: AdversarialConfig) -> None:
+    """Refuses ways of several processes in which two models cannot play.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if args.deepspeed_plugin is not None:
+        raise ConfigError("DeepSpeed's engine trains one model, not two players. Use --accelerate fsdp2 or ddp.")
+    if args.tensor_parallel_size > 1:
+        raise ConfigError(
+            "--tensor_parallel_size gives processes common batches, and the game deals each its own texts. Use "
+            "--accelerate fsdp2 or ddp."
+        )
+    if args.fsdp_size > 1 and args.needs_reference:
+        raise ConfigError(
+            "--beta and --estimator spin keep a second, whole generator, which --fsdp_size cannot shard. Use "
+            "--accelerate ddp, or --lambda_mle in place of --beta."
+        )
+    if args.fsdp_size > 1 and args.needs_embeddings:
+        raise ConfigError(
+            "Gumbel samples and gradient penalties read whole embeddings, which --fsdp_size shards. Use --accelerate "
+            "ddp, or another --estimator and --discriminator_loss without penalties."
+        )

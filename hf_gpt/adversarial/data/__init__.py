@@ -1,0 +1,1 @@
+"""Real texts, rollouts and replayed samples."""

@@ -1,0 +1,174 @@
+"""Rollouts for training: the same texts however many processes share the work, drawn by a saved state."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from hf_gpt.adversarial.config import AdversarialConfig
+from hf_gpt.adversarial.data.dataset import SpecialTokens
+from hf_gpt.adversarial.data.replay import Fake
+from hf_gpt.adversarial.discriminator.update import Batch
+from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.rollout import Rollout, rollout
+
+
+RolloutFunction = Callable[..., Rollout]
+
+# Kinds of several processes that each have all weights, unless the arguments shard them.
+_WHOLE = ("MULTI_CPU", "MULTI_GPU")
+
+
+class Collector:
+    """Draws completions of prompts.
+
+    Each process draws the uniform numbers of all and uses its own share of them.
+
+    Args:
+        args: How texts are drawn.
+        accelerator: The trainer's.
+        tokens: The special tokens.
+        rollout_function: In place of `hf_gpt.generation.sampling.rollout.rollout`, with its arguments and
+            result; to generate by another engine. Its `logps` are those of the distribution that it sampled from.
+        seed: Of the texts.
+    """
+
+    def __init__(
+        self,
+        args: AdversarialConfig,
+        accelerator: Accelerator,
+        tokens: SpecialTokens,
+        rollout_function: RolloutFunction | None,
+        seed: int,
+    ):
+        self.args, self.accelerator, self.tokens = args, accelerator, tokens
+        self.rollout_function = rollout_function or rollout
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def draw(
+        self,
+        model: nn.Module,
+        rows: Sequence[Mapping[str, Any]],
+        num_return_sequences: int = 1,
+        generator: torch.Generator | None = None,
+        **settings: Any,
+    ) -> Rollout:
+        """Completions of the prompts of rows, on the accelerator's device.
+
+        Args:
+            model: The generator.
+            rows: This process's rows, as many as each other's.
+            num_return_sequences: Completions of each, adjacent.
+            generator: In place of the one whose state is saved.
+            settings: In place of the arguments' temperature and so on.
+        """
+        return self.draw_all(model, [(rows, num_return_sequences)], generator, **settings)[0]
+
+    def draw_all(
+        self,
+        model: nn.Module,
+        requests: Sequence[tuple[Sequence[Mapping[str, Any]], int]],
+        generator: torch.Generator | None = None,
+        recording: Recording | None = None,
+        **settings: Any,
+    ) -> list[Rollout]:
+        """The rollouts of several calls of `draw`, the same texts, in the time of one.
+
+        Args:
+            model: The generator.
+            requests: Rows and the number of completions of each.
+            generator, settings: As for `draw`.
+            recording: As for `rollout`, of the first request.
+        """
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        sizes = [len(rows) * number for rows, number in requests]
+        uniforms = []
+        for size in sizes:
+            shape = (world * size, self.args.max_new_tokens)
+            drawn = torch.rand(shape, dtype=torch.float64, generator=generator or self.generator)
+            uniforms.append(drawn[rank * size : (rank + 1) * size])
+        if len(requests) == 1:
+            rows, number = requests[0]
+        else:
+            rows, number = [row for rows, times in requests for row in rows for _ in range(times)], 1
+        prompt_ids, prompt_mask = self._prompts(rows)
+        options = {**dataclasses.asdict(self.args.sampling), **settings}
+        # Other functions need not know of it.
+        if self.rollout_function is rollout:
+            options["recording"] = recording
+            options["weight_dtype"] = self.args.rollout_weight_dtype or ("bfloat16" if self.args.bf16 else None)
+        drawn = self.rollout_function(
+            model,
+            prompt_ids,
+            prompt_mask,
+            num_return_sequences=number,
+            max_new_tokens=self.args.max_new_tokens,
+            eos_token_id=self.tokens.eos,
+            pad_token_id=self.tokens.pad,
+            uniforms=torch.cat(uniforms),
+            batch_size=self.args.rollout_batch_size,
+            synced=world > 1 and (self.args.is_sharded or self.accelerator.distributed_type.value not in _WHOLE),
+            **options,
+        )
+        if recording is not None:
+            recording.narrow(sizes[0])
+        return drawn.to(self.accelerator.device).split(sizes)
+
+    def gather(self, drawn: Rollout, indices: Sequence[int]) -> tuple[list[Fake], torch.Tensor]:
+        """All processes' texts, in their order, with the sums of their log-probabilities (rows,).
+
+        Args:
+            drawn: This process's texts.
+            indices: Row of the training data that each text's prompt came from.
+        """
+        columns = {
+            "sequences": drawn.sequences,
+            "mask": drawn.attention_mask,
+            "prompt_length": drawn.prompt_length,
+            "index": torch.tensor(list(indices), device=drawn.sequences.device),
+            "logps": (drawn.logps * drawn.completion_mask).sum(-1),
+        }
+        if self.accelerator.num_processes > 1:
+            for name in ("sequences", "mask"):
+                columns[name] = self.accelerator.pad_across_processes(columns[name], dim=1)
+            columns = {name: self.accelerator.gather(tensor) for name, tensor in columns.items()}
+        columns = {name: tensor.cpu() for name, tensor in columns.items()}
+        lengths = columns["mask"].sum(-1).tolist()
+        fakes = []
+        for row, (length, prompt) in enumerate(zip(lengths, columns["prompt_length"].tolist(), strict=True)):
+            ids = columns["sequences"][row, :length].tolist()
+            fakes.append(Fake(int(columns["index"][row]), tuple(ids[:prompt]), tuple(ids[prompt:])))
+        return fakes, columns["logps"]
+
+    def _prompts(self, rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(len(row["prompt_ids"]) for row in rows)
+        ids = torch.full((len(rows), width), self.tokens.pad)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(rows):
+            prompt = torch.tensor(row["prompt_ids"])
+            ids[number, width - len(prompt) :], mask[number, width - len(prompt) :] = prompt, 1
+        return ids, mask
+
+
+def as_batch(texts: Rollout | Mapping[str, torch.Tensor]) -> Batch:
+    """Generated texts, or a collated batch of real ones, as the discriminator reads them."""
+    if isinstance(texts, Rollout):
+        return Batch(
+            texts.sequences, texts.attention_mask, texts.prompt_length, texts.completions, texts.completion_mask
+        )
+    return Batch(**{name: texts[name] for name in Batch.__dataclass_fields__})
+
+
+def prompt_rows(batch: Batch) -> list[dict[str, list[int]]]:
+    """The prompts of texts, as `Collector.draw` takes them."""
+    lengths = batch.prompt_length.tolist()
+    return [{"prompt_ids": ids[:length].tolist()} for ids, length in zip(batch.input_ids, lengths, strict=True)]
+
+
+def prompt_mask(batch: Batch) -> torch.Tensor:
+    """(R, P) int64, 1 at tokens of prompts."""
+    places = torch.arange(int(batch.prompt_length.max()), device=batch.prompt_length.device)
+    return (places < batch.prompt_length[:, None]).long()

@@ -1,0 +1,263 @@
+"""Rollouts by a vLLM server, through TRL's client: the server draws, our policy says how likely the draws are.
+
+    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}'
+    AdversarialTrainer(model, ..., rollout_function=VllmRollout.connect("http://localhost:8000", device="cuda:0"))
+
+The server gets the generator's weights whenever they have changed. Log-probabilities are computed again by the
+generator itself, so that ratios of policies are exact, whatever the server's kernels round. Its draws follow its own
+random numbers: a resumed run goes on from the same state, but draws other texts.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from hf_gpt.errors import ConfigError
+from hf_gpt.generation.decoding.fingerprint import digests
+from hf_gpt.generation.sampling.distribution import Sampling, pack
+from hf_gpt.generation.sampling.rollout import Rollout
+from hf_gpt.generation.scoring.discriminator import evaluating
+from hf_gpt.generation.scoring.logprobs import completion_logits, join, token_logps, unwrap
+from hf_gpt.training.distributed.sharding import local
+
+
+logger = logging.getLogger(__name__)
+
+# Mean difference in nats a token between the server's log-probabilities and ours that kernels do not explain.
+MOST_DIFFERENCE = 0.1
+
+
+class VllmClient(Protocol):
+    """What is used of `trl.generation.vllm_client.VLLMClient`."""
+
+    def generate(self, prompts: list[list[int]], **settings: Any) -> dict[str, Any]: ...
+
+    def update_named_params(
+        self, metadata: list[tuple[str, str, list[int]]], named_params: Iterator[tuple[str, torch.Tensor]]
+    ) -> None: ...
+
+
+class VllmRollout:
+    """Draws as `hf_gpt.generation.sampling.rollout.rollout` does, on a vLLM server.
+
+    Args:
+        client: In the first process, connected to the server, with its weight update group; None in the others.
+
+    Attributes:
+        syncs: How often weights were sent.
+        difference: Mean absolute difference, in nats a token, of the server's log-probabilities and ours at the latest
+            draw; None where temperature or truncation make them those of another distribution.
+    """
+
+    def __init__(self, client: VllmClient | None):
+        self.client = client
+        self.syncs = 0
+        self.difference: float | None = None
+        self._sent: tuple[Any, ...] | None = None
+        self._warned = False
+
+    @classmethod
+    def connect(cls, base_url: str, device: torch.device | str | int = 0, timeout: float = 120.0) -> "VllmRollout":
+        """Connects the first process to a server that runs; the others go through it.
+
+        Args:
+            base_url: As `http://localhost:8000`.
+            device: The generator's, from which weights are sent; a CUDA device.
+            timeout: Seconds to wait for the server.
+
+        Raises:
+            ConfigError: TRL or vLLM are not installed, or the server does not answer or takes no weights.
+        """
+        if _rank() > 0:
+            return cls(None)
+        try:
+            from trl.generation.vllm_client import VLLMClient
+
+            client = VLLMClient(base_url=base_url, connection_timeout=timeout)
+            client.init_communicator(device=device)
+        except ImportError as error:
+            raise ConfigError(f"rollouts by vLLM need TRL and vLLM: pip install 'trl[vllm]' ({error}).") from error
+        except (ConnectionError, OSError, RuntimeError, NotImplementedError) as error:
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(f"no rollouts by the vLLM server at {base_url}: {first_line}") from error
+        return cls(client)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        prompt_ids: torch.Tensor,
+        prompt_mask: torch.Tensor | None = None,
+        *,
+        max_new_tokens: int,
+        num_return_sequences: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        eos_token_id: int | None = None,
+        pad_token_id: int | None = None,
+        batch_size: int | None = None,
+        **_: Any,
+    ) -> Rollout:
+        """Completions of prompts, as `rollout` gives them; `uniforms` are not used.
+
+        Raises:
+            ConfigError: the generator is an encoder-decoder.
+        """
+        if unwrap(model).config.is_encoder_decoder:
+            raise ConfigError("rollouts by vLLM are for decoders. Leave the server out for an encoder-decoder.")
+        self.sync(model)
+        prompt_mask = torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask
+        prompts = [ids[kept].tolist() for ids, kept in zip(prompt_ids, prompt_mask.bool(), strict=True)]
+        settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        sampling = Sampling(**settings, min_p=min_p)
+        # Servers and clients of old need not know of it.
+        settings |= {"n": num_return_sequences} | ({"min_p": min_p} if min_p else {})
+        end = {"ignore_eos": True} if eos_token_id is None else {"stop_token_ids": [eos_token_id]}
+        completions, server_logps = self._generate(
+            prompts, max_tokens=max_new_tokens, logprobs=0, generation_kwargs=end, **settings
+        )
+        device = next(model.parameters()).device
+        pad = pad_token_id if pad_token_id is not None else eos_token_id or 0
+        drawn = _assemble(prompt_ids, prompt_mask, completions, num_return_sequences, eos_token_id, pad, device)
+        drawn = _with_logps(model, drawn, sampling, batch_size or len(drawn))
+        self._compare(drawn, server_logps if sampling.is_plain else None)
+        return drawn
+
+    def sync(self, model: nn.Module) -> None:
+        """Sends the weights to the server if they have changed. All processes call it."""
+        state = (id(model), digests(local(parameter) for parameter in model.parameters()))
+        if not _anyone(state != self._sent):
+            return
+        weights = list(_named_weights(model))
+        if self.client is None:
+            for _, parameter in weights:
+                _whole(parameter)
+        else:
+            metadata = [(name, str(p.dtype).removeprefix("torch."), list(p.shape)) for name, p in weights]
+            self.client.update_named_params(metadata, ((name, _whole(parameter)) for name, parameter in weights))
+            if hasattr(self.client, "reset_prefix_cache"):
+                # It holds keys and values of the old weights.
+                self.client.reset_prefix_cache()
+        self._sent, self.syncs = state, self.syncs + 1
+
+    def _generate(self, prompts: list[list[int]], **settings: Any) -> tuple[list[list[int]], list[Any]]:
+        """This process's completions and the server's log-probabilities of their tokens."""
+        world = dist.get_world_size() if _is_distributed() else 1
+        everyones: list[Any] = [prompts]
+        if world > 1:
+            everyones = [None] * world
+            dist.all_gather_object(everyones, prompts)
+        answers: list[Any] = [None]
+        if self.client is not None:
+            found = self.client.generate([prompt for part in everyones for prompt in part], **settings)
+            answers = [(found["completion_ids"], found["logprobs"])]
+        if world > 1:
+            dist.broadcast_object_list(answers, src=0)
+        completions, logprobs = answers[0]
+        start = sum(map(len, everyones[: _rank()])) * settings["n"]
+        mine = slice(start, start + len(prompts) * settings["n"])
+        logps = [] if logprobs is None else [[token[0] for token in row] for row in logprobs[mine]]
+        return completions[mine], logps
+
+    def _compare(self, drawn: Rollout, server_logps: Sequence[Sequence[float | None]] | None) -> None:
+        self.difference = None
+        if not server_logps:
+            return
+        lengths = drawn.completion_mask.sum(-1).long().tolist()
+        gaps = [
+            abs(ours - theirs)
+            for row, length, other in zip(drawn.logps.tolist(), lengths, server_logps, strict=True)
+            for ours, theirs in zip(row[:length], other[:length], strict=True)
+            if theirs is not None
+        ]
+        if not gaps:
+            return
+        self.difference = sum(gaps) / len(gaps)
+        if self.difference > MOST_DIFFERENCE and not self._warned:
+            self._warned = True
+            logger.warning(
+                "the vLLM server's log-probabilities differ by %.3f nats a token from the generator's: it samples "
+                "another model. Start it from the generator's checkpoint, in the same dtype.",
+                self.difference,
+            )
+
+
+def _named_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    if hasattr(model, "peft_config"):
+        raise ConfigError(
+            "the vLLM server takes whole weights, not adapters. Train without an adapter, or leave the server out."
+        )
+    return unwrap(model).named_parameters()
+
+
+@torch.no_grad()
+def _anyone(changed: bool) -> bool:
+    """Whether it is so in any process: a shard may stay as it is while others change."""
+    if not _is_distributed():
+        return changed
+    everyones: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, changed)
+    return any(everyones)
+
+
+def _whole(parameter: torch.Tensor) -> torch.Tensor:
+    parameter = parameter.detach()
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+
+def _assemble(prompt_ids, prompt_mask, completions, number, eos_token_id, pad, device) -> Rollout:
+    kept = [_until_end(ids, eos_token_id) for ids in completions]
+    width = max(map(len, kept))
+    ids = torch.full((len(kept), width), pad)
+    mask = torch.zeros(len(kept), width)
+    for row, tokens in enumerate(kept):
+        ids[row, : len(tokens)], mask[row, : len(tokens)] = torch.tensor(tokens), 1
+    prompt_ids, prompt_mask = (part.cpu().repeat_interleave(number, 0) for part in (prompt_ids, prompt_mask))
+    sequences, attention_mask = join(prompt_ids, prompt_mask, ids, mask, pad)
+    return Rollout(
+        sequences=sequences,
+        attention_mask=attention_mask,
+        completions=ids,
+        completion_mask=mask,
+        logps=torch.zeros_like(mask),
+        prompt_length=prompt_mask.long().sum(-1),
+    ).to(device)
+
+
+def _until_end(ids: Sequence[int], eos_token_id: int | None) -> list[int]:
+    ids = list(ids)
+    return ids[: ids.index(eos_token_id) + 1] if eos_token_id in ids else ids
+
+
+@torch.no_grad()
+def _with_logps(model: nn.Module, drawn: Rollout, sampling: Sampling, batch_size: int) -> Rollout:
+    """The same with log-probabilities, and what could have been sampled, as our own logits say."""
+    sizes = [len(part) for part in torch.arange(len(drawn)).split(batch_size)]
+    logps, supports = [], []
+    with evaluating(model):
+        for part in drawn.split(sizes):
+            width = part.completions.shape[1]
+            logits = completion_logits(model, part.sequences, part.attention_mask, part.prompt_length, width)
+            support = None
+            if sampling.is_truncated:
+                # Kernels round: what the server has sampled could be sampled.
+                support = pack(sampling.support(logits).scatter_(-1, part.completions[..., None], True))
+                supports.append(support)
+            logps.append(token_logps(sampling.policy_logits(logits, support), part.completions))
+    found = torch.cat(logps).masked_fill(~drawn.completion_mask.bool(), 0.0)
+    return dataclasses.replace(drawn, logps=found, support=torch.cat(supports) if supports else None)
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _rank() -> int:
+    return dist.get_rank() if _is_distributed() else 0

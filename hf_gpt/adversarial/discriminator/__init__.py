@@ -1,0 +1,1 @@
+"""The discriminator's side: model, losses, update, training."""

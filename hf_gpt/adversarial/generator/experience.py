@@ -1,0 +1,279 @@
+"""The generator's half of a round: texts are drawn and judged, and what is to be learned from them is made."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_gpt.adversarial.config import REWARDED
+from hf_gpt.adversarial.data.rollouts import as_batch, prompt_mask, prompt_rows
+from hf_gpt.adversarial.discriminator.update import Batch
+from hf_gpt.adversarial.generator.advantages import Scores, make_advantages
+from hf_gpt.adversarial.generator.gumbel import gumbel_rollout
+from hf_gpt.adversarial.generator.losses import (
+    non_saturating_loss,
+    relativistic_generator_loss,
+    token_divergence_rewards,
+)
+from hf_gpt.adversarial.generator.rewards import differential_rewards, future_returns
+from hf_gpt.adversarial.generator.update import Experience, logps_of
+from hf_gpt.adversarial.loop import Rounds
+from hf_gpt.adversarial.monitoring.diagnostics import entropy_per_token, low_contrast_share
+from hf_gpt.adversarial.monitoring.history import GeneratedText
+from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.rollout import Rollout
+from hf_gpt.generation.scoring.discriminator import evaluating
+from hf_gpt.generation.scoring.logprobs import completion_logits, completion_logps, token_logps
+
+
+# AUC of guessing.
+CHANCE = 0.5
+
+RewardFunction = Callable[[Rollout], torch.Tensor]
+
+
+class GeneratorRound:
+    """Makes the generator's lessons, from texts that it has drawn and what is said of them.
+
+    Args:
+        rounds: The game, whose texts, discriminator and memory it shares.
+        reward_function: In place of the discriminator.
+
+    Attributes:
+        reference: The generator as it was, for KL and self-play; None until `take_reference`.
+        average_return: Of former updates, for a baseline; None before the first.
+    """
+
+    def __init__(self, rounds: Rounds, reward_function: RewardFunction | None = None):
+        self.rounds, self.reward_function = rounds, reward_function
+        self.args, self.accelerator, self.tokens = rounds.args, rounds.accelerator, rounds.tokens
+        self.player, self.group_size = rounds.player, rounds.group_size
+        self.collector, self.watch, self.log = rounds.collector, rounds.watch, rounds.log
+        self.reference: nn.Module | None = None
+        self.average_return: float | None = None
+
+    def experience(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        observe: bool = True,
+        keep_judgement: bool = False,
+        recording: Recording | None = None,
+    ) -> Experience:
+        """Texts drawn for the prompts of a batch, and what is to be learned from them.
+
+        Args:
+            model: The generator, without wrappers.
+            inputs: A collated batch of real texts.
+            observe: See, too, how well the discriminator tells held-out texts apart.
+            keep_judgement: Score with gradient where the discriminator can go on from there.
+            recording: Gets what drawing works out, for an update of the same weights.
+        """
+        if self.args.estimator == "spin":
+            return self._self_play(inputs)
+        size = self.group_size
+        # Spread over the batch, so that processes that share it take the same ones.
+        requests = [(prompt_rows(as_batch(inputs))[::size], size)]
+        held_out = self.rounds.held_out_texts() if observe and self.player is not None else None
+        if held_out is not None and self.rounds.eval_rows.has_prompts:
+            requests.append((prompt_rows(held_out), 1))
+        drawn, *others = self.collector.draw_all(model, requests, recording=recording)
+        batch, mask = as_batch(drawn), drawn.completion_mask
+        self.rounds.count(drawn.sequences)
+        found = Experience(drawn, size, recording=recording)
+        if keep_judgement:
+            found.judgement = self.player.judgement(batch)
+        known = None if found.judgement is None else found.judgement.detach()
+        if held_out is not None:
+            seen = self.rounds.observe_texts(model, held_out, *(others or [drawn, known]))
+            known = known if others else seen
+        if self.args.estimator == "exact_token":
+            found.mediator_logits = self.player.token_logits(batch)
+            ratios = torch.where(mask.bool(), token_logps(found.mediator_logits, batch.completions) - drawn.logps, 0.0)
+            rewards = ratios.sum(-1)
+            if self.args.gamma:
+                # What a token leads to, which the exact gradient at its own place leaves out.
+                token_rewards = ratios
+                if self.args.token_divergence != "reverse_kl":
+                    token_rewards = self._divergence_rewards(model, batch, found.mediator_logits)
+                    if self.args.normalization == "token":
+                        token_rewards = differential_rewards(
+                            token_rewards, mask, self.rounds.token_mean(token_rewards, mask)
+                        )
+                found.advantages = self._centred(future_returns(token_rewards, mask, self.args.gamma), mask)
+        else:
+            scores = self._judge(model, inputs, drawn, known)
+            found.scores, rewards = scores.texts, scores.texts
+            if self.args.estimator in REWARDED:
+                advantages = make_advantages(self.args, scores, mask, size, self._known_auc(), self.average_return)
+                found.advantages, rewards = advantages.values, advantages.rewards
+                if advantages.average is None or math.isfinite(advantages.average):
+                    self.average_return = advantages.average
+            found.is_finite = self._are_finite(scores, mask)
+        if self.args.beta:
+            found.reference_logps = logps_of(self.reference, drawn, self.args.sampling)
+        if found.is_finite and self.rounds.guard.look(everyones := self.rounds.gathered(rewards)):
+            self._remember(drawn, rewards, everyones)
+        else:
+            found.is_finite = False
+        return found
+
+    def recording(self, step: int) -> Recording | None:
+        """For what drawing texts works out at a step, where the generator's update may go on from it."""
+        # Where the monitors look at how the two agree, it works all out for itself.
+        is_watched = (step + 1) % self.args.monitor_steps == 0
+        return None if is_watched or self.args.world_size > 1 else Recording()
+
+    def soft_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
+        """The generator's loss with gradient through the texts themselves, for the Gumbel estimators.
+
+        Args:
+            model: The generator, without wrappers.
+            inputs: A collated batch of real texts.
+            temperature: Of the relaxed samples. The texts themselves are sampled as all rollouts are.
+        """
+        batch = as_batch(inputs)
+        soft = gumbel_rollout(
+            model,
+            batch.input_ids[:, : int(batch.prompt_length.max())],
+            prompt_mask(batch),
+            max_new_tokens=self.args.max_new_tokens,
+            temperature=temperature,
+            sampling=self.args.sampling,
+            eos_token_id=self.tokens.eos,
+            generator=self.rounds.noise,
+        )
+        scorer = self.player.scorer
+        embeddings, mask = soft.embed(scorer.model.get_input_embeddings())
+        with evaluating(scorer):
+            fake_scores = scorer(kind="embeddings", embeddings=embeddings, attention_mask=mask)
+            if self.args.estimator == "gumbel":
+                return non_saturating_loss(fake_scores)
+            with torch.no_grad():
+                real_scores = scorer(batch.input_ids, batch.attention_mask)
+        return relativistic_generator_loss(real_scores, fake_scores)
+
+    def take_reference(self, model: nn.Module) -> None:
+        """Keeps the generator as it is now, for KL and self-play."""
+        if self.reference is None:
+            self.reference = copy.deepcopy(model).eval().requires_grad_(False)
+        else:
+            self.reference.load_state_dict(model.state_dict())
+
+    def _self_play(self, inputs: dict[str, torch.Tensor]) -> Experience:
+        real = as_batch(inputs)
+        drawn = self.collector.draw(self.reference, prompt_rows(real))
+        with torch.no_grad():
+            real_logps = completion_logps(
+                self.reference,
+                real.input_ids,
+                real.attention_mask,
+                real.prompt_length,
+                real.completions,
+                self.args.temperature,
+            )
+        self.rounds.count(drawn.sequences)
+        rewards = drawn.logps.new_zeros(len(drawn))
+        self._remember(drawn, rewards, self.rounds.gathered(rewards))
+        fake_logps = logps_of(self.reference, drawn, self.args.sampling)
+        return Experience(drawn, 1, reference_logps=fake_logps, real=inputs, real_reference_logps=real_logps)
+
+    def _judge(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], drawn: Rollout, known: torch.Tensor | None
+    ) -> Scores:
+        """Scores of drawn texts; `known` are those of the whole texts, where they have been worked out."""
+        mask = drawn.completion_mask
+        if self.reward_function is not None:
+            given = self.reward_function(drawn).to(mask.device)
+            if given.shape == mask.shape:
+                return Scores(torch.where(mask.bool(), given, 0.0).sum(-1), token_rewards=given)
+            if given.shape != mask.shape[:1]:
+                raise ValueError(
+                    f"reward_function gave shape {tuple(given.shape)} for {len(drawn)} texts of up to {mask.shape[1]} "
+                    "tokens: it must give one score a text, or one reward a token."
+                )
+            return Scores(given)
+        batch = as_batch(drawn)
+        if self.args.reward_level == "prefix":
+            scores = self.player.prefix_scores(batch)
+            texts = scores.gather(1, mask.sum(-1).long()[:, None])[:, 0]
+            return Scores(texts, prefixes=scores[:, 1:], prompts=scores[:, 0])
+        scores = Scores(self.rounds.text_scores(model, batch) if known is None else known)
+        if self.args.reward == "pairwise":
+            real = as_batch({name: tensor[:: self.group_size] for name, tensor in inputs.items()})
+            scores.real = self.rounds.text_scores(model, real)
+        return scores
+
+    def _known_auc(self) -> float | None:
+        """What advantages go by: until there are scores enough, that of a discriminator which knows nothing."""
+        if self.player is None:
+            return None
+        auc = self.watch.heldout.auc
+        return CHANCE if auc is None else auc
+
+    def _divergence_rewards(self, model: nn.Module, batch: Batch, reference_logits: torch.Tensor) -> torch.Tensor:
+        """(R, C) minus the policy's divergence at each state, without dropout."""
+        with torch.no_grad(), evaluating(model):
+            logits = completion_logits(
+                model, batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions.shape[1]
+            )
+        logits = self.args.sampling.policy_logits(logits)
+        return token_divergence_rewards(
+            logits, reference_logits, batch.completion_mask, self.args.token_divergence, self.args.token_divergence_beta
+        )
+
+    def _centred(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(B, C) less the mean at each position over the texts of all processes."""
+        sums = torch.stack([torch.where(mask.bool(), values, 0.0).sum(0), mask.sum(0)])
+        if self.args.world_size > 1:
+            whole = sums.new_zeros(2, self.args.max_new_tokens)
+            whole[:, : sums.shape[1]] = sums
+            sums = self.accelerator.reduce(whole, "sum")[:, : sums.shape[1]]
+        return torch.where(mask.bool(), values - sums[0] / sums[1].clamp(min=1), 0.0)
+
+    def _are_finite(self, scores: Scores, mask: torch.Tensor) -> bool:
+        """Whether all scores of texts, and of their tokens, are finite in every process."""
+        texts = scores.texts.detach().float()
+        for tokens in (scores.prefixes, scores.token_rewards):
+            if tokens is not None:
+                texts = texts + torch.where(mask.bool() & ~tokens.isfinite(), torch.nan, 0.0).sum(-1)
+        parts = [texts] if scores.real is None else [texts, scores.real]
+        # Every process gathers all of them, whatever the first are.
+        seen = [self.rounds.guard.look(self.rounds.gathered(part)) for part in parts]
+        return all(seen)
+
+    def _remember(self, drawn: Rollout, rewards: torch.Tensor, everyones: torch.Tensor) -> None:
+        """Keeps and logs what texts are like; `everyones` are the rewards of all processes."""
+        fakes, logps = self.collector.gather(drawn, range(len(drawn)))
+        self.watch.add_texts(
+            [
+                GeneratedText(fake.completion, logp, reward)
+                for fake, logp, reward in zip(fakes, logps.tolist(), everyones.tolist(), strict=True)
+            ]
+        )
+        self.log("entropy", entropy_per_token(drawn.logps, drawn.completion_mask))
+        self.log("completion_length", drawn.completion_mask.sum(-1).mean().item())
+        self.log("reward_mean", everyones.mean().item())
+        self.log("reward_std", everyones.std().item() if len(everyones) > 1 else 0.0)
+        if self.group_size > 1 and len(rewards) % self.group_size == 0:
+            self.log("reward_std_within", rewards.reshape(-1, self.group_size).std(-1).mean().item())
+            self.log("low_contrast_share", low_contrast_share(rewards, self.group_size))
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, the same in every process."""
+        return {
+            "average_return": self.average_return,
+            "reference": None if self.reference is None else self.reference.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], model: nn.Module) -> None:
+        """Goes on from a `state_dict`; the reference is made from a copy of `model`."""
+        self.average_return = state["average_return"]
+        if state["reference"] is not None:
+            self.take_reference(model)
+            self.reference.load_state_dict(state["reference"])

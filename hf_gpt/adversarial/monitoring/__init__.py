@@ -1,0 +1,1 @@
+"""What can go wrong in adversarial training: diagnostics, monitors, history."""

@@ -1,0 +1,164 @@
+"""What an evaluation measures of the generator's texts, beside the likelihood of real ones."""
+
+import importlib.util
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from hf_gpt.adversarial.data.dataset import TextRows
+from hf_gpt.adversarial.data.rollouts import Collector, as_batch
+from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer
+from hf_gpt.adversarial.monitoring import diagnostics as figures
+from hf_gpt.errors import ConfigError
+from hf_gpt.generation.sampling.rollout import Rollout
+from hf_gpt.generation.scoring.discriminator import ScoreError, check_scores
+
+
+if TYPE_CHECKING:
+    from hf_gpt.reporting.report import Figure
+
+logger = logging.getLogger(__name__)
+
+# Texts of each kind below which a classifier two-sample test says nothing.
+LEAST_TEXTS = 40
+
+
+def sample_figures(
+    model: nn.Module,
+    collector: Collector,
+    rows: TextRows,
+    player: DiscriminatorPlayer | None,
+    num_samples: int,
+    seed: int,
+    others: TextRows | None = None,
+) -> dict[str, float]:
+    """Figures of texts that are generated for held-out prompts, the same draws at each evaluation.
+
+    They are of the model's own distribution, at temperature 1 and without truncation, whatever rollouts are drawn by.
+
+    - `entropy`: nats a token of the generator's own samples.
+    - `completion_length`, `distinct_trigrams` (as a share of all), `duplicate_rate`.
+    - `fresh_auc`: of a classifier that is trained here and now, TF-IDF with logistic regression, on halves of real and
+      generated texts, and measured on the others; the mean over splits. `fresh_auc_low` and `fresh_auc_high` are the
+      ends of its 95 % interval, `fresh_auc_error` is its standard error,
+      `fresh_auc_texts` the texts of each kind, and `fresh_auc_real` the same between these real texts and as many of
+      `others`, measured: what it is to be held against. Needs scikit-learn.
+    - `discriminator_auc`: of the discriminator in training.
+
+    Args:
+        model: The generator, without wrappers.
+        collector: Draws; the generator whose state is saved is left alone.
+        rows: Held-out real texts.
+        player: The discriminator.
+        num_samples: Texts, over all processes.
+        seed: Of the texts.
+        others: Further real texts, such as those trained on.
+    """
+    world, rank = collector.accelerator.num_processes, collector.accelerator.process_index
+    share = max(1, num_samples // world)
+    # From all over the held-out texts, which may be sorted: the same ones at each evaluation and in every process.
+    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    own = [rows[order[number % len(rows)]] for number in range(rank * share, (rank + 1) * share)]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = collector.draw(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
+    fakes, _ = collector.gather(drawn, [row["index"] for row in own])
+    texts = [fake.completion for fake in fakes]
+    found = {
+        "entropy": _mean_over_processes(collector, -(drawn.logps * drawn.completion_mask).sum(), drawn.completion_mask),
+        "completion_length": sum(map(len, texts)) / len(texts),
+        "distinct_trigrams": figures.distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts)),
+        "duplicate_rate": figures.duplicate_rate(texts),
+    }
+    real = [rows[number]["completion_ids"] for number in order[: len(texts)]]
+    found |= fresh_auc(real, texts, seed)
+    if others is not None and "fresh_auc" in found:
+        places = np.random.default_rng(seed).permutation(len(others))[: len(real)].tolist()
+        control = fresh_auc(real, [others[place]["completion_ids"] for place in places], seed)
+        found |= {f"fresh_auc_real{name.removeprefix('fresh_auc')}": value for name, value in control.items()}
+    if player is not None and not player.args.has_language_model:
+        auc = _discriminator_auc(collector, rows, own, drawn, player)
+        if auc is not None:
+            found["discriminator_auc"] = auc
+    return found
+
+
+def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]], seed: int) -> dict[str, float]:
+    """AUC of a fresh classifier on held-out halves, see `sample_figures`; empty: too few texts or no scikit-learn."""
+    if min(len(real), len(generated)) < LEAST_TEXTS:
+        return {}
+    if importlib.util.find_spec("sklearn") is None:
+        logger.warning("fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
+        return {}
+    from hf_gpt.evaluation.two_sample.halves import classifier_test
+    from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+
+    # Tokens as words, which tell texts apart that decode alike.
+    words = [[list(map(str, text)) for text in texts] for texts in (real, generated)]
+    found = classifier_test(*words, tfidf_scores, seed=seed, resamples=200)
+    number = min(len(real), len(generated))
+    measured = {f"fresh_{name}": found[name] for name in ("auc", "auc_low", "auc_high", "auc_error")}
+    return {**measured, "fresh_auc_texts": number}
+
+
+def headline_figures(metrics: Mapping[str, float]) -> "list[Figure]":
+    """What an evaluation found, for the head of a page; an AUC of a fresh classifier beside the same of real texts."""
+    from hf_gpt.reporting.report import Figure
+
+    tiles = [Figure("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
+    control = "real text against other real text"
+    beside = f"hold it against {control}" if "eval_fresh_auc_real" in metrics else "too few real texts for a control"
+    for name, label, note in (
+        ("eval_fresh_auc", "Fresh classifier's AUC", f"real against generated; {beside}"),
+        ("eval_fresh_auc_real", "The same AUC, real", control),
+        ("eval_discriminator_auc", "Discriminator's AUC", "held-out texts"),
+        ("eval_entropy", "Entropy", "nats per token of generated text"),
+    ):
+        if name in metrics:
+            error, texts, low = (metrics.get(f"{name}_{part}") for part in ("error", "texts", "low"))
+            sizes = f", {texts:,.0f} of each" if texts else ""
+            spread = f"± {error:.3f}" if error else ""
+            if low is not None:
+                spread = f"{low:.2f} to {metrics[f'{name}_high']:.2f}"
+            tiles.append(Figure(label, f"{metrics[name]:.4f}", note + (f" ({spread}{sizes})" if spread else "")))
+    return tiles
+
+
+def check_fresh_auc(num_texts: int) -> None:
+    """Refuses to choose the best model by a figure that cannot be measured on `num_texts` texts of each kind.
+
+    Raises:
+        ConfigError: too few texts, or no scikit-learn.
+    """
+    if num_texts < LEAST_TEXTS:
+        raise ConfigError(
+            f"--metric_for_best_model fresh_auc needs {LEAST_TEXTS} held-out and generated texts, and there are "
+            f"{num_texts}: give more, raise --num_eval_samples, or choose another figure, such as loss."
+        )
+    if importlib.util.find_spec("sklearn") is None:
+        raise ConfigError("--metric_for_best_model fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
+
+
+def _discriminator_auc(collector, rows, own, drawn: Rollout, player) -> float | None:
+    from hf_gpt.adversarial.data.dataset import TextCollator
+
+    real = as_batch(TextCollator(collector.tokens.pad)(own)).to(drawn.sequences.device)
+    gather = collector.accelerator.gather if collector.accelerator.num_processes > 1 else (lambda scores: scores)
+    scores = [gather(player.scores(batch)) for batch in (real, as_batch(drawn))]
+    try:
+        for each in scores:
+            check_scores(each, player.model)
+    except ScoreError as error:
+        logger.warning("no discriminator_auc: %s", error)
+        return None
+    return figures.auc(*scores)
+
+
+def _mean_over_processes(collector, total: torch.Tensor, mask: torch.Tensor) -> float:
+    totals = torch.stack([total, mask.sum()])
+    if collector.accelerator.num_processes > 1:
+        totals = collector.accelerator.reduce(totals, "sum")
+    return (totals[0] / totals[1]).item()

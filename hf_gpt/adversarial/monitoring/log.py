@@ -1,0 +1,59 @@
+"""What a log entry of adversarial training says beside Trainer's own: both players, the gate and the updates."""
+
+from typing import Any
+
+from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer
+from hf_gpt.adversarial.monitoring import outcomes
+from hf_gpt.adversarial.monitoring.history import Watch
+from hf_gpt.adversarial.schedule import Phase, Schedule
+
+
+def add_game(
+    logs: dict[str, Any],
+    watch: Watch,
+    schedule: Schedule,
+    player: DiscriminatorPlayer | None,
+    phase: Phase,
+    num_warnings: int,
+) -> None:
+    """Puts the state of the game into a log entry of training.
+
+    Args:
+        logs: The entry.
+        watch: AUCs of the discriminator.
+        schedule: Steps that the gate left out.
+        player: The discriminator, if there is one.
+        phase: Of the last step.
+        num_warnings: That stand.
+    """
+    logs["phase"] = phase.value
+    logs["warnings"] = num_warnings
+    for name, value in (("d_auc_heldout", watch.heldout.auc), ("d_auc_train", watch.train.auc)):
+        if value is not None:
+            logs[name] = value
+    if player is not None and player.scheduler is not None:
+        logs["d_learning_rate"] = player.learning_rate
+        logs["d_updates"] = player.updates
+        logs["skipped_generator_steps"] = schedule.skipped_steps
+        if player.skipped:
+            logs["d_skipped_updates"] = player.skipped
+
+
+def count_updates(logs: dict[str, Any], schedule: Schedule, last: outcomes.Outcome | None) -> None:
+    """Puts the generator's updates into any log entry, and takes out what steps without a loss would falsify.
+
+    Args:
+        logs: The entry.
+        schedule: What the steps did.
+        last: What the last one did.
+    """
+    if last in outcomes.WITHOUT_LOSS:
+        # The norm is the last step's, which had no gradient.
+        logs.pop("grad_norm", None)
+    if "train_loss" in logs:
+        # Trainer counts steps without a loss as losses of 0.
+        with_loss = outcomes.steps_with_loss(schedule.outcomes)
+        total = logs.pop("train_loss") * sum(schedule.outcomes.values())
+        if with_loss:
+            logs["train_loss"] = total / with_loss
+    logs["generator_updates"] = schedule.generator_updates

@@ -1,0 +1,133 @@
+"""Who is trained when: likelihood first, then the discriminator alone, what it can teach, then both in rounds."""
+
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+from hf_gpt.adversarial.config import AdversarialConfig
+from hf_gpt.adversarial.monitoring.outcomes import Outcome, updates
+
+
+class Phase(str, Enum):
+    """What a step trains."""
+
+    LIKELIHOOD = "likelihood"
+    DISCRIMINATOR = "discriminator"
+    DISTILLATION = "distillation"
+    ADVERSARIAL = "adversarial"
+
+
+# What `Schedule.warmups` counts, in its order.
+WARMUPS = ("of likelihood", "at most of the discriminator alone", "of distillation")
+
+
+@dataclass
+class Schedule:
+    """The phase of each step, and what of it has been done.
+
+    Attributes:
+        args: The arguments.
+        has_discriminator: Whether one is trained.
+        max_steps: Steps of the whole run.
+        warmup_done: Whether the discriminator's warm-up is over.
+        warmup_steps: Steps that it took.
+        distillation_steps: Steps so far in which it taught the generator.
+        adversarial_steps: Steps against the discriminator so far.
+        skipped_steps: Those of them in which the gate kept the generator from being updated.
+        discriminator_updates: Updates of the discriminator so far.
+        started_at: Step at which the two first played against each other.
+        outcomes: What the steps did to the generator, by `Outcome`, counted.
+    """
+
+    args: AdversarialConfig = field(repr=False)
+    has_discriminator: bool
+    max_steps: int = 0
+    warmup_done: bool = False
+    warmup_steps: int = 0
+    distillation_steps: int = 0
+    adversarial_steps: int = 0
+    skipped_steps: int = 0
+    discriminator_updates: int = 0
+    started_at: int | None = None
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def generator_updates(self) -> int:
+        """Steps whose gradient changed the generator."""
+        return updates(self.outcomes)
+
+    def count(self, found: Outcome) -> None:
+        """Counts what a step did to the generator."""
+        self.outcomes[found.value] = self.outcomes.get(found.value, 0) + 1
+
+    def phase(self, step: int) -> Phase:
+        """What step number `step`, from 0, trains."""
+        if step < self.args.mle_warmup_steps:
+            return Phase.LIKELIHOOD
+        if self.has_discriminator and not self.warmup_done and self.warmup_steps < self.args.discriminator_warmup_steps:
+            return Phase.DISCRIMINATOR
+        if self.has_discriminator and self.distillation_steps < self.args.distillation_warmup_steps:
+            return Phase.DISTILLATION
+        return Phase.ADVERSARIAL
+
+    def warmups(self, max_steps: int) -> tuple[int, int, int]:
+        """Steps of likelihood, at most of the discriminator alone, and of distillation, of a run of `max_steps`."""
+        likelihood = min(self.args.mle_warmup_steps, max_steps)
+        alone, taught = self.args.discriminator_warmup_steps, self.args.distillation_warmup_steps
+        if not self.has_discriminator:
+            alone = taught = 0
+        alone = min(alone, max_steps - likelihood)
+        return likelihood, alone, min(taught, max_steps - likelihood - alone)
+
+    def shortage(self) -> str | None:
+        """What to say of a run whose warm-ups may take all of its steps; None of any other."""
+        counts = self.warmups(self.max_steps)
+        if self.max_steps <= 0 or sum(counts) < self.max_steps:
+            return None
+        of_each = [f"{count} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
+        return (
+            f"a run of {self.max_steps} steps may have none in which the generator learns from the game: its warm-ups "
+            f"are {' and '.join(of_each)}. Raise --max_steps, or lower --mle_warmup_steps, "
+            "--discriminator_warmup_steps or --distillation_warmup_steps."
+        )
+
+    def discriminator_updates_due(self) -> int:
+        """Updates of the discriminator before this step's update of the generator: all of a round before its first."""
+        if not self.has_discriminator or self.adversarial_steps % self.args.generator_steps:
+            return 0
+        return self.args.discriminator_steps
+
+    def after_warmup_step(self, auc: float | None) -> None:
+        """Counts a step of the discriminator's warm-up, which a high enough AUC ends."""
+        self.warmup_steps += 1
+        reached = auc is not None and auc >= self.args.discriminator_warmup_auc
+        self.warmup_done = reached or self.warmup_steps >= self.args.discriminator_warmup_steps
+
+    def after_adversarial_step(self, step: int, was_skipped: bool) -> None:
+        """Counts a step of both."""
+        if self.started_at is None:
+            self.started_at = step
+        self.adversarial_steps += 1
+        self.skipped_steps += was_skipped
+
+    def progress(self, step: int) -> float:
+        """Share that is done of the steps against the discriminator, for weights that change."""
+        start = step if self.started_at is None else self.started_at
+        return (step - start) / max(1, self.max_steps - 1 - start)
+
+    def total_discriminator_updates(self) -> int:
+        """Most updates that the discriminator will get, over which its learning rate is scheduled."""
+        if not self.has_discriminator:
+            return 0
+        rounds = max(0, self.max_steps - self.args.mle_warmup_steps) / self.args.generator_steps
+        return max(1, self.args.discriminator_warmup_steps + int(rounds * self.args.discriminator_steps))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been done."""
+        kept = {item.name for item in fields(self)} - {"args", "has_discriminator", "max_steps"}
+        return {name: value for name, value in vars(self).items() if name in kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`."""
+        for name, value in state.items():
+            setattr(self, name, value)

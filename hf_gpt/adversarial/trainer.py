@@ -1,0 +1,463 @@
+"""`AdversarialTrainer`: a generator and a discriminator trained against each other, on `Trainer`."""
+
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_gpt.adversarial.checks import check_game, check_learning
+from hf_gpt.adversarial.config import DIFFERENTIABLE, AdversarialConfig, check_processes
+from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRows, hold_out, warn_of_repeats
+from hf_gpt.adversarial.data.rollouts import RolloutFunction, as_batch
+from hf_gpt.adversarial.discriminator.shared_trunk import check_shared_trunk, is_joint
+from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer, with_adapter
+from hf_gpt.adversarial.generator.experience import GeneratorRound, RewardFunction
+from hf_gpt.adversarial.generator.update import Experience, anchor_loss, generator_loss
+from hf_gpt.adversarial.loop import Rounds
+from hf_gpt.adversarial.monitoring import outcomes
+from hf_gpt.adversarial.monitoring.evaluation import sample_figures
+from hf_gpt.adversarial.monitoring.log import add_game, count_updates
+from hf_gpt.adversarial.monitoring.monitors import as_log_entry
+from hf_gpt.adversarial.resuming import ResumableGame
+from hf_gpt.adversarial.schedule import Phase, Schedule
+from hf_gpt.adversarial.training_mode import has_dropout
+from hf_gpt.errors import ConfigError
+from hf_gpt.files.checkpoints import explains_read_errors
+from hf_gpt.generation.sampling.rollout import Rollout
+from hf_gpt.training.distributed.sharding import reshard
+from hf_gpt.training.monitoring.callbacks import CutsCallback
+
+
+logger = logging.getLogger(__name__)
+
+# Among the figures of steps: 1 where the generator had a loss.
+_HAS_LOSS = "has_loss"
+
+
+class AdversarialTrainer(ResumableGame):
+    """Trains a generator against a discriminator.
+
+    A step is at most one update of the generator. Steps are, in this order: likelihood training
+    (`mle_warmup_steps`); training of the discriminator alone, until its held-out AUC is `discriminator_warmup_auc`;
+    its lessons, if it is a language model (`distillation_warmup_steps` on real texts, by `anchor_soft_targets`); then
+    rounds of `discriminator_steps` updates of the discriminator, each on a batch of real texts and one of
+    generated texts, and `generator_steps` of the generator. While the discriminator's held-out AUC is below `gate_auc`,
+    steps leave the generator alone.
+
+    `per_device_train_batch_size` counts texts: so many real ones are read in a step and so many completions generated,
+    `group_size` of them for one prompt in `group_size` of the batch.
+
+    Args:
+        model: The generator: a causal language model, or an encoder-decoder, whose encoder reads the prompts.
+        discriminator: A sequence classifier with one label that reads the same tokens; a causal language model where
+            `args.discriminator_loss` is "mediator" or "density". None with `reward_function`, or for self-play.
+        args: The arguments.
+        train_dataset: Real texts, see `TextRows` for the columns.
+        eval_dataset: Held-out real texts. Left out: a tenth of the training texts, at most 512.
+        processing_class: The tokenizer of both models. Not needed for a dataset of token ids.
+        data_collator: In place of `TextCollator`, with the same columns.
+        peft_config, discriminator_peft_config: Train an adapter of generator or discriminator instead of its weights.
+        reward_function: Takes the discriminator's place: from a `Rollout` of B texts to their scores (B,), which
+            `args.reward` turns into rewards, or to rewards of each token (B, C). With the true log p/q, it is the
+            perfect discriminator.
+        rollout_function: Generates, in place of `hf_gpt.generation.sampling.rollout.rollout`.
+        callbacks, kwargs: As for `Trainer`.
+
+    Raises:
+        ConfigError: models, data and arguments that do not fit together.
+    """
+
+    args: AdversarialConfig
+    # A group is a part of a batch.
+    needs_whole_batches = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        discriminator: PreTrainedModel | None = None,
+        args: AdversarialConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        data_collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]] | None = None,
+        peft_config: Any = None,
+        discriminator_peft_config: Any = None,
+        callbacks: list[Any] | None = None,
+        reward_function: RewardFunction | None = None,
+        rollout_function: RolloutFunction | None = None,
+        **kwargs: Any,
+    ):
+        args = AdversarialConfig() if args is None else args
+        if not isinstance(args, AdversarialConfig):
+            raise TypeError(f"AdversarialTrainer needs AdversarialConfig as args, got {type(args).__name__}.")
+        if train_dataset is None:
+            raise ConfigError("AdversarialTrainer needs train_dataset, the real texts.")
+        self.reward_function, self.rollout_function = reward_function, rollout_function
+        self.tokens = SpecialTokens.of(model, processing_class)
+        sizes = (args.max_new_tokens, args.max_prompt_length, args.overlong)
+        rows = TextRows(train_dataset, self.tokens, processing_class, *sizes)
+        if eval_dataset is None:
+            rows, eval_rows = hold_out(rows, args.seed)
+        else:
+            eval_rows = TextRows(eval_dataset, self.tokens, processing_class, *sizes)
+        # Rows that were held out of the others were counted with them.
+        self.cuts = {"texts": rows.cuts, **({"held-out texts": eval_rows.cuts} if eval_dataset is not None else {})}
+        if args.process_index == 0:
+            warn_of_repeats(rows, eval_rows)
+        self.group_size = args.resolve_group_size(rows.has_prompts)
+        check_game(args, model, discriminator, rows, eval_rows, reward_function, rollout_function, processing_class)
+        check_processes(args)
+        super().__init__(
+            model=with_adapter(model, peft_config, "CAUSAL_LM", args.seed),
+            args=args,
+            train_dataset=rows,
+            eval_dataset=eval_rows,
+            processing_class=processing_class,
+            data_collator=data_collator or TextCollator(self.tokens.pad),
+            callbacks=[*(callbacks or ()), CutsCallback(self.cuts)],
+            **kwargs,
+        )
+        self.validation_content = eval_rows
+        self.player: DiscriminatorPlayer | None = None
+        if discriminator is not None:
+            check_shared_trunk(
+                model,
+                discriminator,
+                num_processes=args.world_size,
+                reads_embeddings=args.needs_embeddings,
+                has_adapter=hasattr(self.model, "peft_config") or discriminator_peft_config is not None,
+                is_sharded=args.is_sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled,
+            )
+            if args.discriminator_texts == "shared" and is_joint(model, discriminator):
+                raise ConfigError(
+                    "--discriminator_texts shared works with a trunk of its own: the two updates of a step would wipe "
+                    "out each other's gradients in a joint one."
+                )
+            discriminator = with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
+            check_learning(args, discriminator)
+            self.player = DiscriminatorPlayer(discriminator, args, self.accelerator)
+        self._begin_run()
+
+    @property
+    def discriminator(self) -> PreTrainedModel | None:
+        """The discriminator, without its wrappers."""
+        return None if self.player is None else self.player.model
+
+    # A run and its steps
+
+    def _begin_run(self) -> None:
+        trained = self.player is not None and self.args.discriminator_steps > 0
+        self.schedule = Schedule(self.args, has_discriminator=trained)
+        self._figures: dict[str, list[float]] = defaultdict(list)
+        self.rounds = Rounds(
+            self.args,
+            self.accelerator,
+            self.tokens,
+            self.train_dataset,
+            self.eval_dataset,
+            self.data_collator,
+            self.player,
+            self.group_size,
+            self.rollout_function,
+            self._note,
+        )
+        self.generator_round = GeneratorRound(self.rounds, self.reward_function)
+        self.experiences: list[Experience] = []
+        self._raised: set[str] = set()
+        self._fresh_auc: float | None = None
+        self._phase = Phase.LIKELIHOOD
+        self._outcome: outcomes.Outcome | None = None
+        self._micro_step, self._num_tokens, self._skips = 0, 1.0, False
+        self._taken: list[tuple[dict[str, torch.Tensor], Rollout]] = []
+
+    def train(self, *args: Any, **kwargs: Any):
+        self._begin_run()
+        output = super().train(*args, **kwargs)
+        self._say(outcomes.complaint(self.schedule.outcomes))
+        return output
+
+    def _say(self, complaint: str | None) -> None:
+        # A dry run has few steps of each phase.
+        if complaint is not None and not self.args.dry_run and self.is_world_process_zero():
+            logger.warning("%s", complaint)
+
+    def describe_updates(self) -> str:
+        """In a sentence or two, how many steps updated the generator, and what is wrong with that if anything is."""
+        counts = self.schedule.outcomes
+        line = outcomes.describe(counts)
+        return outcomes.complaint(counts) or f"{line[:1].upper()}{line[1:]}."
+
+    def update_counts(self) -> dict[str, int]:
+        """Updates of both players so far, and what the steps did to the generator, by `outcomes.Outcome`."""
+        counts = {f"steps_{name}": count for name, count in self.schedule.outcomes.items()}
+        known = {"generator_updates": self.schedule.generator_updates, **counts}
+        return known if self.player is None else {**known, "discriminator_updates": self.player.updates}
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._outcome = outcomes.outcome(
+            alone=self._phase is Phase.DISCRIMINATOR,
+            by_likelihood=self._phase in (Phase.LIKELIHOOD, Phase.DISTILLATION),
+            gated=self._phase is Phase.ADVERSARIAL and self._skips,
+            grad_norm=None if grad_norm is None else float(grad_norm),
+            learning_rate=max(rates, default=0.0),
+        )
+        self.schedule.count(self._outcome)
+        return grad_norm
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None):
+        self.schedule.max_steps = max_steps
+        self._say(self.schedule.shortage())
+        if self.player is not None:
+            if resume_from_checkpoint is not None:
+                with explains_read_errors(Path(resume_from_checkpoint)):
+                    self.player.load(Path(resume_from_checkpoint))
+            self.player.prepare(self.schedule.total_discriminator_updates())
+        return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        if batches:
+            # Of all processes and micro-batches, so that the sum of their losses is a mean over all tokens.
+            count = sum(batch["completion_mask"].sum() for batch in batches).to(self.args.device)
+            if self.args.world_size > 1:
+                count = self.accelerator.reduce(count, "sum")
+            self._num_tokens = float(count) / self.args.world_size / len(batches)
+            self._micro_step = 0
+        return batches, num_items
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        self.meter.start()
+        step, inputs = self.state.global_step, self._prepare_inputs(inputs)
+        if self._micro_step == 0:
+            # A warm-up that ends here ends for the whole of an accumulation.
+            self._phase = self.schedule.phase(step)
+        phase, before = self._phase, self.rounds.tokens_seen
+        self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
+        if phase in (Phase.LIKELIHOOD, Phase.DISTILLATION):
+            loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0)])
+        elif phase is Phase.DISCRIMINATOR:
+            loss = torch.zeros((), device=self.args.device)
+            if self._micro_step == 0:
+                self.rounds.update_discriminator(self.model, observe=True)
+                self.schedule.after_warmup_step(self.rounds.watch.heldout.auc)
+        else:
+            due = self.schedule.discriminator_updates_due()
+            shares = self.args.discriminator_texts == "shared"
+            if self._micro_step == 0:
+                self._keep_reference()
+                self._taken = []
+                if not shares:
+                    self.rounds.update_discriminator(self.model, due)
+            loss = self._adversarial_step(model, inputs, shares and due > 0)
+        is_left_out = phase is Phase.ADVERSARIAL and (self._skips or not self.rounds.guard.is_finite)
+        self._note(_HAS_LOSS, phase is not Phase.DISCRIMINATOR and not is_left_out)
+        self._micro_step += 1
+        self.meter.add(self.rounds.tokens_seen - before)
+        self._recorder.add(inputs, loss)
+        if self.accelerator.sync_gradients:
+            self.meter.add_step()
+            self.rounds.guard.end_step(step + 1, model)
+            self._after_step(phase, step + 1)
+            if self.args.is_sharded:
+                reshard(self.model)
+        return loss
+
+    def _adversarial_step(self, model: nn.Module, inputs: dict[str, torch.Tensor], shares: bool) -> torch.Tensor:
+        """One micro-batch of an update of the generator, if the gate lets it, and of the discriminator if it shares."""
+        progress = self.schedule.progress(self.state.global_step)
+        weight = self.args.anchor_weight(progress)
+        if self.args.estimator in DIFFERENTIABLE:
+            self.generator_round.experience(self.model, inputs, self._looks())
+            temperature = self.args.gumbel_temperature_at(progress)
+            lesson = lambda: self.generator_round.soft_loss(self.model, inputs, temperature)  # noqa: E731
+        else:
+            experience = self._experience(inputs, shares and self.args.gradient_accumulation_steps == 1)
+            self.rounds.guard.mark(experience.is_finite)
+            self._taken.append((inputs, experience.rollout))
+            if shares and self.accelerator.sync_gradients:
+                # Now that a judgement is at hand, and before there is another graph.
+                self.rounds.update_discriminator_on(self.model, self._taken, experience.judgement)
+            lesson = lambda: self._lesson(model, experience)  # noqa: E731
+        if self._micro_step == 0:
+            self._skips = self.player is not None and not self.rounds.watch.gate_open
+        if self._skips or not self.rounds.guard.is_finite:
+            return torch.zeros((), device=self.args.device)
+        losses = [lesson]
+        # Gumbel's passes through the generator are many and go around its wrapper, which then sums up the gradients of
+        # all processes in this one.
+        if weight or (self.args.estimator in DIFFERENTIABLE and self.args.world_size > 1):
+            losses.append(lambda: self._anchor(model, inputs, weight))
+        return self._backward(model, losses)
+
+    def _experience(self, inputs: dict[str, torch.Tensor], keep_judgement: bool) -> Experience:
+        """Texts to learn from: new ones, or those of this micro-batch of the update before."""
+        if self.args.num_iterations == 1:
+            recording = self.generator_round.recording(self.state.global_step)
+            return self.generator_round.experience(self.model, inputs, self._looks(), keep_judgement, recording)
+        if self._micro_step == 0 and self.schedule.adversarial_steps % self.args.num_iterations == 0:
+            self.experiences = []
+        # The update before may have had fewer micro-batches: the last ones of an epoch are what is left.
+        if self._micro_step == len(self.experiences):
+            self.experiences.append(self.generator_round.experience(self.model, inputs, self._looks()))
+        return self.experiences[self._micro_step]
+
+    def _looks(self) -> bool:
+        """Whether this update of the generator is one at which held-out texts are looked at."""
+        return self.schedule.adversarial_steps % self.args.heldout_steps == 0
+
+    def _lesson(self, model: nn.Module, experience: Experience) -> torch.Tensor:
+        loss, figures = generator_loss(self.args, model, experience)
+        if self.args.normalization == "token" and self.args.estimator != "spin" and self.args.world_size > 1:
+            # The mean of the processes' means would be another one than that over all tokens.
+            loss = loss * self.rounds.token_share(experience.rollout.completion_mask)
+        self._note("g_loss", loss.item())
+        for name, value in figures.items():
+            self._note(name, value)
+        return loss
+
+    def _anchor(self, model: nn.Module, inputs: dict[str, torch.Tensor], weight: float) -> torch.Tensor:
+        # Before its own warm-up the language model has nothing to teach.
+        soft_targets = 0.0 if self._phase is Phase.LIKELIHOOD else self.args.anchor_soft_targets
+        targets = self.player.token_logits(as_batch(inputs)) if soft_targets else None
+        loss = anchor_loss(model, inputs, self._num_tokens, targets, soft_targets)
+        self._note("anchor_loss", loss.item())
+        return weight * loss
+
+    def _backward(self, model: nn.Module, losses: list[Callable[[], torch.Tensor]]) -> torch.Tensor:
+        """Computes and differentiates losses one after another; returns their sum, as it is logged."""
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        for number, make_loss in enumerate(losses):
+            # Within an accumulation nothing is synchronised anyway.
+            waits = number < len(losses) - 1 and self.accelerator.sync_gradients
+            with self.accelerator.no_sync(model) if waits else contextlib.nullcontext():
+                with self.compute_loss_context_manager():
+                    loss = make_loss() / self.current_gradient_accumulation_steps
+                self.accelerator.backward(loss)
+            total = total + loss.detach()
+        return total
+
+    def _keep_reference(self) -> None:
+        if not self.args.needs_reference:
+            return
+        done, every = self.schedule.adversarial_steps, self.args.reference_steps
+        if self.generator_round.reference is None or (every and done and done % every == 0):
+            self.generator_round.take_reference(self.model)
+
+    def _after_step(self, phase: Phase, step: int) -> None:
+        if phase is Phase.ADVERSARIAL:
+            self.schedule.after_adversarial_step(step - 1, self._skips)
+            self._note("gate_shut", self._skips)
+        elif phase is Phase.DISTILLATION:
+            self.schedule.distillation_steps += 1
+        if phase is not Phase.LIKELIHOOD and step % self.args.monitor_steps == 0:
+            self._monitor(phase, step)
+
+    # Watching
+
+    def _monitor(self, phase: Phase, step: int) -> None:
+        """Puts figures before the monitors; says what is new of their warnings, and stops if it must."""
+        given: dict[str, float | None] = {"heldout_nll": self.rounds.held_out_nll(self.model)}
+        given["fresh_auc"], self._fresh_auc = self._fresh_auc, None
+        self._note("nll_heldout", given["heldout_nll"])
+        if phase is Phase.ADVERSARIAL:
+            latest = {"reward": "reward_mean", "reward_std": "reward_std", "low_contrast_share": "low_contrast_share"}
+            # Dropout and rounding make a difference that is no mistake.
+            exact = not self.args.bf16 and self.args.rollout_weight_dtype is None and not has_dropout(self.model)
+            if self.args.num_iterations == 1 and exact:
+                latest["logp_mismatch"] = "logp_mismatch"
+            for figure, name in latest.items():
+                if self._figures.get(name):
+                    given[figure] = self._figures[name][-1]
+        known = {name: value for name, value in given.items() if value is not None}
+        self._raise(self.rounds.watch.judge(step, **self._over_processes(known)))
+
+    def _raise(self, warnings: list[Any]) -> None:
+        for warning in warnings:
+            if warning.name not in self._raised and self.is_world_process_zero():
+                logger.warning("%s", warning)
+            self.state.log_history.append(as_log_entry(warning))
+        self._raised = {warning.name for warning in warnings}
+        if self.rounds.watch.monitors.should_stop and self.args.on_collapse == "stop":
+            names = ", ".join(sorted(warning.name for warning in warnings if warning.is_fatal))
+            logger.warning("stopping at step %d: %s", self.state.global_step + 1, names)
+            self.control.should_training_stop = True
+
+    def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        """The mean of each value over all processes, which must agree on when to stop."""
+        if self.args.world_size == 1 or not values:
+            return values
+        names = sorted(values)
+        numbers = torch.tensor([values[name] for name in names], device=self.args.device)
+        return dict(zip(names, self.accelerator.reduce(numbers, "mean").tolist(), strict=True))
+
+    def _note(self, name: str, value: float) -> None:
+        self._figures[name].append(float(value))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            means = {name: sum(each) / len(each) for name, each in self._figures.items()}
+            # Steps of the discriminator alone, and those that the gate leaves out, count as losses of 0 so far.
+            with_loss = means.pop(_HAS_LOSS, 1.0)
+            if with_loss:
+                logs["loss"] /= with_loss
+            logs.update(self._over_processes(means))
+            self._figures.clear()
+            logs.update(self.rounds.guard.figures())
+            add_game(logs, self.rounds.watch, self.schedule, self.player, self._phase, len(self._raised))
+            if not with_loss:
+                self._add_progress(logs)
+                del logs["loss"]
+        count_updates(logs, self.schedule, self._outcome)
+        super().log(logs, start_time)
+
+    # Evaluation
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if eval_dataset is not None and not isinstance(eval_dataset, (TextRows, str)):
+            sizes = (self.args.max_new_tokens, self.args.max_prompt_length, self.args.overlong)
+            eval_dataset = TextRows(eval_dataset, self.tokens, self.processing_class, *sizes)
+        return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self.args.num_eval_samples:
+            found = sample_figures(
+                self.model,
+                self.rounds.collector,
+                dataloader.dataset,
+                self.player,
+                self.args.num_eval_samples,
+                self.args.seed,
+                self.train_dataset,
+            )
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+            if self.is_in_train:
+                self._fresh_auc = found.get("fresh_auc")
+        return output
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, **kwargs: Any):
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            nats = anchor_loss(model, inputs, 1.0)
+        targets = int(inputs["completion_mask"].sum())
+        self._eval_nats += nats.item()
+        self._eval_targets += targets
+        return nats / targets, None, None
+
+    # Checkpoints
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the generator, and the discriminator in the folder `discriminator` beside it."""
+        super().save_model(output_dir, _internal_call)
+        if self.player is not None:
+            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+            self.player.save(folder, self.processing_class, self.args.should_save)

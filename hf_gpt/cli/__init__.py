@@ -1,0 +1,1 @@
+"""`hf-gpt <command>`: one file a command."""

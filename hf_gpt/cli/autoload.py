@@ -1,0 +1,84 @@
+"""
+`hf-gpt autoload`: other programs open our checkpoints although they never import hf_gpt.
+
+No library of the ecosystem looks for plugins. A `.pth` file in the environment's packages is run whenever Python starts
+there (https://docs.python.org/3/library/site.html); ours imports hf_gpt, which registers nothing until Transformers or
+PEFT is imported and costs milliseconds. Nothing is switched on unless somebody asks for it here.
+"""
+
+import argparse
+import os
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_gpt.cli.parser import CommandParser
+
+
+FILE = "hf_gpt_autoload.pth"
+# One line, as such files want it. An environment that no longer has the package starts as if the file were not there.
+LINE = (
+    "import os; exec(\"if os.environ.get('HF_GPT_AUTOLOAD') != '0':\\n try:\\n  import hf_gpt\\n"
+    ' except Exception:\\n  pass")\n'
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = CommandParser(
+        prog="hf-gpt autoload",
+        description="Lets programs that never import hf_gpt, such as lm_eval, transformers serve, transformers chat or "
+        "trl sft, open its checkpoints without remote code. It holds for the Python environment that this command runs "
+        "in; HF_GPT_AUTOLOAD=0 switches it off for one program.",
+    )
+    parser.add_argument("action", choices=["on", "off", "status"])
+    return parser
+
+
+def pth_path() -> Path:
+    """Where the file of this environment is, or would be."""
+    return Path(sysconfig.get_paths()["purelib"]) / FILE
+
+
+def is_on() -> bool:
+    """Whether the file of this environment is there."""
+    return pth_path().is_file()
+
+
+def switch_on() -> None:
+    """Writes the file. Raises `OSError` where packages cannot be written."""
+    path = pth_path()
+    staging = path.with_suffix(".incomplete")
+    staging.write_text(LINE, encoding="utf-8")
+    os.replace(staging, path)
+
+
+def switch_off() -> None:
+    """Removes the file. Raises `OSError` where packages cannot be written."""
+    pth_path().unlink(missing_ok=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = make_parser().parse_args(argv)
+    try:
+        if args.action == "on":
+            switch_on()
+        elif args.action == "off":
+            switch_off()
+    except OSError as error:
+        print(
+            f"error: {pth_path()} cannot be changed: {error.strerror}. Use an environment of your own (python -m "
+            "venv).",
+            file=sys.stderr,
+        )
+        return 2
+    print(f"autoload is {'on' if is_on() else 'off'}: {pth_path()}")
+    return 0
+
+
+if __name__ == "__main__":
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main))

@@ -1,0 +1,319 @@
+"""Ways of writing side by side: what a fresh classifier, the likelihood and counts say of each; table and report."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hf_gpt.adversarial.discriminator.training import CriticResult
+    from hf_gpt.reporting.report import Figure
+
+
+REAL = "real text"
+CANDIDATES, SHOWN, BATCH_SIZE, NUM_SPLITS = 8, 3, 128, 4
+
+
+@dataclass
+class Contestant:
+    """A way of writing, and what was found about it.
+
+    Attributes:
+        name: In the table.
+        model: The generator.
+        seconds: Computing time spent on it after the training that all share.
+        critic: The discriminator that chooses one of `CANDIDATES` texts by importance resampling, if one does.
+        figures: By name, see `judge`.
+        texts: Completions of the judged prompts, as token ids.
+        updates: Steps that changed the generator, and steps in all, of training against the critic.
+    """
+
+    name: str
+    model: "PreTrainedModel"
+    seconds: float = 0.0
+    critic: "PreTrainedModel | None" = None
+    figures: dict[str, float] = field(default_factory=dict)
+    texts: list[list[int]] = field(default_factory=list)
+    updates: tuple[int, int] | None = None
+
+
+def judge(
+    contestant: Contestant,
+    rows: Sequence[Mapping[str, list[int]]],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_new_tokens: int,
+    seed: int,
+) -> None:
+    """Generates a completion for each row's prompt and fills `figures` and `texts`.
+
+    - `fresh_auc`: AUC of a classifier trained here on half of the real and generated completions, on the other half,
+      the mean over splits, with the ends of its 95 % interval and its standard error; `fresh_auc_texts`: texts of each
+      kind. To be held against `judge_real`, not against 0.5.
+    - `heldout_nll`: nats a token of the real completions; not for a contestant with a critic, whose density is unknown.
+    - `distinct_trigrams`: share of different ones among all; `real_distinct_trigrams`: the same of the real texts.
+
+    Args:
+        contestant: Who writes.
+        rows: Real texts, `prompt_ids` of one length and `completion_ids`.
+        tokenizer: Names the special tokens.
+        max_new_tokens: Most tokens of a completion.
+        seed: Of the samples and the classifier.
+    """
+    from hf_gpt.adversarial.monitoring.diagnostics import distinct_ngrams
+
+    contestant.texts = write_texts(contestant, rows, tokenizer, max_new_tokens, seed)
+    real = [row["completion_ids"] for row in rows]
+    figures = _told_apart(real, contestant.texts, seed)
+    if contestant.critic is None:
+        figures["heldout_nll"] = held_out_nll(contestant.model, rows)
+    for name, texts in (("distinct_trigrams", contestant.texts), ("real_distinct_trigrams", real)):
+        figures[name] = distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts))
+    contestant.figures = figures
+
+
+def judge_real(
+    rows: Sequence[Mapping[str, list[int]]], others: Sequence[Mapping[str, list[int]]], seed: int
+) -> dict[str, float]:
+    """What `judge` finds where real texts are in a contestant's place: the least that a contestant can be asked for.
+
+    Args:
+        rows: Real texts that contestants are judged by.
+        others: Real texts that are not among them, such as those that were learnt from; as many are taken.
+        seed: Of the classifier.
+
+    Raises:
+        ValueError: there are fewer of the others.
+    """
+    if len(others) < len(rows):
+        raise ValueError(
+            f"a control needs as many other real texts as are judged, {len(rows)}; there are {len(others)}."
+        )
+    real, control = ([row["completion_ids"] for row in part] for part in (rows, others[: len(rows)]))
+    return _told_apart(real, control, seed)
+
+
+def _told_apart(real: Sequence[Sequence[int]], others: Sequence[Sequence[int]], seed: int) -> dict[str, float]:
+    from hf_gpt.evaluation.two_sample.fresh_classifier import fresh_classifier_scores
+    from hf_gpt.evaluation.two_sample.halves import classifier_test
+
+    words = [[list(map(str, text)) for text in texts] for texts in (real, others)]
+    found = classifier_test(*words, fresh_classifier_scores, seed=seed, resamples=200, num_splits=NUM_SPLITS)
+    names = {
+        "fresh_auc": "auc",
+        "fresh_auc_low": "auc_low",
+        "fresh_auc_high": "auc_high",
+        "fresh_auc_error": "auc_error",
+    }
+    return {name: found[source] for name, source in names.items()} | {"fresh_auc_texts": len(real)}
+
+
+def write_texts(
+    contestant: Contestant,
+    rows: Sequence[Mapping[str, list[int]]],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_new_tokens: int,
+    seed: int,
+) -> list[list[int]]:
+    """A completion of each row's prompt at temperature 1, chosen by the critic if there is one."""
+    import torch
+
+    from hf_gpt.generation.guidance.selection import resample
+    from hf_gpt.generation.sampling.rollout import rollout
+    from hf_gpt.generation.scoring.discriminator import sequence_scores
+
+    generator = torch.Generator().manual_seed(seed)
+    number = 1 if contestant.critic is None else CANDIDATES
+    drawn = rollout(
+        contestant.model,
+        torch.tensor([row["prompt_ids"] for row in rows]),
+        max_new_tokens=max_new_tokens,
+        num_return_sequences=number,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        generator=generator,
+        batch_size=BATCH_SIZE * 2,
+    )
+    chosen = torch.arange(len(rows))
+    if contestant.critic is not None:
+        scores = sequence_scores(contestant.critic, drawn.sequences, drawn.attention_mask, BATCH_SIZE)
+        places = resample(scores.reshape(len(rows), number), generator=generator)[:, 0]
+        chosen = chosen * number + places
+    kept = zip(drawn.completions[chosen], drawn.completion_mask[chosen].bool(), strict=True)
+    return [ids[mask].tolist() for ids, mask in kept]
+
+
+def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]]]) -> float:
+    """Nats a token of the rows' completions under a model; rows of one length."""
+    import torch
+
+    from hf_gpt.generation.scoring.logprobs import completion_logps
+
+    nats, count = 0.0, 0
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(rows), BATCH_SIZE):
+            part = rows[start : start + BATCH_SIZE]
+            completions = torch.tensor([row["completion_ids"] for row in part])
+            sequences = torch.cat([torch.tensor([row["prompt_ids"] for row in part]), completions], 1)
+            lengths = torch.full((len(part),), len(part[0]["prompt_ids"]))
+            logps = completion_logps(model, sequences, torch.ones_like(sequences), lengths, completions)
+            nats, count = nats - float(logps.sum()), count + logps.numel()
+    model.train(was_training)
+    return nats / count
+
+
+def results_table(
+    contestants: Sequence[Contestant], control: Mapping[str, float], critic: "CriticResult | None" = None
+) -> tuple[list[str], list[list[str]]]:
+    """Names of columns, and a row of cells for each contestant, for the critic and for real texts.
+
+    Args:
+        contestants: With their figures.
+        control: Of `judge_real`.
+        critic: How well the discriminator tells the first contestant's texts from real ones that it has not seen.
+    """
+    names = ["", "classifier's AUC (95 %)", "texts", "held-out nats/token", "distinct trigrams", "updates", "compute"]
+    rows = []
+    for contestant in contestants:
+        figures, updates = contestant.figures, contestant.updates
+        nll = figures.get("heldout_nll")
+        rows.append(
+            [
+                contestant.name,
+                *_auc_cells(figures),
+                "" if nll is None else f"{nll:.3f}",
+                f"{figures['distinct_trigrams']:.3f}",
+                "" if updates is None else f"{updates[0]:,} of {updates[1]:,} steps",
+                f"+{contestant.seconds:.0f} s",
+            ]
+        )
+    real = contestants[0].figures["real_distinct_trigrams"]
+    rows.append(["real text against real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
+    if critic is not None:
+        interval = f"{critic.auc:.3f} ({critic.auc_low:.2f} to {critic.auc_high:.2f})"
+        rows.append(["the critic's own verdict", interval, _sizes(critic.num_test_texts), "", "", "", ""])
+    return names, rows
+
+
+def _auc_cells(figures: Mapping[str, float]) -> list[str]:
+    spread = f"{figures['fresh_auc_low']:.2f} to {figures['fresh_auc_high']:.2f}"
+    return [f"{figures['fresh_auc']:.3f} ({spread})", _sizes(figures["fresh_auc_texts"])]
+
+
+def _auc_card(name: str, figures: Mapping[str, float], note: str) -> "Figure":
+    from hf_gpt.reporting.report import Figure
+
+    value, interval = _auc_cells(figures)[0].split(" ", 1)
+    return Figure(name, value, f"{note} {interval}")
+
+
+def _sizes(number: float) -> str:
+    return f"{number:,.0f} + {number:,.0f}"
+
+
+def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
+    """A sentence on whether any contestant's texts are closer to real text than the baseline's.
+
+    Differences of AUC have 95 % intervals that hold for all of them at once (Bonferroni), from the standard errors of
+    both. That both were judged by the same real texts makes them no wider.
+    """
+    from scipy.stats import norm
+
+    rivals = [contestant for contestant in contestants if contestant is not baseline]
+    quantile = float(norm.ppf(1 - 0.025 / max(1, len(rivals))))
+    closer, others = [], []
+    for rival in rivals:
+        gap = baseline.figures["fresh_auc"] - rival.figures["fresh_auc"]
+        half = quantile * math.hypot(*(one.figures["fresh_auc_error"] for one in (baseline, rival)))
+        found = f"{rival.name} by {gap:+.3f} ({gap - half:+.3f} to {gap + half:+.3f})"
+        (closer if gap - half > 0 else others).append(found)
+    if closer:
+        return f"Closer to real text than {baseline.name}, in AUC: {'; '.join(closer)}."
+    return (
+        f"Nothing wins: no other row is closer to real text than {baseline.name} by more than chance. Differences in "
+        f"AUC, above 0 if closer: {'; '.join(others)}."
+    )
+
+
+def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table in columns."""
+    widths = [max(len(row[column]) for row in (names, *rows)) for column in range(len(names))]
+    for row in (names, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def write_comparison(
+    folder: Path,
+    contestants: Sequence[Contestant],
+    control: Mapping[str, float],
+    critic: "CriticResult",
+    log_history: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, list[int]]],
+    tokenizer: "PreTrainedTokenizerBase",
+    settings: Mapping[str, Any],
+    conclusion: str,
+) -> Path:
+    """Writes `comparison.json` and `comparison.html` to a folder; returns the path of the latter.
+
+    Args:
+        folder: That is there.
+        contestants: With their figures.
+        control: Of `judge_real`.
+        critic: How the critic's training went.
+        log_history: Of the training against it.
+        rows: Those that were judged.
+        tokenizer: Theirs.
+        settings: To be shown.
+        conclusion: Of `verdict`.
+    """
+    from hf_gpt.reporting.environment import describe_environment
+    from hf_gpt.reporting.report import Figure, side_by_side_section, table_section, write_report
+
+    found = {item.name: {**item.figures, "computing_seconds": item.seconds} for item in contestants}
+    for item in contestants:
+        if item.updates is not None:
+            found[item.name] |= {"generator_updates": item.updates[0], "steps": item.updates[1]}
+    found |= {REAL: dict(control), "critic": critic.to_dict()}
+    (folder / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    names, cells = results_table(contestants, control, critic)
+    note = (
+        f"{conclusion} The AUC is that of a classifier trained afresh on half of the real and generated texts and "
+        f"tried on the rest, the mean of {NUM_SPLITS} splits, with a 95 % interval. Hold it against the row of real "
+        "text against real text, which is measured the same way. All began from the first row's model; the last column "
+        "is the compute that each got on top. The critic's own verdict is on texts of the first row."
+    )
+    shown = [
+        (
+            tokenizer.decode(row["prompt_ids"]),
+            [(item.name, tokenizer.decode(item.texts[place], skip_special_tokens=True)) for item in contestants]
+            + [("real text", tokenizer.decode(row["completion_ids"]))],
+        )
+        for place, row in enumerate(rows[:SHOWN])
+    ]
+    return write_report(
+        folder / "comparison.html",
+        title="A GPT and its critic",
+        summary=(
+            "A model trained by likelihood; the same with its critic choosing among candidates; with more likelihood "
+            "training; and trained against the critic for as much computing."
+        ),
+        figures=[
+            *(_auc_card(item.name, item.figures, "fresh classifier's AUC") for item in contestants),
+            _auc_card("real text", control, "the same against other real text"),
+            Figure("critic", f"{critic.auc:.3f}", "its AUC on texts that it has not seen"),
+        ],
+        log_history=log_history,
+        samples=[],
+        settings={name: str(value) for name, value in settings.items()},
+        environment=describe_environment(),
+        sections=[
+            table_section("comparison", "Comparison", names, cells, note),
+            side_by_side_section("side-by-side", "Samples side by side", shown),
+        ],
+    )

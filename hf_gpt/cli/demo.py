@@ -1,0 +1,255 @@
+"""`hf-gpt demo`: the whole story in one run, on a text that ships with the package.
+
+A GPT is trained by likelihood; its critic learns to tell its texts from real ones; the critic guides generation; and
+both are trained against each other, beside a model that gets the same computing time of likelihood. One table and one
+report say how far each is from real text.
+"""
+
+import argparse
+import copy
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gpt.cli.parser import CommandParser
+from hf_gpt.errors import UserError
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hf_gpt.cli.comparison import Contestant
+
+
+PROG = "hf-gpt demo"
+RECIPE, CORPUS = "demo", "tinyshakespeare"
+
+# A text is a piece of the corpus: so many tokens are given, so many written.
+PROMPT_TOKENS, NEW_TOKENS = 16, 32
+CRITIC_TEXTS, JUDGED_TEXTS = 1024, 1400
+BATCH_SIZE = 32
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = CommandParser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"), help="folder of everything it writes")
+    parser.add_argument("--pretrain_steps", type=int, help="steps of likelihood training; left out: the recipe's")
+    parser.add_argument("--seconds", type=float, default=25, help="computing time of training against the critic")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = make_parser().parse_args(argv)
+    try:
+        return demo(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"Stopped. What was finished is in {args.output_dir}.", file=sys.stderr)
+        return 130
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Trains, compares and reports; returns the exit status."""
+    from hf_gpt.cli import pretrain
+
+    heading("1. A GPT, from likelihood")
+    steps = [] if args.pretrain_steps is None else ["--max_steps", str(args.pretrain_steps)]
+    options = ["--config", RECIPE, "--output_dir", str(args.output_dir), "--seed", str(args.seed), *steps]
+    status = pretrain.main(options)
+    if status:
+        return status
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import hf_gpt  # noqa: F401
+    from hf_gpt.cli.comparison import (
+        Contestant,
+        judge,
+        judge_real,
+        print_table,
+        results_table,
+        verdict,
+        write_comparison,
+    )
+
+    folder = args.output_dir / "model"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    train_rows, judged_rows = read_rows(tokenizer, args.seed)
+
+    heading("2. Its critic: real, or written by the model?")
+    began = time.process_time()
+    critic, result = learn_critic(model, tokenizer, train_rows, args)
+    critic_seconds = time.process_time() - began
+    print(
+        f"puts the real text above the model's in {result.auc:.0%} of pairs that it has not seen (50% is guessing;\n"
+        f"95 % interval {result.auc_low:.0%} to {result.auc_high:.0%}, {result.num_test_texts:,} texts of each kind),\n"
+        f"after {result.epochs} epochs on {result.num_texts:,} texts of each kind"
+    )
+
+    heading("3. Generator against discriminator, beside as much more likelihood")
+    plain = Contestant("likelihood", model)
+    guided = Contestant("likelihood, critic choosing", model, critic_seconds, critic)
+    # Each gets the same time in all: the adversary has had its critic's share already.
+    more = Contestant("more likelihood", copy.deepcopy(model))
+    train_players(more, None, args.seconds + critic_seconds, tokenizer, train_rows, judged_rows, args)
+    adversarial = Contestant("adversarial", copy.deepcopy(model), critic_seconds)
+    log = train_players(adversarial, copy.deepcopy(critic), args.seconds, tokenizer, train_rows, judged_rows, args)
+
+    heading("4. How far from real text?")
+    contestants = [plain, guided, more, adversarial]
+    for contestant in contestants:
+        judge(contestant, judged_rows, tokenizer, NEW_TOKENS, args.seed)
+    control = judge_real(judged_rows, train_rows, args.seed)
+    print_table(*results_table(contestants, control, result))
+    # Those with the critic had as much compute as this one.
+    conclusion = verdict([guided, more, adversarial], more)
+    print("\n" + textwrap.fill(conclusion, 116))
+    report = write_comparison(
+        args.output_dir, contestants, control, result, log, judged_rows, tokenizer, vars(args), conclusion
+    )
+    print(f"\nmodels    {folder}, {adversarial_folder(args)}\nreport    {report}")
+    return 0
+
+
+def heading(text: str) -> None:
+    """Prints the title of a part."""
+    print(f"\n{text}\n{'-' * len(text)}", flush=True)
+
+
+def read_rows(
+    tokenizer: "PreTrainedTokenizerBase", seed: int
+) -> tuple[list[dict[str, list[int]]], list[dict[str, list[int]]]]:
+    """Pieces of the text that the model was trained on, and of the text that it was not, in random order."""
+    import random
+
+    from hf_gpt.adversarial.discriminator.training import text_windows
+    from hf_gpt.data.corpus import read_corpus, split_corpus
+
+    parts = []
+    for corpus in split_corpus(read_corpus([CORPUS]), validation_fraction(), seed):
+        rows = text_windows(corpus["text"], tokenizer, PROMPT_TOKENS, NEW_TOKENS)
+        # Only whole pieces: a shorter one would be known by its length.
+        rows = [row for row in rows if len(row["completion_ids"]) == NEW_TOKENS]
+        random.Random(seed).shuffle(rows)
+        parts.append(rows)
+    return parts[0], parts[1][:JUDGED_TEXTS]
+
+
+def validation_fraction() -> float:
+    """The share of the corpus that the likelihood part held out."""
+    import yaml
+
+    from hf_gpt.training.settings import RECIPES
+
+    return yaml.safe_load((RECIPES / f"{RECIPE}.yaml").read_text(encoding="utf-8"))["validation_fraction"]
+
+
+def learn_critic(model, tokenizer, rows, args: argparse.Namespace) -> tuple["PreTrainedModel", Any]:
+    """A critic of the model, trained and saved."""
+    from transformers import set_seed
+
+    from hf_gpt.adversarial.discriminator.training import make_critic, train_critic
+
+    set_seed(args.seed)
+    critic = make_critic("ngram_cnn", model)
+    result = train_critic(
+        model,
+        critic,
+        rows[:CRITIC_TEXTS],
+        processing_class=tokenizer,
+        max_new_tokens=NEW_TOKENS,
+        epochs=6,
+        seed=args.seed,
+    )
+    critic.save_pretrained(args.output_dir / "critic")
+    tokenizer.save_pretrained(args.output_dir / "critic")
+    return critic, result
+
+
+def adversarial_folder(args: argparse.Namespace) -> Path:
+    """Where the adversarially trained generator is, with its discriminator in a folder inside."""
+    return args.output_dir / "adversarial"
+
+
+def train_players(
+    contestant: "Contestant", critic, seconds: float, tokenizer, train_rows, judged_rows, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Trains a contestant for some computing time, against the critic or, without one, by likelihood.
+
+    Returns:
+        The trainer's log.
+    """
+    from hf_gpt.adversarial.config import AdversarialConfig
+    from hf_gpt.adversarial.trainer import AdversarialTrainer
+    from hf_gpt.training.monitoring.callbacks import ProgressCallback
+
+    steps = 100_000
+    folder = adversarial_folder(args) if critic is not None else args.output_dir / "more_likelihood"
+    config = AdversarialConfig(
+        output_dir=str(folder),
+        seed=args.seed,
+        # Time ends it; one step more, or it would be warned that all are warm-up.
+        max_steps=steps + 1,
+        mle_warmup_steps=0 if critic is not None else steps,
+        discriminator_warmup_steps=0,
+        per_device_train_batch_size=BATCH_SIZE,
+        max_new_tokens=NEW_TOKENS,
+        learning_rate=3e-4,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
+        discriminator_learning_rate=1e-3,
+        save_strategy="no",
+        logging_steps=5,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    trainer = AdversarialTrainer(
+        model=contestant.model,
+        discriminator=critic,
+        reward_function=None if critic is not None else no_reward,
+        args=config,
+        train_dataset=train_rows,
+        eval_dataset=judged_rows,
+        processing_class=tokenizer,
+        callbacks=[computing_time_limit(seconds)],
+    )
+    # Time ends the training: a count of steps and the time left would both mislead.
+    trainer.remove_callback(ProgressCallback)
+    print(f"{contestant.name}: {seconds:.0f} s of computing ...", flush=True)
+    began = time.process_time()
+    trainer.train()
+    spent = time.process_time() - began
+    contestant.seconds += spent
+    trainer.save_model(str(folder))
+    steps = trainer.state.global_step
+    print(f"{contestant.name}: {steps} steps in {spent:.0f} s. {trainer.describe_updates()}")
+    if critic is not None:
+        contestant.updates = trainer.schedule.generator_updates, steps
+    return trainer.state.log_history
+
+
+def no_reward(rollout: Any) -> Any:
+    """Never asked for: likelihood training alone rewards nothing."""
+    raise AssertionError("likelihood training asked for a reward")
+
+
+def computing_time_limit(seconds: float) -> Any:
+    """A callback that stops after so much time of the process's own computing."""
+    from transformers import TrainerCallback
+
+    class ComputingTimeLimit(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.began = time.process_time()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if time.process_time() - self.began > seconds:
+                control.should_training_stop = True
+
+    return ComputingTimeLimit()

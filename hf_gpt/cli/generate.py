@@ -1,0 +1,207 @@
+"""`hf-gpt generate`: continues a prompt with a trained model and prints the text as it comes."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_gpt.cli.guided_generate import add_arguments, check_arguments, guided_options, print_texts
+from hf_gpt.cli.parser import CommandParser
+from hf_gpt.data.row_files import broken_text, has_broken_text
+from hf_gpt.data.text_files import decode_text, fold_line_ends
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+# Bytes of weights up to which a model is worth laying out anew for steps of our own, which keep both.
+MOST_BYTES = 4 * 2**30
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = CommandParser(
+        prog="hf-gpt generate",
+        description="Continues a prompt with any causal language model and prints the text as it comes. What is not "
+        "set here is as the model's generation config says.",
+    )
+    parser.add_argument("model", help="folder of a run or checkpoint, or a Hub id")
+    parser.add_argument(
+        "prompt", nargs="?", help="text to continue; left out: standard input, or the beginning of a text"
+    )
+    add_options(parser)
+    add_arguments(parser)
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of how a model is loaded and draws."""
+    parser.add_argument("--max_new_tokens", type=int, help="most tokens added")
+    parser.add_argument("--temperature", type=float, help="0 takes the likeliest token each time")
+    parser.add_argument("--top_k", type=int, help="draw from this many of the likeliest tokens")
+    parser.add_argument("--top_p", type=float, help="draw from the likeliest tokens of this total mass")
+    parser.add_argument("--repetition_penalty", type=float, help="above 1 makes words that were used less likely")
+    parser.add_argument("--seed", type=int, help="the same seed draws the same text")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    parser.add_argument("--device", help="cpu, cuda, ...; left out: an accelerator if there is one")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code that comes with the checkpoint"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = make_parser().parse_args(argv)
+    try:
+        args.prompt = read_prompt(args.prompt)
+        return generate(args)
+    except (OSError, ValueError) as error:
+        print(f"error: {with_names(error, args.model, args.discriminator)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print()
+        return 130
+
+
+def read_prompt(given: str | None) -> str:
+    """The prompt that was given, or left out that of standard input; nothing where nobody pipes.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    if given is None and sys.stdin.isatty():
+        return ""
+    if given is None:
+        piped = getattr(sys.stdin, "buffer", None)
+        given = fold_line_ends(sys.stdin.read()) if piped is None else decode_text(piped.read(), "standard input")
+    if has_broken_text(given):
+        raise ValueError(f"the prompt is {broken_text(given)}. Give it as UTF-8.")
+    return given
+
+
+def generate(args: argparse.Namespace) -> int:
+    """Loads the model and streams the prompt and its continuation to standard output."""
+    import torch
+    from transformers import TextStreamer
+
+    check_arguments(args)
+    model, tokenizer = load(args)
+    ids = tokenizer(args.prompt, return_tensors="pt")["input_ids"].long()
+    if ids.shape[1] == 0:
+        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        ids = torch.tensor([[begin]])
+    ids = ids.to(model.device)
+    options = {"attention_mask": torch.ones_like(ids), "num_return_sequences": args.num_return_sequences}
+    options |= generation_options(args)
+    if args.discriminator is not None:
+        options |= guided_options(args, tokenizer, model.device, model)
+    if args.discriminator is None and args.num_return_sequences == 1:
+        streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+        if _is_fast(model):
+            from hf_gpt.generation.decoding.fast_generate import fast_generate
+
+            options["custom_generate"] = fast_generate
+        model.generate(input_ids=ids, streamer=streamer, **options)
+    else:
+        print_texts(tokenizer, model.generate(input_ids=ids, **options))
+    return 0
+
+
+def _is_fast(model: "PreTrainedModel") -> bool:
+    """Whether `fast_generate` is worth its memory for one text: on a CPU, drawn or greedy."""
+    from hf_gpt.generation.decoding.plain_decoder import can_decode
+
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return (
+        model.device.type == "cpu"
+        and size <= MOST_BYTES
+        and can_decode(model)
+        and model.generation_config.get_generation_mode() in ("greedy_search", "sample")
+    )
+
+
+def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The model, ready to generate on its device, and its tokenizer; sets the seed."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    device = pick_device(args.device)
+    path = model_path(args.model)
+    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
+    model.to(device).eval()
+    if args.seed is not None:
+        set_seed(args.seed)
+    return model, tokenizer
+
+
+def pick_device(name: str | None) -> "torch.device | str":
+    """The device of that name; without one an accelerator if there is one, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device on this machine.
+    """
+    import torch
+
+    from hf_gpt.errors import ConfigError
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name is None:
+        return accelerator or "cpu"
+    here = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise ConfigError(f"--device {name}: there is no such device here ({reason}). Use one of: {here}.") from error
+    if device.type == "meta":
+        raise ConfigError(f"--device meta holds no weights to compute with. Use one of: {here}.")
+    return device
+
+
+def generation_options(args: argparse.Namespace) -> dict[str, object]:
+    """The options that were given, as `generate` takes them."""
+    names = ("max_new_tokens", "top_k", "top_p", "repetition_penalty")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.temperature == 0:
+        return {**options, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if args.temperature is not None:
+        options["temperature"] = args.temperature
+    if any(getattr(args, name) is not None for name in ("temperature", "top_k", "top_p", "seed")):
+        options["do_sample"] = True
+    return options
+
+
+def with_names(error: Exception, *paths: str | None) -> str:
+    """An error's text, with those of the paths that are no folders here: the Hub's does not say what it looked for."""
+    absent = [path for path in paths if path is not None and path not in str(error) and not Path(path).exists()]
+    return (
+        f"{error}\nThere is no folder {' or '.join(absent)}." if absent and isinstance(error, OSError) else f"{error}"
+    )
+
+
+def model_path(path: str) -> str:
+    """Where the model lies that `path`, the folder of a run or checkpoint or a Hub id, stands for.
+
+    Raises:
+        CheckpointError: a path that is not there, a file, or an id of a Hub that cannot be reached.
+    """
+    from hf_gpt.files.checkpoints import find_model
+    from hf_gpt.files.model_paths import check_exists
+
+    check_exists(path)
+    return find_model(path)
+
+
+if __name__ == "__main__":
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main, prints_result=True))

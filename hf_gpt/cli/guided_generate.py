@@ -1,0 +1,114 @@
+"""The part of `hf-gpt generate` that a discriminator guides."""
+
+import argparse
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of guided generation."""
+    group = parser.add_argument_group("guided by a discriminator")
+    group.add_argument(
+        "--discriminator",
+        help="folder of a critic or checkpoint, or a Hub id: it chooses the text. A classifier with one label, or "
+        "another language model with the same tokenizer, for texts as that one would write them",
+    )
+    group.add_argument(
+        "--guidance",
+        choices=["resample", "reject", "best_of_n", "particles", "stepwise"],
+        help="resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
+        "best_of_n: the most real; particles: resample beginnings of texts again and again as they grow; stepwise: "
+        "token by token. The last two need a critic of unfinished texts (hf-gpt critic --level prefix) or a language "
+        "model. Left out: resample",
+    )
+    group.add_argument("--num_candidates", type=int, default=8, help="texts to choose from, at most (%(default)s)")
+    group.add_argument(
+        "--guidance_temperature", type=float, default=1.0, help="of resample and particles (%(default)s)"
+    )
+    group.add_argument(
+        "--guidance_block", type=int, default=4, help="tokens that particles grow by between two choices (%(default)s)"
+    )
+    group.add_argument("--guidance_weight", type=float, default=1.0, help="of stepwise (%(default)s)")
+    group.add_argument("--guidance_top_k", type=int, default=20, help="tokens that stepwise tries (%(default)s)")
+    group.add_argument("--rejection_threshold", type=float, help="reject: accept above this probability of being real")
+    group.add_argument("--num_return_sequences", type=int, default=1, help="texts to print (%(default)s)")
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises `ValueError` where guidance is asked for and there is nobody to guide, or a threshold of nothing."""
+    if args.guidance is not None and args.discriminator is None:
+        raise ValueError(
+            f"--guidance {args.guidance} needs --discriminator: a critic (hf-gpt critic) or a larger model."
+        )
+    if args.rejection_threshold is not None and args.guidance != "reject":
+        raise ValueError("--rejection_threshold is of --guidance reject alone. Add that, or leave the threshold out.")
+
+
+def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any, model: Any = None) -> dict[str, Any]:
+    """What `generate` needs for guidance; loads the discriminator.
+
+    Raises:
+        ValueError: a discriminator with several labels, or with another tokenizer where `as_guide` takes none; or a
+            temperature of 0 with guidance that draws.
+        OSError: there is no such discriminator.
+    """
+    from transformers import AutoTokenizer
+
+    from hf_gpt.cli.generate import model_path
+    from hf_gpt.generation.guidance.guided_generate import guided_generate, load_discriminator
+
+    guidance = args.guidance or "resample"
+    if args.temperature == 0 and guidance != "stepwise":
+        raise ValueError(
+            f"--temperature 0 gives the same candidate each time, and --guidance {guidance} needs several. "
+            "Use a temperature above 0, or --guidance stepwise."
+        )
+    path = model_path(args.discriminator)
+    options = {"trust_remote_code": args.trust_remote_code}
+    discriminator = load_discriminator(path, language_model=True, **options).to(device)
+    own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    discriminator = as_guide(discriminator, own_tokenizer, tokenizer, guidance, model)
+    names = ("num_candidates", "rejection_threshold")
+    names += ("guidance_temperature", "guidance_block", "guidance_weight", "guidance_top_k")
+    return {
+        "custom_generate": guided_generate,
+        "discriminator": discriminator,
+        "guidance": guidance,
+        "do_sample": args.temperature != 0,
+        **{name: getattr(args, name) for name in names},
+    }
+
+
+def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: str, model: Any = None) -> Any:
+    """The discriminator as what guides a generator with this tokenizer, through text where its own is another.
+
+    Raises:
+        ValueError: too few embeddings, or another tokenizer, of a language model or for guidance that judges beginnings
+            of texts.
+    """
+    from hf_gpt.generation.guidance.guided_generate import JUDGING_BEGINNINGS
+    from hf_gpt.generation.scoring.discriminator import describe_scorer
+    from hf_gpt.generation.scoring.log_ratio import is_language_model
+    from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
+    from hf_gpt.generation.scoring.texts import TextDiscriminator, same_tokens
+
+    if same_tokens(own_tokenizer, tokenizer):
+        check_shared_tokens(model, discriminator, tokenizer, own_tokenizer)
+        return discriminator
+    if is_language_model(discriminator):
+        raise ValueError(
+            f"{describe_scorer(discriminator)} has another tokenizer: a language model guides a generator of its own "
+            "tokens. Use one trained with the generator's tokenizer, or train a classifier: hf-gpt critic."
+        )
+    if guidance in JUDGING_BEGINNINGS:
+        raise ValueError(
+            f"--guidance {guidance} needs a discriminator over the generator's own tokens, and "
+            f"{describe_scorer(discriminator)} has another tokenizer. Use resample, reject or best_of_n, or train one: "
+            "hf-gpt critic."
+        )
+    return TextDiscriminator(discriminator, own_tokenizer, tokenizer)
+
+
+def print_texts(tokenizer: Any, sequences: Any) -> None:
+    """Prints each text, several of them with a line between."""
+    texts = tokenizer.batch_decode(sequences, skip_special_tokens=True)
+    print("\n----\n".join(texts), flush=True)

@@ -1,0 +1,98 @@
+"""`hf-gpt <command>`: finds the command's module and hands over; nothing heavy is imported before that."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hf_gpt.terminal import run_program
+
+
+class Command(NamedTuple):
+    """A command: the module whose `main(argv)` runs it, what it does, and whether what it prints is its result."""
+
+    module: str
+    summary: str
+    prints_result: bool = False
+
+
+COMMANDS = {
+    "demo": Command("hf_gpt.cli.demo", "a GPT, its critic, and both against each other, in a few minutes"),
+    "pretrain": Command("hf_gpt.cli.pretrain", "train a language model on any text, from scratch or further"),
+    "finetune": Command("hf_gpt.cli.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
+    "critic": Command("hf_gpt.cli.discriminator", "train a critic that tells real texts from a model's own"),
+    "adversarial": Command("hf_gpt.cli.adversarial", "train a generator against a discriminator"),
+    "generate": Command(
+        "hf_gpt.cli.generate", "continue a prompt with a trained model, which a critic may guide", True
+    ),
+    "chat": Command("hf_gpt.cli.chat", "talk with a model that was trained on dialogues", True),
+    "score": Command("hf_gpt.cli.score", "is this text real? what a critic says of each text of a file", True),
+    "eval": Command("hf_gpt.cli.evaluation.main", "evaluate models on tasks: figures, intervals, tests, a report"),
+    "app": Command("hf_gpt.app.command", "write and judge texts in a browser; compare two models"),
+    "tokenizer": Command("hf_gpt.cli.tokenizer", "train a tokenizer from files"),
+    "bench": Command("eval.benchmarks.speed.command", "how fast, against peers and the machine's own limits"),
+    "convert": Command("hf_gpt.cli.convert", "weights of GPT-2, Llama, Mistral or Qwen in and out"),
+    "push": Command("hf_gpt.cli.push", "upload a checkpoint, its code, tokenizer and card to the Hub"),
+    "pull": Command("hf_gpt.cli.pull", "download a checkpoint from the Hub"),
+    "autoload": Command("hf_gpt.cli.autoload", "let other programs open our checkpoints without importing hf_gpt"),
+    "plan": Command("hf_gpt.cli.plan", "what a run would need: memory, time and cost", True),
+}
+# Those that read data by the datasets library, which keeps what it has read.
+KEEP_DATA = ("demo", "pretrain", "finetune", "critic", "adversarial", "tokenizer", "eval")
+
+
+def usage() -> str:
+    """The help of `hf-gpt` itself."""
+    width = max(len(name) for name in COMMANDS)
+    commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return (
+        f"usage: hf-gpt <command> [options]\n\ncommands:\n{commands}\n\nhf-gpt <command> --help lists its options.\n"
+        "Training in several processes: hf-gpt <command> ... --accelerate single|ddp|fsdp2|zero1|zero2|zero3|tp "
+        "[--num_processes N]"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status, 2 for a command that does not exist."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS.get(argv[0]) if argv else None
+    shows_help = not {"-h", "--help", "-V", "--version"}.isdisjoint(argv)
+    prints_result = command is None or command.prints_result or shows_help
+    return run_program(lambda: _dispatch(argv), prints_result=prints_result)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        from hf_gpt.version import __version__
+
+        print(f"hf-gpt {__version__}")
+        return 0
+    if argv[0] in KEEP_DATA and not {"-h", "--help"} & set(argv):
+        from hf_gpt.files.output_paths import wrong_cache
+
+        if (wrong := wrong_cache()) is not None:
+            print(f"error: {wrong}", file=sys.stderr)
+            return 2
+    if any(token.partition("=")[0] in ("--accelerate", "--num_processes") for token in argv):
+        return importlib.import_module("hf_gpt.training.distributed.launch").main(argv)
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        print(f"error: there is no command {name!r}{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    from hf_gpt.cli.parser import RefusedValue
+
+    try:
+        return importlib.import_module(COMMANDS[name].module).main(rest)
+    except RefusedValue as stop:
+        return stop.code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

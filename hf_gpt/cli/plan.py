@@ -1,0 +1,229 @@
+"""`hf-gpt plan`: what a run would need and cost, from formulas, before anything is started."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from hf_gpt.cli.parser import CommandParser
+from hf_gpt.errors import ConfigError, UserError
+from hf_gpt.training.monitoring.cost_model import (
+    ASSUMED_MFU,
+    GPUS,
+    SHARDINGS,
+    TOKENS_PER_PARAMETER,
+    Precision,
+    count_parameters,
+    find_gpu,
+    forward_flops_per_token,
+    memory_per_device,
+    run_duration,
+    training_flops_per_token,
+)
+from hf_gpt.training.monitoring.throughput import format_count, format_duration
+
+
+_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = CommandParser(
+        prog="hf-gpt plan",
+        description="Prints parameters, FLOPs, memory per device under each sharding, days and cost of pretraining an "
+        "HfGpt model. Nothing is trained or downloaded. Utilisation and prices are assumptions: set your own.",
+    )
+    parser.add_argument("--preset", help="named size: nano, micro, mini, small, 124m, 350m, 774m, 1b, 1.5b, 3b, 7b")
+    parser.add_argument("--config_overrides", help="config fields, as hidden_size=256,num_hidden_layers=6 or as JSON")
+    parser.add_argument("--tokens", help=f"tokens, as 20b or 500m; left out: {TOKENS_PER_PARAMETER} a parameter")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs in all (%(default)s)")
+    parser.add_argument("--gpu", default="h100", help=f"one of {', '.join(GPUS)} (%(default)s)")
+    parser.add_argument("--peak_tflops", type=float, help="dense bfloat16 TFLOP/s of a GPU, instead of the table's")
+    parser.add_argument("--memory_gb", type=float, help="memory of a GPU in 10^9 bytes, instead of the table's")
+    parser.add_argument("--price", type=float, help="US dollars for a GPU and hour, instead of the table's")
+    parser.add_argument("--mfu", type=float, default=ASSUMED_MFU, help="model FLOPs utilisation (%(default)s)")
+    parser.add_argument("--max_length", type=int, help="tokens in a row; left out: max_position_embeddings")
+    parser.add_argument(
+        "--per_device_train_batch_size", type=int, default=8, help="rows on each GPU in a forward pass (%(default)s)"
+    )
+    parser.add_argument("--optimizer", choices=["muon", "adamw"], default="muon", help="(%(default)s)")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of computation (%(default)s)")
+    parser.add_argument(
+        "--tensor_parallel_size", type=int, help="GPUs that share a block; left out: up to 8, as the heads divide"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with bytes and seconds")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = make_parser().parse_args(argv)
+    try:
+        plan = make_plan(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(plan) if args.json else "\n".join(describe_plan(plan)))
+    return 0
+
+
+def parse_count(text: str, option: str) -> float:
+    """A number such as `20b`, `1.5e9` or `500M`.
+
+    Raises:
+        ConfigError: it is none, or not above 0.
+    """
+    match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmbgt]?)", text.strip().lower().replace("_", ""))
+    try:
+        number = float(match.group(1)) * _SCALES[match.group(2)]
+    except (AttributeError, ValueError):
+        number = 0.0
+    if number <= 0:
+        raise ConfigError(f"--{option}: cannot read {text!r} as a number above 0. Write 20b, 500m or 1.5e9.")
+    return number
+
+
+def make_plan(args: argparse.Namespace) -> dict[str, Any]:
+    """The plan in plain types: bytes, seconds, FLOPs, US dollars.
+
+    Raises:
+        ConfigError: a setting that cannot be planned with.
+    """
+    positive = ("gpus", "per_device_train_batch_size", "mfu", "peak_tflops", "memory_gb", "tensor_parallel_size")
+    for name in (*positive, "max_length"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"--{name} must be above 0, got {value}.")
+    if args.mfu > 1:
+        raise ConfigError(f"--mfu is a share of the peak, at most 1, got {args.mfu}. Write 0.4 for 40 %.")
+    gpu = find_gpu(args.gpu)
+    given = {
+        "peak_flops": None if args.peak_tflops is None else args.peak_tflops * 1e12,
+        "memory": None if args.memory_gb is None else args.memory_gb * 1e9,
+        "price": args.price,
+    }
+    gpu = replace(gpu, **{name: value for name, value in given.items() if value is not None})
+
+    config = _config(args)
+    parameters = count_parameters(config)
+    tokens = TOKENS_PER_PARAMETER * parameters.total if args.tokens is None else parse_count(args.tokens, "tokens")
+    max_length = args.max_length or config.max_position_embeddings
+    ways = args.tensor_parallel_size or _tensor_parallel_size(config.num_key_value_heads, args.gpus)
+    if args.gpus % ways or config.num_key_value_heads % ways or config.intermediate_size % ways:
+        raise ConfigError(
+            f"--tensor_parallel_size {ways} must divide --gpus {args.gpus}, the {config.num_key_value_heads} key/value "
+            f"heads and the MLP's width {config.intermediate_size}."
+        )
+    sizes = {
+        "devices": args.gpus,
+        "batch_size": args.per_device_train_batch_size,
+        "max_length": max_length,
+        "optimizer": args.optimizer,
+        "precision": Precision(compute=2 if args.precision == "bf16" else 4),
+        "tensor_parallel_size": ways,
+    }
+    memory = []
+    for sharding in SHARDINGS:
+        for checkpointing in (False, True):
+            for chunked in (False, True):
+                options = {"gradient_checkpointing": checkpointing, "chunked_loss": chunked}
+                found = memory_per_device(config, sharding=sharding, **sizes, **options)
+                row = {"sharding": sharding, **options, **asdict(found), "total": found.total}
+                memory.append({**row, "fits": found.total <= gpu.memory})
+    duration = run_duration(config, tokens=tokens, max_length=max_length, gpu=gpu, gpus=args.gpus, mfu=args.mfu)
+    return {
+        "parameters": {"total": parameters.total, **asdict(parameters)},
+        "tokens": tokens,
+        "max_length": max_length,
+        "flops": {
+            "forward_per_token": forward_flops_per_token(config, max_length),
+            "training_per_token": training_flops_per_token(config, max_length),
+            "training_per_token_with_checkpointing": training_flops_per_token(
+                config, max_length, gradient_checkpointing=True
+            ),
+            "total": duration.flops,
+        },
+        "gpu": {"name": args.gpu.lower(), "count": args.gpus, "mfu": args.mfu, **asdict(gpu)},
+        "tensor_parallel_size": ways,
+        "precision": args.precision,
+        "optimizer": args.optimizer,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "memory": memory,
+        "seconds": duration.seconds,
+        "gpu_hours": duration.gpu_hours,
+        "cost": duration.cost,
+    }
+
+
+def describe_plan(plan: dict[str, Any]) -> list[str]:
+    """The plan as lines of text."""
+    parameters, flops, gpu = plan["parameters"], plan["flops"], plan["gpu"]
+    slower = flops["training_per_token_with_checkpointing"] / flops["training_per_token"]
+    lines = [
+        f"parameters  {format_count(parameters['total'])} ({parameters['total']:,}): blocks "
+        f"{format_count(parameters['hidden'])}, embeddings and head "
+        f"{format_count(parameters['embedding'] + parameters['head'])}",
+        f"tokens      {format_count(plan['tokens'])}, {plan['tokens'] / parameters['total']:.1f} for each parameter",
+        f"FLOPs       {flops['total']:.3g}, {format_count(flops['training_per_token'])} for each token in rows of "
+        f"{plan['max_length']:,}",
+        f"hardware    {gpu['count']} x {gpu['name']}: {gpu['peak_flops'] / 1e12:.0f} TFLOP/s and "
+        f"{gpu['memory'] / 1e9:.0f} GB each",
+        "",
+        f"GB on each GPU with {plan['per_device_train_batch_size']} rows, {plan['precision']}, {plan['optimizer']} "
+        "(zero: adamw; * does not fit):",
+        f"  {'':<8}{'weights':>10}{'gradients':>11}{'optimizer':>11}{'all, plain':>12}{'chunked':>10}"
+        f"{'checkpt.':>10}{'both':>10}",
+    ]
+    for sharding in SHARDINGS:
+        rows = [row for row in plan["memory"] if row["sharding"] == sharding]
+        by_option = {(row["gradient_checkpointing"], row["chunked_loss"]): row for row in rows}
+        order = [(False, False), (False, True), (True, False), (True, True)]
+        totals = [f"{by_option[key]['total'] / 1e9:.1f}{' ' if by_option[key]['fits'] else '*'}" for key in order]
+        first = rows[0]
+        name = f"tp x{plan['tensor_parallel_size']}" if sharding == "tp" else sharding
+        lines.append(
+            f"  {name:<8}{first['weights'] / 1e9:>10.1f}{first['gradients'] / 1e9:>11.1f}"
+            f"{first['optimizer'] / 1e9:>11.1f}{totals[0]:>12}{totals[1]:>10}{totals[2]:>10}{totals[3]:>10}"
+        )
+    return [
+        *lines,
+        "  chunked: the loss never holds all logits; checkpt.: gradient checkpointing, "
+        f"{slower:.2f} times the FLOPs; both: the two together",
+        "",
+        f"time        {_format_days(plan['seconds'])} at {gpu['mfu']:.0%} of the peak (assumed, --mfu)",
+        f"cost        ${plan['cost']:,.2f}: {plan['gpu_hours']:,.1f} GPU hours at ${gpu['price']:.2f} each (assumed, "
+        "--price)",
+    ]
+
+
+def _config(args: argparse.Namespace) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+
+    from hf_gpt import HfGptConfig
+    from hf_gpt.training.arguments import parse_mapping
+    from hf_gpt.training.model import check_fields
+
+    overrides = parse_mapping(args.config_overrides, "config_overrides")
+    check_fields(HfGptConfig, overrides)
+    try:
+        return HfGptConfig(**overrides) if args.preset is None else HfGptConfig.preset(args.preset, **overrides)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise ConfigError(f"these settings make no hf_gpt config: {error.__cause__ or error}") from error
+
+
+def _tensor_parallel_size(heads: int, gpus: int) -> int:
+    """The most GPUs, up to the 8 of a machine, that divide the heads and all GPUs."""
+    return max(ways for ways in range(1, 9) if heads % ways == 0 and gpus % ways == 0)
+
+
+def _format_days(seconds: float) -> str:
+    return format_duration(seconds) if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
+
+
+if __name__ == "__main__":
+    from hf_gpt.terminal import run_program
+
+    raise SystemExit(run_program(main, prints_result=True))

@@ -1,0 +1,103 @@
+"""The frame of a training command: help, settings, errors and exit status."""
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hf_gpt.cli.options import command_options, make_help_parser
+from hf_gpt.errors import UserError
+from hf_gpt.training.settings import (
+    RECIPES,
+    Settings,
+    check_option_names,
+    find_recipe,
+    load_settings,
+    read_recipe,
+    split_config_option,
+)
+
+
+INTERRUPTED = 130
+
+
+def make_command_parser(prog: str, description: str, dataclass_types: Sequence[type]) -> argparse.ArgumentParser:
+    """The parser that prints the help of a training command, without importing PyTorch."""
+    return make_help_parser(prog, description, command_options(dataclass_types))
+
+
+def run_command(
+    argv: Sequence[str] | None,
+    *,
+    make_parser: Callable[[], argparse.ArgumentParser],
+    dataclass_types: Sequence[type],
+    run: Callable[[Settings], int],
+    trainer_type: type | None = None,
+    make_training_class: Callable[[], type] | None = None,
+    recipes: Path = RECIPES,
+) -> int:
+    """Runs a training command.
+
+    Names of options and recipe keys are checked before the heavy imports, so a slip is answered at once.
+
+    Args:
+        argv: Command line after the command's name; None takes the process's.
+        make_parser: Makes the parser that prints the help.
+        dataclass_types: What the settings are parsed into, before the training arguments.
+        run: Does the work; returns the exit status.
+        trainer_type: Dataclass with the further options of the training arguments, which imports nothing heavy.
+        make_training_class: Imports the training arguments; left out: `HfGptTrainingArguments`.
+        recipes: Folder of the built-in recipes.
+
+    Returns:
+        0; 2 for what the user can put right, with one line on standard error; 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in argv or "--help" in argv:
+        make_parser().print_help()
+        return 0
+    try:
+        shown = [*dataclass_types, *([] if trainer_type is None else [trainer_type])]
+        names = [option.name for options in command_options(shown).values() for option in options]
+        names.remove("config")
+        recipe_name, rest = split_config_option(argv)
+        check_option_names(rest, names)
+        path = None if recipe_name is None else find_recipe(recipe_name, recipes)
+        recipe = None if path is None else read_recipe(path, names)
+        status = run(_load(rest, dataclass_types, make_training_class or _training_class, recipe, path))
+        _leave_process_group()
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {error}. Make room on the disk; checkpoints that are there are whole.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. No checkpoint was saved for this moment.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _leave_process_group() -> None:
+    """Leaves the other processes of a finished run. A gloo thread that still waits can abort its process at exit."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _training_class() -> type:
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+    return HfGptTrainingArguments
+
+
+def _load(argv, dataclass_types, make_training_class, recipe, path) -> Settings:
+    try:
+        training_class = make_training_class()
+    except ImportError as error:
+        raise UserError(f"training needs more packages ({error}). Install them: pip install 'hf-gpt[train]'") from error
+    return load_settings(argv, [*dataclass_types, training_class], recipe, path)

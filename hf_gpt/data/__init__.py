@@ -1,0 +1,1 @@
+"""Texts and examples: reading, splitting, tokenising, packing, streaming."""

@@ -1,0 +1,147 @@
+"""Negative log-likelihood of texts under any causal language model, long texts by a sliding window."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hf_gpt.generation.scoring.discriminator import evaluating
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Likelihood of each text.
+
+    Attributes:
+        nll: In nats, float64 `(texts,)`.
+        tokens: Predicted tokens, int64 `(texts,)`.
+        sizes: UTF-8 bytes, int64 `(texts,)`.
+    """
+
+    nll: np.ndarray
+    tokens: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def nll_per_token(self) -> float:
+        """Nats per token over all texts."""
+        return float(self.nll.sum() / self.tokens.sum())
+
+    @property
+    def perplexity(self) -> float:
+        """`exp` of the nats per token over all texts, infinite where that overflows."""
+        return math.exp(self.nll_per_token) if self.nll_per_token < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable between tokenizers, which perplexity is not."""
+        return float(self.nll.sum() / math.log(2) / self.sizes.sum())
+
+
+def open_language_model(model: Any, processing_class: Any = None) -> tuple["PreTrainedModel", Any]:
+    """A causal language model and its tokenizer, each given as an object or as a path or Hub id.
+
+    Raises:
+        ValueError: a model object came without its tokenizer.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from hf_gpt.files.checkpoints import find_model
+    from hf_gpt.files.model_paths import check_exists
+
+    if isinstance(model, str) or hasattr(model, "__fspath__"):
+        check_exists(str(model))
+        path = find_model(str(model))
+        processing_class = processing_class or path
+        model = AutoModelForCausalLM.from_pretrained(path)
+    elif processing_class is None:
+        raise ValueError("give processing_class, the tokenizer of the model, or the model as a path.")
+    if isinstance(processing_class, str) or hasattr(processing_class, "__fspath__"):
+        processing_class = AutoTokenizer.from_pretrained(find_model(str(processing_class)))
+    return model, processing_class
+
+
+def windows(length: int, max_length: int, stride: int) -> list[tuple[int, int, int]]:
+    """Windows over a row of `length` tokens whose first one is given.
+
+    Returns:
+        Start and end of each window, and its first token that no window before has predicted. Every token from 1 on is
+        predicted once, after at least `max_length - stride` tokens of context where there are so many.
+
+    Raises:
+        ValueError: the stride leaves a token without context.
+    """
+    if not 1 <= stride < max_length:
+        raise ValueError(f"stride must be from 1 to max_length - 1 = {max_length - 1}, got {stride}.")
+    found, start, predicted = [], 0, 1
+    while predicted < length:
+        end = min(start + max_length, length)
+        found.append((start, end, predicted))
+        predicted, start = end, start + stride
+    return found
+
+
+@torch.no_grad()
+def likelihood(
+    model: "PreTrainedModel",
+    processing_class: Any,
+    texts: Sequence[str],
+    *,
+    max_length: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 8,
+) -> Likelihood:
+    """Likelihood of each text, which begins after the BOS token (or EOS, where a tokenizer has no BOS).
+
+    A special token that is spelled out in a text is text, as in training.
+
+    Args:
+        model: Any causal language model that takes `input_ids` and `attention_mask`; read without dropout.
+        processing_class: Its tokenizer.
+        texts: At least one.
+        max_length: Tokens of a window; left out, what the model was made for, at most 1024.
+        stride: From window to window, below `max_length`; left out, half of it. Smaller is slower and gives each token
+            more context.
+        batch_size: Windows in a batch.
+
+    Raises:
+        ValueError: the tokenizer has neither BOS nor EOS, or an option does not fit.
+    """
+    start = processing_class.bos_token_id
+    start = processing_class.eos_token_id if start is None else start
+    if start is None:
+        raise ValueError("the tokenizer has neither a BOS nor an EOS token to begin a text with. Set one of them.")
+    if max_length is None:
+        max_length = min(getattr(model.config, "max_position_embeddings", None) or 1024, 1024)
+    stride = max(1, max_length // 2) if stride is None else stride
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    rows = [[start, *processing_class(text, **options)["input_ids"]] for text in texts]
+    pieces = [(row, *window) for row, ids in enumerate(rows) for window in windows(len(ids), max_length, stride)]
+    pieces.sort(key=lambda piece: piece[2] - piece[1])
+    nll = np.zeros(len(rows))
+    device = next(model.parameters()).device
+    with evaluating(model):
+        for first in range(0, len(pieces), batch_size):
+            batch = pieces[first : first + batch_size]
+            longest = max(end - begin for _, begin, end, _ in batch)
+            ids = torch.full((len(batch), longest), start)
+            mask = torch.zeros((len(batch), longest), dtype=torch.long)
+            wanted = torch.zeros((len(batch), longest), dtype=torch.bool)
+            for n, (row, begin, end, predicted) in enumerate(batch):
+                ids[n, : end - begin] = torch.tensor(rows[row][begin:end])
+                mask[n, : end - begin] = 1
+                wanted[n, predicted - begin : end - begin] = True
+            ids = ids.to(device)
+            logits = model(input_ids=ids, attention_mask=mask.to(device)).logits[:, :-1].float()
+            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+            sums = (losses.double().cpu() * wanted[:, 1:]).sum(1).numpy()
+            np.add.at(nll, [piece[0] for piece in batch], sums)
+    tokens = np.array([len(ids) - 1 for ids in rows])
+    return Likelihood(nll, tokens, np.array([len(text.encode()) for text in texts]))

@@ -1,0 +1,135 @@
+"""What metrics share: input that is checked before anything is computed, and samples of texts that come in no pairs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+
+from hf_gpt.evaluation.checks import check_integers, check_same_length, check_texts, check_vector
+
+
+class SampleMetric(evaluate.Metric):
+    """A metric of a sample of texts, or of two samples that need not be equally large.
+
+    `evaluate` pairs predictions with references; here `predictions` is one sample (the generated texts) and
+    `references` another (real texts), kept apart. A metric defines `measure(predictions, references, **options)`, or
+    without references `measure(predictions, **options)`; its description is its docstring.
+    """
+
+    source = ""
+    inputs = ""
+    needs_references = True
+    least_predictions = 1
+    least_references = 1
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._references: list[str] = []
+        super().__init__(*args, **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=type(self).__doc__,
+            citation=self.source,
+            inputs_description=self.inputs,
+            features=datasets.Features({"predictions": datasets.Value("string")}),
+        )
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+        """Adds a text to either sample, or to both."""
+        given = {"predictions": prediction, "references": reference}
+        self.add_batch(**{name: [text] for name, text in given.items() if text is not None}, **kwargs)
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Adds texts to either sample, or to both."""
+        if references is not None:
+            self._references += self._checked_references(references)
+        if predictions is not None:
+            super().add_batch(predictions=check_texts("predictions", predictions, at_least=0), **kwargs)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
+        """The figures of all texts given here or added before."""
+        if references is not None:
+            self._references += self._checked_references(references)
+        taken, self._references = self._references, []
+        if predictions is not None:
+            predictions = check_texts("predictions", predictions, 0 if len(self) else self.least_predictions)
+        elif not len(self):
+            raise ValueError(f"{self.name}: predictions are missing. Give a list of texts.")
+        if self.needs_references:
+            taken = check_texts("references", taken or None, self.least_references)
+        return super().compute(predictions=predictions, sample=taken, **options)
+
+    def _compute(self, predictions: Sequence[str], sample: list[str], **options: Any) -> dict[str, Any]:
+        texts = check_texts("predictions", predictions, self.least_predictions)
+        return self.measure(texts, sample, **options) if self.needs_references else self.measure(texts, **options)
+
+    def _checked_references(self, references: Any) -> list[str]:
+        if not self.needs_references:
+            raise ValueError(f"{self.name} measures predictions alone. Leave references out.")
+        return check_texts("references", references)
+
+    def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The figures; to be defined by the metric."""
+        raise NotImplementedError
+
+
+class FeatureMetric(evaluate.Metric):
+    """A metric of two samples of features, or of texts that a model turns into them; not gathered through Arrow.
+
+    A metric defines `measure(predictions, references, **options)`.
+    """
+
+    source = ""
+    inputs = "predictions, references: features of shape (texts, dimensions), or texts with a model."
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=type(self).__doc__,
+            citation=self.source,
+            inputs_description=self.inputs,
+            features=datasets.Features({"predictions": datasets.List(datasets.Value("float64"))}),
+        )
+
+    def add_batch(self, **kwargs: Any) -> None:
+        """Refused: both samples are needed at once."""
+        raise ValueError(f"{self.name} takes both samples at once. Call compute(predictions=..., references=...).")
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any]:
+        """The figures of both samples."""
+        return self.measure(predictions, references, **options)
+
+    def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The figures; to be defined by the metric."""
+        raise NotImplementedError
+
+
+class PairedMetric(evaluate.Metric):
+    """A metric of predictions that each have a reference, checked against its `features` before Arrow casts them."""
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Adds examples."""
+        given = {"predictions": predictions, "references": references}
+        checked = {name: _check_column(name, values, self.features[name]) for name, values in given.items()}
+        check_same_length(**checked)
+        super().add_batch(**checked, **kwargs)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
+        """The figures of all examples given here or added before."""
+        empty = predictions is None or (hasattr(predictions, "__len__") and not len(predictions))
+        if empty and not len(self):
+            raise ValueError(f"{self.name}: there are no predictions. Give at least one example.")
+        return super().compute(predictions=predictions, references=references, **options)
+
+
+def _check_column(name: str, values: Any, feature: Any) -> list[Any]:
+    """`values` as a list of what `feature` describes: texts, numbers, or a list of such for each example."""
+    if isinstance(feature, datasets.List):
+        if values is None or isinstance(values, str) or not hasattr(values, "__len__"):
+            raise ValueError(f"{name} must be a list with a list for each example; got {type(values).__name__}.")
+        return [_check_column(f"{name}[{row}]", entry, feature.feature) for row, entry in enumerate(values)]
+    if feature.dtype == "string":
+        return check_texts(name, values, at_least=0)
+    if feature.dtype.startswith("int"):
+        return check_integers(name, values).tolist()
+    return check_vector(name, values).tolist()

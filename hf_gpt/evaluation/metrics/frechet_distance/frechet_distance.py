@@ -1,0 +1,36 @@
+"""Frechet distance of generated from real texts over features of a frozen model."""
+
+from typing import Any
+
+from hf_gpt.evaluation import metric
+from hf_gpt.evaluation.two_sample.distances import compare_at_equal_size, frechet_distance
+from hf_gpt.evaluation.two_sample.features import as_features
+
+
+class FrechetDistance(metric.FeatureMetric):
+    """Distance of the normal distributions fitted to both samples of features, 0 where they agree.
+
+    The features are mean hidden states of a model that is neither generator nor critic (`model`, with texts), or given
+    as tables. The estimate is biased by the number of texts, so both sides are cut to the same `size`, and
+    `floor` is what two samples of real texts of that size come to.
+    """
+
+    source = "https://arxiv.org/abs/1706.08500"
+
+    def measure(
+        self,
+        predictions: Any,
+        references: Any,
+        model: Any = None,
+        processing_class: Any = None,
+        size: int | None = None,
+        repeats: int = 5,
+        seed: int = 0,
+        batch_size: int = 32,
+        max_length: int = 256,
+    ) -> dict[str, Any]:
+        read = {"batch_size": batch_size, "max_length": max_length}
+        generated = as_features("predictions", predictions, model, processing_class, **read)
+        real = as_features("references", references, model, processing_class, **read)
+        found = compare_at_equal_size(frechet_distance, generated, real, size, repeats, seed)
+        return {"frechet_distance": found.pop("distance"), **found, "dimensions": real.shape[1], "seed": seed}

@@ -1,0 +1,32 @@
+"""Quality: likelihood of generated texts under a language model trained on real ones."""
+
+from typing import Any
+
+from hf_gpt.evaluation import metric
+from hf_gpt.evaluation.language_model.word_model import lm_score
+from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
+
+
+class LmScore(metric.SampleMetric):
+    """`lm_score` in nats per token, the end of each text included; `lm_score_references` is that of real texts.
+
+    Low is likely, not good: the figure of real texts is the aim, and low temperature goes below it. Read it together
+    with `reverse_lm_score`. The small model over words is trained here, and stopped by held-out real texts.
+    """
+
+    source = "https://arxiv.org/abs/1811.02549"
+    inputs = "predictions: generated texts. references: real texts; at least 20 of each, better 1000."
+    least_predictions = 20
+    least_references = 20
+
+    def measure(
+        self,
+        predictions: list[str],
+        references: list[str],
+        tokenizer: str | Tokenizer = "auto",
+        seed: int = 0,
+        **training: Any,
+    ) -> dict[str, Any]:
+        name, function = get_tokenizer(tokenizer, predictions)
+        figures = lm_score(tokenize(predictions, function), tokenize(references, function), seed=seed, **training)
+        return {**figures, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name, "seed": seed}

@@ -1,0 +1,1 @@
+"""Intervals, curves, divergences and calibration."""

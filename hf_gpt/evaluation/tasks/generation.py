@@ -1,0 +1,139 @@
+"""Texts that a model writes: after prompts, or from nothing."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from hf_gpt.errors import UserError
+from hf_gpt.evaluation.tasks.loading import Candidate
+from hf_gpt.evaluation.tasks.registry import TaskSpec
+from hf_gpt.generation.sampling.rollout import rollout
+
+
+logger = logging.getLogger(__name__)
+
+
+def sampler_of(spec: TaskSpec) -> dict[str, Any]:
+    """How a task's texts are drawn, as `rollout` takes it."""
+    return {
+        "max_new_tokens": spec.max_new_tokens,
+        "temperature": spec.temperature,
+        "top_k": spec.top_k,
+        "top_p": spec.top_p,
+        "min_p": spec.min_p,
+    }
+
+
+def write_after(
+    candidate: Candidate,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    stop: Sequence[str] = (),
+    batch_size: int = 16,
+    max_length: int | None = None,
+    advance: Callable[[int], object] = lambda rows: None,
+    **sampler: Any,
+) -> list[str]:
+    """What the model writes after each prompt.
+
+    The text of a prompt depends on the seed and its place alone, not on the batch. A prompt that is too long loses its
+    beginning.
+
+    Args:
+        candidate: A language model that reads prompts with its decoder, after the begin token, or its encoder.
+        prompts: Texts.
+        seed: Of what is drawn.
+        stop: Whichever comes first ends a text and is not part of it.
+        batch_size: Texts at a time.
+        max_length: Most tokens read and written; left out, what the model was made for.
+        advance: Is told of texts that are done.
+        sampler: As for `rollout`.
+
+    Raises:
+        UserError: the model writes nothing, or has no room for a prompt.
+    """
+    _check(candidate)
+    begin = candidate.begin
+    if candidate.head == "encoder_decoder":
+        rows = [[*ids, candidate.tokenizer.eos_token_id] for ids in candidate.encode(list(prompts))]
+    else:
+        rows = [[begin, *ids] for ids in candidate.encode(list(prompts))]
+    limits = [limit for limit in (candidate.limit, max_length) if limit is not None]
+    if limits:
+        reads_apart = candidate.head == "encoder_decoder"
+        room = min(limits) - (0 if reads_apart else sampler["max_new_tokens"])
+        if room < min(2, max(map(len, rows))):
+            raise UserError(
+                f"{candidate.name} reads {min(limits)} tokens: no room for a prompt beside max_new_tokens = "
+                f"{sampler['max_new_tokens']}. Lower it with --max_new_tokens."
+            )
+        if reads_apart and candidate.limit is not None and sampler["max_new_tokens"] > candidate.limit:
+            raise UserError(
+                f"{candidate.name} writes at most {candidate.limit} tokens, fewer than max_new_tokens = "
+                f"{sampler['max_new_tokens']}. Lower it with --max_new_tokens."
+            )
+        if cut := sum(len(row) > room for row in rows):
+            logger.warning(
+                "%s: %d of %d prompts lose their beginning, to fit %d tokens.", candidate.name, cut, len(rows), room
+            )
+        rows = [row if len(row) <= room else [*row[:1], *row[1 - room :]] for row in rows]
+    # A generator of its own for each row: neither the batch nor --limit changes what is drawn.
+    uniforms = torch.stack(
+        [
+            torch.rand(
+                sampler["max_new_tokens"],
+                dtype=torch.float64,
+                generator=torch.Generator().manual_seed(seed * 1_000_003 + place),
+            )
+            for place in range(len(rows))
+        ]
+    )
+    texts = [""] * len(rows)
+    order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
+    for first in range(0, len(order), batch_size):
+        places = order[first : first + batch_size]
+        width = max(len(rows[place]) for place in places)
+        ids = torch.tensor([[0] * (width - len(rows[place])) + rows[place] for place in places])
+        mask = torch.tensor([[0] * (width - len(rows[place])) + [1] * len(rows[place]) for place in places])
+        drawn = rollout(candidate.model, ids, mask, uniforms=uniforms[places], eos_token_id=_ends(candidate), **sampler)
+        for place, tokens, kept in zip(places, drawn.completions, drawn.completion_mask.bool(), strict=True):
+            texts[place] = _cut(candidate.tokenizer.decode(tokens[kept], skip_special_tokens=True), stop)
+        advance(len(places))
+    return texts
+
+
+def write_freely(candidate: Candidate, count: int, **options: Any) -> list[str]:
+    """`count` texts from their beginning; options as for `write_after`."""
+    _check(candidate)
+    if candidate.head == "encoder_decoder":
+        raise UserError(f"{candidate.name} is an encoder-decoder: it writes after a prompt alone.")
+    limit = candidate.limit
+    if limit is not None and options["max_new_tokens"] >= limit:
+        logger.warning(
+            "%s reads %d tokens: texts end after %d instead of max_new_tokens = %d.",
+            *(candidate.name, limit, limit - 2, options["max_new_tokens"]),
+        )
+        options["max_new_tokens"] = limit - 2
+    return [text.strip() for text in write_after(candidate, [""] * count, **options)]
+
+
+def _check(candidate: Candidate) -> None:
+    if candidate.head not in ("causal", "encoder_decoder"):
+        raise UserError(f"{candidate.name} is a {candidate.head} model; this task needs one that writes text.")
+
+
+def _ends(candidate: Candidate) -> list[int]:
+    """The tokens that end a text, of the tokenizer and of the model."""
+    settings = getattr(candidate.model, "generation_config", None)
+    found = getattr(settings, "eos_token_id", None)
+    ends = [found] if found is None or isinstance(found, int) else list(found)
+    return [token for token in dict.fromkeys([*ends, candidate.tokenizer.eos_token_id]) if token is not None]
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    for end in stop:
+        text = text.partition(end)[0]
+    return text

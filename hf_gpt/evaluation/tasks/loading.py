@@ -1,0 +1,149 @@
+"""Any checkpoint as something to evaluate: its model class, its tokenizer, its device, and what identifies it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from hf_gpt.errors import UserError
+
+
+@dataclass
+class Candidate:
+    """A model under evaluation.
+
+    Attributes:
+        name: What tables call it.
+        model, tokenizer: Both from its checkpoint; the model is in evaluation mode.
+        head: `"causal"`, `"encoder_decoder"`, `"classifier"` or `"extractive"`.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    head: str
+
+    @property
+    def begin(self) -> int:
+        """The token that begins a text; without a begin token the end token.
+
+        Raises:
+            UserError: the tokenizer has neither.
+        """
+        found = self.tokenizer.bos_token_id
+        found = self.tokenizer.eos_token_id if found is None else found
+        if found is None:
+            raise UserError(f"{self.name}: its tokenizer has neither a BOS nor an EOS token. Set one and save it.")
+        return found
+
+    @property
+    def limit(self) -> int | None:
+        """Most tokens that the model reads; None where nothing limits it."""
+        from hf_gpt.generation.scoring.texts import max_positions
+
+        return max_positions(self.model)
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of texts, without tokens around them; a special token that is spelled out stays text."""
+        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        return self.tokenizer(texts, split_special_tokens=True, **options)["input_ids"]
+
+
+def split_name(argument: str) -> tuple[str | None, str]:
+    """The name and the path of `NAME=PATH`; None and the path where no name is given."""
+    name, sign, path = argument.partition("=")
+    if sign and name and path and not any(mark in name for mark in "/\\."):
+        return name, path
+    return None, argument
+
+
+def name_models(arguments: list[str]) -> dict[str, str]:
+    """A short name for each model, to its path.
+
+    Raises:
+        UserError: two models would have the same name.
+    """
+    named: dict[str, str] = {}
+    for argument in arguments:
+        given, path = split_name(argument)
+        name = given or _short_name(path)
+        if name in named and given is None:
+            name = path
+        if name in named:
+            raise UserError(f"two models are called {name!r}. Name them apart: NAME=PATH.")
+        named[name] = path
+    return named
+
+
+def fingerprint(path: str, revision: str = "main") -> str:
+    """What changes when the model at `path` does: its files' names and contents; for a Hub id its revision."""
+    from hf_gpt.files.checkpoints import find_model
+
+    found = Path(find_model(path))
+    if not found.is_dir():
+        return f"{path}@{revision}"
+    facts = sorted(
+        (str(file.relative_to(found)), _content(file))
+        for file in found.rglob("*")
+        if file.is_file() and "checkpoint-" not in str(file.relative_to(found))
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _content(file: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with file.open("rb") as stream:
+        while block := stream.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def open_candidate(
+    name: str,
+    path: str,
+    *,
+    device: str | None = None,
+    dtype: str = "auto",
+    revision: str = "main",
+    trust_remote_code: bool = False,
+) -> Candidate:
+    """Loads a checkpoint, a run's folder or a Hub id with the Auto class that its config calls for.
+
+    Raises:
+        UserError: there is none, or it cannot be loaded.
+    """
+    import transformers
+
+    from hf_gpt.cli.generate import model_path, pick_device
+
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        chosen = pick_device(device)
+        place = model_path(path)
+        config = transformers.AutoConfig.from_pretrained(place, **options)
+        head, auto_class = _head(config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+        model = getattr(transformers, auto_class).from_pretrained(place, dtype=dtype, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    return Candidate(name, model.to(chosen).eval(), tokenizer, head)
+
+
+def _head(config: Any) -> tuple[str, str]:
+    architecture = (getattr(config, "architectures", None) or [""])[0] or ""
+    if architecture.endswith("ForSequenceClassification"):
+        return "classifier", "AutoModelForSequenceClassification"
+    if architecture.endswith("ForQuestionAnswering"):
+        return "extractive", "AutoModelForQuestionAnswering"
+    if getattr(config, "is_encoder_decoder", False):
+        return "encoder_decoder", "AutoModelForSeq2SeqLM"
+    return "causal", "AutoModelForCausalLM"
+
+
+def _short_name(path: str) -> str:
+    parts = [part for part in Path(path).parts if part not in ("model", ".", "/")]
+    if len(parts) > 1 and parts[-1].startswith("checkpoint-"):
+        return "/".join(parts[-2:])
+    return parts[-1] if parts else path

@@ -1,0 +1,74 @@
+"""What a sample has taken over word for word: whole texts, spans and n-grams that are in other texts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hf_gpt.evaluation.text.ngrams import ngram_ids, sentence_lengths
+from hf_gpt.evaluation.text.suffix_automaton import SuffixAutomaton
+
+
+# Tokens up to which common spans are grown one by one.
+_GROWN = 64
+
+
+def copied_whole(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """Whether each text is one of the references, bool `(texts,)`."""
+    known = {tuple(reference) for reference in references}
+    return np.array([tuple(text) in known for text in texts])
+
+
+def longest_copied_spans(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """Tokens of the longest span of each text that stands somewhere in one reference, int64 `(texts,)`.
+
+    Grows all common spans by one token at a time and keeps only places whose span is on both sides. Those that are
+    still there at `_GROWN` tokens are finished by a suffix automaton, so that whole copies of long texts take time in
+    proportion to their length.
+    """
+    sentences = [*texts, *references]
+    lengths = sentence_lengths(sentences)
+    owners, tokens, vocabulary = next(iter(ngram_ids(sentences, 1)))
+    left = np.repeat(lengths.cumsum(), lengths) - np.arange(len(tokens))
+    longest = np.zeros(len(texts), np.int64)
+    places, ids, size, length = np.arange(len(tokens)), tokens, vocabulary, 1
+    while len(places):
+        ours = owners[places] < len(texts)
+        in_texts, in_references = np.zeros((2, size), bool)
+        in_texts[ids[ours]] = True
+        in_references[ids[~ours]] = True
+        common = (in_texts & in_references)[ids]
+        places, ids = places[common], ids[common]
+        longest[owners[places[owners[places] < len(texts)]]] = length
+        if length >= _GROWN:
+            runs, starts = _runs(places, owners, tokens, length)
+            known = [run for run, start in zip(runs, starts, strict=True) if owners[start] >= len(texts)]
+            automaton = SuffixAutomaton(known)
+            for run, start in zip(runs, starts, strict=True):
+                if owners[start] < len(texts):
+                    longest[owners[start]] = max(longest[owners[start]], automaton.longest_span(run))
+            break
+        goes_on = left[places] > length
+        places, ids = places[goes_on], ids[goes_on]
+        found, ids = np.unique(ids * vocabulary + tokens[places + length], return_inverse=True)
+        size, length = len(found), length + 1
+    return longest
+
+
+def _runs(places: np.ndarray, owners: np.ndarray, tokens: np.ndarray, length: int) -> tuple[list[list[int]], list[int]]:
+    """The tokens that spans of `length` at these places cover, joined where they overlap in one text, and where each
+    such run begins.
+    """
+    places = np.sort(places)
+    begins = np.flatnonzero(np.diff(places, prepend=-2 * length - 2) > length)
+    begins = np.union1d(begins, np.flatnonzero(np.diff(owners[places], prepend=-1)))
+    runs = np.split(places, begins[1:])
+    return [tokens[run[0] : run[-1] + length].tolist() for run in runs], [int(run[0]) for run in runs]
+
+
+def ngram_overlap(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]], order: int = 4) -> float:
+    """Share of the n-grams of the texts, each occurrence counted, that occur in a reference; NaN if there are none."""
+    *_, (owners, ids, size) = ngram_ids([*texts, *references], order)
+    known = np.zeros(max(size, 1), bool)
+    known[ids[owners >= len(texts)]] = True
+    ours = ids[owners < len(texts)]
+    return float(known[ours].mean()) if len(ours) else float("nan")

@@ -1,0 +1,105 @@
+"""Texts as vectors: mean hidden states of a frozen model."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_gpt.generation.scoring.discriminator import evaluating
+from hf_gpt.generation.scoring.texts import max_positions
+
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def mean_hidden_states(
+    model: Any, processing_class: Any, texts: Sequence[str], *, max_length: int = 256, batch_size: int = 32
+) -> np.ndarray:
+    """The last hidden states of each text, averaged over its tokens, padding left out.
+
+    The model must be neither the generator nor its critic, and the same for all samples that are compared.
+
+    Args:
+        model: Any model of Transformers (with or without a head), or the path or Hub id of one.
+        processing_class: Its tokenizer, or a path; left out, that of the path.
+        texts: At least one.
+        max_length: Tokens of a text that are read, where the model has positions for so many.
+        batch_size: Texts in a batch.
+
+    Returns:
+        float64 array of shape `(texts, hidden_size)`; zeros for a text without tokens.
+
+    Raises:
+        ValueError: a model object came without its tokenizer.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    from hf_gpt.files.checkpoints import find_model
+    from hf_gpt.files.model_paths import check_exists
+
+    if isinstance(model, str) or hasattr(model, "__fspath__"):
+        check_exists(str(model))
+        path = find_model(str(model))
+        processing_class = processing_class or path
+        model = AutoModel.from_pretrained(path)
+    elif processing_class is None:
+        raise ValueError("give processing_class, the tokenizer of the model, or the model as a path.")
+    if isinstance(processing_class, str) or hasattr(processing_class, "__fspath__"):
+        processing_class = AutoTokenizer.from_pretrained(find_model(str(processing_class)))
+    model = getattr(model, "base_model", model)
+    max_length = min(max_length, max_positions(model) or max_length)
+    device = next(model.parameters()).device
+    rows = [processing_class(text, truncation=True, max_length=max_length)["input_ids"] for text in texts]
+    full = [text for text, row in zip(texts, rows, strict=True) if len(row) >= max_length]
+    longer = [processing_class(text, truncation=True, max_length=max_length + 1)["input_ids"] for text in full]
+    if cut := sum(len(row) > max_length for row in longer):
+        logger.warning("%d of %d texts are read up to their first %d tokens only.", cut, len(rows), max_length)
+    features: list[np.ndarray | None] = [None] * len(rows)
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    with evaluating(model):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            longest = max(1, max(len(rows[row]) for row in chosen))
+            ids = torch.zeros((len(chosen), longest), dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for n, row in enumerate(chosen):
+                ids[n, : len(rows[row])] = torch.tensor(rows[row], dtype=torch.long)
+                mask[n, : len(rows[row])] = 1
+            # A row of nothing but padding would be NaN in attention; its hidden states are left out below.
+            seen = mask.clamp(min=(mask.sum(1, keepdim=True) == 0).long())
+            states = model(input_ids=ids.to(device), attention_mask=seen.to(device))
+            hidden = states.last_hidden_state.double().cpu()
+            means = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+            for n, row in enumerate(chosen):
+                features[row] = means[n].numpy()
+    return np.stack(features)
+
+
+def as_features(
+    name: str,
+    sample: Any,
+    model: Any = None,
+    processing_class: Any = None,
+    **options: Any,
+) -> np.ndarray:
+    """A sample as a checked feature table: given as one, or as texts together with a model.
+
+    Args:
+        name: Of the argument, for messages.
+        sample: Features `(texts, dimensions)`, or texts.
+        model, processing_class, options: As in `mean_hidden_states`, for texts.
+
+    Raises:
+        ValueError: the sample is neither, or texts came without a model.
+    """
+    from hf_gpt.evaluation.checks import check_features, check_texts
+
+    is_row = sample is not None and getattr(sample, "ndim", 1) == 1
+    if is_row and isinstance(next(iter(sample), None), str):
+        if model is None:
+            raise ValueError(f"{name} are texts, so a model must be given that turns them into features.")
+        sample = mean_hidden_states(model, processing_class, check_texts(name, sample), **options)
+    return check_features(name, sample)

@@ -1,0 +1,1 @@
+"""Decoding from packed weights and a static cache, behind `generate`."""

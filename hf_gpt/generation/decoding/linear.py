@@ -1,0 +1,116 @@
+"""Products with a weight that stays the same for many steps, laid out for the processor and in a type of choice."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+from hf_gpt.generation.decoding.native.structures import native
+
+
+WeightDtype = Literal["bfloat16", "int8"]
+WEIGHT_DTYPES: tuple[str, ...] = ("bfloat16", "int8")
+
+Product = Callable[[torch.Tensor], torch.Tensor]
+
+
+def check_weight_dtype(weight_dtype: str | None, device: torch.device) -> None:
+    """Raises `ValueError` for a type that there is not, or that products on this device cannot use.
+
+    int8 needs a CPU that multiplies it: with VNNI instructions, or with AVX2 and a C compiler for the steps.
+    """
+    if weight_dtype is not None and weight_dtype not in WEIGHT_DTYPES:
+        raise ValueError(
+            f"there is no weight_dtype {weight_dtype!r}. Choose one of: {', '.join(WEIGHT_DTYPES)}, or None."
+        )
+    if weight_dtype == "int8" and not (device.type == "cpu" and (_multiplies_int8() or _steps_multiply_int8())):
+        raise ValueError(
+            "weight_dtype='int8' needs a CPU with VNNI instructions, or AVX2 and compiled steps: use 'bfloat16', or "
+            "None."
+        )
+
+
+def make_product(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: str | None, rows: int) -> Product:
+    """A function x -> x W^T + b for x of shape (B, K).
+
+    Args:
+        weight: (N, K), copied in another layout on CPUs.
+        bias: (N,) or None.
+        weight_dtype: `"bfloat16"`: weight, input and result in bfloat16, sums in float32. `"int8"`: weights in 255
+            steps for each output, inputs in 255 steps for each row, float32 result. None: the weight's own.
+        rows: Most rows of x.
+
+    Raises:
+        ValueError: int8 on a processor whose PyTorch has no exact products of it.
+    """
+    if weight_dtype == "int8":
+        if not _multiplies_int8():
+            raise ValueError(
+                "weight_dtype='int8' on a CPU without VNNI instructions is for models that compiled steps decode: all "
+                "parameters in one of float32 and bfloat16, and a common activation. Use 'bfloat16', or None."
+            )
+        return _int8(weight, bias)
+    if weight_dtype == "bfloat16":
+        weight = weight.to(torch.bfloat16)
+    bias = None if bias is None else bias.to(weight.dtype)
+    if weight.device.type != "cpu" or not _has_onednn() or weight.dtype not in (torch.float32, torch.bfloat16):
+        return lambda inputs: F.linear(inputs.to(weight.dtype), weight, bias)
+    if rows == 1 and weight.dtype == torch.float32:
+        return _transposed(weight, bias)
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return lambda inputs: F.linear(inputs.to(weight.dtype), weight, bias)
+    return _packed(weight, bias)
+
+
+def _multiplies_int8() -> bool:
+    # Without VNNI oneDNN adds pairs of products in 16 bits, and they saturate.
+    return _has_onednn() and torch.cpu._is_vnni_supported()
+
+
+def _steps_multiply_int8() -> bool:
+    found = native()
+    return found is not None and found.has_int8
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+
+
+def _transposed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    # One row times a matrix reads memory in order this way round: 1.2 to 2.5 times as fast.
+    weight = weight.t().contiguous()
+    if bias is None:
+        return lambda inputs: torch.mm(inputs, weight)
+    return lambda inputs: torch.addmm(bias, inputs, weight)
+
+
+def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    dtype = weight.dtype
+    # Packed for no number of rows in particular, or each other number would pack again.
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+    linear = torch.ops.mkldnn._linear_pointwise
+    return lambda inputs: linear(inputs.to(dtype), packed, bias, "none", [], "")
+
+
+def _int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    weight = weight.float()
+    scale = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    steps = (weight / scale[:, None]).round().to(torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(steps, None)
+    zero_points = torch.zeros(len(weight), dtype=torch.int64)
+    bias = None if bias is None else bias.float()
+    linear = torch.ops.onednn.qlinear_pointwise.default
+    # Half a step more, since the conversion cuts off: 0 is step 128.
+    middle = torch.tensor(128.5)
+
+    def product(inputs: torch.Tensor) -> torch.Tensor:
+        # A scale for each row, so that no row depends on those beside it.
+        largest = torch.linalg.vector_norm(inputs.float(), torch.inf, -1, keepdim=True).clamp_(min=1e-20)
+        rounded = torch.addcmul(middle, inputs, 127 / largest).to(torch.uint8)
+        result = linear(
+            rounded, 1 / 127, 128, packed, scale, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+        ).mul_(largest)
+        return result if bias is None else result.add_(bias)
+
+    return product

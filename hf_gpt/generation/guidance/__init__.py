@@ -1,0 +1,1 @@
+"""`generate` guided by a discriminator."""

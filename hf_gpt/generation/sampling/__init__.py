@@ -1,0 +1,1 @@
+"""Rollouts: sampled texts with the log-probability of every token."""

@@ -1,0 +1,142 @@
+"""What drawing texts has worked out already: results of products with weights, for the update that learns from them."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from hf_gpt.generation.decoding.fingerprint import fingerprint
+
+
+if TYPE_CHECKING:
+    from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM
+
+
+# Bytes of a recording: beyond, nothing is recorded.
+MOST_BYTES = 2**32
+
+
+class Recording:
+    """Results of all products with weights while `rollout` drew texts: with them a forward pass over the same texts has
+    no such product left to work out, as long as the weights are the same ones.
+
+    It is given to `rollout` empty, which fills it where the compiled steps draw in the model's own float32, all texts
+    in one batch.
+
+    Attributes:
+        products: Of each kind (queries, keys and values; output; up, gates first; down), (layers, B, C - 1, outputs):
+            at each completion token but the last. Empty: nothing was recorded.
+        logits: (B, C, V) that the tokens were drawn from.
+        completions: (B, C) int64, the tokens.
+        is_written: (B, C), up to the end of each text.
+    """
+
+    def __init__(self) -> None:
+        self.products: list[torch.Tensor] = []
+        self.logits = self.completions = self.is_written = torch.empty(0)
+        self._weights: tuple[list[torch.nn.Parameter], Any] = [], None
+
+    def begin(self, model: "HfGptForCausalLM", rows: int, num_tokens: int) -> bool:
+        """Makes room for texts of `num_tokens`; False where they are too many."""
+        config = model.config
+        heads = config.num_attention_heads + 2 * config.num_key_value_heads
+        hidden_size, inner = config.hidden_size, config.intermediate_size * (1 + config.is_gated_act)
+        widths = (heads * config.head_dim, hidden_size, inner, hidden_size)
+        numbers = rows * num_tokens * (config.num_hidden_layers * sum(widths) + config.vocab_size)
+        if num_tokens < 2 or 4 * numbers > MOST_BYTES:
+            return False
+        self.products = [torch.empty(config.num_hidden_layers, rows, num_tokens - 1, width) for width in widths]
+        self.logits = torch.empty(rows, num_tokens, model.lm_head.out_features)
+        self._weights = list(model.parameters()), fingerprint(model)
+        return True
+
+    def end(self, completions: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Cuts to the longest text, of `completions` (B, C) of `lengths` (B,); what no step has written is 0."""
+        if not self.products:
+            return
+        count = completions.shape[1]
+        self.completions, self.is_written = completions, torch.arange(count) < lengths[:, None]
+        self.logits = self.logits[:, :count]
+        self.products = [kept[:, :, : count - 1] for kept in self.products]
+        unwritten = ~self.is_written
+        if bool(unwritten.any()):
+            self.logits[unwritten] = 0
+            for kept in self.products:
+                kept[:, unwritten[:, 1:]] = 0
+
+    def narrow(self, rows: int) -> None:
+        """Keeps the first texts alone."""
+        self.products = [kept[:, :rows] for kept in self.products]
+        self.logits, self.completions, self.is_written = (
+            kept[:rows] for kept in (self.logits, self.completions, self.is_written)
+        )
+
+    def is_of(self, model: torch.nn.Module, completions: torch.Tensor) -> bool:
+        """Whether these texts were recorded, of this model and with its weights as they are."""
+        parameters, state = self._weights
+        return (
+            bool(self.products)
+            and self.completions.shape == completions.shape
+            and torch.equal(self.completions[self.is_written], completions[self.is_written])
+            and [id(parameter) for parameter in model.parameters()] == [id(parameter) for parameter in parameters]
+            and fingerprint(model) == state
+        )
+
+    def of_trunk(self, model: "HfGptForCausalLM") -> "SuppliedProducts":
+        """A context in which the trunk's products with weights are known, for a pass over all completion tokens but the
+        last."""
+        results = {}
+        for layer, qkv, output, up, down in zip(model.model.layers, *self.products, strict=False):
+            attention, mlp = layer.self_attn, layer.mlp
+            projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+            parts = qkv.split([projection.out_features for projection in projections], -1)
+            projections += [attention.o_proj, mlp.down_proj]
+            parts += (output, down)
+            ups = [mlp.gate_proj, mlp.up_proj] if mlp.is_gated else [mlp.up_proj]
+            for projection, part in zip([*projections, *ups], [*parts, *up.chunk(len(ups), -1)], strict=True):
+                results[id(projection.weight)] = part
+        return SuppliedProducts(results)
+
+    def of_head(self, model: "HfGptForCausalLM") -> "SuppliedProducts":
+        """The same for the head, over all completion tokens. Where a scale or cap follows, its product is not known."""
+        is_product = model.config.logit_scale == 1 and model.config.final_logit_softcapping is None
+        return SuppliedProducts({id(model.lm_head.weight): self.logits} if is_product else {})
+
+
+class SuppliedProducts(TorchFunctionMode):
+    """Inside, `linear` of some weights gives what is known of it; gradients are those of the product.
+
+    Args:
+        results: By the identity of a weight, the result, of the shape of the product.
+    """
+
+    def __init__(self, results: dict[int, torch.Tensor]):
+        super().__init__()
+        self.results = results
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.linear and len(args) == 3 and (known := self.results.get(id(args[1]))) is not None:
+            return _KnownProduct.apply(*args, known)
+        return func(*args, **(kwargs or {}))
+
+
+class _KnownProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, known):
+        if x.shape[:-1] != known.shape[:-1]:
+            raise ValueError(f"a product of {tuple(known.shape)} is known, not of an input {tuple(x.shape)}.")
+        ctx.save_for_backward(x, weight)
+        return known.detach()
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        flat = grad.reshape(-1, grad.shape[-1])
+        return (
+            grad @ weight if needs_x else None,
+            flat.t() @ x.reshape(-1, x.shape[-1]) if needs_weight else None,
+            flat.sum(0) if needs_bias else None,
+            None,
+        )

@@ -1,0 +1,135 @@
+"""One token of each row by inversion of the distribution function, and its log-probability in that distribution."""
+
+import torch
+from torch.nn import functional as F
+
+from hf_gpt.generation.decoding.native.sampling import Drawn, draw, drawing_library
+from hf_gpt.generation.sampling.distribution import Sampling, pack, wide
+
+
+# A vocabulary is searched in blocks of this many tokens: first for the block, then inside it.
+BLOCK = 128
+
+
+def draw_tokens(
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+) -> torch.Tensor:
+    """One token for each row, by inversion of the distribution function.
+
+    Args:
+        logits: (B, V), any floating type.
+        uniforms: (B,) in [0, 1).
+        temperature, top_p, top_k, min_p: As for `rollout`.
+
+    Returns:
+        (B,) int64.
+    """
+    return draw_with_logps(logits, uniforms, temperature, top_p, top_k, min_p)[0]
+
+
+def draw_with_logps(
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens of `draw_tokens` (B,) and their float32 log-probabilities (B,) under the distribution that they were
+    sampled from; 0 at temperature 0."""
+    return sample(logits, uniforms, Sampling(temperature, top_p, top_k, min_p))[:2]
+
+
+def sample(
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    sampling: Sampling,
+    with_model_logps: bool = False,
+    with_support: bool = False,
+) -> Drawn:
+    """One token for each row, with its log-probability. On a CPU compiled code samples.
+
+    Args:
+        logits: (B, V), any floating type.
+        uniforms: (B,) in [0, 1).
+        sampling: From which distribution.
+        with_model_logps, with_support: Whether those fields are wanted.
+    """
+    logits = logits.float()
+    if (library := drawing_library(logits, sampling.temperature)) is not None:
+        wanted = {"with_model_logps": with_model_logps, "with_support": with_support}
+        return draw(library, logits, uniforms if sampling.temperature else None, sampling, **wanted)
+    support = None
+    if sampling.temperature == 0:
+        tokens = likeliest(logits)
+        logps = torch.zeros(len(logits), device=logits.device)
+    else:
+        policy = logits if sampling.temperature == 1 else logits / sampling.temperature
+        if sampling.is_truncated:
+            kept = sampling.support(logits)
+            support = pack(kept) if with_support else None
+            policy = policy.masked_fill(~kept, -torch.inf)
+        probabilities = policy.softmax(-1)
+        tokens = _invert(probabilities, uniforms)
+        logps = _logps(policy, tokens, probabilities)
+    return Drawn(tokens, logps, _logps(logits, tokens) if with_model_logps else None, support)
+
+
+def _logps(logits: torch.Tensor, tokens: torch.Tensor, probabilities: torch.Tensor | None = None) -> torch.Tensor:
+    """(B,) of tokens (B,) under logits (B, V), of which a softmax may be known."""
+    probabilities = logits.softmax(-1) if probabilities is None else probabilities
+    # exp(max - logsumexp): what the softmax knows of the sum, and never 0.
+    log_norm = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
+    return (logits.gather(-1, tokens[:, None]) - log_norm)[:, 0]
+
+
+def _invert(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """The token at which the sum of (B, V) masses passes a share `uniforms` (B,) of the whole."""
+    kind = wide(probabilities)
+    uniforms = uniforms[:, None].to(kind)
+    blocks = _blocks(probabilities)
+    if blocks is None:
+        return _search(probabilities.cumsum(-1, dtype=kind), uniforms)[0]
+    block, rest = _search(blocks.sum(-1).cumsum(-1, dtype=kind), uniforms)
+    inside = blocks[torch.arange(len(blocks), device=blocks.device), block]
+    place, _ = _search(inside.cumsum(-1, dtype=kind), rest)
+    return block * BLOCK + place
+
+
+def _search(heights: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """First place (B,) where `heights` (B, N) pass a share (B, 1) of their last; the share of its step below."""
+    total = heights[:, -1:]
+    wanted = torch.minimum(shares * total, total.nextafter(torch.zeros_like(total)))
+    place = torch.searchsorted(heights, wanted, right=True)
+    below = heights.gather(-1, (place - 1).clamp(min=0)).masked_fill(place == 0, 0)
+    return place[:, 0], (wanted - below) / (heights.gather(-1, place) - below)
+
+
+def likeliest(logits: torch.Tensor, largest: torch.Tensor | None = None) -> torch.Tensor:
+    """(B,) int64: `logits.argmax(-1)` of (B, V), compiled or block by block, since `argmax` is slow on CPUs.
+
+    Args:
+        logits: Any floating type.
+        largest: (B, 1), their maximum, where it is known.
+    """
+    if (library := drawing_library(logits)) is not None:
+        return draw(library, logits, with_logps=False).tokens
+    blocks = _blocks(logits, fill=-torch.inf)
+    if blocks is None:
+        return logits.argmax(-1)
+    largest = logits.amax(-1, keepdim=True) if largest is None else largest
+    block = (blocks.amax(-1) >= largest).int().argmax(-1)
+    inside = blocks[torch.arange(len(blocks), device=blocks.device), block]
+    return block * BLOCK + inside.argmax(-1)
+
+
+def _blocks(values: torch.Tensor, fill: float = 0.0) -> torch.Tensor | None:
+    """(B, N, BLOCK), filled up at the end; None for a vocabulary too small to gain by it."""
+    if values.shape[-1] < 8 * BLOCK:
+        return None
+    return F.pad(values, (0, -values.shape[-1] % BLOCK), value=fill).unflatten(-1, (-1, BLOCK))

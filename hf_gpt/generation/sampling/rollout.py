@@ -1,0 +1,413 @@
+"""Batched sampling that keeps the log-probability of every token it draws: the rollouts of adversarial training."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from hf_gpt.generation.decoding.cached_decoder import DecoderWeights, make_weights
+from hf_gpt.generation.decoding.linear import WeightDtype, check_weight_dtype
+from hf_gpt.generation.decoding.native.decoder import NativeDecoder
+from hf_gpt.generation.decoding.native.weights import NativeWeights
+from hf_gpt.generation.decoding.plain_decoder import can_decode
+from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.inverse_cdf import sample
+from hf_gpt.generation.scoring.discriminator import accepted_arguments, evaluating, right_padded
+from hf_gpt.generation.scoring.logprobs import decoder_start_token_id, join, left_padded, positions_of, unwrap
+
+
+# Finished rows leave the batch once they are this share of it: each leaving copies the cache.
+LEAVE_SHARE = 0.25
+
+
+@dataclasses.dataclass
+class Rollout:
+    """Sampled completions, B rows.
+
+    Attributes:
+        sequences: (B, T) int64, prompt then completion, padded at the right.
+        attention_mask: (B, T) int64, 1 at tokens, the end-of-text token included.
+        completions: (B, C) int64, the tokens that were drawn, padded at the right.
+        completion_mask: (B, C) float32, 1 at drawn tokens up to and including the end of text.
+        logps: (B, C) float32, log-probability of each sampled token under the distribution that it was sampled from:
+            that of the weights which sampled it, at the temperature and after top-k, top-p and min-p. So it is 0
+            throughout at temperature 0; 0 at padding.
+        prompt_length: (B,) int64, tokens of the prompt in each row.
+        model_logps: (B, C) float32, log-probability under the same weights at temperature 1, of all tokens; 0 at
+            padding. None unless asked for.
+        support: (B, C, ceil(V / 8)) uint8, a bit for each token that could have been sampled (`sampling.pack`), where
+            top-k, top-p or min-p left some out; else None. `completion_logps` takes it.
+    """
+
+    sequences: torch.Tensor
+    attention_mask: torch.Tensor
+    completions: torch.Tensor
+    completion_mask: torch.Tensor
+    logps: torch.Tensor
+    prompt_length: torch.Tensor
+    model_logps: torch.Tensor | None = None
+    support: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.sequences.shape[0]
+
+    def to(self, device: torch.device | str) -> "Rollout":
+        """The same on another device."""
+        return Rollout(**{name: tensor.to(device) for name, tensor in self._tensors().items()})
+
+    def rows(self, chosen: torch.Tensor) -> "Rollout":
+        """The rows of these numbers, which may repeat, or of this mask."""
+        return Rollout(**{name: tensor[chosen] for name, tensor in self._tensors().items()})
+
+    def split(self, sizes: Sequence[int]) -> "list[Rollout]":
+        """Consecutive parts of these numbers of rows."""
+        tensors = self._tensors()
+        parts = zip(*(tensor.split(list(sizes)) for tensor in tensors.values()), strict=True)
+        return [Rollout(**dict(zip(tensors, part, strict=True))) for part in parts]
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
+
+def rollout(
+    model: nn.Module,
+    prompt_ids: torch.Tensor | None = None,
+    prompt_mask: torch.Tensor | None = None,
+    *,
+    max_new_tokens: int,
+    num_samples: int | None = None,
+    num_return_sequences: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int | None = None,
+    bos_token_id: int | None = None,
+    generator: torch.Generator | None = None,
+    uniforms: torch.Tensor | None = None,
+    batch_size: int | None = None,
+    synced: bool = False,
+    weight_dtype: WeightDtype | None = None,
+    recording: Recording | None = None,
+    return_model_logps: bool = False,
+) -> Rollout:
+    """Draws completions of prompts, or texts from their beginning.
+
+    Each row's draws depend on its own uniform numbers alone, one for each token, by inversion of the distribution
+    function. So a row is the same whatever the batch size, whoever shares its batch, and whichever process draws it.
+    A plain `HfGptForCausalLM` is decoded by steps of our own (`decoding.make_weights`; on a CPU they are compiled at
+    first use on a machine, one to three seconds), any other model by its own forward pass.
+
+    Args:
+        model: A causal language model or an encoder-decoder, which reads the prompt with its encoder; bare, with an
+            adapter or wrapped for several processes. It is put into evaluation mode and back.
+        prompt_ids: (P, L) int64, padded at either side. None: `num_samples` texts that begin with `bos_token_id`.
+        prompt_mask: (P, L), 1 at tokens; None: no padding.
+        max_new_tokens: Most tokens that are drawn in a row, the end of text included.
+        num_samples: Rows to draw without prompts.
+        num_return_sequences: Completions of each prompt, which are adjacent rows.
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_p: Draw from the likeliest tokens of this total mass.
+        top_k: Draw from this many likeliest tokens; 0: from all.
+        min_p: Draw from tokens at least this likely, as a share of the likeliest (https://arxiv.org/abs/2407.01082).
+        eos_token_id: What ends a row; None: nothing does.
+        pad_token_id: Fills the rows; None: the end-of-text token, or 0.
+        bos_token_id: What a row without a prompt begins with.
+        generator: A CPU generator that the uniform numbers are drawn from.
+        uniforms: (B, `max_new_tokens`) float64 in [0, 1), in place of a generator.
+        batch_size: Rows in a batch; None: all.
+        synced: Every process does the same number of forward passes, as a sharded model (FSDP, ZeRO-3) needs.
+        weight_dtype: Of products with weights. None: as the model and autocast have it. `"bfloat16"`; or `"int8"`, on a
+            CPU: faster, from a distribution that differs from the model's by the rounding. The log-probabilities are
+            those of the rounded weights, as importance ratios need. A model that those steps do not take runs under
+            autocast in bfloat16 instead.
+        recording: Filled, where that can be, with what `completion_logits` of the same texts need not work out again.
+        return_model_logps: Whether `model_logps` are wanted beside `logps`: those without temperature and truncation.
+
+    Returns:
+        The rows: B is P times `num_return_sequences`, or `num_samples` times that. `completion_logps` with the same
+        temperature, top-k, top-p and min-p gives `logps` again, with gradient.
+
+    Raises:
+        ValueError: no prompt and no number of samples or begin token, an empty prompt, more tokens than the model has
+            positions for, or settings out of range or beyond the device.
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"rollout needs max_new_tokens >= 1, got {max_new_tokens}.")
+    sampling = Sampling(temperature, top_p, top_k, min_p)
+    device = next(model.parameters()).device
+    check_weight_dtype(weight_dtype, device)
+    prompt_ids, prompt_mask = as_prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
+    prompt_ids = prompt_ids.repeat_interleave(num_return_sequences, 0)
+    prompt_mask = prompt_mask.repeat_interleave(num_return_sequences, 0)
+    rows = prompt_ids.shape[0]
+    check_positions(unwrap(model), prompt_ids.shape[1], max_new_tokens)
+    if uniforms is None:
+        uniforms = torch.rand(rows, max_new_tokens, dtype=torch.float64, generator=generator)
+    if uniforms.shape != (rows, max_new_tokens):
+        raise ValueError(f"uniforms must have shape {(rows, max_new_tokens)}, got {tuple(uniforms.shape)}.")
+    ends, pad_token_id = special_tokens(eos_token_id, pad_token_id)
+    settings = {"sampling": sampling, "ends": ends, "synced": synced, "with_model_logps": return_model_logps}
+
+    with torch.no_grad(), evaluating(model), contextlib.ExitStack() as context:
+        settings["weights"] = _weights(model, weight_dtype, batch_size or rows, context) if not synced else None
+        settings["recording"] = recording if rows <= (batch_size or rows) else None
+        parts = [
+            _draw_batch(model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), **settings)
+            for part in _slices(rows, batch_size or rows)
+        ]
+    return _assemble(parts, prompt_ids, prompt_mask, pad_token_id)
+
+
+def special_tokens(eos_token_id: int | Sequence[int] | None, pad_token_id: int | None) -> tuple[list[int], int]:
+    """The tokens that end a row, and the one that fills it up, from arguments of `rollout`."""
+    ends = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
+    if pad_token_id is None:
+        pad_token_id = ends[0] if ends else 0
+    return ends, pad_token_id
+
+
+@dataclasses.dataclass
+class _Drawn:
+    completions: torch.Tensor
+    lengths: torch.Tensor
+    logps: torch.Tensor
+    model_logps: torch.Tensor | None
+    support: torch.Tensor | None
+
+
+def as_prompts(
+    prompt_ids: torch.Tensor | None,
+    prompt_mask: torch.Tensor | None,
+    num_samples: int | None,
+    bos_token_id: int | None,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts as `rollout` reads them, padded at the left: ids and mask, (B, L) int64; arguments and errors are its."""
+    if prompt_ids is None:
+        if num_samples is None or bos_token_id is None:
+            raise ValueError("rollout needs prompt_ids, or num_samples and the bos_token_id that texts begin with.")
+        prompt_ids = torch.full((num_samples, 1), bos_token_id, dtype=torch.int64)
+    elif num_samples is not None:
+        raise ValueError("rollout takes prompt_ids or num_samples; with prompts use num_return_sequences.")
+    prompt_ids = prompt_ids.to(device)
+    prompt_mask = torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask.to(prompt_ids)
+    if prompt_ids.ndim != 2 or not bool((prompt_mask.sum(-1) > 0).all()):
+        raise ValueError("rollout needs prompts of shape (rows, length), none of them empty: begin with bos_token_id.")
+    return left_padded(prompt_ids, prompt_mask)
+
+
+def check_positions(model: nn.Module, prompt_length: int, max_new_tokens: int) -> None:
+    """Raises `ValueError` where a model has no positions for so long a prompt and so many new tokens."""
+    config = model.config
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    apart = config.is_encoder_decoder
+    needed = max(prompt_length, max_new_tokens) if apart else prompt_length + max_new_tokens
+    if limit is not None and needed > limit:
+        either = "or" if apart else "and"
+        raise ValueError(
+            f"a prompt of {prompt_length} tokens {either} max_new_tokens={max_new_tokens} are more than the {limit} "
+            f"positions of {type(model).__name__}. Shorten {'it' if apart else 'one of them'}."
+        )
+
+
+def _slices(rows: int, size: int) -> Iterator[slice]:
+    for start in range(0, rows, size):
+        yield slice(start, start + size)
+
+
+def _weights(model, weight_dtype, rows, context) -> DecoderWeights | NativeWeights | None:
+    """Weights for steps of our own, or None. A model without is put under autocast by a type of choice."""
+    inner, device = unwrap(model), next(model.parameters()).device
+    if torch.is_autocast_enabled(device.type):
+        if torch.get_autocast_dtype(device.type) != torch.bfloat16:
+            return None
+        weight_dtype = weight_dtype or "bfloat16"
+    if can_decode(inner):
+        return make_weights(inner, weight_dtype, rows)
+    if weight_dtype is not None:
+        context.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
+    return None
+
+
+def _draw_batch(
+    model, prompt_ids, prompt_mask, uniforms, *, sampling, ends, synced, with_model_logps, weights, recording
+) -> _Drawn:
+    rows, limit = uniforms.shape
+    completions = torch.zeros(rows, limit, dtype=torch.int64, device=prompt_ids.device)
+    # Log-probabilities, those of the model and the support, where there is any.
+    kept: list[torch.Tensor | None] = [None, None, None]
+    lengths = torch.zeros(rows, dtype=torch.int64, device=prompt_ids.device)
+    end_ids = torch.tensor(ends, dtype=torch.int64, device=prompt_ids.device)
+    if weights is not None:
+        state = weights.start(unwrap(model), prompt_ids, prompt_mask, limit)
+        if recording is not None and isinstance(state, NativeDecoder):
+            state.record(recording, limit)
+    else:
+        steps = _EncoderDecoderSteps if unwrap(model).config.is_encoder_decoder else _DecoderSteps
+        state = steps(model, prompt_ids, prompt_mask)
+    # Places in the output of the rows that are still in the batch, and which of those go on.
+    places = torch.arange(rows, device=prompt_ids.device)
+    active = torch.ones(rows, dtype=torch.bool, device=prompt_ids.device)
+    for step in range(limit):
+        logits, with_support = state.next_logits(), sampling.is_truncated
+        tokens, *found = sample(logits, uniforms[places, step], sampling, with_model_logps, with_support)
+        # What a row draws past its end is masked by its length.
+        completions[places, step] = tokens
+        for number, values in enumerate(found):
+            if values is None:
+                continue
+            if kept[number] is None:
+                kept[number] = values.new_zeros(rows, limit, *values.shape[1:])
+            kept[number][places, step] = values
+        lengths[places] += active
+        if step == limit - 1:
+            break
+        # Where nothing ends a row, nobody waits for the device.
+        if ends or synced:
+            active = active & ~torch.isin(tokens, end_ids)
+            if _all_finished(active, synced):
+                break
+            count = int(active.sum())
+            if state.can_select and 0 < count <= (1 - LEAVE_SHARE) * len(active):
+                going = active.nonzero()[:, 0]
+                state.select(going)
+                places, tokens, active = places[going], tokens[going], active[going]
+        state.append(tokens)
+    if recording is not None:
+        width = int(lengths.max())
+        recording.end(completions[:, :width], lengths)
+    return _Drawn(completions, lengths, *kept)
+
+
+def _all_finished(active: torch.Tensor, synced: bool) -> bool:
+    if synced and torch.distributed.is_available() and torch.distributed.is_initialized():
+        still = active.any().to(torch.int32)
+        torch.distributed.all_reduce(still, torch.distributed.ReduceOp.MAX)
+        return not bool(still)
+    return not bool(active.any())
+
+
+class _DecoderSteps:
+    """A decoder that reads prompts, then one token after another, with its cache if it has one."""
+
+    def __init__(self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor):
+        self.model = model
+        self.ids, self.mask = ids, mask
+        self.accepted = accepted_arguments(unwrap(model))
+        peft_config = getattr(unwrap(model), "active_peft_config", None)
+        # Virtual tokens go in front of every forward pass, which a cache that holds them already would double.
+        self.use_cache = "past_key_values" in self.accepted and not getattr(peft_config, "is_prompt_learning", False)
+        self.cache: Any = None
+
+    def next_logits(self) -> torch.Tensor:
+        """(B, V) logits of the token that comes next."""
+        if not self.use_cache:
+            return self._logits_of_whole_rows()
+        fresh = slice(None) if self.cache is None else slice(-1, None)
+        inputs = {"input_ids": self.ids[:, fresh], "attention_mask": self.mask}
+        if "position_ids" in self.accepted:
+            inputs["position_ids"] = positions_of(self.mask)[:, fresh]
+        if "logits_to_keep" in self.accepted:
+            inputs["logits_to_keep"] = 1
+        outputs = self.model(**inputs, use_cache=True, past_key_values=self.cache)
+        self.cache = outputs.past_key_values
+        self.use_cache = self.cache is not None
+        return outputs.logits[:, -1]
+
+    def _logits_of_whole_rows(self) -> torch.Tensor:
+        # Padded at the right: what counts positions by itself counts them right.
+        ids, mask = right_padded(self.ids, self.mask)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if "position_ids" in self.accepted:
+            inputs["position_ids"] = positions_of(mask)
+        if "use_cache" in self.accepted:
+            inputs["use_cache"] = False
+        # Virtual tokens of an adapter stand in front.
+        logits = self.model(**inputs).logits[:, -ids.shape[1] :]
+        return logits[torch.arange(len(ids), device=ids.device), mask.sum(-1) - 1]
+
+    def append(self, tokens: torch.Tensor) -> None:
+        """Adds the drawn tokens (B,)."""
+        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
+        self.mask = torch.cat([self.mask, torch.ones_like(tokens)[:, None]], 1)
+
+    @property
+    def can_select(self) -> bool:
+        return self.cache is None or hasattr(self.cache, "reorder_cache")
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keeps these rows alone."""
+        self.ids, self.mask = self.ids[rows], self.mask[rows]
+        if self.cache is not None:
+            self.cache.reorder_cache(rows)
+
+
+class _EncoderDecoderSteps:
+    """An encoder-decoder: the encoder reads the prompts once, the decoder begins with its start token."""
+
+    def __init__(self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor):
+        self.model = model
+        inner = unwrap(model)
+        # Learned positions of an encoder count from the left.
+        ids, mask = right_padded(ids, mask)
+        encoder = inner.get_encoder()
+        self.hidden = encoder(input_ids=ids, attention_mask=mask)[0]
+        self.mask = mask
+        self.ids = torch.full_like(ids[:, :1], decoder_start_token_id(inner))
+        self.use_cache, self.cache = "past_key_values" in accepted_arguments(inner), None
+
+    def next_logits(self) -> torch.Tensor:
+        inputs = {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=self.hidden),
+            "attention_mask": self.mask,
+            "decoder_input_ids": self.ids if self.cache is None else self.ids[:, -1:],
+        }
+        if self.use_cache:
+            inputs.update(use_cache=True, past_key_values=self.cache)
+        outputs = self.model(**inputs)
+        if self.use_cache:
+            self.cache = outputs.past_key_values
+            self.use_cache = self.cache is not None
+        return outputs.logits[:, -1]
+
+    def append(self, tokens: torch.Tensor) -> None:
+        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
+
+    @property
+    def can_select(self) -> bool:
+        return self.cache is None or hasattr(self.cache, "reorder_cache")
+
+    def select(self, rows: torch.Tensor) -> None:
+        self.ids, self.mask, self.hidden = self.ids[rows], self.mask[rows], self.hidden[rows]
+        if self.cache is not None:
+            self.cache.reorder_cache(rows)
+
+
+def _assemble(parts, prompt_ids, prompt_mask, pad_token_id) -> Rollout:
+    columns = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+    whole = {name: None if each[0] is None else torch.cat(each) for name, each in columns.items()}
+    lengths = whole.pop("lengths")
+    width = int(lengths.max())
+    whole = {name: None if tensor is None else tensor[:, :width] for name, tensor in whole.items()}
+    completion_mask = torch.arange(width, device=lengths.device) < lengths[:, None]
+    completions = whole["completions"].masked_fill(~completion_mask, pad_token_id)
+    prompt_length = prompt_mask.sum(-1)
+    sequences, attention_mask = join(prompt_ids, prompt_mask, completions, completion_mask, pad_token_id)
+    return Rollout(
+        sequences=sequences,
+        attention_mask=attention_mask,
+        completions=completions,
+        completion_mask=completion_mask.float(),
+        logps=whole["logps"] * completion_mask,
+        prompt_length=prompt_length,
+        model_logps=None if whole["model_logps"] is None else whole["model_logps"] * completion_mask,
+        # Padding is no worse than any token.
+        support=None if whole["support"] is None else whole["support"].masked_fill(~completion_mask[..., None], 255),
+    )

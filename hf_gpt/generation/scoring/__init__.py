@@ -1,0 +1,1 @@
+"""Log-probabilities by language models; logits by discriminators."""

@@ -1,0 +1,113 @@
+"""Texts as a discriminator's own tokenizer frames them, and a bridge to it from a generator's tokens."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from hf_gpt.generation.scoring.discriminator import sequence_scores
+from hf_gpt.generation.scoring.shared_tokens import tokenizer_difference
+
+
+logger = logging.get_logger(__name__)
+
+# Tokenizers without a limit give a number far above any model's.
+_NO_LIMIT = 10**9
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Texts as a discriminator was trained on them.
+
+    A tokenizer that ends a text with a token of its own, as BERT's, frames it. Any other gets the begin token, or the
+    end token in its place, before a text and the end token after it, as critics of this package see texts.
+
+    Args:
+        tokenizer: The discriminator's.
+        texts: Strings.
+        max_length: Most tokens of a row; longer texts are cut there and then have no end token. Left out: the
+            tokenizer's own limit.
+
+    Returns:
+        Token ids and mask, both (n, length) int64, padded at the right.
+
+    Raises:
+        ValueError: the tokenizer has no end token, or there is no text.
+    """
+    return encode_texts_and_cuts(tokenizer, texts, max_length)[:2]
+
+
+def encode_texts_and_cuts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, list[bool]]:
+    """What `encode_texts` returns, and of each text whether it was cut: its last token may be an end token anyway."""
+    if not len(texts):
+        raise ValueError("there is no text to score.")
+    limit = min(max_length or _NO_LIMIT, tokenizer.model_max_length)
+    options = {"verbose": False, "return_attention_mask": False}
+    if tokenizer("a")["input_ids"][-1] in tokenizer.all_special_ids:
+        rows = tokenizer(list(texts), **options)["input_ids"]
+        are_cut = [len(row) > limit for row in rows]
+        if any(are_cut):
+            rows = tokenizer(list(texts), truncation=True, max_length=limit, **options)["input_ids"]
+    else:
+        end = tokenizer.eos_token_id
+        if end is None:
+            raise ValueError("the tokenizer has no end-of-text token: set its eos_token.")
+        begin = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, **options)["input_ids"]
+        are_cut = [len(ids) + 2 > limit for ids in encoded]
+        rows = [[begin, *ids, end][:limit] for ids in encoded]
+    width = max(map(len, rows))
+    pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return ids, mask, are_cut
+
+
+class TextDiscriminator:
+    """A discriminator with a tokenizer of its own, as a function of a generator's tokens: they become text in between.
+
+    Args:
+        discriminator: A sequence classifier with one label.
+        tokenizer: Its tokenizer.
+        generator_tokenizer: The tokenizer of the sequences that are scored.
+        batch_size: Texts scored at a time. Left out: all.
+    """
+
+    def __init__(
+        self,
+        discriminator: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        generator_tokenizer: PreTrainedTokenizerBase,
+        batch_size: int | None = None,
+    ):
+        self.discriminator = discriminator
+        self.tokenizer = tokenizer
+        self.generator_tokenizer = generator_tokenizer
+        self.batch_size = batch_size
+
+    def __call__(self, sequences: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits (n,) of sequences and mask, both (n, length)."""
+        kept = [ids[mask.bool()] for ids, mask in zip(sequences, attention_mask, strict=True)]
+        texts = self.generator_tokenizer.batch_decode(kept, skip_special_tokens=True)
+        limit = max_positions(self.discriminator)
+        ids, mask, are_cut = encode_texts_and_cuts(self.tokenizer, texts, limit)
+        if any(are_cut):
+            logger.warning_once(
+                f"{type(self.discriminator).__name__} reads {ids.shape[1]} tokens of a text: longer ones are judged by "
+                "their beginning alone. Lower max_new_tokens, or use a discriminator that reads more."
+            )
+        return sequence_scores(self.discriminator, ids, mask, self.batch_size).to(sequences.device)
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Longest text in tokens that a model can read; None where nothing limits it."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def same_tokens(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers give every token the same id and cut text up alike."""
+    return tokenizer_difference(first, second) is None

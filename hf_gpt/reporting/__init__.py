@@ -1,0 +1,1 @@
+"""The HTML report, its plots and tables, and the model card."""

@@ -1,0 +1,1 @@
+"""Progress, throughput, cost and what goes wrong in training."""

@@ -1,0 +1,1 @@
+"""Optimizers, and the moving average of weights."""

@@ -1,0 +1,252 @@
+"""Settings of a training command: defaults < recipe (yaml) < command line."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hf_gpt.errors import ConfigError, did_you_mean
+from hf_gpt.files.model_paths import check_exists
+from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
+from hf_gpt.training.arguments import parse_mapping
+
+
+RECIPES = Path(__file__).with_name("recipes")
+ADVERSARIAL_RECIPES = Path(__file__).parents[1] / "adversarial" / "recipes"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parsed settings.
+
+    Attributes:
+        arguments: One instance of each dataclass, in the order they were asked for.
+        values: Every option by name, as given or by default, in plain types.
+        recipe: The recipe's path, if one was used.
+    """
+
+    arguments: tuple[Any, ...]
+    values: dict[str, Any]
+    recipe: Path | None
+
+
+def built_in_recipes(folder: Path = RECIPES) -> list[str]:
+    """Names that `--config` takes instead of a path."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def find_recipe(name_or_path: str, folder: Path = RECIPES) -> Path:
+    """The recipe's file, a built-in one from `folder`.
+
+    Raises:
+        ConfigError: there is neither such a file nor such a built-in recipe.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    names = built_in_recipes(folder)
+    if name_or_path in names:
+        return folder / f"{name_or_path}.yaml"
+    raise ConfigError(
+        f"--config: no file or built-in recipe {name_or_path!r}{did_you_mean(name_or_path, names)} "
+        f"Built in: {', '.join(names) or 'none'}."
+    )
+
+
+class Recipe(dict):
+    """Settings of a recipe, as yaml types them.
+
+    Attributes:
+        written: The same as they are written. Yaml takes `no` for false and `2020-01-01` for a date, which an option
+            that takes text must not.
+    """
+
+    def __init__(self, typed: Mapping[str, Any], written: Mapping[str, Any]):
+        super().__init__(typed)
+        self.written = dict(written)
+
+
+def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    """The settings of a yaml file.
+
+    Args:
+        path: The file.
+        names: Options that there are.
+
+    Raises:
+        ConfigError: the file is not a yaml mapping, or has a key that is no option.
+    """
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content, written = yaml.safe_load(text), yaml.load(text, Loader=yaml.BaseLoader)
+    # A date that does not exist is a bare ValueError, and brackets without end exhaust the stack.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as yaml: {error}") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of options to values, found a {type(content).__name__}.")
+    for key in content:
+        if key not in set(names):
+            raise ConfigError(f"{path}: unknown key {key!r}{did_you_mean(str(key), list(names))} See --help.")
+    return Recipe(content, written or {})
+
+
+def split_config_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes `--config X` or `--config=X` out of the command line; the last one wins.
+
+    Raises:
+        ConfigError: the option has no value.
+    """
+    recipe, rest = None, []
+    tokens = iter(argv)
+    for token in tokens:
+        if token == "--config":
+            recipe = next(tokens, None)
+            if recipe is None:
+                raise ConfigError("--config needs a value: a .yaml file or the name of a built-in recipe.")
+        elif token.startswith("--config="):
+            recipe = token.partition("=")[2]
+        else:
+            rest.append(token)
+    return recipe, rest
+
+
+def check_option_names(argv: Sequence[str], names: Iterable[str]) -> None:
+    """Raises `ConfigError` for an argument before all options, or the first `--option` that is none of `names`."""
+    valid = set(names)
+    if argv and not argv[0].startswith("-"):
+        raise ConfigError(_stray(argv[0], valid))
+    for token in argv:
+        if not token.startswith("--") or token == "--":
+            continue
+        name = token[2:].partition("=")[0].replace("-", "_")
+        if name not in valid and name.removeprefix("no_") not in valid:
+            hint = did_you_mean(f"--{name}", [f"--{option}" for option in valid])
+            raise ConfigError(f"unknown option --{name}{hint} See --help.")
+
+
+def _stray(argument: str, names: Collection[str]) -> str:
+    data = next((f"--{name}" for name in ("corpus", "train_file") if name in names), None)
+    hint = "" if data is None else f": files to train on go to {data}"
+    return f"{argument!r} belongs to no option{hint}. See --help."
+
+
+def load_settings(
+    argv: Sequence[str], dataclass_types: Sequence[type], recipe: Mapping[str, Any] | None, recipe_path: Path | None
+) -> Settings:
+    """Parses a recipe and a command line into dataclasses.
+
+    A recipe becomes options in front of the command line, so that both are read by the same rules and the last wins.
+
+    Args:
+        argv: The command line, without `--config`.
+        dataclass_types: What to fill.
+        recipe: Settings of the recipe, checked by `read_recipe`.
+        recipe_path: Where they come from, for errors.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of range, or an option that does not exist.
+        CheckpointError: the model or tokenizer is not there.
+    """
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str):
+            stray = re.match(r"unrecognized arguments: (?!-)(\S+)", message)
+            raise ConfigError(_stray(stray[1], {action.dest for action in self._actions}) if stray else message)
+
+    parser = Parser(dataclass_types, allow_abbrev=False)
+    written = getattr(recipe, "written", {})
+    parser._negative_number_matcher = NEGATIVE_NUMBER
+    recipe = dict(recipe or {})
+    tokens, defaults = _as_tokens(recipe, written, {action.dest: action for action in parser._actions})
+    parser.set_defaults(**defaults)
+    try:
+        parser.parse_args(tokens)
+    except ConfigError as error:
+        raise ConfigError(f"{recipe_path}: {error}") from error
+    namespace = parser.parse_args([*tokens, *argv])
+
+    if isinstance(recipe.get("config_overrides"), dict) and isinstance(namespace.config_overrides, str):
+        given = parse_mapping(namespace.config_overrides, "config_overrides")
+        namespace.config_overrides = json.dumps({**recipe["config_overrides"], **given})
+
+    values = dict(vars(namespace))
+    if (wrong := wrong_number(values)) is not None:
+        raise ConfigError(wrong)
+    for option in ("model_name_or_path", "tokenizer_name"):
+        if values.get(option) is not None:
+            check_exists(values[option], option)
+    arguments = []
+    for kind in dataclass_types:
+        own = {field.name: values[field.name] for field in fields(kind) if field.init}
+        arguments.append(kind(**own))
+    return Settings(tuple(arguments), values, recipe_path)
+
+
+def settings_to_yaml(settings: Settings, library_type: type, header: str = "") -> str:
+    """The settings as a recipe: loading it again gives the same settings.
+
+    Written are all of our own options, and those of the library's `library_type` whose value differs from its default
+    or whose default differs from that of the settings' own class, which is what a recipe is loaded into.
+
+    Args:
+        settings: What to write.
+        library_type: `TrainingArguments`.
+        header: Comment at the top.
+    """
+    import yaml
+    from transformers import HfArgumentParser
+
+    # Compared as the parser gives them: it reads some of the library's defaults as another type than they are written.
+    defaults = vars(HfArgumentParser(library_type).parse_args([]))
+    own_defaults = vars(HfArgumentParser(type(settings.arguments[-1])).parse_args([]))
+    kept = {}
+    for name, value in settings.values.items():
+        if name in defaults and defaults[name] == value == own_defaults[name]:
+            continue
+        kept[name] = _mapping_or(value)
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    return comment + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=119)
+
+
+def _mapping_or(value: Any) -> Any:
+    """The mapping that a text holds as JSON; anything else, such as a template that begins with a brace, as it is."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _as_tokens(
+    recipe: Mapping[str, Any], written: Mapping[str, Any], actions: Mapping[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """Splits a recipe into command-line tokens and, for what a command line cannot say, defaults."""
+    tokens: list[str] = []
+    defaults: dict[str, Any] = {}
+    for key, value in recipe.items():
+        takes_list = actions[key].nargs == "+"
+        if key in written and (actions[key].type is str or actions[key].choices is not None):
+            value = as_written(value, written[key])
+        if takes_list and isinstance(value, (list, tuple, str)) and value:
+            tokens += [f"--{key}", *([value] if isinstance(value, str) else [str(item) for item in value])]
+        elif isinstance(value, dict):
+            tokens.append(f"--{key}={json.dumps(value)}")
+        elif value is None or isinstance(value, (list, tuple)):
+            defaults[key] = value
+        else:
+            tokens.append(f"--{key}={value}")
+    return tokens, defaults
+
+
+def as_written(value: Any, written: Any) -> Any:
+    """The text of a plain value, or of those in a list; nothing and mappings stay what they are."""
+    if isinstance(value, (list, tuple)) and isinstance(written, list) and len(value) == len(written):
+        return [as_written(item, text) for item, text in zip(value, written, strict=True)]
+    return written if isinstance(written, str) and value is not None else value

@@ -1,0 +1,355 @@
+"""Dialogue: a chat template, and the loss on the assistant's turns alone."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from hf_gpt.data.chat_tokens import TemplateError
+from hf_gpt.data.cuts import Cuts
+from hf_gpt.data.examples import Example, texts_of
+from hf_gpt.data.packing import IGNORE_INDEX
+from hf_gpt.errors import ConfigError, CorpusError
+from hf_gpt.evaluation import compute
+from hf_gpt.evaluation.text.words import UNICODE_WORDS
+from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.tasks.base import begin_and_end, to_rows, tokenize
+from hf_gpt.training.tasks.chat_rows import Row, prompt_ids, special_ids, template_rows
+from hf_gpt.training.tasks.text_generation import WritingTask
+
+
+ROLES = ("system", "user", "assistant")
+
+# The markers {% generation %} tell which tokens the assistant writes, to `apply_chat_template` and to TRL alike.
+CHAT_TEMPLATE = (
+    "{{- bos_token or eos_token -}}"
+    "{%- for message in messages -%}"
+    "{{- '<|' + message['role'] + '|>' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] + eos_token -}}{%- endgeneration -%}"
+    "{%- else -%}{{- message['content'] -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+
+
+class Dialogue(WritingTask):
+    """Conversations; ROUGE of the last answer, given what was said before it.
+
+    A turn is an object with `role` and `content`, or a text; texts are the user's and the assistant's in turn.
+
+    A tokenizer with a chat template keeps it, with its vocabulary: the template writes the conversation, tools and all
+    that a message holds, and tells what the assistant writes (see `chat_rows`). One without gets ours, which knows the
+    roles system, user and assistant, each a new token, and is saved with the tokenizer. Either way a special token that
+    is spelled out in a message stays text.
+
+    What follows the assistant's last turn teaches nothing and goes first from a conversation too long, then its start.
+    An encoder-decoder reads the conversation up to each of the assistant's turns and writes that turn.
+    """
+
+    main_metric = "rougeL"
+    words = UNICODE_WORDS
+
+    def __init__(self, args: TaskArguments):
+        super().__init__(args)
+        # Whether conversations are written by a template that is not ours.
+        self.has_template = False
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._turns_without_end = False
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {"messages_column": self.args.messages_column, "tools_column": self.args.tools_column}
+
+    @property
+    def one_row_each(self) -> bool:
+        # An encoder-decoder has a row for each of the assistant's turns, and so may another's template.
+        return not self.is_encoder_decoder and not (self.has_template and _rewrites_history(self._tokenizer))
+
+    def check_processing_class(self, processing_class: PreTrainedTokenizerBase) -> None:
+        self._use(processing_class)
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        self._use(tokenizer)
+        if self.has_template:
+            return []
+        size = len(tokenizer)
+        tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{role}|>" for role in ROLES]})
+        tokenizer.chat_template = CHAT_TEMPLATE
+        return tokenizer.convert_ids_to_tokens(list(range(size, len(tokenizer))))
+
+    def check(self, example: Example) -> None:
+        super().check(example)
+        # What is read all before is refused when it is encoded.
+        if self.has_template and self.args.streaming:
+            self._template_rows(example, self._tokenizer)
+
+    def texts(self, example: Example) -> Iterable[str]:
+        return [text for message in self.messages(example) for text in _texts_of_message(message)]
+
+    def encode(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
+    ) -> datasets.Dataset:
+        self._use(tokenizer)
+        cuts = self.start_counting(is_training, 0)
+        if self.is_encoder_decoder:
+            return self._encode_turns(examples, tokenizer, cuts)
+        rows = []
+        for index, example in enumerate(examples):
+            cuts.add("parts_unread", self._count_unread(example))
+            found = [self._fit(row, example, cuts) for row in self._rows(example, tokenizer)]
+            if any(keeps for keeps, _ in found):
+                self.kept.append(index)
+                if self.args.predict_with_generate and not is_training:
+                    _, lost = self._prompt(example, self._history(example), tokenizer)
+                    room = self.args.max_length - self.args.max_new_tokens
+                    cuts.add("prompts_cut", bool(lost), option="max_length minus --max_new_tokens", limit=room)
+            rows += [row for _, row in found if row is not None]
+        return to_rows(rows)
+
+    def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        self._use(tokenizer)
+        return [self._prompt(example, self._history(example), tokenizer)[0] for example in examples]
+
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+        wanted = [[_text(self.messages(example)[len(self._history(example))])] for example in examples]
+        return compute("rouge", list(predictions), wanted)
+
+    def describe(self, example: Example) -> str:
+        return "\n".join(f"{message['role']}: {_text(message)}" for message in self._history(example))
+
+    def notes(self) -> list[str]:
+        if not self._turns_without_end:
+            return []
+        return ["the chat template ends a turn with no special token: the model learns no end, only --max_new_tokens"]
+
+    def messages(self, example: Example) -> list[dict[str, Any]]:
+        """The turns of a conversation, checked.
+
+        Raises:
+            CorpusError: a turn is not of the form, or none is the assistant's after another's.
+        """
+        column = self.args.messages_column
+        turns = example[column]
+        if isinstance(turns, str) or (isinstance(turns, (list, tuple)) and all(isinstance(t, str) for t in turns)):
+            turns = _from_json(turns)
+        if isinstance(turns, str) or (isinstance(turns, (list, tuple)) and all(isinstance(t, str) for t in turns)):
+            contents = texts_of(example, column)
+            turns = [{"role": ROLES[1 + place % 2], "content": text} for place, text in enumerate(contents)]
+        is_message = _has_role if self.has_template else _is_message
+        if not isinstance(turns, (list, tuple)) or not all(is_message(turn) for turn in turns):
+            roles = "" if self.has_template else f" of {', '.join(ROLES)}"
+            hint = "" if self.has_template else ", which are all that our own chat template knows"
+            raise CorpusError(
+                f"{example.place}: column {column!r} must be a list of texts, or of objects with content and a role"
+                f"{roles}{hint}. Mend or remove the row."
+            )
+        if not any(turn["role"] == "assistant" for turn in turns[1:]):
+            raise CorpusError(f"{example.place}: the assistant never answers in {column!r}. Remove the row.")
+        return [_without_nothing(turn) for turn in turns]
+
+    def tools(self, example: Example) -> list[Any] | None:
+        """The tools that a conversation may use, as the template describes them; ours describes none.
+
+        Raises:
+            CorpusError: they are no list.
+        """
+        found = _from_json(example.get(self.args.tools_column))
+        if not found:
+            return None
+        if not isinstance(found, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in found):
+            raise CorpusError(
+                f"{example.place}: column {self.args.tools_column!r} must be a list of objects, each a tool. Mend the "
+                "row, or name another column with --tools_column."
+            )
+        if not self.has_template:
+            return None
+        return [_without_nothing(tool) for tool in found]
+
+    def _use(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self.has_template = tokenizer.chat_template not in (None, CHAT_TEMPLATE)
+
+    def _rows(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+        if not self.has_template:
+            return [self._tokens(self.messages(example), tokenizer)]
+        rows = self._template_rows(example, tokenizer)
+        special = special_ids(tokenizer)
+        for ids, labels in rows:
+            for place in range(1, len(ids)):
+                if labels[place] != IGNORE_INDEX and (place + 1 == len(ids) or labels[place + 1] == IGNORE_INDEX):
+                    if ids[place] in special:
+                        self.end_token_ids.add(ids[place])
+                    else:
+                        self._turns_without_end = True
+        return rows
+
+    def _count_unread(self, example: Example) -> int:
+        """Messages of which our own template writes but a part; tools count as one."""
+        if self.has_template:
+            return 0
+        more = sum(len(message.keys() - {"role", "content"}) > 0 for message in self.messages(example))
+        return more + bool(example.get(self.args.tools_column))
+
+    def _template_rows(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+        try:
+            return template_rows(tokenizer, self.messages(example), self.tools(example))
+        except TemplateError as error:
+            raise self._refused(example, error) from error
+
+    def _refused(self, example: Example, error: Exception) -> CorpusError:
+        reason = f"{error}".rstrip(".")
+        return CorpusError(
+            f"{example.place}: the model's chat template refuses {self.args.messages_column!r}: {reason}. Mend or "
+            "remove the row."
+        )
+
+    def _fit(self, row: Row, example: Example, cuts: Cuts) -> tuple[bool, dict[str, list[int]] | None]:
+        """Whether a row is used, and its inputs, cut if it is too long; None if no label is left in it."""
+        (tokens, labels), most = row, self.args.max_length
+        cuts.total += 1
+        if len(tokens) > most:
+            if not cuts.keeps(self.args.overlong, example.place, len(tokens)):
+                return False, None
+            wanted = _num_targets(labels)
+            last = max((place for place, label in enumerate(labels) if label != IGNORE_INDEX), default=most - 1)
+            cuts.add("rows_cut")
+            cuts.add("tokens_cut", len(tokens) - most)
+            end = max(last + 1, most)
+            tokens, labels = tokens[end - most : end], labels[end - most : end]
+            cuts.add("labels_cut", wanted - _num_targets(labels))
+            cuts.add("answers_alone", int(labels[0] != IGNORE_INDEX))
+        if not _num_targets(labels):
+            cuts.add("unlabelled")
+            return True, None
+        return True, {"input_ids": tokens, "labels": labels}
+
+    def _encode_turns(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, cuts: Cuts
+    ) -> datasets.Dataset:
+        _, end = begin_and_end(tokenizer)
+        rows, most = [], self.args.max_new_tokens
+        written_option = {"option": "max_new_tokens", "limit": most}
+        for index, example in enumerate(examples):
+            cuts.add("parts_unread", self._count_unread(example))
+            messages, keeps_any = self.messages(example), False
+            for place, message in enumerate(messages):
+                if not place or message["role"] != "assistant":
+                    continue
+                cuts.total += 1
+                (written,) = tokenize(tokenizer, [_text(message)])["input_ids"]
+                prompt, lost = self._prompt(example, messages[:place], tokenizer)
+                target = [*written, end]
+                if lost and not cuts.keeps(self.args.overlong, example.place, len(prompt) + lost):
+                    continue
+                too_long = len(target) > most
+                if too_long and not cuts.keeps(self.args.overlong, example.place, len(target), **written_option):
+                    continue
+                keeps_any = True
+                if lost:
+                    cuts.add("rows_cut")
+                    cuts.add("tokens_cut", lost)
+                if too_long:
+                    cuts.add("targets_cut", **written_option)
+                rows.append({"input_ids": prompt, "labels": target[:most]})
+            if keeps_any:
+                self.kept.append(index)
+        return to_rows(rows)
+
+    def _prompt(
+        self, example: Example, messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[list[int], int]:
+        """What the model reads before it answers, and how many tokens of its start are cut off."""
+        room = self.args.max_length - (0 if self.is_encoder_decoder else self.args.max_new_tokens)
+        if room < 2:
+            raise ConfigError(
+                f"--max_length {self.args.max_length} leaves no token for the conversation beside --max_new_tokens "
+                f"{self.args.max_new_tokens}. Raise the one or lower the other."
+            )
+        if self.has_template:
+            try:
+                tokens = prompt_ids(tokenizer, messages, self.tools(example))
+            except TemplateError as error:
+                raise self._refused(example, error) from error
+        else:
+            tokens, _ = self._tokens(messages, tokenizer)
+            tokens = [*tokens, tokenizer.convert_tokens_to_ids("<|assistant|>")]
+        return tokens[-room:], max(0, len(tokens) - room)
+
+    def _history(self, example: Example) -> list[dict[str, Any]]:
+        messages = self.messages(example)
+        last = max(place for place, message in enumerate(messages) if message["role"] == "assistant")
+        return messages[:last]
+
+    def _tokens(
+        self, messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[list[int], list[int]]:
+        begin, end = begin_and_end(tokenizer)
+        tokens, labels = [begin], [IGNORE_INDEX]
+        contents = tokenize(tokenizer, [message["content"] for message in messages])["input_ids"] if messages else []
+        for message, ids in zip(messages, contents, strict=True):
+            role = tokenizer.convert_tokens_to_ids(f"<|{message['role']}|>")
+            is_assistant = message["role"] == "assistant"
+            written = [*ids, end] if is_assistant else ids
+            tokens += [role, *written]
+            labels += [IGNORE_INDEX, *(written if is_assistant else [IGNORE_INDEX] * len(written))]
+        return tokens, labels
+
+
+def _num_targets(labels: Sequence[int]) -> int:
+    """Labels that are predicted, which the first is not."""
+    return sum(label != IGNORE_INDEX for label in labels[1:])
+
+
+def _is_message(turn: Any) -> bool:
+    return _has_role(turn) and turn["role"] in ROLES and isinstance(turn.get("content"), str)
+
+
+def _has_role(turn: Any) -> bool:
+    return isinstance(turn, Mapping) and isinstance(turn.get("role"), str)
+
+
+def _from_json(value: Any) -> Any:
+    """What a text of JSON, as a .csv file has it, holds; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _without_nothing(value: Any) -> Any:
+    """The same without keys that hold None, which tables put wherever another row has such a key."""
+    if isinstance(value, Mapping):
+        return {key: _without_nothing(item) for key, item in value.items() if item is not None}
+    return [_without_nothing(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _texts_of_message(message: Mapping[str, Any]) -> list[str]:
+    content = message.get("content")
+    parts = content if isinstance(content, (list, tuple)) else [content]
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """What a message says; the calls of one that only calls tools."""
+    said = "".join(_texts_of_message(message))
+    return said or (json.dumps(message["tool_calls"], ensure_ascii=False) if message.get("tool_calls") else "")
+
+
+def _rewrites_history(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a template writes an earlier answer otherwise than the last one, or refuses to say."""
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "<think>\nb\n</think>\n\nc"},
+        {"role": "user", "content": "d"},
+        {"role": "assistant", "content": "e"},
+    ]
+    try:
+        return len(template_rows(tokenizer, messages, None)) > 1
+    except TemplateError:
+        return True

@@ -1,0 +1,146 @@
+"""Pictures and sounds that a class-conditional model wrote: files beside the report, and parts of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hf_gpt.data.examples import Example
+from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.modalities import HfGptSignalProcessor
+from hf_gpt.reporting.media import media_section, picture_grid, wav_bytes
+
+
+if TYPE_CHECKING:
+    from hf_gpt.reporting.report import Section
+    from hf_gpt.training.tasks.modalities import SignalGeneration
+
+# How many validation examples are shown with their second half written anew.
+_COMPLETED = 10
+
+
+def write_signals(
+    model: Any,
+    processor: HfGptSignalProcessor,
+    class_names: Sequence[str | None],
+    *,
+    given: Sequence[Sequence[int]] | None = None,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 100,
+) -> list[list[int]]:
+    """Values of signals that a model draws after their classes, the given ones included.
+
+    Args:
+        model: A causal language model.
+        processor: Its processor.
+        class_names: A class for each signal; None for any.
+        given: Values that each signal begins with; left out: none.
+        max_new_tokens: Most values that are drawn for a signal, its end counted.
+        temperature, top_p: As for `rollout`.
+        seed: Of the draws.
+        batch_size: Signals drawn at once.
+    """
+    prompts = processor.prompts(class_names, given, return_tensors="pt")
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None:
+        max_new_tokens = min(max_new_tokens, limit - prompts["input_ids"].shape[1])
+    texts = rollout(
+        model,
+        prompts["input_ids"].to(model.device),
+        prompts["attention_mask"].to(model.device),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        eos_token_id=processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        generator=torch.Generator().manual_seed(seed),
+        batch_size=batch_size,
+    )
+    starts = [[]] * len(class_names) if given is None else given
+    drawn = [processor.values_of(row) for row in texts.completions.tolist()]
+    return [[*map(int, start), *values] for start, values in zip(starts, drawn, strict=True)]
+
+
+def write_gallery(
+    task: "SignalGeneration",
+    model: Any,
+    processor: HfGptSignalProcessor,
+    examples: Sequence[Example],
+    folder: Path,
+) -> "list[Section]":
+    """Draws signals of every class and completes halves of real ones; writes the files and returns the report's parts.
+
+    Images: `samples.png` with a row for each class, `completions.png`. Sounds: `samples/CLASS-NUMBER.wav`,
+    `samples/completed-NUMBER.wav`.
+    """
+    args, extractor = task.args, processor.feature_extractor
+    options = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_p": args.top_p}
+    names = [name for name in task.names for _ in range(args.samples_per_class)]
+    signals = [extractor.decode(values) for values in write_signals(model, processor, names, **options)]
+
+    shown = examples[:_COMPLETED]
+    # What is longer than the model reads is cut, as it was in training.
+    whole = [extractor.encode(task.array(example))[: args.max_length - 2] for example in shown]
+    given = [task.signals.half(extractor, values) for values in whole]
+    classes = [task.name_of(example) for example in shown]
+    completed = write_signals(model, processor, classes, given=given, **options)
+    parts = [[extractor.decode(values) for values in group] for group in (whole, given, completed)]
+    if task.kind == "image":
+        return _pictures(task, signals, parts, extractor.value_range, folder)
+    return _sounds(names, classes, signals, parts, extractor.sampling_rate, folder)
+
+
+def _pictures(task, signals, parts, value_range, folder: Path) -> "list[Section]":
+    low, high = value_range
+    each = task.args.samples_per_class
+    rows = [signals[first : first + each] for first in range(0, len(signals), each)]
+    written, halves = picture_grid(rows, low=low, high=high), picture_grid(parts, low=low, high=high)
+    (folder / "samples.png").write_bytes(written)
+    (folder / "completions.png").write_bytes(halves)
+    return [
+        media_section(
+            "written", "Written images", "A row for each class.", [(f"Classes {', '.join(task.names)}", written)]
+        ),
+        media_section(
+            "completed",
+            "Completed images",
+            "From held-out images: whole, the half that was given, and what the model made of it.",
+            [("Whole, given, completed", halves)],
+        ),
+    ]
+
+
+def _sounds(names, classes, signals, parts, sampling_rate: int, folder: Path) -> "list[Section]":
+    place = folder / "samples"
+    place.mkdir(exist_ok=True)
+    written, halves = [], []
+    for number, (name, signal) in enumerate(zip(names, signals, strict=True)):
+        written.append((f"class {name}", wav_bytes(_audible(signal), sampling_rate)))
+        (place / f"{_file_name(name)}-{number}.wav").write_bytes(written[-1][1])
+    for number, (name, *versions) in enumerate(zip(classes, *parts, strict=True)):
+        for kind, signal in zip(("whole", "given", "completed"), versions, strict=True):
+            content = wav_bytes(_audible(signal), sampling_rate)
+            (place / f"{kind}-{number}.wav").write_bytes(content)
+            # A page of sounds is large: three are enough to hear what completion does.
+            if number < 3:
+                halves.append((f"class {name}, {kind}", content))
+    note = "From held-out sounds, through the values and back: whole, the half that was given, and completed."
+    return [
+        media_section("written", "Written sounds", "Drawn after their class.", sounds=written),
+        media_section("completed", "Completed sounds", note, sounds=halves),
+    ]
+
+
+def _audible(signal: np.ndarray) -> np.ndarray:
+    """The signal at half of full loudness."""
+    loudest = float(np.abs(signal).max(initial=0.0))
+    return signal / loudest / 2 if loudest else signal
+
+
+def _file_name(name: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in name)

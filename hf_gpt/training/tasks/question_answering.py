@@ -1,0 +1,184 @@
+"""Extractive question answering: where in a passage the answer stands, or that it is not there."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from hf_gpt.data.cuts import Cuts
+from hf_gpt.data.examples import Example, text_of
+from hf_gpt.errors import ConfigError, CorpusError
+from hf_gpt.evaluation import compute
+from hf_gpt.evaluation.text.words import ANSWER_WORDS
+from hf_gpt.training.tasks.base import Task, as_tuple, begin_and_end, to_rows, tokenize
+
+
+class QuestionAnswering(Task):
+    """SQuAD's form with unanswerable questions; exact match and F1.
+
+    A long passage is read in windows that share `doc_stride` tokens. A row is question, end token, window, end token;
+    the last of these stands for "no answer here", because a causal model has read all by then.
+    """
+
+    auto_class = "AutoModelForQuestionAnswering"
+    peft_type = "QUESTION_ANS"
+    main_metric = "f1"
+    words = ANSWER_WORDS
+    one_row_each = False
+
+    @property
+    def columns(self) -> dict[str, str]:
+        args = self.args
+        return {
+            "question_column": args.question_column,
+            "context_column": args.context_column,
+            "answers_column": args.answers_column,
+        }
+
+    def check(self, example: Example) -> None:
+        super().check(example)
+        self._answers(example)
+
+    def texts(self, example: Example) -> Iterable[str]:
+        return [text_of(example, self.args.context_column), text_of(example, self.args.question_column)]
+
+    def encode(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
+    ) -> datasets.Dataset:
+        begin, end = begin_and_end(tokenizer)
+        if not tokenizer.is_fast:
+            raise ConfigError("question_answering needs a fast tokenizer, one with tokenizer.json. Choose another.")
+        questions = tokenize(tokenizer, [example[self.args.question_column] for example in examples])["input_ids"]
+        contexts = tokenize(
+            tokenizer, [example[self.args.context_column] for example in examples], return_offsets_mapping=True
+        )
+        rows = []
+        cuts = self.start_counting(is_training, len(examples))
+        for index, example in enumerate(examples):
+            question = questions[index][: self.args.max_length // 2]
+            room = self.args.max_length - len(question) - 3
+            ids, offsets = contexts["input_ids"][index], contexts["offset_mapping"][index]
+            windows = _windows(len(ids), room, self.args.doc_stride)
+            spans = [self._span(example, offsets[first:last]) for first, last in windows]
+            if not self._keeps(example, len(questions[index]) - len(question), ids, offsets, spans, cuts, is_training):
+                continue
+            self.kept.append(index)
+            for (first, last), (start, stop) in zip(windows, spans, strict=True):
+                tokens = [begin, *question, end, *ids[first:last], end]
+                prefix = len(question) + 2
+                no_answer = len(tokens) - 1
+                rows.append(
+                    {
+                        "input_ids": tokens,
+                        "start_positions": no_answer if start is None else prefix + start,
+                        "end_positions": no_answer if stop is None else prefix + stop,
+                        "example": len(self.kept) - 1,
+                        "prefix": prefix,
+                        "offsets": [list(offset) for offset in offsets[first:last]],
+                    }
+                )
+        return to_rows(rows)
+
+    def _keeps(
+        self,
+        example: Example,
+        lost: int,
+        ids: Sequence[int],
+        offsets: Sequence[Sequence[int]],
+        spans: Sequence[tuple[int | None, int | None]],
+        cuts: Cuts,
+        is_training: bool,
+    ) -> bool:
+        """Whether an example is used; counts what is cut of its question, and an answer that is in no window whole."""
+        has_answer = bool(self._answers(example)["text"])
+        is_outside = has_answer and all(start is None for start, _ in spans)
+        if lost or is_outside:
+            length = len(ids) + lost
+            if not cuts.keeps(self.args.overlong, example.place, length):
+                return False
+        if lost:
+            cuts.add("questions_cut")
+            cuts.add("tokens_cut", lost)
+        if is_outside:
+            # Trained on, it would teach that there is no answer. A prediction may still find it.
+            cuts.add("answers_outside")
+            cuts.add("unlabelled", int(is_training))
+            return not is_training
+        start, stop = self._span(example, offsets)
+        if has_answer and stop - start + 1 > self.args.max_answer_length:
+            cuts.add("answers_too_long")
+        return True
+
+    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[str]:
+        starts, ends = as_tuple(outputs)[:2]
+        best = [(-np.inf, "")] * len(examples)
+        nothing = [np.inf] * len(examples)
+        for row, start_logits, end_logits in zip(rows, starts, ends, strict=True):
+            index, prefix, offsets = row["example"], row["prefix"], row["offsets"]
+            count = len(offsets)
+            null = prefix + count
+            nothing[index] = min(nothing[index], start_logits[null] + end_logits[null])
+            if count == 0:
+                continue
+            pairs = start_logits[prefix : prefix + count, None] + end_logits[None, prefix : prefix + count]
+            # An answer ends at or after its start, and not too far from it.
+            allowed = np.triu(np.ones((count, count), bool)) & ~np.triu(
+                np.ones((count, count), bool), self.args.max_answer_length
+            )
+            pairs = np.where(allowed, pairs, -np.inf)
+            first, last = np.unravel_index(pairs.argmax(), pairs.shape)
+            text = examples[index][self.args.context_column][offsets[first][0] : offsets[last][1]].strip()
+            best[index] = max(best[index], (float(pairs[first, last]), text), key=lambda item: item[0])
+        return ["" if null >= score else text for (score, text), null in zip(best, nothing, strict=True)]
+
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+        return compute("squad", list(predictions), [self._answers(example)["text"] for example in examples])
+
+    def _span(self, example: Example, offsets: Sequence[Sequence[int]]) -> tuple[int | None, int | None]:
+        """First and last token of the answer in a window, or twice None where it is not all in it."""
+        answers = self._answers(example)
+        if not answers["text"] or not offsets:
+            return None, None
+        start = answers["answer_start"][0]
+        stop = start + len(answers["text"][0])
+        if start < offsets[0][0] or stop > offsets[-1][1]:
+            return None, None
+        first = max(place for place, (begin, _) in enumerate(offsets) if begin <= start)
+        last = min(place for place, (_, end) in enumerate(offsets) if end >= stop)
+        return first, max(first, last)
+
+    def _answers(self, example: Example) -> dict[str, list[Any]]:
+        column, context = self.args.answers_column, example[self.args.context_column]
+        answers = example[column]
+        try:
+            answers = json.loads(answers) if isinstance(answers, str) else answers
+            pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorpusError(
+                f'{example.place}: column {column!r} must be {{"text": [...], "answer_start": [...]}}, both equally '
+                "long and empty where there is no answer. Mend or remove the row."
+            ) from error
+        for text, start in pairs:
+            if not text or not isinstance(start, int) or context[start : start + len(text)] != text:
+                raise CorpusError(
+                    f"{example.place}: the answer {text!r} does not stand at character {start} of the passage. Mend "
+                    "answer_start or remove the row."
+                )
+        return {"text": [text for text, _ in pairs], "answer_start": [start for _, start in pairs]}
+
+
+def _windows(length: int, room: int, stride: int) -> list[tuple[int, int]]:
+    """First and past-the-last token of windows of `room` tokens that share `stride` with their neighbours."""
+    if room <= stride:
+        raise ConfigError(
+            f"--doc_stride {stride} leaves no room to move on in windows of {room} tokens. Use a smaller one, or a "
+            "greater --max_length."
+        )
+    windows = [(0, min(room, length))]
+    while windows[-1][1] < length:
+        first = windows[-1][1] - stride
+        windows.append((first, min(first + room, length)))
+    return windows

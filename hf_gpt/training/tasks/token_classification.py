@@ -1,0 +1,127 @@
+"""Classification of words: named entities, parts of speech."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import datasets
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from hf_gpt.data.examples import Example, texts_of
+from hf_gpt.data.packing import IGNORE_INDEX
+from hf_gpt.errors import CorpusError
+from hf_gpt.evaluation import compute
+from hf_gpt.training.tasks.base import Task, as_tuple, begin_and_end, class_fields, to_rows, tokenize
+
+
+OUTSIDE = "O"
+
+
+class TokenClassification(Task):
+    """A tag for each word; F1 of whole entities and accuracy of tags.
+
+    The tag stands at a word's last token, the first at which a causal model has read the word. Words beyond
+    `max_length` are predicted as `O`, or without such a tag as the first one.
+
+    Attributes:
+        names: The tags, in the order of their ids; empty before `learn`.
+        ids: The id of each tag.
+    """
+
+    names: Sequence[str] = ()
+    ids: Mapping[str, int] = MappingProxyType({})
+
+    auto_class = "AutoModelForTokenClassification"
+    peft_type = "TOKEN_CLS"
+    main_metric = "entity_f1"
+    has_token_labels = True
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {"tokens_column": self.args.tokens_column, "tags_column": self.args.tags_column}
+
+    @property
+    def classes_column(self) -> str:
+        return self.args.tags_column
+
+    def check(self, example: Example) -> None:
+        for tag in self._tags(example):
+            if self.names and tag not in self.ids:
+                raise CorpusError(
+                    f"{example.place}: the tag {tag!r} is none of {', '.join(self.names[:10])}. Mend the row, or name "
+                    "the tags with --class_names."
+                )
+
+    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
+        names = list(self.args.class_names or ())
+        if not names:
+            found = {tag for example in train for tag in self._tags(example)}
+            # An entity that begins in the training text may go on in the validation text.
+            names = sorted({*found, *(f"I-{name[2:]}" for name in found if name.startswith("B-"))})
+        self.names, self.ids = names, {name: index for index, name in enumerate(names)}
+        super().learn(train, validation)
+
+    def config_fields(self) -> dict[str, Any]:
+        return class_fields(self.names)
+
+    def texts(self, example: Example) -> Iterable[str]:
+        return [" ".join(texts_of(example, self.args.tokens_column))]
+
+    def encode(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
+    ) -> datasets.Dataset:
+        begin, end = begin_and_end(tokenizer)
+        rows = []
+        cuts = self.start_counting(is_training, len(examples))
+        for index, example in enumerate(examples):
+            words, tags = texts_of(example, self.args.tokens_column), self._tags(example)
+            tokens, labels = [begin], [IGNORE_INDEX]
+            encoded = tokenize(tokenizer, [f" {word}" for word in words])["input_ids"]
+            for ids, tag in zip(encoded, tags, strict=True):
+                if len(tokens) + len(ids) >= self.args.max_length:
+                    break
+                tokens += ids
+                labels += [*[IGNORE_INDEX] * (len(ids) - 1), self.ids[tag]]
+            length, lost = 2 + sum(map(len, encoded)), len(tags) - sum(label != IGNORE_INDEX for label in labels)
+            if lost:
+                if not cuts.keeps(self.args.overlong, example.place, length):
+                    continue
+                cuts.add("rows_cut")
+                cuts.add("tokens_cut", length - 1 - len(tokens))
+                cuts.add("labels_cut", lost)
+                if lost == len(tags) and is_training:
+                    cuts.add("unlabelled")
+                    continue
+            self.kept.append(index)
+            rows.append({"input_ids": [*tokens, end], "labels": [*labels, IGNORE_INDEX]})
+        return to_rows(rows)
+
+    def reduce_logits(self, logits: Any, labels: Any) -> Any:
+        return as_tuple(logits)[0].argmax(-1)
+
+    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[list[str]]:
+        rest = OUTSIDE if OUTSIDE in self.ids else self.names[0]
+        found = []
+        for example, ids, labels in zip(examples, as_tuple(outputs)[0], rows["labels"], strict=True):
+            tags = [self.names[ids[place]] for place in np.flatnonzero(np.array(labels) != IGNORE_INDEX)]
+            found.append([*tags, *[rest] * (len(self._tags(example)) - len(tags))])
+        return found
+
+    def score(self, predictions: Sequence[list[str]], examples: Sequence[Example]) -> dict[str, float]:
+        figures = compute("entity_f1", list(predictions), [self._tags(example) for example in examples])
+        return {
+            "entity_f1": figures["f1"],
+            "entity_precision": figures["precision"],
+            "entity_recall": figures["recall"],
+            "tag_accuracy": figures["accuracy"],
+        }
+
+    def _tags(self, example: Example) -> list[str]:
+        words, tags = texts_of(example, self.args.tokens_column), texts_of(example, self.args.tags_column)
+        if not words or len(words) != len(tags) or not all(words):
+            raise CorpusError(
+                f"{example.place}: {len(words)} words in {self.args.tokens_column!r} and {len(tags)} tags in "
+                f"{self.args.tags_column!r}. Give a tag for each word, at least one, and no empty word."
+            )
+        return tags

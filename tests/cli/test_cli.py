@@ -1,0 +1,91 @@
+import subprocess
+import sys
+
+import pytest
+
+from hf_gpt.cli.main import COMMANDS, main
+
+
+def run(*argv):
+    return subprocess.run([sys.executable, "-m", "hf_gpt", *argv], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("argv", [["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_is_printed(argv):
+    process = run(*argv)
+    assert process.returncode == 0 and "usage: hf-gpt" in process.stdout and process.stderr == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_does_not_import_pytorch(name):
+    script = f"""
+import sys
+from hf_gpt.cli.main import main
+try:
+    main([{name!r}, "--help"])
+except SystemExit:
+    pass
+print([name for name in ("torch", "transformers", "datasets") if name in sys.modules], file=sys.stderr)
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr.strip() == "[]"
+
+
+def test_help_lists_the_options_of_the_library_too():
+    output = run("pretrain", "--help").stdout
+    for option in ("--preset", "--corpus", "--muon_learning_rate", "--gradient_accumulation_steps", "--config"):
+        assert option in output
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["pretran"], "did you mean pretrain?"),
+        (["pretrain", "--max_lenght", "3"], "did you mean --max_length?"),
+        (["pretrain", "--config", "demmo"], "did you mean demo?"),
+        (["pretrain", "--config"], "needs a value"),
+        (["adversarial", "--config", "default", "texts.txt"], "'texts.txt' belongs to no option: files to train on go"),
+    ],
+)
+def test_slips_are_answered_without_a_traceback(argv, message):
+    process = run(*argv)
+    assert process.returncode == 2 and process.stdout == ""
+    assert process.stderr.startswith("error: ") and message in process.stderr and "Traceback" not in process.stderr
+
+
+def test_no_command(capsys):
+    assert main([]) == 2
+    assert "pretrain" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    from hf_gpt.version import __version__
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hf-gpt {__version__}\n"
+
+
+def test_tokenizer_command(tmp_path, corpus_file, capsys):
+    from transformers import AutoTokenizer
+
+    argv = ["tokenizer", str(corpus_file), "--vocab_size", "300", "--output_dir", str(tmp_path / "tokenizer")]
+    assert main(argv) == 0
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "tokenizer")) == 300
+    assert main(argv) == 2 and "--overwrite" in capsys.readouterr().err
+    assert main([*argv, "--overwrite"]) == 0
+    argv[1] = str(tmp_path / "nothing.txt")
+    assert main([*argv, "--overwrite"]) == 2 and "no such file" in capsys.readouterr().err
+
+
+def test_tokenizer_command_does_not_replace_a_model(tmp_path, corpus_file, capsys):
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / "model" / name).touch()
+    assert main(["tokenizer", str(corpus_file), "--output_dir", str(corpus_file)]) == 2
+    assert "is a file" in capsys.readouterr().err
+    argv = ["tokenizer", str(corpus_file), "--output_dir", str(tmp_path / "model"), "--overwrite"]
+    assert main(argv) == 2 and "choose another folder" in capsys.readouterr().err
+
+
+def test_generate_without_a_model(capsys):
+    assert main(["generate", "./nowhere", "prompt"]) == 2
+    assert "there is no folder ./nowhere" in capsys.readouterr().err

@@ -1,0 +1,117 @@
+import json
+
+import pytest
+import torch
+
+from eval.experiments import known_answer, known_answer_report, perfect_ratio
+from hf_gpt.evaluation.statistics.divergences import compare_densities
+
+
+def _point(temperature, **values):
+    return {"temperature": temperature} | {name: {"value": value, "error": 0.01} for name, value in values.items()}
+
+
+def _arm(*points, **more):
+    return {
+        "cpu_seconds": 1.0,
+        "curve": [_point(t, kl_qp=k, entropy_q=h, nll_oracle=n) for t, k, h, n in points],
+    } | more
+
+
+RESULT = {
+    "seed": 0,
+    "arms": {
+        "MLE": _arm((1.0, 3.0, 10.0, 13.0), (0.5, 2.0, 6.0, 8.0)),
+        "MLE, same compute": _arm((1.0, 2.5, 9.0, 11.5), (0.5, 2.2, 5.0, 7.2)),
+        "REINFORCE": _arm((1.0, 1.5, 7.0, 8.5)),
+    },
+}
+
+
+def test_likelihood_is_taken_at_its_best():
+    assert known_answer_report.best_likelihood_kl(RESULT) == 2.0
+    ratios = known_answer_report.kl_ratios(RESULT)
+    assert ratios == {"MLE": 1.5, "MLE, same compute": 1.25, "REINFORCE": 0.75}
+
+
+def test_comparison_at_equal_entropy():
+    # At H(q) = 7: 9.25 between the temperatures of one arm, 9.35 between those of the other.
+    assert known_answer_report.likelihood_nll_at(RESULT, 7.0) == pytest.approx(9.25)
+    assert known_answer_report.likelihood_nll_at(RESULT, 9.5) == pytest.approx(12.375)
+    assert known_answer_report.likelihood_nll_at(RESULT, 4.0) is None
+
+
+def test_verdict_of_collapse(tmp_path):
+    def run(seed, warnings, entropy, nll):
+        curve = [(1.0, 3.0, 12.0, 15.0), (0.5, 2.0, 8.0, 11.0)]
+        arms = {
+            "MLE": _arm(*curve),
+            "plain": _arm((1.0, 1.0, 2.0, 3.0), warnings=warnings),
+            "anchored": _arm((1.0, 1.5, entropy, nll), warnings={}),
+        }
+        for arm in arms.values():
+            for point in arm["curve"]:
+                point["entropy_p"] = {"value": 10.0, "error": 0.01}
+            arm["history"] = [{"entropy": 12.0, "oracle_nll": 15.0, "repetition_rate": 0.02}]
+        return {"seed": seed, "arms": arms, "settings": {"vocab_size": 64, "length": 20}}
+
+    runs = [run(0, {"entropy collapse": 5, "forgetting": 10}, 10.0, 12.5), run(1, {"entropy collapse": 10}, 9.5, 12.0)]
+    text = known_answer_report.write_report({"collapse": runs}, tmp_path)
+    assert "entropy collapse (5, 10); forgetting (10, never)" in text
+    assert "plain: entropy lost; warned of in each seed: entropy collapse; not in each: likelier than the data," in text
+    # Likelihood has 13.0 at an entropy of 10.0 and 12.5 at 9.5.
+    assert "anchored: entropy kept; warned of in each seed: nothing; not in each: " in text
+    assert "(half repeated: at most 2.0% of texts); NLL_oracle below MLE's" in text
+    assert "-0.50, -0.50" in text
+    worse = known_answer_report.write_report({"collapse": [run(0, {}, 9.5, 12.6)]}, tmp_path)
+    assert "NLL_oracle not below" in worse
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        perfect_ratio.reinforce,
+        perfect_ratio.exact_token,
+        perfect_ratio.exact_and_future,
+        perfect_ratio.jensen_shannon,
+        perfect_ratio.exact_divergence("jsd", 0.5),
+        perfect_ratio.exact_divergence("forward_kl", 0.5, gamma=0.0),
+    ],
+    ids=["reinforce", "exact_token", "exact_and_future", "jensen_shannon", "exact_jsd", "exact_forward_kl"],
+)
+def test_each_estimator_comes_closer_to_the_data(loss):
+    stage = perfect_ratio.make_stage(vocab_size=6, length=3, sharpness=1.0, num_train=64, seed=0)
+    torch.manual_seed(0)
+    start = perfect_ratio.make_generator(6, 3, 8)
+    trained = perfect_ratio.train(start, stage, 30, 256, 2e-2, seed=0, estimator=loss)
+    data = perfect_ratio.draw_texts(stage.language, 500, 3, 1)
+
+    def distance(model):
+        return compare_densities(stage.language, model, data, perfect_ratio.draw_texts(model, 500, 3, 2)).estimates
+
+    before, after = distance(start), distance(trained)
+    assert after["kl_qp"].value < 0.5 * before["kl_qp"].value
+    assert after["jsd"].value < before["jsd"].value
+
+
+def test_a_run_is_measured_kept_and_not_repeated(tmp_path, monkeypatch, capsys):
+    arms = {"MLE, same compute": (None, 1.0, 5e-3), "REINFORCE": ("reinforce", 0.0, 1e-2)}
+    small = {"likelihood_batch": 8, "adversarial_batch": 8, "temperatures": (1.0, 0.7), "arms": arms}
+    for name, settings in known_answer.EXPERIMENTS.items():
+        quick = known_answer.dataclasses.replace(settings, **small, monitor_every=2 if name == "collapse" else 0)
+        monkeypatch.setitem(known_answer.EXPERIMENTS, name, quick)
+    command = ["--seeds", "3", "--scale", "0.005", "--output", str(tmp_path)]
+    assert known_answer.main(command) == 0
+    table = capsys.readouterr().out
+    assert table.count("| REINFORCE |") == 2 and "Reached by:" in table
+    names = {"gain_seed3.json", "collapse_seed3.json", "known_answer.md", "known_answer.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    history = json.loads((tmp_path / "collapse_seed3.json").read_text())["arms"]["REINFORCE"]["history"]
+    assert [entry["step"] for entry in history] == [0, 2, 4]
+
+    monkeypatch.setattr(known_answer, "run", None)
+    assert known_answer.main(command) == 0
+    assert capsys.readouterr().out == table
+    # Other settings are another result.
+    with pytest.raises(TypeError):
+        known_answer.main([*command[:3], "0.006", *command[4:]])
