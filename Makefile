@@ -2,7 +2,7 @@
 #   make demo    a GPT on Tiny Shakespeare, its critic, and both against each other; a table and a report (< 5 minutes)
 #   make test    run the tests (< 12 minutes on 2 cores)
 # Checks that take longer or need an environment of their own:
-#   make lint                ruff and transformers-mlinter
+#   make lint                ruff, import-linter, no circle of files, transformers-mlinter
 #   make test-slow           the tests marked slow
 #   make check-conformance   transformers' own model tests over our classes
 #   make check-mutations     known faults, one at a time, in a copy: a test has to see each
@@ -47,7 +47,7 @@ help:
 
 # The oldest Python that is here, of those that are supported.
 FLOOR_PYTHON ?= $(shell for version in 3.10 3.11; do for found in python$$version \
-  $$HOME/.pyenv/versions/$$version.*/bin/python; do command -v $$found; done; done 2>/dev/null | head -1)
+  $$HOME/.pyenv/versions/$$version.*/bin/python; do $$found -c "" && command -v $$found; done; done 2>/dev/null | head -1)
 .venv-floor/installed: pyproject.toml constraints-floor.txt
 	$(or $(FLOOR_PYTHON),$(PYTHON)) -m venv .venv-floor
 	$(FLOOR)/python -m pip install --quiet --disable-pip-version-check -c constraints-floor.txt -e '.[dev]'
@@ -99,6 +99,8 @@ test-slow: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/lint_imports.py
 	$(BIN)/python tests/lint_models.py
 
 check-conformance: .venv/installed

@@ -1,5 +1,5 @@
 """
-hf-gpt: a GPT of your own and its critic, for Hugging Face Transformers.
+hf-gpt: a GPT of your own and its discriminator, for Hugging Face Transformers.
 
 Importing this package is cheap and makes `AutoModel*.from_pretrained` open HfGpt checkpoints; what it exports is loaded
 at first use.
@@ -13,7 +13,20 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
-    from .modalities import HfGptImageFeatureExtractor, HfGptSignalProcessor, HfGptSoundFeatureExtractor
+    from .adversarial.config import AdversarialConfig
+    from .adversarial.discriminator.factory import make_discriminator
+    from .adversarial.discriminator.training import train_discriminator
+    from .adversarial.trainer import AdversarialTrainer
+    from .cli.evaluation.main import evaluate
+    from .conversion.checkpoint import convert
+    from .generation.decoding.fast_generate import fast_generate
+    from .generation.guidance.guided_generate import guided_generate
+    from .generation.sampling.rollout import rollout
+    from .hub.loading import load
+    from .hub.transfer import pull, push
+    from .modalities.feature_extraction_audio import HfGptSoundFeatureExtractor
+    from .modalities.feature_extraction_image import HfGptImageFeatureExtractor
+    from .modalities.processing import HfGptSignalProcessor
     from .models.configuration_hf_gpt import HfGptConfig
     from .models.configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
     from .models.configuration_hf_lstm import HfLstmConfig
@@ -38,22 +51,29 @@ if TYPE_CHECKING:
         HfLstmModel,
     )
     from .models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification, HfNgramCnnModel
+    from .training.trainer import HfGptTrainer
+    from .training.training_arguments import HfGptTrainingArguments
 
+# Where each export lies. Type checkers read the imports above; tests/test_public_api.py holds the two together.
 _MODULE_OF = {
+    "AdversarialConfig": ".adversarial.config",
+    "AdversarialTrainer": ".adversarial.trainer",
     "HfGptConfig": ".models.configuration_hf_gpt",
     "HfGptForCausalLM": ".models.modeling_hf_gpt",
     "HfGptForConditionalGeneration": ".models.modeling_hf_gpt_seq2seq",
     "HfGptForQuestionAnswering": ".models.modeling_hf_gpt",
     "HfGptForSequenceClassification": ".models.modeling_hf_gpt",
     "HfGptForTokenClassification": ".models.modeling_hf_gpt",
-    "HfGptImageFeatureExtractor": ".modalities",
+    "HfGptImageFeatureExtractor": ".modalities.feature_extraction_image",
     "HfGptModel": ".models.modeling_hf_gpt",
     "HfGptPreTrainedModel": ".models.modeling_hf_gpt",
     "HfGptSeq2SeqConfig": ".models.configuration_hf_gpt_seq2seq",
     "HfGptSeq2SeqForSequenceClassification": ".models.modeling_hf_gpt_seq2seq",
     "HfGptSeq2SeqModel": ".models.modeling_hf_gpt_seq2seq",
-    "HfGptSignalProcessor": ".modalities",
-    "HfGptSoundFeatureExtractor": ".modalities",
+    "HfGptSignalProcessor": ".modalities.processing",
+    "HfGptSoundFeatureExtractor": ".modalities.feature_extraction_audio",
+    "HfGptTrainer": ".training.trainer",
+    "HfGptTrainingArguments": ".training.training_arguments",
     "HfLstmConfig": ".models.configuration_hf_lstm",
     "HfLstmForCausalLM": ".models.modeling_hf_lstm",
     "HfLstmForSequenceClassification": ".models.modeling_hf_lstm",
@@ -62,9 +82,21 @@ _MODULE_OF = {
     "HfNgramCnnConfig": ".models.configuration_hf_ngram_cnn",
     "HfNgramCnnForSequenceClassification": ".models.modeling_hf_ngram_cnn",
     "HfNgramCnnModel": ".models.modeling_hf_ngram_cnn",
+    "convert": ".conversion.checkpoint",
+    "evaluate": ".cli.evaluation.main",
+    "fast_generate": ".generation.decoding.fast_generate",
+    "guided_generate": ".generation.guidance.guided_generate",
+    "load": ".hub.loading",
+    "make_discriminator": ".adversarial.discriminator.factory",
+    "pull": ".hub.transfer",
+    "push": ".hub.transfer",
+    "rollout": ".generation.sampling.rollout",
+    "train_discriminator": ".adversarial.discriminator.training",
 }
 
 __all__ = [
+    "AdversarialConfig",
+    "AdversarialTrainer",
     "HfGptConfig",
     "HfGptForCausalLM",
     "HfGptForConditionalGeneration",
@@ -79,6 +111,8 @@ __all__ = [
     "HfGptSeq2SeqModel",
     "HfGptSignalProcessor",
     "HfGptSoundFeatureExtractor",
+    "HfGptTrainer",
+    "HfGptTrainingArguments",
     "HfLstmConfig",
     "HfLstmForCausalLM",
     "HfLstmForSequenceClassification",
@@ -88,6 +122,16 @@ __all__ = [
     "HfNgramCnnForSequenceClassification",
     "HfNgramCnnModel",
     "__version__",
+    "convert",
+    "evaluate",
+    "fast_generate",
+    "guided_generate",
+    "load",
+    "make_discriminator",
+    "pull",
+    "push",
+    "rollout",
+    "train_discriminator",
 ]
 
 

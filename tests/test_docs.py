@@ -109,7 +109,7 @@ def test_example_runs(code, checkpoint, monkeypatch, done):
     ("name", "says"),
     [
         ("own_gpt", r"held-out loss \d\.\d+ before, \d\.\d+ after"),
-        ("critic", r"AUC 0\.\d+ \(.*\)\nreal 0\.\d+ \(0\.\d+ to 0\.\d+\)\Z"),
+        ("discriminator", r"AUC 0\.\d+ \(.*\)\nreal 0\.\d+ \(0\.\d+ to 0\.\d+\)\Z"),
     ],
 )
 def test_notebook_runs(name, says, tmp_path, monkeypatch, capsys, done):

@@ -7,11 +7,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from hf_gpt.cli.generate import pick_device
 from hf_gpt.cli.main import main
 from hf_gpt.errors import UserError
 from hf_gpt.files.model_paths import check_exists, looks_like_path
 from hf_gpt.files.output_paths import why_not_writable
+from hf_gpt.generation.devices import pick_device
 from hf_gpt.generation.guidance.guided_generate import load_discriminator
 from hf_gpt.hub.loading import load
 

@@ -16,7 +16,8 @@ from transformers import set_seed
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.adversarial.config import AdversarialConfig
-from hf_gpt.adversarial.discriminator.training import make_critic, train_critic
+from hf_gpt.adversarial.discriminator.factory import make_discriminator
+from hf_gpt.adversarial.discriminator.training import train_discriminator
 from hf_gpt.adversarial.trainer import AdversarialTrainer
 from hf_gpt.data.corpus import read_corpus
 from hf_gpt.data.tokenizer import train_tokenizer
@@ -84,10 +85,10 @@ print("\n".join(draw(3)[1]))
 # is how well real and generated can be told apart: 0.5 would be not at all.
 
 # %%
-critic = make_critic("ngram_cnn", generator)
+critic = make_discriminator("ngram_cnn", generator)
 pieces = tokenizer(real, truncation=True, max_length=LENGTH - 1, add_special_tokens=False)["input_ids"]
 encoded = [{"prompt_ids": [begin], "completion_ids": [*some, end]} for some in pieces]
-found = train_critic(generator, critic, encoded, max_new_tokens=LENGTH, epochs=2, seed=0)
+found = train_discriminator(generator, critic, encoded, max_new_tokens=LENGTH, epochs=2, seed=0)
 print(f"held-out AUC {found.auc:.2f}")
 
 # %% [markdown]

@@ -5,8 +5,8 @@ Everything that only an accelerator can show, in one call: results against the C
 
 Each check compares what the device computes with what the CPU does in float32, or one way of computing on the device
 with another. A check that fails or breaks is written down with its reason, and the next one runs. Benchmarks are
-`hf-gpt bench` in processes of their own for as long as there is time. Files are written after each step: checks.json,
-checks.md and a folder for each benchmark. Where there is no accelerator all of it runs on the CPU, as a rehearsal.
+`python -m eval.benchmarks.speed` in processes of their own for as long as there is time. Files are written after each
+step: checks.json, checks.md and a folder for each benchmark. Where there is no accelerator all of it runs on the CPU, as a rehearsal.
 
 Returns 1 if a check failed.
 """
@@ -276,7 +276,7 @@ CHECKS: dict[str, Callable[[Stage], dict[str, float]]] = {
     "adversarial training": adversarial,
 }
 
-# Options of `hf-gpt bench`, the most telling first.
+# Options of `python -m eval.benchmarks.speed`, the most telling first.
 BENCHMARKS = {
     "train-124m": "train --size 124m --vocab_size 50304 --length 1024 --rows 16 --steps 5 --compile",
     "loss": "loss",
@@ -339,10 +339,10 @@ def run_check(name: str, stage: Stage) -> dict[str, Any]:
 
 
 def run_benchmark(name: str, output_dir: Path, seconds: float) -> str:
-    """`hf-gpt bench` in a process of its own for at most so long; what became of it."""
+    """`python -m eval.benchmarks.speed` in a process of its own for at most so long; what became of it."""
     if seconds < 20:
         return "left out, no time is left"
-    command = [sys.executable, "-m", "hf_gpt", "bench", *BENCHMARKS[name].split()]
+    command = [sys.executable, "-m", "eval.benchmarks.speed", *BENCHMARKS[name].split()]
     try:
         status = subprocess.run([*command, "--output_dir", str(output_dir / name)], timeout=seconds).returncode
     except subprocess.TimeoutExpired:

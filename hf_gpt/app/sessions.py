@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-from hf_gpt.cli.generate import model_path, pick_device
 from hf_gpt.cli.guided_generate import as_guide
 from hf_gpt.cli.score import score_texts
 from hf_gpt.evaluation.tasks.loading import Candidate
+from hf_gpt.files.checkpoints import find_existing_model
+from hf_gpt.generation.devices import pick_device
 from hf_gpt.generation.guidance.guided_generate import guided_generate, load_discriminator
 from hf_gpt.generation.scoring.discriminator import ScoreError
 from hf_gpt.reporting.heatmap import coloured, largest_change, text_tokens
@@ -173,7 +174,7 @@ def open_judge(path: str, device: str | None, revision: str = "main", trust_remo
         OSError: there is none.
     """
     chosen = pick_device(device)
-    place = model_path(path)
+    place = find_existing_model(path)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(place, **options)
     return Judge(load_discriminator(place, **options).to(chosen), tokenizer)

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.cli.skeleton import make_command_parser, run_command
-from hf_gpt.data.cuts import cut_lines, cuts_section
+from hf_gpt.data.cuts import cut_lines
 from hf_gpt.errors import ConfigError, UserError
-from hf_gpt.training.arguments import (
-    DiscriminatorArguments,
-    ModelArguments,
-    PeftArguments,
-    SamplingArguments,
-    TextArguments,
-)
+from hf_gpt.reporting.cuts import cuts_section
+from hf_gpt.training.arguments.adapter import PeftArguments
+from hf_gpt.training.arguments.discriminator import DiscriminatorArguments
+from hf_gpt.training.arguments.model import ModelArguments
+from hf_gpt.training.arguments.sampling import SamplingArguments
+from hf_gpt.training.arguments.text import TextArguments
 from hf_gpt.training.monitoring.step_times import TIMED_STEPS, Stretch
 from hf_gpt.training.monitoring.throughput import format_count, format_duration, peak_memory
 from hf_gpt.training.run import (
@@ -219,7 +218,7 @@ def build_discriminator(
     """
     import torch
 
-    from hf_gpt.adversarial.discriminator.model import discriminator_from_generator
+    from hf_gpt.adversarial.discriminator.factory import make_discriminator
     from hf_gpt.adversarial.discriminator.shared_trunk import shared_discriminator
     from hf_gpt.generation.embeddings import vocabulary_size
     from hf_gpt.training.model import build_model
@@ -236,7 +235,7 @@ def build_discriminator(
             return copy.deepcopy(model)
         if trunk != "own":
             return shared_discriminator(model, trunk, **discriminator_args.overrides)
-        return discriminator_from_generator(model, **discriminator_args.overrides)
+        return make_discriminator(kind, model, **discriminator_args.overrides)
     head = "AutoModelForCausalLM" if is_language_model else "AutoModelForSequenceClassification"
     shape = {"vocab_size": vocabulary_size(model)} if is_language_model else {"num_labels": 1}
     if kind == "language_model" and not is_language_model:
@@ -265,19 +264,12 @@ def build_discriminator(
             raise ConfigError(
                 f"--discriminator {kind}: {what} Built in: from_generator, ngram_cnn, language_model, none."
             ) from error
-    from hf_gpt import HfNgramCnnConfig
-    from hf_gpt.models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification
+    from hf_gpt.models.configuration_hf_ngram_cnn import HfNgramCnnConfig
     from hf_gpt.training.model import check_fields
 
     check_fields(HfNgramCnnConfig, discriminator_args.overrides)
-    sizes = {
-        "vocab_size": vocabulary_size(model),
-        "pad_token_id": data.tokenizer.pad_token_id,
-        "eos_token_id": data.tokenizer.eos_token_id,
-    }
-    return HfNgramCnnForSequenceClassification(
-        HfNgramCnnConfig(**{**sizes, "num_labels": 1, **discriminator_args.overrides})
-    )
+    ids = {"pad_token_id": data.tokenizer.pad_token_id, "eos_token_id": data.tokenizer.eos_token_id}
+    return make_discriminator(kind, model, **{**ids, **discriminator_args.overrides})
 
 
 def check_saved_tokens(chosen: ModelArguments, tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -309,7 +301,7 @@ def check_saved_tokens(chosen: ModelArguments, tokenizer: "PreTrainedTokenizerBa
     if size < len(tokenizer):
         raise ConfigError(
             f"it reads {size:,} tokens, and the generator's tokenizer has {len(tokenizer):,}: it has another "
-            "tokenizer. Train one with the generator's own (hf-gpt critic)."
+            "tokenizer. Train one with the generator's own (hf-gpt discriminator)."
         )
 
 

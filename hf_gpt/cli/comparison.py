@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hf_gpt.adversarial.discriminator.training import CriticResult
+    from hf_gpt.adversarial.discriminator.training import DiscriminatorResult
     from hf_gpt.reporting.report import Figure
 
 
@@ -169,7 +169,7 @@ def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]
 
 
 def results_table(
-    contestants: Sequence[Contestant], control: Mapping[str, float], critic: "CriticResult | None" = None
+    contestants: Sequence[Contestant], control: Mapping[str, float], critic: "DiscriminatorResult | None" = None
 ) -> tuple[list[str], list[list[str]]]:
     """Names of columns, and a row of cells for each contestant, for the critic and for real texts.
 
@@ -252,7 +252,7 @@ def write_comparison(
     folder: Path,
     contestants: Sequence[Contestant],
     control: Mapping[str, float],
-    critic: "CriticResult",
+    critic: "DiscriminatorResult",
     log_history: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, list[int]]],
     tokenizer: "PreTrainedTokenizerBase",

@@ -155,11 +155,12 @@ def learn_critic(model, tokenizer, rows, args: argparse.Namespace) -> tuple["Pre
     """A critic of the model, trained and saved."""
     from transformers import set_seed
 
-    from hf_gpt.adversarial.discriminator.training import make_critic, train_critic
+    from hf_gpt.adversarial.discriminator.factory import make_discriminator
+    from hf_gpt.adversarial.discriminator.training import train_discriminator
 
     set_seed(args.seed)
-    critic = make_critic("ngram_cnn", model)
-    result = train_critic(
+    critic = make_discriminator("ngram_cnn", model)
+    result = train_discriminator(
         model,
         critic,
         rows[:CRITIC_TEXTS],

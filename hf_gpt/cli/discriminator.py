@@ -1,4 +1,4 @@
-"""`hf-gpt critic`: trains a critic for a generator, from real texts and the generator's own."""
+"""`hf-gpt discriminator`: trains a critic for a generator, from real texts and the generator's own."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ _WINDOW_PROMPT = 16
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = CommandParser(
-        prog="hf-gpt critic",
+        prog="hf-gpt discriminator",
         description="Trains a critic that tells real texts from those of a generator, which stays as it is. "
         "hf-gpt generate --discriminator and hf-gpt score use it.",
     )
@@ -40,8 +40,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite_output_dir", action="store_true", help="replace a critic that is there already")
     parser.add_argument(
         "--discriminator",
-        default="generator",
-        help="generator: a copy of its trunk; ngram_cnn: a convolutional network from nothing, quickest on little "
+        default="from_generator",
+        help="from_generator: a copy of its trunk; ngram_cnn: a convolutional network from nothing, quickest on little "
         "data; ngram_cnn-seqgan; or a path or Hub id of a classifier with one label (%(default)s)",
     )
     parser.add_argument(
@@ -91,12 +91,13 @@ def train(args: argparse.Namespace) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from transformers.utils import logging
 
-    from hf_gpt.adversarial.discriminator.training import make_critic, text_windows, train_critic
-    from hf_gpt.cli.generate import model_path, pick_device
+    from hf_gpt.adversarial.discriminator.factory import make_discriminator
+    from hf_gpt.adversarial.discriminator.training import text_windows, train_discriminator
     from hf_gpt.data.corpus import read_corpus
     from hf_gpt.data.cuts import Cuts
     from hf_gpt.errors import CheckpointError
-    from hf_gpt.files.checkpoints import atomic_directory, check_output_dir
+    from hf_gpt.files.checkpoints import atomic_directory, check_output_dir, find_existing_model
+    from hf_gpt.generation.devices import pick_device
     from hf_gpt.generation.guidance.guided_generate import load_discriminator
     from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
 
@@ -109,7 +110,7 @@ def train(args: argparse.Namespace) -> int:
     texts = read_corpus(args.train_file, text_column=args.text_column, document_separator=args.document_separator)
     print(f"corpus     {len(texts):,} document{'' if len(texts) == 1 else 's'}", flush=True)
     options = {"trust_remote_code": args.trust_remote_code}
-    path = model_path(args.model_name_or_path)
+    path = find_existing_model(args.model_name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         generator = AutoModelForCausalLM.from_pretrained(path, **options)
@@ -119,12 +120,12 @@ def train(args: argparse.Namespace) -> int:
     set_seed(args.seed)
     if Path(args.discriminator).exists() or "/" in args.discriminator:
         try:
-            critic = load_discriminator(model_path(args.discriminator), **options).to(generator.device)
+            critic = load_discriminator(find_existing_model(args.discriminator), **options).to(generator.device)
             check_shared_tokens(generator, critic, tokenizer)
         except ValueError as error:
             raise CheckpointError(f"--discriminator: {error}") from error
     else:
-        critic = make_critic(args.discriminator, generator)
+        critic = make_discriminator(args.discriminator, generator)
 
     prompt_tokens = args.prompt_tokens
     if prompt_tokens is None:
@@ -143,7 +144,7 @@ def train(args: argparse.Namespace) -> int:
         if cuts:
             print(f"cut        {cuts.describe()}", flush=True)
 
-    result = train_critic(
+    result = train_discriminator(
         generator,
         critic,
         rows,

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.skeleton import make_command_parser, run_command
-from hf_gpt.data.cuts import check_usable, count_labelled, count_unread, cut_lines, cuts_section, cuts_to_dict
+from hf_gpt.data.cuts import check_usable, count_labelled, count_unread, cut_lines, cuts_to_dict
 from hf_gpt.errors import ConfigError
-from hf_gpt.training.arguments import ModelArguments, PeftArguments, TaskArguments, check_at_least
+from hf_gpt.option_values import check_at_least
+from hf_gpt.reporting.cuts import cuts_section
+from hf_gpt.training.arguments.adapter import PeftArguments
+from hf_gpt.training.arguments.model import ModelArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.monitoring.throughput import format_count, format_duration, peak_memory
 from hf_gpt.training.run import (
     describe_model,
@@ -307,7 +311,9 @@ def prepare_data(
     if documents is None:
         train_rows = task.encode(train, processing_class, is_training=True)
         check_usable(len(train_rows), task.cuts["training"], "to train on")
-        count_unread(task.cuts["training"], len(train_rows), training_args)
+        if training_args.dataloader_drop_last:
+            rows = training_args.train_batch_size * training_args.data_parallel_size
+            count_unread(task.cuts["training"], len(train_rows), rows)
     else:
         shuffle_seed = training_args.seed if task_args.shuffle_buffer_size else None
         train_rows = ExampleStream(documents, task, processing_class, shuffle_seed)

@@ -13,7 +13,6 @@ from hf_gpt.data.text_files import decode_text, fold_line_ends
 
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -129,10 +128,13 @@ def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenize
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from transformers.utils import logging
 
+    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.generation.devices import pick_device
+
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     device = pick_device(args.device)
-    path = model_path(args.model)
+    path = find_existing_model(args.model)
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
@@ -140,31 +142,6 @@ def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenize
     if args.seed is not None:
         set_seed(args.seed)
     return model, tokenizer
-
-
-def pick_device(name: str | None) -> "torch.device | str":
-    """The device of that name; without one an accelerator if there is one, else the CPU.
-
-    Raises:
-        ConfigError: there is no such device on this machine.
-    """
-    import torch
-
-    from hf_gpt.errors import ConfigError
-
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if name is None:
-        return accelerator or "cpu"
-    here = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise ConfigError(f"--device {name}: there is no such device here ({reason}). Use one of: {here}.") from error
-    if device.type == "meta":
-        raise ConfigError(f"--device meta holds no weights to compute with. Use one of: {here}.")
-    return device
 
 
 def generation_options(args: argparse.Namespace) -> dict[str, object]:
@@ -186,19 +163,6 @@ def with_names(error: Exception, *paths: str | None) -> str:
     return (
         f"{error}\nThere is no folder {' or '.join(absent)}." if absent and isinstance(error, OSError) else f"{error}"
     )
-
-
-def model_path(path: str) -> str:
-    """Where the model lies that `path`, the folder of a run or checkpoint or a Hub id, stands for.
-
-    Raises:
-        CheckpointError: a path that is not there, a file, or an id of a Hub that cannot be reached.
-    """
-    from hf_gpt.files.checkpoints import find_model
-    from hf_gpt.files.model_paths import check_exists
-
-    check_exists(path)
-    return find_model(path)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["resample", "reject", "best_of_n", "particles", "stepwise"],
         help="resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
         "best_of_n: the most real; particles: resample beginnings of texts again and again as they grow; stepwise: "
-        "token by token. The last two need a critic of unfinished texts (hf-gpt critic --level prefix) or a language "
-        "model. Left out: resample",
+        "token by token. The last two need a critic of unfinished texts (hf-gpt discriminator --level prefix) or a "
+        "language model. Left out: resample",
     )
     group.add_argument("--num_candidates", type=int, default=8, help="texts to choose from, at most (%(default)s)")
     group.add_argument(
@@ -37,7 +37,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Raises `ValueError` where guidance is asked for and there is nobody to guide, or a threshold of nothing."""
     if args.guidance is not None and args.discriminator is None:
         raise ValueError(
-            f"--guidance {args.guidance} needs --discriminator: a critic (hf-gpt critic) or a larger model."
+            f"--guidance {args.guidance} needs --discriminator: a critic (hf-gpt discriminator) or a larger model."
         )
     if args.rejection_threshold is not None and args.guidance != "reject":
         raise ValueError("--rejection_threshold is of --guidance reject alone. Add that, or leave the threshold out.")
@@ -53,7 +53,7 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any, model:
     """
     from transformers import AutoTokenizer
 
-    from hf_gpt.cli.generate import model_path
+    from hf_gpt.files.checkpoints import find_existing_model
     from hf_gpt.generation.guidance.guided_generate import guided_generate, load_discriminator
 
     guidance = args.guidance or "resample"
@@ -62,7 +62,7 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any, model:
             f"--temperature 0 gives the same candidate each time, and --guidance {guidance} needs several. "
             "Use a temperature above 0, or --guidance stepwise."
         )
-    path = model_path(args.discriminator)
+    path = find_existing_model(args.discriminator)
     options = {"trust_remote_code": args.trust_remote_code}
     discriminator = load_discriminator(path, language_model=True, **options).to(device)
     own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
@@ -97,13 +97,13 @@ def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: s
     if is_language_model(discriminator):
         raise ValueError(
             f"{describe_scorer(discriminator)} has another tokenizer: a language model guides a generator of its own "
-            "tokens. Use one trained with the generator's tokenizer, or train a classifier: hf-gpt critic."
+            "tokens. Use one trained with the generator's tokenizer, or train a classifier: hf-gpt discriminator."
         )
     if guidance in JUDGING_BEGINNINGS:
         raise ValueError(
             f"--guidance {guidance} needs a discriminator over the generator's own tokens, and "
             f"{describe_scorer(discriminator)} has another tokenizer. Use resample, reject or best_of_n, or train one: "
-            "hf-gpt critic."
+            "hf-gpt discriminator."
         )
     return TextDiscriminator(discriminator, own_tokenizer, tokenizer)
 

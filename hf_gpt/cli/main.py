@@ -17,20 +17,21 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("hf_gpt.cli.demo", "a GPT, its critic, and both against each other, in a few minutes"),
+    "demo": Command("hf_gpt.cli.demo", "a GPT, its discriminator, and both against each other, in a few minutes"),
     "pretrain": Command("hf_gpt.cli.pretrain", "train a language model on any text, from scratch or further"),
     "finetune": Command("hf_gpt.cli.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
-    "critic": Command("hf_gpt.cli.discriminator", "train a critic that tells real texts from a model's own"),
+    "discriminator": Command(
+        "hf_gpt.cli.discriminator", "train a discriminator that tells real texts from a model's own"
+    ),
     "adversarial": Command("hf_gpt.cli.adversarial", "train a generator against a discriminator"),
     "generate": Command(
-        "hf_gpt.cli.generate", "continue a prompt with a trained model, which a critic may guide", True
+        "hf_gpt.cli.generate", "continue a prompt with a trained model, which a discriminator may guide", True
     ),
     "chat": Command("hf_gpt.cli.chat", "talk with a model that was trained on dialogues", True),
-    "score": Command("hf_gpt.cli.score", "is this text real? what a critic says of each text of a file", True),
+    "score": Command("hf_gpt.cli.score", "is this text real? what a discriminator says of each text of a file", True),
     "eval": Command("hf_gpt.cli.evaluation.main", "evaluate models on tasks: figures, intervals, tests, a report"),
     "app": Command("hf_gpt.app.command", "write and judge texts in a browser; compare two models"),
     "tokenizer": Command("hf_gpt.cli.tokenizer", "train a tokenizer from files"),
-    "bench": Command("eval.benchmarks.speed.command", "how fast, against peers and the machine's own limits"),
     "convert": Command("hf_gpt.cli.convert", "weights of GPT-2, Llama, Mistral or Qwen in and out"),
     "push": Command("hf_gpt.cli.push", "upload a checkpoint, its code, tokenizer and card to the Hub"),
     "pull": Command("hf_gpt.cli.pull", "download a checkpoint from the Hub"),
@@ -38,7 +39,14 @@ COMMANDS = {
     "plan": Command("hf_gpt.cli.plan", "what a run would need: memory, time and cost", True),
 }
 # Those that read data by the datasets library, which keeps what it has read.
-KEEP_DATA = ("demo", "pretrain", "finetune", "critic", "adversarial", "tokenizer", "eval")
+KEEP_DATA = ("demo", "pretrain", "finetune", "discriminator", "adversarial", "tokenizer", "eval")
+
+
+# Former names, and what to type instead.
+RENAMED = {
+    "critic": "hf-gpt discriminator",
+    "bench": "python -m eval.benchmarks.speed, in a checkout",
+}
 
 
 def usage() -> str:
@@ -79,6 +87,9 @@ def _dispatch(argv: list[str]) -> int:
     if any(token.partition("=")[0] in ("--accelerate", "--num_processes") for token in argv):
         return importlib.import_module("hf_gpt.training.distributed.launch").main(argv)
     name, rest = argv[0], argv[1:]
+    if name in RENAMED:
+        print(f"error: hf-gpt {name} is now {RENAMED[name]}.", file=sys.stderr)
+        return 2
     if name not in COMMANDS:
         import difflib
 

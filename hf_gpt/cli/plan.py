@@ -202,8 +202,8 @@ def describe_plan(plan: dict[str, Any]) -> list[str]:
 def _config(args: argparse.Namespace) -> Any:
     from huggingface_hub.errors import StrictDataclassError
 
-    from hf_gpt import HfGptConfig
-    from hf_gpt.training.arguments import parse_mapping
+    from hf_gpt.models.configuration_hf_gpt import HfGptConfig
+    from hf_gpt.option_values import parse_mapping
     from hf_gpt.training.model import check_fields
 
     overrides = parse_mapping(args.config_overrides, "config_overrides")

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.skeleton import make_command_parser, run_command
-from hf_gpt.data.cuts import cut_lines, cuts_section
-from hf_gpt.training.arguments import (
-    DataArguments,
-    ModelArguments,
-    PeftArguments,
-    SamplingArguments,
-    check_at_least,
-)
+from hf_gpt.data.arguments import DataArguments
+from hf_gpt.data.cuts import cut_lines
+from hf_gpt.option_values import check_at_least
+from hf_gpt.reporting.cuts import cuts_section
+from hf_gpt.training.arguments.adapter import PeftArguments
+from hf_gpt.training.arguments.model import ModelArguments
+from hf_gpt.training.arguments.sampling import SamplingArguments
 from hf_gpt.training.monitoring.throughput import format_count, format_duration, peak_memory
 from hf_gpt.training.run import (
     describe_model,

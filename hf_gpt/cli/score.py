@@ -107,13 +107,14 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    from hf_gpt.cli.generate import model_path, pick_device
+    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.generation.devices import pick_device
     from hf_gpt.generation.guidance.guided_generate import load_discriminator
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     device = pick_device(args.device)
-    path = model_path(args.discriminator)
+    path = find_existing_model(args.discriminator)
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     discriminator = load_discriminator(path, **options).to(device)

@@ -82,10 +82,11 @@ def run_command(
 
 
 def _leave_process_group() -> None:
-    """Leaves the other processes of a finished run. A gloo thread that still waits can abort its process at exit."""
+    """Leaves the other processes of a finished run, together: gloo aborts in one that leaves while another talks."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
         distributed.destroy_process_group()
 
 

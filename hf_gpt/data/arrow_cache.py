@@ -9,8 +9,6 @@ from pathlib import Path
 import datasets
 from datasets.arrow_writer import ArrowWriter
 
-from hf_gpt.data import row_files, text_files
-from hf_gpt.data.code_version import code_version
 from hf_gpt.errors import CorpusError
 
 
@@ -19,7 +17,9 @@ MOST_BYTES_IN_MEMORY = 2**26
 _FEATURES = datasets.Features({"text": datasets.Value("string")})
 
 
-def text_dataset(path: Path, read: Callable[[], Iterator[str]], options: Sequence[str]) -> datasets.Dataset:
+def text_dataset(
+    path: Path, read: Callable[[], Iterator[str]], options: Sequence[str], version: str
+) -> datasets.Dataset:
     """A dataset with the column `text` of what is read of a file: in memory, or of a large file on disk.
 
     Args:
@@ -32,7 +32,7 @@ def text_dataset(path: Path, read: Callable[[], Iterator[str]], options: Sequenc
     """
     if path.stat().st_size <= MOST_BYTES_IN_MEMORY:
         return datasets.Dataset.from_dict({"text": list(read())}, features=_FEATURES)
-    digest = hashlib.blake2b(repr([str(path.suffixes), *options, reader_version()]).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr([str(path.suffixes), *options, version]).encode(), digest_size=16)
     with path.open("rb") as file:
         while chunk := file.read(2**24):
             digest.update(chunk)
@@ -62,10 +62,3 @@ def _write(read: Callable[[], Iterator[str]], folder: Path, kept: Path) -> None:
     finally:
         if part is not None:
             Path(part).unlink(missing_ok=True)
-
-
-def reader_version() -> str:
-    """Changes with the code that reads files."""
-    from hf_gpt.data import corpus
-
-    return code_version(text_files, row_files, corpus)

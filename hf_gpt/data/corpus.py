@@ -1,14 +1,18 @@
 """Reading of a corpus into documents, and their split into training and validation."""
 
+import functools
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import datasets
 import numpy as np
 
+from hf_gpt.data import row_files, text_files
 from hf_gpt.data.arrow_cache import text_dataset
 from hf_gpt.data.blocks import LEAST_CHARACTERS, split_into_blocks
+from hf_gpt.data.code_version import code_version
 from hf_gpt.data.row_files import Malformed, advised, read_rows, table_format, text_in
 from hf_gpt.data.splits import held_out_rows, same_text
 from hf_gpt.data.text_files import absent_separator, fold_line_ends, parse_separator, read_text, split_text
@@ -48,7 +52,8 @@ def read_corpus(
     for source in sources:
         path = resolve_file(source)
         if table_format(path) is not None:
-            parts.append(text_dataset(path, lambda path=path: _table_texts(path, text_column), [text_column]))
+            read = functools.partial(_table_texts, path, text_column)
+            parts.append(text_dataset(path, read, [text_column], reader_version()))
         else:
             texts.append(read_text(path))
             parts.append(datasets.Dataset.from_dict({"text": split_text(texts[-1], separator)}))
@@ -139,3 +144,8 @@ def _table_texts(path: Path, text_column: str) -> Iterator[str]:
             raise advised(text)
         if document := document_of(text):
             yield document
+
+
+def reader_version() -> str:
+    """Changes with the code that reads files."""
+    return code_version(text_files, row_files, sys.modules[__name__])

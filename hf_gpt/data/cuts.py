@@ -1,15 +1,13 @@
 """What of the data is cut or left out before training, counted by cause."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hf_gpt.errors import CorpusError
 
 
 if TYPE_CHECKING:
     import datasets
-
-    from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 Overlong = Literal["truncate", "drop", "error"]
@@ -127,10 +125,9 @@ class Cuts:
         return overlong == "truncate"
 
 
-def count_unread(cuts: Cuts, num_rows: int, training_args: "HfGptTrainingArguments") -> None:
-    """Counts the rows that an epoch leaves out since they fill no batch, if that was asked for."""
-    if training_args.dataloader_drop_last:
-        cuts.add("rows_unread", num_rows % (training_args.train_batch_size * training_args.data_parallel_size))
+def count_unread(cuts: Cuts, num_rows: int, rows_of_a_batch: int) -> None:
+    """Counts the rows that an epoch leaves out since they fill no batch (`--dataloader_drop_last`)."""
+    cuts.add("rows_unread", num_rows % rows_of_a_batch)
 
 
 def count_labelled(rows: "datasets.Dataset") -> int:
@@ -160,18 +157,3 @@ def cut_lines(parts: Mapping[str, Cuts]) -> list[tuple[str, str]]:
 def cuts_to_dict(parts: Mapping[str, Cuts]) -> dict[str, dict[str, int]]:
     """The counts of all parts in plain types; empty if nothing was cut."""
     return {name: cuts.to_dict() for name, cuts in parts.items() if cuts}
-
-
-def cuts_section(parts: Mapping[str, Cuts]) -> Any:
-    """A section of the report with the counts; None if nothing was cut."""
-    from hf_gpt.reporting.report import table_section
-
-    rows = [
-        [name, cause.replace("_", " "), f"{number:,}", "" if cause == "tokens_cut" else f"{cuts.total:,} {cuts.unit}"]
-        for name, cuts in parts.items()
-        for cause, number in cuts.counts.items()
-    ]
-    if not rows:
-        return None
-    note = " ".join(f"{name}: {cuts.describe()}." for name, cuts in parts.items() if cuts)
-    return table_section("cut", "Cut or left out", ["Data", "Cause", "Number", "Of"], rows, note)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from hf_gpt.errors import CheckpointError, UserError
 from hf_gpt.files.checkpoint_parts import Needs, lack_of
-from hf_gpt.files.model_paths import check_path, describe_file
+from hf_gpt.files.model_paths import check_exists, check_path, describe_file
 from hf_gpt.files.output_paths import wrong_output
 
 
@@ -217,3 +217,13 @@ def find_model(path: str, *, allow_file: bool = False) -> str:
     if any((inside / name).is_file() for name in names) and not any((Path(path) / name).is_file() for name in names):
         return str(inside)
     return path
+
+
+def find_existing_model(path: str) -> str:
+    """Where the model lies that `path`, the folder of a run or checkpoint or a Hub id, stands for.
+
+    Raises:
+        CheckpointError: a path that is not there, a file, or an id of a Hub that cannot be reached.
+    """
+    check_exists(path)
+    return find_model(path)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import transformers
 from transformers import AutoConfig, AutoTokenizer
 
-import hf_gpt  # noqa: F401 - its models are registered with the Auto classes
 from hf_gpt.errors import CheckpointError
 from hf_gpt.files.checkpoints import find_model
 from hf_gpt.files.model_paths import check_exists

@@ -21,7 +21,7 @@ from hf_gpt.errors import CheckpointError, ConfigError, did_you_mean
 from hf_gpt.files.checkpoints import find_model
 from hf_gpt.files.model_paths import check_exists
 from hf_gpt.generation.embeddings import vocabulary_size
-from hf_gpt.training.arguments import ModelArguments
+from hf_gpt.training.arguments.model import ModelArguments
 from hf_gpt.training.monitoring.cost_model import count_elements
 
 
@@ -188,7 +188,8 @@ def _load_model(
         if task_fields is not None:
             source = {name: options[name] for name in ("revision", "trust_remote_code")}
             if auto_class == "AutoModelForSeq2SeqLM" and _is_our_decoder(path, source):
-                from hf_gpt import HfGptForConditionalGeneration, HfGptSeq2SeqConfig
+                from hf_gpt.models.configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
+                from hf_gpt.models.modeling_hf_gpt_seq2seq import HfGptForConditionalGeneration
 
                 check_fields(HfGptSeq2SeqConfig, model_args.overrides)
                 return HfGptForConditionalGeneration.from_decoder(

@@ -10,7 +10,7 @@ from typing import Any
 from hf_gpt.errors import ConfigError, did_you_mean
 from hf_gpt.files.model_paths import check_exists
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
-from hf_gpt.training.arguments import parse_mapping
+from hf_gpt.option_values import as_written, parse_mapping
 
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -243,10 +243,3 @@ def _as_tokens(
         else:
             tokens.append(f"--{key}={value}")
     return tokens, defaults
-
-
-def as_written(value: Any, written: Any) -> Any:
-    """The text of a plain value, or of those in a list; nothing and mappings stay what they are."""
-    if isinstance(value, (list, tuple)) and isinstance(written, list) and len(value) == len(written):
-        return [as_written(item, text) for item, text in zip(value, written, strict=True)]
-    return written if isinstance(written, str) and value is not None else value

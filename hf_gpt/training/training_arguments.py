@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_gpt.errors import ConfigError
-from hf_gpt.training.arguments import check_at_least
+from hf_gpt.option_values import check_at_least
 
 
 @dataclass

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hf_gpt.adversarial.discriminator.training import make_critic, text_windows, train_critic
+from hf_gpt.adversarial.discriminator.factory import make_discriminator
+from hf_gpt.adversarial.discriminator.training import text_windows, train_discriminator
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import Fit
 from hf_gpt.generation.sampling.rollout import rollout
@@ -53,12 +54,14 @@ def test_a_critic_finds_another_generator_but_not_the_same(level):
     generator = make_generator(0)
     settings = {"max_new_tokens": LENGTH, "level": level, "epochs": 4, "batch_size": 100}
     torch.manual_seed(0)
-    same = train_critic(generator, make_critic("ngram_cnn", generator), texts_of(generator, 500, 7), **settings)
+    same = train_discriminator(
+        generator, make_discriminator("ngram_cnn", generator), texts_of(generator, 500, 7), **settings
+    )
     # Standard error of the AUC of 50 against 50 texts: 0.058.
     assert abs(same.auc - 0.5) < 0.17 and abs(same.shortcut_auc - 0.5) < 0.1
     torch.manual_seed(0)
-    other = train_critic(
-        generator, make_critic("ngram_cnn", generator), texts_of(make_generator(1), 500, 7), **settings
+    other = train_discriminator(
+        generator, make_discriminator("ngram_cnn", generator), texts_of(make_generator(1), 500, 7), **settings
     )
     assert other.auc > 0.8 and other.loss < 0.6
 
@@ -67,8 +70,8 @@ def test_the_logit_estimates_the_log_ratio():
     """Texts of one token, p and q known: the mean logit of a token is log p - log q."""
     generator, data = make_generator(0, initializer_range=0.25), make_generator(1, initializer_range=0.25)
     rows = [{"prompt_ids": [1], "completion_ids": row["completion_ids"][:1]} for row in texts_of(data, 3000, 3)]
-    critic = make_critic("ngram_cnn", generator, classifier_dropout=0.0)
-    train_critic(generator, critic, rows, max_new_tokens=1, epochs=8, batch_size=300, learning_rate=1e-2)
+    critic = make_discriminator("ngram_cnn", generator, classifier_dropout=0.0)
+    train_discriminator(generator, critic, rows, max_new_tokens=1, epochs=8, batch_size=300, learning_rate=1e-2)
     begin = torch.tensor([[1]])
     with torch.no_grad():
         q, p = (model(begin).logits[0, -1].log_softmax(-1) for model in (generator, data))
@@ -87,8 +90,8 @@ def test_runs_repeat_and_leave_the_generator_alone():
     results, weights = [], []
     for _ in range(2):
         torch.manual_seed(3)
-        critic = make_critic("generator", generator)
-        results.append(train_critic(generator, critic, rows, max_new_tokens=LENGTH, epochs=2, seed=5))
+        critic = make_discriminator("from_generator", generator)
+        results.append(train_discriminator(generator, critic, rows, max_new_tokens=LENGTH, epochs=2, seed=5))
         weights.append(critic.score.weight.detach().clone())
     assert results[0] == results[1] and torch.equal(*weights)
     assert all(torch.equal(before[name], tensor) for name, tensor in generator.state_dict().items())
@@ -110,7 +113,7 @@ def test_generated_texts_answer_the_same_prompts(monkeypatch):
     monkeypatch.setattr(module, "fit", lambda *args, **options: Fit([0.7], 1))
     monkeypatch.setattr(module, "_generated_rows", spy)
     rows = [{"prompt_ids": [1, *[3 + n % 5] * (1 + n % 3)], "completion_ids": [4] * 20} for n in range(40)]
-    train_critic(generator, make_critic("ngram_cnn", generator), rows, max_new_tokens=LENGTH)
+    train_discriminator(generator, make_discriminator("ngram_cnn", generator), rows, max_new_tokens=LENGTH)
     assert [row["prompt_ids"] for row in generated] == [row["prompt_ids"] for row in rows]
     for row in generated:
         ids = row["completion_ids"]
@@ -136,12 +139,12 @@ def test_what_cannot_work_is_refused_before_training():
     generator = make_generator(0)
     rows = texts_of(generator, 40, 0)
     with pytest.raises(CorpusError, match="at least 30"):
-        train_critic(generator, make_critic("ngram_cnn", generator), rows[:10], max_new_tokens=LENGTH)
+        train_discriminator(generator, make_discriminator("ngram_cnn", generator), rows[:10], max_new_tokens=LENGTH)
     with pytest.raises(ConfigError, match="no critic 'cnn'"):
-        make_critic("cnn", generator)
+        make_discriminator("cnn", generator)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     bert = AutoConfig.for_model("bert", vocab_size=12, num_labels=1, **sizes)
     with pytest.raises(ConfigError, match="prefix"):
-        train_critic(
+        train_discriminator(
             generator, AutoModelForSequenceClassification.from_config(bert), rows, max_new_tokens=8, level="prefix"
         )

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from hf_gpt.app import players
+from hf_gpt.app import sessions
 from hf_gpt.app.sessions import Settings, Writer, open_judge
 from hf_gpt.cli.main import main
 from hf_gpt.evaluation.tasks.loading import open_candidate
@@ -78,7 +78,7 @@ def test_a_text_that_nobody_reads_on_is_not_written_on(writer):
     text = writer.write("the man", Settings(max_new_tokens=180))
     next(text), next(text)
     text.close()
-    with players._DRAWING:
+    with sessions._DRAWING:
         drawn = len(calls)
     hook.remove()
     writer.candidate.model.generation_config.eos_token_id = ends

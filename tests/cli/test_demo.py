@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.adversarial.discriminator.training import CriticResult
+from hf_gpt.adversarial.discriminator.training import DiscriminatorResult
 from hf_gpt.cli import demo
 from hf_gpt.cli.comparison import (
     CANDIDATES,
@@ -112,7 +112,7 @@ def judged(auc, error=0.015):
 def test_the_table_has_a_row_for_each_and_the_measured_one_of_real_text(model):
     plain = Contestant("likelihood", model, figures={**judged(0.7), "heldout_nll": 3.0})
     trained = Contestant("adversarial", model, seconds=20, figures=judged(0.65), updates=(6, 60))
-    critic = CriticResult(0.6, 0.55, 0.66, 0.5, 0.6, 0.5, 818, 103, 3)
+    critic = DiscriminatorResult(0.6, 0.55, 0.66, 0.5, 0.6, 0.5, 818, 103, 3)
     names, rows = results_table([plain, trained], judged(0.512), critic)
     assert [len(row) for row in rows] == [len(names)] * 4
     assert rows[0] == ["likelihood", "0.700 (0.67 to 0.73)", "1,400 + 1,400", "3.000", "0.900", "", "+0 s"]

@@ -33,7 +33,7 @@ FORMS = {
         "intermediate_size": 256,
     },
 }
-_CORPUS = Path(__file__).parents[2] / "training/corpora/tinyshakespeare.txt"
+_CORPUS = Path(__file__).parents[2] / "hf_gpt/data/corpora/tinyshakespeare.txt"
 _LENGTH = 64
 
 

@@ -9,7 +9,7 @@ from hf_gpt.cli import finetune, pretrain
 from hf_gpt.data.cuts import check_usable
 from hf_gpt.data.examples import Example
 from hf_gpt.errors import CorpusError
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks import make_task
 
 

@@ -14,7 +14,7 @@ from hf_gpt.data.labels import class_names, label_name, label_number
 from hf_gpt.data.sources import open_dataset, open_table
 from hf_gpt.data.streaming import DocumentStream, one_pass
 from hf_gpt.errors import CorpusError
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.settings import load_settings, read_recipe
 from hf_gpt.training.streamed_examples import _parser
 from hf_gpt.training.tasks import make_task

@@ -7,8 +7,8 @@ import torch
 
 from eval.experiments import averaged_classifiers
 from hf_gpt import HfGptConfig, HfGptForSequenceClassification
+from hf_gpt.data.special_tokens import add_begin_and_end
 from hf_gpt.data.tokenizer import train_tokenizer
-from hf_gpt.training.tasks.base import add_begin_and_end
 
 
 def test_groups_average_log_probabilities():

@@ -173,7 +173,8 @@ def recipe_target() -> Target:
     import yaml
 
     from hf_gpt.cli.skeleton import command_options
-    from hf_gpt.training.arguments import DataArguments, ModelArguments
+    from hf_gpt.data.arguments import DataArguments
+    from hf_gpt.training.arguments.model import ModelArguments
     from hf_gpt.training.settings import RECIPES, load_settings, read_recipe
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
 

@@ -1,4 +1,4 @@
-"""`hf-gpt critic`, `generate --discriminator` and `score` on a generator whose faults are known."""
+"""`hf-gpt discriminator`, `generate --discriminator` and `score` on a generator whose faults are known."""
 
 import io
 import json
@@ -54,7 +54,13 @@ def folder(tmp_path_factory, real_texts):
 
 
 def train(folder, name, *options) -> int:
-    argv = ["critic", "--model_name_or_path", str(folder / "generator"), "--train_file", str(folder / "real.txt")]
+    argv = [
+        "discriminator",
+        "--model_name_or_path",
+        str(folder / "generator"),
+        "--train_file",
+        str(folder / "real.txt"),
+    ]
     argv += ["--document_separator", "\\n", "--output_dir", str(folder / name), "--max_new_tokens", "16"]
     return main([*argv, "--device", "cpu", *options])
 
@@ -200,7 +206,7 @@ def test_who_judges_beginnings_or_tokens_shares_the_tokenizer(critic, larger, fo
     argv += ["--guidance", "resample" if kind == "language model" else kind]
     assert main(argv) == 2
     error = capsys.readouterr().err
-    assert "another tokenizer" in error and "hf-gpt critic" in error and "Traceback" not in error
+    assert "another tokenizer" in error and "hf-gpt discriminator" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize("options", [["--temperature", "0"], ["--seed", "3", "--top_k", "20"]])
@@ -251,9 +257,23 @@ def test_slips_are_answered_in_one_line(critic, larger, folder, capsys, tmp_path
         "No such file": ["score", str(tmp_path / "missing.txt"), *score],
         "there is no folder ./nowhere": ["score", str(folder / "real.txt"), "--discriminator", "./nowhere"],
         "is a language model": ["score", str(folder / "real.txt"), "--discriminator", str(larger)],
-        "is not empty": ["critic", "--model_name_or_path", "x", "--train_file", "y", "--output_dir", str(critic)],
+        "is not empty": [
+            "discriminator",
+            "--model_name_or_path",
+            "x",
+            "--train_file",
+            "y",
+            "--output_dir",
+            str(critic),
+        ],
         "there is no critic 'cnn'": [
-            *["critic", "--model_name_or_path", str(folder / "generator"), "--train_file", str(folder / "real.txt")],
+            *[
+                "discriminator",
+                "--model_name_or_path",
+                str(folder / "generator"),
+                "--train_file",
+                str(folder / "real.txt"),
+            ],
             *["--output_dir", str(tmp_path / "new"), "--discriminator", "cnn"],
         ],
     }

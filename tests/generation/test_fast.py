@@ -9,7 +9,7 @@ import torch
 from hf_gpt.generation.decoding import fast_generate as fast
 from hf_gpt.generation.decoding.cached_decoder import DecoderWeights
 from hf_gpt.generation.decoding.fast_generate import fast_generate
-from hf_gpt.generation.decoding.native.weights import NativeWeights
+from hf_gpt.generation.decoding.native.decoder import NativeWeights
 
 
 pytestmark = pytest.mark.usefixtures("steps")

@@ -16,8 +16,8 @@ from hf_gpt.generation.decoding import cached_decoder as decoding
 from hf_gpt.generation.decoding.cached_decoder import DecoderWeights, make_weights
 from hf_gpt.generation.decoding.linear import check_weight_dtype, make_product
 from hf_gpt.generation.decoding.native import build, memory
+from hf_gpt.generation.decoding.native.decoder import NativeWeights, takes
 from hf_gpt.generation.decoding.native.structures import native
-from hf_gpt.generation.decoding.native.weights import NativeWeights, takes
 from hf_gpt.generation.sampling.inverse_cdf import draw_with_logps
 from hf_gpt.generation.sampling.rollout import rollout
 

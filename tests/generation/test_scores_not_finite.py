@@ -9,11 +9,11 @@ from hf_gpt.generation.guidance.guided_generate import guided_generate
 from hf_gpt.generation.guidance.particle_filter import grow_particles
 from hf_gpt.generation.guidance.selection import best_of, reject, resample, resample_systematically
 from hf_gpt.generation.scoring.discriminator import ScoreError, prefix_scores, sequence_scores
-from tests.generation.test_shared_tokens import make_critic, make_generator
+from tests.generation.test_shared_tokens import make_discriminator, make_generator
 
 
 def damaged():
-    critic = make_critic()
+    critic = make_discriminator()
     with torch.no_grad():
         critic.score.weight.fill_(torch.nan)
     return critic
@@ -97,7 +97,7 @@ def test_scores_name_the_damaged_weights_and_the_folder(score, tmp_path):
     with pytest.raises(ScoreError, match=r"Its weights are damaged \(score.weight") as error:
         score(critic, torch.tensor([[3, 4, 5]]))
     assert str(tmp_path / "critic") in str(error.value)
-    critic = make_critic()
+    critic = make_discriminator()
     with torch.no_grad():
         critic.score.weight.fill_(3e38)
     with pytest.raises(ScoreError, match="overflow"):

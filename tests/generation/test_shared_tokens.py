@@ -30,7 +30,7 @@ def make_generator(size=300, **settings):
     return HfGptForCausalLM(HfGptConfig(vocab_size=size, **sizes, **settings)).eval()
 
 
-def make_critic(size=300, kind="hf_gpt"):
+def make_discriminator(size=300, kind="hf_gpt"):
     if kind == "bert":
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
         config = BertConfig(vocab_size=size, max_position_embeddings=64, num_labels=1, **sizes)
@@ -53,7 +53,7 @@ def every_use(generator, critic):
 @pytest.mark.parametrize("size", [100, 1200])
 @pytest.mark.parametrize("kind", ["hf_gpt", "bert"])
 def test_another_number_of_tokens_is_refused_before_work(size, kind):
-    for use in every_use(make_generator(), make_critic(size, kind)):
+    for use in every_use(make_generator(), make_discriminator(size, kind)):
         with pytest.raises(TokensError, match=r"writes 300 tokens, the discriminator .*" + f"{size:,}"):
             use()
 
@@ -74,7 +74,7 @@ def test_another_language_model_is_refused(size):
 def test_as_many_tokens_of_another_vocabulary_are_refused(tokenizers, tmp_path):
     mine, theirs = tokenizers
     assert len(mine) == len(theirs)
-    generator, critic = make_generator(), make_critic()
+    generator, critic = make_generator(), make_discriminator()
     check_shared_tokens(generator, critic)
     with pytest.raises(TokensError, match=r"HfGptForSequenceClassification has another tokenizer .* has the id"):
         check_shared_tokens(generator, critic, mine, theirs)
@@ -94,13 +94,13 @@ def test_padding_of_embeddings_is_accepted(tokenizers):
     tokenizer = tokenizers[0]
     size = len(tokenizer)
     for written, read in ((size, 384), (384, size), (size, size)):
-        check_shared_tokens(make_generator(written), make_critic(read), tokenizer, tokenizer)
+        check_shared_tokens(make_generator(written), make_discriminator(read), tokenizer, tokenizer)
     # Without tokenizers only padding of the discriminator is plain.
-    check_shared_tokens(make_generator(size), make_critic(384))
+    check_shared_tokens(make_generator(size), make_discriminator(384))
     with pytest.raises(TokensError, match="no embedding"):
-        check_shared_tokens(make_generator(384), make_critic(size))
+        check_shared_tokens(make_generator(384), make_discriminator(size))
     with pytest.raises(TokensError, match="no embedding"):
-        check_shared_tokens(make_generator(384), make_critic(size - 1), tokenizer, tokenizer)
+        check_shared_tokens(make_generator(384), make_discriminator(size - 1), tokenizer, tokenizer)
 
 
 def test_what_makes_tokenizers_differ(tokenizers):
@@ -118,7 +118,7 @@ def test_what_makes_tokenizers_differ(tokenizers):
 
 @pytest.mark.parametrize("score", [sequence_scores, prefix_scores])
 def test_an_id_without_an_embedding_is_named(score):
-    critic = make_critic(50)
+    critic = make_discriminator(50)
     with pytest.raises(ValueError, match="token 70, but the discriminator HfGptForSequenceClassification reads 50"):
         score(critic, torch.tensor([[3, 70, 4]]))
     # Padding may be any id.
@@ -139,7 +139,7 @@ def test_a_copy_of_a_trunk_goes_along_with_new_tokens(tokenizers, tmp_path):
     generator.resize_token_embeddings(len(longer))
     check_shared_tokens(generator, discriminator_from_generator(generator), longer)
     # Embeddings that have been cut or have grown since are not those of the saved tokenizer.
-    critic = make_critic(len(tokenizer))
+    critic = make_discriminator(len(tokenizer))
     critic.save_pretrained(tmp_path / "critic")
     tokenizers[1].save_pretrained(tmp_path / "critic")
     critic = type(critic).from_pretrained(tmp_path / "critic")
@@ -152,7 +152,7 @@ def test_a_copy_of_a_trunk_goes_along_with_new_tokens(tokenizers, tmp_path):
 def test_tokenizers_of_saved_models_are_compared_once(tokenizers, tmp_path, monkeypatch):
     from hf_gpt.generation.scoring import shared_tokens
 
-    generator, critic = make_generator(), make_critic()
+    generator, critic = make_generator(), make_discriminator()
     for name, model in (("generator", generator), ("critic", critic)):
         model.save_pretrained(tmp_path / name)
         tokenizers[0].save_pretrained(tmp_path / name)
@@ -171,5 +171,5 @@ def test_a_logits_processor_knows_how_many_tokens_there_are():
     ids, logits = torch.tensor([[5, 6]]), torch.zeros(1, 2000)
     for size in (100, 9000):
         with pytest.raises(TokensError, match=f"2,000 tokens, .* reads {size:,}"):
-            DiscriminatorLogitsProcessor(make_critic(size))(ids, logits)
-    assert DiscriminatorLogitsProcessor(make_critic(2000))(ids, logits).shape == (1, 2000)
+            DiscriminatorLogitsProcessor(make_discriminator(size))(ids, logits)
+    assert DiscriminatorLogitsProcessor(make_discriminator(2000))(ids, logits).shape == (1, 2000)

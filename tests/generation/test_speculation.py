@@ -7,9 +7,9 @@ from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.generation.decoding import fast_generate as fast
 from hf_gpt.generation.decoding.fast_generate import fast_generate
 from hf_gpt.generation.decoding.native import speculation
+from hf_gpt.generation.decoding.native.decoder import NativeWeights
 from hf_gpt.generation.decoding.native.speculation import MOST_DRAFTED, Pace, SpeculativeDecoder
 from hf_gpt.generation.decoding.native.structures import TYPES, native
-from hf_gpt.generation.decoding.native.weights import NativeWeights
 from hf_gpt.generation.sampling.inverse_cdf import likeliest
 
 

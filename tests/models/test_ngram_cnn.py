@@ -8,14 +8,14 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from hf_gpt import HfNgramCnnConfig, HfNgramCnnForSequenceClassification, HfNgramCnnModel
 
 
-def make_critic(**options) -> HfNgramCnnForSequenceClassification:
+def make_discriminator(**options) -> HfNgramCnnForSequenceClassification:
     settings = {"vocab_size": 30, "embedding_size": 8, "kernel_sizes": [1, 2, 5], "num_labels": 1}
     return HfNgramCnnForSequenceClassification(HfNgramCnnConfig(**{**settings, **options})).eval()
 
 
 def test_bigram_filter_by_hand():
     """One filter of width 2 over one-number embeddings: relu(a * previous + b * current + c), then its maximum."""
-    critic = make_critic(vocab_size=4, embedding_size=1, kernel_sizes=[2], num_filters=[1])
+    critic = make_discriminator(vocab_size=4, embedding_size=1, kernel_sizes=[2], num_filters=[1])
     with torch.no_grad():
         critic.model.embed_tokens.weight[:, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
         critic.model.convolutions.filters[0].weight[0, 0] = torch.tensor([10.0, -1.0])
@@ -32,7 +32,7 @@ def test_bigram_filter_by_hand():
 
 
 def test_centred_window_by_hand():
-    critic = make_critic(
+    critic = make_discriminator(
         vocab_size=4, embedding_size=1, kernel_sizes=[3], num_filters=[1], is_causal=False, hidden_act="linear"
     )
     with torch.no_grad():
@@ -48,7 +48,7 @@ def test_centred_window_by_hand():
 @pytest.mark.parametrize("pooling", ["max", "mean"])
 @pytest.mark.parametrize("hidden_act", ["relu", "tanh"])
 def test_padding_never_counts(is_causal, pooling, hidden_act):
-    critic = make_critic(
+    critic = make_discriminator(
         is_causal=is_causal, classifier_pooling=pooling, hidden_act=hidden_act, num_highway_layers=2, pad_token_id=3
     )
     ids = torch.tensor([[5, 3, 9, 7]])  # The padding token inside the text is a token like any other.
@@ -64,7 +64,7 @@ def test_padding_never_counts(is_causal, pooling, hidden_act):
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
 def test_prefixes_in_one_pass_equal_shortened_texts(pooling):
-    critic = make_critic(classifier_pooling=pooling, num_highway_layers=1, hidden_act="tanh", num_labels=2)
+    critic = make_discriminator(classifier_pooling=pooling, num_highway_layers=1, hidden_act="tanh", num_labels=2)
     ids = torch.randint(30, (3, 9))
     mask = torch.ones_like(ids)
     mask[1, :2] = 0
@@ -76,7 +76,7 @@ def test_prefixes_in_one_pass_equal_shortened_texts(pooling):
 
 
 def test_an_empty_text_has_a_finite_score():
-    critic = make_critic(hidden_act="tanh")
+    critic = make_discriminator(hidden_act="tanh")
     ids = torch.randint(30, (2, 4))
     logits = critic(ids, attention_mask=torch.tensor([[0] * 4, [1] * 4])).logits
     assert logits[0].item() == pytest.approx(critic.score.bias.item())
@@ -84,7 +84,7 @@ def test_an_empty_text_has_a_finite_score():
 
 
 def test_gradient_reaches_the_embeddings_and_a_penalty_on_it_the_weights():
-    critic = make_critic(num_highway_layers=1, classifier_spectral_norm=True)
+    critic = make_discriminator(num_highway_layers=1, classifier_spectral_norm=True)
     embeds = torch.randn(2, 6, 8, dtype=torch.double, requires_grad=True)
     critic.double()
     assert torch.autograd.gradcheck(lambda x: critic(inputs_embeds=x).logits, embeds)
@@ -99,13 +99,13 @@ def test_gradient_reaches_the_embeddings_and_a_penalty_on_it_the_weights():
 
 def test_one_label_trains_with_binary_cross_entropy_and_several_with_classes():
     ids = torch.randint(30, (4, 6))
-    critic = make_critic()
+    critic = make_discriminator()
     labels = torch.tensor([1.0, 0.0, 0.9, 0.0])
     output = critic(ids, labels=labels)
     expected = torch.nn.functional.binary_cross_entropy(output.logits.sigmoid()[:, 0], labels)
     torch.testing.assert_close(output.loss, expected)
     classes = torch.tensor([2, 0, 1, 1])
-    output = make_critic(num_labels=3)(ids, labels=classes)
+    output = make_discriminator(num_labels=3)(ids, labels=classes)
     torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, classes))
 
 
@@ -139,13 +139,13 @@ def test_settings_that_cannot_work(options, message):
 
 
 def test_highway_starts_close_to_the_identity():
-    critic = make_critic(num_highway_layers=1, initializer_range=0.0, highway_bias=-30.0)
+    critic = make_discriminator(num_highway_layers=1, initializer_range=0.0, highway_bias=-30.0)
     pooled = torch.rand(2, critic.config.hidden_size)
     torch.testing.assert_close(critic.highway[0](pooled), pooled)
 
 
 def test_checkpoint_opens_by_auto_class(tmp_path):
-    critic = make_critic(num_highway_layers=1)
+    critic = make_discriminator(num_highway_layers=1)
     critic.save_pretrained(tmp_path)
     ids = torch.arange(12).reshape(2, 6)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)

@@ -33,7 +33,4 @@ if __name__ == "__main__":
     (model,) = PREPARED
     assert isinstance(model, FSDPModule) and all(isinstance(block, FSDPModule) for block in model.base_model.layers)
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
-    # gloo aborts in a process that leaves while another still talks to it.
-    dist.barrier()
-    dist.destroy_process_group()
     raise SystemExit(status)

@@ -7,7 +7,7 @@ import torch
 
 from hf_gpt.cli import chat
 from hf_gpt.data.tokenizer import train_tokenizer
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks import make_task
 
 

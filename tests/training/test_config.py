@@ -2,8 +2,11 @@ import pytest
 
 from hf_gpt.cli.finetune import ARGUMENTS as FINETUNE_TYPES
 from hf_gpt.cli.options import command_options
+from hf_gpt.data.arguments import DataArguments
 from hf_gpt.errors import ConfigError
-from hf_gpt.training.arguments import DataArguments, ModelArguments, SamplingArguments, parse_mapping
+from hf_gpt.option_values import parse_mapping
+from hf_gpt.training.arguments.model import ModelArguments
+from hf_gpt.training.arguments.sampling import SamplingArguments
 from hf_gpt.training.settings import (
     built_in_recipes,
     check_option_names,

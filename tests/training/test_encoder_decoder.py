@@ -10,7 +10,7 @@ from hf_gpt import HfGptForConditionalGeneration
 from hf_gpt.cli.finetune import main
 from hf_gpt.data.examples import Example, read_examples, sample_file
 from hf_gpt.data.tokenizer import train_tokenizer
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks import make_task
 
 

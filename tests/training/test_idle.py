@@ -5,7 +5,8 @@ import torch
 from datasets import Dataset
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.adversarial.discriminator.training import make_critic, train_critic
+from hf_gpt.adversarial.discriminator.factory import make_discriminator
+from hf_gpt.adversarial.discriminator.training import train_discriminator
 from hf_gpt.errors import ConfigError
 from hf_gpt.training.monitoring.idle import same_rows, warn_if_skipped
 from hf_gpt.training.trainer import HfGptTrainer
@@ -118,9 +119,9 @@ def test_a_run_of_steps_that_are_not_finite_says_that_it_learned_nothing(tmp_pat
 @pytest.mark.parametrize("settings", [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": -1.0}, {"frozen": True}])
 def test_a_critic_that_cannot_learn_is_refused(settings):
     generator = make_model()
-    critic = make_critic("ngram_cnn", generator)
+    critic = make_discriminator("ngram_cnn", generator)
     if settings.pop("frozen", False):
         critic.requires_grad_(False)
     rows = [{"prompt_ids": [1], "completion_ids": [3, 4, number % 20 + 5, 2]} for number in range(40)]
     with pytest.raises(ConfigError, match="train"):
-        train_critic(generator, critic, rows, max_new_tokens=4, **settings)
+        train_discriminator(generator, critic, rows, max_new_tokens=4, **settings)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from hf_gpt.cli import finetune
 from hf_gpt.data.examples import Example
 from hf_gpt.errors import CorpusError
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks import make_task
 from tests.training.chat_models import instruct_tokenizer, save_instruct_model
 

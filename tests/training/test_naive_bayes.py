@@ -9,7 +9,7 @@ import torch
 from hf_gpt import HfGptConfig, HfGptForSequenceClassification
 from hf_gpt.cli.finetune import main
 from hf_gpt.data.examples import Example
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks import make_task
 from hf_gpt.training.tasks.naive_bayes import log_count_ratios, start_embeddings_from
 

@@ -15,7 +15,7 @@ from hf_gpt.cli.finetune import main
 from hf_gpt.data.examples import Example, hold_out_groups
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.modalities import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.settings import RECIPES
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, make_task
 from hf_gpt.training.tasks.modality_examples import Images, Sounds, copies, value_vectors

@@ -17,7 +17,7 @@ from hf_gpt.data.examples import read_examples, sample_file
 from hf_gpt.data.streaming import one_pass
 from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.errors import ConfigError, CorpusError
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.settings import RECIPES
 from hf_gpt.training.streamed_examples import ExampleStream, read_streamed
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task

@@ -8,7 +8,7 @@ from hf_gpt.data.collators import PaddingCollator
 from hf_gpt.data.examples import Example, read_examples, sample_file, split_examples
 from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.errors import ConfigError, CorpusError
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task
 
 

@@ -1,1 +1,1 @@
-"""Speed, against peers and against what the machine can do: `hf-gpt bench`."""
+"""Speed, against peers and against what the machine can do: `python -m eval.benchmarks.speed`."""

@@ -1,4 +1,4 @@
-"""`hf-gpt bench`: how fast, against peers and against the machine's own limits, all in one run."""
+"""`python -m eval.benchmarks.speed`: how fast, against peers and against the machine's own limits, all in one run."""
 
 import argparse
 import sys
@@ -27,7 +27,7 @@ machine can do.
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = CommandParser(
-        prog="hf-gpt bench",
+        prog="python -m eval.benchmarks.speed",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -224,9 +224,3 @@ def _progress(title: str) -> Callable[[str], None]:
             print(f"\r\033[K{title}: {text} ({time.perf_counter() - began:.0f} s)", end="", file=sys.stderr, flush=True)
 
     return show
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

@@ -6,7 +6,7 @@ import time
 import torch
 
 from eval.benchmarks.speed.timing import synchronize
-from hf_gpt.cli.generate import pick_device
+from hf_gpt.generation.devices import pick_device
 from hf_gpt.training.monitoring.mfu import measured_peak_flops
 
 

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from eval.experiments.resampling.pools import Pool, draw, encode, text_logps
 from eval.experiments.resampling.stage import Stage
-from hf_gpt.adversarial.discriminator.training import make_critic, train_critic
+from hf_gpt.adversarial.discriminator.factory import make_discriminator
+from hf_gpt.adversarial.discriminator.training import train_discriminator
 from hf_gpt.adversarial.monitoring.diagnostics import auc
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import BOS
@@ -41,13 +42,13 @@ def classifier(stage: Stage, of: Literal["generator", "density"]) -> Critic:
     @cache
     def trained() -> PreTrainedModel:
         torch.manual_seed(stage.seed)
-        critic = make_critic("generator", stage.density.model)
+        critic = make_discriminator("from_generator", stage.density.model)
 
         def train() -> dict[str, Any]:
             encoded = stage.vocabulary.encode(stage.training, stage.max_words)
             rows = [{"prompt_ids": [BOS], "completion_ids": row[1:].tolist()} for row in encoded]
             settings = {"max_new_tokens": stage.max_words + 1, "epochs": stage.sizes.epochs, "seed": stage.seed + 30}
-            return train_critic(model.model, critic, rows, **settings).to_dict()
+            return train_discriminator(model.model, critic, rows, **settings).to_dict()
 
         return stage.kept(f"classifier of {of}", critic, train)
 

@@ -13,14 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.adversarial.checks import warn_of_sameness
 from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRows, warn_of_repeats
-from hf_gpt.adversarial.discriminator.model import Scorer, check_players, discriminator_from_generator
+from hf_gpt.adversarial.discriminator.model import Scorer, check_players
 from hf_gpt.adversarial.monitoring.diagnostics import accuracy, format_features, shortcut_auc
 from hf_gpt.data.cuts import Cuts, Overlong
 from hf_gpt.data.packed_dataset import tokenize_documents
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import fit
 from hf_gpt.evaluation.two_sample.auc import auc_interval
-from hf_gpt.generation.embeddings import vocabulary_size
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import ScoreError, discriminator_logits, sequence_scores
 from hf_gpt.training.monitoring.idle import check_trainable
@@ -33,7 +32,7 @@ _FEWEST_TEXTS = 30
 
 
 @dataclass(frozen=True)
-class CriticResult:
+class DiscriminatorResult:
     """How a critic's training went. Test figures are of texts that neither its weights nor its stopping have seen.
 
     Attributes:
@@ -63,35 +62,7 @@ class CriticResult:
         return asdict(self)
 
 
-def make_critic(kind: str, generator: PreTrainedModel, **config_overrides: Any) -> PreTrainedModel:
-    """An untrained critic for a generator's tokens.
-
-    Args:
-        kind: `"generator"`: a copy of the generator's trunk, which knows the language. `"ngram_cnn"`: the small n-gram
-            CNN from nothing, the quickest on little data; `"ngram_cnn-seqgan"` with SeqGAN's widths.
-        generator: The generator.
-        config_overrides: Fields of the critic's config.
-
-    Raises:
-        ConfigError: there is no such kind, or no head for the generator's architecture.
-    """
-    if kind == "generator":
-        return discriminator_from_generator(generator, **config_overrides)
-    name, _, preset = kind.partition("-")
-    if name != "ngram_cnn" or preset not in ("", "small", "seqgan"):
-        raise ConfigError(f"there is no critic {kind!r}: use generator, ngram_cnn or ngram_cnn-seqgan.")
-    from hf_gpt.models.configuration_hf_ngram_cnn import HfNgramCnnConfig
-    from hf_gpt.models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification
-
-    config = generator.config.get_text_config()
-    ids = {f"{token}_token_id": getattr(config, f"{token}_token_id", None) for token in ("bos", "eos", "pad")}
-    size = vocabulary_size(generator)
-    fields = {"vocab_size": size, "num_labels": 1, "classifier_dropout": 0.25, **ids, **config_overrides}
-    critic = HfNgramCnnForSequenceClassification(HfNgramCnnConfig.preset(preset or "small", **fields))
-    return critic.to(generator.device)
-
-
-def train_critic(
+def train_discriminator(
     generator: PreTrainedModel,
     discriminator: PreTrainedModel,
     real_texts: Sequence[str] | Sequence[Mapping[str, Any]] | Any,
@@ -108,7 +79,7 @@ def train_critic(
     seed: int = 0,
     overlong: Overlong = "truncate",
     report_cuts: Callable[[Cuts], None] | None = None,
-) -> CriticResult:
+) -> DiscriminatorResult:
     """Trains a discriminator to tell real texts from the generator's, and leaves its best weights in it.
 
     Both kinds are the same but for who wrote them: the same tokens begin them (the begin token, or the row's prompt),
@@ -118,7 +89,7 @@ def train_critic(
 
     Args:
         generator: A causal language model; it is not changed.
-        discriminator: A sequence classifier with one label over the generator's tokens; see `make_critic`.
+        discriminator: A sequence classifier with one label over the generator's tokens; see `make_discriminator`.
         real_texts: Texts, or rows with the columns that [`TextRows`] takes, such as prompt and completion.
         processing_class: The generator's tokenizer, for text.
         max_new_tokens: Most tokens of a text or completion, the end token included.
@@ -212,7 +183,7 @@ def train_critic(
     except ScoreError as error:
         raise ConfigError(f"the critic is no use after training: {error} Lower the learning rate.") from error
     found = auc_interval(real_scores.double().cpu().numpy(), fake_scores.double().cpu().numpy(), seed=seed)
-    return CriticResult(
+    return DiscriminatorResult(
         auc=found.auc,
         auc_low=found.low,
         auc_high=found.high,

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from hf_gpt.cli.evaluation import run as evaluation
 from hf_gpt.cli.evaluation.cache import Cache
+from hf_gpt.cli.evaluation.job import facts_of, open_model, progress
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.statistics.curves import Plane, Point, common_reference, hypervolume, super_baseline
 from hf_gpt.evaluation.tasks.loading import Candidate
@@ -69,16 +69,14 @@ def curve_results(
     records = {job.name: {} for job in jobs}
     for model, path in models.items():
         candidate = None
-        with evaluation.progress(len(jobs) * len(settings), model) as bar:
+        with progress(len(jobs) * len(settings), model) as bar:
             for job in jobs:
                 for setting, sampler in settings.items():
                     drawn = dataclasses.replace(job, spec=_with_sampler(job.spec, sampler))
-                    place = cache.path(
-                        job.name, f"{model}-{setting}", ["curve", evaluation.facts_of(args, drawn, path)]
-                    )
+                    place = cache.path(job.name, f"{model}-{setting}", ["curve", facts_of(args, drawn, path)])
                     record = cache.get(place)
                     if record is None:
-                        candidate = candidate or evaluation.open_model(args, model, path)
+                        candidate = candidate or open_model(args, model, path)
                         record = _measure(drawn, candidate, args)
                         cache.put(place, record)
                     records[job.name][model, setting] = record

@@ -1,12 +1,14 @@
 """`hf-gpt eval`: its options, and what it does with them."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_gpt.cli.parser import CommandParser
-from hf_gpt.errors import UserError
+from hf_gpt.errors import UserError, did_you_mean
 
 
 INTERRUPTED = 130
@@ -67,9 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_listing())
             return 0
         _check(args)
-        from hf_gpt.cli.evaluation.run import evaluate
+        from hf_gpt.cli.evaluation.run import run_evaluation
 
-        return evaluate(args)
+        written = run_evaluation(args)
+        print((args.output_dir / "results.md").read_text(encoding="utf-8"))
+        print("written: " + ", ".join(str(path) for path in written))
+        return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
@@ -83,6 +88,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return INTERRUPTED
     return 2
+
+
+def evaluate(models: Sequence[str], tasks: Sequence[str], **options: Any) -> dict[str, Any]:
+    """Evaluates models on tasks as `hf-gpt eval` does, and writes the same files.
+
+    Args:
+        models: Folders of runs or checkpoints, or Hub ids; `"NAME=MODEL"` names one.
+        tasks: Names of built-in tasks, .yaml files, or `"lm_eval:NAME"`.
+        options: Options of the command by their names, such as `limit=100` or `output_dir="runs/eval"`.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        UserError: a model, task or option that cannot be used.
+    """
+    args = make_parser().parse_args([])
+    unknown = sorted(options.keys() - vars(args).keys())
+    if unknown:
+        raise UserError(f"there is no option {unknown[0]!r}{did_you_mean(unknown[0], list(vars(args)))}")
+    vars(args).update(options, models=list(models), tasks=list(tasks))
+    args.output_dir = Path(args.output_dir)
+    args.data = None if args.data is None else Path(args.data)
+    _check(args)
+    from hf_gpt.cli.evaluation.run import RESULTS, run_evaluation
+
+    run_evaluation(args)
+    return json.loads((args.output_dir / RESULTS).read_text(encoding="utf-8"))
 
 
 def _listing() -> str:

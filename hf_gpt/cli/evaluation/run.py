@@ -11,42 +11,23 @@ from typing import Any
 
 from hf_gpt.cli.evaluation.cache import Cache
 from hf_gpt.cli.evaluation.harness import harness_name, is_harness_task, run_harness_task
-from hf_gpt.cli.generate import pick_device
-from hf_gpt.data.code_version import package_version
+from hf_gpt.cli.evaluation.job import Job, facts_of, open_model, progress
 from hf_gpt.errors import UserError
-from hf_gpt.evaluation.tasks.loading import Candidate, fingerprint, name_models, open_candidate
+from hf_gpt.evaluation.tasks.loading import Candidate, name_models
 from hf_gpt.evaluation.tasks.metrics import sample_figures
-from hf_gpt.evaluation.tasks.registry import TaskSpec, find_task
+from hf_gpt.evaluation.tasks.registry import find_task
 from hf_gpt.evaluation.tasks.results import REAL, harness_results, task_results, with_adjusted
 from hf_gpt.evaluation.tasks.rows import find_file, read_task_rows
-from hf_gpt.evaluation.tasks.runner import Record, Rows, real_texts, run_task, sample_count, work_of
+from hf_gpt.evaluation.tasks.runner import Record, real_texts, run_task, sample_count, work_of
 from hf_gpt.files.model_paths import check_exists
+from hf_gpt.generation.devices import pick_device
 
 
 RESULTS = "results.json"
 
 
-@dataclasses.dataclass
-class Job:
-    """A task with its data, ready to be run.
-
-    Attributes:
-        name: What tables call it.
-        spec: None for a task of the LM evaluation harness.
-        rows: Its rows.
-        data: What identifies them.
-        source: What the task was asked for by.
-    """
-
-    name: str
-    spec: TaskSpec | None
-    rows: Rows
-    data: str
-    source: str
-
-
-def evaluate(args: argparse.Namespace) -> int:
-    """Runs the command; returns its exit status.
+def run_evaluation(args: argparse.Namespace) -> list[Path]:
+    """Runs every model on every task; returns the files of results that it wrote to `args.output_dir`.
 
     Raises:
         UserError: what the user can put right.
@@ -74,9 +55,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from hf_gpt.cli.evaluation.page import write_page
 
     written = [*write_files(args.output_dir, results), write_page(args.output_dir, results, judge)]
-    print((args.output_dir / "results.md").read_text(encoding="utf-8"))
-    print("written: " + ", ".join(str(path) for path in written))
-    return 0
+    return written
 
 
 def _be_quiet_when_piped() -> None:
@@ -86,40 +65,6 @@ def _be_quiet_when_piped() -> None:
 
         logging.disable_progress_bar()
         datasets.disable_progress_bars()
-
-
-def open_model(args: argparse.Namespace, name: str, path: str) -> Candidate:
-    """A model as the options say."""
-    options = {key: getattr(args, key) for key in ("device", "dtype", "revision", "trust_remote_code")}
-    return open_candidate(name, path, **options)
-
-
-def progress(total: float, label: str) -> Any:
-    """A progress bar that a pipe does not see."""
-    from tqdm.auto import tqdm
-
-    form = "{l_bar}{bar}| {elapsed}<{remaining}"
-    return tqdm(total=total, desc=label, disable=not sys.stderr.isatty(), leave=False, bar_format=form)
-
-
-def facts_of(args: argparse.Namespace, job: Job, path: str) -> list[Any]:
-    """What the record of a model on a task depends on."""
-    spec = None if job.spec is None else dataclasses.asdict(job.spec)
-    if spec is not None:
-        # Figures of what has items are computed from the record each time.
-        later = () if job.spec.kind == "unconditional" else ("metrics",)
-        spec = {k: v for k, v in spec.items() if k not in ("name", "description", "folder", *later)}
-    seeds = args.seeds if job.spec is not None and job.spec.sampled else args.seeds[:1]
-    code = package_version("hf_gpt.evaluation", "hf_gpt.generation", "hf_gpt.models")
-    # The code comes third, since what is kept of real texts depends on no more.
-    return [
-        spec,
-        job.name if spec is None else "",
-        [job.data, code],
-        seeds,
-        args.dtype,
-        fingerprint(path, args.revision),
-    ]
 
 
 def _run(
@@ -159,12 +104,12 @@ def _open_judge(args: argparse.Namespace) -> tuple[Any, Any]:
     """The discriminator that colours samples, and its tokenizer."""
     from transformers import AutoTokenizer
 
-    from hf_gpt.cli.generate import model_path
+    from hf_gpt.files.checkpoints import find_existing_model
     from hf_gpt.generation.guidance.guided_generate import load_discriminator
 
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     try:
-        path = model_path(args.discriminator)
+        path = find_existing_model(args.discriminator)
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         return load_discriminator(path, **options).to(pick_device(args.device)), tokenizer
     except ValueError as error:

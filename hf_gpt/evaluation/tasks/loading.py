@@ -116,12 +116,13 @@ def open_candidate(
     """
     import transformers
 
-    from hf_gpt.cli.generate import model_path, pick_device
+    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.generation.devices import pick_device
 
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         chosen = pick_device(device)
-        place = model_path(path)
+        place = find_existing_model(path)
         config = transformers.AutoConfig.from_pretrained(place, **options)
         head, auto_class = _head(config)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gpt.errors import ConfigError, did_you_mean
-from hf_gpt.training.settings import as_written
+from hf_gpt.option_values import as_written
 
 
 TABLE = Path(__file__).parent

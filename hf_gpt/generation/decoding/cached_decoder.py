@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from hf_gpt.generation.decoding.linear import Product, make_product
-from hf_gpt.generation.decoding.native.weights import NativeWeights, takes
+from hf_gpt.generation.decoding.native.decoder import NativeWeights, takes
 from hf_gpt.generation.scoring.logprobs import positions_of
 from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm
 from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM

@@ -26,8 +26,8 @@ from hf_gpt.generation.decoding.cached_decoder import DecoderWeights, make_weigh
 from hf_gpt.generation.decoding.fingerprint import fingerprint
 from hf_gpt.generation.decoding.generate_options import refuse_other_modes, takes_all_options
 from hf_gpt.generation.decoding.linear import WeightDtype, check_weight_dtype
+from hf_gpt.generation.decoding.native.decoder import NativeWeights, takes
 from hf_gpt.generation.decoding.native.speculation import MOST_DRAFTED, SpeculativeDecoder
-from hf_gpt.generation.decoding.native.weights import NativeWeights, takes
 from hf_gpt.generation.decoding.plain_decoder import can_decode, drops_out
 from hf_gpt.generation.sampling.inverse_cdf import likeliest
 from hf_gpt.generation.scoring.logprobs import positions_of

@@ -351,7 +351,7 @@ def load_discriminator(path: str, language_model: bool = False, **options: Any) 
     if name is not None:
         raise ValueError(
             f"{path} is a language model ({name}), which can guide generation, but here a classifier with one label is "
-            "needed. Train one: hf-gpt critic."
+            "needed. Train one: hf-gpt discriminator."
         )
     model = AutoModelForSequenceClassification.from_pretrained(path, **options)
     check_discriminator(model)

@@ -109,7 +109,7 @@ def grow_particles(
     each at its temperature; and q e^l, up to a factor for each prompt, where it gives logits l. With k = 1 particle the
     texts are those of q, as `rollout` draws them; they tend to the target as k grows. A critic that judges whole texts
     alone has the same limit, but the resampling on the way helps only if it judges unfinished ones well
-    (`hf-gpt critic --level prefix`). A finished text keeps its weight.
+    (`hf-gpt discriminator --level prefix`). A finished text keeps its weight.
 
     Args:
         model: q, a causal language model.

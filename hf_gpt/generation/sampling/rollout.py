@@ -11,8 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hf_gpt.generation.decoding.cached_decoder import DecoderWeights, make_weights
 from hf_gpt.generation.decoding.linear import WeightDtype, check_weight_dtype
-from hf_gpt.generation.decoding.native.decoder import NativeDecoder
-from hf_gpt.generation.decoding.native.weights import NativeWeights
+from hf_gpt.generation.decoding.native.decoder import NativeDecoder, NativeWeights
 from hf_gpt.generation.decoding.plain_decoder import can_decode
 from hf_gpt.generation.sampling.activation_cache import Recording
 from hf_gpt.generation.sampling.distribution import Sampling

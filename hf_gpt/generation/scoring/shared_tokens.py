@@ -17,8 +17,8 @@ _PADDED_TO = 128
 _MOST_PADDING = 1024
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model")
 _HOW = (
-    "Use a discriminator with the generator's own tokenizer (hf-gpt critic trains one), or one that reads whole texts "
-    "through its own tokenizer (hf_gpt.generation.scoring.texts.TextDiscriminator; on the command line resample, "
+    "Use a discriminator with the generator's own tokenizer (hf-gpt discriminator trains one), or one that reads whole "
+    "texts through its own tokenizer (hf_gpt.generation.scoring.texts.TextDiscriminator; on the command line resample, "
     "reject and best_of_n do so)."
 )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from hf_gpt import HfGptConfig
+    from hf_gpt.models.configuration_hf_gpt import HfGptConfig
 
 
 GIB = 2**30

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 
 
 if TYPE_CHECKING:
@@ -14,14 +14,14 @@ TASKS = {
     "classification": "classification.Classification",
     "token_classification": "token_classification.TokenClassification",
     "question_answering": "question_answering.QuestionAnswering",
-    "summarization": "writing.Summarization",
-    "translation": "writing.Translation",
-    "closed_book_qa": "writing.ClosedBookQa",
+    "summarization": "text_generation.Summarization",
+    "translation": "text_generation.Translation",
+    "closed_book_qa": "text_generation.ClosedBookQa",
     "dialogue": "dialogue.Dialogue",
-    "image_classification": "signals.ImageClassification",
-    "image_generation": "signals.ImageGeneration",
-    "sound_classification": "signals.SoundClassification",
-    "sound_generation": "signals.SoundGeneration",
+    "image_classification": "modalities.ImageClassification",
+    "image_generation": "modalities.ImageGeneration",
+    "sound_classification": "modalities.SoundClassification",
+    "sound_generation": "modalities.SoundGeneration",
 }
 # Recipes that are not named after their task.
 RECIPES_OF_TASKS = {

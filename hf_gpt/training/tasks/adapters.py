@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.errors import ConfigError
 from hf_gpt.files.checkpoints import atomic_directory, find_model
-from hf_gpt.training.arguments import ModelArguments, PeftArguments
+from hf_gpt.training.arguments.adapter import PeftArguments
+from hf_gpt.training.arguments.model import ModelArguments
 
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.data.examples import Example, text_of
 from hf_gpt.data.labels import class_names, label_name, label_number
+from hf_gpt.data.special_tokens import add_begin_and_end, begin_and_end, tokenize
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
-from hf_gpt.training.tasks.base import Task, add_begin_and_end, as_tuple, begin_and_end, class_fields, to_rows, tokenize
+from hf_gpt.training.tasks.base import Task, as_tuple, class_fields, to_rows
 from hf_gpt.training.tasks.naive_bayes import log_count_ratios, start_embeddings_from
 
 

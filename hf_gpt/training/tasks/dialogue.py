@@ -11,11 +11,12 @@ from hf_gpt.data.chat_tokens import TemplateError
 from hf_gpt.data.cuts import Cuts
 from hf_gpt.data.examples import Example, texts_of
 from hf_gpt.data.packing import IGNORE_INDEX
+from hf_gpt.data.special_tokens import begin_and_end, tokenize
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import UNICODE_WORDS
-from hf_gpt.training.arguments import TaskArguments
-from hf_gpt.training.tasks.base import begin_and_end, to_rows, tokenize
+from hf_gpt.training.arguments.task import TaskArguments
+from hf_gpt.training.tasks.base import to_rows
 from hf_gpt.training.tasks.chat_rows import Row, prompt_ids, special_ids, template_rows
 from hf_gpt.training.tasks.text_generation import WritingTask
 

@@ -13,7 +13,7 @@ from hf_gpt.data.examples import Example
 from hf_gpt.errors import ConfigError
 from hf_gpt.evaluation.media_classifier import SignalJudge
 from hf_gpt.modalities import HfGptSignalProcessor
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks.base import as_tuple, to_rows
 from hf_gpt.training.tasks.classification import Classification, LabelledTask
 from hf_gpt.training.tasks.modality_examples import KINDS, SignalKind, copies, value_vectors, voices_of

@@ -10,7 +10,7 @@ from hf_gpt.data.examples import Example
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.modalities import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
 from hf_gpt.modalities.feature_extraction import SignalFeatureExtractor
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 
 
 # The built-in sounds: two tones, one after the other, in hertz.

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.training.arguments import ModelArguments, TaskArguments
+from hf_gpt.training.arguments.model import ModelArguments
+from hf_gpt.training.arguments.task import TaskArguments
 
 
 if TYPE_CHECKING:

@@ -5,22 +5,21 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.data.answer_spans import best_answers, read_passages
 from hf_gpt.data.cuts import Cuts
 from hf_gpt.data.examples import Example, text_of
-from hf_gpt.errors import ConfigError, CorpusError
+from hf_gpt.errors import CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import ANSWER_WORDS
-from hf_gpt.training.tasks.base import Task, as_tuple, begin_and_end, to_rows, tokenize
+from hf_gpt.training.tasks.base import Task, as_tuple, to_rows
 
 
 class QuestionAnswering(Task):
     """SQuAD's form with unanswerable questions; exact match and F1.
 
-    A long passage is read in windows that share `doc_stride` tokens. A row is question, end token, window, end token;
-    the last of these stands for "no answer here", because a causal model has read all by then.
+    A long passage is read in windows that share `doc_stride` tokens; see `hf_gpt.data.answer_spans`.
     """
 
     auto_class = "AutoModelForQuestionAnswering"
@@ -48,36 +47,26 @@ class QuestionAnswering(Task):
     def encode(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
     ) -> datasets.Dataset:
-        begin, end = begin_and_end(tokenizer)
-        if not tokenizer.is_fast:
-            raise ConfigError("question_answering needs a fast tokenizer, one with tokenizer.json. Choose another.")
-        questions = tokenize(tokenizer, [example[self.args.question_column] for example in examples])["input_ids"]
-        contexts = tokenize(
-            tokenizer, [example[self.args.context_column] for example in examples], return_offsets_mapping=True
-        )
+        args = self.args
+        questions = [example[args.question_column] for example in examples]
+        contexts = [example[args.context_column] for example in examples]
         rows = []
         cuts = self.start_counting(is_training, len(examples))
-        for index, example in enumerate(examples):
-            question = questions[index][: self.args.max_length // 2]
-            room = self.args.max_length - len(question) - 3
-            ids, offsets = contexts["input_ids"][index], contexts["offset_mapping"][index]
-            windows = _windows(len(ids), room, self.args.doc_stride)
-            spans = [self._span(example, offsets[first:last]) for first, last in windows]
-            if not self._keeps(example, len(questions[index]) - len(question), ids, offsets, spans, cuts, is_training):
+        passages = read_passages(questions, contexts, tokenizer, args.max_length, args.doc_stride)
+        for index, (example, passage) in enumerate(zip(examples, passages, strict=True)):
+            ids, offsets = passage.input_ids, passage.offsets
+            spans = [self._span(example, offsets[first:last]) for first, last in passage.windows]
+            if not self._keeps(example, passage.question_cut, ids, offsets, spans, cuts, is_training):
                 continue
             self.kept.append(index)
-            for (first, last), (start, stop) in zip(windows, spans, strict=True):
-                tokens = [begin, *question, end, *ids[first:last], end]
-                prefix = len(question) + 2
-                no_answer = len(tokens) - 1
+            for row, (start, stop) in zip(passage.rows, spans, strict=True):
+                no_answer = len(row["input_ids"]) - 1
                 rows.append(
                     {
-                        "input_ids": tokens,
-                        "start_positions": no_answer if start is None else prefix + start,
-                        "end_positions": no_answer if stop is None else prefix + stop,
+                        **row,
+                        "start_positions": no_answer if start is None else row["prefix"] + start,
+                        "end_positions": no_answer if stop is None else row["prefix"] + stop,
                         "example": len(self.kept) - 1,
-                        "prefix": prefix,
-                        "offsets": [list(offset) for offset in offsets[first:last]],
                     }
                 )
         return to_rows(rows)
@@ -114,25 +103,8 @@ class QuestionAnswering(Task):
 
     def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[str]:
         starts, ends = as_tuple(outputs)[:2]
-        best = [(-np.inf, "")] * len(examples)
-        nothing = [np.inf] * len(examples)
-        for row, start_logits, end_logits in zip(rows, starts, ends, strict=True):
-            index, prefix, offsets = row["example"], row["prefix"], row["offsets"]
-            count = len(offsets)
-            null = prefix + count
-            nothing[index] = min(nothing[index], start_logits[null] + end_logits[null])
-            if count == 0:
-                continue
-            pairs = start_logits[prefix : prefix + count, None] + end_logits[None, prefix : prefix + count]
-            # An answer ends at or after its start, and not too far from it.
-            allowed = np.triu(np.ones((count, count), bool)) & ~np.triu(
-                np.ones((count, count), bool), self.args.max_answer_length
-            )
-            pairs = np.where(allowed, pairs, -np.inf)
-            first, last = np.unravel_index(pairs.argmax(), pairs.shape)
-            text = examples[index][self.args.context_column][offsets[first][0] : offsets[last][1]].strip()
-            best[index] = max(best[index], (float(pairs[first, last]), text), key=lambda item: item[0])
-        return ["" if null >= score else text for (score, text), null in zip(best, nothing, strict=True)]
+        contexts = [example[self.args.context_column] for example in examples]
+        return best_answers(starts, ends, rows, contexts, self.args.max_answer_length)
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
         return compute("squad", list(predictions), [self._answers(example)["text"] for example in examples])
@@ -168,17 +140,3 @@ class QuestionAnswering(Task):
                     "answer_start or remove the row."
                 )
         return {"text": [text for text, _ in pairs], "answer_start": [start for _, start in pairs]}
-
-
-def _windows(length: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """First and past-the-last token of windows of `room` tokens that share `stride` with their neighbours."""
-    if room <= stride:
-        raise ConfigError(
-            f"--doc_stride {stride} leaves no room to move on in windows of {room} tokens. Use a smaller one, or a "
-            "greater --max_length."
-        )
-    windows = [(0, min(room, length))]
-    while windows[-1][1] < length:
-        first = windows[-1][1] - stride
-        windows.append((first, min(first + room, length)))
-    return windows

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_gpt.training.arguments import TaskArguments
+from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.monitoring.reload_check import run_in_fresh_process
 
 

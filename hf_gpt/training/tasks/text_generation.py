@@ -8,10 +8,11 @@ from transformers import PreTrainedTokenizerBase
 from hf_gpt.data.cuts import Cuts
 from hf_gpt.data.examples import Example, text_of, texts_of
 from hf_gpt.data.packing import IGNORE_INDEX
+from hf_gpt.data.special_tokens import begin_and_end, tokenize
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import ANSWER_WORDS, UNICODE_WORDS
-from hf_gpt.training.tasks.base import Task, begin_and_end, to_rows, tokenize
+from hf_gpt.training.tasks.base import Task, to_rows
 
 
 SLOT = "{source}"

@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.data.examples import Example, texts_of
 from hf_gpt.data.packing import IGNORE_INDEX
+from hf_gpt.data.special_tokens import begin_and_end, tokenize
 from hf_gpt.errors import CorpusError
 from hf_gpt.evaluation import compute
-from hf_gpt.training.tasks.base import Task, as_tuple, begin_and_end, class_fields, to_rows, tokenize
+from hf_gpt.training.tasks.base import Task, as_tuple, class_fields, to_rows
 
 
 OUTSIDE = "O"

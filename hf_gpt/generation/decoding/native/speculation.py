@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hf_gpt.generation.decoding.native.decoder import NativeDecoder
+from hf_gpt.generation.decoding.native.decoder import NativeDecoder, NativeWeights
 from hf_gpt.generation.decoding.native.structures import TYPES, Decoder, Draft, Layer, address
-from hf_gpt.generation.decoding.native.weights import NativeWeights
 
 
 if TYPE_CHECKING:

@@ -1,0 +1,48 @@
+"""Options: the discriminator. Imports nothing heavy: `--help` reads the class."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hf_gpt.option_values import parse_mapping
+
+
+@dataclass
+class DiscriminatorArguments:
+    """Who tells real from generated texts."""
+
+    _argument_group_name = "discriminator"
+
+    discriminator: str = field(
+        default="from_generator",
+        metadata={
+            "help": "from_generator: the generator's trunk with a new head, or all of it for a loss of language "
+            "models. ngram_cnn: a new convolutional critic. language_model: a new GPT. Else a checkpoint folder or Hub "
+            "id with one label. none: self-play."
+        },
+    )
+    discriminator_preset: str = field(
+        default="nano", metadata={"help": "Size of --discriminator language_model, as --preset."}
+    )
+    discriminator_overrides: str | None = field(
+        default=None,
+        metadata={"help": "Config fields of a new discriminator, as classifier_dropout=0.1 or as JSON."},
+    )
+    discriminator_trunk: Literal["own", "frozen", "detached", "joint"] = field(
+        default="own",
+        metadata={
+            "help": "Of --discriminator from_generator. own: a copy that is trained. frozen: a copy that is not. "
+            "detached: the generator's as it changes. joint: the same, trained by both."
+        },
+    )
+    discriminator_lora_r: int = field(
+        default=0, metadata={"help": "Train an adapter of this rank on the discriminator; 0: its own weights."}
+    )
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """`discriminator_overrides` as a mapping.
+
+        Raises:
+            ConfigError: it is neither JSON nor `key=value` pairs.
+        """
+        return parse_mapping(self.discriminator_overrides, "discriminator_overrides")

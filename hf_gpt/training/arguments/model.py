@@ -1,0 +1,61 @@
+"""Options: the model that a training command starts from. Imports nothing heavy: `--help` reads the class."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hf_gpt.option_values import parse_mapping
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained: a new one of a given shape, or one that exists already."""
+
+    _argument_group_name = "model"
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Go on from these weights: a checkpoint folder or a Hub id. Left out: a new model."},
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a Hub id."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run model code that comes with the checkpoint. Only for code you trust."}
+    )
+    model_type: str = field(
+        default="hf_gpt",
+        metadata={
+            "help": "Architecture of a new model: hf_gpt, hf_gpt_seq2seq, hf_lstm, llama, gpt2, t5, ... (any type that "
+            "AutoConfig knows)."
+        },
+    )
+    preset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Named size of a new hf_gpt or hf_gpt_seq2seq model: nano, micro, mini, small, 124m, 350m, ..."
+        },
+    )
+    config_overrides: str | None = field(
+        default=None,
+        metadata={
+            "help": "Config fields of a new model, with pretrain and finetune of a loaded one too, as "
+            "hidden_size=256,num_hidden_layers=6 or as JSON; a mapping in a recipe. The command line replaces single "
+            "entries of the recipe's."
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention: eager, sdpa, flash_attention_2, flex_attention or a Hub kernel."}
+    )
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = field(
+        default="float32", metadata={"help": "Type of the weights. --bf16 computes in bfloat16 over float32 weights."}
+    )
+    pad_vocab_to_multiple_of: int = field(
+        default=64, metadata={"help": "Round a new model's vocabulary up to a multiple of this, which GPUs like."}
+    )
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """`config_overrides` as a mapping.
+
+        Raises:
+            ConfigError: it is neither JSON nor `key=value` pairs.
+        """
+        return parse_mapping(self.config_overrides, "config_overrides")
