@@ -2,7 +2,7 @@
 #   make demo    a GPT on Tiny Shakespeare, its critic, and both against each other; a table and a report (< 5 minutes)
 #   make test    run the tests (< 12 minutes on 2 cores)
 # Checks that take longer or need an environment of their own:
-#   make lint                ruff, import-linter, no circle of files, transformers-mlinter
+#   make lint                ruff, import-linter, no circle of files, pyright, transformers-mlinter
 #   make test-slow           the tests marked slow
 #   make check-conformance   transformers' own model tests over our classes
 #   make check-mutations     known faults, one at a time, in a copy: a test has to see each
@@ -101,6 +101,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/lint_imports.py
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python tests/lint_models.py
 
 check-conformance: .venv/installed

@@ -6,7 +6,8 @@ Everything that only an accelerator can show, in one call: results against the C
 Each check compares what the device computes with what the CPU does in float32, or one way of computing on the device
 with another. A check that fails or breaks is written down with its reason, and the next one runs. Benchmarks are
 `python -m eval.benchmarks.speed` in processes of their own for as long as there is time. Files are written after each
-step: checks.json, checks.md and a folder for each benchmark. Where there is no accelerator all of it runs on the CPU, as a rehearsal.
+step: checks.json, checks.md and a folder for each benchmark. Where there is no accelerator all of it runs on the CPU,
+as a rehearsal.
 
 Returns 1 if a check failed.
 """

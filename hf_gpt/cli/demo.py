@@ -68,7 +68,6 @@ def demo(args: argparse.Namespace) -> int:
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    import hf_gpt  # noqa: F401
     from hf_gpt.cli.comparison import (
         Contestant,
         judge,
