@@ -14,17 +14,20 @@ import random
 import torch
 from transformers import set_seed
 
-from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.adversarial.config import AdversarialConfig
-from hf_gpt.adversarial.discriminator.factory import make_discriminator
-from hf_gpt.adversarial.discriminator.training import train_discriminator
-from hf_gpt.adversarial.trainer import AdversarialTrainer
+from hf_gpt import (
+    AdversarialConfig,
+    AdversarialTrainer,
+    HfGptConfig,
+    HfGptForCausalLM,
+    make_discriminator,
+    rollout,
+    train_discriminator,
+)
 from hf_gpt.data.corpus import read_corpus
 from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.evaluation.two_sample.halves import controlled_test
 from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
 from hf_gpt.generation.guidance.selection import best_of
-from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import sequence_scores
 
 

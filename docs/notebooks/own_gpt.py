@@ -11,15 +11,12 @@ import os
 
 from transformers import AutoModelForCausalLM, set_seed
 
-from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt import HfGptConfig, HfGptForCausalLM, HfGptTrainer, HfGptTrainingArguments, fast_generate
 from hf_gpt.data.collators import PackedRowsCollator
 from hf_gpt.data.corpus import read_corpus, split_corpus
 from hf_gpt.data.packed_dataset import tokenize_and_pack
 from hf_gpt.data.tokenizer import train_tokenizer
-from hf_gpt.generation.decoding.fast_generate import fast_generate
 from hf_gpt.training.monitoring.likelihood import total_nats
-from hf_gpt.training.trainer import HfGptTrainer
-from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 STEPS = int(os.environ.get("STEPS", 40))
