@@ -7,10 +7,12 @@ PEFT adapts linear layers, embeddings and convolutions, but no `nn.LSTM`. Of the
 
 import importlib
 import logging
-import sys
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+
+from hf_gpt import compat
 
 
 logger = logging.getLogger(__name__)
@@ -19,7 +21,6 @@ _FEW_LINEAR_LAYERS = ("hf_lstm", "hf_ngram_cnn")
 # Methods that adapt embeddings, and those that adapt convolutions over one dimension.
 _OF_EMBEDDINGS = ("LORA",)
 _OF_CONVOLUTIONS = ("LORA", "LOHA", "LOKR")
-_PART = "_maybe_include_all_linear_layers"
 
 
 def set_default_targets() -> None:
@@ -36,10 +37,12 @@ def set_default_targets() -> None:
 
 def widen_all_linear() -> None:
     """Has `"all-linear"` mean all that a method can adapt, in the models that have few linear layers or none."""
-    module = importlib.import_module("peft.tuners.tuners_utils")
-    original = getattr(module, _PART, None)
-    if original is None or getattr(original, "is_ours", False):
-        return
+    compat.wrap_all_linear_targets(_widened)
+
+
+def _widened(original: Callable[[Any, nn.Module], Any]) -> Callable[[Any, nn.Module], Any]:
+    if getattr(original, "is_ours", False):
+        return original
 
     def include(peft_config: Any, model: nn.Module) -> Any:
         asked = getattr(peft_config, "target_modules", None)
@@ -50,10 +53,7 @@ def widen_all_linear() -> None:
         return peft_config
 
     include.is_ours = True
-    # Some methods hold the function by its name in their own module.
-    for name, holder in list(sys.modules.items()):
-        if name.startswith("peft.tuners.") and getattr(holder, _PART, None) is original:
-            setattr(holder, _PART, include)
+    return include
 
 
 def _adaptable(peft_config: Any, model: nn.Module, targets: set[str]) -> set[str]:

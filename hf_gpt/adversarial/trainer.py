@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_gpt import compat
 from hf_gpt.adversarial.checks import check_game, check_learning
 from hf_gpt.adversarial.config import DIFFERENTIABLE, AdversarialConfig, check_processes
 from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRows, hold_out, warn_of_repeats
@@ -235,7 +236,7 @@ class AdversarialTrainer(ResumableGame):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self.meter.start()
-        step, inputs = self.state.global_step, self._prepare_inputs(inputs)
+        step, inputs = self.state.global_step, compat.prepare_inputs(self, inputs)
         if self._micro_step == 0:
             # A warm-up that ends here ends for the whole of an accumulation.
             self._phase = self.schedule.phase(step)
@@ -445,7 +446,7 @@ class AdversarialTrainer(ResumableGame):
         return output
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, **kwargs: Any):
-        inputs = self._prepare_inputs(inputs)
+        inputs = compat.prepare_inputs(self, inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             nats = anchor_loss(model, inputs, 1.0)
         targets = int(inputs["completion_mask"].sum())

@@ -1,14 +1,14 @@
 """Whether a model computes in training what it computes in evaluation."""
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from hf_gpt import compat
 from hf_gpt.models.pooling_hf_gpt import HfGptSpectralLinear
 
 
 def is_alike_in_training(model: nn.Module) -> bool:
     """Whether a forward pass in training gives what one in evaluation gives, and leaves nothing behind."""
-    changing = (_NormBase, HfGptSpectralLinear)
+    changing = (compat.batch_norm_class(), HfGptSpectralLinear)
     return not has_dropout(model) and not any(isinstance(module, changing) for module in model.modules())
 
 

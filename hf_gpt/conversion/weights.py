@@ -50,7 +50,7 @@ def expected_shapes(config: PreTrainedConfig) -> Shapes:
         raise ConversionError(f"no model can be made of this {config.model_type} configuration: {error}") from error
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
-        for name in model._tied_weights_keys:
+        for name in model.all_tied_weights_keys:
             shapes.pop(name, None)
     return shapes
 

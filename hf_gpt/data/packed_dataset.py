@@ -16,6 +16,7 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt import compat
 from hf_gpt.data import packing, word_encoding
 from hf_gpt.data import tokenizer as own_tokenizer
 from hf_gpt.data.code_version import code_version
@@ -198,5 +199,6 @@ def _fingerprint(
 ) -> str:
     """Names the rows that `tokenize_and_pack` makes."""
     code = code_version(packing, word_encoding, own_tokenizer, sys.modules[__name__])
-    facts = [documents._fingerprint, tokenizer_state(tokenizer), max_length, strategy, code, version("tokenizers")]
+    rows = compat.data_fingerprint(documents)
+    facts = [rows, tokenizer_state(tokenizer), max_length, strategy, code, version("tokenizers")]
     return hashlib.blake2b(repr(facts).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from hf_gpt import compat
 from hf_gpt.models.inputs_hf_gpt import num_tokens
 
 
@@ -21,7 +22,7 @@ def embedding_table(embedding: nn.Module, size: int) -> torch.Tensor:
         embedding: A model's input embeddings.
         size: Ids from 0 on.
     """
-    if type(embedding) is nn.Embedding and not (embedding._forward_hooks or embedding._forward_pre_hooks):
+    if type(embedding) is nn.Embedding and not compat.has_forward_hooks(embedding):
         return embedding.weight[:size]
     device = next(embedding.parameters()).device
     return embedding(torch.arange(size, device=device))

@@ -16,6 +16,7 @@ from transformers.trainer_callback import ProgressCallback as LibraryProgressCal
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy, SchedulerType, rotate_checkpoints
 
+from hf_gpt import compat
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.data.fingerprint import stream_fingerprint
 from hf_gpt.data.packing import IGNORE_INDEX
@@ -386,12 +387,13 @@ class HfGptTrainer(ResumableTrainer):
             num_items = None if num_items is None else num_items + 1
         if self._random_state_from is not None:
             # The loader drew a number when it began, which in the straight run came before the checkpoint.
-            self._load_rng_state(self._random_state_from)
+            compat.load_random_state(self, self._random_state_from)
             self._random_state_from = None
         return batches, num_items
 
     def _stream_position(self) -> dict[str, Any]:
-        return self._stream.state_dict(self._batches_taken * self._train_batch_size * self.args.data_parallel_size)
+        rows_of_a_batch = compat.train_batch_size(self) * self.args.data_parallel_size
+        return self._stream.state_dict(self._batches_taken * rows_of_a_batch)
 
     def _save_stream_position(self, folder: Path) -> None:
         (folder / STREAM_POSITION_NAME).write_text(json.dumps(self._stream_position()), encoding="utf-8")

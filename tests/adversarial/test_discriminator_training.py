@@ -140,7 +140,7 @@ def test_what_cannot_work_is_refused_before_training():
     rows = texts_of(generator, 40, 0)
     with pytest.raises(CorpusError, match="at least 30"):
         train_discriminator(generator, make_discriminator("ngram_cnn", generator), rows[:10], max_new_tokens=LENGTH)
-    with pytest.raises(ConfigError, match="no critic 'cnn'"):
+    with pytest.raises(ConfigError, match="no discriminator 'cnn'"):
         make_discriminator("cnn", generator)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     bert = AutoConfig.for_model("bert", vocab_size=12, num_labels=1, **sizes)

@@ -86,7 +86,6 @@ def test_recipes_are_in_range(path):
         ("eval runs/x --temperatures 1 -2", "--temperatures must be at least 0, got -2.0."),
         ("eval runs/x --bootstrap -1", "--bootstrap must be at least 0, got -1."),
         ("tokenizer x.txt --output_dir y --vocab_size -1", "--vocab_size must be at least 1, got -1."),
-        ("bench train --rounds 0", "--rounds must be at least 1, got 0."),
         ("demo --seconds -1", "--seconds must be at least 0, got -1.0."),
         ("demo --pretrain_steps 0", "--pretrain_steps must be at least 1, got 0."),
         ("plan --gpus 0", "--gpus must be at least 1, got 0."),

@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from hf_gpt import compat
 from hf_gpt.errors import ConfigError
 from hf_gpt.generation.embeddings import vocabulary_size
 from hf_gpt.generation.sampling.rollout import check_positions
@@ -45,7 +44,7 @@ class Scorer(nn.Module):
     @property
     def _no_split_modules(self) -> Any:
         # Sharding wraps blocks of these classes.
-        return getattr(self.model, "_no_split_modules", None)
+        return compat.block_classes(self.model)
 
     def forward(
         self,
@@ -198,7 +197,7 @@ def discriminator_from_generator(generator: PreTrainedModel, **config_overrides:
     config = copy.deepcopy(generator.config)
     for name, value in {"num_labels": 1, "architectures": None, **config_overrides}.items():
         setattr(config, name, value)
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+    if not compat.has_sequence_classifier(type(config)):
         raise ConfigError(
             f"there is no sequence classification head for {config.model_type}. Give a discriminator of another kind."
         )
@@ -219,13 +218,13 @@ def _bare(model: nn.Module) -> nn.Module:
 
 
 def _is_spectrally_normalised(model: nn.Module) -> bool:
-    layers = [module for module in model.modules() if isinstance(module, (nn.Linear, _ConvNd))]
+    layers = [module for module in model.modules() if isinstance(module, (nn.Linear, compat.convolution_class()))]
     return all(isinstance(layer, HfGptSpectralLinear) or _has_spectral_norm(layer) for layer in layers)
 
 
 def _has_spectral_norm(layer: nn.Module) -> bool:
     found = layer.parametrizations["weight"] if is_parametrized(layer, "weight") else ()
-    return any(isinstance(parametrization, _SpectralNorm) for parametrization in found)
+    return any(isinstance(parametrization, compat.spectral_norm_class()) for parametrization in found)
 
 
 def _check_tokens(model: nn.Module, who: str, largest_token: int) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, get_scheduler
 from transformers.trainer_utils import load_sharded_checkpoint
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from hf_gpt import compat
 from hf_gpt.adversarial.config import AdversarialConfig
 from hf_gpt.adversarial.discriminator.model import Scorer
 from hf_gpt.adversarial.discriminator.shared_trunk import whole_state
@@ -57,7 +58,7 @@ class DiscriminatorPlayer:
     def prepare(self, total_updates: int) -> None:
         """Makes optimizer and schedule anew, and wraps or shards the model for several processes once."""
         if self.args.fsdp_size > 1 and not self._is_sharded:
-            shard_in_place(self.scorer, self.scorer._no_split_modules or (), self.args.device.type)
+            shard_in_place(self.scorer, compat.block_classes(self.scorer) or (), self.args.device.type)
             # Accelerate's part is bfloat16 alone.
             self.wrapped = self.accelerator.prepare_model(self.scorer, device_placement=False, evaluation_mode=True)
         decayed = set(decayed_parameter_names(self.scorer))
@@ -266,11 +267,11 @@ class DiscriminatorPlayer:
         # The generator may be in the middle of accumulating, in which Accelerate would leave this step out.
         state = self.accelerator.gradient_state
         former = state.sync_gradients
-        state._set_sync_gradients(True)
+        compat.set_sync_gradients(state, True)
         try:
             yield
         finally:
-            state._set_sync_gradients(former)
+            compat.set_sync_gradients(state, former)
 
 
 def load_adapter_weights(model: nn.Module, folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hf_gpt import compat
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.loading import compute, load
 from hf_gpt.evaluation.statistics.bootstrap import Averaged, Figures, Recomputed, Sums, means
@@ -172,7 +173,7 @@ def _metric(name: str, options: Mapping[str, Any], predictions: list[Any], refer
     metric = load(name)
     if name in _MEANS:
         rows = [
-            metric._compute(predictions=[p], references=[r], **options)
+            compat.compute_unchecked(metric, predictions=[p], references=[r], **options)
             for p, r in zip(predictions, references, strict=True)
         ]
         names = [key for key, value in whole.items() if all(key in row for row in rows) and isinstance(value, float)]
@@ -181,7 +182,7 @@ def _metric(name: str, options: Mapping[str, Any], predictions: list[Any], refer
         return _corpus(name, options, predictions, references)
 
     def figures(some: list[Any], wanted: list[Any]) -> dict[str, float]:
-        found = metric._compute(predictions=some, references=wanted, **options)
+        found = compat.compute_unchecked(metric, predictions=some, references=wanted, **options)
         return {key: value for key, value in found.items() if isinstance(value, (int, float))}
 
     return Recomputed(predictions, references, figures)
@@ -202,14 +203,14 @@ def _corpus(name: str, options: Mapping[str, Any], predictions: list[str], refer
         scorers["chrf"] = CHRF(**(options if name == "chrf" else {}))
     predictions = list(map(normal_form, predictions))
     streams = [list(map(normal_form, stream)) for stream in reference_streams(references)]
-    tables = {key: np.array(scorer._extract_corpus_statistics(predictions, streams)) for key, scorer in scorers.items()}
+    tables = {key: np.array(compat.corpus_statistics(scorer, predictions, streams)) for key, scorer in scorers.items()}
     widths = {key: table.shape[1] for key, table in tables.items()}
 
     def combine(sums: np.ndarray) -> dict[str, float]:
         found, place = {}, 0
         for key, scorer in scorers.items():
             part = sums[place : place + widths[key]].round().astype(int).tolist()
-            found[key] = float(scorer._compute_score_from_stats(part).score)
+            found[key] = float(compat.score_of_statistics(scorer, part).score)
             place += widths[key]
         return found
 

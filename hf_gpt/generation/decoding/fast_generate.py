@@ -22,6 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 from transformers.utils import ModelOutput
 
+from hf_gpt import compat
 from hf_gpt.generation.decoding.cached_decoder import DecoderWeights, make_weights
 from hf_gpt.generation.decoding.fingerprint import fingerprint
 from hf_gpt.generation.decoding.generate_options import refuse_other_modes, takes_all_options
@@ -101,7 +102,7 @@ def fast_generate(
         options = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria, **model_kwargs}
         options |= {"streamer": streamer, "synced_gpus": synced_gpus}
         with _autocast(weight_dtype, input_ids.device):
-            return model._sample(input_ids, generation_config=generation_config, **options)
+            return compat.sample(model, input_ids, generation_config=generation_config, **options)
     room = generation_config.max_length - input_ids.shape[1]
     state = _start(model, input_ids, mask, room, weight_dtype, speculative)
     return _decode(state, input_ids, logits_processor, stopping_criteria, generation_config, streamer)
@@ -120,7 +121,7 @@ def _start(model, input_ids, mask, room: int, weight_dtype: str | None, speculat
 
 def _decode(state, input_ids, logits_processor, stopping_criteria, generation_config, streamer):
     """`GenerationMixin._sample` by a decoder's steps."""
-    pad = generation_config._pad_token_tensor
+    pad = compat.padding_token(generation_config)
     can_end = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     unfinished = torch.ones(len(input_ids), dtype=torch.int64, device=input_ids.device)
     is_dict = generation_config.return_dict_in_generate
@@ -167,7 +168,7 @@ def _takes(model, input_ids, mask, generation_config, model_kwargs) -> bool:
         or not given.keys() <= _KNOWN_INPUTS
         or not given.get("use_cache", True)
         # Whoever gave a cache wants it filled; another kind of cache may round what it holds.
-        or getattr(cache, "_is_user_defined", False)
+        or compat.is_given_cache(cache)
         or (cache is not None and cache.get_seq_length() > 0)
         or generation_config.cache_implementation not in _EXACT_CACHES
         or generation_config.output_attentions

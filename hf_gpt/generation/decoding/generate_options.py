@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from transformers import GenerationConfig
-from transformers.generation import GenerationMixin
+
+from hf_gpt import compat
 
 
 _Method = TypeVar("_Method", bound=Callable)
@@ -31,12 +32,14 @@ def takes_all_options(method: _Method) -> _Method:
             raise
 
     setattr(ending_streamer, _MARK, True)
-    if not getattr(GenerationMixin._extract_generation_mode_kwargs, _MARK, False):
-        GenerationMixin._extract_generation_mode_kwargs = _keeping_all(GenerationMixin._extract_generation_mode_kwargs)
+    compat.wrap_generation_mode_arguments(_keeping_all)
     return ending_streamer
 
 
 def _keeping_all(extract: Callable) -> Callable:
+    if getattr(extract, _MARK, False):
+        return extract
+
     @functools.wraps(extract)
     def wrapper(self, custom_generate, kwargs, *args, **options) -> dict[str, Any]:
         method = custom_generate

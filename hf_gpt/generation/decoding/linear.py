@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from hf_gpt import compat
 from hf_gpt.generation.decoding.native.structures import native
 
 
@@ -58,14 +59,14 @@ def make_product(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: 
         return lambda inputs: F.linear(inputs.to(weight.dtype), weight, bias)
     if rows == 1 and weight.dtype == torch.float32:
         return _transposed(weight, bias)
-    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if weight.dtype == torch.bfloat16 and not compat.onednn_multiplies_bfloat16():
         return lambda inputs: F.linear(inputs.to(weight.dtype), weight, bias)
     return _packed(weight, bias)
 
 
 def _multiplies_int8() -> bool:
     # Without VNNI oneDNN adds pairs of products in 16 bits, and they saturate.
-    return _has_onednn() and torch.cpu._is_vnni_supported()
+    return _has_onednn() and compat.supports_vnni()
 
 
 def _steps_multiply_int8() -> bool:
@@ -88,8 +89,8 @@ def _transposed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
 def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     dtype = weight.dtype
     # Packed for no number of rows in particular, or each other number would pack again.
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-    linear = torch.ops.mkldnn._linear_pointwise
+    packed = compat.pack_linear_weight(weight.contiguous())
+    linear = compat.packed_linear()
     return lambda inputs: linear(inputs.to(dtype), packed, bias, "none", [], "")
 
 

@@ -1,9 +1,9 @@
 """Which models are what their configuration says and nothing more, so that steps of our own say what they say."""
 
 from torch import nn
-from torch.nn.modules import module as hooks_of_all
 from transformers.activations import ACT2FN
 
+from hf_gpt import compat
 from hf_gpt.models.configuration_hf_gpt import HfGptConfig
 from hf_gpt.models.layers_hf_gpt import (
     HfGptAttention,
@@ -36,7 +36,7 @@ _PARTS = (
     nn.ModuleList,
 )
 # Methods that may be set on a model itself: PEFT does for prompts that are vectors.
-_METHODS = ("forward", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation", "_sample")
+_METHODS = ("forward", "prepare_inputs_for_generation", *compat.GENERATION_METHODS)
 
 
 def can_decode(model: nn.Module) -> bool:
@@ -59,12 +59,10 @@ def can_decode(model: nn.Module) -> bool:
 
 def has_hooks(model: nn.Module) -> bool:
     """Whether something stands around a forward pass that steps would leave out, accelerate's mixed precision apart."""
-    if hooks_of_all._global_forward_hooks or hooks_of_all._global_forward_pre_hooks:
+    if compat.has_global_forward_hooks():
         return True
     return any(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or ("forward" in vars(module) and not _by_accelerate(module, "forward"))
+        compat.has_forward_hooks(module) or ("forward" in vars(module) and not _by_accelerate(module, "forward"))
         for module in model.modules()
     )
 
@@ -78,7 +76,7 @@ def drops_out(model: nn.Module) -> bool:
 
 
 def _by_accelerate(module: nn.Module, name: str) -> bool:
-    return name == "forward" and "_original_forward" in vars(module)
+    return name == "forward" and compat.is_forward_of_accelerate(module)
 
 
 def _activation(name: str) -> nn.Module:
@@ -88,7 +86,7 @@ def _activation(name: str) -> nn.Module:
 def _follows_config(model: HfGptForCausalLM) -> bool:
     """Whether modules have the settings of the configuration, which may have been changed since they were built."""
     config, inner = model.config, model.model
-    if inner.config is not config or config._attn_implementation not in _ATTENTIONS or not config.is_causal:
+    if inner.config is not config or compat.attention_implementation(config) not in _ATTENTIONS or not config.is_causal:
         return False
     number, kind, tokens = config.num_hidden_layers, config.position_embedding_type, inner.embed_tokens
     if (

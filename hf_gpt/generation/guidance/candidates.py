@@ -12,6 +12,7 @@ from transformers.generation.logits_process import (
 )
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 
+from hf_gpt import compat
 from hf_gpt.generation.guidance.logits_processor import Scorer
 from hf_gpt.generation.guidance.particle_filter import Block
 from hf_gpt.generation.scoring.log_ratio import as_texts
@@ -49,7 +50,7 @@ class CandidateSampler:
         self.options["generation_config"].return_dict_in_generate = False
         self.model_kwargs = model_kwargs
         self.eos_token_ids = torch.tensor(eos_token_ids(generation_config), device=input_ids.device).long()
-        pad = generation_config._pad_token_tensor
+        pad = compat.padding_token(generation_config)
         self.pad_token_id = 0 if pad is None else int(pad)
         self.max_length = generation_config.max_length
         # A text that another criterion ended, such as a stop string, is filled up with padding after any token.
@@ -64,7 +65,7 @@ class CandidateSampler:
         sequences, scores = [], []
         for part in wanted.split(self.batch_size or len(wanted)):
             options = self.options | {"logits_processor": self._processors_of(part)}
-            drawn = self.model._sample(self.input_ids[part], **options, **self._rows_of_inputs(part))
+            drawn = compat.sample(self.model, self.input_ids[part], **options, **self._rows_of_inputs(part))
             mask = self.mask(drawn, part)
             scores.append(self.scorer(drawn, mask).to(drawn.device))
             filler = self.max_length - drawn.shape[1]
@@ -92,9 +93,9 @@ class CandidateSampler:
         for part in torch.arange(len(rows), device=rows.device).split(self.batch_size or len(rows)):
             inputs = self._rows_of_inputs(rows[part])
             if place:
-                inputs = self.model._update_model_kwargs_for_generation({}, inputs, num_new_tokens=place)
+                inputs = compat.inputs_after(self.model, inputs, place)
             options["logits_processor"] = self._processors_of(rows[part])
-            drawn = self.model._sample(context[part], **options, **inputs)
+            drawn = compat.sample(self.model, context[part], **options, **inputs)
             lengths = self.lengths(drawn)
             last = drawn.gather(1, lengths[:, None] - 1)[:, 0]
             ended = torch.isin(last, self.eos_token_ids) | (lengths < drawn.shape[1])
@@ -133,7 +134,7 @@ class CandidateSampler:
         found, size = LogitsProcessorList(), len(self.input_ids)
         for processor in self.options["logits_processor"]:
             if isinstance(processor, PrefixConstrainedLogitsProcessor):
-                allowed, numbers = processor._prefix_allowed_tokens_fn, rows.tolist()
+                allowed, numbers = compat.allowed_tokens_function(processor), rows.tolist()
                 processor = PrefixConstrainedLogitsProcessor(
                     lambda row, ids, allowed=allowed, numbers=numbers: allowed(numbers[row], ids), 1
                 )
@@ -168,5 +169,5 @@ def prompt_mask(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> torch.
 
 def eos_token_ids(generation_config: GenerationConfig) -> list[int]:
     """What ends a text, as `generate` resolved it."""
-    tokens = generation_config._eos_token_tensor
+    tokens = compat.end_tokens(generation_config)
     return [] if tokens is None else tokens.reshape(-1).tolist()

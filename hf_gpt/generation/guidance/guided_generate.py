@@ -34,6 +34,7 @@ from transformers.generation.logits_process import (
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import ModelOutput, logging
 
+from hf_gpt import compat
 from hf_gpt.generation.decoding.generate_options import refuse_other_modes, takes_all_options
 from hf_gpt.generation.guidance.candidates import CandidateSampler, eos_token_ids, prompt_mask
 from hf_gpt.generation.guidance.log_weights import Gain, make_gain
@@ -178,7 +179,7 @@ def guided_generate(
         logits_processor.insert(warpers[0] if warpers else len(logits_processor), processor)
         options = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria, **model_kwargs}
         options |= {"streamer": streamer, "synced_gpus": synced_gpus}
-        return model._sample(input_ids, generation_config=generation_config, **options)
+        return compat.sample(model, input_ids, generation_config=generation_config, **options)
 
     given = (model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
     sampler = CandidateSampler(*given, scorer, candidate_batch_size)
@@ -290,7 +291,7 @@ def _check(model, generation_config, discriminator, guidance, num_candidates, mo
     if not generation_config.do_sample and guidance != "stepwise":
         raise ValueError(f"guidance={guidance!r} needs do_sample=True: greedy decoding gives the same candidate again.")
     cache = model_kwargs.get("past_key_values")
-    is_given = cache is not None and (cache.get_seq_length() > 0 or getattr(cache, "_is_user_defined", False))
+    is_given = cache is not None and (cache.get_seq_length() > 0 or compat.is_given_cache(cache))
     if is_given:
         raise ValueError("guided_generate reads the prompt itself: leave past_key_values out.")
 

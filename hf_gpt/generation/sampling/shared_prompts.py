@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from hf_gpt import compat
 from hf_gpt.models.modeling_hf_gpt import HfGptModel
 
 
@@ -96,7 +97,7 @@ def _can_share(model: nn.Module, sequences: torch.Tensor) -> bool:
     drops = config.attention_dropout or config.hidden_dropout
     return (
         config.is_causal
-        and config._attn_implementation in ("sdpa", "eager")
+        and compat.attention_implementation(config) in ("sdpa", "eager")
         and not (model.training and (drops or any(layer.gradient_checkpointing for layer in trunk.layers)))
-        and not (model._forward_hooks or model._forward_pre_hooks)
+        and not compat.has_forward_hooks(model)
     )

@@ -293,7 +293,7 @@ def describe_scorer(discriminator: object) -> str:
         named = getattr(discriminator, "__qualname__", type(discriminator).__qualname__)
         return f"the discriminator function {named}"
     inner = _without_adapter(discriminator)
-    place = getattr(inner, "name_or_path", "") or getattr(getattr(inner, "config", None), "_name_or_path", "")
+    place = getattr(inner, "name_or_path", "") or getattr(getattr(inner, "config", None), "name_or_path", "")
     return f"the discriminator {type(inner).__name__}" + (f" ({place})" if place else "")
 
 

@@ -5,6 +5,7 @@ import contextlib
 import torch
 from torch import nn
 
+from hf_gpt import compat
 from hf_gpt.generation.sampling.activation_cache import Recording
 from hf_gpt.generation.sampling.distribution import Sampling, at_least_float32
 from hf_gpt.generation.sampling.shared_prompts import (
@@ -220,8 +221,9 @@ def positions_of(mask: torch.Tensor) -> torch.Tensor:
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside a wrapper for several processes or compilation; an adapter stays."""
     while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+        inner = compat.uncompiled(model)
+        if inner is not None:
+            model = inner
         elif hasattr(model, "module") and not hasattr(model, "config"):
             model = model.module
         else:

@@ -149,7 +149,7 @@ def _num_embeddings(model: Any) -> int | None:
 
 def _place(model: Any) -> str | None:
     """Where a model was loaded from."""
-    return getattr(model, "name_or_path", None) or getattr(getattr(model, "config", None), "_name_or_path", None)
+    return getattr(model, "name_or_path", None) or getattr(getattr(model, "config", None), "name_or_path", None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ temporary folder of the machine and read back. The shards are `torch.distributed
 """
 
 import contextlib
-import functools
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
+from hf_gpt import compat
 from hf_gpt.errors import CheckpointError, ConfigError
 
 
@@ -55,7 +55,7 @@ def shard_model(model: PreTrainedModel, training_args: "HfGptTrainingArguments")
     try:
         model.save_pretrained(folder, is_main_process=training_args.local_process_index == 0)
         dist.barrier()
-        options = {"dtype": model.dtype, "attn_implementation": model.config._attn_implementation}
+        options = {"dtype": model.dtype, "attn_implementation": compat.attention_implementation(model.config)}
         sharded = type(model).from_pretrained(folder, distributed_config=config, **options)
         sharded.generation_config = getattr(model, "generation_config", None)
         sharded.config.dtype = former
@@ -81,13 +81,13 @@ def distributed_config(model: PreTrainedModel, training_args: "HfGptTrainingArgu
             "--tensor_parallel_size and --fsdp_size need a newer Transformers: 5.23 can do it."
         ) from error
     sizes: dict[str, Any] = {"tp_size": training_args.tensor_parallel_size, "fsdp_size": training_args.fsdp_size}
-    if training_args.tensor_parallel_size > 1 and not model._tp_plan:
+    if training_args.tensor_parallel_size > 1 and not compat.tensor_parallel_plan(model):
         raise ConfigError(f"{type(model).__name__} has no plan for tensor parallelism. Use --accelerate fsdp2.")
-    if training_args.fsdp_size > 1 and not any("*" in name for name in model._fsdp_plan or {}):
+    if training_args.fsdp_size > 1 and not any("*" in name for name in compat.fsdp_plan(model) or {}):
         blocks = {
             re.sub(r"\.\d+(?=\.|$)", ".*", name)
             for name, module in model.named_modules()
-            if type(module).__name__ in (model._no_split_modules or ())
+            if type(module).__name__ in (compat.block_classes(model) or ())
         }
         if not blocks:
             raise ConfigError(f"{type(model).__name__} names no blocks (_no_split_modules) to shard. Use ddp.")
@@ -146,7 +146,7 @@ def keep_name(model: torch.nn.Module) -> None:
     With smoothed labels Trainer would not shift them for a class that `fully_shard` derived.
     """
     if isinstance(model, FSDPModule):
-        model._get_name = functools.partial(str, _sharded_class(model).__name__)
+        compat.set_class_name(model, _sharded_class(model).__name__)
 
 
 def _sharded_class(model: FSDPModule) -> type:

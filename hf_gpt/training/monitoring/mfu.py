@@ -5,6 +5,8 @@ import time
 
 import torch
 
+from hf_gpt import compat
+
 
 # Long enough for a steady pace, short enough not to be noticed.
 _SECONDS = 0.3
@@ -42,9 +44,9 @@ def prefers_bfloat16(device_type: str) -> bool:
     """
     if device_type != "cpu":
         return True
-    if torch.cpu._is_amx_tile_supported():
+    if compat.supports_amx_tiles():
         return True
-    return torch.cpu._is_avx512_bf16_supported() and _cpu_vendor() == "AuthenticAMD"
+    return compat.supports_avx512_bfloat16() and _cpu_vendor() == "AuthenticAMD"
 
 
 def _cpu_vendor() -> str:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerCallback
 
+from hf_gpt import compat
 from hf_gpt.errors import CheckpointError
 from hf_gpt.files.checkpoint_parts import WEIGHT_AVERAGE_NAME
 from hf_gpt.training.distributed.sharding import local, named_parameters, reshard, shard_like, whole
@@ -43,7 +44,7 @@ class WeightAverage:
         self.num_updates += 1
         parameters = named_parameters(model)
         averages = [local(average) for average in self.weights.values()]
-        torch._foreach_lerp_(averages, [local(parameters[name]).float() for name in self.weights], 1 - decay)
+        compat.lerp_all(averages, [local(parameters[name]).float() for name in self.weights], 1 - decay)
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

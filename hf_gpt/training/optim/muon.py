@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
+from hf_gpt import compat
 from hf_gpt.training.distributed.sharding import shard_like
 from hf_gpt.training.monitoring.mfu import prefers_bfloat16
 
@@ -59,7 +59,7 @@ class Muon(torch.optim.Muon):
         for some in _stacks(parameters):
             updates = torch.stack([self._update(parameter, group).float() for parameter in some])
             factors = orthogonalize(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
-            rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], some[0].shape)
+            rate = compat.adjust_muon_rate(group["lr"], group["adjust_lr_fn"], some[0].shape)
             for parameter, factor in zip(some, factors, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(factor.to(parameter.dtype), alpha=-rate)
@@ -68,10 +68,10 @@ class Muon(torch.optim.Muon):
         update = self._update(parameter, group).full_tensor()
         iterations = group["ns_coefficients"], group["ns_steps"], group["eps"]
         if prefers_bfloat16(parameter.device.type):
-            factor = _zeropower_via_newtonschulz(update, *iterations)
+            factor = compat.newton_schulz(update, *iterations)
         else:
             factor = orthogonalize(update.float()[None], *iterations)[0]
-        rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], parameter.shape)
+        rate = compat.adjust_muon_rate(group["lr"], group["adjust_lr_fn"], parameter.shape)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(shard_like(factor, parameter).to(parameter.dtype), alpha=-rate)
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
+from hf_gpt import compat
 from hf_gpt.data.fingerprint import fingerprint
 from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.files.checkpoint_parts import Needs, lack_of, needs_of, read_record
@@ -216,8 +217,8 @@ class ResumableTrainer(Trainer):
         """What has been counted and summed up since the last log, in plain types. All processes call it."""
         grad_norm, learning_rate = self._last_logs
         return {
-            "loss_sum": self.accelerator.reduce(self._tr_loss.detach().clone(), "mean").item(),
-            "last_logged": self._globalstep_last_logged,
+            "loss_sum": self.accelerator.reduce(compat.unlogged_loss(self).detach().clone(), "mean").item(),
+            "last_logged": compat.last_logged_step(self),
             "skipped_steps": self._recorder.skipped,
             "epoch_is_over": self._epoch_ends.is_over,
             "grad_norm": None if grad_norm is None else float(grad_norm),
@@ -226,8 +227,8 @@ class ResumableTrainer(Trainer):
 
     def restore_progress(self, progress: Mapping[str, Any]) -> None:
         """Goes on from a former `progress`."""
-        self._tr_loss += progress["loss_sum"]
-        self._globalstep_last_logged = progress["last_logged"]
+        compat.unlogged_loss(self).add_(progress["loss_sum"])
+        compat.set_last_logged_step(self, progress["last_logged"])
         self._recorder.skipped = progress["skipped_steps"]
         self._last_logs = progress["grad_norm"], progress["learning_rate"]
 
@@ -300,14 +301,16 @@ class ResumableTrainer(Trainer):
         if progress["epoch_is_over"] or (self.state.epoch % 1 and not self.has_ended()):
             if self.has_ended():
                 # The library loads the random state with the first step, and there is none.
-                self._load_rng_state(checkpoint)
+                compat.load_random_state(self, checkpoint)
             return False
-        self._load_rng_state(checkpoint)
+        compat.load_random_state(self, checkpoint)
         self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
         grad_norm, learning_rate = self._last_logs
         epoch = self.state.epoch - 1
         options = {"learning_rate": learning_rate}
-        self._maybe_log_save_evaluate(self._tr_loss, grad_norm, model, trial, epoch, ignore_keys, start_time, **options)
+        self._maybe_log_save_evaluate(
+            compat.unlogged_loss(self), grad_norm, model, trial, epoch, ignore_keys, start_time, **options
+        )
         self._epoch_ends.is_over = False
         return True
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 
+from hf_gpt import compat
 from hf_gpt.errors import CheckpointError
 
 
@@ -63,4 +64,4 @@ def take_effect(optimizer: Any, scheduler: Any, settings: list[dict[str, Any]]) 
         ]
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
-        scheduler._last_lr = rates
+        compat.set_last_rates(scheduler, rates)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_gpt import compat
 from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.files.checkpoint_parts import RECORD_NAME, file_sizes
 from hf_gpt.training.resumption.resume_options import SCHEDULE, Change, change_of, differences, is_refused
@@ -16,8 +17,8 @@ from hf_gpt.training.resumption.resume_options import SCHEDULE, Change, change_o
 # Fields of a model's config that say nothing of what it computes, or that the library sets by itself.
 _NOT_OF_THE_MODEL = frozenset(
     (
+        *compat.PRIVATE_CONFIG_FIELDS,
         "transformers_version",
-        "_name_or_path",
         "architectures",
         "auto_map",
         "use_cache",
@@ -32,9 +33,7 @@ _NOT_OF_THE_MODEL = frozenset(
         "pad_token_id",
         "decoder_start_token_id",
         "return_dict",
-        "_attn_implementation",
         "attn_implementation",
-        "_experts_implementation",
         "output_attentions",
         "output_hidden_states",
     )
