@@ -1,0 +1,119 @@
+"""A small student learns from a teacher's texts alone, against a critic that knows teacher and student apart.
+
+    python training/distill.py --output_dir runs/training/distill
+
+Only texts of the teacher are read, never its probabilities, so it may as well be a service. The student first learns
+the texts by likelihood, then by the critic's score of its own (GAD, https://arxiv.org/abs/2511.10643). Left out,
+`--model_name_or_path` is a teacher that is trained here.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from hf_gpt import (
+    AdversarialConfig,
+    AdversarialTrainer,
+    HfGptConfig,
+    HfGptForCausalLM,
+    HfGptTrainer,
+    HfGptTrainingArguments,
+    make_discriminator,
+    rollout,
+)
+from hf_gpt.data.collators import PackedRowsCollator
+from hf_gpt.data.corpus import read_corpus
+from hf_gpt.data.packed_dataset import tokenize_and_pack
+from hf_gpt.data.tokenizer import train_tokenizer
+from hf_gpt.terminal import run_program
+
+
+MAX_NEW_TOKENS = 24
+# Of an answer that is asked for. More than the student learns, or it would take answers that were cut for ended ones.
+ANSWER_TOKENS = 32
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", help="the teacher; left out: a model that is trained here")
+    parser.add_argument("--output_dir", default="runs/training/distill", help="folder of the student")
+    parser.add_argument("--teacher_steps", type=int, default=100, help="training steps of a new teacher")
+    parser.add_argument("--max_steps", type=int, default=300, help="training steps of the student; at least 4")
+    parser.add_argument("--num_prompts", type=int, default=1500, help="prompts that the teacher answers")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Makes or loads the teacher, asks it, trains the student, and prints an answer of each."""
+    args = parse(argv)
+    set_seed(args.seed)
+    options = {"logging_steps": 20, "save_strategy": "no", "report_to": "none", "seed": args.seed}
+    speeches = read_corpus(["tinyshakespeare"], document_separator=r"\n\n").shuffle(seed=args.seed)
+    if args.model_name_or_path is None:
+        tokenizer = train_tokenizer(speeches["text"], 1024)
+        teacher = new_model(tokenizer, "nano")
+        HfGptTrainer(
+            model=teacher,
+            args=HfGptTrainingArguments(args.output_dir, max_steps=args.teacher_steps, learning_rate=5e-3, **options),
+            train_dataset=tokenize_and_pack(speeches, tokenizer, 128),
+            processing_class=tokenizer,
+            data_collator=PackedRowsCollator(),
+        ).train()
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
+        teacher = AutoModelForCausalLM.from_pretrained(args.model_name_or_path)
+    # The first line of a speech is its speaker's name: a prompt without a word of the answer.
+    prompts = [f"{text.splitlines()[0]}\n" for text in speeches["text"][: args.num_prompts]]
+    pairs = zip(prompts, answers(teacher, tokenizer, prompts), strict=True)
+    rows = [{"prompt": prompt, "completion": text} for prompt, text in pairs]
+    student = new_model(tokenizer, "nano", num_hidden_layers=1, hidden_size=64, num_attention_heads=2)
+    trainer = AdversarialTrainer(
+        model=student,
+        discriminator=make_discriminator("ngram_cnn", student),
+        args=AdversarialConfig(
+            output_dir=args.output_dir,
+            max_steps=args.max_steps,
+            mle_warmup_steps=args.max_steps // 2,
+            discriminator_warmup_steps=args.max_steps // 4,
+            # Teacher's and student's answers to one prompt are compared, and the student's among each other.
+            discriminator_loss="bradley_terry",
+            estimator="grpo",
+            per_device_train_batch_size=16,
+            group_size=4,
+            max_new_tokens=MAX_NEW_TOKENS,
+            learning_rate=2e-3,
+            discriminator_learning_rate=1e-3,
+            **options,
+        ),
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    figures = trainer.evaluate()
+    trainer.save_model()
+
+    print(trainer.describe_updates())
+    print(f"the student's likelihood of the teacher's held-out answers: {figures['eval_loss']:.3f} nats a token")
+    for name, model in (("teacher", teacher), ("student", student)):
+        print(f"{name}: {answers(model, tokenizer, prompts[:1])[0]!r}")
+    print(f"student saved in {args.output_dir}")
+
+
+def new_model(tokenizer: PreTrainedTokenizerBase, preset: str, **fields: int) -> PreTrainedModel:
+    """An untrained model of the tokenizer's tokens."""
+    fields |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return HfGptForCausalLM(HfGptConfig.preset(preset, vocab_size=len(tokenizer), **fields))
+
+
+def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+    """One text for each prompt, drawn from the model."""
+    batch = tokenizer(list(prompts), return_tensors="pt", padding=True).to(model.device)
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    drawn = rollout(model, batch.input_ids, batch.attention_mask, max_new_tokens=ANSWER_TOKENS, batch_size=256, **ids)
+    return tokenizer.batch_decode(drawn.completions, skip_special_tokens=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_program(main))
