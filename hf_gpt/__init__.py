@@ -15,7 +15,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .adversarial.config import AdversarialConfig
     from .adversarial.discriminator.factory import make_discriminator
-    from .adversarial.discriminator.training import train_discriminator
+    from .adversarial.discriminator.train_discriminator import train_discriminator
     from .adversarial.trainer import AdversarialTrainer
     from .cli.evaluation.main import evaluate
     from .conversion.checkpoint import convert
@@ -91,7 +91,7 @@ _MODULE_OF = {
     "pull": ".hub.transfer",
     "push": ".hub.transfer",
     "rollout": ".generation.sampling.rollout",
-    "train_discriminator": ".adversarial.discriminator.training",
+    "train_discriminator": ".adversarial.discriminator.train_discriminator",
 }
 
 __all__ = [

@@ -134,6 +134,6 @@ def known_options(words: list[str]) -> set[str]:
 
 
 def _source_of(module: str) -> str:
-    path = ROOT / f"{module.removeprefix('hf_gpt.').replace('.', '/')}"
+    path = ROOT / module.replace(".", "/")
     files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)

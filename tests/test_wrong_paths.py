@@ -84,7 +84,7 @@ COMMANDS = [
     "finetune --model_name_or_path {}",
     "finetune --dataset_name {}",
     "adversarial --model_name_or_path {}",
-    "critic --model_name_or_path {} --train_file texts.txt",
+    "discriminator --model_name_or_path {} --train_file texts.txt",
     "generate {} hello",
     "chat {}",
     "score --discriminator {} texts.txt",
@@ -173,7 +173,7 @@ def test_devices_that_are_not_there(name):
         "generate {} hello --device cuda",
         "chat {} --device nosuch",
         "score texts.txt --discriminator {} --device cuda",
-        "critic --model_name_or_path {} --train_file texts.txt --device nosuch",
+        "discriminator --model_name_or_path {} --train_file texts.txt --device nosuch",
     ],
 )
 def test_commands_refuse_devices(line, folder, capsys):

@@ -16,7 +16,7 @@ from eval.experiments.random_language import RandomLanguage
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.adversarial.generator import losses as estimators
 from hf_gpt.adversarial.generator import rewards
-from hf_gpt.adversarial.reductions import masked_mean
+from hf_gpt.adversarial.masked_reductions import masked_mean
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 from hf_gpt.generation.scoring.logprobs import completion_logits, token_logps
 

@@ -33,7 +33,6 @@ import numpy as np
 import torch
 
 from eval.experiments.data import read_words
-from eval.experiments.quiet import QUIET
 from eval.experiments.real_text_report import (
     DISCRIMINATOR,
     DISTILLED,
@@ -47,6 +46,7 @@ from eval.experiments.real_text_report import (
     plot,
     report,
 )
+from eval.experiments.silent_arguments import QUIET
 from eval.experiments.tables import write_json
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.evaluation.language_model.word_model import WordModel

@@ -146,7 +146,7 @@ def ours(
     vocab_size: int, train: torch.Tensor, steps: int, layers: int, rows: int, seed: int, **settings: Any
 ) -> Callable[[], torch.nn.Module]:
     """Training of our default model by `HfGptTrainer` with its defaults but for `settings`."""
-    from eval.experiments.quiet import QUIET
+    from eval.experiments.silent_arguments import QUIET
     from hf_gpt import HfGptConfig, HfGptForCausalLM
     from hf_gpt.training.trainer import HfGptTrainer
     from hf_gpt.training.training_arguments import HfGptTrainingArguments

@@ -15,9 +15,9 @@ from hf_gpt.adversarial.data.rollouts import Collector, RolloutFunction, as_batc
 from hf_gpt.adversarial.discriminator.losses import Counts
 from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer
 from hf_gpt.adversarial.discriminator.update import Batch, concatenate, discriminator_loss, token_counts
+from hf_gpt.adversarial.masked_reductions import masked_sum
 from hf_gpt.adversarial.monitoring.history import Watch
 from hf_gpt.adversarial.monitoring.score_guard import ScoreGuard
-from hf_gpt.adversarial.reductions import masked_sum
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import evaluating
 from hf_gpt.generation.scoring.logprobs import completion_logps

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.adversarial.arguments import AdversarialArguments
-from hf_gpt.cli.skeleton import make_command_parser, run_command
-from hf_gpt.data.cuts import cut_lines
+from hf_gpt.cli.training_command import make_command_parser, run_command
+from hf_gpt.data.truncation import cut_lines
 from hf_gpt.errors import ConfigError, UserError
-from hf_gpt.reporting.cuts import cuts_section
+from hf_gpt.reporting.truncation import cuts_section
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.discriminator import DiscriminatorArguments
 from hf_gpt.training.arguments.model import ModelArguments
@@ -97,9 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def adversarial(settings: Settings) -> int:
     """Trains, saves and reports as the settings say; returns the exit status."""
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
     from hf_gpt.training.distributed.sharding import shard_model
     from hf_gpt.training.model import build_model
-    from hf_gpt.training.tasks.adapters import add_adapter, check_adapter_options, merge_adapter
 
     model_args, text_args, discriminator_args, peft_args, sampling_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args)
@@ -317,7 +317,7 @@ def make_trainer(
 
     adapter = None
     if discriminator_args.discriminator_lora_r and discriminator is not None:
-        from hf_gpt.training.tasks.adapters import adapter_config
+        from hf_gpt.training.adapters import adapter_config
 
         options = PeftArguments(use_peft=True, lora_r=discriminator_args.discriminator_lora_r)
         adapter = adapter_config(discriminator, options, "SEQ_CLS")

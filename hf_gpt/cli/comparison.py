@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hf_gpt.adversarial.discriminator.training import DiscriminatorResult
+    from hf_gpt.adversarial.discriminator.train_discriminator import DiscriminatorResult
     from hf_gpt.reporting.report import Figure
 
 

@@ -128,7 +128,7 @@ def read_rows(
     """Pieces of the text that the model was trained on, and of the text that it was not, in random order."""
     import random
 
-    from hf_gpt.adversarial.discriminator.training import text_windows
+    from hf_gpt.adversarial.discriminator.train_discriminator import text_windows
     from hf_gpt.data.corpus import read_corpus, split_corpus
 
     parts = []
@@ -155,7 +155,7 @@ def learn_critic(model, tokenizer, rows, args: argparse.Namespace) -> tuple["Pre
     from transformers import set_seed
 
     from hf_gpt.adversarial.discriminator.factory import make_discriminator
-    from hf_gpt.adversarial.discriminator.training import train_discriminator
+    from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
 
     set_seed(args.seed)
     critic = make_discriminator("ngram_cnn", model)

@@ -92,9 +92,9 @@ def train(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from hf_gpt.adversarial.discriminator.factory import make_discriminator
-    from hf_gpt.adversarial.discriminator.training import text_windows, train_discriminator
+    from hf_gpt.adversarial.discriminator.train_discriminator import text_windows, train_discriminator
     from hf_gpt.data.corpus import read_corpus
-    from hf_gpt.data.cuts import Cuts
+    from hf_gpt.data.truncation import Cuts
     from hf_gpt.errors import CheckpointError
     from hf_gpt.files.checkpoints import atomic_directory, check_output_dir, find_existing_model
     from hf_gpt.generation.devices import pick_device

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.cli.skeleton import make_command_parser, run_command
-from hf_gpt.data.cuts import check_usable, count_labelled, count_unread, cut_lines, cuts_to_dict
+from hf_gpt.cli.training_command import make_command_parser, run_command
+from hf_gpt.data.truncation import check_usable, count_labelled, count_unread, cut_lines, cuts_to_dict
 from hf_gpt.errors import ConfigError
 from hf_gpt.option_values import check_at_least
-from hf_gpt.reporting.cuts import cuts_section
+from hf_gpt.reporting.truncation import cuts_section
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.model import ModelArguments
 from hf_gpt.training.arguments.task import TaskArguments
@@ -129,15 +129,15 @@ def with_task_recipe(argv: Sequence[str]) -> list[str]:
 def finetune(settings: Settings) -> int:
     """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
     from hf_gpt.data.packed_dataset import filler_token_id
-    from hf_gpt.training.distributed.sharding import shard_model
-    from hf_gpt.training.model import build_model, choose_architecture, extend_end_tokens
-    from hf_gpt.training.tasks.adapters import (
+    from hf_gpt.training.adapters import (
         add_adapter,
         check_adapter_options,
         check_new_tokens,
         merge_adapter,
         quantization_config,
     )
+    from hf_gpt.training.distributed.sharding import shard_model
+    from hf_gpt.training.model import build_model, choose_architecture, extend_end_tokens
 
     model_args, task_args, peft_args, training_args = settings.arguments
     task = make_task(task_args)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.cli.skeleton import make_command_parser, run_command
+from hf_gpt.cli.training_command import make_command_parser, run_command
 from hf_gpt.data.arguments import DataArguments
-from hf_gpt.data.cuts import cut_lines
+from hf_gpt.data.truncation import cut_lines
 from hf_gpt.option_values import check_at_least
-from hf_gpt.reporting.cuts import cuts_section
+from hf_gpt.reporting.truncation import cuts_section
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.model import ModelArguments
 from hf_gpt.training.arguments.sampling import SamplingArguments
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-    from hf_gpt.data.cuts import Cuts
     from hf_gpt.data.streaming import RowStream
+    from hf_gpt.data.truncation import Cuts
     from hf_gpt.training.monitoring.reload_check import ReloadResult
     from hf_gpt.training.trainer import HfGptTrainer
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
@@ -94,9 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain(settings: Settings) -> int:
     """Trains, saves, checks and reports as the settings say; returns the exit status."""
+    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter, quantization_config
     from hf_gpt.training.distributed.sharding import shard_model
     from hf_gpt.training.model import build_model
-    from hf_gpt.training.tasks.adapters import add_adapter, check_adapter_options, merge_adapter, quantization_config
 
     model_args, data_args, sampling_args, peft_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args, packed=True)
@@ -157,7 +157,6 @@ def prepare_data(
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
     from hf_gpt.data.corpus import count_bytes, is_split_by_blocks, read_corpus, split_corpus
-    from hf_gpt.data.cuts import Cuts, check_usable
     from hf_gpt.data.packed_dataset import (
         complete_batches,
         count_parted,
@@ -167,6 +166,7 @@ def prepare_data(
     )
     from hf_gpt.data.streaming import TOKENIZER_CHARACTERS, RowStream, check_streaming, one_pass, open_documents
     from hf_gpt.data.tokenizer import train_tokenizer
+    from hf_gpt.data.truncation import Cuts, check_usable
     from hf_gpt.errors import ConfigError
     from hf_gpt.training.model import load_tokenizer
 

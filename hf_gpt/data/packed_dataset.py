@@ -20,8 +20,8 @@ from hf_gpt import compat
 from hf_gpt.data import packing, word_encoding
 from hf_gpt.data import tokenizer as own_tokenizer
 from hf_gpt.data.code_version import code_version
-from hf_gpt.data.cuts import Cuts, Overlong
 from hf_gpt.data.packing import IGNORE_INDEX, empty_rows, pack
+from hf_gpt.data.truncation import Cuts, Overlong
 from hf_gpt.data.word_encoding import encode_texts
 from hf_gpt.errors import ConfigError, CorpusError
 

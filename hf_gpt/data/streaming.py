@@ -12,10 +12,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.data.arguments import DataArguments
-from hf_gpt.data.cuts import Cuts, Overlong, check_usable
 from hf_gpt.data.packed_dataset import PACKING_WINDOW, filler_token_id, fitting, tokenize_documents
 from hf_gpt.data.packing import pack
 from hf_gpt.data.sources import Malformed, Source, open_source, warn_of_absent_separator
+from hf_gpt.data.truncation import Cuts, Overlong, check_usable
 from hf_gpt.errors import ConfigError, CorpusError
 
 

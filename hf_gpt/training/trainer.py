@@ -39,11 +39,11 @@ from hf_gpt.training.distributed.sharding import (
 )
 from hf_gpt.training.monitoring.callbacks import OrderOfEpochCallback, ProgressCallback
 from hf_gpt.training.monitoring.cost_model import model_flops_per_token
-from hf_gpt.training.monitoring.idle import check_trainable, warn_if_idle, warn_if_skipped
 from hf_gpt.training.monitoring.likelihood import takes_skip_logits
 from hf_gpt.training.monitoring.mfu import measured_peak_flops
 from hf_gpt.training.monitoring.nonfinite import NotFiniteError, StepRecorder, anywhere, describe_stop
 from hf_gpt.training.monitoring.throughput import ThroughputMeter
+from hf_gpt.training.monitoring.trainability import check_trainable, warn_if_idle, warn_if_skipped
 from hf_gpt.training.optim.ema import WeightAverageCallback
 from hf_gpt.training.optim.muon_adamw import build_muon_adamw, decayed_parameter_names
 from hf_gpt.training.resumption.resumable import ResumableTrainer

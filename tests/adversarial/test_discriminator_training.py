@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_gpt.adversarial.discriminator.factory import make_discriminator
-from hf_gpt.adversarial.discriminator.training import text_windows, train_discriminator
+from hf_gpt.adversarial.discriminator.train_discriminator import text_windows, train_discriminator
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import Fit
 from hf_gpt.generation.sampling.rollout import rollout
@@ -100,7 +100,7 @@ def test_runs_repeat_and_leave_the_generator_alone():
 
 def test_generated_texts_answer_the_same_prompts(monkeypatch):
     """Every real row has its generated one: same prompt, cut alike."""
-    import hf_gpt.adversarial.discriminator.training as module
+    import hf_gpt.adversarial.discriminator.train_discriminator as module
 
     generator = make_generator(0)
     generated = []

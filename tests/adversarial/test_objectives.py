@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_gpt.adversarial.discriminator import losses as objectives
-from hf_gpt.adversarial.reductions import masked_mean, masked_sum
+from hf_gpt.adversarial.masked_reductions import masked_mean, masked_sum
 
 
 # Distributions over four texts as samples that represent them exactly.

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
-from hf_gpt.adversarial.discriminator.training import DiscriminatorResult
+from hf_gpt.adversarial.discriminator.train_discriminator import DiscriminatorResult
 from hf_gpt.cli import demo
 from hf_gpt.cli.comparison import (
     CANDIDATES,

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from hf_gpt.cli import finetune, pretrain
-from hf_gpt.data.cuts import check_usable
 from hf_gpt.data.examples import Example
+from hf_gpt.data.truncation import check_usable
 from hf_gpt.errors import CorpusError
 from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks import make_task

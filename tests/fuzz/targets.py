@@ -172,7 +172,7 @@ def recipe_target() -> Target:
     """A recipe of `hf-gpt pretrain`, up to the settings that it makes."""
     import yaml
 
-    from hf_gpt.cli.skeleton import command_options
+    from hf_gpt.cli.training_command import command_options
     from hf_gpt.data.arguments import DataArguments
     from hf_gpt.training.arguments.model import ModelArguments
     from hf_gpt.training.settings import RECIPES, load_settings, read_recipe

@@ -266,7 +266,7 @@ def test_slips_are_answered_in_one_line(critic, larger, folder, capsys, tmp_path
             "--output_dir",
             str(critic),
         ],
-        "there is no critic 'cnn'": [
+        "there is no discriminator 'cnn'": [
             *[
                 "discriminator",
                 "--model_name_or_path",

@@ -6,9 +6,9 @@ from datasets import Dataset
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.adversarial.discriminator.factory import make_discriminator
-from hf_gpt.adversarial.discriminator.training import train_discriminator
+from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
 from hf_gpt.errors import ConfigError
-from hf_gpt.training.monitoring.idle import same_rows, warn_if_skipped
+from hf_gpt.training.monitoring.trainability import same_rows, warn_if_skipped
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from eval.experiments import perfect_ratio
 from eval.experiments.perfect_ratio import Sample, Stage
 from hf_gpt.adversarial.discriminator.losses import bce_loss
-from hf_gpt.adversarial.reductions import masked_mean, masked_sum
+from hf_gpt.adversarial.masked_reductions import masked_mean, masked_sum
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.logprobs import completion_logps
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from eval.experiments.oracle_board.language import START
-from eval.experiments.quiet import QUIET
+from eval.experiments.silent_arguments import QUIET
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 

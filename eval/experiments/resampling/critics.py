@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from eval.experiments.resampling.pools import Pool, draw, encode, text_logps
 from eval.experiments.resampling.stage import Stage
 from hf_gpt.adversarial.discriminator.factory import make_discriminator
-from hf_gpt.adversarial.discriminator.training import train_discriminator
+from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
 from hf_gpt.adversarial.monitoring.diagnostics import auc
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import BOS

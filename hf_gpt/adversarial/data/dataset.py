@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.data.chat_tokens import TemplateError, encode, render
-from hf_gpt.data.cuts import Cuts, Overlong, check_usable
 from hf_gpt.data.packing import IGNORE_INDEX
 from hf_gpt.data.splits import held_out_rows
+from hf_gpt.data.truncation import Cuts, Overlong, check_usable
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.generation.scoring.logprobs import join
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import logsigmoid, relu, softplus
 
-from hf_gpt.adversarial.reductions import masked_sum, mean_of, select
+from hf_gpt.adversarial.masked_reductions import masked_sum, mean_of, select
 
 
 Counts = tuple[float | torch.Tensor, float | torch.Tensor]

@@ -18,7 +18,7 @@ from hf_gpt.adversarial.discriminator.losses import (
     mix_embeddings,
     r1_penalty,
 )
-from hf_gpt.adversarial.reductions import masked_sum
+from hf_gpt.adversarial.masked_reductions import masked_sum
 from hf_gpt.generation.scoring.logprobs import token_logps
 
 

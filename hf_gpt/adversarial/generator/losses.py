@@ -14,7 +14,7 @@ from torch.nn.functional import log_softmax, one_hot, softplus
 
 from hf_gpt.adversarial.discriminator.losses import bradley_terry_loss, split_groups
 from hf_gpt.adversarial.generator.divergences import token_divergence
-from hf_gpt.adversarial.reductions import masked_mean, masked_sum
+from hf_gpt.adversarial.masked_reductions import masked_mean, masked_sum
 
 
 NORMALIZATIONS = ("sequence", "token", "length")

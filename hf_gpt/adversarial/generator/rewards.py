@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import logsigmoid, softplus
 
 from hf_gpt.adversarial.discriminator.losses import split_groups
-from hf_gpt.adversarial.reductions import masked_mean
+from hf_gpt.adversarial.masked_reductions import masked_mean
 
 
 # Divisors below this share of the spread over all groups amplify noise (GRGC's mark of a group without contrast).

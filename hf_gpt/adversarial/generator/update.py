@@ -17,8 +17,8 @@ from hf_gpt.adversarial.generator.losses import (
     spin_loss,
     weighted_likelihood_loss,
 )
+from hf_gpt.adversarial.masked_reductions import masked_sum
 from hf_gpt.adversarial.monitoring.diagnostics import logp_mismatch
-from hf_gpt.adversarial.reductions import masked_sum
 from hf_gpt.generation.sampling.activation_cache import Recording
 from hf_gpt.generation.sampling.distribution import Sampling
 from hf_gpt.generation.sampling.rollout import Rollout

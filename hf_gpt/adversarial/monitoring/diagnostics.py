@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from hf_gpt.adversarial.discriminator.losses import split_groups
-from hf_gpt.adversarial.reductions import masked_mean, masked_sum
+from hf_gpt.adversarial.masked_reductions import masked_mean, masked_sum
 from hf_gpt.evaluation.text import diversity
 from hf_gpt.evaluation.text.copying import copied_whole
 from hf_gpt.evaluation.two_sample.auc import auc as two_sample_auc

@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from hf_gpt.data.cuts import Cuts, cuts_to_dict
+from hf_gpt.data.truncation import Cuts, cuts_to_dict
 from hf_gpt.training.monitoring.throughput import format_count, format_duration
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_gpt.data.cuts import Cuts
 from hf_gpt.data.examples import Example, read_examples, sample_file
 from hf_gpt.data.tokenizer import train_tokenizer
+from hf_gpt.data.truncation import Cuts
 from hf_gpt.training.arguments.task import TaskArguments
 
 

@@ -8,10 +8,10 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.data.chat_tokens import TemplateError
-from hf_gpt.data.cuts import Cuts
 from hf_gpt.data.examples import Example, texts_of
 from hf_gpt.data.packing import IGNORE_INDEX
 from hf_gpt.data.special_tokens import begin_and_end, tokenize
+from hf_gpt.data.truncation import Cuts
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import UNICODE_WORDS

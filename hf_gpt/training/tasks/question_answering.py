@@ -8,8 +8,8 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.data.answer_spans import best_answers, read_passages
-from hf_gpt.data.cuts import Cuts
 from hf_gpt.data.examples import Example, text_of
+from hf_gpt.data.truncation import Cuts
 from hf_gpt.errors import CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import ANSWER_WORDS

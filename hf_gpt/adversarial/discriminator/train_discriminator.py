@@ -15,14 +15,14 @@ from hf_gpt.adversarial.checks import warn_of_sameness
 from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRows, warn_of_repeats
 from hf_gpt.adversarial.discriminator.model import Scorer, check_players
 from hf_gpt.adversarial.monitoring.diagnostics import accuracy, format_features, shortcut_auc
-from hf_gpt.data.cuts import Cuts, Overlong
 from hf_gpt.data.packed_dataset import tokenize_documents
+from hf_gpt.data.truncation import Cuts, Overlong
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import fit
 from hf_gpt.evaluation.two_sample.auc import auc_interval
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import ScoreError, discriminator_logits, sequence_scores
-from hf_gpt.training.monitoring.idle import check_trainable
+from hf_gpt.training.monitoring.trainability import check_trainable
 
 
 logger = logging.getLogger(__name__)

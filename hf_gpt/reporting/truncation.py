@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hf_gpt.data.cuts import Cuts
+from hf_gpt.data.truncation import Cuts
 from hf_gpt.reporting.report import Section, table_section
 
 
