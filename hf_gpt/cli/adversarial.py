@@ -243,13 +243,14 @@ def build_discriminator(
             "--discriminator language_model has no label: set --discriminator_loss density or mediator, or choose "
             "from_generator or ngram_cnn."
         )
+    is_cnn = kind.partition("-")[0] == "ngram_cnn"
     chosen = ModelArguments(
-        model_name_or_path=None if kind in ("ngram_cnn", "language_model") else kind,
+        model_name_or_path=None if is_cnn or kind == "language_model" else kind,
         preset=discriminator_args.discriminator_preset if kind == "language_model" else None,
         trust_remote_code=model_args.trust_remote_code,
         config_overrides=discriminator_args.discriminator_overrides,
     )
-    if kind != "ngram_cnn":
+    if not is_cnn:
         try:
             if chosen.model_name_or_path is not None:
                 check_saved_tokens(chosen, data.tokenizer)
@@ -262,7 +263,8 @@ def build_discriminator(
             # The loader names the generator's option.
             what = str(error).removeprefix("--model_name_or_path: ")
             raise ConfigError(
-                f"--discriminator {kind}: {what} Built in: from_generator, ngram_cnn, language_model, none."
+                f"--discriminator {kind}: {what} Built in: from_generator, ngram_cnn, ngram_cnn-seqgan, "
+                "language_model, none."
             ) from error
     from hf_gpt.models.configuration_hf_ngram_cnn import HfNgramCnnConfig
     from hf_gpt.training.model import check_fields

@@ -4,6 +4,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
+# Most tokens of an answer in a passage: of fine-tuning by default, and of evaluation.
+MAX_ANSWER_LENGTH = 30
+
+
 @dataclass
 class DataArguments:
     """Which text is trained on, and how it becomes rows of tokens."""

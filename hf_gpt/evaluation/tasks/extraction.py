@@ -7,13 +7,10 @@ import numpy as np
 import torch
 
 from hf_gpt.data.answer_spans import best_answers, read_passages
+from hf_gpt.data.arguments import MAX_ANSWER_LENGTH
 from hf_gpt.errors import CorpusError
 from hf_gpt.evaluation.tasks.loading import Candidate
 from hf_gpt.evaluation.tasks.registry import TaskSpec
-
-
-# As fine-tuning has it.
-MAX_ANSWER_LENGTH = 30
 
 
 @torch.no_grad()

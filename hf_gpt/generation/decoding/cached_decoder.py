@@ -31,7 +31,7 @@ def make_weights(model: HfGptForCausalLM, weight_dtype: str | None, rows: int) -
     """The weights of a model that `can_decode` takes for the fastest steps that there are; `start` begins with them.
 
     On a CPU the steps are compiled, at first use on a machine, which takes one to three seconds; where that cannot be
-    (`native.weights.takes`) PyTorch does them.
+    (`native.decoder.takes`) PyTorch does them.
 
     Args:
         model, weight_dtype, rows: As for `DecoderWeights`.
@@ -49,7 +49,7 @@ class DecoderWeights:
 
     Args:
         model: A model that `can_decode` takes.
-        weight_dtype: Of `products.make_product`; embeddings, norms, attention and sums stay in float32.
+        weight_dtype: Of `linear.make_product`; embeddings, norms, attention and sums stay in float32.
         rows: Most rows that are decoded at once.
     """
 

@@ -16,8 +16,8 @@ class DiscriminatorArguments:
         default="from_generator",
         metadata={
             "help": "from_generator: the generator's trunk with a new head, or all of it for a loss of language "
-            "models. ngram_cnn: a new convolutional critic. language_model: a new GPT. Else a checkpoint folder or Hub "
-            "id with one label. none: self-play."
+            "models. ngram_cnn, ngram_cnn-seqgan: a new convolutional network. language_model: a new GPT. Else a "
+            "checkpoint folder or Hub id with one label. none: self-play."
         },
     )
     discriminator_preset: str = field(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hf_gpt.data.arguments import MAX_ANSWER_LENGTH
+
 
 TASK_NAMES = Literal[
     "classification",
@@ -198,7 +200,9 @@ class TaskArguments:
     doc_stride: int = field(
         default=64, metadata={"help": "question_answering: tokens that neighbouring windows of a long passage share."}
     )
-    max_answer_length: int = field(default=30, metadata={"help": "question_answering: most tokens of an answer."})
+    max_answer_length: int = field(
+        default=MAX_ANSWER_LENGTH, metadata={"help": "question_answering: most tokens of an answer."}
+    )
     predict_with_generate: bool = field(
         default=True, metadata={"help": "Evaluate what the model writes too; without it the loss alone."}
     )

@@ -112,7 +112,7 @@ class NativeWeights:
     def start(
         self, model: "HfGptForCausalLM", ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int
     ) -> "NativeDecoder":
-        """A decoder of these prompts; arguments as for `decoding.CachedDecoder`."""
+        """A decoder of these prompts; arguments as for `CachedDecoder`."""
         return NativeDecoder(model, ids, mask, max_new_tokens, self)
 
     def _keep(self, tensor: torch.Tensor) -> int:
@@ -181,7 +181,7 @@ _WORK_OF_A_THREAD = 500_000
 
 
 class NativeDecoder:
-    """Reads prompts and then one token of each row at a time; arguments and methods as of `decoding.CachedDecoder`.
+    """Reads prompts and then one token of each row at a time; arguments and methods as of `CachedDecoder`.
 
     The cache has no padding: a row's token stands at its position. Rows that leave keep their place in the cache,
     so nothing is copied.
