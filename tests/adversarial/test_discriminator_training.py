@@ -133,6 +133,16 @@ def test_windows_by_hand(tokenizer):
         text_windows(["a"], tokenizer, prompt_tokens=9, max_new_tokens=3)
 
 
+def test_every_kind_of_discriminator_is_made_by_its_name():
+    generator = make_generator(0)
+    made = {kind: make_discriminator(kind, generator) for kind in ("from_generator", "ngram_cnn", "ngram_cnn-seqgan")}
+    assert [model.config.num_labels for model in made.values()] == [1, 1, 1]
+    assert made["ngram_cnn"].config.classifier_dropout == made["ngram_cnn-seqgan"].config.classifier_dropout == 0.25
+    assert len(made["ngram_cnn-seqgan"].config.kernel_sizes) == 12
+    with pytest.raises(ConfigError, match="now called from_generator"):
+        make_discriminator("generator", generator)
+
+
 def test_what_cannot_work_is_refused_before_training():
     from transformers import AutoConfig, AutoModelForSequenceClassification
 

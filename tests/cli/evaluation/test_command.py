@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+import hf_gpt
 from hf_gpt.cli.evaluation import run as evaluation
 from hf_gpt.cli.evaluation.harness import harness_record, is_harness_task
 from hf_gpt.cli.main import main
@@ -55,6 +56,14 @@ def test_results_in_four_forms_agree(evaluate, tmp_path):
         "results.json",
         "results.md",
     }
+
+
+def test_python_gives_what_the_command_writes(evaluate, one, data, tmp_path):
+    status, expected, _ = evaluate(tasks=("choices",), models=[str(one)])
+    options = {"output_dir": str(tmp_path / "python"), "device": "cpu", "bootstrap": 50}
+    results = hf_gpt.evaluate([str(one)], [str(data / "choices.yaml")], **options)
+    assert status == 0 and results["results"] == expected["results"]
+    assert (tmp_path / "python" / "report.html").is_file()
 
 
 def test_differences_are_of_the_models_figures(evaluate):
