@@ -37,7 +37,7 @@ class DocumentStream:
         sources: Where documents come from.
         weights: Share of each source, in any unit.
         skip_malformed: Count a row that cannot be read, and go on; else it is an error.
-        window_size: Most documents of a window; left out: `data.PACKING_WINDOW`.
+        window_size: Most documents of a window; left out: `packed_dataset.PACKING_WINDOW`.
 
     Attributes:
         state: Where the stream is, in plain types.
@@ -227,15 +227,15 @@ class WindowStream(torch.utils.data.IterableDataset, ABC):
 
 
 class RowStream(WindowStream):
-    """Packed rows, those that `data.tokenize_and_pack` makes of the same documents.
+    """Packed rows, those that `packed_dataset.tokenize_and_pack` makes of the same documents.
 
     Args:
         documents: The documents.
-        tokenizer: As for `data.tokenize_and_pack`, like the next two.
+        tokenizer: As for `packed_dataset.tokenize_and_pack`, like the next two.
         max_length: Length of a row.
         strategy: `"best_fit"` or `"sequential"`.
         shuffle_seed: As for `WindowStream`.
-        overlong: As for `data.fitting`.
+        overlong: As for `packed_dataset.fitting`.
     """
 
     has_one_length = True

@@ -69,7 +69,7 @@ def contenders(
 
 
 def flops_per_token(size: str, vocab_size: int, length: int) -> float:
-    """Of forward and backward pass of ours, by the formula of `planning`."""
+    """Of forward and backward pass of ours, by the formula of `cost_model`."""
     return float(model_flops_per_token(build("hf_gpt", size, vocab_size, length), length))
 
 

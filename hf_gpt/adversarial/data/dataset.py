@@ -312,5 +312,5 @@ def _prompt_and_completion(row, tokenizer) -> tuple[list[int], list[int]]:
 
 
 def _encode(tokenizer, text: str) -> list[int]:
-    # A special token that is spelled out in a text stays text, as in `data.tokenize_documents`.
+    # A special token that is spelled out in a text stays text, as in `packed_dataset.tokenize_documents`.
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]

@@ -162,7 +162,7 @@ def mediator_loss(
     """Likelihood of a mediator M on half real and half generated text: half of -log M(y_r) - log M(y_f).
 
     M* = (p + q)/2, least value H((p + q)/2) = JSD(p, q) + (H(p) + H(q))/2. The score that comes with it is exact per
-    token, log M - log G over the vocabulary, for `estimators.exact_token_loss`. With real text alone, M* = p.
+    token, log M - log G over the vocabulary, for `generator.losses.exact_token_loss`. With real text alone, M* = p.
 
     Source: CoT, Lu et al. 2019, arXiv:1804.03782.
 

@@ -220,7 +220,7 @@ def exact_token_loss(
     Descends the sum over positions of D at G's own prefixes, D one of `divergences.TOKEN_DIVERGENCES`. With KL(G || M)
     and M = p that is KL(q || p) itself. The gradient leaves out what a token does to later prefixes (gamma = 0; add
     `policy_gradient_loss` on `rewards.future_returns` of `token_divergence_rewards` for the whole). With M the mediator
-    of `objectives.mediator_loss` it is CoT: KL(G || M) is the generator's half of JSD(p, q).
+    of `discriminator.losses.mediator_loss` it is CoT: KL(G || M) is the generator's half of JSD(p, q).
 
     Source: CoT, Lu et al. 2019, arXiv:1804.03782; with M = p on-policy distillation: GKD, arXiv:2306.13649.
 
@@ -300,7 +300,7 @@ def non_saturating_loss(fake_scores: torch.Tensor) -> torch.Tensor:
 def relativistic_generator_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
     """-log s(l_f - l_r) on random pairs, differentiated through the text itself: RSGAN's generator, as in RelGAN.
 
-    Source: Jolicoeur-Martineau 2018, arXiv:1807.00734. Arguments as in `objectives.bradley_terry_loss`.
+    Source: Jolicoeur-Martineau 2018, arXiv:1807.00734. Arguments as in `discriminator.losses.bradley_terry_loss`.
     """
     return bradley_terry_loss(-real_scores.detach(), -fake_scores)
 

@@ -121,7 +121,7 @@ def anchor_loss(
         batch: Of real texts.
         num_tokens: The divisor.
         target_logits: (B, C, V) of a language model at the same places, for the share `soft_targets` of the loss.
-        soft_targets: See `estimators.soft_target_loss`.
+        soft_targets: See `losses.soft_target_loss`.
     """
     completions, mask = batch["completions"], batch["completion_mask"]
     logits = completion_logits(

@@ -1,9 +1,9 @@
 """
 Warnings of adversarial training: what is going wrong, by which figure, and what to change.
 
-`Monitors` takes the figures of `figures` as the trainer measures them, warns, closes the gate that generator steps go
-through while the discriminator knows nothing, and says when to stop and which step was the best. It trains and saves
-nothing itself.
+`Monitors` takes the figures of `diagnostics` as the trainer measures them, warns, closes the gate that generator steps
+go through while the discriminator knows nothing, and says when to stop and which step was the best. It trains and
+saves nothing itself.
 """
 
 import dataclasses

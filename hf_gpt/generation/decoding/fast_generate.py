@@ -69,8 +69,8 @@ def fast_generate(
 
     Without `weight_dtype` logits are the model's up to the last digits. With it they are those of the rounded weights,
     and so are returned scores and logits. On a CPU steps are compiled, at first use on a machine, which takes one to
-    three seconds (`decoding.make_weights`). What there are no steps for (another class of model, an adapter, attentions
-    asked for, a cache that the caller gave, dropout) is generated as without this method, under autocast where there
+    three seconds (`cached_decoder.make_weights`). What there are no steps for (another class of model, an adapter,
+    attentions asked for, a cache that the caller gave, dropout) is generated as without this method, under autocast where there
     is a `weight_dtype`.
 
     A single text's next tokens are guessed by the weights in int8 where compiled steps have them, and several guesses

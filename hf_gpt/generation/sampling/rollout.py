@@ -100,8 +100,8 @@ def rollout(
 
     Each row's draws depend on its own uniform numbers alone, one for each token, by inversion of the distribution
     function. So a row is the same whatever the batch size, whoever shares its batch, and whichever process draws it.
-    A plain `HfGptForCausalLM` is decoded by steps of our own (`decoding.make_weights`; on a CPU they are compiled at
-    first use on a machine, one to three seconds), any other model by its own forward pass.
+    A plain `HfGptForCausalLM` is decoded by steps of our own (`cached_decoder.make_weights`; on a CPU they are
+    compiled at first use on a machine, one to three seconds), any other model by its own forward pass.
 
     Args:
         model: A causal language model or an encoder-decoder, which reads the prompt with its encoder; bare, with an

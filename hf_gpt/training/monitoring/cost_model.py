@@ -87,7 +87,7 @@ def find_gpu(name: str) -> Gpu:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters by role, as `optimizers.parameter_roles` has them.
+    """Parameters by role, as `muon_adamw.parameter_roles` has them.
 
     Attributes:
         embedding: Token and position embeddings, and a head tied to them.

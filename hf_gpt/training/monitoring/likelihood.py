@@ -25,7 +25,7 @@ def total_nats(model: PreTrainedModel, rows: datasets.Dataset, batch_size: int) 
 
     Args:
         model: A causal language model that returns the mean loss over the targets of a batch.
-        rows: As `data.tokenize_and_pack` gives them.
+        rows: As `packed_dataset.tokenize_and_pack` gives them.
         batch_size: Rows in a forward pass.
 
     Returns:

@@ -34,8 +34,8 @@ _SOURCES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def takes(model: "HfGptForCausalLM", weight_dtype: str | None) -> bool:
-    """Whether the compiled steps decode this model, one that `decoding.can_decode` takes: on a CPU, all parameters in
-    float32 or all in bfloat16, an activation of `ACTIVATIONS`, and a compiler."""
+    """Whether the compiled steps decode this model, one that `plain_decoder.can_decode` takes: on a CPU, all parameters
+    in float32 or all in bfloat16, an activation of `ACTIVATIONS`, and a compiler."""
     parameters = list(model.parameters())
     if {parameter.device.type for parameter in parameters} != {"cpu"} or model.config.hidden_act not in ACTIVATIONS:
         return False
@@ -46,7 +46,7 @@ def takes(model: "HfGptForCausalLM", weight_dtype: str | None) -> bool:
 
 
 class NativeWeights:
-    """The counterpart of `decoding.DecoderWeights`: a model's weights, taken now, in panels for the compiled steps.
+    """The counterpart of `cached_decoder.DecoderWeights`: a model's weights, taken now, in panels for `step.c`.
 
     Queries, keys and values are one product, as are the two inputs of a gated MLP, and the scales of an RMS norm go
     into the product behind it.
