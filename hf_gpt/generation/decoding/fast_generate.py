@@ -67,11 +67,11 @@ def fast_generate(
 ) -> ModelOutput | torch.LongTensor:
     """Decoding method for `generate(custom_generate=fast_generate, ...)`: greedy or sampled, the same tokens, faster.
 
-    Without `weight_dtype` logits are the model's up to the last digits. With it they are those of the rounded weights,
-    and so are returned scores and logits. On a CPU steps are compiled, at first use on a machine, which takes one to
-    three seconds (`cached_decoder.make_weights`). What there are no steps for (another class of model, an adapter,
-    attentions asked for, a cache that the caller gave, dropout) is generated as without this method, under autocast where there
-    is a `weight_dtype`.
+    Without `weight_dtype` logits are the model's up to the last digits. With it they are those of the rounded
+    weights, and so are returned scores and logits. On a CPU steps are compiled, at first use on a machine, which
+    takes one to three seconds (`cached_decoder.make_weights`). What there are no steps for (another class of model,
+    an adapter, attentions asked for, a cache that the caller gave, dropout) is generated as without this method,
+    under autocast where there is a `weight_dtype`.
 
     A single text's next tokens are guessed by the weights in int8 where compiled steps have them, and several guesses
     are checked in one step: the same tokens in a third to two thirds of the time (`native.speculation`).
