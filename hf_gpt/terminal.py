@@ -17,6 +17,10 @@ from typing import Any, TextIO
 _FINAL = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET)
 
 
+# Exit status of a program that Ctrl-C has ended.
+INTERRUPTED = 130
+
+
 class OutputClosedError(SystemExit):
     """The result of a command was being printed, and nothing takes it any more."""
 
@@ -115,6 +119,10 @@ def run_program(main: Callable[[], int | None], *, prints_result: bool = False) 
             status = main() or 0
         except OutputClosedError:
             status = 0
+        except KeyboardInterrupt:
+            # A program that has something to say of what is saved says it itself.
+            print("Stopped.", file=stderr)
+            status = INTERRUPTED
         except SystemExit as ending:
             # Such as argparse's, after a help that may not have been written.
             ending.code = _end(stdout, stderr, ending.code, prints_result)

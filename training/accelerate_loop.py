@@ -3,8 +3,8 @@
 python training/accelerate_loop.py --output_dir runs/training/accelerate_loop
 """
 
-import argparse
 import itertools
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -21,8 +21,8 @@ from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.terminal import run_program
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="text files, or the built-in corpus")
     parser.add_argument("--model_name_or_path", help="model to begin from; left out: a new small one")
     parser.add_argument("--output_dir", default="runs/training/accelerate_loop", help="folder of the trained model")

@@ -6,7 +6,7 @@ Left out, `--model_name_or_path` is a new small model, which half of the steps t
 figures mean, and which recipe to choose, is in docs/adversarial.md.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from collections.abc import Sequence
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -28,8 +28,8 @@ from hf_gpt.terminal import run_program
 MAX_NEW_TOKENS = 32
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="files, a blank line between texts")
     parser.add_argument("--model_name_or_path", help="generator to begin from; left out: a new small model")
     parser.add_argument("--output_dir", default="runs/training/adversarial", help="folder of both models")

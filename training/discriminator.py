@@ -6,7 +6,7 @@ The critic learns to tell real texts from the generator's. Its score then says w
 most like a real text. Left out, `--model_name_or_path` is a new small model, trained by likelihood first.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from collections.abc import Sequence
 
 import datasets
@@ -33,8 +33,8 @@ from hf_gpt.terminal import run_program
 MAX_NEW_TOKENS = 32
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="files, a blank line between texts")
     parser.add_argument("--model_name_or_path", help="generator; left out: a new small model")
     parser.add_argument("--output_dir", default="runs/training/discriminator", help="folder of the critic")
@@ -83,9 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"critic saved in {args.output_dir}")
 
 
-def open_generator(
-    args: argparse.Namespace, texts: datasets.Dataset
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def open_generator(args: Namespace, texts: datasets.Dataset) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The given checkpoint, or a new small model that is trained by likelihood, and its tokenizer."""
     if args.model_name_or_path is not None:
         path = args.model_name_or_path

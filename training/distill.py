@@ -7,7 +7,7 @@ the texts by likelihood, then by the critic's score of its own (GAD, https://arx
 `--model_name_or_path` is a teacher that is trained here.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from collections.abc import Sequence
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -34,8 +34,8 @@ MAX_NEW_TOKENS = 24
 ANSWER_TOKENS = 32
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("--model_name_or_path", help="the teacher; left out: a model that is trained here")
     parser.add_argument("--output_dir", default="runs/training/distill", help="folder of the student")
     parser.add_argument("--teacher_steps", type=int, default=100, help="training steps of a new teacher")

@@ -6,7 +6,7 @@ Of `--model_name_or_path` the body is kept and a new head is trained with it; an
 out, a new small model is trained. `hf-gpt finetune` does the same, and other tasks, without a script.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from collections.abc import Sequence
 
 import datasets
@@ -30,8 +30,8 @@ from hf_gpt.terminal import run_program
 MAX_LENGTH = 64
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("--train_file", help="rows with the columns text and label; left out: the sample")
     parser.add_argument("--model_name_or_path", help="checkpoint to begin from; left out: a new small model")
     parser.add_argument("--output_dir", default="runs/training/finetune", help="folder of the trained model")

@@ -6,7 +6,7 @@ The texts are the built-in sample of short conversations with their summaries. L
 new small model, trained on Tiny Shakespeare first and saved in the folder `base`, where the adapter looks for it.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,8 +33,8 @@ from hf_gpt.terminal import run_program
 MAX_LENGTH = 128
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("--model_name_or_path", help="model that the adapter is for; left out: a new small one")
     parser.add_argument("--output_dir", default="runs/training/peft_lora", help="folder of the adapter")
     parser.add_argument("--base_steps", type=int, default=80, help="training steps of a new model")
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"adapter saved in {args.output_dir}")
 
 
-def train_base(args: argparse.Namespace) -> str:
+def train_base(args: Namespace) -> str:
     """Trains a small model on Tiny Shakespeare; returns its folder."""
     folder = str(Path(args.output_dir) / "base")
     corpus = read_corpus(["tinyshakespeare"])

@@ -3,7 +3,7 @@
 python training/plain_trainer.py --output_dir runs/training/plain_trainer
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from collections.abc import Sequence
 
 import datasets
@@ -27,8 +27,8 @@ from hf_gpt.terminal import run_program
 MAX_LENGTH = 64
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="files, a blank line between texts")
     parser.add_argument("--model_name_or_path", help="model to begin from; left out: a new small one")
     parser.add_argument("--output_dir", default="runs/training/plain_trainer", help="folder of the trained model")

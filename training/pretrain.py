@@ -5,8 +5,8 @@
 The other scripts begin from what this one saves, if it is given to them as `--model_name_or_path`.
 """
 
-import argparse
 import math
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from collections.abc import Sequence
 
 from transformers import set_seed
@@ -19,8 +19,8 @@ from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.terminal import run_program
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="text files, or the built-in corpus")
     parser.add_argument("--output_dir", default="runs/training/pretrain", help="folder of the trained model")
     parser.add_argument("--preset", default="nano", help="size of the model, see HfGptConfig.preset")

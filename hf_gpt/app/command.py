@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from hf_gpt.cli.parser import CommandParser
+from hf_gpt.terminal import INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def serve(args: argparse.Namespace, gradio: object) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hf_gpt.cli.generate import add_options, generation_options, load, with_names
 from hf_gpt.cli.parser import CommandParser
+from hf_gpt.terminal import INTERRUPTED
 
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return talk(conversation, read_lines(is_terminal), is_terminal)
     except KeyboardInterrupt:
         print()
-        return 130
+        return INTERRUPTED
 
 
 def read_lines(is_terminal: bool) -> Iterable[str]:

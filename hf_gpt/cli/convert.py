@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from hf_gpt.cli.parser import CommandParser
+from hf_gpt.terminal import INTERRUPTED
 
 
 _TARGETS = ("hf_gpt", "gpt2", "llama", "mistral", "qwen2", "qwen3")
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("Stopped. Nothing was written.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     files = f"{len(result.files)} files" if len(result.files) > 1 else result.files[0]
     print(
         f"{args.destination}: {result.source_type} -> {result.target_type}, {result.num_parameters:,} parameters in "

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.errors import UserError
+from hf_gpt.terminal import INTERRUPTED
 
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"Stopped. What was finished is in {args.output_dir}.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def demo(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.errors import UserError
+from hf_gpt.terminal import INTERRUPTED
 
 
 # With fewer documents than this, texts are windows of them.
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("Stopped. No critic was saved.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def train(args: argparse.Namespace) -> int:

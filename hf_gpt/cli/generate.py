@@ -10,6 +10,7 @@ from hf_gpt.cli.guided_generate import add_arguments, check_arguments, guided_op
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.data.row_files import broken_text, has_broken_text
 from hf_gpt.data.text_files import decode_text, fold_line_ends
+from hf_gpt.terminal import INTERRUPTED
 
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print()
-        return 130
+        return INTERRUPTED
 
 
 def read_prompt(given: str | None) -> str:

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable
 
+from hf_gpt.terminal import INTERRUPTED
+
 
 def report(run: Callable[[], str]) -> int:
     """Runs a command and prints what it says; returns its exit status, 2 for what the user can put right."""
@@ -14,5 +16,5 @@ def report(run: Callable[[], str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0

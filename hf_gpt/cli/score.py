@@ -18,6 +18,7 @@ from hf_gpt.data.text_files import (
     read_text,
     split_text,
 )
+from hf_gpt.terminal import INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {with_names(error, args.discriminator)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def read_texts(source: str, text_column: str = "text", document_separator: str | None = None) -> Iterator[str]:

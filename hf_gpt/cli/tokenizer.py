@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.errors import UserError
+from hf_gpt.terminal import INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("\nStopped. A tokenizer is written whole or not at all.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def train(args: argparse.Namespace) -> int:

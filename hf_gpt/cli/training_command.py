@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hf_gpt.cli.options import command_options, make_help_parser
 from hf_gpt.errors import UserError
+from hf_gpt.terminal import INTERRUPTED
 from hf_gpt.training.settings import (
     RECIPES,
     Settings,
@@ -17,9 +18,6 @@ from hf_gpt.training.settings import (
     read_recipe,
     split_config_option,
 )
-
-
-INTERRUPTED = 130
 
 
 def make_command_parser(prog: str, description: str, dataclass_types: Sequence[type]) -> argparse.ArgumentParser:

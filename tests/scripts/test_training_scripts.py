@@ -129,6 +129,13 @@ def test_a_script_is_short_and_explains_itself(name, capsys):
     assert f"python training/{name}.py" in printed and "--max_steps" in printed and "--output_dir" in printed
 
 
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_a_script_takes_no_part_of_an_option(name, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"training.{name}").main(["--output", "runs"])
+    assert "unrecognized arguments: --output runs" in capsys.readouterr().err
+
+
 def test_the_guide_names_every_script():
     guide = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert all(path.name in guide for path in FOLDER.glob("*.py"))

@@ -9,9 +9,7 @@ from typing import Any
 
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.errors import UserError, did_you_mean
-
-
-INTERRUPTED = 130
+from hf_gpt.terminal import INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
