@@ -113,6 +113,8 @@ def run_program(main: Callable[[], int | None], *, prints_result: bool = False) 
         The exit status.
     """
     _open_standard_files()
+    if not sys.stderr.isatty():
+        _hide_bars()
     with safe_output(stops=prints_result):
         stdout, stderr = sys.stdout, sys.stderr
         try:
@@ -128,6 +130,14 @@ def run_program(main: Callable[[], int | None], *, prints_result: bool = False) 
             ending.code = _end(stdout, stderr, ending.code, prints_result)
             raise
         return _end(stdout, stderr, status, prints_result)
+
+
+def _hide_bars() -> None:
+    """Keeps the progress bars of libraries that are imported already out of files and pipes."""
+    switches = {"datasets": "disable_progress_bars", "transformers.utils.logging": "disable_progress_bar"}
+    for library, switch in switches.items():
+        if library in sys.modules:
+            getattr(sys.modules[library], switch)()
 
 
 def _end(stdout: Any, stderr: Any, status: Any, prints_result: bool) -> Any:

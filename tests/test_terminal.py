@@ -176,6 +176,16 @@ def test_a_program_that_is_stopped_ends_without_a_traceback(capsys):
     assert capsys.readouterr().err == "Stopped.\n"
 
 
+def test_bars_of_libraries_stay_out_of_a_pipe():
+    script = (
+        "import datasets\nfrom hf_gpt.terminal import run_program\n"
+        "rows = datasets.Dataset.from_list([{'n': 1}])\n"
+        "run_program(lambda: rows.map(lambda row: {'n': row['n'] + 1}, load_from_cache_file=False) and None)"
+    )
+    done = run("-c", script, stdout=subprocess.PIPE)
+    assert done.returncode == 0 and "Map" not in done.stderr
+
+
 def test_every_program_begins_at_the_one_place():
     for package in ("hf_gpt", "training", "eval"):
         for path in (ROOT / package).rglob("*.py"):
