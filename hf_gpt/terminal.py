@@ -113,10 +113,10 @@ def run_program(main: Callable[[], int | None], *, prints_result: bool = False) 
         The exit status.
     """
     _open_standard_files()
-    if not sys.stderr.isatty():
-        _hide_bars()
     with safe_output(stops=prints_result):
         stdout, stderr = sys.stdout, sys.stderr
+        if not stderr.isatty():
+            _hide_bars()
         try:
             status = main() or 0
         except OutputClosedError:
