@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from .generation.sampling.rollout import rollout
     from .hub.loading import load
     from .hub.transfer import pull, push
-    from .modalities.feature_extraction_audio import HfGptSoundFeatureExtractor
+    from .modalities.feature_extraction_audio import HfGptAudioFeatureExtractor
     from .modalities.feature_extraction_image import HfGptImageFeatureExtractor
-    from .modalities.processing import HfGptSignalProcessor
+    from .modalities.processing import HfGptModalityProcessor
     from .models.configuration_hf_gpt import HfGptConfig
     from .models.configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
     from .models.configuration_hf_lstm import HfLstmConfig
@@ -70,8 +70,8 @@ _MODULE_OF = {
     "HfGptSeq2SeqConfig": ".models.configuration_hf_gpt_seq2seq",
     "HfGptSeq2SeqForSequenceClassification": ".models.modeling_hf_gpt_seq2seq",
     "HfGptSeq2SeqModel": ".models.modeling_hf_gpt_seq2seq",
-    "HfGptSignalProcessor": ".modalities.processing",
-    "HfGptSoundFeatureExtractor": ".modalities.feature_extraction_audio",
+    "HfGptModalityProcessor": ".modalities.processing",
+    "HfGptAudioFeatureExtractor": ".modalities.feature_extraction_audio",
     "HfGptTrainer": ".training.trainer",
     "HfGptTrainingArguments": ".training.training_arguments",
     "HfLstmConfig": ".models.configuration_hf_lstm",
@@ -97,6 +97,7 @@ _MODULE_OF = {
 __all__ = [
     "AdversarialConfig",
     "AdversarialTrainer",
+    "HfGptAudioFeatureExtractor",
     "HfGptConfig",
     "HfGptForCausalLM",
     "HfGptForConditionalGeneration",
@@ -104,13 +105,12 @@ __all__ = [
     "HfGptForSequenceClassification",
     "HfGptForTokenClassification",
     "HfGptImageFeatureExtractor",
+    "HfGptModalityProcessor",
     "HfGptModel",
     "HfGptPreTrainedModel",
     "HfGptSeq2SeqConfig",
     "HfGptSeq2SeqForSequenceClassification",
     "HfGptSeq2SeqModel",
-    "HfGptSignalProcessor",
-    "HfGptSoundFeatureExtractor",
     "HfGptTrainer",
     "HfGptTrainingArguments",
     "HfLstmConfig",

@@ -59,10 +59,10 @@ def register_models() -> None:
 
     register_config()
     for config_class in config_classes():
-        for auto_name, place in config_class.code_map.items():
+        for auto_name, position in config_class.code_map.items():
             if auto_name == "AutoConfig":
                 continue
-            module, _, name = place.partition(".")
+            module, _, name = position.partition(".")
             model_class = getattr(importlib.import_module(f"hf_gpt.models.{module}"), name)
             getattr(modeling_auto, auto_name).register(config_class, model_class, exist_ok=True)
             # Clients look a class up by its name there: `transformers serve`, TRL and vLLM.
@@ -76,10 +76,10 @@ def register_feature_extractors() -> None:
     """Lets `AutoFeatureExtractor` open those of signals."""
     from transformers import AutoFeatureExtractor
 
-    from hf_gpt.modalities import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
+    from hf_gpt.modalities import HfGptAudioFeatureExtractor, HfGptImageFeatureExtractor
 
     # Found by the name in the saved settings. By a model's configuration, every text model would seem to need one.
-    for feature_extractor_class in (HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor):
+    for feature_extractor_class in (HfGptImageFeatureExtractor, HfGptAudioFeatureExtractor):
         AutoFeatureExtractor.register(feature_extractor_class, feature_extractor_class, exist_ok=True)
 
 
@@ -87,9 +87,9 @@ def register_processor() -> None:
     """Lets `AutoProcessor` open that of signals, by the name in the saved settings."""
     from transformers import AutoProcessor
 
-    from hf_gpt.modalities import HfGptSignalProcessor
+    from hf_gpt.modalities import HfGptModalityProcessor
 
-    AutoProcessor.register(HfGptSignalProcessor, HfGptSignalProcessor, exist_ok=True)
+    AutoProcessor.register(HfGptModalityProcessor, HfGptModalityProcessor, exist_ok=True)
 
 
 def register_peft_targets() -> None:

@@ -23,7 +23,7 @@ LEAVES = {
     "pretrain": _RUN,
     "finetune": (*_RUN, "/metrics.json", "/predictions.jsonl"),
     "adversarial": (*_RUN, "/model/discriminator", "/metrics.json"),
-    "critic": ("", "/model"),
+    "discriminator": ("", "/model"),
     "eval": ("", "/results.json", "/results.csv", "/results.md"),
     "demo": (*_RUN, "/critic", "/adversarial", "/adversarial/discriminator", "/comparison.html"),
 }

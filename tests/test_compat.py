@@ -26,7 +26,7 @@ OF_PYTHON = {"_CFuncPtr", "_actions", "_handle", "_negative_number_matcher", "_o
 # What only a run with several devices or mixed precision gives objects is looked for in the source.
 BY_SOURCE = {"accelerate.Accelerator": "prepare_model"}
 OWN_CLASSES = (
-    "hf_gpt.adversarial.resuming.ResumableGame",
+    "hf_gpt.adversarial.resuming.ResumableAdversarialTrainer",
     "hf_gpt.adversarial.trainer.AdversarialTrainer",
     "hf_gpt.evaluation.metric.FeatureMetric",
     "hf_gpt.evaluation.metric.SampleMetric",
@@ -39,13 +39,13 @@ OWN_CLASSES = (
 
 
 def pairs(*tables: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
-    return sorted({(place, name) for table in tables for place, names in table.items() for name in names})
+    return sorted({(position, name) for table in tables for position, names in table.items() for name in names})
 
 
-def find(place: str) -> Any:
+def find(position: str) -> Any:
     """What a dotted path names: a module, or something in one."""
     found, path = None, ""
-    for part in place.split("."):
+    for part in position.split("."):
         path = f"{path}.{part}".lstrip(".")
         found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
     return found
@@ -85,46 +85,48 @@ def generating() -> list[Any]:
 
 
 @lru_cache
-def objects(place: str, folder: Path) -> list[Any]:
+def objects(position: str, folder: Path) -> list[Any]:
     """Objects of a place of `ON_OBJECTS`; one of them has each of its names."""
-    if place == "torch.optim.lr_scheduler.LambdaLR":
+    if position == "torch.optim.lr_scheduler.LambdaLR":
         return [torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1), lambda step: 1.0)]
-    if place == "transformers.Trainer":
+    if position == "transformers.Trainer":
         return [trained(folder)]
-    if place == "transformers.generation.GenerationMixin":
+    if position == "transformers.generation.GenerationMixin":
         return generating()
-    if place == "transformers.generation.PrefixConstrainedLogitsProcessor":
-        return [find(place)(lambda row, ids: [1], 1)]
-    if place == "datasets.Dataset":
+    if position == "transformers.generation.PrefixConstrainedLogitsProcessor":
+        return [find(position)(lambda row, ids: [1], 1)]
+    if position == "datasets.Dataset":
         return [datasets.Dataset.from_dict({"text": ["a"]})]
-    return [torch.compile(nn.Linear(1, 1)) if place == "torch.compile" else find(place)()]
+    return [torch.compile(nn.Linear(1, 1)) if position == "torch.compile" else find(position)()]
 
 
-@pytest.mark.parametrize(("place", "name"), pairs(compat.USED, compat.OVERRIDDEN))
-def test_the_name_is_there(place: str, name: str):
-    if place == "torch.ops.mkldnn" and not torch.backends.mkldnn.is_available():
+@pytest.mark.parametrize(("position", "name"), pairs(compat.USED, compat.OVERRIDDEN))
+def test_the_name_is_there(position: str, name: str):
+    if position == "torch.ops.mkldnn" and not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch has no oneDNN")
-    assert hasattr(find(place), name), f"{place}.{name} is gone"
+    assert hasattr(find(position), name), f"{position}.{name} is gone"
 
 
-@pytest.mark.parametrize(("place", "name"), pairs(compat.ON_OBJECTS))
-def test_objects_have_the_name(place: str, name: str, tmp_path_factory):
-    if place in BY_SOURCE:
-        assert f".{name} = " in inspect.getsource(getattr(find(place), BY_SOURCE[place])), f"{place} sets no {name}"
+@pytest.mark.parametrize(("position", "name"), pairs(compat.ON_OBJECTS))
+def test_objects_have_the_name(position: str, name: str, tmp_path_factory):
+    if position in BY_SOURCE:
+        assert f".{name} = " in inspect.getsource(getattr(find(position), BY_SOURCE[position])), (
+            f"{position} sets no {name}"
+        )
     else:
         folder = tmp_path_factory.getbasetemp()
-        assert any(hasattr(one, name) for one in objects(place, folder)), f"{place} gives objects no {name}"
+        assert any(hasattr(one, name) for one in objects(position, folder)), f"{position} gives objects no {name}"
 
 
-@pytest.mark.parametrize(("place", "name"), pairs(compat.LOOKED_FOR))
-def test_a_library_looks_for_the_name(place: str, name: str):
-    assert f'"{name}"' in inspect.getsource(find(place)), f"{place} looks for no {name}"
+@pytest.mark.parametrize(("position", "name"), pairs(compat.LOOKED_FOR))
+def test_a_library_looks_for_the_name(position: str, name: str):
+    assert f'"{name}"' in inspect.getsource(find(position)), f"{position} looks for no {name}"
 
 
 def test_what_our_classes_override_is_listed():
     found = set()
-    for place in OWN_CLASSES:
-        own = find(place)
+    for position in OWN_CLASSES:
+        own = find(position)
         for base in own.__mro__:
             if base.__module__.partition(".")[0] in LIBRARIES:
                 names = {name for name in vars(own) if is_private(name) and not name.startswith("_abc_")}
@@ -138,7 +140,7 @@ def test_functions_and_lists_name_the_same():
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     used = {name for function in functions for name, *_ in private_uses(function)}
     used |= {*compat.PRIVATE_CONFIG_FIELDS, *compat.GENERATION_METHODS}
-    modules = {part for place in compat.USED for part in place.split(".") if is_private(part)}
+    modules = {part for position in compat.USED for part in position.split(".") if is_private(part)}
     assert used == {name for _, name in pairs(compat.USED, compat.ON_OBJECTS)} | modules
     reason = r"^(torch|Transformers|Accelerate|Datasets|evaluate|PEFT|sacrebleu) [\d.]+ to [\d.]+, `"
     for function in functions:

@@ -55,7 +55,11 @@ def done(monkeypatch) -> Done:
 
     def watched_train(self, *args, **kwargs):
         players = {"model": self.model, "discriminator": getattr(self, "discriminator", None)}
-        before = {name: _weights(player) for name, player in players.items() if player is not None}
+        before = {
+            name: _weights(discriminator_trainer)
+            for name, discriminator_trainer in players.items()
+            if discriminator_trainer is not None
+        }
         output = train(self, *args, **kwargs)
         for name, weights in before.items():
             if name == "model" or self.args.discriminator_steps:

@@ -130,13 +130,13 @@ def test_files_that_are_no_checkpoint(line, name, content, message, folder, caps
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("place", ["file/run", "file", "/proc/none/run", "x" * 300, "link"])
+@pytest.mark.parametrize("position", ["file/run", "file", "/proc/none/run", "x" * 300, "link"])
 @pytest.mark.parametrize("line", ["pretrain --output_dir {}", "finetune --output_dir {}", "demo --output_dir {}"])
-def test_output_folders_that_cannot_be_made(line, place, folder, capsys):
+def test_output_folders_that_cannot_be_made(line, position, folder, capsys):
     (folder / "file").write_text("in the way")
     (folder / "link").symlink_to(folder / "gone" / "away")
     before = sorted(path.name for path in folder.iterdir())
-    assert run(*line.format(place).split()) == 2
+    assert run(*line.format(position).split()) == 2
     error = capsys.readouterr().err
     assert "--output_dir" in error and "Traceback" not in error
     assert "cannot be written" in error or "is a file. Name a folder" in error

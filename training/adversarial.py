@@ -73,18 +73,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         processing_class=tokenizer,
     )
     trainer.train()
-    figures = trainer.evaluate()
+    metrics = trainer.evaluate()
     trainer.save_model()
 
     print(trainer.describe_updates())
-    print(f"likelihood of held-out texts: {figures['eval_loss']:.3f} nats a token")
+    print(f"likelihood of held-out texts: {metrics['eval_loss']:.3f} nats a token")
     # Where few texts are held out, there is none to train a classifier on.
-    if "eval_fresh_auc" in figures:
-        print(f"AUC of a fresh classifier, 0.5 if it cannot tell real texts: {figures['eval_fresh_auc']:.2f}")
+    if "eval_fresh_auc" in metrics:
+        print(f"AUC of a fresh classifier, 0.5 if it cannot tell real texts: {metrics['eval_fresh_auc']:.2f}")
     start = tokenizer(tokenizer.bos_token, return_tensors="pt").to(generator.device)
     options = {"do_sample": True, "max_new_tokens": MAX_NEW_TOKENS, "num_return_sequences": 3}
-    drawn = generator.generate(**start, **options, custom_generate=fast_generate)
-    for text in tokenizer.batch_decode(drawn, skip_special_tokens=True):
+    samples = generator.generate(**start, **options, custom_generate=fast_generate)
+    for text in tokenizer.batch_decode(samples, skip_special_tokens=True):
         print(f"sample: {text!r}")
     print(f"generator and discriminator saved in {args.output_dir}")
 

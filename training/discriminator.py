@@ -54,17 +54,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = texts.filter(lambda row: len(row["text"]) <= 80).shuffle(seed=args.seed)
     generator, tokenizer = open_generator(args, texts)
 
-    critic = make_discriminator(args.discriminator, generator)
+    discriminator = make_discriminator(args.discriminator, generator)
     result = train_discriminator(
         generator,
-        critic,
+        discriminator,
         texts["text"][: args.num_texts],
         processing_class=tokenizer,
         max_new_tokens=MAX_NEW_TOKENS,
         epochs=args.epochs,
         seed=args.seed,
     )
-    critic.save_pretrained(args.output_dir)
+    discriminator.save_pretrained(args.output_dir)
     tokenizer.save_pretrained(args.output_dir)
     # At 0.5 the critic guesses, and its choice among candidates is one by chance.
     print(f"AUC on unseen texts: {result.auc:.2f} (95 % interval {result.auc_low:.2f} to {result.auc_high:.2f})")
@@ -73,11 +73,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = {"do_sample": True, "max_new_tokens": MAX_NEW_TOKENS, "num_return_sequences": 3}
     plain = generator.generate(**start, **options)
     guided = generator.generate(
-        **start, **options, custom_generate=guided_generate, discriminator=critic, num_candidates=8
+        **start, **options, custom_generate=guided_generate, discriminator=discriminator, num_candidates=8
     )
     for name, sequences in (("plain", plain), ("guided", guided)):
         with torch.no_grad():
-            scores = critic(sequences, attention_mask=sequences.ne(tokenizer.pad_token_id).long()).logits.squeeze(-1)
+            scores = discriminator(
+                sequences, attention_mask=sequences.ne(tokenizer.pad_token_id).long()
+            ).logits.squeeze(-1)
         for text, score in zip(tokenizer.batch_decode(sequences, skip_special_tokens=True), scores, strict=True):
             print(f"{name}, score {score:+.2f}: {text!r}")
     print(f"critic saved in {args.output_dir}")

@@ -91,11 +91,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         processing_class=tokenizer,
     )
     trainer.train()
-    figures = trainer.evaluate()
+    metrics = trainer.evaluate()
     trainer.save_model()
 
     print(trainer.describe_updates())
-    print(f"the student's likelihood of the teacher's held-out answers: {figures['eval_loss']:.3f} nats a token")
+    print(f"the student's likelihood of the teacher's held-out answers: {metrics['eval_loss']:.3f} nats a token")
     for name, model in (("teacher", teacher), ("student", student)):
         print(f"{name}: {answers(model, tokenizer, prompts[:1])[0]!r}")
     print(f"student saved in {args.output_dir}")
@@ -111,8 +111,8 @@ def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts:
     """One text for each prompt, drawn from the model."""
     batch = tokenizer(list(prompts), return_tensors="pt", padding=True).to(model.device)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    drawn = rollout(model, batch.input_ids, batch.attention_mask, max_new_tokens=ANSWER_TOKENS, batch_size=256, **ids)
-    return tokenizer.batch_decode(drawn.completions, skip_special_tokens=True)
+    samples = rollout(model, batch.input_ids, batch.attention_mask, max_new_tokens=ANSWER_TOKENS, batch_size=256, **ids)
+    return tokenizer.batch_decode(samples.completions, skip_special_tokens=True)
 
 
 if __name__ == "__main__":

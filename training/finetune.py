@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         is_language_model=False,
     )
     trainer.train()
-    figures = trainer.evaluate()
+    metrics = trainer.evaluate()
     trainer.save_model()
 
-    print(f"accuracy on {len(held_out_examples)} held-out texts: {figures['eval_accuracy']:.0%}")
+    print(f"accuracy on {len(held_out_examples)} held-out texts: {metrics['eval_accuracy']:.0%}")
     text = held_out_examples[0]["text"]
     classify = pipeline("text-classification", model=args.output_dir)
     print(f"{text} -> {classify(text)[0]['label']}; model saved in {args.output_dir}")

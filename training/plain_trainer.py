@@ -72,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
     )
     trainer.train()
-    figures = trainer.evaluate()
+    metrics = trainer.evaluate()
     trainer.save_model()
 
-    print(f"held-out loss: {figures['eval_loss']:.3f} nats a token")
+    print(f"held-out loss: {metrics['eval_loss']:.3f} nats a token")
     prompt = tokenizer(f"{tokenizer.bos_token}ROMEO:\n", return_tensors="pt").to(model.device)
     sample = model.generate(**prompt, do_sample=True, max_new_tokens=40)
     print(f"sample:\n{tokenizer.decode(sample[0], skip_special_tokens=True)}")

@@ -71,11 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         eval_num_bytes=count_bytes(held_out_texts),
     )
     trainer.train()
-    figures = trainer.evaluate()
+    metrics = trainer.evaluate()
     trainer.save_model()
 
-    perplexity = math.exp(figures["eval_loss"])
-    print(f"held-out text: perplexity {perplexity:.1f}, {figures['eval_bits_per_byte']:.3f} bits per byte")
+    perplexity = math.exp(metrics["eval_loss"])
+    print(f"held-out text: perplexity {perplexity:.1f}, {metrics['eval_bits_per_byte']:.3f} bits per byte")
     prompt = tokenizer(args.prompt, return_tensors="pt").to(trainer.model.device)
     sample = trainer.model.generate(**prompt, do_sample=True, temperature=0.8, max_new_tokens=60)
     print(f"sample:\n{tokenizer.decode(sample[0], skip_special_tokens=True)}")

@@ -78,9 +78,11 @@ class CoTrainedDiscriminator:
             return
         texts, self.waiting = self.waiting, []
         real = self._batch([(prompt, self._real_ids(prompt)) for prompt, _ in texts])
-        fake = self._batch(texts)
+        generated = self._batch(texts)
         self.discriminator.train()
-        scores = [discriminator_logits(self.discriminator, x["input_ids"], x["attention_mask"]) for x in (real, fake)]
+        scores = [
+            discriminator_logits(self.discriminator, x["input_ids"], x["attention_mask"]) for x in (real, generated)
+        ]
         loss = bradley_terry_loss(*scores)
         self.optimizer.zero_grad()
         loss.backward()

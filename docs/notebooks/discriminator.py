@@ -72,14 +72,14 @@ arguments = AdversarialConfig(
 AdversarialTrainer(model=generator, args=arguments, train_dataset=rows, processing_class=tokenizer).train()
 
 
-def draw(count: int, seed: int = 1):
-    drawn = rollout(
+def sample(count: int, seed: int = 1):
+    samples = rollout(
         generator, num_samples=count, max_new_tokens=LENGTH, generator=torch.Generator().manual_seed(seed), **ids
     )
-    return drawn, tokenizer.batch_decode(drawn.completions, skip_special_tokens=True)
+    return samples, tokenizer.batch_decode(samples.completions, skip_special_tokens=True)
 
 
-print("\n".join(draw(3)[1]))
+print("\n".join(sample(3)[1]))
 
 # %% [markdown]
 # ## The critic
@@ -88,19 +88,19 @@ print("\n".join(draw(3)[1]))
 # is how well real and generated can be told apart: 0.5 would be not at all.
 
 # %%
-critic = make_discriminator("ngram_cnn", generator)
+discriminator = make_discriminator("ngram_cnn", generator)
 pieces = tokenizer(real, truncation=True, max_length=LENGTH - 1, add_special_tokens=False)["input_ids"]
 encoded = [{"prompt_ids": [begin], "completion_ids": [*some, end]} for some in pieces]
-found = train_discriminator(generator, critic, encoded, max_new_tokens=LENGTH, epochs=2, seed=0)
+found = train_discriminator(generator, discriminator, encoded, max_new_tokens=LENGTH, epochs=2, seed=0)
 print(f"held-out AUC {found.auc:.2f}")
 
 # %% [markdown]
 # Without training anything more, the critic takes the best of four drafts.
 
 # %%
-drawn, drafts = draw(80)
-scores = sequence_scores(critic, drawn.sequences, drawn.attention_mask)
-chosen = [drafts[4 * row + place] for row, place in enumerate(best_of(scores.view(20, 4)).tolist())]
+samples, drafts = sample(80)
+scores = sequence_scores(discriminator, samples.sequences, samples.attention_mask)
+chosen = [drafts[4 * row + position] for row, position in enumerate(best_of(scores.view(20, 4)).tolist())]
 print("\n".join(chosen[:3]))
 
 # %% [markdown]
@@ -114,7 +114,7 @@ arguments = AdversarialConfig(
     output_dir="runs/adversarial", max_steps=STEPS, discriminator_warmup_steps=2, lambda_mle=0.5, **common
 )
 trainer = AdversarialTrainer(
-    model=generator, discriminator=critic, args=arguments, train_dataset=rows, processing_class=tokenizer
+    model=generator, discriminator=discriminator, args=arguments, train_dataset=rows, processing_class=tokenizer
 )
 trainer.train()
 
@@ -125,7 +125,7 @@ trainer.train()
 # real texts in the place of the generated ones: what the generator's AUC is to be held against.
 
 # %%
-_, generated = draw(len(unseen), seed=2)
+_, generated = sample(len(unseen), seed=2)
 words = [[(text or ".").split() for text in texts] for texts in (unseen, generated, real[: len(unseen)])]
 verdict = controlled_test(*words[:2], tfidf_scores, held_out=words[2], seed=0)
 print(f"AUC {verdict['auc']:.2f} ({verdict['auc_low']:.2f} to {verdict['auc_high']:.2f})")

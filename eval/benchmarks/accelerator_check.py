@@ -169,10 +169,12 @@ def rollout_likelihood(stage: Stage) -> dict[str, float]:
     from hf_gpt.generation.scoring.logprobs import completion_logps
 
     model = stage.model()
-    drawn = rollout(model, stage.ids[:, :8].to(stage.device), max_new_tokens=min(64, stage.length))
+    samples = rollout(model, stage.ids[:, :8].to(stage.device), max_new_tokens=min(64, stage.length))
     with torch.no_grad():
-        again = completion_logps(model, drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions)
-    return largest_difference(drawn.logps, again * drawn.completion_mask, FLOAT32)
+        again = completion_logps(
+            model, samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions
+        )
+    return largest_difference(samples.logps, again * samples.completion_mask, FLOAT32)
 
 
 def other_forms(stage: Stage) -> dict[str, float]:
@@ -232,8 +234,8 @@ def adversarial(stage: Stage) -> dict[str, float]:
     generator.config.eos_token_id = 1
     config = copy.deepcopy(generator.config)
     config.num_labels = 1
-    critic = HfGptForSequenceClassification(config).to(stage.device)
-    before = [_first_weight(model) for model in (generator, critic)]
+    discriminator = HfGptForSequenceClassification(config).to(stage.device)
+    before = [_first_weight(model) for model in (generator, discriminator)]
     arguments = AdversarialConfig(
         output_dir=tempfile.mkdtemp(),
         max_steps=3,
@@ -248,10 +250,10 @@ def adversarial(stage: Stage) -> dict[str, float]:
         **QUIET,
     )
     rows = [{"input_ids": row[:16].tolist()} for row in stage.ids] * 32
-    AdversarialTrainer(model=generator, discriminator=critic, args=arguments, train_dataset=rows).train()
+    AdversarialTrainer(model=generator, discriminator=discriminator, args=arguments, train_dataset=rows).train()
     moved = [
         (_first_weight(model) - former).abs().max().item()
-        for model, former in zip((generator, critic), before, strict=True)
+        for model, former in zip((generator, discriminator), before, strict=True)
     ]
     if not min(moved) > 0:
         raise AssertionError(f"generator and critic moved by {moved[0]:.2g} and {moved[1]:.2g}")

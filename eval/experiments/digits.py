@@ -44,7 +44,7 @@ class Measurement:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-_COLUMNS = {"signal_column": "samples", "label_column": "digit", "group_column": "speaker"}
+_COLUMNS = {"media_column": "samples", "label_column": "digit", "group_column": "speaker"}
 MEASUREMENTS = {
     "images": Measurement("digits, accuracy on held-out images", "digits", "eval_accuracy", 0.97),
     "drawings": Measurement(
@@ -117,15 +117,15 @@ def summary(output: Path) -> str:
         runs = [folder for folder in sorted(output.glob(f"{name}*-*")) if (folder / "cost.json").exists()]
         if not runs:
             continue
-        figures = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in runs]
+        metrics = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in runs]
         by_seed: dict[str, list[float]] = {}
-        for folder, figure in zip(runs, figures, strict=True):
+        for folder, figure in zip(runs, metrics, strict=True):
             by_seed.setdefault(folder.name.rpartition("-")[2], []).append(figure[measurement.figure])
         scores = [statistics.mean(found) for found in by_seed.values()]
         minutes = [
             json.loads((folder / "cost.json").read_text(encoding="utf-8"))["cpu_seconds"] / 60 for folder in runs
         ]
-        judge = [figure["eval_judge_on_real"] for figure in figures if "eval_judge_on_real" in figure]
+        judge = [figure["eval_judge_on_real"] for figure in metrics if "eval_judge_on_real" in figure]
         rows.append(
             {
                 "name": measurement.title,

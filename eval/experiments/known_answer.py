@@ -151,34 +151,34 @@ def run(
     import torch
 
     from eval.experiments import perfect_ratio
-    from eval.experiments.perfect_ratio import draw_texts, make_stage
+    from eval.experiments.perfect_ratio import make_stage, sample_texts
     from hf_gpt.evaluation.statistics.divergences import compare_densities
 
     torch.manual_seed(seed)
     stage = make_stage(settings.vocab_size, settings.length, settings.sharpness, settings.num_train, seed)
-    data_texts = draw_texts(stage.language, settings.num_evaluation, settings.length, seed + 1000)
+    data_texts = sample_texts(stage.language, settings.num_evaluation, settings.length, seed + 1000)
     arms: dict[str, Any] = {}
 
-    def run_arm(name: str, model: "nn.Module", watch: Watch | None = None, **kwargs: Any) -> "nn.Module":
+    def run_arm(name: str, model: "nn.Module", history: History | None = None, **kwargs: Any) -> "nn.Module":
         def after(step: int, model: "nn.Module", sample: "Sample | None") -> None:
             on_steps(1)
-            if watch is not None and step % settings.monitor_every == 0:
-                watch(step, model)
+            if history is not None and step % settings.monitor_every == 0:
+                history(step, model)
 
         on_arm(name)
         began = time.process_time()
         trained = perfect_ratio.train(model, stage, seed=seed, on_step=after, **kwargs)
-        seconds = time.process_time() - began - (watch.seconds if watch else 0.0)
+        seconds = time.process_time() - began - (history.seconds if history else 0.0)
         curve = []
         # Temperature is the rival that adversarial training has to beat, so likelihood training gets all of it.
         for temperature in settings.temperatures if "estimator" not in kwargs else (1.0,):
-            texts = draw_texts(trained, settings.num_evaluation, settings.length, seed + 2000, temperature)
+            texts = sample_texts(trained, settings.num_evaluation, settings.length, seed + 2000, temperature)
             comparison = compare_densities(stage.language, trained, data_texts, texts, temperature)
             estimates = {key: dataclasses.asdict(value) for key, value in comparison.estimates.items()}
             curve.append({"temperature": temperature} | estimates)
         arms[name] = {"cpu_seconds": round(seconds, 1), "curve": curve}
-        if watch is not None:
-            arms[name] |= {"history": watch.history, "warnings": watch.first_warnings}
+        if history is not None:
+            arms[name] |= {"history": history.history, "warnings": history.first_warnings}
         return trained
 
     start = run_arm(
@@ -189,14 +189,14 @@ def run(
         learning_rate=settings.likelihood_learning_rate,
     )
     for name, (estimator, anchor, learning_rate) in settings.arms.items():
-        watch = Watch(stage, settings, seed) if settings.monitor_every and estimator else None
-        if watch is not None:
-            watch(0, start)
+        history = History(stage, settings, seed) if settings.monitor_every and estimator else None
+        if history is not None:
+            history(0, start)
         adversarial = {"estimator": getattr(perfect_ratio, estimator), "anchor": anchor} if estimator else {}
         run_arm(
             name,
             start,
-            watch,
+            history,
             steps=settings.adversarial_steps * (1 if estimator else settings.more_likelihood),
             batch_size=settings.adversarial_batch,
             learning_rate=learning_rate,
@@ -205,34 +205,34 @@ def run(
     return {"seed": seed, "settings": dataclasses.asdict(settings), "arms": arms}
 
 
-class Watch:
+class History:
     """The monitors over one arm. The discriminator is perfect, so it is also what one trained afresh would become."""
 
     def __init__(self, stage: "Stage", settings: Settings, seed: int):
-        from eval.experiments.perfect_ratio import draw_texts
+        from eval.experiments.perfect_ratio import sample_texts
         from hf_gpt.adversarial.monitoring.diagnostics import unpadded
         from hf_gpt.adversarial.monitoring.monitors import Monitors
 
         self.stage, self.seed = stage, seed
         self.count = settings.num_evaluation // 4
         self.monitors = Monitors()
-        self.data = draw_texts(stage.language, self.count, stage.length, seed + 3000)
+        self.data = sample_texts(stage.language, self.count, stage.length, seed + 3000)
         self.real = unpadded(self.data.completions, self.data.completion_mask)
         self.history: list[dict[str, float]] = []
         self.first_warnings: dict[str, int] = {}
         self.seconds = 0.0
 
     def __call__(self, step: int, model: "nn.Module") -> None:
-        from eval.experiments.perfect_ratio import draw_texts
-        from hf_gpt.adversarial.monitoring import diagnostics as figures
+        from eval.experiments.perfect_ratio import sample_texts
+        from hf_gpt.adversarial.monitoring import diagnostics as metrics
         from hf_gpt.evaluation.statistics.divergences import compare_densities
 
         began = time.process_time()
-        texts = draw_texts(model, self.count, self.stage.length, self.seed + 4000 + step)
+        texts = sample_texts(model, self.count, self.stage.length, self.seed + 4000 + step)
         comparison = compare_densities(self.stage.language, model, self.data, texts)
         found = {name: estimate.value for name, estimate in comparison.estimates.items()}
-        fake = figures.unpadded(texts.completions, texts.completion_mask)
-        auc = figures.auc(comparison.data_scores, comparison.model_scores)
+        generated = metrics.unpadded(texts.completions, texts.completion_mask)
+        auc = metrics.auc(comparison.data_scores, comparison.model_scores)
         values = {
             "heldout_auc": auc,
             "fresh_auc": auc,
@@ -240,12 +240,12 @@ class Watch:
             "data_entropy": found["entropy_p"],
             "oracle_nll": found["nll_oracle"],
             "heldout_nll": found["nll_test"],
-            "distinct_ngrams": figures.distinct_ngrams(fake, 3),
-            "real_distinct_ngrams": figures.distinct_ngrams(self.real, 3),
-            "duplicate_rate": figures.duplicate_rate(fake),
-            "real_duplicate_rate": figures.duplicate_rate(self.real),
-            "repetition_rate": figures.repetition_rate(fake),
-            "real_repetition_rate": figures.repetition_rate(self.real),
+            "distinct_ngrams": metrics.distinct_ngrams(generated, 3),
+            "real_distinct_ngrams": metrics.distinct_ngrams(self.real, 3),
+            "duplicate_rate": metrics.duplicate_rate(generated),
+            "real_duplicate_rate": metrics.duplicate_rate(self.real),
+            "repetition_rate": metrics.repetition_rate(generated),
+            "real_repetition_rate": metrics.repetition_rate(self.real),
         }
         for warning in self.monitors.update(step, **values):
             self.first_warnings.setdefault(warning.name, step)

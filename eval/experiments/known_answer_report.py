@@ -40,11 +40,11 @@ def write_report(results: Mapping[str, Sequence[Result]], output: Path) -> str:
     panels = [(_draw_gain, results["gain"])] if "gain" in results else []
     panels += [(_draw_collapse, results["collapse"])] if "collapse" in results else []
 
-    def draw(*axes: "Axes") -> None:
+    def sample(*axes: "Axes") -> None:
         for ax, (panel, runs) in zip(axes, panels, strict=True):
             panel(ax, runs)
 
-    save_png(draw, output / "known_answer.png", width=620 * len(panels), height=420, columns=len(panels), label=text)
+    save_png(sample, output / "known_answer.png", width=620 * len(panels), height=420, columns=len(panels), label=text)
     return text
 
 
@@ -67,9 +67,9 @@ def likelihood_nll_at(result: Result, entropy: float) -> float | None:
     found = []
     for name in _likelihood_arms(result):
         points = sorted((p["entropy_q"]["value"], p["nll_oracle"]["value"]) for p in result["arms"][name]["curve"])
-        place = bisect.bisect([x for x, _ in points], entropy)
-        if 0 < place < len(points):
-            (x0, y0), (x1, y1) = points[place - 1 : place + 1]
+        position = bisect.bisect([x for x, _ in points], entropy)
+        if 0 < position < len(points):
+            (x0, y0), (x1, y1) = points[position - 1 : position + 1]
             found.append(y0 + (y1 - y0) * (entropy - x0) / (x1 - x0))
     return min(found, default=None)
 

@@ -33,7 +33,7 @@ class Stage:
 def make_stage(vocab_size: int, length: int, sharpness: float, num_train: int, seed: int) -> Stage:
     """A random language and texts of it, both by the seed."""
     language = RandomLanguage(vocab_size, sharpness=sharpness, seed=seed)
-    return Stage(language, draw_texts(language, num_train, length, seed), length)
+    return Stage(language, sample_texts(language, num_train, length, seed), length)
 
 
 def make_generator(vocab_size: int, length: int, hidden_size: int) -> nn.Module:
@@ -49,7 +49,7 @@ def make_generator(vocab_size: int, length: int, hidden_size: int) -> nn.Module:
     )
 
 
-def draw_texts(model: nn.Module, count: int, length: int, seed: int, temperature: float = 1.0) -> Rollout:
+def sample_texts(model: nn.Module, count: int, length: int, seed: int, temperature: float = 1.0) -> Rollout:
     """Texts of a model, by the seed."""
     return rollout(
         model,
@@ -172,7 +172,7 @@ def train(
     for step in range(1, steps + 1):
         if decays:
             optimizer.param_groups[0]["lr"] = learning_rate * (1 - (step - 1) / steps)
-        sample = None if estimator is None else draw(model, stage, batch_size, generator)
+        sample = None if estimator is None else sample(model, stage, batch_size, generator)
         loss = torch.zeros(()) if sample is None else estimator(sample)
         if sample is None or anchor:
             loss = loss + (anchor or 1.0) * likelihood(model, next(batches))
@@ -185,13 +185,13 @@ def train(
     return model.eval()
 
 
-def draw(model: nn.Module, stage: Stage, count: int, generator: torch.Generator) -> Sample:
+def sample(model: nn.Module, stage: Stage, count: int, generator: torch.Generator) -> Sample:
     """Samples of the model, scored by itself and by the data's distribution."""
     texts = rollout(model, num_samples=count, bos_token_id=0, max_new_tokens=stage.length, generator=generator)
-    places = (texts.sequences, texts.attention_mask, texts.prompt_length, stage.length)
+    positions = (texts.sequences, texts.attention_mask, texts.prompt_length, stage.length)
     with torch.no_grad():
-        data_logits = completion_logits(stage.language, *places)
-    return Sample(texts, completion_logits(model, *places), data_logits)
+        data_logits = completion_logits(stage.language, *positions)
+    return Sample(texts, completion_logits(model, *positions), data_logits)
 
 
 def likelihood(model: nn.Module, texts: Rollout) -> torch.Tensor:

@@ -76,7 +76,7 @@ TOP_P = {LIKELIHOOD: (0.95, 0.9, 0.8, 0.7, 0.6), OURS: (0.95, 0.9, 0.8, 0.7, 0.6
 # Learning rates of the discriminator's last epochs.
 ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)
-# Rounds in a row that gain nothing, each at half the rate, after which likelihood training has nothing left to gain.
+# Rounds in a row without improvement, each at half the rate, that end maximum likelihood training.
 SATURATED = 6
 
 # Texts by a sampler's settings, with figures of how they were drawn.
@@ -152,9 +152,11 @@ class Run:
         judge.model.config.logit_scale = 1 / self._record("discriminator")["temperature"]
         seconds = self._record("discriminator")["cpu_seconds"]
         taught = self._kept("distilled", self._pupil(start), lambda model: self._for_longer(model, seconds, judge))
-        player = copy.deepcopy(judge)
-        ours = self._kept("adversarial", copy.deepcopy(taught), lambda model: self._against(model, player))
-        self._load("player", player)
+        discriminator_trainer = copy.deepcopy(judge)
+        ours = self._kept(
+            "adversarial", copy.deepcopy(taught), lambda model: self._against(model, discriminator_trainer)
+        )
+        self._load("discriminator_trainer", discriminator_trainer)
         seconds += sum(self._record(name)["cpu_seconds"] for name in ("distilled", "adversarial"))
         longer = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, seconds))
         curves = (
@@ -162,12 +164,12 @@ class Run:
             (OURS, self._plain(ours)),
             (DISTILLED, self._plain(taught)),
             (DISCRIMINATOR, self._plain(judge)),
-            (OURS_CHOSEN, self._chosen(ours, player)),
-            (LIKELIHOOD_CHOSEN, self._chosen(longer, player)),
-            (OURS_RESAMPLED, self._resampled(ours, player)),
-            (LIKELIHOOD_RESAMPLED, self._resampled(longer, player)),
+            (OURS_CHOSEN, self._chosen(ours, discriminator_trainer)),
+            (LIKELIHOOD_CHOSEN, self._chosen(longer, discriminator_trainer)),
+            (OURS_RESAMPLED, self._resampled(ours, discriminator_trainer)),
+            (LIKELIHOOD_RESAMPLED, self._resampled(longer, discriminator_trainer)),
         )
-        return [self._real(), *(row for name, draw in curves for row in self._curve(name, draw))]
+        return [self._real(), *(row for name, sample in curves for row in self._curve(name, sample))]
 
     # Models
 
@@ -259,7 +261,7 @@ class Run:
             eval_dataset=held_out,
         )
         trainer.train()
-        self._save("player", judge)
+        self._save("discriminator_trainer", judge)
         return {"validation": [self._held_out(model)]}
 
     def _kept(self, name: str, model: WordModel, train: Callable[[WordModel], dict[str, Any]]) -> WordModel:
@@ -290,16 +292,16 @@ class Run:
 
     def _real(self) -> dict[str, Any]:
         """Texts that were learnt from, as many as the others: what a perfect model's would be like."""
-        return self._measured(REAL, "", REAL, lambda: self._figures(self.training[: len(self.test)]))
+        return self._measured(REAL, "", REAL, lambda: self._metrics(self.training[: len(self.test)]))
 
-    def _curve(self, name: str, draw: Draw) -> Iterable[dict[str, Any]]:
+    def _curve(self, name: str, sample: Draw) -> Iterable[dict[str, Any]]:
         settings = [{"temperature": temperature} for temperature in TEMPERATURES[name]]
         for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P.get(name, ()))]:
             label = "".join(f"{key} {value:g}" for key, value in setting.items())
             key = f"{name}, {label}"
             if name in (OURS_RESAMPLED, LIKELIHOOD_RESAMPLED):
                 key += f", {self.options.particles} by {self.options.block}"
-            yield self._measured(name, label, key, lambda setting=setting: self._point(*draw(**setting)))
+            yield self._measured(name, label, key, lambda setting=setting: self._point(*sample(**setting)))
 
     def _measured(self, model: str, setting: str, key: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
         """A point, measured unless the folder has it."""
@@ -319,21 +321,21 @@ class Run:
     def _chosen(self, model: WordModel, chooser: WordModel) -> Draw:
         """One of several whole texts."""
 
-        def draw(temperature: float) -> tuple[Rollout, dict[str, float]]:
+        def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
             count, settings = self.options.candidates, self._texts(self.options.candidates)
-            drawn = rollout(model.model, **settings, temperature=temperature)
-            scores = log_ratio(chooser.model, model.model, drawn, temperature, temperature, batch_size=128)
+            samples = rollout(model.model, **settings, temperature=temperature)
+            scores = log_ratio(chooser.model, model.model, samples, temperature, temperature, batch_size=128)
             scores = scores.reshape(-1, count)
-            chosen = torch.arange(0, len(drawn), count) + resample(scores, generator=settings["generator"])[:, 0]
+            chosen = torch.arange(0, len(samples), count) + resample(scores, generator=settings["generator"])[:, 0]
             effective = float(effective_sample_size(importance_weights(scores)).mean())
-            return drawn.rows(chosen), {"effective_candidates": effective}
+            return samples.rows(chosen), {"effective_candidates": effective}
 
-        return draw
+        return sample
 
     def _resampled(self, model: WordModel, chooser: WordModel) -> Draw:
         """Texts whose beginnings are resampled as they grow."""
 
-        def draw(temperature: float) -> tuple[Rollout, dict[str, float]]:
+        def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
             settings = self._texts(1)
             particles = grow_particles(
                 model.model,
@@ -341,16 +343,16 @@ class Run:
                 num_particles=self.options.particles,
                 block_size=self.options.block,
                 temperature=temperature,
-                critic_temperature=temperature,
+                discriminator_temperature=temperature,
                 **settings,
             )
-            figures = {
+            metrics = {
                 "effective_candidates": float(particles.effective_sample_size.mean()),
                 "resamplings": float(particles.num_resampled.float().mean()),
             }
-            return particles.draw(settings["generator"]), figures
+            return particles.sample(settings["generator"]), metrics
 
-        return draw
+        return sample
 
     def _texts(self, candidates: int) -> dict[str, Any]:
         """How as many texts as there are held-out ones are drawn, or several for each."""
@@ -364,13 +366,13 @@ class Run:
             "batch_size": 500,
         }
 
-    def _point(self, drawn: Rollout, figures: dict[str, float]) -> dict[str, float]:
-        texts = [[self.words[token] for token in row if token in self.words] for row in drawn.completions.tolist()]
+    def _point(self, samples: Rollout, metrics: dict[str, float]) -> dict[str, float]:
+        texts = [[self.words[token] for token in row if token in self.words] for row in samples.completions.tolist()]
         # BLEU of nothing is not defined.
-        found = self._figures([text or ["."] for text in texts])
-        return found | {"entropy": float(-drawn.logps.sum() / drawn.completion_mask.sum())} | figures
+        found = self._metrics([text or ["."] for text in texts])
+        return found | {"entropy": float(-samples.logps.sum() / samples.completion_mask.sum())} | metrics
 
-    def _figures(self, texts: Sequence[Sequence[str]]) -> dict[str, float]:
+    def _metrics(self, texts: Sequence[Sequence[str]]) -> dict[str, float]:
         """Quality and diversity of texts against the held-out ones."""
         found = classifier_test(self.test, texts, tfidf_scores, seed=self.seed)
         return {

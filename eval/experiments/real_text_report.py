@@ -54,8 +54,8 @@ def gain(
     for sampler in samplers:
         line = sorted((other["self_bleu5"], other[quality]) for other in own if _is_drawn_by(sampler, other))
         if line and line[0][0] <= row["self_bleu5"] <= line[-1][0]:
-            places, heights = zip(*line, strict=True)
-            height = float(np.interp(row["self_bleu5"], places, heights))
+            positions, heights = zip(*line, strict=True)
+            height = float(np.interp(row["self_bleu5"], positions, heights))
             found.append(QUALITIES[quality] * (row[quality] - height))
     return min(found, default=None)
 
@@ -128,22 +128,22 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
     models = list(dict.fromkeys(row["model"] for row in own if row["model"] != REAL))
     colours = dict(zip(models, [*light_colours(), "#b8860b", "#b83280", "#4a5568", "#319795"], strict=False))
 
-    def draw(*panels: "Axes") -> None:
+    def sample(*panels: "Axes") -> None:
         for axes, quality in zip(panels, QUALITIES, strict=True):
             for model in models:
                 for sampler, line in SAMPLERS.items():
                     label = model if sampler == "temperature" else f"{model}, top-p"
-                    places, heights = _means(own, model, quality, sampler)
-                    if len(places) > 1:
-                        axes.plot(places, heights, f"o{line}", label=label, ms=3, lw=1.3, color=colours[model])
-            places, heights = _means(own, REAL, quality)
-            axes.plot(places, heights, "k*", label=REAL, ms=9)
+                    positions, heights = _means(own, model, quality, sampler)
+                    if len(positions) > 1:
+                        axes.plot(positions, heights, f"o{line}", label=label, ms=3, lw=1.3, color=colours[model])
+            positions, heights = _means(own, REAL, quality)
+            axes.plot(positions, heights, "k*", label=REAL, ms=9)
             axes.set_xlabel("self-BLEU-5 (lower: more diverse)")
             better = "higher" if QUALITIES[quality] > 0 else "lower"
             axes.set_title(f"{corpus}: {HEADINGS[quality]} ({better} is better)", loc="left", fontsize=12)
         panels[0].legend(frameon=False, fontsize=8)
 
-    save_png(draw, path, width=960, height=430, columns=2, label=f"Quality against diversity, {corpus}")
+    save_png(sample, path, width=960, height=430, columns=2, label=f"Quality against diversity, {corpus}")
 
 
 def _means(rows: Sequence[Row], model: str, quality: str, sampler: str = "") -> tuple[list[float], list[float]]:
@@ -153,4 +153,4 @@ def _means(rows: Sequence[Row], model: str, quality: str, sampler: str = "") -> 
     for setting in dict.fromkeys(row["setting"] for row in own):
         some = [row for row in own if row["setting"] == setting]
         points.append(tuple(fmean(row[key] for row in some) for key in ("self_bleu5", quality)))
-    return [place for place, _ in sorted(points)], [height for _, height in sorted(points)]
+    return [position for position, _ in sorted(points)], [height for _, height in sorted(points)]

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(options.output_dir / "scaling.json", found)
     report = table(found)
     (options.output_dir / "scaling.md").write_text(report + "\n", encoding="utf-8")
-    draw(found, options.output_dir / "scaling.png")
+    sample(found, options.output_dir / "scaling.png")
     print(report)
     return 0
 
@@ -165,7 +165,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def sample(found: dict[str, Any], path: Path) -> None:
     """Both measurements side by side."""
 
     def panels(left: "Axes", right: "Axes") -> None:

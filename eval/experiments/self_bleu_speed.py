@@ -40,9 +40,9 @@ def by_nltk(sentences: list[list[str]], compared: int) -> np.ndarray:
     weights = [(1 / order,) * order for order in ORDERS]
     smoothing = SmoothingFunction().method1
     rows = []
-    for place in range(compared):
-        others = sentences[:place] + sentences[place + 1 :]
-        rows.append(sentence_bleu(others, sentences[place], weights, smoothing))
+    for position in range(compared):
+        others = sentences[:position] + sentences[position + 1 :]
+        rows.append(sentence_bleu(others, sentences[position], weights, smoothing))
     return np.array(rows)
 
 

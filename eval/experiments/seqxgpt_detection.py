@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What the tests find between human texts and human ones, halves of them: measured as every other row.
         order = np.random.default_rng(args.seed).permutation(len(human))
         halves = [
-            [some[place] for place in part] for some in (human, raw["human"]) for part in np.array_split(order, 2)
+            [some[position] for position in part] for some in (human, raw["human"]) for part in np.array_split(order, 2)
         ]
         pairs = {model: (human, generated, raw["human"], raw[model]) for model, generated in texts.items()}
         for model, (real, generated, raw_real, raw_generated) in {**pairs, "human": halves}.items():

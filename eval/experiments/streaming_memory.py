@@ -39,12 +39,12 @@ def random_texts(size: int, seed: int = 0) -> Iterator[str]:
     weights = 1 / np.arange(1, WORDS + 1)
     weights /= weights.sum()
     while size > 0:
-        drawn = generator.choice(words, 200_000, p=weights)
-        place = 0
-        while place < len(drawn) and size > 0:
+        samples = generator.choice(words, 200_000, p=weights)
+        position = 0
+        while position < len(samples) and size > 0:
             length = int(generator.integers(50, 1500))
-            text = " ".join(drawn[place : place + length])
-            place, size = place + length, size - len(text)
+            text = " ".join(samples[position : position + length])
+            position, size = position + length, size - len(text)
             yield text
 
 
@@ -81,15 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         tokenizer = train_tokenizer(random_texts(2_000_000), 4096)
         process, readings, rows, read, seconds, processor_seconds = psutil.Process(), [], 0, 0, 0.0, 0.0
         size = path.stat().st_size
-        for place in range(args.places):
+        for position in range(args.positions):
             documents = DocumentStream([open_source(str(path))])
             stream = RowStream(documents, tokenizer, args.max_length)
-            offset = next_line(path, size * place // args.places)
-            start = {**documents.state, "places": [[offset, 0] if args.form == "jsonl" else [offset]]}
+            offset = next_line(path, size * position // args.positions)
+            start = {**documents.state, "positions": [[offset, 0] if args.form == "jsonl" else [offset]]}
             stream.load_state_dict({"documents": start, "window": 0, "row": 0})
             begin, processor_begin = time.perf_counter(), time.process_time()
             for number, _ in enumerate(stream):
-                ended = documents.state["epoch"] > 0 or time.perf_counter() - begin > args.seconds / args.places
+                ended = documents.state["epoch"] > 0 or time.perf_counter() - begin > args.seconds / args.positions
                 if number % 500 == 0 or ended:
                     readings.append(process.memory_info().rss)
                 if ended:
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     middle = len(readings) // 2
     result = {
         "file_bytes": size,
-        "places": args.places,
+        "positions": args.positions,
         "characters_read": read,
         "rows": rows,
         "seconds": round(seconds, 1),

@@ -44,7 +44,7 @@ class WeightedSentence:
     weight: float = 1.0
 
 
-def lessons(reviews: Iterable[Review], rated: Iterable[RatedSentence]) -> list[WeightedSentence]:
+def distillation_steps(reviews: Iterable[Review], rated: Iterable[RatedSentence]) -> list[WeightedSentence]:
     """What the teacher learns from beside the training sentences."""
     found = [
         WeightedSentence(sentence, review.label, REVIEW_WEIGHT) for review in reviews for sentence in review.sentences
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     further = overlap.kept(row["text"] for row in read_examples(options.texts, {"text_column": "text"}))
 
     train = [WeightedSentence(row["text"], row["label"]) for row in read_examples(options.train, columns)]
-    teacher = fit_teacher([*train, *lessons(reviews, rated)])
+    teacher = fit_teacher([*train, *distillation_steps(reviews, rated)])
     texts = [sentence for review in reviews for sentence in review.sentences]
     rows = taught_rows(teacher, [*texts, *(sentence.text for sentence in rated), *further])
     options.output.parent.mkdir(parents=True, exist_ok=True)

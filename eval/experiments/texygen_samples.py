@@ -116,27 +116,27 @@ def score(
     """Every figure of one sample; copies are looked for in the whole of `training`."""
     same = references[: len(texts)]
     words = tokenize(texts)
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for name in ("self_bleu", "distinct_n", "duplicates"):
-        figures |= load(name).compute(predictions=texts)
-    figures |= load("copy_rate").compute(predictions=texts, references=training)
-    figures |= load("ngram_bleu").compute(predictions=texts, references=references)
-    figures |= load("surface").compute(predictions=texts, references=same, seed=seed)
+        metrics |= load(name).compute(predictions=texts)
+    metrics |= load("copy_rate").compute(predictions=texts, references=training)
+    metrics |= load("ngram_bleu").compute(predictions=texts, references=references)
+    metrics |= load("surface").compute(predictions=texts, references=same, seed=seed)
     for name, options in (("c2st", {"epochs": epochs}), ("tfidf_test", {})):
         found = load(name).compute(predictions=texts, references=same, seed=seed, **options)
-        figures |= {f"{name.removesuffix('_test')}_{key}": value for key, value in found.items()}
+        metrics |= {f"{name.removesuffix('_test')}_{key}": value for key, value in found.items()}
     nll, tokens = model.nll(words)
-    figures["lm_score"] = float(nll.sum() / tokens.sum())
-    figures |= reverse_lm_score(words, tokenize(same), epochs=epochs, seed=seed)
+    metrics["lm_score"] = float(nll.sum() / tokens.sum())
+    metrics |= reverse_lm_score(words, tokenize(same), epochs=epochs, seed=seed)
     features = model.features(words)
     frechet = load("frechet_distance").compute(predictions=features, references=real_features, seed=seed)
-    figures |= {"frechet_distance": frechet["frechet_distance"], "frechet_floor": frechet["floor"]}
+    metrics |= {"frechet_distance": frechet["frechet_distance"], "frechet_floor": frechet["floor"]}
     found = load("mmd").compute(predictions=features, references=real_features, seed=seed)
-    figures |= {"mmd_1000": 1000 * found["mmd"], "mmd_floor_1000": 1000 * found["floor"]}
-    figures |= load("mauve").compute(
+    metrics |= {"mmd_1000": 1000 * found["mmd"], "mmd_floor_1000": 1000 * found["floor"]}
+    metrics |= load("mauve").compute(
         predictions=features, references=real_features[: len(texts)], seeds=(25, 26), kmeans_num_redo=1
     )
-    return figures
+    return metrics
 
 
 def as_markdown(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> str:
@@ -168,8 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     for name, texts in samples.items():
         begin = time.process_time()
-        figures = score(texts, references, training, model, real_features, args.epochs, args.seed)
-        rows.append({"sample": name, **figures, "cpu_seconds": round(time.process_time() - begin, 1)})
+        metrics = score(texts, references, training, model, real_features, args.epochs, args.seed)
+        rows.append({"sample": name, **metrics, "cpu_seconds": round(time.process_time() - begin, 1)})
         result = {"settings": settings, "rows": rows, "environment": describe_environment()}
         write_json(args.folder / "texygen_samples.json", result)
         print(f"{name}: {rows[-1]['cpu_seconds']} CPU-seconds", flush=True)

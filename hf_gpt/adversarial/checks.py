@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from hf_gpt.adversarial.config import REWARDED, AdversarialConfig
 from hf_gpt.adversarial.data.dataset import TextRows
-from hf_gpt.adversarial.discriminator.model import check_generator, check_players
+from hf_gpt.adversarial.discriminator.model import check_generator, check_pair
 from hf_gpt.adversarial.monitoring.evaluation import check_fresh_auc
 from hf_gpt.errors import ConfigError
 
@@ -15,7 +15,7 @@ from hf_gpt.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def check_game(
+def check_pair_and_data(
     args: AdversarialConfig,
     model: PreTrainedModel,
     discriminator: PreTrainedModel | None,
@@ -62,7 +62,7 @@ def check_game(
         samples=rollout_function is None,
     )
     if discriminator is not None:
-        check_players(
+        check_pair(
             model,
             discriminator,
             largest_token=largest_token,

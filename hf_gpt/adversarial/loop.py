@@ -13,10 +13,10 @@ from hf_gpt.adversarial.data.dataset import RowNumbers, SpecialTokens, TextRows
 from hf_gpt.adversarial.data.replay import ReplayBuffer
 from hf_gpt.adversarial.data.rollouts import Collector, RolloutFunction, as_batch, prompt_rows
 from hf_gpt.adversarial.discriminator.losses import Counts
-from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer
+from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer
 from hf_gpt.adversarial.discriminator.update import Batch, concatenate, discriminator_loss, token_counts
 from hf_gpt.adversarial.masked_reductions import masked_sum
-from hf_gpt.adversarial.monitoring.history import Watch
+from hf_gpt.adversarial.monitoring.history import History
 from hf_gpt.adversarial.monitoring.score_guard import ScoreGuard
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import evaluating
@@ -27,7 +27,7 @@ from hf_gpt.generation.scoring.logprobs import completion_logps
 NLL_TEXTS = 64
 
 
-class Rounds:
+class AdversarialLoop:
     """The state of a game between two players, and the discriminator's moves.
 
     Args:
@@ -36,7 +36,7 @@ class Rounds:
         tokens: The special tokens.
         train_rows, eval_rows: Real texts to learn from, and held-out ones.
         collate: Rows to a batch.
-        player: The discriminator; None with a reward function, or for self-play.
+        discriminator_trainer: The discriminator; None with a reward function, or for self-play.
         group_size: Completions of a prompt.
         rollout_function: In place of our sampler.
         log: Takes a figure's name and value.
@@ -50,12 +50,17 @@ class Rounds:
         train_rows: TextRows,
         eval_rows: TextRows,
         collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]],
-        player: DiscriminatorPlayer | None,
+        discriminator_trainer: DiscriminatorTrainer | None,
         group_size: int,
         rollout_function: RolloutFunction | None,
         log: Callable[[str, float], None],
     ):
-        self.args, self.accelerator, self.tokens, self.player = args, accelerator, tokens, player
+        self.args, self.accelerator, self.tokens, self.discriminator_trainer = (
+            args,
+            accelerator,
+            tokens,
+            discriminator_trainer,
+        )
         self.train_rows, self.eval_rows, self.collate = train_rows, eval_rows, collate
         self.group_size, self.log = group_size, log
         self.is_paired = args.discriminator_loss in PAIRED_LOSSES
@@ -63,8 +68,8 @@ class Rounds:
         self.replay = ReplayBuffer(args.replay_size, seed=args.seed)
         self.train_numbers = RowNumbers(len(train_rows), seed=args.seed + 1)
         self.eval_numbers = RowNumbers(len(eval_rows), seed=args.seed + 2)
-        self.guard = ScoreGuard("the reward_function" if player is None else player.model)
-        self.watch = Watch(args, tokens, train_rows, eval_rows, self.is_paired)
+        self.guard = ScoreGuard("the reward_function" if discriminator_trainer is None else discriminator_trainer.model)
+        self.history = History(args, tokens, train_rows, eval_rows, self.is_paired)
         self.noise = torch.Generator(device=args.device).manual_seed(args.seed + args.process_index)
         self.tokens_seen = 0
 
@@ -107,9 +112,9 @@ class Rounds:
         # On top of fresh ones.
         replayed = round(self._replayed(self.args.replay_fraction / (1 - self.args.replay_fraction)))
         due = []
-        for inputs, drawn in experiences:
+        for inputs, samples in experiences:
             rows = [self.train_rows[index] for index in inputs["index"].tolist()[::group]]
-            due.append(self._discriminator_batch(rows, group, drawn, replayed))
+            due.append(self._discriminator_batch(rows, group, samples, replayed))
             self.count(due[-1][0].input_ids, due[-1][1].input_ids)
         self._update_discriminator(model, due, judgement)
 
@@ -120,20 +125,20 @@ class Rounds:
         judgement: torch.Tensor | None = None,
     ) -> None:
         seen: list[Any] = []
-        counts = self._token_counts([(real, fake) for real, fake, _, _ in due])
-        loss, norm = self.player.update(
+        counts = self._token_counts([(real, generated) for real, generated, _, _ in due])
+        loss, norm = self.discriminator_trainer.update(
             [
-                self._discriminator_loss(model, real, fake, partners, len(fresh), counts, seen, judgement)
-                for real, fake, partners, fresh in due
+                self._discriminator_loss(model, real, generated, partners, len(fresh), counts, seen, judgement)
+                for real, generated, partners, fresh in due
             ]
         )
-        if self.player.was_skipped:
+        if self.discriminator_trainer.was_skipped:
             # What is not finite would stay in the window, and in the means.
             return
         for scores in seen:
-            real, fake = map(self.gathered, scores)
-            self.guard.look(real), self.guard.look(fake)
-            self.watch.train.add(real, fake)
+            real, generated = map(self.gathered, scores)
+            self.guard.look(real), self.guard.look(generated)
+            self.history.train.add(real, generated)
         self.log("d_loss", loss)
         self.log("d_grad_norm", norm)
 
@@ -141,8 +146,8 @@ class Rounds:
         """Real and generated tokens of all processes, for each process and micro-batch, where a loss is over tokens."""
         if not self.args.has_language_model and self.args.reward_level != "prefix":
             return None
-        real, fake = self._reduced(token_counts(batches)).tolist()
-        return max(real, 1.0), max(fake, 1.0)
+        real, generated = self._reduced(token_counts(batches)).tolist()
+        return max(real, 1.0), max(generated, 1.0)
 
     def token_share(self, mask: torch.Tensor) -> float:
         """Tokens of this process over those of all processes on average."""
@@ -157,7 +162,7 @@ class Rounds:
         self,
         model: nn.Module,
         real: Batch,
-        fake: Batch,
+        generated: Batch,
         partners: torch.Tensor,
         num_fresh: int,
         counts: Counts | None,
@@ -166,14 +171,14 @@ class Rounds:
     ) -> Callable[[Any], torch.Tensor]:
         """The loss of a batch as a function of the scorer; it adds the scores to `seen`."""
         ratio = self.args.discriminator_loss == "density" and self.args.density_ratio_weight > 0
-        generator_logps = self._likelihoods(model, real, fake) if ratio else None
+        generator_logps = self._likelihoods(model, real, generated) if ratio else None
 
         def make_loss(scorer: Any) -> torch.Tensor:
-            loss, real_scores, fake_scores = discriminator_loss(
+            loss, real_scores, generated_scores = discriminator_loss(
                 self.args,
                 scorer,
                 real,
-                fake,
+                generated,
                 partners,
                 self.tokens.pad,
                 num_fresh=num_fresh,
@@ -185,39 +190,39 @@ class Rounds:
             )
             # Held-out scores of a language model are ratios: without the generator there is none.
             if generator_logps is not None or not self.args.has_language_model:
-                seen.append((real_scores, fake_scores))
+                seen.append((real_scores, generated_scores))
             return loss
 
         return make_loss
 
-    def observe(self, model: nn.Module, drawn: Rollout | None = None) -> None:
+    def observe(self, model: nn.Module, samples: Rollout | None = None) -> None:
         """Scores held-out real texts and generated ones that the discriminator has never seen.
 
         Args:
             model: The generator.
-            drawn: Fresh texts without prompts; with prompts, those of held-out rows are drawn here.
+            samples: Fresh texts without prompts; with prompts, those of held-out rows are drawn here.
         """
         real = self.held_out_texts()
-        if drawn is None or self.eval_rows.has_prompts:
-            drawn = self.collector.draw(model, prompt_rows(real))
-        self.observe_texts(model, real, drawn)
+        if samples is None or self.eval_rows.has_prompts:
+            samples = self.collector.sample(model, prompt_rows(real))
+        self.observe_texts(model, real, samples)
 
     def held_out_texts(self) -> Batch:
         """The next of the real texts that neither player learns from, a batch of them."""
         return self._collated(self._share(self.eval_numbers, self.eval_rows, self.args.per_device_train_batch_size))
 
     def observe_texts(
-        self, model: nn.Module, real: Batch, drawn: Rollout, drawn_scores: torch.Tensor | None = None
+        self, model: nn.Module, real: Batch, samples: Rollout, sample_scores: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Remembers the scores of held-out texts and of drawn ones (B,), and returns the latter."""
-        if drawn_scores is None:
-            drawn_scores = self.text_scores(model, as_batch(drawn))
-        self.count(real.input_ids, drawn.sequences)
-        both = [self.gathered(scores) for scores in (self.text_scores(model, real), drawn_scores)]
+        if sample_scores is None:
+            sample_scores = self.text_scores(model, as_batch(samples))
+        self.count(real.input_ids, samples.sequences)
+        both = [self.gathered(scores) for scores in (self.text_scores(model, real), sample_scores)]
         for scores in both:
             self.guard.look(scores)
-        self.watch.heldout.add(*both)
-        return drawn_scores
+        self.history.heldout.add(*both)
+        return sample_scores
 
     def _discriminator_batches(
         self, model: nn.Module, number: int
@@ -228,8 +233,8 @@ class Rounds:
         replayed = int(self._replayed(self.args.replay_fraction)) // group * group
         count = (self.args.per_device_train_batch_size - replayed) // group
         parts = [self._share(self.train_numbers, self.train_rows, count) for _ in range(number)]
-        drawn = self.collector.draw_all(model, [(part, group) for part in parts]) if parts else []
-        for rows, fresh in zip(parts, drawn, strict=True):
+        samples = self.collector.sample_all(model, [(part, group) for part in parts]) if parts else []
+        for rows, fresh in zip(parts, samples, strict=True):
             batch = self._discriminator_batch(rows, group, fresh, replayed)
             self.count(fresh.sequences, batch[0].input_ids, batch[1].input_ids)
             yield batch
@@ -245,16 +250,16 @@ class Rounds:
         world, rank = self.args.world_size, self.args.process_index
         partners = torch.arange(len(rows)).repeat_interleave(group)
         indices = [row["index"] for row in rows for _ in range(group)]
-        fake = as_batch(fresh)
+        generated = as_batch(fresh)
         if replayed:
-            old = self.replay.draw(world * replayed)[rank * replayed : (rank + 1) * replayed]
+            old = self.replay.sample(world * replayed)[rank * replayed : (rank + 1) * replayed]
             texts = [{"prompt_ids": x.prompt, "completion_ids": x.completion, "index": x.index} for x in old]
-            fake = concatenate([fake, self._collated(texts)], self.tokens.pad)
+            generated = concatenate([generated, self._collated(texts)], self.tokens.pad)
             partners = torch.cat([partners, torch.arange(len(rows), len(rows) + replayed)])
             rows = rows + [self.train_rows[text.index] for text in old]
         if self.args.replay_size:
             self.replay.add(self.collector.gather(fresh, indices)[0])
-        return self._collated(rows), fake, partners.to(self.args.device), fresh
+        return self._collated(rows), generated, partners.to(self.args.device), fresh
 
     @property
     def _discriminator_group(self) -> int:
@@ -270,13 +275,13 @@ class Rounds:
     def text_scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """(R,) logits of whole texts, without dropout; of a language model log-ratios to the generator."""
         logps = self._policy_logps(model, batch) if self.args.has_language_model else None
-        return self.player.scores(batch, logps)
+        return self.discriminator_trainer.scores(batch, logps)
 
     def token_logps(self, model: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
         """(R, C) of the generator, without dropout."""
-        places = batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
+        positions = batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
         with torch.no_grad(), evaluating(model):
-            return completion_logps(model, *places, temperature)
+            return completion_logps(model, *positions, temperature)
 
     def _policy_logps(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """`token_logps` of the policy, which a ratio compares with; a language model's texts are not truncated."""
@@ -333,7 +338,7 @@ class Rounds:
             "collector": self.collector.generator.get_state(),
             "replay": self.replay.state_dict(),
             "positions": [self.train_numbers.position, self.eval_numbers.position],
-            "watch": self.watch.state_dict(),
+            "history": self.history.state_dict(),
             "guard": self.guard.state_dict(),
         }
 
@@ -342,7 +347,7 @@ class Rounds:
         self.collector.generator.set_state(state["collector"])
         self.replay.load_state_dict(state["replay"])
         self.train_numbers.position, self.eval_numbers.position = state["positions"]
-        self.watch.load_state_dict(state["watch"])
+        self.history.load_state_dict(state["history"])
         # Checkpoints of old have none.
         if "guard" in state:
             self.guard.load_state_dict(state["guard"])

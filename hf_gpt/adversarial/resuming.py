@@ -6,39 +6,39 @@ from typing import Any
 
 from torch import nn
 
-from hf_gpt.adversarial.checkpoint import load_game, save_game
+from hf_gpt.adversarial.checkpoint import load_adversarial_state, save_adversarial_state
 from hf_gpt.adversarial.config import AdversarialConfig
-from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer, load_adapter_weights
-from hf_gpt.adversarial.generator.experience import GeneratorRound
+from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer, load_adapter_weights
+from hf_gpt.adversarial.generator.experience import GeneratorStep
 from hf_gpt.adversarial.generator.update import Experience
-from hf_gpt.adversarial.loop import Rounds
+from hf_gpt.adversarial.loop import AdversarialLoop
 from hf_gpt.adversarial.schedule import Phase, Schedule
 from hf_gpt.files.checkpoint_parts import Needs, needs_of
 from hf_gpt.files.checkpoints import explains_read_errors
 from hf_gpt.training.trainer import HfGptTrainer
 
 
-class ResumableGame(HfGptTrainer):
+class ResumableAdversarialTrainer(HfGptTrainer):
     """The part of `AdversarialTrainer` that saves both players and the game, and takes them up."""
 
     args: AdversarialConfig
-    player: DiscriminatorPlayer | None
-    rounds: Rounds
-    generator_round: GeneratorRound
+    discriminator_trainer: DiscriminatorTrainer | None
+    loop: AdversarialLoop
+    generator_step: GeneratorStep
     schedule: Schedule
     experiences: list[Experience]
-    _figures: dict[str, list[float]]
+    _metrics: dict[str, list[float]]
 
     def needs(self) -> Needs:
-        return needs_of(self.args, has_discriminator=self.player is not None)
+        return needs_of(self.args, has_discriminator=self.discriminator_trainer is not None)
 
     def has_ended(self) -> bool:
-        collapsed = self.rounds.watch.monitors.should_stop and self.args.on_collapse == "stop"
+        collapsed = self.loop.history.monitors.should_stop and self.args.on_collapse == "stop"
         return collapsed or super().has_ended()
 
     def progress(self) -> dict[str, Any]:
-        game = {"raised": sorted(self._raised), "fresh_auc": self._fresh_auc}
-        return {**super().progress(), **game, "phase": self._phase.value}
+        adversarial_state = {"raised": sorted(self._raised), "fresh_auc": self._fresh_auc}
+        return {**super().progress(), **adversarial_state, "phase": self._phase.value}
 
     def restore_progress(self, progress: Mapping[str, Any]) -> None:
         super().restore_progress(progress)
@@ -47,12 +47,12 @@ class ResumableGame(HfGptTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        save_game(
+        save_adversarial_state(
             Path(output_dir),
-            self.generator_round,
+            self.generator_step,
             self.schedule,
             self.experiences,
-            self._figures,
+            self._metrics,
             is_main=self.args.should_save,
             process_index=self.args.process_index,
         )
@@ -70,12 +70,12 @@ class ResumableGame(HfGptTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             with explains_read_errors(Path(checkpoint)):
-                self.experiences, figures = load_game(
-                    Path(checkpoint), self.generator_round, self.schedule, self.model, self.args.process_index
+                self.experiences, metrics = load_adversarial_state(
+                    Path(checkpoint), self.generator_step, self.schedule, self.model, self.args.process_index
                 )
-            self._figures.update(figures)
+            self._metrics.update(metrics)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        if self.player is not None:
-            self.player.load(Path(self.state.best_model_checkpoint))
+        if self.discriminator_trainer is not None:
+            self.discriminator_trainer.load(Path(self.state.best_model_checkpoint))

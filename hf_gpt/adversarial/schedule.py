@@ -119,8 +119,8 @@ class Schedule:
         """Most updates that the discriminator will get, over which its learning rate is scheduled."""
         if not self.has_discriminator:
             return 0
-        rounds = max(0, self.max_steps - self.args.mle_warmup_steps) / self.args.generator_steps
-        return max(1, self.args.discriminator_warmup_steps + int(rounds * self.args.discriminator_steps))
+        loop = max(0, self.max_steps - self.args.mle_warmup_steps) / self.args.generator_steps
+        return max(1, self.args.discriminator_warmup_steps + int(loop * self.args.discriminator_steps))
 
     def state_dict(self) -> dict[str, Any]:
         """What has been done."""

@@ -12,20 +12,20 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt import compat
-from hf_gpt.adversarial.checks import check_game, check_learning
+from hf_gpt.adversarial.checks import check_learning, check_pair_and_data
 from hf_gpt.adversarial.config import DIFFERENTIABLE, AdversarialConfig, check_processes
 from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRows, hold_out, warn_of_repeats
 from hf_gpt.adversarial.data.rollouts import RolloutFunction, as_batch
 from hf_gpt.adversarial.discriminator.shared_trunk import check_shared_trunk, is_joint
-from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer, with_adapter
-from hf_gpt.adversarial.generator.experience import GeneratorRound, RewardFunction
+from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer, with_adapter
+from hf_gpt.adversarial.generator.experience import GeneratorStep, RewardFunction
 from hf_gpt.adversarial.generator.update import Experience, anchor_loss, generator_loss
-from hf_gpt.adversarial.loop import Rounds
+from hf_gpt.adversarial.loop import AdversarialLoop
 from hf_gpt.adversarial.monitoring import outcomes
-from hf_gpt.adversarial.monitoring.evaluation import sample_figures
-from hf_gpt.adversarial.monitoring.log import add_game, count_updates
+from hf_gpt.adversarial.monitoring.evaluation import sample_metrics
+from hf_gpt.adversarial.monitoring.log import add_adversarial_metrics, count_updates
 from hf_gpt.adversarial.monitoring.monitors import as_log_entry
-from hf_gpt.adversarial.resuming import ResumableGame
+from hf_gpt.adversarial.resuming import ResumableAdversarialTrainer
 from hf_gpt.adversarial.schedule import Phase, Schedule
 from hf_gpt.adversarial.training_mode import has_dropout
 from hf_gpt.errors import ConfigError
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 _HAS_LOSS = "has_loss"
 
 
-class AdversarialTrainer(ResumableGame):
+class AdversarialTrainer(ResumableAdversarialTrainer):
     """Trains a generator against a discriminator.
 
     A step is at most one update of the generator. Steps are, in this order: likelihood training
@@ -112,7 +112,9 @@ class AdversarialTrainer(ResumableGame):
         if args.process_index == 0:
             warn_of_repeats(rows, eval_rows)
         self.group_size = args.resolve_group_size(rows.has_prompts)
-        check_game(args, model, discriminator, rows, eval_rows, reward_function, rollout_function, processing_class)
+        check_pair_and_data(
+            args, model, discriminator, rows, eval_rows, reward_function, rollout_function, processing_class
+        )
         check_processes(args)
         super().__init__(
             model=with_adapter(model, peft_config, "CAUSAL_LM", args.seed),
@@ -125,7 +127,7 @@ class AdversarialTrainer(ResumableGame):
             **kwargs,
         )
         self.validation_content = eval_rows
-        self.player: DiscriminatorPlayer | None = None
+        self.discriminator_trainer: DiscriminatorTrainer | None = None
         if discriminator is not None:
             check_shared_trunk(
                 model,
@@ -142,33 +144,33 @@ class AdversarialTrainer(ResumableGame):
                 )
             discriminator = with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
             check_learning(args, discriminator)
-            self.player = DiscriminatorPlayer(discriminator, args, self.accelerator)
+            self.discriminator_trainer = DiscriminatorTrainer(discriminator, args, self.accelerator)
         self._begin_run()
 
     @property
     def discriminator(self) -> PreTrainedModel | None:
         """The discriminator, without its wrappers."""
-        return None if self.player is None else self.player.model
+        return None if self.discriminator_trainer is None else self.discriminator_trainer.model
 
     # A run and its steps
 
     def _begin_run(self) -> None:
-        trained = self.player is not None and self.args.discriminator_steps > 0
+        trained = self.discriminator_trainer is not None and self.args.discriminator_steps > 0
         self.schedule = Schedule(self.args, has_discriminator=trained)
-        self._figures: dict[str, list[float]] = defaultdict(list)
-        self.rounds = Rounds(
+        self._metrics: dict[str, list[float]] = defaultdict(list)
+        self.loop = AdversarialLoop(
             self.args,
             self.accelerator,
             self.tokens,
             self.train_dataset,
             self.eval_dataset,
             self.data_collator,
-            self.player,
+            self.discriminator_trainer,
             self.group_size,
             self.rollout_function,
             self._note,
         )
-        self.generator_round = GeneratorRound(self.rounds, self.reward_function)
+        self.generator_step = GeneratorStep(self.loop, self.reward_function)
         self.experiences: list[Experience] = []
         self._raised: set[str] = set()
         self._fresh_auc: float | None = None
@@ -198,7 +200,11 @@ class AdversarialTrainer(ResumableGame):
         """Updates of both players so far, and what the steps did to the generator, by `outcomes.Outcome`."""
         counts = {f"steps_{name}": count for name, count in self.schedule.outcomes.items()}
         known = {"generator_updates": self.schedule.generator_updates, **counts}
-        return known if self.player is None else {**known, "discriminator_updates": self.player.updates}
+        return (
+            known
+            if self.discriminator_trainer is None
+            else {**known, "discriminator_updates": self.discriminator_trainer.updates}
+        )
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         grad_norm = super()._get_grad_norm(model, grad_norm)
@@ -216,11 +222,11 @@ class AdversarialTrainer(ResumableGame):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None):
         self.schedule.max_steps = max_steps
         self._say(self.schedule.shortage())
-        if self.player is not None:
+        if self.discriminator_trainer is not None:
             if resume_from_checkpoint is not None:
                 with explains_read_errors(Path(resume_from_checkpoint)):
-                    self.player.load(Path(resume_from_checkpoint))
-            self.player.prepare(self.schedule.total_discriminator_updates())
+                    self.discriminator_trainer.load(Path(resume_from_checkpoint))
+            self.discriminator_trainer.prepare(self.schedule.total_discriminator_updates())
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
@@ -240,15 +246,15 @@ class AdversarialTrainer(ResumableGame):
         if self._micro_step == 0:
             # A warm-up that ends here ends for the whole of an accumulation.
             self._phase = self.schedule.phase(step)
-        phase, before = self._phase, self.rounds.tokens_seen
+        phase, before = self._phase, self.loop.tokens_seen
         self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
         if phase in (Phase.LIKELIHOOD, Phase.DISTILLATION):
             loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0)])
         elif phase is Phase.DISCRIMINATOR:
             loss = torch.zeros((), device=self.args.device)
             if self._micro_step == 0:
-                self.rounds.update_discriminator(self.model, observe=True)
-                self.schedule.after_warmup_step(self.rounds.watch.heldout.auc)
+                self.loop.update_discriminator(self.model, observe=True)
+                self.schedule.after_warmup_step(self.loop.history.heldout.auc)
         else:
             due = self.schedule.discriminator_updates_due()
             shares = self.args.discriminator_texts == "shared"
@@ -256,16 +262,16 @@ class AdversarialTrainer(ResumableGame):
                 self._keep_reference()
                 self._taken = []
                 if not shares:
-                    self.rounds.update_discriminator(self.model, due)
+                    self.loop.update_discriminator(self.model, due)
             loss = self._adversarial_step(model, inputs, shares and due > 0)
-        is_left_out = phase is Phase.ADVERSARIAL and (self._skips or not self.rounds.guard.is_finite)
+        is_left_out = phase is Phase.ADVERSARIAL and (self._skips or not self.loop.guard.is_finite)
         self._note(_HAS_LOSS, phase is not Phase.DISCRIMINATOR and not is_left_out)
         self._micro_step += 1
-        self.meter.add(self.rounds.tokens_seen - before)
+        self.meter.add(self.loop.tokens_seen - before)
         self._recorder.add(inputs, loss)
         if self.accelerator.sync_gradients:
             self.meter.add_step()
-            self.rounds.guard.end_step(step + 1, model)
+            self.loop.guard.end_step(step + 1, model)
             self._after_step(phase, step + 1)
             if self.args.is_sharded:
                 reshard(self.model)
@@ -276,22 +282,22 @@ class AdversarialTrainer(ResumableGame):
         progress = self.schedule.progress(self.state.global_step)
         weight = self.args.anchor_weight(progress)
         if self.args.estimator in DIFFERENTIABLE:
-            self.generator_round.experience(self.model, inputs, self._looks())
+            self.generator_step.experience(self.model, inputs, self._should_evaluate_texts())
             temperature = self.args.gumbel_temperature_at(progress)
-            lesson = lambda: self.generator_round.soft_loss(self.model, inputs, temperature)  # noqa: E731
+            distillation = lambda: self.generator_step.soft_loss(self.model, inputs, temperature)  # noqa: E731
         else:
             experience = self._experience(inputs, shares and self.args.gradient_accumulation_steps == 1)
-            self.rounds.guard.mark(experience.is_finite)
+            self.loop.guard.mark(experience.is_finite)
             self._taken.append((inputs, experience.rollout))
             if shares and self.accelerator.sync_gradients:
                 # Now that a judgement is at hand, and before there is another graph.
-                self.rounds.update_discriminator_on(self.model, self._taken, experience.judgement)
-            lesson = lambda: self._lesson(model, experience)  # noqa: E731
+                self.loop.update_discriminator_on(self.model, self._taken, experience.judgement)
+            distillation = lambda: self._distillation(model, experience)  # noqa: E731
         if self._micro_step == 0:
-            self._skips = self.player is not None and not self.rounds.watch.gate_open
-        if self._skips or not self.rounds.guard.is_finite:
+            self._skips = self.discriminator_trainer is not None and not self.loop.history.gate_open
+        if self._skips or not self.loop.guard.is_finite:
             return torch.zeros((), device=self.args.device)
-        losses = [lesson]
+        losses = [distillation]
         # Gumbel's passes through the generator are many and go around its wrapper, which then sums up the gradients of
         # all processes in this one.
         if weight or (self.args.estimator in DIFFERENTIABLE and self.args.world_size > 1):
@@ -301,33 +307,35 @@ class AdversarialTrainer(ResumableGame):
     def _experience(self, inputs: dict[str, torch.Tensor], keep_judgement: bool) -> Experience:
         """Texts to learn from: new ones, or those of this micro-batch of the update before."""
         if self.args.num_iterations == 1:
-            recording = self.generator_round.recording(self.state.global_step)
-            return self.generator_round.experience(self.model, inputs, self._looks(), keep_judgement, recording)
+            activation_cache = self.generator_step.activation_cache(self.state.global_step)
+            return self.generator_step.experience(
+                self.model, inputs, self._should_evaluate_texts(), keep_judgement, activation_cache
+            )
         if self._micro_step == 0 and self.schedule.adversarial_steps % self.args.num_iterations == 0:
             self.experiences = []
         # The update before may have had fewer micro-batches: the last ones of an epoch are what is left.
         if self._micro_step == len(self.experiences):
-            self.experiences.append(self.generator_round.experience(self.model, inputs, self._looks()))
+            self.experiences.append(self.generator_step.experience(self.model, inputs, self._should_evaluate_texts()))
         return self.experiences[self._micro_step]
 
-    def _looks(self) -> bool:
+    def _should_evaluate_texts(self) -> bool:
         """Whether this update of the generator is one at which held-out texts are looked at."""
         return self.schedule.adversarial_steps % self.args.heldout_steps == 0
 
-    def _lesson(self, model: nn.Module, experience: Experience) -> torch.Tensor:
-        loss, figures = generator_loss(self.args, model, experience)
+    def _distillation(self, model: nn.Module, experience: Experience) -> torch.Tensor:
+        loss, metrics = generator_loss(self.args, model, experience)
         if self.args.normalization == "token" and self.args.estimator != "spin" and self.args.world_size > 1:
             # The mean of the processes' means would be another one than that over all tokens.
-            loss = loss * self.rounds.token_share(experience.rollout.completion_mask)
+            loss = loss * self.loop.token_share(experience.rollout.completion_mask)
         self._note("g_loss", loss.item())
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self._note(name, value)
         return loss
 
     def _anchor(self, model: nn.Module, inputs: dict[str, torch.Tensor], weight: float) -> torch.Tensor:
         # Before its own warm-up the language model has nothing to teach.
         soft_targets = 0.0 if self._phase is Phase.LIKELIHOOD else self.args.anchor_soft_targets
-        targets = self.player.token_logits(as_batch(inputs)) if soft_targets else None
+        targets = self.discriminator_trainer.token_logits(as_batch(inputs)) if soft_targets else None
         loss = anchor_loss(model, inputs, self._num_tokens, targets, soft_targets)
         self._note("anchor_loss", loss.item())
         return weight * loss
@@ -350,8 +358,8 @@ class AdversarialTrainer(ResumableGame):
         if not self.args.needs_reference:
             return
         done, every = self.schedule.adversarial_steps, self.args.reference_steps
-        if self.generator_round.reference is None or (every and done and done % every == 0):
-            self.generator_round.take_reference(self.model)
+        if self.generator_step.reference is None or (every and done and done % every == 0):
+            self.generator_step.take_reference(self.model)
 
     def _after_step(self, phase: Phase, step: int) -> None:
         if phase is Phase.ADVERSARIAL:
@@ -366,7 +374,7 @@ class AdversarialTrainer(ResumableGame):
 
     def _monitor(self, phase: Phase, step: int) -> None:
         """Puts figures before the monitors; says what is new of their warnings, and stops if it must."""
-        given: dict[str, float | None] = {"heldout_nll": self.rounds.held_out_nll(self.model)}
+        given: dict[str, float | None] = {"heldout_nll": self.loop.held_out_nll(self.model)}
         given["fresh_auc"], self._fresh_auc = self._fresh_auc, None
         self._note("nll_heldout", given["heldout_nll"])
         if phase is Phase.ADVERSARIAL:
@@ -375,11 +383,11 @@ class AdversarialTrainer(ResumableGame):
             exact = not self.args.bf16 and self.args.rollout_weight_dtype is None and not has_dropout(self.model)
             if self.args.num_iterations == 1 and exact:
                 latest["logp_mismatch"] = "logp_mismatch"
-            for figure, name in latest.items():
-                if self._figures.get(name):
-                    given[figure] = self._figures[name][-1]
+            for metric, name in latest.items():
+                if self._metrics.get(name):
+                    given[metric] = self._metrics[name][-1]
         known = {name: value for name, value in given.items() if value is not None}
-        self._raise(self.rounds.watch.judge(step, **self._over_processes(known)))
+        self._raise(self.loop.history.judge(step, **self._over_processes(known)))
 
     def _raise(self, warnings: list[Any]) -> None:
         for warning in warnings:
@@ -387,7 +395,7 @@ class AdversarialTrainer(ResumableGame):
                 logger.warning("%s", warning)
             self.state.log_history.append(as_log_entry(warning))
         self._raised = {warning.name for warning in warnings}
-        if self.rounds.watch.monitors.should_stop and self.args.on_collapse == "stop":
+        if self.loop.history.monitors.should_stop and self.args.on_collapse == "stop":
             names = ", ".join(sorted(warning.name for warning in warnings if warning.is_fatal))
             logger.warning("stopping at step %d: %s", self.state.global_step + 1, names)
             self.control.should_training_stop = True
@@ -401,19 +409,21 @@ class AdversarialTrainer(ResumableGame):
         return dict(zip(names, self.accelerator.reduce(numbers, "mean").tolist(), strict=True))
 
     def _note(self, name: str, value: float) -> None:
-        self._figures[name].append(float(value))
+        self._metrics[name].append(float(value))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            means = {name: sum(each) / len(each) for name, each in self._figures.items()}
+            means = {name: sum(each) / len(each) for name, each in self._metrics.items()}
             # Steps of the discriminator alone, and those that the gate leaves out, count as losses of 0 so far.
             with_loss = means.pop(_HAS_LOSS, 1.0)
             if with_loss:
                 logs["loss"] /= with_loss
             logs.update(self._over_processes(means))
-            self._figures.clear()
-            logs.update(self.rounds.guard.figures())
-            add_game(logs, self.rounds.watch, self.schedule, self.player, self._phase, len(self._raised))
+            self._metrics.clear()
+            logs.update(self.loop.guard.metrics())
+            add_adversarial_metrics(
+                logs, self.loop.history, self.schedule, self.discriminator_trainer, self._phase, len(self._raised)
+            )
             if not with_loss:
                 self._add_progress(logs)
                 del logs["loss"]
@@ -431,11 +441,11 @@ class AdversarialTrainer(ResumableGame):
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self.args.num_eval_samples:
-            found = sample_figures(
+            found = sample_metrics(
                 self.model,
-                self.rounds.collector,
+                self.loop.collector,
                 dataloader.dataset,
-                self.player,
+                self.discriminator_trainer,
                 self.args.num_eval_samples,
                 self.args.seed,
                 self.train_dataset,
@@ -459,6 +469,6 @@ class AdversarialTrainer(ResumableGame):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the generator, and the discriminator in the folder `discriminator` beside it."""
         super().save_model(output_dir, _internal_call)
-        if self.player is not None:
+        if self.discriminator_trainer is not None:
             folder = Path(self.args.output_dir if output_dir is None else output_dir)
-            self.player.save(folder, self.processing_class, self.args.should_save)
+            self.discriminator_trainer.save(folder, self.processing_class, self.args.should_save)

@@ -82,10 +82,10 @@ def make_page(gradio: Any, writers: Mapping[str, Writer], judge: Judge | None) -
             start = gradio.Button("Write with both", variant="primary")
             chosen, outputs = [], []
             with gradio.Row():
-                for place in range(2):
+                for position in range(2):
                     with gradio.Column():
-                        model = names[min(place, len(names) - 1)]
-                        chosen.append(gradio.Dropdown(names, value=model, label=f"Model {place + 1}"))
+                        model = names[min(position, len(names) - 1)]
+                        chosen.append(gradio.Dropdown(names, value=model, label=f"Model {position + 1}"))
                         outputs.append(gradio.Textbox(label="Written", lines=8, interactive=False))
                         outputs.append(gradio.HTML(elem_classes="verdict"))
             with gradio.Accordion("How texts are drawn", open=False):

@@ -20,7 +20,7 @@ from hf_gpt.reporting.heatmap import coloured, largest_change, text_tokens
 
 
 # Models draw from PyTorch's one generator: two at once would spoil each other's seed.
-_DRAWING = threading.Lock()
+_SAMPLING = threading.Lock()
 _SECONDS_WITHOUT_A_TOKEN = 300
 
 
@@ -123,7 +123,7 @@ class Writer:
 
         def draw() -> None:
             try:
-                with _DRAWING:
+                with _SAMPLING:
                     torch.manual_seed(settings.seed)
                     model.generate(streamer=streamer, **options)
             except Exception as error:
@@ -151,7 +151,7 @@ class Writer:
         if settings.temperature == 0:
             raise ValueError("A discriminator chooses among texts that differ. Use a temperature above 0.")
         tokenizer = self.candidate.tokenizer
-        with _DRAWING:
+        with _SAMPLING:
             torch.manual_seed(settings.seed)
             sequences = self.candidate.model.generate(
                 custom_generate=guided_generate,
@@ -174,7 +174,7 @@ def open_judge(path: str, device: str | None, revision: str = "main", trust_remo
         OSError: there is none.
     """
     chosen = pick_device(device)
-    place = find_existing_model(path)
+    position = find_existing_model(path)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(place, **options)
-    return Judge(load_discriminator(place, **options).to(chosen), tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(position, **options)
+    return Judge(load_discriminator(position, **options).to(chosen), tokenizer)

@@ -121,7 +121,7 @@ def adversarial(settings: Settings) -> int:
             trainer.model = merge_adapter(trainer.model)
         save_final_model(trainer, output_dir / "model", generation_options(sampling_args, training_args))
         # In every process: a model in shards generates in all of them together.
-        samples = draw_samples(trainer, data, sampling_args)
+        samples = write_samples(trainer, data, sampling_args)
         if training_args.process_index == 0:
             write_metrics(trainer, metrics, output_dir / "metrics.json")
             report = write_run_report(settings, trainer, data, metrics, samples, output_dir / "report.html")
@@ -345,8 +345,12 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
     """What is about to happen, as pairs of a name and a line."""
     from hf_gpt.adversarial.schedule import WARMUPS
 
-    args, critic = trainer.args, trainer.discriminator
-    who = "none" if critic is None else f"{type(critic).__name__}, {format_count(critic.num_parameters())} parameters"
+    args, discriminator = trainer.args, trainer.discriminator
+    who = (
+        "none"
+        if discriminator is None
+        else f"{type(discriminator).__name__}, {format_count(discriminator.num_parameters())} parameters"
+    )
     steps = total_steps(trainer)
     counts = trainer.schedule.warmups(steps)
     parts = [f"{count:,} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
@@ -356,12 +360,12 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
     return [
         ("texts", f"{total:,} documents: {len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
         describe_model(trainer),
-        ("critic", who),
+        ("discriminator", who),
         (
             "training",
             f"{steps:,} steps of {trainer.get_total_train_batch_size(args)} texts"
             + (f", {', '.join(parts)} among them" if parts else "")
-            + f"; {args.estimator} on {args.discriminator_loss if critic is not None else 'self-play'}",
+            + f"; {args.estimator} on {args.discriminator_loss if discriminator is not None else 'self-play'}",
         ),
         *cut_lines(trainer.cuts),
     ]
@@ -396,7 +400,7 @@ def generation_options(sampling_args: SamplingArguments, training_args: "Adversa
     return options
 
 
-def draw_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_args: SamplingArguments) -> list[Any]:
+def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_args: SamplingArguments) -> list[Any]:
     """Texts for the report: completions of held-out prompts, or texts from their beginning."""
     import torch
 
@@ -409,10 +413,10 @@ def draw_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_
     # Those of rollouts are no part of it.
     others = {"top_k": 0, "min_p": 0.0}
     generator = torch.Generator().manual_seed(trainer.args.seed)
-    drawn = trainer.rounds.collector.draw(trainer.model, rows, generator=generator, **settings, **others)
+    sampled = trainer.loop.collector.sample(trainer.model, rows, generator=generator, **settings, **others)
     shown = f"temperature {settings['temperature']}, top-p {settings['top_p']}, seed {trainer.args.seed}"
     samples = []
-    for row, ids, mask in zip(rows, drawn.completions.tolist(), drawn.completion_mask.tolist(), strict=True):
+    for row, ids, mask in zip(rows, sampled.completions.tolist(), sampled.completion_mask.tolist(), strict=True):
         kept = [token for token, keep in zip(ids, mask, strict=True) if keep]
         prompt = data.tokenizer.decode(row["prompt_ids"], skip_special_tokens=True)
         samples.append(Sample(prompt, data.tokenizer.decode(kept, skip_special_tokens=True), shown))
@@ -421,7 +425,7 @@ def draw_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_
 
 def write_metrics(trainer: "AdversarialTrainer", metrics: dict[str, float], path: Path) -> None:
     """Writes the metrics, the updates of both players and the warnings that were raised."""
-    warnings = [dataclasses.asdict(warning) for warning in trainer.rounds.watch.monitors.warnings]
+    warnings = [dataclasses.asdict(warning) for warning in trainer.loop.history.monitors.warnings]
     found = {**metrics, "steps": trainer.state.global_step, **trainer.update_counts(), "warnings": warnings}
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
@@ -434,29 +438,29 @@ def write_run_report(
     samples: list[Any],
     path: Path,
 ) -> Path:
-    """Writes the report: figures, the curves of both players, warnings and samples."""
+    """Writes the report: headline, the curves of both players, warnings and samples."""
     import yaml
     from transformers import TrainingArguments
 
-    from hf_gpt.adversarial.monitoring.evaluation import headline_figures
+    from hf_gpt.adversarial.monitoring.evaluation import headline_metrics
     from hf_gpt.reporting.environment import describe_environment
-    from hf_gpt.reporting.report import Figure, write_report
+    from hf_gpt.reporting.report import Metric, write_report
 
     meter, schedule = trainer.meter, trainer.schedule
-    figures = headline_figures(metrics)
+    headline = headline_metrics(metrics)
     played = f"{schedule.adversarial_steps:,} against the discriminator, {schedule.skipped_steps:,} skipped by the gate"
     updated = f"of {trainer.state.global_step:,} steps"
-    figures += [
-        Figure("Generator's updates", f"{schedule.generator_updates:,}", updated),
-        Figure("Steps", f"{trainer.state.global_step:,}", played),
-        Figure("Training time", format_duration(meter.seconds), f"{format_count(meter.tokens)} tokens of both players"),
-        Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
+    headline += [
+        Metric("Generator's updates", f"{schedule.generator_updates:,}", updated),
+        Metric("Steps", f"{trainer.state.global_step:,}", played),
+        Metric("Training time", format_duration(meter.seconds), f"{format_count(meter.tokens)} tokens of both players"),
+        Metric("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
-    warnings = trainer.rounds.watch.monitors.warnings
+    warnings = trainer.loop.history.monitors.warnings
     named = sorted({warning.name for warning in warnings})
-    critic = trainer.discriminator
+    opponent = "itself" if trainer.discriminator is None else type(trainer.discriminator).__name__
     summary = (
-        f"{type(trainer.model).__name__} against {'itself' if critic is None else type(critic).__name__}, on "
+        f"{type(trainer.model).__name__} against {opponent}, on "
         f"{len(data.train_rows):,} texts. {trainer.describe_updates()} "
         + (f"Warnings: {', '.join(named)}." if named else "No warning was raised.")
     )
@@ -464,7 +468,7 @@ def write_run_report(
         path,
         title="Adversarial training",
         summary=summary,
-        figures=figures,
+        metrics=headline,
         log_history=trainer.state.log_history,
         samples=samples,
         sections=[part for part in [cuts_section(trainer.cuts)] if part is not None],
@@ -475,13 +479,13 @@ def write_run_report(
 
 def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model_path: Path, report: Path) -> None:
     """Prints the figures, the warnings and where things are."""
-    from hf_gpt.training.monitoring.callbacks import figure_texts
+    from hf_gpt.training.monitoring.callbacks import metric_texts
 
     print(f"\n{'held-out loss':<22}{metrics['eval_loss']:.4f}")
-    for name, text in figure_texts(metrics, with_sizes=True).items():
+    for name, text in metric_texts(metrics, with_sizes=True).items():
         print(f"{name.replace('_', ' '):<22}{text}")
     print(trainer.describe_updates())
-    for name in sorted({warning.name for warning in trainer.rounds.watch.monitors.warnings}):
+    for name in sorted({warning.name for warning in trainer.loop.history.monitors.warnings}):
         print(f"warning               {name}")
     print(f"generator             {model_path}")
     if trainer.discriminator is not None:

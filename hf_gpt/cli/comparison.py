@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hf_gpt.adversarial.discriminator.train_discriminator import DiscriminatorResult
-    from hf_gpt.reporting.report import Figure
+    from hf_gpt.reporting.report import Metric
 
 
 REAL = "real text"
@@ -27,8 +27,8 @@ class Contestant:
         name: In the table.
         model: The generator.
         seconds: Computing time spent on it after the training that all share.
-        critic: The discriminator that chooses one of `CANDIDATES` texts by importance resampling, if one does.
-        figures: By name, see `judge`.
+        discriminator: The discriminator that chooses one of `CANDIDATES` texts by importance resampling, if one does.
+        metrics: By name, see `judge`.
         texts: Completions of the judged prompts, as token ids.
         updates: Steps that changed the generator, and steps in all, of training against the critic.
     """
@@ -36,8 +36,8 @@ class Contestant:
     name: str
     model: "PreTrainedModel"
     seconds: float = 0.0
-    critic: "PreTrainedModel | None" = None
-    figures: dict[str, float] = field(default_factory=dict)
+    discriminator: "PreTrainedModel | None" = None
+    metrics: dict[str, float] = field(default_factory=dict)
     texts: list[list[int]] = field(default_factory=list)
     updates: tuple[int, int] | None = None
 
@@ -49,7 +49,7 @@ def judge(
     max_new_tokens: int,
     seed: int,
 ) -> None:
-    """Generates a completion for each row's prompt and fills `figures` and `texts`.
+    """Generates a completion for each row's prompt and fills `metrics` and `texts`.
 
     - `fresh_auc`: AUC of a classifier trained here on half of the real and generated completions, on the other half,
       the mean over splits, with the ends of its 95 % interval and its standard error; `fresh_auc_texts`: texts of each
@@ -68,12 +68,12 @@ def judge(
 
     contestant.texts = write_texts(contestant, rows, tokenizer, max_new_tokens, seed)
     real = [row["completion_ids"] for row in rows]
-    figures = _told_apart(real, contestant.texts, seed)
-    if contestant.critic is None:
-        figures["heldout_nll"] = held_out_nll(contestant.model, rows)
+    metrics = _told_apart(real, contestant.texts, seed)
+    if contestant.discriminator is None:
+        metrics["heldout_nll"] = held_out_nll(contestant.model, rows)
     for name, texts in (("distinct_trigrams", contestant.texts), ("real_distinct_trigrams", real)):
-        figures[name] = distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts))
-    contestant.figures = figures
+        metrics[name] = distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts))
+    contestant.metrics = metrics
 
 
 def judge_real(
@@ -127,8 +127,8 @@ def write_texts(
     from hf_gpt.generation.scoring.discriminator import sequence_scores
 
     generator = torch.Generator().manual_seed(seed)
-    number = 1 if contestant.critic is None else CANDIDATES
-    drawn = rollout(
+    number = 1 if contestant.discriminator is None else CANDIDATES
+    samples = rollout(
         contestant.model,
         torch.tensor([row["prompt_ids"] for row in rows]),
         max_new_tokens=max_new_tokens,
@@ -139,11 +139,11 @@ def write_texts(
         batch_size=BATCH_SIZE * 2,
     )
     chosen = torch.arange(len(rows))
-    if contestant.critic is not None:
-        scores = sequence_scores(contestant.critic, drawn.sequences, drawn.attention_mask, BATCH_SIZE)
-        places = resample(scores.reshape(len(rows), number), generator=generator)[:, 0]
-        chosen = chosen * number + places
-    kept = zip(drawn.completions[chosen], drawn.completion_mask[chosen].bool(), strict=True)
+    if contestant.discriminator is not None:
+        scores = sequence_scores(contestant.discriminator, samples.sequences, samples.attention_mask, BATCH_SIZE)
+        positions = resample(scores.reshape(len(rows), number), generator=generator)[:, 0]
+        chosen = chosen * number + positions
+    kept = zip(samples.completions[chosen], samples.completion_mask[chosen].bool(), strict=True)
     return [ids[mask].tolist() for ids, mask in kept]
 
 
@@ -169,48 +169,48 @@ def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]
 
 
 def results_table(
-    contestants: Sequence[Contestant], control: Mapping[str, float], critic: "DiscriminatorResult | None" = None
+    contestants: Sequence[Contestant], control: Mapping[str, float], discriminator: "DiscriminatorResult | None" = None
 ) -> tuple[list[str], list[list[str]]]:
     """Names of columns, and a row of cells for each contestant, for the critic and for real texts.
 
     Args:
         contestants: With their figures.
         control: Of `judge_real`.
-        critic: How well the discriminator tells the first contestant's texts from real ones that it has not seen.
+        discriminator: How well the discriminator tells the first contestant's texts from unseen real ones.
     """
     names = ["", "classifier's AUC (95 %)", "texts", "held-out nats/token", "distinct trigrams", "updates", "compute"]
     rows = []
     for contestant in contestants:
-        figures, updates = contestant.figures, contestant.updates
-        nll = figures.get("heldout_nll")
+        metrics, updates = contestant.metrics, contestant.updates
+        nll = metrics.get("heldout_nll")
         rows.append(
             [
                 contestant.name,
-                *_auc_cells(figures),
+                *_auc_cells(metrics),
                 "" if nll is None else f"{nll:.3f}",
-                f"{figures['distinct_trigrams']:.3f}",
+                f"{metrics['distinct_trigrams']:.3f}",
                 "" if updates is None else f"{updates[0]:,} of {updates[1]:,} steps",
                 f"+{contestant.seconds:.0f} s",
             ]
         )
-    real = contestants[0].figures["real_distinct_trigrams"]
+    real = contestants[0].metrics["real_distinct_trigrams"]
     rows.append(["real text against real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
-    if critic is not None:
-        interval = f"{critic.auc:.3f} ({critic.auc_low:.2f} to {critic.auc_high:.2f})"
-        rows.append(["the critic's own verdict", interval, _sizes(critic.num_test_texts), "", "", "", ""])
+    if discriminator is not None:
+        interval = f"{discriminator.auc:.3f} ({discriminator.auc_low:.2f} to {discriminator.auc_high:.2f})"
+        rows.append(["the critic's own verdict", interval, _sizes(discriminator.num_test_texts), "", "", "", ""])
     return names, rows
 
 
-def _auc_cells(figures: Mapping[str, float]) -> list[str]:
-    spread = f"{figures['fresh_auc_low']:.2f} to {figures['fresh_auc_high']:.2f}"
-    return [f"{figures['fresh_auc']:.3f} ({spread})", _sizes(figures["fresh_auc_texts"])]
+def _auc_cells(metrics: Mapping[str, float]) -> list[str]:
+    spread = f"{metrics['fresh_auc_low']:.2f} to {metrics['fresh_auc_high']:.2f}"
+    return [f"{metrics['fresh_auc']:.3f} ({spread})", _sizes(metrics["fresh_auc_texts"])]
 
 
-def _auc_card(name: str, figures: Mapping[str, float], note: str) -> "Figure":
-    from hf_gpt.reporting.report import Figure
+def _auc_card(name: str, metrics: Mapping[str, float], note: str) -> "Metric":
+    from hf_gpt.reporting.report import Metric
 
-    value, interval = _auc_cells(figures)[0].split(" ", 1)
-    return Figure(name, value, f"{note} {interval}")
+    value, interval = _auc_cells(metrics)[0].split(" ", 1)
+    return Metric(name, value, f"{note} {interval}")
 
 
 def _sizes(number: float) -> str:
@@ -229,8 +229,8 @@ def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
     quantile = float(norm.ppf(1 - 0.025 / max(1, len(rivals))))
     closer, others = [], []
     for rival in rivals:
-        gap = baseline.figures["fresh_auc"] - rival.figures["fresh_auc"]
-        half = quantile * math.hypot(*(one.figures["fresh_auc_error"] for one in (baseline, rival)))
+        gap = baseline.metrics["fresh_auc"] - rival.metrics["fresh_auc"]
+        half = quantile * math.hypot(*(one.metrics["fresh_auc_error"] for one in (baseline, rival)))
         found = f"{rival.name} by {gap:+.3f} ({gap - half:+.3f} to {gap + half:+.3f})"
         (closer if gap - half > 0 else others).append(found)
     if closer:
@@ -252,7 +252,7 @@ def write_comparison(
     folder: Path,
     contestants: Sequence[Contestant],
     control: Mapping[str, float],
-    critic: "DiscriminatorResult",
+    discriminator: "DiscriminatorResult",
     log_history: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, list[int]]],
     tokenizer: "PreTrainedTokenizerBase",
@@ -265,7 +265,7 @@ def write_comparison(
         folder: That is there.
         contestants: With their figures.
         control: Of `judge_real`.
-        critic: How the critic's training went.
+        discriminator: How the critic's training went.
         log_history: Of the training against it.
         rows: Those that were judged.
         tokenizer: Theirs.
@@ -273,15 +273,15 @@ def write_comparison(
         conclusion: Of `verdict`.
     """
     from hf_gpt.reporting.environment import describe_environment
-    from hf_gpt.reporting.report import Figure, side_by_side_section, table_section, write_report
+    from hf_gpt.reporting.report import Metric, side_by_side_section, table_section, write_report
 
-    found = {item.name: {**item.figures, "computing_seconds": item.seconds} for item in contestants}
+    found = {item.name: {**item.metrics, "computing_seconds": item.seconds} for item in contestants}
     for item in contestants:
         if item.updates is not None:
             found[item.name] |= {"generator_updates": item.updates[0], "steps": item.updates[1]}
-    found |= {REAL: dict(control), "critic": critic.to_dict()}
+    found |= {REAL: dict(control), "discriminator": discriminator.to_dict()}
     (folder / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    names, cells = results_table(contestants, control, critic)
+    names, cells = results_table(contestants, control, discriminator)
     note = (
         f"{conclusion} The AUC is that of a classifier trained afresh on half of the real and generated texts and "
         f"tried on the rest, the mean of {NUM_SPLITS} splits, with a 95 % interval. Hold it against the row of real "
@@ -291,10 +291,10 @@ def write_comparison(
     shown = [
         (
             tokenizer.decode(row["prompt_ids"]),
-            [(item.name, tokenizer.decode(item.texts[place], skip_special_tokens=True)) for item in contestants]
+            [(item.name, tokenizer.decode(item.texts[position], skip_special_tokens=True)) for item in contestants]
             + [("real text", tokenizer.decode(row["completion_ids"]))],
         )
-        for place, row in enumerate(rows[:SHOWN])
+        for position, row in enumerate(rows[:SHOWN])
     ]
     return write_report(
         folder / "comparison.html",
@@ -303,10 +303,10 @@ def write_comparison(
             "A model trained by likelihood; the same with its critic choosing among candidates; with more likelihood "
             "training; and trained against the critic for as much computing."
         ),
-        figures=[
-            *(_auc_card(item.name, item.figures, "fresh classifier's AUC") for item in contestants),
+        metrics=[
+            *(_auc_card(item.name, item.metrics, "fresh classifier's AUC") for item in contestants),
             _auc_card("real text", control, "the same against other real text"),
-            Figure("critic", f"{critic.auc:.3f}", "its AUC on texts that it has not seen"),
+            Metric("discriminator", f"{discriminator.auc:.3f}", "its AUC on texts that it has not seen"),
         ],
         log_history=log_history,
         samples=[],

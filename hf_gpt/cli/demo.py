@@ -85,8 +85,8 @@ def demo(args: argparse.Namespace) -> int:
 
     heading("2. Its critic: real, or written by the model?")
     began = time.process_time()
-    critic, result = learn_critic(model, tokenizer, train_rows, args)
-    critic_seconds = time.process_time() - began
+    discriminator, result = train_on_texts(model, tokenizer, train_rows, args)
+    discriminator_seconds = time.process_time() - began
     print(
         f"puts the real text above the model's in {result.auc:.0%} of pairs that it has not seen (50% is guessing;\n"
         f"95 % interval {result.auc_low:.0%} to {result.auc_high:.0%}, {result.num_test_texts:,} texts of each kind),\n"
@@ -95,12 +95,12 @@ def demo(args: argparse.Namespace) -> int:
 
     heading("3. Generator against discriminator, beside as much more likelihood")
     plain = Contestant("likelihood", model)
-    guided = Contestant("likelihood, critic choosing", model, critic_seconds, critic)
+    guided = Contestant("likelihood, critic choosing", model, discriminator_seconds, discriminator)
     # Each gets the same time in all: the adversary has had its critic's share already.
     more = Contestant("more likelihood", copy.deepcopy(model))
-    train_players(more, None, args.seconds + critic_seconds, tokenizer, train_rows, judged_rows, args)
-    adversarial = Contestant("adversarial", copy.deepcopy(model), critic_seconds)
-    log = train_players(adversarial, copy.deepcopy(critic), args.seconds, tokenizer, train_rows, judged_rows, args)
+    train_pair(more, None, args.seconds + discriminator_seconds, tokenizer, train_rows, judged_rows, args)
+    adversarial = Contestant("adversarial", copy.deepcopy(model), discriminator_seconds)
+    log = train_pair(adversarial, copy.deepcopy(discriminator), args.seconds, tokenizer, train_rows, judged_rows, args)
 
     heading("4. How far from real text?")
     contestants = [plain, guided, more, adversarial]
@@ -151,7 +151,7 @@ def validation_fraction() -> float:
     return yaml.safe_load((RECIPES / f"{RECIPE}.yaml").read_text(encoding="utf-8"))["validation_fraction"]
 
 
-def learn_critic(model, tokenizer, rows, args: argparse.Namespace) -> tuple["PreTrainedModel", Any]:
+def train_on_texts(model, tokenizer, rows, args: argparse.Namespace) -> tuple["PreTrainedModel", Any]:
     """A critic of the model, trained and saved."""
     from transformers import set_seed
 
@@ -159,19 +159,19 @@ def learn_critic(model, tokenizer, rows, args: argparse.Namespace) -> tuple["Pre
     from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
 
     set_seed(args.seed)
-    critic = make_discriminator("ngram_cnn", model)
+    discriminator = make_discriminator("ngram_cnn", model)
     result = train_discriminator(
         model,
-        critic,
+        discriminator,
         rows[:CRITIC_TEXTS],
         processing_class=tokenizer,
         max_new_tokens=NEW_TOKENS,
         epochs=6,
         seed=args.seed,
     )
-    critic.save_pretrained(args.output_dir / "critic")
-    tokenizer.save_pretrained(args.output_dir / "critic")
-    return critic, result
+    discriminator.save_pretrained(args.output_dir / "discriminator")
+    tokenizer.save_pretrained(args.output_dir / "discriminator")
+    return discriminator, result
 
 
 def adversarial_folder(args: argparse.Namespace) -> Path:
@@ -179,8 +179,14 @@ def adversarial_folder(args: argparse.Namespace) -> Path:
     return args.output_dir / "adversarial"
 
 
-def train_players(
-    contestant: "Contestant", critic, seconds: float, tokenizer, train_rows, judged_rows, args: argparse.Namespace
+def train_pair(
+    contestant: "Contestant",
+    discriminator,
+    seconds: float,
+    tokenizer,
+    train_rows,
+    judged_rows,
+    args: argparse.Namespace,
 ) -> list[dict[str, Any]]:
     """Trains a contestant for some computing time, against the critic or, without one, by likelihood.
 
@@ -192,13 +198,13 @@ def train_players(
     from hf_gpt.training.monitoring.callbacks import ProgressCallback
 
     steps = 100_000
-    folder = adversarial_folder(args) if critic is not None else args.output_dir / "more_likelihood"
+    folder = adversarial_folder(args) if discriminator is not None else args.output_dir / "more_likelihood"
     config = AdversarialConfig(
         output_dir=str(folder),
         seed=args.seed,
         # Time ends it; one step more, or it would be warned that all are warm-up.
         max_steps=steps + 1,
-        mle_warmup_steps=0 if critic is not None else steps,
+        mle_warmup_steps=0 if discriminator is not None else steps,
         discriminator_warmup_steps=0,
         per_device_train_batch_size=BATCH_SIZE,
         max_new_tokens=NEW_TOKENS,
@@ -213,13 +219,13 @@ def train_players(
     )
     trainer = AdversarialTrainer(
         model=contestant.model,
-        discriminator=critic,
-        reward_function=None if critic is not None else no_reward,
+        discriminator=discriminator,
+        reward_function=None if discriminator is not None else no_reward,
         args=config,
         train_dataset=train_rows,
         eval_dataset=judged_rows,
         processing_class=tokenizer,
-        callbacks=[computing_time_limit(seconds)],
+        callbacks=[compute_time_limit(seconds)],
     )
     # Time ends the training: a count of steps and the time left would both mislead.
     trainer.remove_callback(ProgressCallback)
@@ -231,7 +237,7 @@ def train_players(
     trainer.save_model(str(folder))
     steps = trainer.state.global_step
     print(f"{contestant.name}: {steps} steps in {spent:.0f} s. {trainer.describe_updates()}")
-    if critic is not None:
+    if discriminator is not None:
         contestant.updates = trainer.schedule.generator_updates, steps
     return trainer.state.log_history
 
@@ -241,11 +247,11 @@ def no_reward(rollout: Any) -> Any:
     raise AssertionError("likelihood training asked for a reward")
 
 
-def computing_time_limit(seconds: float) -> Any:
+def compute_time_limit(seconds: float) -> Any:
     """A callback that stops after so much time of the process's own computing."""
     from transformers import TrainerCallback
 
-    class ComputingTimeLimit(TrainerCallback):
+    class ComputeTimeLimit(TrainerCallback):
         def on_train_begin(self, args, state, control, **kwargs):
             self.began = time.process_time()
 
@@ -253,4 +259,4 @@ def computing_time_limit(seconds: float) -> Any:
             if time.process_time() - self.began > seconds:
                 control.should_training_stop = True
 
-    return ComputingTimeLimit()
+    return ComputeTimeLimit()

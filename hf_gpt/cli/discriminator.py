@@ -121,12 +121,12 @@ def train(args: argparse.Namespace) -> int:
     set_seed(args.seed)
     if Path(args.discriminator).exists() or "/" in args.discriminator:
         try:
-            critic = load_discriminator(find_existing_model(args.discriminator), **options).to(generator.device)
-            check_shared_tokens(generator, critic, tokenizer)
+            discriminator = load_discriminator(find_existing_model(args.discriminator), **options).to(generator.device)
+            check_shared_tokens(generator, discriminator, tokenizer)
         except ValueError as error:
             raise CheckpointError(f"--discriminator: {error}") from error
     else:
-        critic = make_discriminator(args.discriminator, generator)
+        discriminator = make_discriminator(args.discriminator, generator)
 
     prompt_tokens = args.prompt_tokens
     if prompt_tokens is None:
@@ -136,7 +136,7 @@ def train(args: argparse.Namespace) -> int:
         rows = text_windows(rows, tokenizer, prompt_tokens, args.max_new_tokens)
     if args.max_train_samples is not None and args.max_train_samples < len(rows):
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(args.seed))
-        rows = [rows[place] for place in order[: args.max_train_samples].tolist()]
+        rows = [rows[position] for position in order[: args.max_train_samples].tolist()]
     print(f"texts      {len(rows):,} real ones, and as many to generate", flush=True)
     cut: dict[str, int] = {}
 
@@ -147,7 +147,7 @@ def train(args: argparse.Namespace) -> int:
 
     result = train_discriminator(
         generator,
-        critic,
+        discriminator,
         rows,
         processing_class=tokenizer,
         max_new_tokens=args.max_new_tokens,
@@ -164,7 +164,7 @@ def train(args: argparse.Namespace) -> int:
     # Longer texts than these it never saw: who scores with this tokenizer cuts them there.
     tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
     with atomic_directory(output_dir) as folder:
-        critic.save_pretrained(folder / "model")
+        discriminator.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
         settings = {"settings": vars(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
         (folder / "critic.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -324,7 +324,7 @@ def prepare_data(
         train_rows=train_rows,
         validation_rows=validation_rows,
         num_train_examples=num_examples,
-        validation_examples=[validation[place] for place in task.kept],
+        validation_examples=[validation[position] for position in task.kept],
         processing_class=processing_class,
         new_tokens=new_tokens,
     )
@@ -382,8 +382,8 @@ def generation_options(task: "Task") -> dict[str, Any]:
         return {}
     if task.samples:
         # As evaluation draws: `generate` would keep the 50 likeliest.
-        drawn = {"temperature": task.args.temperature, "top_p": task.args.top_p, "top_k": 0}
-        return {"max_new_tokens": task.args.max_new_tokens, "do_sample": True, **drawn}
+        samples = {"temperature": task.args.temperature, "top_p": task.args.top_p, "top_k": 0}
+        return {"max_new_tokens": task.args.max_new_tokens, "do_sample": True, **samples}
     return {"max_new_tokens": task.args.max_new_tokens, "num_beams": task.args.num_beams, "do_sample": False}
 
 
@@ -443,23 +443,23 @@ def write_run_report(
     from transformers import TrainingArguments
 
     from hf_gpt.reporting.environment import describe_environment
-    from hf_gpt.reporting.report import Figure, Sample, write_report
+    from hf_gpt.reporting.report import Metric, Sample, write_report
     from hf_gpt.training.model import count_parameters
-    from hf_gpt.training.monitoring.callbacks import task_figures
+    from hf_gpt.training.monitoring.callbacks import task_metrics
 
     task, meter = data.task, trainer.meter
     parameters, _ = count_parameters(trainer.model)
-    scores = {name: value for name, value in task_figures(metrics).items() if isinstance(value, (int, float))}
-    figures = [Figure(name.replace("_", " "), f"{value:.4g}", "validation") for name, value in scores.items()]
-    figures += [
-        Figure("Validation loss", f"{metrics['eval_loss']:.4f}"),
-        Figure("Parameters", format_count(parameters), type(trainer.model).__name__),
-        Figure("Training time", format_duration(meter.seconds), describe_steps(trainer)),
-        Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
+    scores = {name: value for name, value in task_metrics(metrics).items() if isinstance(value, (int, float))}
+    headline = [Metric(name.replace("_", " "), f"{value:.4g}", "validation") for name, value in scores.items()]
+    headline += [
+        Metric("Validation loss", f"{metrics['eval_loss']:.4f}"),
+        Metric("Parameters", format_count(parameters), type(trainer.model).__name__),
+        Metric("Training time", format_duration(meter.seconds), describe_steps(trainer)),
+        Metric("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
     if reloaded[1]:
         same = f"{reloaded[0]} of {reloaded[1]}"
-        figures.append(Figure("Same predictions", same, "checkpoint reloaded in a fresh process"))
+        headline.append(Metric("Same predictions", same, "checkpoint reloaded in a fresh process"))
     shown = list(zip(data.validation_examples, trainer.predictions or [], strict=False))[:SHOWN_EXAMPLES]
     cut = cuts_section(task.cuts)
     start = settings.arguments[0].model_name_or_path
@@ -474,7 +474,7 @@ def write_run_report(
         path,
         title=f"Fine-tuning: {task.args.task.replace('_', ' ')}",
         summary=summary,
-        figures=figures,
+        metrics=headline,
         log_history=trainer.state.log_history,
         samples=[Sample(f"{task.describe(example)}\n", task.show(prediction)) for example, prediction in shown],
         sections=[
@@ -490,12 +490,12 @@ def print_result(
     data: TaskData, predictions: Sequence[Any] | None, metrics: Mapping[str, Any], model_path: Path, report: Path
 ) -> None:
     """Prints a few predictions, the figures and where things are."""
-    from hf_gpt.training.monitoring.callbacks import task_figures
+    from hf_gpt.training.monitoring.callbacks import task_metrics
 
     for example, prediction in list(zip(data.validation_examples, predictions or [], strict=False))[:3]:
         print(f"\n{data.task.describe(example)}\n-> {data.task.show(prediction)}")
     print()
-    for name, value in task_figures(dict(metrics)).items():
+    for name, value in task_metrics(dict(metrics)).items():
         print(f"{name:<18}{value:.4f}")
     if data.task.words and predictions is not None:
         print(f"{'words':<18}{data.task.words}")

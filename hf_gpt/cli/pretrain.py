@@ -346,29 +346,29 @@ def write_run_report(
     reloaded: "ReloadResult",
     path: Path,
 ) -> Path:
-    """Writes the report; figures and samples are the reloaded checkpoint's."""
+    """Writes the report; headline and samples are the reloaded checkpoint's."""
     import yaml
     from transformers import TrainingArguments
 
     from hf_gpt.reporting.environment import describe_environment
-    from hf_gpt.reporting.report import Figure, Sample, write_report
+    from hf_gpt.reporting.report import Metric, Sample, write_report
 
     _, data_args, sampling_args, _, training_args = settings.arguments
     meter = trainer.meter
-    drawn = (
+    samples = (
         f"temperature {sampling_args.sample_temperature}, top-p {sampling_args.sample_top_p}, seed {training_args.seed}"
         if sampling_args.sample_temperature > 0
         else "likeliest token each time"
     )
     trained = f"{describe_passes(trainer, data, data_args)}, {describe_steps(trainer)}"
-    figures = [
-        Figure("Bits per byte", f"{reloaded.bits_per_byte:.4f}", "validation text, reloaded checkpoint"),
-        Figure("Validation loss", f"{metrics['eval_loss']:.4f}", "nats per token"),
-        Figure("Parameters", format_count(reloaded.num_parameters), reloaded.model_class),
-        Figure("Tokens trained on", format_count(meter.tokens), trained),
-        Figure("Speed", f"{format_count(meter.tokens / max(meter.seconds, 1e-9))} tokens/s", "training alone"),
-        Figure("Training time", format_duration(meter.seconds), describe_steps(trainer)),
-        Figure("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
+    headline = [
+        Metric("Bits per byte", f"{reloaded.bits_per_byte:.4f}", "validation text, reloaded checkpoint"),
+        Metric("Validation loss", f"{metrics['eval_loss']:.4f}", "nats per token"),
+        Metric("Parameters", format_count(reloaded.num_parameters), reloaded.model_class),
+        Metric("Tokens trained on", format_count(meter.tokens), trained),
+        Metric("Speed", f"{format_count(meter.tokens / max(meter.seconds, 1e-9))} tokens/s", "training alone"),
+        Metric("Training time", format_duration(meter.seconds), describe_steps(trainer)),
+        Metric("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
     summary = (
         f"{reloaded.model_class} with {format_count(reloaded.num_parameters)} parameters, trained on "
@@ -380,10 +380,10 @@ def write_run_report(
         path,
         title=f"Pretraining on {', '.join(data_args.corpus)}",
         summary=summary,
-        figures=figures,
+        metrics=headline,
         log_history=trainer.state.log_history,
         samples=[
-            Sample(prompt, text, drawn)
+            Sample(prompt, text, samples)
             for prompt, text in zip(sampling_args.sample_prompts, reloaded.samples, strict=True)
         ],
         sections=[part for part in [cuts_section(data.cuts)] if part is not None],

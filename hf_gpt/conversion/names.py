@@ -21,7 +21,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Place:
+class Name:
     """A weight of another family.
 
     Attributes:
@@ -94,7 +94,7 @@ PREFIXES = {"gpt2": "transformer.", "nanogpt": "transformer."}
 DEFAULT_PREFIX = "model."
 
 
-def places(model_type: str, num_hidden_layers: int) -> dict[str, Place]:
+def positions(model_type: str, num_hidden_layers: int) -> dict[str, Name]:
     """Every weight that a model of a family with so many layers may have, by its name."""
     found = {}
     for module in MODULES[model_type]:
@@ -102,10 +102,10 @@ def places(model_type: str, num_hidden_layers: int) -> dict[str, Place]:
             for kind in ("weight", "bias"):
                 name = f"{module.theirs.format(layer)}.{kind}"
                 parts = tuple(f"{part.format(layer)}.{kind}" for part in module.ours)
-                found[name] = Place(name, parts, module.is_conv1d and kind == "weight")
+                found[name] = Name(name, parts, module.is_conv1d and kind == "weight")
     return found
 
 
-def places_of_ours(found: Iterable[Place]) -> dict[str, Place]:
+def names_of_ours(found: Iterable[Name]) -> dict[str, Name]:
     """The place of each weight of HfGpt."""
-    return {part: place for place in found for part in place.parts}
+    return {part: position for position in found for part in position.parts}

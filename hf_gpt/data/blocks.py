@@ -45,8 +45,8 @@ def split_into_blocks(documents: Sequence[str], fraction: float, seed: int) -> t
     held_out = set(held_out_rows(near_copies(blocks), fraction, seed, is_stratified=True).tolist())
     sides: tuple[list[str], list[str]] = ([], [])
     before = None
-    for place, (block, owner) in enumerate(zip(blocks, owners, strict=True)):
-        side = place in held_out
+    for position, (block, owner) in enumerate(zip(blocks, owners, strict=True)):
+        side = position in held_out
         if before == (side, owner):
             sides[side][-1] += block
         else:
@@ -93,14 +93,14 @@ def cut_into_blocks(text: str, size: int) -> list[str]:
 
 def _cut(text: str, low: int, high: int) -> int:
     """The end of a block in `low` to `high`, chosen by a checksum of the characters before it."""
-    places: list[int] = []
+    positions: list[int] = []
     for pattern in _ENDS:
         ends = [match.end() for match in pattern.finditer(text, low - 1, high)]
         # Not between the halves of a line end.
-        places = [end for end in ends if end >= low and text[end - 1 : end + 1] != "\r\n"]
-        if places:
+        positions = [end for end in ends if end >= low and text[end - 1 : end + 1] != "\r\n"]
+        if positions:
             break
-    return min(places or range(low, high + 1), key=lambda end: zlib.crc32(_before(text, end)))
+    return min(positions or range(low, high + 1), key=lambda end: zlib.crc32(_before(text, end)))
 
 
 def _before(text: str, end: int) -> bytes:
@@ -115,12 +115,12 @@ def near_copies(blocks: Sequence[str]) -> list[int]:
     """
     texts = [same_text(block) for block in blocks]
     numbers: dict[str, int] = {}
-    parents = [numbers.setdefault(text, place) for place, text in enumerate(texts)]
+    parents = [numbers.setdefault(text, position) for position, text in enumerate(texts)]
 
-    def root(place: int) -> int:
-        while parents[place] != place:
-            parents[place] = place = parents[parents[place]]
-        return place
+    def root(position: int) -> int:
+        while parents[position] != position:
+            parents[position] = position = parents[parents[position]]
+        return position
 
     hashes, owners = _shingles(texts)
     counts = np.bincount(owners, minlength=len(texts))
@@ -130,7 +130,7 @@ def near_copies(blocks: Sequence[str]) -> list[int]:
     ).items():
         if 4 * count >= min(counts[first], counts[second]):
             parents[root(second)] = root(first)
-    return [root(place) for place in range(len(texts))]
+    return [root(position) for position in range(len(texts))]
 
 
 def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -142,12 +142,12 @@ def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     parts = lengths.cumsum() // _CHARACTERS_AT_ONCE
     found = []
     for part in range(parts[-1] + 1):
-        places = np.flatnonzero(parts == part)
-        hashes, owners = _piece_hashes([texts[place] for place in places])
+        positions = np.flatnonzero(parts == part)
+        hashes, owners = _piece_hashes([texts[position] for position in positions])
         if parts[-1] > 0:
             sampled = hashes >> np.uint64(60) == 0
             hashes, owners = hashes[sampled], owners[sampled]
-        found.append((hashes, places[owners]))
+        found.append((hashes, positions[owners]))
     hashes, owners = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.lexsort((owners, hashes))
     hashes, owners = hashes[order], owners[order]

@@ -19,10 +19,10 @@ class Example(dict):
     """A row of a file, by column.
 
     Attributes:
-        place: Where it was read, for errors: file and line.
+        position: Where it was read, for errors: file and line.
     """
 
-    place: str = "an example"
+    position: str = "an example"
 
 
 def sample_file(task: str) -> Path:
@@ -51,12 +51,14 @@ def read_examples(
         path = Path(file).expanduser()
         if not path.is_file():
             raise CorpusError(f"no such file: {path}. Give the path of a {', '.join(FORMATS)} file.")
-        for place, row in read_rows(path):
+        for position, row in read_rows(path):
             if limit is not None and len(examples) >= limit:
                 return examples
             if not isinstance(row, dict):
-                raise CorpusError(f"{place}: must be an object of columns, found {shown(row)}. Mend or remove the row.")
-            examples.append(select_columns(row, columns, place))
+                raise CorpusError(
+                    f"{position}: must be an object of columns, found {shown(row)}. Mend or remove the row."
+                )
+            examples.append(select_columns(row, columns, position))
     if not examples:
         raise CorpusError(f"{', '.join(map(str, files))}: no example found. Give a file with rows in it.")
     return examples
@@ -119,7 +121,7 @@ def text_of(example: Example, column: str) -> str:
     value = example[column]
     if not isinstance(value, str) or not value.strip():
         raise CorpusError(
-            f"{example.place}: column {column!r} must be a text that is not blank, found {shown(value)}. "
+            f"{example.position}: column {column!r} must be a text that is not blank, found {shown(value)}. "
             "Mend or remove the row."
         )
     return fold_line_ends(value)
@@ -144,7 +146,7 @@ def texts_of(example: Example, column: str) -> list[str]:
         value = _json_or(value, [value])
     if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
         raise CorpusError(
-            f"{example.place}: column {column!r} must be a text or a list of texts, found {shown(value)}. "
+            f"{example.position}: column {column!r} must be a text or a list of texts, found {shown(value)}. "
             "Mend or remove the row."
         )
     return [fold_line_ends(text) for text in value]
@@ -159,18 +161,18 @@ def _json_or(text: str, otherwise: Any) -> Any:
         return otherwise
 
 
-def select_columns(row: Mapping[str, Any], columns: Mapping[str, str], place: str) -> Example:
+def select_columns(row: Mapping[str, Any], columns: Mapping[str, str], position: str) -> Example:
     """The example that a row holds, with these columns alone.
 
     Raises:
         CorpusError: the row lacks one of them, or holds text that is no UTF-8.
     """
-    check_columns(list(row), columns, place)
+    check_columns(list(row), columns, position)
     example = Example({column: row[column] for column in columns.values() if column in row})
     for column, value in example.items():
         if has_broken_text(value):
-            raise CorpusError(f"{place}: {broken_text(value)} in column {column!r}. Mend or remove the row.")
-    example.place = place
+            raise CorpusError(f"{position}: {broken_text(value)} in column {column!r}. Mend or remove the row.")
+    example.position = position
     return example
 
 

@@ -61,18 +61,18 @@ def stream_fingerprint(documents: Any, state: Mapping[str, Any]) -> str:
 
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr(documents.weights).encode())
-    for number, (source, place) in enumerate(zip(documents.sources, state["places"], strict=True)):
+    for number, (source, position) in enumerate(zip(documents.sources, state["positions"], strict=True)):
         path = Path(source.name).expanduser()
         if not path.is_file() and source.name in built_in_corpora():
             path = resolve_file(source.name)
-        ended = number < state["current"] if documents.weights is None else state["characters"][number] and not place
+        ended = number < state["current"] if documents.weights is None else state["characters"][number] and not position
         if not path.is_file():
             digest.update(f"{source.name}".encode())
-        elif state["epoch"] or ended or (place and path.suffix.lower() == ".parquet"):
+        elif state["epoch"] or ended or (position and path.suffix.lower() == ".parquet"):
             _add_file(digest, path, path.stat().st_size)
-        elif place:
+        elif position:
             # Where the next document begins.
-            _add_file(digest, path, place[0])
+            _add_file(digest, path, position[0])
     return f"{len(documents.sources)} sources {digest.hexdigest()}"
 
 
@@ -82,8 +82,8 @@ def _add_file(digest: Any, path: Path, size: int) -> None:
         if size <= _PARTS * _PART_BYTES:
             digest.update(file.read(size))
             return
-        for place in np.linspace(0, size - _PART_BYTES, _PARTS).astype(int):
-            file.seek(int(place))
+        for position in np.linspace(0, size - _PART_BYTES, _PARTS).astype(int):
+            file.seek(int(position))
             digest.update(file.read(_PART_BYTES))
 
 

@@ -112,16 +112,16 @@ def pack(
     position_ids = np.zeros((len(rows), max_length), dtype=np.int32)
     arrays = [np.asarray(document, dtype=np.int32) for document in documents]
     for row, segments in enumerate(rows):
-        place = 0
+        position = 0
         for document, start, end in segments:
-            stop = place + end - start
-            input_ids[row, place:stop] = arrays[document][start:end]
-            labels[row, place + 1 : stop] = arrays[document][start + 1 : end]
-            position_ids[row, place:stop] = np.arange(end - start)
-            place = stop
+            stop = position + end - start
+            input_ids[row, position:stop] = arrays[document][start:end]
+            labels[row, position + 1 : stop] = arrays[document][start + 1 : end]
+            position_ids[row, position:stop] = np.arange(end - start)
+            position = stop
         # Padding counts on from the last segment: no token looks ahead, so it needs no mask of its own.
-        if place < max_length:
-            position_ids[row, place:] = np.arange(max_length - place) + position_ids[row, place - 1] + 1
+        if position < max_length:
+            position_ids[row, position:] = np.arange(max_length - position) + position_ids[row, position - 1] + 1
     return {"input_ids": input_ids, "position_ids": position_ids, "labels": labels}
 
 

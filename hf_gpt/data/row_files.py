@@ -42,12 +42,12 @@ class Row(NamedTuple):
     Attributes:
         where: File and line, for errors.
         values: What stands in it, by column, or what is wrong with it.
-        place: From where reading goes on behind it, plain numbers.
+        position: From where reading goes on behind it, plain numbers.
     """
 
     where: str
     values: Any
-    place: list[int]
+    position: list[int]
 
 
 def table_format(path: Path) -> str | None:
@@ -57,7 +57,7 @@ def table_format(path: Path) -> str | None:
 
 
 def read_rows(
-    path: Path, place: Sequence[int] | None = None, *, columns: Mapping[str, str] | None = None
+    path: Path, position: Sequence[int] | None = None, *, columns: Mapping[str, str] | None = None
 ) -> Iterator[Row]:
     """The rows of a file, blank lines left out.
 
@@ -65,7 +65,7 @@ def read_rows(
 
     Args:
         path: The file.
-        place: Where a former reading was; None is the beginning. Packed files and `.json` arrays have no places.
+        position: Where a former reading was; None is the beginning. Packed files and `.json` arrays have no places.
         columns: The option that names it, to the column that is read. A `.csv` or `.parquet` file must have them all;
             of the latter no others are read. Left out: all, whatever they are.
 
@@ -77,13 +77,13 @@ def read_rows(
         raise CorpusError(f"{path}: unknown format. Give a {', '.join(FORMATS)} file.")
     try:
         if kind == ".parquet":
-            yield from _parquet_rows(path, place, columns)
+            yield from _parquet_rows(path, position, columns)
             return
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             if kind == ".csv":
-                yield from _csv_rows(path, file, place, columns)
+                yield from _csv_rows(path, file, position, columns)
             else:
-                yield from (_json_lines if kind == ".jsonl" else _json_rows)(path, file, place)
+                yield from (_json_lines if kind == ".jsonl" else _json_rows)(path, file, position)
     except (OSError, EOFError, zlib.error) as error:
         raise CorpusError(f"{path}: cannot be read as {kind[1:]}: {error}. Check the file.") from error
 
@@ -205,8 +205,8 @@ class _Lines:
         return self._text.detach()
 
 
-def _json_lines(path: Path | str, file: BinaryIO, place: Sequence[int] | None) -> Iterator[Row]:
-    offset, number = place or (0, 0)
+def _json_lines(path: Path | str, file: BinaryIO, position: Sequence[int] | None) -> Iterator[Row]:
+    offset, number = position or (0, 0)
     lines = _Lines(file, offset)
     for line in lines:
         number += 1
@@ -220,10 +220,10 @@ def _json_lines(path: Path | str, file: BinaryIO, place: Sequence[int] | None) -
         yield Row(where, values, [lines.offset, number])
 
 
-def _json_rows(path: Path, file: BinaryIO, place: Sequence[int] | None) -> Iterator[Row]:
+def _json_rows(path: Path, file: BinaryIO, position: Sequence[int] | None) -> Iterator[Row]:
     """Rows of a `.json` file: those of an array, one object, or a row in each line."""
-    if place is not None or not _is_one_value(file):
-        yield from _json_lines(path, file, place)
+    if position is not None or not _is_one_value(file):
+        yield from _json_lines(path, file, position)
         return
     file.seek(0)
     try:
@@ -246,7 +246,7 @@ def _is_one_value(file: BinaryIO) -> bool:
 
 
 def _csv_rows(
-    path: Path, file: BinaryIO, place: Sequence[int] | None, columns: Mapping[str, str] | None
+    path: Path, file: BinaryIO, position: Sequence[int] | None, columns: Mapping[str, str] | None
 ) -> Iterator[Row]:
     # The module's own limit of 128 KiB for a field is less than many documents.
     csv.field_size_limit(2**31 - 1)
@@ -256,8 +256,8 @@ def _csv_rows(
     except csv.Error as error:
         raise CorpusError(f"{path}: cannot be read as csv: first line: {error}. Check the file's format.") from error
     check_header(header, columns, path)
-    if place is not None:
-        offset, number = place
+    if position is not None:
+        offset, number = position
         lines = _Lines(lines.detach(), offset)
     rows = csv.reader(iter(lines), strict=True)
     while True:
@@ -293,11 +293,11 @@ def check_header(names: Sequence[str], columns: Mapping[str, str] | None, path: 
     check_columns(names, columns or {}, str(path))
 
 
-def _parquet_rows(path: Path, place: Sequence[int] | None, columns: Mapping[str, str] | None) -> Iterator[Row]:
+def _parquet_rows(path: Path, position: Sequence[int] | None, columns: Mapping[str, str] | None) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    group, row = place or (0, 0)
+    group, row = position or (0, 0)
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowException as error:

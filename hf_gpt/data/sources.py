@@ -119,13 +119,13 @@ def open_table(path: Path, parse: Parse, columns: Mapping[str, str], *, name: st
     return Source(name or str(path), partial(_read_table, path, parse, columns), path.stat().st_size)
 
 
-def _read_text(path: Path, separator: str | None, place: list[int] | None) -> Iterator[Item]:
-    for document, behind in stream_documents(path, separator, place):
+def _read_text(path: Path, separator: str | None, position: list[int] | None) -> Iterator[Item]:
+    for document, behind in stream_documents(path, separator, position):
         yield Malformed(str(document)) if isinstance(document, CorpusError) else document, behind
 
 
-def _read_table(path: Path, parse: Parse, columns: Mapping[str, str], place: list[int] | None) -> Iterator[Item]:
-    for where, values, behind in read_rows(path, place, columns=columns):
+def _read_table(path: Path, parse: Parse, columns: Mapping[str, str], position: list[int] | None) -> Iterator[Item]:
+    for where, values, behind in read_rows(path, position, columns=columns):
         yield values if isinstance(values, Malformed) else parse(values, where), behind
 
 
@@ -169,11 +169,11 @@ def open_dataset(
         ) from error
     readable = readable_rows(stream.features)
 
-    def read(place: Any) -> Iterator[Item]:
+    def read(position: Any) -> Iterator[Item]:
         # Each reading has a stream of its own, or one would move the other's place.
         own = load()
-        own.load_state_dict(own.state_dict() if place is None else place["stream"])
-        number = 0 if place is None else place["row"]
+        own.load_state_dict(own.state_dict() if position is None else position["stream"])
+        number = 0 if position is None else position["row"]
         for row in own:
             number += 1
             yield parse(readable(row), f"{name}, row {number}"), {"stream": own.state_dict(), "row": number}

@@ -68,7 +68,7 @@ class DocumentStream:
     def rewind(self) -> None:
         """Goes back to the beginning."""
         count = len(self.sources)
-        self.state = {"places": [None] * count, "characters": [0] * count, "current": 0, "epoch": 0, "skipped": 0}
+        self.state = {"positions": [None] * count, "characters": [0] * count, "current": 0, "epoch": 0, "skipped": 0}
 
     def windows(self, passes: int | None = None) -> Iterator[list[Any]]:
         """Lists of documents, from the present state on; the state is that after the list.
@@ -87,7 +87,7 @@ class DocumentStream:
         while passes is None or self.state["epoch"] < passes:
             index = self._next_source()
             if index not in readers:
-                readers[index] = self.sources[index].read(self.state["places"][index])
+                readers[index] = self.sources[index].read(self.state["positions"][index])
             item = next(readers[index], None)
             if item is None:
                 del readers[index]
@@ -104,7 +104,7 @@ class DocumentStream:
                 if is_over:
                     return
                 continue
-            document, self.state["places"][index] = item
+            document, self.state["positions"][index] = item
             if isinstance(document, Malformed):
                 if not self.skip_malformed:
                     raise CorpusError(_advice(document.message))
@@ -129,7 +129,7 @@ class DocumentStream:
 
     def _end_source(self, index: int) -> bool:
         """Notes that a source has ended; returns whether all of them have, together."""
-        self.state["places"][index] = None
+        self.state["positions"][index] = None
         if self.weights is not None:
             return False
         self.state["current"] = (index + 1) % len(self.sources)
@@ -186,9 +186,9 @@ class WindowStream(torch.utils.data.IterableDataset, ABC):
 
     def check_position(self, state: Mapping[str, Any]) -> None:
         """Raises `ConfigError` for the position in another number of sources."""
-        if len(state["documents"]["places"]) != len(self.documents.sources):
+        if len(state["documents"]["positions"]) != len(self.documents.sources):
             raise ConfigError(
-                f"the checkpoint's position is in {len(state['documents']['places'])} sources, of which now "
+                f"the checkpoint's position is in {len(state['documents']['positions'])} sources, of which now "
                 f"{len(self.documents.sources)} are named. Resume with the data of the run."
             )
 

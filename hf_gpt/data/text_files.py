@@ -110,7 +110,7 @@ def absent_separator(separator: str, texts: Sequence[str]) -> str | None:
 
 
 def stream_documents(
-    path: Path, separator: str | None, place: Sequence[int] | None = None
+    path: Path, separator: str | None, position: Sequence[int] | None = None
 ) -> Iterator[tuple[str | CorpusError, list[int]]]:
     """The documents of a text file one by one, in memory for one, those that `split_text` makes of the whole file.
 
@@ -119,13 +119,13 @@ def stream_documents(
     Args:
         path: The file, not packed.
         separator: As `parse_separator` gives it.
-        place: Byte offset to read on from, in a list; None is the beginning.
+        position: Byte offset to read on from, in a list; None is the beginning.
 
     Yields:
         A document, or what is wrong with it; and the place behind it.
     """
     pattern = None if separator is None else _pattern(separator)
-    offset = 0 if place is None else place[0]
+    offset = 0 if position is None else position[0]
     with path.open("rb") as file:
         head = file.read(4096)
         _check_encoding(head, str(path))

@@ -99,13 +99,13 @@ class Cuts:
         return {self.unit: self.total, **self.counts} if self.counts else {}
 
     def keeps(
-        self, overlong: Overlong, place: str, length: int, *, option: str | None = None, limit: int | None = None
+        self, overlong: Overlong, position: str, length: int, *, option: str | None = None, limit: int | None = None
     ) -> bool:
         """Whether something too long stays, to be cut.
 
         Args:
             overlong: What is done about it. `"drop"` is counted here; what a cut takes away is the caller's to count.
-            place: Where it was read, for the error.
+            position: Where it was read, for the error.
             length: Its length in tokens.
             option, limit: The option that limits it; left out: that of these counts.
 
@@ -116,7 +116,7 @@ class Cuts:
         most = self.limit if limit is None else limit
         if overlong == "error":
             raise CorpusError(
-                f"{place}: {length:,} tokens are more than --{named} allows ({most:,}). Shorten it, raise "
+                f"{position}: {length:,} tokens are more than --{named} allows ({most:,}). Shorten it, raise "
                 f"--{named.partition(' ')[0]}, or choose --overlong truncate or drop."
             )
         if overlong == "drop":

@@ -56,8 +56,8 @@ class _Ids(NamedTuple):
     def take(self, parts: np.ndarray) -> "_Ids":
         """Those of parts by their numbers."""
         starts, counts = (self.counts.cumsum() - self.counts)[parts], self.counts[parts]
-        places = np.arange(counts.sum()) + (starts - (counts.cumsum() - counts)).repeat(counts)
-        return _Ids(self.flat[places], counts)
+        positions = np.arange(counts.sum()) + (starts - (counts.cumsum() - counts)).repeat(counts)
+        return _Ids(self.flat[positions], counts)
 
     def join(self, begins: np.ndarray) -> "_Ids":
         """The parts joined to fewer, which begin at these of them."""

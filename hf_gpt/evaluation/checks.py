@@ -112,8 +112,8 @@ def _check_content(name: str, array: np.ndarray, at_least: int) -> np.ndarray:
         raise ValueError(f"{name} holds {len(array)} entries. This metric needs at least {at_least}.")
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
-        place = ", ".join(map(str, bad[0]))
-        raise ValueError(f"{name}[{place}] is {array[tuple(bad[0])]}. Every number must be finite.")
+        position = ", ".join(map(str, bad[0]))
+        raise ValueError(f"{name}[{position}] is {array[tuple(bad[0])]}. Every number must be finite.")
     return array
 
 

@@ -12,7 +12,7 @@ RECORD_NAME = "run_record.json"
 STREAM_POSITION_NAME = "stream_position.json"
 WEIGHT_AVERAGE_NAME = "weight_average.safetensors"
 # Of adversarial training.
-GAME_FILE, SCHEDULE_FILE = "adversarial_state.pt", "adversarial_schedule.json"
+STATE_FILE, SCHEDULE_FILE = "adversarial_state.pt", "adversarial_schedule.json"
 DISCRIMINATOR_DIR, DISCRIMINATOR_OPTIMIZER = "discriminator", "discriminator_optimizer.pt"
 
 # Files up to this size are read whole, which finds damage in their middle; of larger ones the ends are looked at.
@@ -31,7 +31,7 @@ class Needs:
         scaler: A loss scaler, for float16.
         average: An average of the weights.
         stream: A position in a stream.
-        game: The state of an adversarial run.
+        adversarial_state: The state of an adversarial run.
         discriminator: The discriminator of one, and its optimizer.
     """
 
@@ -39,7 +39,7 @@ class Needs:
     scaler: bool = False
     average: bool = False
     stream: bool = False
-    game: bool = False
+    adversarial_state: bool = False
     discriminator: bool = False
 
 
@@ -51,16 +51,16 @@ def needs_of(args: Any, *, stream: bool = False, has_discriminator: bool | None 
         stream: Whether it reads a stream.
         has_discriminator: Whether an adversarial run has one; left out: by its estimator.
     """
-    game = hasattr(args, "estimator")
+    adversarial_state = hasattr(args, "estimator")
     if has_discriminator is None:
-        has_discriminator = game and args.needs_discriminator
+        has_discriminator = adversarial_state and args.needs_discriminator
     return Needs(
         processes=args.world_size,
         scaler=bool(args.fp16) and args.device.type != "cpu",
         average=args.ema_decay is not None,
         stream=stream,
-        game=game,
-        discriminator=game and has_discriminator,
+        adversarial_state=adversarial_state,
+        discriminator=adversarial_state and has_discriminator,
     )
 
 
@@ -116,8 +116,8 @@ def _parts(checkpoint: Path, needs: Needs, has_engine: bool, processes_before: i
         names.append(WEIGHT_AVERAGE_NAME)
     if needs.stream:
         names.append(STREAM_POSITION_NAME)
-    if needs.game:
-        names += [GAME_FILE, SCHEDULE_FILE]
+    if needs.adversarial_state:
+        names += [STATE_FILE, SCHEDULE_FILE]
         names += [f"adversarial_rank_{number}.pt" for number in range(needs.processes or 1)]
     if needs.discriminator:
         names.append(DISCRIMINATOR_OPTIMIZER)
@@ -128,7 +128,7 @@ def _parts(checkpoint: Path, needs: Needs, has_engine: bool, processes_before: i
 _REASONS = {
     WEIGHT_AVERAGE_NAME: ": its run did not average weights, or it was deleted",
     STREAM_POSITION_NAME: ": its run was not streamed, or it was deleted",
-    GAME_FILE: ": its run was not adversarial, or it was deleted",
+    STATE_FILE: ": its run was not adversarial, or it was deleted",
     "scaler.pt": ": its run was not of --fp16, or it was deleted",
 }
 

@@ -1,8 +1,8 @@
 """Images and sounds as token sequences."""
 
-from hf_gpt.modalities.feature_extraction_audio import HfGptSoundFeatureExtractor
+from hf_gpt.modalities.feature_extraction_audio import HfGptAudioFeatureExtractor
 from hf_gpt.modalities.feature_extraction_image import HfGptImageFeatureExtractor
-from hf_gpt.modalities.processing import HfGptSignalProcessor
+from hf_gpt.modalities.processing import HfGptModalityProcessor
 
 
-__all__ = ["HfGptImageFeatureExtractor", "HfGptSignalProcessor", "HfGptSoundFeatureExtractor"]
+__all__ = ["HfGptAudioFeatureExtractor", "HfGptImageFeatureExtractor", "HfGptModalityProcessor"]

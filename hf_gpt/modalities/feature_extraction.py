@@ -8,7 +8,7 @@ import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
 
-class SignalFeatureExtractor(FeatureExtractionMixin):
+class ModalityFeatureExtractor(FeatureExtractionMixin):
     """Arrays to sequences of values and back. Settings are plain numbers and lists, which `save_pretrained` keeps."""
 
     model_input_names = ["values"]
@@ -35,9 +35,9 @@ class SignalFeatureExtractor(FeatureExtractionMixin):
     def decode(self, values: Sequence[int]) -> np.ndarray:
         """The signal that values stand for. Too few of them leave its end out, as black or silence."""
 
-    def __call__(self, signals: Sequence[Any]) -> BatchFeature:
+    def __call__(self, media: Sequence[Any]) -> BatchFeature:
         """`values`: a list with the values of each signal."""
-        return BatchFeature({"values": [self.encode(signal) for signal in signals]})
+        return BatchFeature({"values": [self.encode(signal) for signal in media]})
 
     def to_dict(self) -> dict[str, Any]:
         return {

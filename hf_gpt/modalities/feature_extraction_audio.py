@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hf_gpt.modalities.feature_extraction import SignalFeatureExtractor, as_codebooks
+from hf_gpt.modalities.feature_extraction import ModalityFeatureExtractor, as_codebooks
 from hf_gpt.modalities.quantization import (
     decode_by_codebooks,
     encode_by_codebooks,
@@ -16,7 +16,7 @@ from hf_gpt.modalities.quantization import (
 from hf_gpt.modalities.spectrogram import log_mel, wave_of_log_mel
 
 
-class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
+class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
     """Mono waves to values and back.
 
     `"mu_law"`: a value is a level of a sample (WaveNet, van den Oord et al. 2016, section 2.2). `"log_mel"`: a frame is
@@ -124,12 +124,12 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         return self.num_frames and self.num_frames * self.num_groups if self.encoding == "log_mel" else None
 
     def fit(
-        self, sounds: Sequence[Any], codebook_size: int, seed: int = 0, voices: Sequence[np.ndarray] | None = None
-    ) -> "HfGptSoundFeatureExtractor":
+        self, audio: Sequence[Any], codebook_size: int, seed: int = 0, voices: Sequence[np.ndarray] | None = None
+    ) -> "HfGptAudioFeatureExtractor":
         """Finds codebooks and averages of these sounds; returns itself. Mu-law needs none.
 
         Args:
-            sounds: Waves.
+            audio: Waves.
             codebook_size: Codewords of each group.
             seed: Of the k-means.
             voices: The voice of each sound, which is taken away from now on.
@@ -139,7 +139,7 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
             ImportError: scikit-learn is not installed.
         """
         if self.encoding == "log_mel":
-            natural = [self._log_mel(sound) for sound in sounds]
+            natural = [self._log_mel(audio) for audio in audio]
             self.mean_frames = float(np.mean([len(frames) for frames in natural]))
             raw = [self._stretched(frames) for frames in natural]
             levels = [self._level(frames) for frames in raw]
@@ -152,13 +152,13 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
             self.codebooks = fit_codebooks(np.concatenate(levelled), self.num_groups, codebook_size, seed)
         return self
 
-    def voice(self, sounds: Sequence[Any]) -> np.ndarray:
+    def voice(self, audio: Sequence[Any]) -> np.ndarray:
         """What recordings of one speaker have in common: the mean of their levelled frames.
 
         It takes some 20 recordings of different words: with few, the words themselves are taken away.
 
         Args:
-            sounds: Waves of one speaker, no labels needed.
+            audio: Waves of one speaker, no labels needed.
 
         Returns:
             float64 of shape (num_frames, num_mel_bins).
@@ -168,16 +168,16 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         """
         if self.encoding != "log_mel" or self.num_frames is None:
             raise ValueError("a voice is a mean over sounds of one length. Set encoding='log_mel' and num_frames.")
-        if not len(sounds):
+        if not len(audio):
             raise ValueError("a voice needs sounds of it, and none is given.")
-        return np.mean([self._levelled(self._stretched(self._log_mel(sound))) for sound in sounds], axis=0)
+        return np.mean([self._levelled(self._stretched(self._log_mel(audio))) for audio in audio], axis=0)
 
-    def features(self, sound: Any, places: np.ndarray | None = None, voice: np.ndarray | None = None) -> np.ndarray:
+    def features(self, audio: Any, positions: np.ndarray | None = None, voice: np.ndarray | None = None) -> np.ndarray:
         """Levelled log-mel frames, float64 of shape (frames, num_mel_bins).
 
         Args:
-            sound: A wave.
-            places: Where frames are taken, ascending from 0, the first frame that is left after trimming, to 1, the
+            audio: A wave.
+            positions: Where frames are taken, ascending from 0, the first frame that is left after trimming, to 1, the
                 last, in time or in loudness; left out: as `num_frames` says.
             voice: What is taken away from them, as `voice` gives it; left out: `mean_voice`.
 
@@ -186,11 +186,11 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         """
         if voice is not None and self.mean_voice is None:
             raise ValueError("this extractor keeps voices. Fit it with voices, or give none.")
-        frames = self._levelled(self._stretched(self._log_mel(sound), places))
+        frames = self._levelled(self._stretched(self._log_mel(audio), positions))
         if self.mean_voice is None:
             return frames
         taken = np.asarray(self.mean_voice if voice is None else voice, np.float64)
-        return frames - (taken if places is None else _at(taken, places))
+        return frames - (taken if positions is None else _at(taken, positions))
 
     def quantize(self, features: np.ndarray) -> np.ndarray:
         """Values of levelled frames: (frames, num_mel_bins) to int64 of shape (frames * num_groups,)."""
@@ -236,8 +236,8 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         codes = np.asarray(values, np.int64)[:whole].reshape(-1, self.num_groups) % codebooks.shape[1]
         return decode_by_codebooks(codes, codebooks)
 
-    def _checked(self, sound: Any) -> np.ndarray:
-        wave = np.asarray(sound)
+    def _checked(self, audio: Any) -> np.ndarray:
+        wave = np.asarray(audio)
         if np.issubdtype(wave.dtype, np.integer):
             wave = wave / 32768.0
         if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
@@ -247,9 +247,9 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
             )
         return wave.astype(np.float64)
 
-    def _log_mel(self, sound: Any) -> np.ndarray:
+    def _log_mel(self, audio: Any) -> np.ndarray:
         frames = log_mel(
-            self._checked(sound),
+            self._checked(audio),
             num_mel_bins=self.num_mel_bins,
             n_fft=self.n_fft,
             hop_length=self.hop_length,
@@ -261,23 +261,23 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
             frames = frames[loud[0] : loud[-1] + 1]
         return np.maximum(frames, frames.max() - self.dynamic_range)
 
-    def _stretched(self, frames: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
-        if places is None and self.num_frames is not None:
-            places = np.linspace(0, 1, self.num_frames)
-        if places is None:
+    def _stretched(self, frames: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        if positions is None and self.num_frames is not None:
+            positions = np.linspace(0, 1, self.num_frames)
+        if positions is None:
             return frames
-        return _at(frames, self._times(frames, places) if self.loudness_share else places)
+        return _at(frames, self._times(frames, positions) if self.loudness_share else positions)
 
-    def _times(self, frames: np.ndarray, places: np.ndarray) -> np.ndarray:
+    def _times(self, frames: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """The times, from 0 to 1, before which lie these shares of the sound's time and loudness."""
         loudness = frames.mean(1) - frames.mean(1).min()
         steps = loudness[1:] + loudness[:-1]
         total = steps.sum()
         # A sound of even loudness has no other measure than time.
         if total < 1e-6:
-            return places
+            return positions
         steps = self.loudness_share * steps / total + (1 - self.loudness_share) / len(steps)
-        return np.interp(places, np.append(0, np.cumsum(steps)), np.linspace(0, 1, len(frames)))
+        return np.interp(positions, np.append(0, np.cumsum(steps)), np.linspace(0, 1, len(frames)))
 
     def _level(self, frames: np.ndarray) -> tuple[np.ndarray, float]:
         """What is taken away from each band, and what is divided by."""
@@ -295,7 +295,7 @@ class HfGptSoundFeatureExtractor(SignalFeatureExtractor):
         return self.codebooks
 
 
-def _at(frames: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _at(frames: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Frames between frames, by linear interpolation; places from 0 to 1."""
     numbers = np.arange(len(frames))
-    return np.stack([np.interp(places * (len(frames) - 1), numbers, band) for band in frames.T], axis=1)
+    return np.stack([np.interp(positions * (len(frames) - 1), numbers, band) for band in frames.T], axis=1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_gpt.modalities.feature_extraction import SignalFeatureExtractor, as_codebooks
+from hf_gpt.modalities.feature_extraction import ModalityFeatureExtractor, as_codebooks
 from hf_gpt.modalities.quantization import (
     decode_by_codebooks,
     dequantize_uniform,
@@ -15,7 +15,7 @@ from hf_gpt.modalities.quantization import (
 )
 
 
-class HfGptImageFeatureExtractor(SignalFeatureExtractor):
+class HfGptImageFeatureExtractor(ModalityFeatureExtractor):
     """Grey images of one size to values and back.
 
     With `patch_size` 1 a value is the grey level of a pixel, one of `num_levels` (as in Image GPT, Chen et al. 2020).

@@ -7,33 +7,33 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BatchFeature, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
-from hf_gpt.modalities.feature_extraction import SignalFeatureExtractor
+from hf_gpt.modalities.feature_extraction import ModalityFeatureExtractor
 
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 
 
-class HfGptSignalProcessor(ProcessorMixin):
+class HfGptModalityProcessor(ProcessorMixin):
     """Images or sounds to token ids and back.
 
     A sequence is the class, or `<|endoftext|>` where none is given, then the values of the signal, then
     `<|endoftext|>`. With the class in front a causal model writes signals of that class.
 
     Args:
-        feature_extractor: `HfGptImageFeatureExtractor` or `HfGptSoundFeatureExtractor`.
+        feature_extractor: `HfGptImageFeatureExtractor` or `HfGptAudioFeatureExtractor`.
         tokenizer: As `create` makes it; it writes value 7 as `v7` and class 3 as `<|class:3|>`.
 
     Example:
 
     ```python
-    >>> processor = HfGptSignalProcessor.create(HfGptImageFeatureExtractor(), class_names=["0", "1"])
+    >>> processor = HfGptModalityProcessor.create(HfGptImageFeatureExtractor(), class_names=["0", "1"])
     >>> inputs = processor([image], return_tensors="pt")
     >>> written = model.generate(**processor.prompts(["1"], return_tensors="pt"), max_new_tokens=65)
     >>> image = processor.batch_decode(written)[0]
     ```
     """
 
-    def __init__(self, feature_extractor: SignalFeatureExtractor, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, feature_extractor: ModalityFeatureExtractor, tokenizer: PreTrainedTokenizerBase):
         super().__init__(feature_extractor, tokenizer)
         vocabulary = tokenizer.get_vocab()
         self._value_ids = np.array([vocabulary[f"v{value}"] for value in range(feature_extractor.num_values)], np.int64)
@@ -41,8 +41,8 @@ class HfGptSignalProcessor(ProcessorMixin):
 
     @classmethod
     def create(
-        cls, feature_extractor: SignalFeatureExtractor, class_names: Sequence[str] = ()
-    ) -> "HfGptSignalProcessor":
+        cls, feature_extractor: ModalityFeatureExtractor, class_names: Sequence[str] = ()
+    ) -> "HfGptModalityProcessor":
         """A processor with a tokenizer for the values and these classes.
 
         Raises:
@@ -74,7 +74,7 @@ class HfGptSignalProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        signals: Sequence[Any],
+        media: Sequence[Any],
         class_names: Sequence[str] | None = None,
         *,
         voices: Sequence[Any] | None = None,
@@ -85,7 +85,7 @@ class HfGptSignalProcessor(ProcessorMixin):
         """Token ids of signals, padded at the tokenizer's side if tensors are asked for.
 
         Args:
-            signals: Arrays as the feature extractor takes them.
+            media: Arrays as the feature extractor takes them.
             class_names: A class for each signal.
             voices: For each sound what is taken away of its speaker, as `feature_extractor.voice` gives it.
             add_end: Whether `<|endoftext|>` follows.
@@ -98,12 +98,12 @@ class HfGptSignalProcessor(ProcessorMixin):
         Raises:
             ValueError: a class that the processor does not know, or an array that is no such signal.
         """
-        names = [None] * len(signals) if class_names is None else class_names
+        names = [None] * len(media) if class_names is None else class_names
         encode = self.feature_extractor.encode
         if voices is None:
-            values = [encode(signal) for signal in signals]
+            values = [encode(signal) for signal in media]
         else:
-            values = [encode(signal, voice=voice) for signal, voice in zip(signals, voices, strict=True)]
+            values = [encode(signal, voice=voice) for signal, voice in zip(media, voices, strict=True)]
         rows = [self.token_ids(found, name, add_end=add_end) for found, name in zip(values, names, strict=True)]
         return self._batch(rows, return_tensors, kwargs)
 

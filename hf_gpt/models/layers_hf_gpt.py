@@ -14,7 +14,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_hf_gpt import HfGptConfig
-from .last_token_hf_gpt import at_places
+from .last_token_hf_gpt import at_positions
 
 
 class _RMSNormFunction(torch.autograd.Function):
@@ -236,22 +236,22 @@ class HfGptAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        query_places: torch.LongTensor | None = None,
+        query_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        queried = hidden_states if query_places is None else at_places(hidden_states, query_places)
+        queried = hidden_states if query_positions is None else at_positions(hidden_states, query_positions)
         input_shape = queried.shape[:-1]
 
         query_states = self.q_norm(self.q_proj(queried).view(*input_shape, -1, self.head_dim)).transpose(1, 2)
         key_states = self.k_norm(self.k_proj(hidden_states).view(hidden_shape)).transpose(1, 2)
         value_states = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
 
-        if position_embeddings is not None and query_places is None:
+        if position_embeddings is not None and query_positions is None:
             query_states, key_states = apply_rotary_pos_emb(query_states, key_states, *position_embeddings)
         elif position_embeddings is not None:
-            places = (at_places(table, query_places) for table in position_embeddings)
-            query_states = turn(query_states, *places)
+            positions = (at_positions(table, query_positions) for table in position_embeddings)
+            query_states = turn(query_states, *positions)
             key_states = turn(key_states, *position_embeddings)
 
         if past_key_values is not None:
@@ -378,11 +378,11 @@ class HfGptDecoderLayer(GradientCheckpointingLayer):
         past_key_values: Cache | None = None,
         use_cache: bool | None = False,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        query_places: torch.LongTensor | None = None,
+        query_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        if query_places is not None:
-            kwargs["query_places"] = query_places
+        if query_positions is not None:
+            kwargs["query_positions"] = query_positions
         attn_output, _ = self.self_attn(
             self.input_layernorm(hidden_states),
             attention_mask=attention_mask,
@@ -392,7 +392,7 @@ class HfGptDecoderLayer(GradientCheckpointingLayer):
             position_embeddings=position_embeddings,
             **kwargs,
         )
-        if query_places is not None:
-            hidden_states = at_places(hidden_states, query_places)
+        if query_positions is not None:
+            hidden_states = at_positions(hidden_states, query_positions)
         hidden_states = hidden_states + self.dropout(attn_output)
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))

@@ -25,7 +25,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_grad and ctx.needs_input_grad[1] else None
         for start in range(0, hidden.shape[0], chunk_rows):
             rows = slice(start, start + chunk_rows)
-            logits = _products(hidden[rows], weight).float()
+            logits = _matmul(hidden[rows], weight).float()
             if scale is not None:
                 logits.mul_(scale)
             if softcap is not None:
@@ -78,7 +78,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None, None, None
 
 
-def _products(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _matmul(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """
     hidden W^T, (rows, vocab_size). On CPUs in float32 it lies in memory the other way round: so many outputs of so few
     inputs take MKL two thirds of the time.

@@ -25,7 +25,7 @@ from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
 from .inputs_hf_gpt import check_not_empty, check_range, create_masks, default_position_ids, num_tokens
 from .language_head_hf_gpt import HfGptLanguageHeadMixin
-from .last_token_hf_gpt import at_places, can_query_places, mask_at_places, places_to_pool
+from .last_token_hf_gpt import at_positions, can_query_positions, mask_at_positions, positions_to_pool
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
 from .loss_hf_gpt import are_values, classification_loss, question_answering_loss
 from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear, token_mask
@@ -107,7 +107,7 @@ class HfGptModel(HfGptPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        query_places: torch.LongTensor | None = None,
+        query_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         r"""
@@ -126,7 +126,7 @@ class HfGptModel(HfGptPreTrainedModel):
                 Embeddings in place of `input_ids`.
             use_cache (`bool`, *optional*):
                 Whether to return the cache.
-            query_places (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+            query_positions (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
                 The one place of each row whose last hidden state is asked for: `last_hidden_state` has that alone, of
                 shape `(batch_size, 1, hidden_size)`, and the last layer works out no other where it can.
 
@@ -167,15 +167,15 @@ class HfGptModel(HfGptPreTrainedModel):
         layer_inputs = [kwargs.pop("encoder_hidden_states")] if "encoder_hidden_states" in kwargs else []
         layers = self.layers[: self.config.num_hidden_layers]
         masks = [mask_mapping[kind] for kind in self.config.layer_types[: len(layers)]]
-        asked = query_places is not None and can_query_places(self, masks[-1])
+        asked = query_positions is not None and can_query_positions(self, masks[-1])
         if asked:
-            masks[-1] = mask_at_places(self.config, masks[-1], query_places, hidden_states, past_key_values)
+            masks[-1] = mask_at_positions(self.config, masks[-1], query_positions, hidden_states, past_key_values)
         for i, decoder_layer in enumerate(layers):
             if isinstance(decoder_layer, nn.Identity):
                 self._count_tokens(past_key_values, i, hidden_states)
                 continue
             if asked and i == len(layers) - 1:
-                kwargs["query_places"] = query_places
+                kwargs["query_positions"] = query_positions
             hidden_states = decoder_layer(
                 hidden_states,
                 *layer_inputs,
@@ -187,8 +187,8 @@ class HfGptModel(HfGptPreTrainedModel):
                 **kwargs,
             )
         hidden_states = self.norm(hidden_states)
-        if query_places is not None and not asked:
-            hidden_states = at_places(hidden_states, query_places)
+        if query_positions is not None and not asked:
+            hidden_states = at_positions(hidden_states, query_positions)
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
         )
@@ -321,12 +321,12 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
             [`~transformers.modeling_outputs.SequenceClassifierOutputWithPast`], `logits` of shape
             `(batch_size, num_labels)`.
         """
-        places = None
+        positions = None
         # Others than our own decoder take no such argument.
         if self.config.classifier_pooling == "last" and isinstance(self.model, HfGptModel):
-            places = places_to_pool(self, input_ids, attention_mask, inputs_embeds, **kwargs)
-            if places is not None:
-                kwargs["query_places"] = places
+            positions = positions_to_pool(self, input_ids, attention_mask, inputs_embeds, **kwargs)
+            if positions is not None:
+                kwargs["query_positions"] = positions
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -337,7 +337,7 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        if places is None:
+        if positions is None:
             mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
             pooled = self.pooler(hidden_states, mask)
         else:

@@ -159,7 +159,7 @@ class HfLstmSegments:
 
 
 @dataclass
-class HfLstmPlaces:
+class HfLstmPositions:
     """
     The same where nothing may depend on what tensors hold, as in an export and on the meta device.
 
@@ -175,7 +175,7 @@ class HfLstmPlaces:
     @classmethod
     def find(
         cls, mask: torch.BoolTensor | None, documents: torch.LongTensor | None, shape: tuple[int, int]
-    ) -> "HfLstmPlaces | None":
+    ) -> "HfLstmPositions | None":
         """As [`HfLstmSegments.find`]; None only where neither is given."""
         if mask is None and documents is None:
             return None
@@ -213,7 +213,7 @@ class HfLstmLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        segments: "HfLstmSegments | HfLstmPlaces | None" = None,
+        segments: "HfLstmSegments | HfLstmPositions | None" = None,
         past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
@@ -223,8 +223,8 @@ class HfLstmLayer(GradientCheckpointingLayer):
             state = cached.keys.unsqueeze(0), cached.values.unsqueeze(0)
         if segments is None:
             output, state = self.lstm(hidden_states, state)
-        elif isinstance(segments, HfLstmPlaces):
-            output, state = self._read_places(hidden_states, segments, state)
+        elif isinstance(segments, HfLstmPositions):
+            output, state = self._read_positions(hidden_states, segments, state)
         else:
             output, state = self._read_segments(hidden_states, segments, state)
         if past_key_values is not None:
@@ -233,10 +233,10 @@ class HfLstmLayer(GradientCheckpointingLayer):
             )
         return self.dropout(output)
 
-    def _read_places(
+    def _read_positions(
         self,
         hidden_states: torch.Tensor,
-        places: "HfLstmPlaces",
+        positions: "HfLstmPositions",
         state: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         batch_size, length, _ = hidden_states.shape
@@ -249,12 +249,12 @@ class HfLstmLayer(GradientCheckpointingLayer):
             weights += [getattr(self.lstm, f"{name}_l0{suffix}") for name in ("bias_ih", "bias_hh")]
             output, cell = (part[direction] for part in state)
             read: list[torch.Tensor] = [output] * length
-            for place in reversed(range(length)) if suffix else range(length):
-                is_token = places.mask[:, place, None]
-                goes_on = ~(places.ends if suffix else places.begins)[:, place, None]
-                new = torch.lstm_cell(hidden_states[:, place], (output * goes_on, cell * goes_on), *weights)
+            for position in reversed(range(length)) if suffix else range(length):
+                is_token = positions.mask[:, position, None]
+                goes_on = ~(positions.ends if suffix else positions.begins)[:, position, None]
+                new = torch.lstm_cell(hidden_states[:, position], (output * goes_on, cell * goes_on), *weights)
                 output, cell = (torch.where(is_token, *pair) for pair in zip(new, (output, cell), strict=True))
-                read[place] = output * is_token
+                read[position] = output * is_token
             outputs.append(torch.stack(read, 1))
             ends.append((output, cell))
         return torch.cat(outputs, -1), tuple(torch.stack(parts) for parts in zip(*ends, strict=True))
@@ -393,7 +393,7 @@ class HfLstmModel(HfLstmPreTrainedModel):
         elif attention_mask is None and past_key_values is None and position_ids is not None:
             documents = document_ids(position_ids.to(inputs_embeds.device))
         is_blind = inputs_embeds.device.type == "meta" or torch.compiler.is_exporting()
-        kind = HfLstmPlaces if is_blind else HfLstmSegments
+        kind = HfLstmPositions if is_blind else HfLstmSegments
         segments = kind.find(mask, documents, tuple(inputs_embeds.shape[:2]))
         # What has been read backwards would change with each token: there is no state to carry.
         if not self.config.is_causal and past_key_values is None:

@@ -25,7 +25,7 @@ def token_mask(
     return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
 
 
-def last_token_places(mask: torch.BoolTensor) -> torch.LongTensor:
+def last_token_positions(mask: torch.BoolTensor) -> torch.LongTensor:
     """Where the last token of each row of `mask` (batch_size, sequence_length) stands; 0 where there is none."""
     positions = torch.arange(mask.shape[1], device=mask.device)
     return (positions * mask).argmax(-1)
@@ -77,7 +77,7 @@ class HfGptPooler(nn.Module):
         if of_prefixes:
             return self.forward_prefixes(hidden_states, mask)
         if self.pooling == "last":
-            return hidden_states[torch.arange(mask.shape[0], device=mask.device), last_token_places(mask)]
+            return hidden_states[torch.arange(mask.shape[0], device=mask.device), last_token_positions(mask)]
         if self.pooling == "attention":
             scores = (hidden_states @ self.query).float()
             weights = scores.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)

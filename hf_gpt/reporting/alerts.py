@@ -30,7 +30,7 @@ def alert_rows(log_history: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
-def has_game(log_history: Iterable[Mapping[str, Any]]) -> bool:
+def is_adversarial(log_history: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the log is of a run whose warnings are counted: one that says of no warning that there was none."""
     return any("warnings" in entry for entry in log_history)
 

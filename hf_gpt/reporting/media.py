@@ -13,7 +13,7 @@ from hf_gpt.reporting.report import Section, escape
 _GAP = 4
 
 
-def picture_grid(rows: Sequence[Sequence[np.ndarray]], *, low: float, high: float, side: int = 48) -> bytes:
+def image_grid(rows: Sequence[Sequence[np.ndarray]], *, low: float, high: float, side: int = 48) -> bytes:
     """Grey images in rows, as a PNG file.
 
     Args:
@@ -30,8 +30,8 @@ def picture_grid(rows: Sequence[Sequence[np.ndarray]], *, low: float, high: floa
     for top, row in enumerate(rows):
         for left, image in enumerate(row):
             grey = np.rint(np.clip((np.asarray(image) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-            place = canvas[top * tall + _GAP : (top + 1) * tall, left * wide + _GAP : (left + 1) * wide]
-            place[:] = np.kron(grey, np.ones((scale, scale), np.uint8))
+            position = canvas[top * tall + _GAP : (top + 1) * tall, left * wide + _GAP : (left + 1) * wide]
+            position[:] = np.kron(grey, np.ones((scale, scale), np.uint8))
     file = io.BytesIO()
     Image.fromarray(canvas, "L").save(file, "PNG", optimize=True)
     return file.getvalue()
@@ -53,21 +53,21 @@ def media_section(
     uid: str,
     title: str,
     note: str,
-    pictures: Sequence[tuple[str, bytes]] = (),
-    sounds: Sequence[tuple[str, bytes]] = (),
+    images: Sequence[tuple[str, bytes]] = (),
+    audio: Sequence[tuple[str, bytes]] = (),
 ) -> Section:
     """Pictures (PNG) and sounds (WAV), each with its caption, within the page itself."""
     parts = [f'<p class="muted">{escape(note)}</p>']
-    for caption, content in pictures:
+    for caption, content in images:
         parts.append(
             f'<figure class="media"><img alt="{escape(caption)}" src="data:image/png;base64,{_text(content)}">'
             f'<figcaption class="muted">{escape(caption)}</figcaption></figure>'
         )
-    if sounds:
+    if audio:
         items = "\n".join(
             f'<figure><figcaption class="muted">{escape(caption)}</figcaption>'
             f'<audio controls preload="metadata" src="data:audio/wav;base64,{_text(content)}"></audio></figure>'
-            for caption, content in sounds
+            for caption, content in audio
         )
         parts.append(f'<div class="sounds">\n{items}\n</div>')
     return Section(uid, title, "\n".join(parts))

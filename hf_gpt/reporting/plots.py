@@ -133,16 +133,18 @@ def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     generator stays.
     """
     # The game's loss is another quantity than the likelihood of evaluation and warm-up: no trend joins the two.
-    game = [entry for entry in log_history if entry.get("phase") == "adversarial"]
+    adversarial_state = [entry for entry in log_history if entry.get("phase") == "adversarial"]
     others = [entry for entry in log_history if entry.get("phase") != "adversarial"]
     charts = [
         Chart("Loss", _with_evaluation(others, "loss")),
-        Chart("Generator's loss against the discriminator", [Line("Generator's loss", series(game, "loss"))]),
+        Chart(
+            "Generator's loss against the discriminator", [Line("Generator's loss", series(adversarial_state, "loss"))]
+        ),
         Chart("Bits per byte", _with_evaluation(log_history, "bits_per_byte")),
         Chart("Learning rate", [Line("Learning rate", series(log_history, "learning_rate"), 2)], from_zero=True),
         Chart("Tokens per second", [Line("Tokens per second", series(log_history, "tokens_per_second"), 2)], True),
         Chart("Gradient norm", [Line("Gradient norm", series(log_history, "grad_norm"), 2)], from_zero=True),
-        *_player_charts(log_history),
+        *_pair_charts(log_history),
     ]
     steps = [x for chart in charts for line in chart.lines for x, _ in line.points]
     # One range for all, so that a reader can follow a moment of the run from chart to chart.
@@ -150,9 +152,9 @@ def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     return [replace(chart, x_range=shared) for chart in charts if any(line.points for line in chart.lines)]
 
 
-def _player_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def _pair_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     def lines(*named: tuple[str, str]) -> list[Line]:
-        found = [Line(label, series(log_history, name), place) for place, (label, name) in enumerate(named)]
+        found = [Line(label, series(log_history, name), position) for position, (label, name) in enumerate(named)]
         return [line for line in found if line.points]
 
     updates = lines(("Generator", "generator_updates"), ("Discriminator", "d_updates"))

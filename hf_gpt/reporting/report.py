@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_gpt.reporting.alerts import NAMES, alert_rows, has_game
+from hf_gpt.reporting.alerts import NAMES, alert_rows, is_adversarial
 from hf_gpt.reporting.plots import (
     LIGHT_COLOURS,
     Chart,
@@ -42,7 +42,7 @@ _SIZES = {"wide": (480, 240), "narrow": (310, 210)}
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """A headline figure, shown as a tile."""
 
     name: str
@@ -73,7 +73,7 @@ def write_report(
     *,
     title: str,
     summary: str,
-    figures: Sequence[Figure],
+    metrics: Sequence[Metric],
     log_history: Sequence[Mapping[str, Any]],
     samples: Sequence[Sample],
     settings: Mapping[str, object],
@@ -86,7 +86,7 @@ def write_report(
         path: The HTML file; its folder is made if need be.
         title: Heading of the page.
         summary: A few plain sentences; a blank line parts paragraphs.
-        figures: Headline figures.
+        metrics: Headline figures.
         log_history: `state.log_history` of a Trainer.
         samples: Prompts and continuations.
         settings: Settings by name, the most telling first; nested mappings are flattened.
@@ -101,26 +101,26 @@ def write_report(
         settings_section(settings),
         environment_section(environment),
     ]
-    page = render_page(title, header(title, summary, figures), [part for part in parts if part is not None])
+    page = render_page(title, header(title, summary, metrics), [part for part in parts if part is not None])
     return write_whole(Path(path), page)
 
 
-def header(title: str, summary: str, figures: Sequence[Figure], eyebrow: str = "Training report") -> str:
+def header(title: str, summary: str, metrics: Sequence[Metric], eyebrow: str = "Training report") -> str:
     """The top of the page: what it is, title, summary and headline figures."""
     paragraphs = [part for part in re.split(r"\n\s*\n", summary.strip()) if part]
     tiles = "\n".join(
         f"<div><dt>{escape(figure.name)}</dt><dd>{escape(figure.value)}</dd>"
         + (f'<dd class="note">{escape(figure.note)}</dd>' if figure.note else "")
         + "</div>"
-        for figure in figures
+        for figure in metrics
     )
-    columns = f"--few:{_per_row(len(figures), 4)};--many:{_per_row(len(figures), 6)}"
+    columns = f"--few:{_per_row(len(metrics), 4)};--many:{_per_row(len(metrics), 6)}"
     return "\n".join(
         [
             f'<p class="eyebrow">{escape(eyebrow)}</p>',
             f"<h1>{escape(title)}</h1>",
             *(f'<p class="lead">{escape(part)}</p>' for part in paragraphs),
-            f'<dl class="tiles" style="{columns}">\n{tiles}\n</dl>' if figures else "",
+            f'<dl class="tiles" style="{columns}">\n{tiles}\n</dl>' if metrics else "",
         ]
     )
 
@@ -146,7 +146,7 @@ def alerts_section(log_history: Sequence[Mapping[str, Any]]) -> Section | None:
     if rows := alert_rows(log_history):
         return Section("alerts", "Warnings", results_table("Warnings", NAMES, rows, of_words=True))
     none = '<p class="muted">No warning was raised.</p>'
-    return Section("alerts", "Warnings", none) if has_game(log_history) else None
+    return Section("alerts", "Warnings", none) if is_adversarial(log_history) else None
 
 
 def chart_figure(chart: Chart, uid: str, *, lead: bool = False) -> str:

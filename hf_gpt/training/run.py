@@ -283,7 +283,7 @@ def write_recipe(settings: Settings, prog: str, path: Path, history: Sequence[st
 def print_lines(say: Any, lines: Sequence[tuple[str, str]]) -> None:
     """Prints pairs of a name and a line."""
     for name, value in lines:
-        say(f"{name:<12}{value}")
+        say(f"{name:<15}{value}")
 
 
 def silent(*_: Any) -> None:

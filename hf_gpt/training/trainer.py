@@ -41,7 +41,7 @@ from hf_gpt.training.monitoring.callbacks import OrderOfEpochCallback, ProgressC
 from hf_gpt.training.monitoring.cost_model import model_flops_per_token
 from hf_gpt.training.monitoring.likelihood import takes_skip_logits
 from hf_gpt.training.monitoring.mfu import measured_peak_flops
-from hf_gpt.training.monitoring.nonfinite import NotFiniteError, StepRecorder, anywhere, describe_stop
+from hf_gpt.training.monitoring.nonfinite import NonFiniteError, StepRecorder, anywhere, describe_stop
 from hf_gpt.training.monitoring.throughput import ThroughputMeter
 from hf_gpt.training.monitoring.trainability import check_trainable, warn_if_idle, warn_if_skipped
 from hf_gpt.training.optim.ema import WeightAverageCallback
@@ -304,7 +304,7 @@ class HfGptTrainer(ResumableTrainer):
             step = self.state.global_step + 1
             if self.args.nan_action == "stop":
                 path = self._recorder.save(Path(self.args.output_dir), step, self.args.process_index)
-                raise NotFiniteError(describe_stop(step, self._recorder.losses, norm, path))
+                raise NonFiniteError(describe_stop(step, self._recorder.losses, norm, path))
             # Optimizers pass over parameters without a gradient, and so change neither them nor their state.
             model.zero_grad(set_to_none=True)
             self._recorder.skipped += 1

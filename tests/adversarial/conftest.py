@@ -60,9 +60,9 @@ class World:
 def world() -> World:
     prefixes: dict[tuple[int, ...], int] = {}
     texts: dict[tuple[int, ...], None] = {}
-    for drawn in itertools.product(range(VOCAB), repeat=LENGTH):
-        end = drawn.index(0) + 1 if 0 in drawn else LENGTH
-        texts[drawn[:end]] = None
+    for samples in itertools.product(range(VOCAB), repeat=LENGTH):
+        end = samples.index(0) + 1 if 0 in samples else LENGTH
+        texts[samples[:end]] = None
     tokens = torch.zeros(len(texts), LENGTH, dtype=torch.long)
     mask, rows = torch.zeros_like(tokens), torch.zeros_like(tokens)
     for i, text in enumerate(texts):

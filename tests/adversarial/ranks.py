@@ -112,10 +112,10 @@ def main(folder, job):
     trainer = play(folder / "run", make, settings)
     tensors = tensors_of(trainer)
     values = {name: logged(trainer, name) for name in ("loss", "d_loss", "reward_mean", "d_auc_heldout")}
-    values["wrapper"] = type(trainer.player.wrapped).__name__
-    values["sharded"] = [is_sharded(trainer.model), is_sharded(trainer.player.wrapped)]
+    values["wrapper"] = type(trainer.discriminator_trainer.wrapped).__name__
+    values["sharded"] = [is_sharded(trainer.model), is_sharded(trainer.discriminator_trainer.wrapped)]
     values["dtypes"] = sorted({str(tensor.dtype) for tensor in tensors.values()})
-    values["replay"] = len(trainer.rounds.replay)
+    values["replay"] = len(trainer.loop.replay)
     if job.startswith("fsdp2"):
         if trainer.is_world_process_zero():
             shutil.copytree(folder / "run" / "checkpoint-2", folder / "resumed" / "checkpoint-2")

@@ -198,7 +198,7 @@ def test_a_discriminator_of_other_tokens_is_refused(tmp_path, texts, capsys, kin
 
     size = {"other words": 330, "as many tokens": 300, "too few tokens": 60, "too many tokens": 900}[kind]
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    folder = tmp_path / "critic"
+    folder = tmp_path / "discriminator"
     BertForSequenceClassification(BertConfig(vocab_size=size, num_labels=1, **small)).save_pretrained(folder)
     if kind == "other words":
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(325))]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hf_gpt.adversarial.loop import Rounds
+from hf_gpt.adversarial.loop import AdversarialLoop
 from hf_gpt.errors import ConfigError
 from tests.adversarial.players import logged, make_trainer
 
@@ -12,14 +12,14 @@ from tests.adversarial.players import logged, make_trainer
 @pytest.fixture
 def seen(monkeypatch):
     """Numbers of real, generated and fresh texts in each batch."""
-    sizes, update = [], Rounds._update_discriminator
+    sizes, update = [], AdversarialLoop._update_discriminator
 
     def record(self, model, due, *rest):
-        sizes.extend((len(real), len(fake), len(fresh)) for real, fake, _, fresh in due)
-        assert all(partners.tolist() == list(range(len(fake))) for _, fake, partners, _ in due)
+        sizes.extend((len(real), len(generated), len(fresh)) for real, generated, _, fresh in due)
+        assert all(partners.tolist() == list(range(len(generated))) for _, generated, partners, _ in due)
         return update(self, model, due, *rest)
 
-    monkeypatch.setattr(Rounds, "_update_discriminator", record)
+    monkeypatch.setattr(AdversarialLoop, "_update_discriminator", record)
     return sizes
 
 

@@ -32,7 +32,7 @@ def make_generator(seed: int, **options):
 
 
 def texts_of(model, number: int, seed: int) -> list[dict[str, list[int]]]:
-    drawn = rollout(
+    samples = rollout(
         model,
         num_samples=number,
         max_new_tokens=LENGTH,
@@ -41,10 +41,10 @@ def texts_of(model, number: int, seed: int) -> list[dict[str, list[int]]]:
         pad_token_id=0,
         generator=torch.Generator().manual_seed(seed),
     )
-    kept = drawn.completion_mask.bool()
+    kept = samples.completion_mask.bool()
     return [
         {"prompt_ids": [1], "completion_ids": ids[mask].tolist()}
-        for ids, mask in zip(drawn.completions, kept, strict=True)
+        for ids, mask in zip(samples.completions, kept, strict=True)
     ]
 
 
@@ -70,13 +70,13 @@ def test_the_logit_estimates_the_log_ratio():
     """Texts of one token, p and q known: the mean logit of a token is log p - log q."""
     generator, data = make_generator(0, initializer_range=0.25), make_generator(1, initializer_range=0.25)
     rows = [{"prompt_ids": [1], "completion_ids": row["completion_ids"][:1]} for row in texts_of(data, 3000, 3)]
-    critic = make_discriminator("ngram_cnn", generator, classifier_dropout=0.0)
-    train_discriminator(generator, critic, rows, max_new_tokens=1, epochs=8, batch_size=300, learning_rate=1e-2)
+    discriminator = make_discriminator("ngram_cnn", generator, classifier_dropout=0.0)
+    train_discriminator(generator, discriminator, rows, max_new_tokens=1, epochs=8, batch_size=300, learning_rate=1e-2)
     begin = torch.tensor([[1]])
     with torch.no_grad():
         q, p = (model(begin).logits[0, -1].log_softmax(-1) for model in (generator, data))
         tokens = torch.tensor([[1, token] for token in range(12)])
-        logits = critic(tokens, attention_mask=torch.ones_like(tokens)).logits[:, 0]
+        logits = discriminator(tokens, attention_mask=torch.ones_like(tokens)).logits[:, 0]
     common = (p.exp() > 0.04) & (q.exp() > 0.04)
     assert common.sum() >= 5
     torch.testing.assert_close(logits[common], (p - q)[common], rtol=0, atol=0.35)
@@ -90,9 +90,9 @@ def test_runs_repeat_and_leave_the_generator_alone():
     results, weights = [], []
     for _ in range(2):
         torch.manual_seed(3)
-        critic = make_discriminator("from_generator", generator)
-        results.append(train_discriminator(generator, critic, rows, max_new_tokens=LENGTH, epochs=2, seed=5))
-        weights.append(critic.score.weight.detach().clone())
+        discriminator = make_discriminator("from_generator", generator)
+        results.append(train_discriminator(generator, discriminator, rows, max_new_tokens=LENGTH, epochs=2, seed=5))
+        weights.append(discriminator.score.weight.detach().clone())
     assert results[0] == results[1] and torch.equal(*weights)
     assert all(torch.equal(before[name], tensor) for name, tensor in generator.state_dict().items())
     assert results[0].num_texts == 48 and results[0].num_test_texts == 6

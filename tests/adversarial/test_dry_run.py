@@ -42,8 +42,10 @@ class Phases(TrainerCallback):
 )
 def test_every_phase_is_timed(tmp_path, monkeypatch, caplog, settings, tried, seconds):
     phases = Phases()
-    critic = make_generator(seed=1) if "anchor_soft_targets" in settings else "default"
-    trainer = make_trainer(tmp_path, discriminator=critic, max_steps=100, dry_run=True, callbacks=[phases], **settings)
+    discriminator = make_generator(seed=1) if "anchor_soft_targets" in settings else "default"
+    trainer = make_trainer(
+        tmp_path, discriminator=discriminator, max_steps=100, dry_run=True, callbacks=[phases], **settings
+    )
     phases.trainer, now = trainer, [0]
 
     def perf_counter():

@@ -251,10 +251,10 @@ def test_soft_targets_have_the_gradient_of_the_likelihood_of_data_drawn_from_the
     logits = torch.tensor([0.3, -0.2, 1.0, 0.0], requires_grad=True)
     targets = torch.tensor([0.5, 0.25, 0.25, 0.0])
     tokens = torch.tensor([[0], [0], [1], [2]])
-    drawn = logits.expand(4, 1, 4)
-    hard = estimators.soft_target_loss(drawn, tokens, targets.log().expand(4, 1, 4), share=0.0)
-    soft = estimators.soft_target_loss(drawn, tokens, targets.log().expand(4, 1, 4))
-    half = estimators.soft_target_loss(drawn, tokens, targets.log().expand(4, 1, 4), share=0.5)
+    samples = logits.expand(4, 1, 4)
+    hard = estimators.soft_target_loss(samples, tokens, targets.log().expand(4, 1, 4), share=0.0)
+    soft = estimators.soft_target_loss(samples, tokens, targets.log().expand(4, 1, 4))
+    half = estimators.soft_target_loss(samples, tokens, targets.log().expand(4, 1, 4), share=0.5)
     torch.testing.assert_close(half, (hard + soft) / 2)
     gradients = [torch.autograd.grad(loss.mean(), logits, retain_graph=True)[0] for loss in (hard, soft)]
     torch.testing.assert_close(*gradients)
@@ -288,11 +288,11 @@ def test_gumbel_gradient_is_that_of_the_soft_sample():
 
 
 def test_pathwise_losses():
-    real, fake = torch.tensor([1.0, 0.0], requires_grad=True), torch.tensor([0.0, 2.0], requires_grad=True)
-    loss = estimators.relativistic_generator_loss(real, fake)
+    real, generated = torch.tensor([1.0, 0.0], requires_grad=True), torch.tensor([0.0, 2.0], requires_grad=True)
+    loss = estimators.relativistic_generator_loss(real, generated)
     assert loss.item() == pytest.approx((math.log1p(math.exp(1)) + math.log1p(math.exp(-2))) / 2)
     loss.backward()
-    assert real.grad is None and (fake.grad < 0).all()
+    assert real.grad is None and (generated.grad < 0).all()
     assert estimators.non_saturating_loss(torch.zeros(3)).item() == pytest.approx(math.log(2))
 
 
@@ -318,8 +318,8 @@ def test_spin_optimum(loss):
     else:
         log_q = q_t.log() + (p - q_t) / (p + q_t) / beta
     log_q = log_q.requires_grad_()
-    real, fake = (p * 10).round().long(), (q_t * 10).round().long()
-    rows = torch.cartesian_prod(torch.arange(4).repeat_interleave(real), torch.arange(4).repeat_interleave(fake))
+    real, generated = (p * 10).round().long(), (q_t * 10).round().long()
+    rows = torch.cartesian_prod(torch.arange(4).repeat_interleave(real), torch.arange(4).repeat_interleave(generated))
     value = estimators.spin_loss(
         log_q[rows[:, 0]], log_q[rows[:, 1]], q_t.log()[rows[:, 0]], q_t.log()[rows[:, 1]], beta, loss
     )

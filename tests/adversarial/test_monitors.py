@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hf_gpt.adversarial.monitoring.monitors import FIGURES, RULES, Monitors, Thresholds
+from hf_gpt.adversarial.monitoring.monitors import METRICS, RULES, Monitors, Thresholds
 
 
 # A run that goes well: every figure, at the first evaluation and at a later one.
@@ -68,7 +68,7 @@ def test_a_healthy_run_is_silent():
     monitors = Monitors()
     assert monitors.update(0, **START) == [] and monitors.update(100, **LATER) == []
     assert monitors.gate_open and not monitors.should_stop
-    assert set(START) == set(FIGURES)
+    assert set(START) == set(METRICS)
 
 
 @pytest.mark.parametrize(("name", "change"), FAILURES, ids=[name for name, _ in FAILURES])
@@ -122,7 +122,7 @@ def test_a_gate_that_asks_for_more_does_not_call_the_rest_guessing():
 
 
 def test_stops_after_lasting_trouble_and_names_the_best_step():
-    monitors = Monitors(patience=2, best_figure="fresh_auc")
+    monitors = Monitors(patience=2, best_metric="fresh_auc")
     monitors.update(0, heldout_nll=2.8, fresh_auc=0.80)
     monitors.update(10, heldout_nll=2.8, fresh_auc=0.70)
     monitors.update(20, heldout_nll=2.8, fresh_auc=0.72)
@@ -147,7 +147,7 @@ def test_without_a_figure_the_last_healthy_step_is_best_and_high_may_be_good():
     monitors.update(0, heldout_nll=2.8)
     monitors.update(1, heldout_auc=0.9)
     assert monitors.best_step == 0
-    high = Monitors(best_figure="bleu", greater_is_better=True)
+    high = Monitors(best_metric="bleu", greater_is_better=True)
     for step, value in enumerate((0.2, 0.3, 0.3, 0.1)):
         high.update(step, bleu=value)
     assert high.best_step == 1
@@ -172,10 +172,10 @@ def test_thresholds_can_be_moved_and_switched_off():
 
 
 def test_state_survives_json():
-    monitors = Monitors(patience=2, best_figure="fresh_auc")
+    monitors = Monitors(patience=2, best_metric="fresh_auc")
     monitors.update(0, **START)
     monitors.update(10, **LATER | {"heldout_nll": 3.0})
-    restored = Monitors(patience=2, best_figure="fresh_auc")
+    restored = Monitors(patience=2, best_metric="fresh_auc")
     restored.load_state_dict(json.loads(json.dumps(monitors.state_dict())))
     assert restored == monitors
     change = LATER | {"heldout_nll": 3.1}

@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_gpt.adversarial import trainer as trainer_module
-from hf_gpt.training.monitoring.nonfinite import NotFiniteError
+from hf_gpt.training.monitoring.nonfinite import NonFiniteError
 from tests.adversarial.players import logged, make_trainer
 
 
@@ -36,7 +36,7 @@ def make(folder, **settings):
 @pytest.mark.parametrize("poison", [lambda loss: 0.0 * loss + math.nan, lambda loss: loss * math.nan])
 def test_a_bad_update_of_the_discriminator(tmp_path, poison):
     trainer, copies = make(tmp_path)
-    make_loss, calls = trainer.rounds._discriminator_loss, []
+    make_loss, calls = trainer.loop._discriminator_loss, []
 
     def poisoned(*args):
         loss = make_loss(*args)
@@ -48,21 +48,21 @@ def test_a_bad_update_of_the_discriminator(tmp_path, poison):
     def begin_run():
         begin()
         nonlocal make_loss
-        make_loss = trainer.rounds._discriminator_loss
-        trainer.rounds._discriminator_loss = poisoned
+        make_loss = trainer.loop._discriminator_loss
+        trainer.loop._discriminator_loss = poisoned
 
     trainer._begin_run = begin_run
     trainer.train()
     assert same(copies.discriminator[2], copies.discriminator[3])
     assert not same(copies.discriminator[3], copies.discriminator[4])
-    assert trainer.player.skipped == 1 and trainer.player.updates == 5
+    assert trainer.discriminator_trainer.skipped == 1 and trainer.discriminator_trainer.updates == 5
     assert logged(trainer, "d_skipped_updates")[-1] == 1
     assert len(logged(trainer, "d_loss")) == 5 and all(map(math.isfinite, logged(trainer, "d_loss")))
-    assert all(map(math.isfinite, trainer.rounds.watch.train.real))
+    assert all(map(math.isfinite, trainer.loop.history.train.real))
 
     calls.clear()
     trainer.args.nan_action = "stop"
-    with pytest.raises(NotFiniteError, match=r"update 3 of the discriminator: .*nan_action skip"):
+    with pytest.raises(NonFiniteError, match=r"update 3 of the discriminator: .*nan_action skip"):
         trainer.train()
 
 

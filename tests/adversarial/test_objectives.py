@@ -20,10 +20,10 @@ def _jsd(p, q):
     return ((p * (p / m).log()).sum() + (q * (q / m).log()).sum()) / 2
 
 
-def _at_optimum(loss, scores, real=REAL, fake=FAKE):
+def _at_optimum(loss, scores, real=REAL, generated=FAKE):
     """The loss at these scores of the four texts, after checking that it has no slope there."""
     scores = scores.double().requires_grad_()
-    value = loss(scores[real], scores[fake])
+    value = loss(scores[real], scores[generated])
     (slope,) = torch.autograd.grad(value, scores)
     assert slope.abs().max() < 1e-6
     return value.item()
@@ -82,27 +82,27 @@ def test_wasserstein_of_points_on_a_line():
 def test_bradley_terry_measures_swapped_pairs_whatever_the_zero_point():
     pairs = FAKE.repeat(8)
     for shift in (0.0, 5.0):
-        value = _at_optimum(objectives.bradley_terry_loss, (P / Q).log() + shift, fake=pairs)
+        value = _at_optimum(objectives.bradley_terry_loss, (P / Q).log() + shift, generated=pairs)
         ordered, swapped = torch.outer(P, Q), torch.outer(Q, P)
         assert value == pytest.approx(math.log(2) - _jsd(ordered, swapped).item(), abs=1e-6)
 
 
 def test_bradley_terry_pairs_each_prompt_with_its_own_generations():
-    real, fake = torch.tensor([1.0, -1.0]), torch.tensor([0.0, 2.0, -1.0, 1.0])
+    real, generated = torch.tensor([1.0, -1.0]), torch.tensor([0.0, 2.0, -1.0, 1.0])
     expected = sum(math.log1p(math.exp(-d)) for d in (1, -1, 0, -2)) / 4
-    assert objectives.bradley_terry_loss(real, fake).item() == pytest.approx(expected)
+    assert objectives.bradley_terry_loss(real, generated).item() == pytest.approx(expected)
     # The cross-entropy of a softmax over the pair, as in TextGAIL.
-    pairs = torch.stack([real.repeat_interleave(2), fake], 1)
+    pairs = torch.stack([real.repeat_interleave(2), generated], 1)
     softmax = torch.nn.functional.cross_entropy(pairs, torch.zeros(4, dtype=torch.long))
-    assert objectives.relativistic_loss(real, fake).item() == pytest.approx(softmax.item())
+    assert objectives.relativistic_loss(real, generated).item() == pytest.approx(softmax.item())
     with pytest.raises(ValueError, match="3 generated texts cannot be paired with 2"):
-        objectives.bradley_terry_loss(real, fake[:3])
+        objectives.bradley_terry_loss(real, generated[:3])
 
 
 def test_relativistic_average():
-    real, fake = torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 1.0])
+    real, generated = torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 1.0])
     sides = [math.log1p(math.exp(-x)) for x in (2, 0)], [math.log1p(math.exp(x)) for x in (-2, 0)]
-    loss = objectives.DISCRIMINATOR_LOSSES["relativistic_average"](real, fake)
+    loss = objectives.DISCRIMINATOR_LOSSES["relativistic_average"](real, generated)
     assert loss.item() == pytest.approx(sum(sides[0]) / 4 + sum(sides[1]) / 4)
 
 
@@ -120,21 +120,21 @@ def test_the_density_is_that_of_real_text():
     logits = P.log().requires_grad_()
     logps = logits.log_softmax(0)
     # Every token a text of its own, as often as its distribution has it.
-    real, fake, share = logps[REAL][:, None], logps[FAKE][:, None], P.log()[REAL].mean()
-    masks = one.new_ones(real.shape), one.new_ones(fake.shape)
+    real, generated, share = logps[REAL][:, None], logps[FAKE][:, None], P.log()[REAL].mean()
+    masks = one.new_ones(real.shape), one.new_ones(generated.shape)
     references = Q.log()[REAL], Q.log()[FAKE]
-    value = objectives.density_loss(real, fake, *masks, *references, weight=2.0)
+    value = objectives.density_loss(real, generated, *masks, *references, weight=2.0)
     assert torch.autograd.grad(value, logits)[0].abs().max() < 1e-6
     assert value.item() == pytest.approx((-share + 2 * (math.log(2) - _jsd(P, Q))).item(), abs=1e-6)
-    alone = objectives.density_loss(real, fake, *masks)
+    alone = objectives.density_loss(real, generated, *masks)
     assert alone.item() == pytest.approx(-share.item(), abs=1e-6)
 
 
 def test_the_density_ratio_is_of_whole_texts():
-    real, fake = torch.tensor([[-1.0, -2.0, 9.0]]), torch.tensor([[-3.0, 9.0, 9.0]])
+    real, generated = torch.tensor([[-1.0, -2.0, 9.0]]), torch.tensor([[-3.0, 9.0, 9.0]])
     masks = torch.tensor([[1, 1, 0]]), torch.tensor([[1, 0, 0]])
     value = objectives.density_loss(
-        real, fake, *masks, torch.tensor([-4.0]), torch.tensor([-1.0]), weight=0.5, counts=(4.0, 1.0)
+        real, generated, *masks, torch.tensor([-4.0]), torch.tensor([-1.0]), weight=0.5, counts=(4.0, 1.0)
     )
     # l of the real text is 1, of the generated one -2; four tokens count over all processes.
     likelihood = 3 / 4
@@ -143,11 +143,11 @@ def test_the_density_ratio_is_of_whole_texts():
 
 @pytest.mark.parametrize("name", sorted(objectives.DISCRIMINATOR_LOSSES))
 def test_every_loss_pushes_real_up_and_fake_down(name):
-    real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
-    loss = objectives.DISCRIMINATOR_LOSSES[name](real.bfloat16(), fake.bfloat16())
+    real, generated = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
+    loss = objectives.DISCRIMINATOR_LOSSES[name](real.bfloat16(), generated.bfloat16())
     assert loss.dtype == torch.float32 and loss.shape == ()
     loss.backward()
-    assert (real.grad < 0).all() and (fake.grad > 0).all()
+    assert (real.grad < 0).all() and (generated.grad > 0).all()
 
 
 def test_r1_of_a_linear_score():
@@ -163,9 +163,9 @@ def test_r1_of_a_linear_score():
 
 
 def test_gradient_penalty_wants_unit_slope():
-    real, fake = torch.randn(3, 1, 4), torch.randn(3, 1, 4)
-    mixed = objectives.mix_embeddings(real, fake, torch.Generator().manual_seed(0))
-    share = ((mixed - fake) / (real - fake)).detach()
+    real, generated = torch.randn(3, 1, 4), torch.randn(3, 1, 4)
+    mixed = objectives.mix_embeddings(real, generated, torch.Generator().manual_seed(0))
+    share = ((mixed - generated) / (real - generated)).detach()
     assert (share.std(2) < 1e-3).all() and ((share > 0) & (share < 1)).all()
     weight = torch.tensor([3.0, 0.0, 4.0, 0.0], requires_grad=True)
     penalty = objectives.gradient_penalty((mixed @ weight).sum(1), mixed)
@@ -207,24 +207,24 @@ def test_reductions():
 def test_parts_that_divide_by_their_share_of_all_tokens_have_the_mean_over_all(name):
     generator = torch.Generator().manual_seed(0)
     loss = objectives.mediator_loss if name == "mediator" else objectives.DISCRIMINATOR_LOSSES[name]
-    real, fake = torch.randn(2, 4, 5, generator=generator)
-    real_mask, fake_mask = (
+    real, generated = torch.randn(2, 4, 5, generator=generator)
+    real_mask, generated_mask = (
         torch.arange(5) < torch.tensor(lengths)[:, None] for lengths in ([5, 4, 1, 1], [1, 1, 1, 5])
     )
-    whole = loss(real, fake, real_mask=real_mask, fake_mask=fake_mask)
+    whole = loss(real, generated, real_mask=real_mask, generated_mask=generated_mask)
     halves = [
         loss(
             real[rows],
-            fake[rows],
+            generated[rows],
             real_mask=real_mask[rows],
-            fake_mask=fake_mask[rows],
-            counts=(real_mask.sum() / 2, fake_mask.sum() / 2),
+            generated_mask=generated_mask[rows],
+            counts=(real_mask.sum() / 2, generated_mask.sum() / 2),
         )
         for rows in (slice(0, 2), slice(2, 4))
     ]
     assert (sum(halves) / 2).item() == pytest.approx(whole.item(), rel=1e-6)
     means = [
-        loss(real[rows], fake[rows], real_mask=real_mask[rows], fake_mask=fake_mask[rows])
+        loss(real[rows], generated[rows], real_mask=real_mask[rows], generated_mask=generated_mask[rows])
         for rows in (slice(0, 2), slice(2, 4))
     ]
     assert (sum(means) / 2).item() != pytest.approx(whole.item(), rel=1e-3)

@@ -12,7 +12,7 @@ from hf_gpt.adversarial.data.dataset import (
     hold_out,
     warn_of_repeats,
 )
-from hf_gpt.adversarial.data.replay import Fake, ReplayBuffer
+from hf_gpt.adversarial.data.replay import GeneratedText, ReplayBuffer
 from hf_gpt.adversarial.monitoring.history import ScoreWindow
 from hf_gpt.adversarial.schedule import Phase, Schedule
 from hf_gpt.errors import ConfigError, CorpusError
@@ -104,15 +104,15 @@ def test_held_out_texts_that_are_trained_on_too_are_told(caplog, tmp_path):
 
 def test_row_numbers_go_through_every_row_and_on_from_a_position():
     numbers = RowNumbers(5, seed=0)
-    drawn = numbers.take(3) + numbers.take(7)
-    assert sorted(drawn[:5]) == sorted(drawn[5:]) == list(range(5)) and drawn[:5] != drawn[5:]
+    samples = numbers.take(3) + numbers.take(7)
+    assert sorted(samples[:5]) == sorted(samples[5:]) == list(range(5)) and samples[:5] != samples[5:]
     other = RowNumbers(5, seed=0)
     other.position = 4
-    assert other.take(6) == drawn[4:]
+    assert other.take(6) == samples[4:]
 
 
-def fakes(count):
-    return [Fake(number, (1,), (number, 2)) for number in range(count)]
+def generated(count):
+    return [GeneratedText(number, (1,), (number, 2)) for number in range(count)]
 
 
 def test_replay_keeps_an_even_sample():
@@ -121,22 +121,22 @@ def test_replay_keeps_an_even_sample():
     for seed in range(400):
         buffer = ReplayBuffer(10, seed)
         for start in range(0, 100, 20):
-            buffer.add(fakes(100)[start : start + 20])
-        assert len(buffer) == 10 and len({fake.index for fake in buffer.fakes}) == 10
-        kept[[fake.index for fake in buffer.fakes]] += 1
+            buffer.add(generated(100)[start : start + 20])
+        assert len(buffer) == 10 and len({generated.index for generated in buffer.generated}) == 10
+        kept[[generated.index for generated in buffer.generated]] += 1
     assert kept.sum() == 4000 and ((kept - 40).abs() < 5 * 6).all()
     assert abs(kept[:50].sum() - 2000) < 5 * 32
 
 
 def test_replay_goes_on_from_its_state():
     buffer, other = ReplayBuffer(8, 0), ReplayBuffer(8, 7)
-    buffer.add(fakes(20))
+    buffer.add(generated(20))
     other.load_state_dict(buffer.state_dict())
     for each in (buffer, other):
-        each.add(fakes(30)[20:])
-    assert buffer.fakes == other.fakes and buffer.draw(5) == other.draw(5)
+        each.add(generated(30)[20:])
+    assert buffer.generated == other.generated and buffer.sample(5) == other.sample(5)
     with pytest.raises(ValueError, match="empty"):
-        ReplayBuffer(8).draw(1)
+        ReplayBuffer(8).sample(1)
 
 
 def test_phases(tmp_path):
@@ -195,23 +195,23 @@ def test_groups_divide_the_batch(tmp_path):
 
 def test_auc_of_pairs_compares_within_a_prompt():
     """Each real text above its own generated one by little, prompts far apart: paired 1, unpaired near one half."""
-    fake = torch.arange(40.0) * 10
+    generated = torch.arange(40.0) * 10
     paired, unpaired = ScoreWindow(40, paired=True), ScoreWindow(40, paired=False)
     for window in (paired, unpaired):
         assert window.auc is None
-        window.add(fake + 1, fake)
+        window.add(generated + 1, generated)
     assert paired.auc == 1 and unpaired.auc == pytest.approx((40 * 41 / 2) / 1600)
 
 
 def test_the_gate_is_shut_until_the_auc_is_known_and_high_enough(tmp_path):
     trainer = make_trainer(tmp_path, gate_auc=0.6)
     trainer._begin_run()
-    watch = trainer.rounds.watch
-    assert watch.heldout.auc is None and not watch.gate_open
-    watch.heldout.add(torch.zeros(64), torch.zeros(64))
-    assert watch.heldout.auc == 0.5 and not watch.gate_open
-    watch.heldout.add(torch.ones(256), torch.zeros(256))
-    assert watch.heldout.auc > 0.6 and watch.gate_open
+    history = trainer.loop.history
+    assert history.heldout.auc is None and not history.gate_open
+    history.heldout.add(torch.zeros(64), torch.zeros(64))
+    assert history.heldout.auc == 0.5 and not history.gate_open
+    history.heldout.add(torch.ones(256), torch.zeros(256))
+    assert history.heldout.auc > 0.6 and history.gate_open
     trainer = make_trainer(tmp_path, gate_auc=0.0)
     trainer._begin_run()
-    assert trainer.rounds.watch.heldout.auc is None and trainer.rounds.watch.gate_open
+    assert trainer.loop.history.heldout.auc is None and trainer.loop.history.gate_open

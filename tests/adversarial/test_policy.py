@@ -65,9 +65,9 @@ def test_the_expected_score_is_zero_and_the_expected_gradient_that_of_the_reward
     rewards = torch.linspace(-1, 2, count).double()[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
     # The mean over these rows is then the expectation. Weights of a likelihood make a softmax of scores.
     score = Experience(texts, count, scores=share.log(), advantages=share * count)
-    loss, figures = generator_loss(args, model, score)
+    loss, metrics = generator_loss(args, model, score)
     assert gradient(loss, model).norm() < 1e-6
-    assert figures["logp_mismatch"] < 1e-6
+    assert metrics["logp_mismatch"] < 1e-6
     if estimator == "weighted_likelihood":
         return
     exact = gradient(-(logps.exp() * rewards).sum(), model)
@@ -122,10 +122,10 @@ def test_exact_tokens_and_self_play_are_of_the_tempered_model(tmp_path, temperat
 @pytest.mark.parametrize("settings", [{"temperature": 0.8}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}])
 def test_a_mismatch_is_seen_and_nothing_else(tmp_path, settings):
     model = make_generator(initializer_range=0.4)
-    draws = {"num_samples": 16, "max_new_tokens": 6, "bos_token_id": 1, "eos_token_id": 2}
-    drawn = rollout(model, generator=torch.Generator().manual_seed(0), **draws, **settings)
+    samples = {"num_samples": 16, "max_new_tokens": 6, "bos_token_id": 1, "eos_token_id": 2}
+    samples = rollout(model, generator=torch.Generator().manual_seed(0), **samples, **settings)
     args = config(tmp_path, estimator="reinforce", **settings)
-    experience = Experience(drawn, 16, advantages=torch.ones(16))
+    experience = Experience(samples, 16, advantages=torch.ones(16))
     assert generator_loss(args, model, experience)[1]["logp_mismatch"] < 1e-5
     wrong = config(tmp_path, estimator="reinforce", **{**settings, "temperature": 0.6})
     assert generator_loss(wrong, model, experience)[1]["logp_mismatch"] > 1e-2
@@ -140,7 +140,7 @@ def test_a_rollout_at_another_temperature_raises_a_warning(tmp_path):
         generator = make_generator(initializer_range=0.4)
         trainer = make_trainer(tmp_path / str(is_wrong), generator, rollout_function=function, **settings)
         trainer.train()
-        named = {warning.name for warning in trainer.rounds.watch.monitors.warnings}
+        named = {warning.name for warning in trainer.loop.history.monitors.warnings}
         assert ("sampler and trainer disagree" in named) == is_wrong
 
 

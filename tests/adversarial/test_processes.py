@@ -27,7 +27,7 @@ def run(folder, processes, job):
     return load_file(folder / "tensors"), json.loads((folder / "values.json").read_text())
 
 
-def assert_the_same_game(one, two):
+def assert_the_same_training(one, two):
     weights, alone = one
     shared, both = two
     assert alone["replay"] == both["replay"] > 0
@@ -45,7 +45,7 @@ def assert_the_same_game(one, two):
 def test_ddp_equals_one_process(tmp_path, job):
     one, two = (run(tmp_path / str(count), count, job) for count in (1, 2))
     assert one[1]["wrapper"] == "Scorer" and two[1]["wrapper"] == "DistributedDataParallel"
-    assert_the_same_game(one, two)
+    assert_the_same_training(one, two)
 
 
 @slow
@@ -54,7 +54,7 @@ def test_fsdp2_equals_one_process(tmp_path, job):
     """Both players in shards, monitors between gradient and update, and a run that was stopped goes on."""
     one, two = (run(tmp_path / str(count), count, job) for count in (1, 2))
     assert one[1]["sharded"] == [False, False] and two[1]["sharded"] == [True, True]
-    assert_the_same_game(one, two)
+    assert_the_same_training(one, two)
     assert one[1]["resumed"] == 0 and two[1]["resumed"] < 1e-6
 
 

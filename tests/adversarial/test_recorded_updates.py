@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hf_gpt.adversarial.generator.experience import GeneratorRound
+from hf_gpt.adversarial.generator.experience import GeneratorStep
 from hf_gpt.generation.decoding.native.structures import native
-from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from tests.adversarial.players import make_generator, make_pairs, make_trainer
 
 
@@ -14,8 +14,8 @@ from tests.adversarial.players import make_generator, make_pairs, make_trainer
 def test_weights_are_those_of_whole_passes(tmp_path, monkeypatch, texts, settings):
     if native() is None:
         pytest.skip("there is no C compiler")
-    taken, is_of = [], Recording.is_of
-    monkeypatch.setattr(Recording, "is_of", lambda *args: taken.append(is_of(*args)) or taken[-1])
+    taken, is_of = [], ActivationCache.is_of
+    monkeypatch.setattr(ActivationCache, "is_of", lambda *args: taken.append(is_of(*args)) or taken[-1])
 
     def run(folder):
         trainer = make_trainer(folder, make_generator(), texts=texts, heldout_steps=2, **settings)
@@ -27,7 +27,7 @@ def test_weights_are_those_of_whole_passes(tmp_path, monkeypatch, texts, setting
     mismatches = [entry["step"] for entry in recorded.state.log_history if "logp_mismatch" in entry]
     assert {3, 6} & set(mismatches) and len(mismatches) < 6
     number = len(taken)
-    monkeypatch.setattr(GeneratorRound, "recording", lambda self, step: None)
+    monkeypatch.setattr(GeneratorStep, "activation_cache", lambda self, step: None)
     plain = run(tmp_path / "plain")
     assert len(taken) == number
     for ours, theirs in zip(recorded.model.parameters(), plain.model.parameters(), strict=True):

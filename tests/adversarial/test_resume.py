@@ -34,7 +34,7 @@ def weights(trainer):
     }
 
 
-def figures(trainer):
+def metrics(trainer):
     times = ("tokens_per_second", "eta_seconds", "runtime", "per_second")
     return [
         {name: value for name, value in entry.items() if not any(part in name for part in times)}
@@ -72,9 +72,9 @@ def test_resumed_run_is_the_straight_one(tmp_path, settings, at):
     resumed = make(tmp_path / "resumed")
     resumed.train(resume_from_checkpoint=str(tmp_path / "resumed" / f"checkpoint-{at}"))
     assert_equal(weights(resumed), weights(straight))
-    assert figures(resumed) == figures(straight)
-    assert resumed.rounds.replay.fakes == straight.rounds.replay.fakes and resumed.rounds.replay.fakes
-    assert resumed.rounds.watch.monitors.state_dict() == straight.rounds.watch.monitors.state_dict()
+    assert metrics(resumed) == metrics(straight)
+    assert resumed.loop.replay.generated == straight.loop.replay.generated and resumed.loop.replay.generated
+    assert resumed.loop.history.monitors.state_dict() == straight.loop.history.monitors.state_dict()
     assert resumed.schedule.state_dict() == straight.schedule.state_dict()
     fresh = weights(make(tmp_path / "fresh"))
     assert all(not torch.equal(weights(straight)[name], fresh[name]) for name in fresh if fresh[name].ndim == 2)

@@ -29,7 +29,7 @@ GAMES = (
 )
 
 
-def draw(seed):
+def sample(seed):
     """Options of a game, and which checkpoint to resume from, as a share of them."""
     chance = random.Random(seed)
     pick = chance.choice
@@ -67,15 +67,15 @@ def draw(seed):
     }
 
 
-def make(folder, drawn):
-    options = {**drawn["options"], "save_strategy": "steps", "save_steps": 1, "save_total_limit": None}
+def make(folder, samples):
+    options = {**samples["options"], "save_strategy": "steps", "save_steps": 1, "save_total_limit": None}
     discriminator = make_discriminator()
     if options.get("discriminator_loss") == "density":
         discriminator = make_generator(seed=1)
     if options.get("estimator") == "spin":
         discriminator = None
-    generator = make_generator(hidden_dropout=drawn["dropout"])
-    texts = make_pairs() if drawn["pairs"] else None
+    generator = make_generator(hidden_dropout=samples["dropout"])
+    texts = make_pairs() if samples["pairs"] else None
     trainer = make_trainer(folder, generator, discriminator, texts=texts, nan_action="skip", **options)
     for callback in make_callbacks(trainer.args)[1:]:
         trainer.add_callback(callback)
@@ -83,7 +83,7 @@ def make(folder, drawn):
 
 
 def result(trainer):
-    player = trainer.player
+    discriminator_trainer = trainer.discriminator_trainer
     parts = {
         "generator": dict(trainer.model.state_dict()),
         "optimizer": trainer.optimizer.state_dict(),
@@ -91,36 +91,36 @@ def result(trainer):
         "history": history(trainer),
         "step": trainer.state.global_step,
         "schedule": trainer.schedule.state_dict(),
-        "game": trainer.rounds.state_dict(),
-        "average_return": trainer.generator_round.average_return,
-        "noise": trainer.rounds.noise.get_state(),
+        "adversarial_state": trainer.loop.state_dict(),
+        "average_return": trainer.generator_step.average_return,
+        "noise": trainer.loop.noise.get_state(),
         "random": torch.random.get_rng_state(),
         "best": trainer.state.best_metric,
     }
-    if player is not None:
+    if discriminator_trainer is not None:
         parts |= {
-            "discriminator": dict(player.model.state_dict()),
-            "d_optimizer": player.optimizer.state_dict(),
-            "d_rate": player.scheduler.get_last_lr(),
-            "updates": [player.updates, player.skipped],
+            "discriminator": dict(discriminator_trainer.model.state_dict()),
+            "d_optimizer": discriminator_trainer.optimizer.state_dict(),
+            "d_rate": discriminator_trainer.scheduler.get_last_lr(),
+            "updates": [discriminator_trainer.updates, discriminator_trainer.skipped],
         }
     return flat(parts)
 
 
 def check(seed, folder):
-    drawn = draw(seed)
-    straight = make(folder / "straight", drawn)
+    samples = sample(seed)
+    straight = make(folder / "straight", samples)
     straight.train()
     steps = sorted(int(path.name.split("-")[1]) for path in (folder / "straight").glob("checkpoint-*"))
-    at, expected = steps[int(drawn["share"] * len(steps))], result(straight)
-    resumed = make(folder / "resumed", drawn)
+    at, expected = steps[int(samples["share"] * len(steps))], result(straight)
+    resumed = make(folder / "resumed", samples)
     resumed.train(resume_from_checkpoint=str(folder / "straight" / f"checkpoint-{at}"))
     return [f"resumed at {at}: {name}" for name in difference(result(resumed), expected)]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_drawn_game_goes_on_as_the_straight_one(seed, tmp_path):
-    assert check(seed, tmp_path) == [], draw(seed)
+    assert check(seed, tmp_path) == [], sample(seed)
 
 
 @pytest.mark.slow
@@ -128,8 +128,8 @@ def test_a_drawn_game_goes_on_as_the_straight_one(seed, tmp_path):
 def test_many_drawn_games_go_on_as_the_straight_ones(first, tmp_path):
     found = {}
     for seed in range(first, first + 20):
-        found[seed] = check(seed, tmp_path / "game")
-        shutil.rmtree(tmp_path / "game")
+        found[seed] = check(seed, tmp_path / "adversarial_state")
+        shutil.rmtree(tmp_path / "adversarial_state")
     assert {seed: lines for seed, lines in found.items() if lines} == {}
 
 
@@ -163,9 +163,9 @@ def test_a_run_that_collapsed_stays_stopped(tmp_path):
 
         def begin_run():
             begin()
-            trainer.rounds.watch.monitors.patience = 2
-            trainer.rounds.watch.monitors._keep_score = lambda step, now, raised: setattr(
-                trainer.rounds.watch.monitors, "fatal_in_a_row", trainer.rounds.watch.monitors.fatal_in_a_row + 1
+            trainer.loop.history.monitors.patience = 2
+            trainer.loop.history.monitors._keep_score = lambda step, now, raised: setattr(
+                trainer.loop.history.monitors, "fatal_in_a_row", trainer.loop.history.monitors.fatal_in_a_row + 1
             )
 
         trainer._begin_run = begin_run

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hf_gpt.adversarial.monitoring.history import ScoreWindow
-from hf_gpt.adversarial.monitoring.score_guard import MOST_IN_A_ROW, NotFiniteScoresError
-from hf_gpt.training.monitoring.nonfinite import NotFiniteError
+from hf_gpt.adversarial.monitoring.score_guard import MOST_IN_A_ROW, NonFiniteScoresError
+from hf_gpt.training.monitoring.nonfinite import NonFiniteError
 from tests.adversarial.players import make_discriminator, make_generator, make_trainer
 
 
@@ -28,9 +28,9 @@ def weights_of(model):
 def test_a_step_without_finite_rewards_changes_no_weight(tmp_path, value, settings):
     calls, seen = [], []
 
-    def reward(drawn):
+    def reward(samples):
         calls.append(1)
-        scores = torch.linspace(0, 1, len(drawn))
+        scores = torch.linspace(0, 1, len(samples))
         if len(calls) == 2:
             scores[3] = value
         return scores
@@ -53,15 +53,15 @@ def test_a_step_without_finite_rewards_changes_no_weight(tmp_path, value, settin
     changed = [not torch.equal(a, b) for a, b in zip(seen, [*seen[1:], weights_of(generator)], strict=True)]
     assert changed == [False, True, False, True, True] and weights_of(generator).isfinite().all()
     assert trainer.state.log_history[-2]["steps_with_scores_not_finite"] == 1
-    assert trainer.rounds.guard.in_a_row == 0
+    assert trainer.loop.guard.in_a_row == 0
 
 
 def test_an_accumulation_with_one_is_left_out_as_a_whole(tmp_path):
     calls = []
 
-    def reward(drawn):
+    def reward(samples):
         calls.append(1)
-        return torch.full((len(drawn),), math.nan if len(calls) == 2 else 0.0) + torch.arange(len(drawn))
+        return torch.full((len(samples),), math.nan if len(calls) == 2 else 0.0) + torch.arange(len(samples))
 
     generator = make_generator()
     settings = {"max_steps": 1, "gradient_accumulation_steps": 3, "lambda_mle": 0.5}
@@ -80,10 +80,10 @@ def test_a_discriminator_that_goes_on_is_named(tmp_path, settings):
     before = weights_of(generator)
     options = {"max_steps": 40, "group_size": 4, **settings}
     # By default the discriminator's own update stops the run, and names it too.
-    with pytest.raises(NotFiniteError, match=rf"{type(discriminator).__name__}.*damaged"):
+    with pytest.raises(NonFiniteError, match=rf"{type(discriminator).__name__}.*damaged"):
         make_trainer(tmp_path, generator, discriminator, **options).train()
     trainer = make_trainer(tmp_path, generator, discriminator, nan_action="skip", **options)
-    with pytest.raises(NotFiniteScoresError, match=f"{type(discriminator).__name__} gave") as error:
+    with pytest.raises(NonFiniteScoresError, match=f"{type(discriminator).__name__} gave") as error:
         trainer.train()
     assert f"{MOST_IN_A_ROW} steps in a row" in str(error.value) and "damaged" in str(error.value)
     assert torch.equal(before, weights_of(generator))
@@ -96,4 +96,4 @@ def test_an_auc_leaves_them_out(paired):
     window.add(torch.tensor([4.0]), torch.tensor([0.0]))
     assert window.auc == 1.0
     if paired:
-        assert list(window.real) == [1.0, 3.0, 2.0, 4.0] and list(window.fake) == [0.0] * 4
+        assert list(window.real) == [1.0, 3.0, 2.0, 4.0] and list(window.generated) == [0.0] * 4

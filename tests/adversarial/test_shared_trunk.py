@@ -23,7 +23,7 @@ def moved(model, before):
     return {name for name, tensor in model.named_parameters() if not torch.equal(tensor, before[name])}
 
 
-def make_players(trunk, seed=1, **settings):
+def make_pair(trunk, seed=1, **settings):
     generator = make_generator(**settings)
     torch.manual_seed(seed)
     return generator, shared_discriminator(generator, trunk)
@@ -32,7 +32,7 @@ def make_players(trunk, seed=1, **settings):
 @pytest.mark.parametrize("model_type", ["hf_gpt", "llama"])
 @pytest.mark.parametrize("trunk", TRUNK_KINDS)
 def test_scores_are_a_head_on_the_generators_hidden_states(trunk, model_type):
-    generator, discriminator = make_players(trunk, model_type=model_type)
+    generator, discriminator = make_pair(trunk, model_type=model_type)
     with torch.no_grad():
         hidden = generator.eval().base_model(input_ids=IDS, attention_mask=MASK)[0]
         expected = discriminator.score(hidden)[..., 0] * MASK
@@ -44,7 +44,7 @@ def test_scores_are_a_head_on_the_generators_hidden_states(trunk, model_type):
 
 def test_which_trunks_follow_the_generator():
     for trunk, follows in (("frozen", False), ("detached", True), ("joint", True)):
-        generator, discriminator = make_players(trunk)
+        generator, discriminator = make_pair(trunk)
         before = sequence_scores(discriminator, IDS, MASK)
         with torch.no_grad():
             generator.get_input_embeddings().weight.mul_(1.5)
@@ -53,7 +53,7 @@ def test_which_trunks_follow_the_generator():
 
 @pytest.mark.parametrize("trunk", TRUNK_KINDS)
 def test_the_discriminators_loss_reaches_the_trunk_only_if_joint(trunk):
-    generator, discriminator = make_players(trunk, hidden_dropout=0.5)
+    generator, discriminator = make_pair(trunk, hidden_dropout=0.5)
     discriminator.train()
     generator.train()
     discriminator(input_ids=IDS, attention_mask=MASK).logits.sum().backward()
@@ -71,7 +71,7 @@ def test_whom_training_moves(tmp_path, trunk, level):
     """In the discriminator's warm-up its head moves, and the trunk if it is joint; then the generator moves too."""
     settings = {"reward_level": level, "advantage_scale": "none"}
     for steps, generator_moves in ((2, trunk == "joint"), (4, True)):
-        generator, discriminator = make_players(trunk)
+        generator, discriminator = make_pair(trunk)
         sides = state(generator), state(discriminator)
         texts = {"discriminator_warmup_steps": 2, "max_steps": steps}
         trainer = make_trainer(tmp_path, generator, discriminator, **texts, **settings)
@@ -89,23 +89,23 @@ def test_a_joint_trunk_learns_from_the_discriminator_as_by_hand(tmp_path, monkey
     """One update by AdamW on the same batch, on copies of the two."""
     from hf_gpt.adversarial.discriminator.losses import bce_loss
     from hf_gpt.adversarial.discriminator.update import concatenate
-    from hf_gpt.adversarial.loop import Rounds
+    from hf_gpt.adversarial.loop import AdversarialLoop
 
-    batches, make_loss = [], Rounds._discriminator_loss
+    batches, make_loss = [], AdversarialLoop._discriminator_loss
 
-    def record(self, model, real, fake, *rest):
-        batches.append((real, fake))
-        return make_loss(self, model, real, fake, *rest)
+    def record(self, model, real, generated, *rest):
+        batches.append((real, generated))
+        return make_loss(self, model, real, generated, *rest)
 
-    monkeypatch.setattr(Rounds, "_discriminator_loss", record)
-    generator, discriminator = make_players("joint")
+    monkeypatch.setattr(AdversarialLoop, "_discriminator_loss", record)
+    generator, discriminator = make_pair("joint")
     plain = {"discriminator_max_grad_norm": 0.0, "discriminator_weight_decay": 0.0}
     make_trainer(tmp_path, generator, discriminator, max_steps=1, **plain).train()
 
-    copy, other = make_players("joint")
+    copy, other = make_pair("joint")
     optimizer = torch.optim.AdamW(other.parameters(), lr=3e-3, betas=(0.5, 0.999), weight_decay=0.0)
-    ((real, fake),) = batches
-    both = concatenate([real, fake], 0)
+    ((real, generated),) = batches
+    both = concatenate([real, generated], 0)
     scores = other(input_ids=both.input_ids, attention_mask=both.attention_mask).logits[:, 0]
     bce_loss(scores[: len(real)], scores[len(real) :], 0.9).backward()
     optimizer.step()
@@ -120,7 +120,7 @@ def test_a_resumed_game_is_the_straight_one(tmp_path, trunk):
     settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9, "max_steps": 4}
 
     def play(folder, checkpoint=None):
-        generator, discriminator = make_players(trunk, hidden_dropout=0.1)
+        generator, discriminator = make_pair(trunk, hidden_dropout=0.1)
         trainer = make_trainer(folder, generator, discriminator, **settings)
         trainer.train(resume_from_checkpoint=checkpoint)
         return trainer
@@ -130,14 +130,14 @@ def test_a_resumed_game_is_the_straight_one(tmp_path, trunk):
     resumed = play(tmp_path / "resumed", str(tmp_path / "resumed" / "checkpoint-2"))
     for left, right in ((straight.model, resumed.model), (straight.discriminator, resumed.discriminator)):
         assert moved(left, state(right)) == set()
-    assert straight.rounds.replay.fakes == resumed.rounds.replay.fakes
+    assert straight.loop.replay.generated == resumed.loop.replay.generated
 
 
 @pytest.mark.parametrize("trunk", TRUNK_KINDS)
 def test_what_is_saved_opens_by_itself(tmp_path, trunk):
     from transformers import AutoModelForSequenceClassification
 
-    generator, discriminator = make_players(trunk)
+    generator, discriminator = make_pair(trunk)
     trainer = make_trainer(tmp_path, generator, discriminator, max_steps=2)
     trainer.train()
     trainer.save_model(str(tmp_path / "saved"))
@@ -154,19 +154,19 @@ def test_what_is_saved_opens_by_itself(tmp_path, trunk):
 )
 def test_what_two_owners_cannot_do(tmp_path, trunk, settings, message):
     with pytest.raises(ConfigError, match=message):
-        make_trainer(tmp_path, *make_players(trunk), **settings)
+        make_trainer(tmp_path, *make_pair(trunk), **settings)
 
 
 @pytest.mark.parametrize("settings", [{"r1_gamma": 1.0}, {"gradient_penalty_weight": 1.0}, {"estimator": "gumbel"}])
 def test_a_frozen_trunk_does_what_the_others_cannot(tmp_path, settings):
-    generator, discriminator = make_players("frozen")
+    generator, discriminator = make_pair("frozen")
     before = state(discriminator)
     make_trainer(tmp_path, generator, discriminator, max_steps=2, **settings).train()
     assert moved(discriminator, before) == {"score.weight", "score.bias"}
 
 
 def test_a_trunk_of_another_model_is_refused(tmp_path):
-    _, discriminator = make_players("detached")
+    _, discriminator = make_pair("detached")
     with pytest.raises(ConfigError, match="another model than the generator"):
         make_trainer(tmp_path, make_generator(), discriminator)
 
@@ -176,8 +176,8 @@ def test_adapters_are_refused(tmp_path):
     from peft import LoraConfig
 
     with pytest.raises(ConfigError, match="an adapter would change the detached trunk"):
-        make_trainer(tmp_path, *make_players("detached"), peft_config=LoraConfig(target_modules="all-linear"))
-    generator, discriminator = make_players("frozen")
+        make_trainer(tmp_path, *make_pair("detached"), peft_config=LoraConfig(target_modules="all-linear"))
+    generator, discriminator = make_pair("frozen")
     make_trainer(
         tmp_path, generator, discriminator, max_steps=2, peft_config=LoraConfig(target_modules="all-linear")
     ).train()

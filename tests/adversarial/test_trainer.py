@@ -9,7 +9,7 @@ from hf_gpt.adversarial.config import AdversarialConfig
 from hf_gpt.adversarial.data.rollouts import Collector
 from hf_gpt.adversarial.discriminator.model import discriminator_from_generator
 from hf_gpt.adversarial.discriminator.shared_trunk import shared_discriminator
-from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer
+from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer
 from hf_gpt.adversarial.generator.losses import token_divergence_rewards
 from hf_gpt.adversarial.generator.rewards import future_returns
 from hf_gpt.adversarial.trainer import AdversarialTrainer
@@ -90,8 +90,8 @@ def test_likelihood_warmup_is_likelihood_training(tmp_path):
 
 
 def share_of_token(model, token):
-    drawn = rollout(model, num_samples=512, max_new_tokens=6, generator=torch.Generator().manual_seed(0), **IDS)
-    return ((drawn.completions == token) * drawn.completion_mask).sum() / drawn.completion_mask.sum()
+    samples = rollout(model, num_samples=512, max_new_tokens=6, generator=torch.Generator().manual_seed(0), **IDS)
+    return ((samples.completions == token) * samples.completion_mask).sum() / samples.completion_mask.sum()
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def share_of_token(model, token):
 def test_the_generator_gains_a_known_reward(tmp_path, settings):
     token, dense = 7, settings.pop("dense", False)
 
-    def reward(drawn):
-        hits = (drawn.completions == token) * drawn.completion_mask
-        return hits if dense else 4 * hits.sum(-1) / drawn.completion_mask.sum(-1)
+    def reward(samples):
+        hits = (samples.completions == token) * samples.completion_mask
+        return hits if dense else 4 * hits.sum(-1) / samples.completion_mask.sum(-1)
 
     trainer = make_trainer(
         tmp_path,
@@ -132,9 +132,9 @@ def test_the_generator_gains_a_known_reward(tmp_path, settings):
 
 def test_a_round_without_anything_to_learn_leaves_the_generator_alone(tmp_path):
     trainer = make_trainer(tmp_path, gate_auc=1.0, discriminator_learning_rate=1e-6, max_steps=5, auc_window=8)
-    generator, critic = parameters(trainer.model), parameters(trainer.discriminator)
+    generator, discriminator = parameters(trainer.model), parameters(trainer.discriminator)
     trainer.train()
-    assert changed(trainer.model, generator) == set() and changed(trainer.discriminator, critic)
+    assert changed(trainer.model, generator) == set() and changed(trainer.discriminator, discriminator)
     assert trainer.schedule.skipped_steps == trainer.schedule.adversarial_steps == 4
     # A step that updates nothing has no loss; that of 0 would look like a good one.
     assert logged(trainer, "loss") == [] and len(logged(trainer, "tokens_per_second")) == 5
@@ -152,7 +152,7 @@ def test_rounds_have_the_steps_they_are_given(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=8, mle_warmup_steps=1, discriminator_steps=3, generator_steps=2)
     trainer.train()
     # One step of likelihood, one of the discriminator alone, then six: three rounds of three updates.
-    assert trainer.player.updates == 1 + 3 * 3 and trainer.schedule.adversarial_steps == 6
+    assert trainer.discriminator_trainer.updates == 1 + 3 * 3 and trainer.schedule.adversarial_steps == 6
     assert logged(trainer, "phase")[:3] == ["likelihood", "discriminator", "adversarial"]
 
 
@@ -160,13 +160,13 @@ def test_real_and_generated_texts_look_alike(tmp_path):
     """Same begin, end and padding tokens, same width, real completions cut where generated ones are."""
     texts = [{"input_ids": [BOS, *range(3, 13), EOS]}] * 40
     trainer = make_trainer(tmp_path, texts=texts, replay_fraction=0.5)
-    trainer.rounds.update_discriminator = lambda *args, **kwargs: None
+    trainer.loop.update_discriminator = lambda *args, **kwargs: None
     for _ in range(2):
-        real, fake, partners, _ = next(trainer.rounds._discriminator_batches(trainer.model, 1))
-        assert len(real) == len(fake) == 8 and partners.tolist() == list(range(8))
-        assert real.completions.shape[1] <= 6 and fake.completions.shape[1] <= 6
-        assert set(real.input_ids[:, 0].tolist()) == set(fake.input_ids[:, 0].tolist()) == {BOS}
-        for batch in (real, fake):
+        real, generated, partners, _ = next(trainer.loop._discriminator_batches(trainer.model, 1))
+        assert len(real) == len(generated) == 8 and partners.tolist() == list(range(8))
+        assert real.completions.shape[1] <= 6 and generated.completions.shape[1] <= 6
+        assert set(real.input_ids[:, 0].tolist()) == set(generated.input_ids[:, 0].tolist()) == {BOS}
+        for batch in (real, generated):
             assert (batch.attention_mask.sum(-1) == batch.prompt_length + batch.completion_mask.sum(-1)).all()
             assert batch.input_ids[batch.attention_mask == 0].eq(0).all()
 
@@ -176,12 +176,12 @@ def test_pairs_have_one_prompt(tmp_path):
         tmp_path, texts=make_pairs(), discriminator_loss="bradley_terry", calibration_weight=0.1, group_size=4
     )
     for _ in range(3):
-        real, fake, partners, fresh = next(trainer.rounds._discriminator_batches(trainer.model, 1))
-        assert len(fake) == 8 and len(fresh) % 4 == 0
+        real, generated, partners, fresh = next(trainer.loop._discriminator_batches(trainer.model, 1))
+        assert len(generated) == 8 and len(fresh) % 4 == 0
         for row, partner in enumerate(partners.tolist()):
-            length = int(fake.prompt_length[row])
+            length = int(generated.prompt_length[row])
             assert length == real.prompt_length[partner]
-            assert fake.input_ids[row, :length].tolist() == real.input_ids[partner, :length].tolist()
+            assert generated.input_ids[row, :length].tolist() == real.input_ids[partner, :length].tolist()
 
 
 def test_a_collapse_is_noticed_and_stops(tmp_path):
@@ -189,7 +189,7 @@ def test_a_collapse_is_noticed_and_stops(tmp_path):
     trainer = make_trainer(
         tmp_path,
         discriminator=None,
-        reward_function=lambda drawn: 8 * (drawn.completions[:, 0] == EOS).float(),
+        reward_function=lambda samples: 8 * (samples.completions[:, 0] == EOS).float(),
         max_steps=60,
         lambda_mle=0.0,
         learning_rate=2e-2,
@@ -199,18 +199,18 @@ def test_a_collapse_is_noticed_and_stops(tmp_path):
         advantage_scale="std",
     )
     trainer.train()
-    names = {warning.name for warning in trainer.rounds.watch.monitors.warnings}
+    names = {warning.name for warning in trainer.loop.history.monitors.warnings}
     assert trainer.state.global_step < 60
     assert {"repeated texts", "few different n-grams"} <= names
-    assert trainer.rounds.watch.monitors.best_step is not None
+    assert trainer.loop.history.monitors.best_step is not None
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen3", "gpt2"])
 def test_other_generators_against_a_bert(tmp_path, model_type):
     trainer = make_trainer(tmp_path, make_generator(model_type), make_discriminator("bert"), max_steps=2)
-    generator, critic = parameters(trainer.model), parameters(trainer.discriminator)
+    generator, discriminator = parameters(trainer.model), parameters(trainer.discriminator)
     trainer.train()
-    assert changed(trainer.model, generator) and changed(trainer.discriminator, critic)
+    assert changed(trainer.model, generator) and changed(trainer.discriminator, discriminator)
     assert max(logged(trainer, "logp_mismatch"), default=0.0) < 1e-4 or model_type == "gpt2"
 
 
@@ -240,9 +240,9 @@ def test_adapters_on_either_side(tmp_path):
         save_strategy="steps",
         save_steps=2,
     )
-    generator, critic = parameters(trainer.model), parameters(trainer.discriminator)
+    generator, discriminator = parameters(trainer.model), parameters(trainer.discriminator)
     trainer.train()
-    for model, before in ((trainer.model, generator), (trainer.discriminator, critic)):
+    for model, before in ((trainer.model, generator), (trainer.discriminator, discriminator)):
         moved = changed(model, before)
         assert moved and all("lora" in name or "modules_to_save" in name for name in moved)
     assert (tmp_path / "checkpoint-2" / "adapter_model.safetensors").is_file()
@@ -277,10 +277,10 @@ def test_a_density_is_followed_by_other_divergences(tmp_path, kind):
         learning_rate=1e-2,
         max_steps=45,
     )
-    before = trainer.rounds.held_out_nll(trainer.model)
+    before = trainer.loop.held_out_nll(trainer.model)
     trainer.train()
-    assert trainer.rounds.held_out_nll(trainer.model) < before - 0.3
-    found = trainer.generator_round.experience(trainer.model, next(iter(trainer.get_train_dataloader())))
+    assert trainer.loop.held_out_nll(trainer.model) < before - 0.3
+    found = trainer.generator_step.experience(trainer.model, next(iter(trainer.get_train_dataloader())))
     mask = found.rollout.completion_mask.bool()
     # The longest text ends there, with no state after it.
     assert found.advantages[:, -1].abs().max() == 0
@@ -298,10 +298,10 @@ def test_a_density_is_followed_by_other_divergences(tmp_path, kind):
 def test_the_language_model_teaches_the_anchor(tmp_path):
     """With soft targets alone the anchor is the cross-entropy to what the language model says at real texts."""
     settings = {"discriminator_loss": "density", "estimator": "exact_token", "normalization": "token"}
-    critic = make_generator(seed=1)
+    discriminator = make_generator(seed=1)
     trainer = make_trainer(
         tmp_path,
-        discriminator=critic,
+        discriminator=discriminator,
         max_steps=4,
         discriminator_warmup_steps=1,
         distillation_warmup_steps=1,
@@ -312,7 +312,9 @@ def test_the_language_model_teaches_the_anchor(tmp_path):
 
     def anchor(model, inputs, *given):
         with torch.no_grad():
-            told, own = (one(input_ids=inputs["input_ids"]).logits.log_softmax(-1) for one in (critic, trainer.model))
+            told, own = (
+                one(input_ids=inputs["input_ids"]).logits.log_softmax(-1) for one in (discriminator, trainer.model)
+            )
         # Texts without prompts: each completion begins after the first token.
         cross_entropy = -(told.exp() * own).sum(-1)[:, :-1][inputs["attention_mask"][:, 1:].bool()].mean()
         seen.append(cross_entropy.item())
@@ -327,11 +329,11 @@ def test_the_language_model_teaches_the_anchor(tmp_path):
 
 def test_a_trunk_from_the_generator():
     generator = make_generator("llama")
-    critic = discriminator_from_generator(generator)
+    discriminator = discriminator_from_generator(generator)
     ids = torch.tensor([[BOS, 4, 5, EOS]])
-    assert critic.config.num_labels == 1
-    torch.testing.assert_close(critic.base_model(ids)[0], generator.base_model(ids)[0])
-    critic(ids).logits.sum().backward()
+    assert discriminator.config.num_labels == 1
+    torch.testing.assert_close(discriminator.base_model(ids)[0], generator.base_model(ids)[0])
+    discriminator(ids).logits.sum().backward()
     assert all(parameter.grad is None for parameter in generator.parameters())
 
 
@@ -373,9 +375,9 @@ def test_a_trunk_from_the_generator():
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, discriminator, settings, message):
-    critic = None if discriminator is None else make_discriminator(**discriminator)
+    built = None if discriminator is None else make_discriminator(**discriminator)
     with pytest.raises(UserError, match=message):
-        make_trainer(tmp_path, discriminator=critic, **settings)
+        make_trainer(tmp_path, discriminator=built, **settings)
 
 
 def test_a_generator_that_cannot_end_a_text_is_refused(tmp_path):
@@ -396,9 +398,9 @@ def test_other_arguments_are_refused(tmp_path):
 def test_held_out_texts_are_looked_at_every_so_many_updates(tmp_path, monkeypatch, every, looks):
     trainer = make_trainer(tmp_path, max_steps=4, discriminator_warmup_steps=0, gate_auc=0.0, heldout_steps=every)
     asked, scored = [], []
-    observe, scores = trainer.rounds.observe_texts, trainer.player.scores
-    monkeypatch.setattr(trainer.rounds, "observe_texts", lambda *args: asked.append(1) or observe(*args))
-    monkeypatch.setattr(trainer.player, "scores", lambda *args: scored.append(1) or scores(*args))
+    observe, scores = trainer.loop.observe_texts, trainer.discriminator_trainer.scores
+    monkeypatch.setattr(trainer.loop, "observe_texts", lambda *args: asked.append(1) or observe(*args))
+    monkeypatch.setattr(trainer.discriminator_trainer, "scores", lambda *args: scored.append(1) or scores(*args))
     # `train` begins anew with rounds and player of its own.
     monkeypatch.setattr(trainer, "_begin_run", lambda: None)
     trainer.train()
@@ -416,20 +418,22 @@ def test_shared_texts_are_drawn_once_and_leave_the_generator_s_gradient_alone(tm
     # Below the last digit of any weight.
     rate = {"discriminator_learning_rate": 1e-30, "discriminator_weight_decay": 0.0}
     shared = make_trainer(tmp_path, discriminator_texts="shared", **rate, **settings)
-    draws = []
-    draw_all = Collector.draw_all
-    monkeypatch.setattr(Collector, "draw_all", lambda *args, **kwargs: draws.append(1) or draw_all(*args, **kwargs))
+    samples = []
+    sample_all = Collector.sample_all
+    monkeypatch.setattr(
+        Collector, "sample_all", lambda *args, **kwargs: samples.append(1) or sample_all(*args, **kwargs)
+    )
     shared.train()
     for ours, theirs in zip(shared.model.parameters(), alone.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    assert len(draws) == 3 * 2 and shared.player.updates == 3
+    assert len(samples) == 3 * 2 and shared.discriminator_trainer.updates == 3
 
 
 def test_shared_texts_teach_the_discriminator(tmp_path):
     settings = {"max_steps": 30, "discriminator_warmup_steps": 0, "discriminator_learning_rate": 2e-2, "gate_auc": 0.0}
     trainer = make_trainer(tmp_path, discriminator_texts="shared", learning_rate=1e-6, auc_window=32, **settings)
     trainer.train()
-    assert logged(trainer, "d_auc_heldout")[-1] > 0.9 and trainer.player.updates == 30
+    assert logged(trainer, "d_auc_heldout")[-1] > 0.9 and trainer.discriminator_trainer.updates == 30
 
 
 @pytest.mark.parametrize("texts", [None, make_pairs()])
@@ -440,18 +444,18 @@ def test_one_pass_judges_and_teaches_where_it_can(tmp_path, monkeypatch, setting
     def run(folder):
         shared = {"discriminator_texts": "shared", "discriminator_warmup_steps": 0, "replay_fraction": 0.5}
         trainer = make_trainer(folder, None, make_discriminator("hf_gpt"), texts, **shared, **settings)
-        read, forward = [], trainer.player.scorer.forward
+        read, forward = [], trainer.discriminator_trainer.scorer.forward
 
         def count(*args, **kwargs):
             read.append(len(args[0]) if args else 0)
             return forward(*args, **kwargs)
 
-        trainer.player.scorer.forward = count
+        trainer.discriminator_trainer.scorer.forward = count
         trainer.train()
         return trainer, sum(read)
 
     once, few = run(tmp_path / "once")
-    monkeypatch.setattr(DiscriminatorPlayer, "judgement", lambda self, batch: None)
+    monkeypatch.setattr(DiscriminatorTrainer, "judgement", lambda self, batch: None)
     twice, many = run(tmp_path / "twice")
     for model in ("model", "discriminator"):
         for ours, theirs in zip(getattr(once, model).parameters(), getattr(twice, model).parameters(), strict=True):
@@ -468,7 +472,7 @@ def test_one_pass_judges_and_teaches_where_it_can(tmp_path, monkeypatch, setting
 )
 def test_a_discriminator_that_differs_in_training_judges_in_evaluation(tmp_path, discriminator):
     trainer = make_trainer(tmp_path, None, discriminator, discriminator_texts="shared")
-    assert not is_alike_in_training(discriminator) and trainer.player.judgement(None) is None
+    assert not is_alike_in_training(discriminator) and trainer.discriminator_trainer.judgement(None) is None
 
 
 @pytest.mark.parametrize("settings", [{"discriminator_steps": 2}, {"estimator": "gumbel"}, {"generator_steps": 2}])
@@ -504,8 +508,8 @@ def test_the_exact_gradient_is_held_near_the_reference_too(tmp_path):
     settings = {"discriminator_loss": "density", "estimator": "exact_token", "lambda_mle": 0.0, "learning_rate": 1e-2}
     kept = {}
     for beta in (1e-6, 10.0):
-        critic = make_generator(seed=1)
-        trainer = make_trainer(tmp_path, discriminator=critic, beta=beta, max_steps=20, **settings)
+        discriminator = make_generator(seed=1)
+        trainer = make_trainer(tmp_path, discriminator=discriminator, beta=beta, max_steps=20, **settings)
         trainer.train()
         kept[beta] = logged(trainer, "kl")[-1]
     assert 0 < kept[10.0] < 0.3 * kept[1e-6]

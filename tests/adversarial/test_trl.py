@@ -21,7 +21,7 @@ def test_grpo_with_a_discriminator_that_goes_on_learning(tmp_path, record_proper
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     generator = make_generator(vocab_size=len(tokenizer), **ids)
     discriminator = make_discriminator(vocab_size=len(tokenizer), **ids)
-    critic = CoTrainedDiscriminator(
+    co_trained = CoTrainedDiscriminator(
         discriminator, tokenizer, {row["prompt"]: row["completion"] for row in rows}, 1e-2, max_completion_length=6
     )
     before = [torch.cat([p.detach().flatten().clone() for p in m.parameters()]) for m in (generator, discriminator)]
@@ -40,17 +40,17 @@ def test_grpo_with_a_discriminator_that_goes_on_learning(tmp_path, record_proper
     )
     trainer = trl.GRPOTrainer(
         generator,
-        reward_funcs=critic,
+        reward_funcs=co_trained,
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[critic.callback],
+        callbacks=[co_trained.callback],
     )
     trainer.train()
     after = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (trainer.model, discriminator)]
     assert all(not torch.equal(old, new.cpu()) for old, new in zip(before, after, strict=True))
-    assert len(critic.losses) == 6 and critic.losses[-1] < critic.losses[0]
+    assert len(co_trained.losses) == 6 and co_trained.losses[-1] < co_trained.losses[0]
     assert any("rewards/discriminator/mean" in entry for entry in trainer.state.log_history)
-    figure = f"loss of the discriminator {critic.losses[0]:.3f} to {critic.losses[-1]:.3f} in 6 steps"
+    metric = f"loss of the discriminator {co_trained.losses[0]:.3f} to {co_trained.losses[-1]:.3f} in 6 steps"
     compared = "a discriminator trained beside GRPOTrainer, whose reward it is"
-    record(record_property, "TRL", "trl", compared, figure, package="trl")
+    record(record_property, "TRL", "trl", compared, metric, package="trl")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from hf_gpt.adversarial.monitoring.evaluation import headline_figures
+from hf_gpt.adversarial.monitoring.evaluation import headline_metrics
 from hf_gpt.adversarial.monitoring.outcomes import Outcome, complaint, describe, updates
 from hf_gpt.errors import ConfigError
 from hf_gpt.reporting.report import write_report
@@ -66,18 +66,18 @@ def test_a_step_that_is_not_finite_is_none_of_the_updates(tmp_path):
     class Poison(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step in (2, 3):
-                trainer.generator_round.rounds.log("poisoned", 1.0)
+                trainer.generator_step.loop.log("poisoned", 1.0)
                 trainer.poison = True
 
     trainer = make_trainer(tmp_path, max_steps=5, gate_auc=0.0, nan_action="skip", discriminator_warmup_steps=0)
-    trainer.poison, lesson = False, trainer._lesson
+    trainer.poison, distillation = False, trainer._distillation
 
     def poisoned(*args):
-        loss = lesson(*args)
+        loss = distillation(*args)
         trainer.poison, factor = False, math.nan if trainer.poison else 1.0
         return loss * factor
 
-    trainer._lesson = poisoned
+    trainer._distillation = poisoned
     trainer.add_callback(Poison())
     changes = Changes(trainer.model)
     trainer.add_callback(changes)
@@ -101,7 +101,7 @@ def test_a_run_whose_gate_stayed_shut_says_so(tmp_path, caplog):
         "generator_updates": 0,
         "steps_discriminator_warmup": 1,
         "steps_gate_shut": 4,
-        "discriminator_updates": trainer.player.updates,
+        "discriminator_updates": trainer.discriminator_trainer.updates,
     }
 
 
@@ -130,10 +130,10 @@ def test_counts_go_on_after_a_resume(tmp_path):
 
 def test_held_out_likelihood_is_of_the_same_texts_each_time(tmp_path):
     trainer = make_trainer(tmp_path, learning_rate=0.0, lambda_mle=0.0, max_steps=8, monitor_steps=1, gate_auc=0.0)
-    position = trainer.rounds.eval_numbers.position
-    first = trainer.rounds.held_out_nll(trainer.model)
-    assert trainer.rounds.held_out_nll(trainer.model) == first
-    assert trainer.rounds.eval_numbers.position == position
+    position = trainer.loop.eval_numbers.position
+    first = trainer.loop.held_out_nll(trainer.model)
+    assert trainer.loop.held_out_nll(trainer.model) == first
+    assert trainer.loop.eval_numbers.position == position
     trainer.train()
     # The generator stays as it is, and so does the curve.
     curve = logged(trainer, "nll_heldout")
@@ -142,10 +142,10 @@ def test_held_out_likelihood_is_of_the_same_texts_each_time(tmp_path):
 
 def test_all_held_out_texts_are_read_where_they_are_few(tmp_path):
     trainer = make_trainer(tmp_path, eval_dataset=make_texts(12, seed=5), per_device_train_batch_size=8)
-    batch = trainer.rounds._collated([trainer.eval_dataset[number] for number in range(12)])
-    logps = trainer.rounds.token_logps(trainer.model, batch) * batch.completion_mask
+    batch = trainer.loop._collated([trainer.eval_dataset[number] for number in range(12)])
+    logps = trainer.loop.token_logps(trainer.model, batch) * batch.completion_mask
     expected = -(logps.sum() / batch.completion_mask.sum()).item()
-    assert trainer.rounds.held_out_nll(trainer.model) == pytest.approx(expected, rel=1e-6)
+    assert trainer.loop.held_out_nll(trainer.model) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_texts_that_a_short_limit_makes_the_same_are_told(tmp_path, caplog):
 def test_page_and_log_show_updates_gate_and_each_warning_with_its_step(tmp_path):
     settings = {"max_steps": 8, "monitor_steps": 2, "auc_window": 8, "on_collapse": "warn"}
     trainer, _ = watched(tmp_path, gate_auc=0.9, discriminator_learning_rate=1e-6, **settings)
-    raised = trainer.rounds.watch.monitors.warnings
+    raised = trainer.loop.history.monitors.warnings
     alerts = [entry for entry in trainer.state.log_history if "alert" in entry]
     assert [(entry["alert"], entry["step"]) for entry in alerts] == [(each.name, each.step) for each in raised]
     assert any(entry["alert"] == "useless discriminator" for entry in alerts)
@@ -212,7 +212,7 @@ def test_page_and_log_show_updates_gate_and_each_warning_with_its_step(tmp_path)
         tmp_path / "report.html",
         title="t",
         summary=trainer.describe_updates(),
-        figures=[],
+        metrics=[],
         log_history=trainer.state.log_history,
         samples=[],
         settings={},
@@ -227,16 +227,16 @@ def test_page_and_log_show_updates_gate_and_each_warning_with_its_step(tmp_path)
 def test_page_shows_a_fresh_classifiers_auc_beside_the_same_of_real_texts(tmp_path):
     measured = {"eval_loss": 3.0, "eval_fresh_auc": 0.71, "eval_fresh_auc_error": 0.031, "eval_fresh_auc_texts": 80}
     control = {"eval_fresh_auc_real": 0.53, "eval_fresh_auc_real_error": 0.044, "eval_fresh_auc_real_texts": 80}
-    tiles = headline_figures(measured | control)
+    tiles = headline_metrics(measured | control)
     found = {tile.value: tile.note for tile in tiles}
     assert "± 0.031, 80 of each" in found["0.7100"] and "± 0.044, 80 of each" in found["0.5300"]
     assert not any("0.5 " in tile.note for tile in tiles)
-    assert "too few real texts for a control" in headline_figures(measured)[1].note
+    assert "too few real texts for a control" in headline_metrics(measured)[1].note
     page = write_report(
         tmp_path / "report.html",
         title="t",
         summary="s",
-        figures=tiles,
+        metrics=tiles,
         log_history=[{"step": step, **measured, **control} for step in (1, 2)],
         samples=[],
         settings={},

@@ -28,7 +28,7 @@ class Server:
         (end,) = generation_kwargs.get("stop_token_ids", [None])
         for prompt in prompts:
             options = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_new_tokens": max_tokens}
-            drawn = rollout(
+            samples = rollout(
                 self.model,
                 torch.tensor([prompt]),
                 num_return_sequences=n,
@@ -36,7 +36,9 @@ class Server:
                 generator=self.generator,
                 **options,
             )
-            for ids, mask, logps in zip(drawn.completions, drawn.completion_mask.bool(), drawn.logps, strict=True):
+            for ids, mask, logps in zip(
+                samples.completions, samples.completion_mask.bool(), samples.logps, strict=True
+            ):
                 completions.append(ids[mask].tolist())
                 scores.append([[logp] for logp in logps[mask].tolist()])
         return {"prompt_ids": prompts, "completion_ids": completions, "logprobs": scores}
@@ -55,7 +57,7 @@ PROMPTS = torch.tensor([[PAD, BOS, 5], [BOS, 6, 7]])
 MASK = torch.tensor([[0, 1, 1], [1, 1, 1]])
 
 
-def draw(sampler, model, **settings):
+def sample(sampler, model, **settings):
     options = {"max_new_tokens": 6, "num_return_sequences": 3, "eos_token_id": EOS, "pad_token_id": PAD, **settings}
     return sampler(model, PROMPTS, MASK, uniforms=torch.rand(6, 6), synced=False, **options)
 
@@ -64,65 +66,65 @@ def draw(sampler, model, **settings):
 @pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"top_p": 0.8}, {"temperature": 0.7, "top_k": 5}])
 def test_what_is_drawn_is_a_rollout_with_our_own_log_probabilities(batch_size, settings):
     model, sampler = make_generator(hidden_dropout=0.5).train(), VllmRollout(Server())
-    drawn = draw(sampler, model, batch_size=batch_size, **settings)
-    assert drawn.prompt_length.tolist() == [2, 2, 2, 3, 3, 3] and model.training
+    samples = sample(sampler, model, batch_size=batch_size, **settings)
+    assert samples.prompt_length.tolist() == [2, 2, 2, 3, 3, 3] and model.training
     for row in range(6):
-        length, prompt = int(drawn.completion_mask[row].sum()), int(drawn.prompt_length[row])
-        ids = drawn.completions[row, :length].tolist()
+        length, prompt = int(samples.completion_mask[row].sum()), int(samples.prompt_length[row])
+        ids = samples.completions[row, :length].tolist()
         assert EOS not in ids[:-1] and (length == 6 or ids[-1] == EOS)
         whole = [*PROMPTS[row // 3][MASK[row // 3].bool()].tolist(), *ids]
-        assert drawn.sequences[row][drawn.attention_mask[row].bool()].tolist() == whole
-        assert prompt + length == len(whole) and drawn.logps[row, length:].eq(0).all()
+        assert samples.sequences[row][samples.attention_mask[row].bool()].tolist() == whole
+        assert prompt + length == len(whole) and samples.logps[row, length:].eq(0).all()
     model.eval()
-    texts = drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions
-    expected = completion_logps(model, *texts, support=drawn.support, **settings)
+    texts = samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions
+    expected = completion_logps(model, *texts, support=samples.support, **settings)
     # What the server can sample is what we could, up to rounding.
     torch.testing.assert_close(completion_logps(model, *texts, **settings), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(drawn.logps, expected * drawn.completion_mask, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(samples.logps, expected * samples.completion_mask, atol=1e-5, rtol=1e-5)
 
 
 def test_weights_are_sent_when_they_change_and_only_then():
     server, model = Server(), make_generator()
     sampler = VllmRollout(server)
-    draw(sampler, model)
-    draw(sampler, model)
+    sample(sampler, model)
+    sample(sampler, model)
     assert sampler.syncs == server.resets == 1
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model(input_ids=PROMPTS, labels=PROMPTS).loss.backward()
     optimizer.step()
-    draw(sampler, model)
+    sample(sampler, model)
     assert sampler.syncs == server.resets == 2
     for name, parameter in server.model.named_parameters():
         assert torch.equal(parameter, model.get_parameter(name)), name
     # Two rows exchanged leave sums as they are.
     weight = model.get_input_embeddings().weight
     weight.data[[5, 6]] = weight.data[[6, 5]]
-    draw(sampler, model)
+    sample(sampler, model)
     assert sampler.syncs == 3
-    draw(sampler, make_generator(seed=3))
+    sample(sampler, make_generator(seed=3))
     assert sampler.syncs == 4
 
 
 def test_where_texts_end():
     server, model = Server(), make_generator()
-    draw(VllmRollout(server), model)
-    drawn = draw(VllmRollout(server), model, eos_token_id=None)
+    sample(VllmRollout(server), model)
+    samples = sample(VllmRollout(server), model, eos_token_id=None)
     assert server.calls[0]["stop_token_ids"] == [EOS] and server.calls[1]["ignore_eos"] is True
-    assert drawn.completion_mask.all() and drawn.completions.shape == (6, 6)
+    assert samples.completion_mask.all() and samples.completions.shape == (6, 6)
 
 
 def test_a_server_with_other_weights_is_noticed(caplog):
     server, model = Server(), make_generator()
     sampler = VllmRollout(server)
-    draw(sampler, model)
+    sample(sampler, model)
     assert sampler.difference < 1e-5
-    draw(sampler, model, temperature=0.5)
+    sample(sampler, model, temperature=0.5)
     assert sampler.difference is None
     with torch.no_grad():
         server.model.lm_head.weight.mul_(30)
     with caplog.at_level(logging.WARNING):
-        draw(sampler, model)
-        draw(sampler, model)
+        sample(sampler, model)
+        sample(sampler, model)
     assert sampler.difference > 0.1 and caplog.text.count("samples another model") == 1
 
 
@@ -146,11 +148,11 @@ def test_what_is_refused():
     sizes = {"vocab_size": 16, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
     other = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model("t5", **sizes))
     with pytest.raises(ConfigError, match="for decoders"):
-        draw(VllmRollout(Server()), other)
+        sample(VllmRollout(Server()), other)
     peft = pytest.importorskip("peft")
     adapted = peft.get_peft_model(make_generator(), peft.LoraConfig(target_modules="all-linear"))
     with pytest.raises(ConfigError, match="not adapters"):
-        draw(VllmRollout(Server()), adapted)
+        sample(VllmRollout(Server()), adapted)
 
 
 def test_no_server_is_one_line():

@@ -16,7 +16,7 @@ def folders(tmp_path_factory):
     kinds = {
         "one": "AutoModelForCausalLM",
         "two": "AutoModelForCausalLM",
-        "critic": "AutoModelForSequenceClassification",
+        "discriminator": "AutoModelForSequenceClassification",
     }
     for seed, (name, auto_class) in enumerate(kinds.items()):
         torch.manual_seed(seed)

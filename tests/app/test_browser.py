@@ -23,7 +23,7 @@ def address(folders):
     from hf_gpt.evaluation.tasks.loading import open_candidate
 
     writers = {name: Writer(open_candidate(name, str(folders[name]), device="cpu")) for name in ("one", "two")}
-    page = make_page(gradio, writers, open_judge(str(folders["critic"]), "cpu"))
+    page = make_page(gradio, writers, open_judge(str(folders["discriminator"]), "cpu"))
     _, address, _ = page.launch(
         prevent_thread_lock=True, server_name="127.0.0.1", share=False, quiet=True, **launch_options(gradio)
     )
@@ -88,9 +88,9 @@ def logit_of(folder, text):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     ids = [begin, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    critic = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    discriminator = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        return critic(torch.tensor([ids])).logits.item()
+        return discriminator(torch.tensor([ids])).logits.item()
 
 
 def test_judges_a_pasted_text(page, folders, tmp_path, record_property):
@@ -102,11 +102,11 @@ def test_judges_a_pasted_text(page, folders, tmp_path, record_property):
     tokens.wait_for()
     assert tokens.inner_text() == text
     shown = re.search(r"\(logit ([+-][\d.]+)\)", page.locator("p:visible", has_text="% real").first.inner_text())[1]
-    expected = logit_of(folders["critic"], text)
+    expected = logit_of(folders["discriminator"], text)
     assert float(shown) == pytest.approx(expected, abs=0.0051)
     compared = f"logit of a pasted text, {page.viewport_size['width']} pixels wide"
-    figure = f"page {shown}, model {expected:+.4f}"
-    record(record_property, "app (Gradio, Chromium)", "app", compared, figure, package="gradio")
+    metric = f"page {shown}, model {expected:+.4f}"
+    record(record_property, "app (Gradio, Chromium)", "app", compared, metric, package="gradio")
     page.screenshot(path=tmp_path / "judge.png", full_page=True)
 
 

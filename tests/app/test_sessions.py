@@ -21,7 +21,7 @@ def writer(folders):
 
 @pytest.fixture(scope="module")
 def judge(folders):
-    return open_judge(str(folders["critic"]), "cpu")
+    return open_judge(str(folders["discriminator"]), "cpu")
 
 
 def test_a_text_grows_and_is_what_generate_gives(writer):
@@ -78,7 +78,7 @@ def test_a_text_that_nobody_reads_on_is_not_written_on(writer):
     text = writer.write("the man", Settings(max_new_tokens=180))
     next(text), next(text)
     text.close()
-    with sessions._DRAWING:
+    with sessions._SAMPLING:
         drawn = len(calls)
     hook.remove()
     writer.candidate.model.generation_config.eos_token_id = ends
@@ -106,7 +106,7 @@ def test_slips_are_answered_in_one_line(folders, capsys, monkeypatch):
     pytest.importorskip("gradio", reason="make check-app installs it")
     for argv, message in (
         (["./nowhere"], "there is no folder ./nowhere"),
-        ([str(folders["critic"])], "writes with causal language models"),
+        ([str(folders["discriminator"])], "writes with causal language models"),
         ([str(folders["one"]), "--discriminator", "./nowhere"], "there is no folder"),
     ):
         assert main(["app", *argv]) == 2

@@ -35,11 +35,11 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     assert main(["demo", *options]) == 0
     found = json.loads((tmp_path / "run" / "comparison.json").read_text())
     ways = ["likelihood", "likelihood, critic choosing", "more likelihood", "adversarial"]
-    assert list(found) == [*ways, "real text", "critic"]
+    assert list(found) == [*ways, "real text", "discriminator"]
     for name in (*ways, "real text"):
-        figures = found[name]
-        assert 0 <= figures["fresh_auc_low"] <= figures["fresh_auc"] <= figures["fresh_auc_high"] <= 1
-        assert figures["fresh_auc_texts"] == 48 and figures["fresh_auc_error"] > 0
+        metrics = found[name]
+        assert 0 <= metrics["fresh_auc_low"] <= metrics["fresh_auc"] <= metrics["fresh_auc_high"] <= 1
+        assert metrics["fresh_auc_texts"] == 48 and metrics["fresh_auc_error"] > 0
     # Measured, with an interval, and not the constant that it should be near to.
     assert found["real text"]["fresh_auc"] != 0.5
     assert 0 <= found["adversarial"]["generator_updates"] <= found["adversarial"]["steps"]
@@ -48,7 +48,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     assert found["more likelihood"]["heldout_nll"] < found["likelihood"]["heldout_nll"]
     page = (tmp_path / "run" / "comparison.html").read_text()
     assert "Samples side by side" in page and "Discriminator’s AUC" in page.replace("&#x27;", "’")
-    for name in ("model", "critic", "adversarial", "adversarial/discriminator", "more_likelihood"):
+    for name in ("model", "discriminator", "adversarial", "adversarial/discriminator", "more_likelihood"):
         assert (tmp_path / "run" / name / "config.json").is_file(), name
     printed = capsys.readouterr().out
     assert "How far from real text?" in printed and "real text against real text" in printed
@@ -98,7 +98,7 @@ def test_the_critic_chooses_among_candidates(model, tokenizer):
 
     rows = [{"prompt_ids": [5, 6]}] * 4
     plain = write_texts(Contestant("plain", model), rows, tokenizer, 4, seed=0)
-    chosen = write_texts(Contestant("chosen", model, critic=LikesLowTokens()), rows, tokenizer, 4, seed=0)
+    chosen = write_texts(Contestant("chosen", model, discriminator=LikesLowTokens()), rows, tokenizer, 4, seed=0)
     assert len(plain) == len(chosen) == 4 and CANDIDATES > 1
     assert sum(map(sum, chosen)) < sum(map(sum, plain))
 
@@ -110,10 +110,10 @@ def judged(auc, error=0.015):
 
 
 def test_the_table_has_a_row_for_each_and_the_measured_one_of_real_text(model):
-    plain = Contestant("likelihood", model, figures={**judged(0.7), "heldout_nll": 3.0})
-    trained = Contestant("adversarial", model, seconds=20, figures=judged(0.65), updates=(6, 60))
-    critic = DiscriminatorResult(0.6, 0.55, 0.66, 0.5, 0.6, 0.5, 818, 103, 3)
-    names, rows = results_table([plain, trained], judged(0.512), critic)
+    plain = Contestant("likelihood", model, metrics={**judged(0.7), "heldout_nll": 3.0})
+    trained = Contestant("adversarial", model, seconds=20, metrics=judged(0.65), updates=(6, 60))
+    discriminator = DiscriminatorResult(0.6, 0.55, 0.66, 0.5, 0.6, 0.5, 818, 103, 3)
+    names, rows = results_table([plain, trained], judged(0.512), discriminator)
     assert [len(row) for row in rows] == [len(names)] * 4
     assert rows[0] == ["likelihood", "0.700 (0.67 to 0.73)", "1,400 + 1,400", "3.000", "0.900", "", "+0 s"]
     assert rows[1][-2:] == ["6 of 60 steps", "+20 s"]
@@ -122,10 +122,10 @@ def test_the_table_has_a_row_for_each_and_the_measured_one_of_real_text(model):
 
 
 def test_a_sentence_says_whether_anything_wins(model):
-    more = Contestant("more likelihood", model, figures=judged(0.70))
-    close = Contestant("adversarial", model, figures=judged(0.67))
-    clear = Contestant("critic choosing", model, figures=judged(0.60))
-    worse = Contestant("critic choosing", model, figures=judged(0.80))
+    more = Contestant("more likelihood", model, metrics=judged(0.70))
+    close = Contestant("adversarial", model, metrics=judged(0.67))
+    clear = Contestant("critic choosing", model, metrics=judged(0.60))
+    worse = Contestant("critic choosing", model, metrics=judged(0.80))
     said = verdict([more, close, worse], more)
     # Of a difference of 0.03 the error is 0.021, and two are asked for at once: 2.24 errors.
     assert said.startswith("Nothing wins") and "adversarial by +0.030 (-0.018 to +0.078)" in said

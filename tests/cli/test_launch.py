@@ -220,9 +220,9 @@ def test_what_two_processes_write_is_what_one_writes(profile, launch):
     lines = (one / "predictions.jsonl").read_text().splitlines()
     assert (two / "predictions.jsonl").read_text().splitlines() == lines
     assert len(lines) == 7 and len({json.loads(line)["prediction"] for line in lines}) > 3
-    figures = [json.loads((run / "metrics.json").read_text()) for run in (one, two)]
+    metrics = [json.loads((run / "metrics.json").read_text()) for run in (one, two)]
     for name in ("eval_loss", "eval_chrf"):
-        assert figures[0][name] == pytest.approx(figures[1][name], rel=1e-5)
+        assert metrics[0][name] == pytest.approx(metrics[1][name], rel=1e-5)
 
 
 @pytest.mark.slow

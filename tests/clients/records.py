@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "docs/clients.json"
 PAGE = ROOT / "docs/ecosystem.md"
 _TABLE = re.compile(r"(?<=<!-- clients -->\n).*?(?=<!-- /clients -->)", flags=re.DOTALL)
-_KEYS = ("client", "version", "check", "compared", "figure")
+_KEYS = ("client", "version", "check", "compared", "metric")
 
 
 def record(
@@ -26,7 +26,7 @@ def record(
     client: str,
     check: str,
     compared: str,
-    figure: str,
+    metric: str,
     *,
     package: str | None = None,
     version: str | None = None,
@@ -38,13 +38,13 @@ def record(
         client: Its name for readers.
         check: The target that ran it, without `make check-`.
         compared: What was compared.
-        figure: The figure, with its unit.
+        metric: The figure, with its unit.
         package: Its distribution, whose version is looked up.
         version: Its version, where it is no Python package.
     """
     if version is None:
         version = importlib.metadata.version(package)
-    record_property("client", dict(zip(_KEYS, (client, version, f"make check-{check}", compared, figure), strict=True)))
+    record_property("client", dict(zip(_KEYS, (client, version, f"make check-{check}", compared, metric), strict=True)))
 
 
 def equal_tokens(equal: int, total: int) -> str:
@@ -76,7 +76,7 @@ def keep(path: Path, found: list[dict[str, str]]) -> None:
 def table(records: list[dict[str, str]]) -> str:
     """The records as a table, a client's rows together."""
     lines = ["| client | version | check | what is compared | figure |", "|---|---|---|---|---|"]
-    order = {name: place for place, name in reversed(list(enumerate(entry["client"] for entry in records)))}
+    order = {name: position for position, name in reversed(list(enumerate(entry["client"] for entry in records)))}
     for entry in sorted(records, key=lambda entry: order[entry["client"]]):
         lines.append("| {client} | {version} | `{check}` | {compared} | {figure} |".format(**entry))
     return "\n".join(lines) + "\n"

@@ -43,9 +43,9 @@ def test_fewer_bits(name, layer, limit, options, reference, record_property):
         type(reference)(reference.folder, quantized, reference.tokenizer).greedy, reference.greedy
     )
     assert equal > total / 2
-    figure = f"relative difference {difference:.1e} at most; {equal_tokens(equal, total)}"
+    metric = f"relative difference {difference:.1e} at most; {equal_tokens(equal, total)}"
     compared = f"logits and greedy tokens with weights in {name}"
-    record(record_property, "bitsandbytes", "bitsandbytes", compared, figure, package="bitsandbytes")
+    record(record_property, "bitsandbytes", "bitsandbytes", compared, metric, package="bitsandbytes")
 
 
 def test_adapter(reference, tmp_path, record_property):
@@ -65,5 +65,5 @@ def test_adapter(reference, tmp_path, record_property):
     assert all(torch.equal(a, b) for a, b in zip(logits_of(opened, reference), expected, strict=True))
     merged = relative(logits_of(opened.merge_and_unload(), reference), expected)
     assert merged < 1e-5
-    figure = f"opened again bit-equal, merged: relative difference {merged:.1e} at most"
-    record(record_property, "PEFT", "bitsandbytes", "logits with a LoRA adapter", figure, package="peft")
+    metric = f"opened again bit-equal, merged: relative difference {merged:.1e} at most"
+    record(record_property, "PEFT", "bitsandbytes", "logits with a LoRA adapter", metric, package="peft")

@@ -40,6 +40,6 @@ def test_a_checkpoint_goes_up_and_comes_down(reference, record_property, tmp_pat
     ids = torch.tensor(reference.prompt_ids[:1])
     assert torch.equal(opened(ids).logits, reference.model(ids).logits)
     version = json.loads(PACKAGE.read_text())["version"]
-    figure = f"{len(names)} of {len(names)} files equal, logits bit-equal"
+    metric = f"{len(names)} of {len(names)} files equal, logits bit-equal"
     compared = "a checkpoint pushed to the tests' Hub and pulled again"
-    record(record_property, "npm @huggingface/hub", "hub-npm", compared, figure, version=version)
+    record(record_property, "npm @huggingface/hub", "hub-npm", compared, metric, version=version)

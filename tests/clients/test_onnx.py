@@ -14,8 +14,8 @@ pytest.importorskip("onnxscript", reason="make check-onnx installs onnxscript in
 TOLERANCE = 1e-4
 
 
-def keep(record_property, compared, figure):
-    record(record_property, "ONNX Runtime", "onnx", compared, figure, package="onnxruntime")
+def keep(record_property, compared, metric):
+    record(record_property, "ONNX Runtime", "onnx", compared, metric, package="onnxruntime")
 
 
 def read_back(exported, folder):

@@ -72,6 +72,6 @@ def test_chat_and_stream(server, reference, answers, record_property):
         texts.append((whole.choices[0].message.content, "".join(pieces), text))
     for whole, streamed, text in texts:
         assert (whole, streamed) == (text, text)
-    figure = f"{len(texts)} of {len(texts)} texts equal, {len(texts) * NUM_NEW_TOKENS} tokens"
+    metric = f"{len(texts)} of {len(texts)} texts equal, {len(texts) * NUM_NEW_TOKENS} tokens"
     compared = f"greedy text of a chat, whole and streamed ({kind})"
-    record(record_property, "transformers serve, openai", "serve", compared, figure, package="transformers")
+    record(record_property, "transformers serve, openai", "serve", compared, metric, package="transformers")

@@ -29,12 +29,12 @@ def test_int8_weights(reference, record_property):
     quantized_reference = type(reference)(reference.folder, quantized, reference.tokenizer)
     equal, total = count_equal(quantized_reference.greedy, reference.greedy)
     assert equal > total / 2
-    figure = f"relative difference {max(differences):.1e} at most; {equal_tokens(equal, total)}"
+    metric = f"relative difference {max(differences):.1e} at most; {equal_tokens(equal, total)}"
     record(
         record_property,
         "torchao",
         "torchao",
         "logits and greedy tokens with weights in int8",
-        figure,
+        metric,
         package="torchao",
     )

@@ -43,8 +43,8 @@ PAIRS = [
 BETA = 0.1
 
 
-def keep(record_property, compared, figure):
-    record(record_property, "TRL", "trl", compared, figure, package="trl")
+def keep(record_property, compared, metric):
+    record(record_property, "TRL", "trl", compared, metric, package="trl")
 
 
 def logged(log_history, name="loss"):
@@ -167,8 +167,8 @@ def test_dpo(reference, tmp_path, record_property):
     assert found["eval_loss"] == pytest.approx(expected, abs=1e-5)
     accuracy = (margins > 0).float().mean().item()
     assert found["eval_rewards/accuracies"] == pytest.approx(accuracy) and accuracy > 0.9
-    figure = f"first loss ln 2 to {abs(losses[0] - math.log(2)):.0e}, last to {abs(found['eval_loss'] - expected):.0e}"
-    keep(record_property, "DPOTrainer's loss and ours", figure)
+    metric = f"first loss ln 2 to {abs(losses[0] - math.log(2)):.0e}, last to {abs(found['eval_loss'] - expected):.0e}"
+    keep(record_property, "DPOTrainer's loss and ours", metric)
 
 
 def make_discriminator(model_type, tokenizer, folder):
@@ -209,12 +209,12 @@ def test_reward_model(model_type, reference, tmp_path, record_property):
     accuracy = (margins[1] > 0).float().mean().item()
     assert accuracy == 1.0 and losses[-1] < 0.2
     apart = f"first loss {abs(losses[0] - first):.0e} apart"
-    figure = f"{apart}, loss {losses[0]:.3f} to {losses[-1]:.3f}, new pairs right: {accuracy:.0%}"
-    keep(record_property, f"RewardTrainer on our one-label classifier ({model_type})", figure)
+    metric = f"{apart}, loss {losses[0]:.3f} to {losses[-1]:.3f}, new pairs right: {accuracy:.0%}"
+    keep(record_property, f"RewardTrainer on our one-label classifier ({model_type})", metric)
 
 
 def test_grpo_with_a_checkpoint_as_its_reward(reference, tmp_path, record_property):
-    make_discriminator("hf_gpt", reference.tokenizer, tmp_path / "critic")
+    make_discriminator("hf_gpt", reference.tokenizer, tmp_path / "discriminator")
     seen = []
 
     def spy(prompts, completions, **kwargs):
@@ -226,7 +226,7 @@ def test_grpo_with_a_checkpoint_as_its_reward(reference, tmp_path, record_proper
     )
     trainer = trl.GRPOTrainer(
         str(reference.folder),
-        reward_funcs=[str(tmp_path / "critic"), spy],
+        reward_funcs=[str(tmp_path / "discriminator"), spy],
         args=config,
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in PAIRS]),
     )
@@ -237,13 +237,15 @@ def test_grpo_with_a_checkpoint_as_its_reward(reference, tmp_path, record_proper
         for key in entry
         if key.startswith("rewards/") and key.endswith("mean")
     } - {"rewards/spy/mean"}
-    critic = AutoModelForSequenceClassification.from_pretrained(tmp_path / "critic", dtype=torch.float32).eval()
+    discriminator = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "discriminator", dtype=torch.float32
+    ).eval()
     means = []
     for texts in seen:
         rows = [torch.tensor([reference.tokenizer(text)["input_ids"]]) for text in texts]
         with torch.no_grad():
-            means.append(torch.stack([critic(row).logits[0, 0] for row in rows]).mean().item())
+            means.append(torch.stack([discriminator(row).logits[0, 0] for row in rows]).mean().item())
     found = logged(trainer.state.log_history, name)
     assert found == pytest.approx(means, abs=1e-5) and len(found) == 2
-    figure = f"max difference {max(abs(a - b) for a, b in zip(found, means, strict=True)):.1e}"
-    keep(record_property, "mean reward of GRPOTrainer by a discriminator's path, and its logits", figure)
+    metric = f"max difference {max(abs(a - b) for a, b in zip(found, means, strict=True)):.1e}"
+    keep(record_property, "mean reward of GRPOTrainer by a discriminator's path, and its logits", metric)

@@ -29,8 +29,8 @@ def seeded() -> None:
     from conformance.checkout import test_modeling_common
 
     seed = int(os.environ.get("HF_GPT_CONFORMANCE_SEED", "0"))
-    for draw in (random.seed, np.random.seed, torch.manual_seed, test_modeling_common.global_rng.seed):
-        draw(seed)
+    for sample in (random.seed, np.random.seed, torch.manual_seed, test_modeling_common.global_rng.seed):
+        sample(seed)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

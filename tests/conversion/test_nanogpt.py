@@ -79,8 +79,8 @@ def test_nanogpt(bias, compiled, tmp_path):
     convert(tmp_path / "ours", tmp_path / "gpt2", to="gpt2")
     ids = torch.randint(0, 60, (2, 20))
     with torch.no_grad():
-        for place in ("ours", "gpt2"):
-            loaded = AutoModelForCausalLM.from_pretrained(tmp_path / place).eval()
+        for position in ("ours", "gpt2"):
+            loaded = AutoModelForCausalLM.from_pretrained(tmp_path / position).eval()
             assert (loaded(ids).logits - model(ids)).abs().max() <= 1e-5
 
 

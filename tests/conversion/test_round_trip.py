@@ -74,11 +74,11 @@ def test_tokenizer_and_generation_config_come_along(name, stock, tmp_path, token
     convert(folder, tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "back", to=name)
     text = "The quick fox,\n 12 dogs: é"
-    for place in ("ours", "back"):
-        loaded = AutoTokenizer.from_pretrained(tmp_path / place)
+    for position in ("ours", "back"):
+        loaded = AutoTokenizer.from_pretrained(tmp_path / position)
         assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
         assert loaded.chat_template == tokenizer.chat_template and loaded.eos_token == tokenizer.eos_token
-        generation = GenerationConfig.from_pretrained(tmp_path / place)
+        generation = GenerationConfig.from_pretrained(tmp_path / position)
         assert (generation.top_k, generation.temperature, generation.do_sample) == (7, 0.5, True)
 
 

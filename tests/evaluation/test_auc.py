@@ -10,17 +10,17 @@ from hf_gpt.evaluation.two_sample.auc import auc, auc_interval, hanley_mcneil_er
 from hf_gpt.evaluation.two_sample.halves import classifier_test, controlled_test, mean_over_splits
 
 
-def scores(shift, real, fake, seed=0):
+def scores(shift, real, generated, seed=0):
     generator = np.random.default_rng(seed)
-    return generator.normal(shift, 1, real), generator.normal(0, 1, fake)
+    return generator.normal(shift, 1, real), generator.normal(0, 1, generated)
 
 
-@pytest.mark.parametrize(("shift", "real", "fake"), [(0, 300, 300), (0.47, 400, 200), (1.2, 250, 500)])
-def test_standard_errors_are_those_of_samples_drawn_anew(shift, real, fake):
-    anew = np.std([auc(*scores(shift, real, fake, seed)) for seed in range(400)])
-    found = auc_interval(*scores(shift, real, fake))
+@pytest.mark.parametrize(("shift", "real", "generated"), [(0, 300, 300), (0.47, 400, 200), (1.2, 250, 500)])
+def test_standard_errors_are_those_of_samples_drawn_anew(shift, real, generated):
+    anew = np.std([auc(*scores(shift, real, generated, seed)) for seed in range(400)])
+    found = auc_interval(*scores(shift, real, generated))
     assert found.standard_error == pytest.approx(anew, rel=0.15)
-    assert hanley_mcneil_error(found.auc, real, fake) == pytest.approx(anew, rel=0.15)
+    assert hanley_mcneil_error(found.auc, real, generated) == pytest.approx(anew, rel=0.15)
 
 
 def test_hanley_and_mcneil_by_hand():
@@ -35,9 +35,9 @@ def test_hanley_and_mcneil_by_hand():
             hanley_mcneil_error(*wrong)
 
 
-@pytest.mark.parametrize(("real", "fake", "value"), [([2.0] * 50, [1.0] * 50, 1), ([1.0] * 50, [2.0] * 50, 0)])
-def test_a_perfect_auc_has_an_interval(real, fake, value):
-    found = auc_interval(np.array(real), np.array(fake))
+@pytest.mark.parametrize(("real", "generated", "value"), [([2.0] * 50, [1.0] * 50, 1), ([1.0] * 50, [2.0] * 50, 0)])
+def test_a_perfect_auc_has_an_interval(real, generated, value):
+    found = auc_interval(np.array(real), np.array(generated))
     assert found.auc == value and found.high - found.low == pytest.approx(1.96**2 / (50 + 1.96**2), abs=1e-3)
     assert min(found.low, found.high, key=lambda end: abs(end - value)) == value and found.standard_error > 0
 
@@ -70,8 +70,8 @@ def by_first_word(texts, labels, others):
 def test_a_memory_of_texts_is_no_use_where_copies_are_in_one_half():
     generator = np.random.default_rng(0)
     real = [[f"r{n}"] for n in generator.integers(0, 60, 200)]
-    fake = [[f"f{n}"] for n in generator.integers(0, 60, 200)]
-    found = classifier_test(real, fake, by_first_word)
+    generated = [[f"f{n}"] for n in generator.integers(0, 60, 200)]
+    found = classifier_test(real, generated, by_first_word)
     assert found["train_auc"] == 1 and found["auc"] == 0.5
     assert found["auc_low"] < 0.5 < found["auc_high"]
     # A generator that copies real texts: what is real in one half is not generated in the other.
@@ -79,14 +79,14 @@ def test_a_memory_of_texts_is_no_use_where_copies_are_in_one_half():
 
 
 def test_both_halves_hold_texts_of_a_generator_that_repeats_itself():
-    real, fake = [[f"r{n}"] for n in range(80)], [["same"]] * 80
-    found = classifier_test(real, fake, by_first_word)
+    real, generated = [[f"r{n}"] for n in range(80)], [["same"]] * 80
+    found = classifier_test(real, generated, by_first_word)
     assert found["auc"] == 1 and found["auc_low"] < 1 and found["n_test"] == 80
 
 
 def test_halves_are_halves():
-    real, fake = [[f"r{n}"] for n in range(61)], [[f"f{n}"] for n in range(40)]
-    found = classifier_test(real, fake, by_first_word, num_splits=3)
+    real, generated = [[f"r{n}"] for n in range(61)], [[f"f{n}"] for n in range(40)]
+    found = classifier_test(real, generated, by_first_word, num_splits=3)
     assert (found["n_train"], found["n_test"], found["num_splits"]) == (50, 51, 3)
 
 
@@ -116,23 +116,23 @@ def test_intervals_of_the_mean_cover_one_half():
 @pytest.mark.parametrize("name", ["c2st", "tfidf_test"])
 def test_the_control_is_measured(name):
     generator = np.random.default_rng(0)
-    real, more, fake = (
+    real, more, generated = (
         [" ".join(f"w{n}" for n in row) for row in generator.integers(low, low + 30, (80, 8))] for low in (0, 0, 15)
     )
     options = {"epochs": 2, "num_splits": 2} if name == "c2st" else {}
-    found = load(name).compute(predictions=fake, references=real, held_out=more, **options)
+    found = load(name).compute(predictions=generated, references=real, held_out=more, **options)
     assert found["auc"] > 0.8 and found["n_test"] == found["real_n_test"] == 80
     assert found["real_auc_low"] < 0.5 < found["real_auc_high"] and found["real_auc"] != 0.5
-    halves = load(name).compute(predictions=fake, references=real, **options)
+    halves = load(name).compute(predictions=generated, references=real, **options)
     assert halves["real_n_test"] == 40 and halves["auc"] == found["auc"]
     # Held-out texts of another kind, as the end of a book is: the control says so.
-    assert load(name).compute(predictions=fake, references=real, held_out=fake, **options)["real_auc"] > 0.8
+    assert load(name).compute(predictions=generated, references=real, held_out=generated, **options)["real_auc"] > 0.8
 
 
 def test_a_control_of_few_texts_is_left_out():
-    real, fake = [[f"r{n}"] for n in range(30)], [[f"f{n}"] for n in range(30)]
-    assert "real_auc" not in controlled_test(real, fake, by_first_word)
+    real, generated = [[f"r{n}"] for n in range(30)], [[f"f{n}"] for n in range(30)]
+    assert "real_auc" not in controlled_test(real, generated, by_first_word)
     with pytest.raises(ValueError, match="held_out holds 5 texts"):
-        controlled_test(real, fake, by_first_word, held_out=real[:5])
+        controlled_test(real, generated, by_first_word, held_out=real[:5])
     with pytest.raises(ValueError, match="num_splits"):
-        classifier_test(real, fake, by_first_word, num_splits=0)
+        classifier_test(real, generated, by_first_word, num_splits=0)

@@ -34,21 +34,23 @@ def test_draws_are_of_equal_size_the_same_for_all_models_and_whatever_fits_in_me
 def test_recomputed_and_sums_agree_on_every_draw():
     right = np.array([1, 0, 1, 1, 0, 1.0])
     recomputed = Recomputed([1, 0, 1, 1, 0, 1], [1, 1, 1, 1, 1, 1], lambda p, r: {"x": np.mean(np.equal(p, r))})
-    drawn = bootstrap({"a": recomputed, "b": means({"x": right}), "c": Averaged([recomputed, recomputed])}, 30)
-    assert drawn["a"]["x"] == pytest.approx(drawn["b"]["x"]) and drawn["c"]["x"] == pytest.approx(drawn["b"]["x"])
+    samples = bootstrap({"a": recomputed, "b": means({"x": right}), "c": Averaged([recomputed, recomputed])}, 30)
+    assert samples["a"]["x"] == pytest.approx(samples["b"]["x"]) and samples["c"]["x"] == pytest.approx(
+        samples["b"]["x"]
+    )
 
 
 def test_paired_test_sees_what_unpaired_intervals_hide():
     items = np.random.default_rng(0).normal(size=200)
     better, worse = means({"x": items + 0.05}), means({"x": items})
-    drawn = bootstrap({"b": better, "w": worse}, 500)
-    found = difference(better.value()["x"] - worse.value()["x"], drawn["b"]["x"], drawn["w"]["x"])
+    samples = bootstrap({"b": better, "w": worse}, 500)
+    found = difference(better.value()["x"] - worse.value()["x"], samples["b"]["x"], samples["w"]["x"])
     assert found.low == pytest.approx(0.05) and found.p_value == pytest.approx(2 / 501)
-    assert interval(drawn["w"]["x"])[1] > interval(drawn["b"]["x"])[0]
-    assert difference(0.0, drawn["w"]["x"], drawn["w"]["x"]).p_value == 1
+    assert interval(samples["w"]["x"])[1] > interval(samples["b"]["x"])[0]
+    assert difference(0.0, samples["w"]["x"], samples["w"]["x"]).p_value == 1
     endless = np.full(500, np.inf)
     assert difference(np.nan, endless, endless).p_value == 1
-    assert difference(-np.inf, drawn["w"]["x"], endless).p_value == pytest.approx(2 / 501)
+    assert difference(-np.inf, samples["w"]["x"], endless).p_value == pytest.approx(2 / 501)
 
 
 def test_false_alarms_of_the_paired_test_are_about_as_many_as_promised():
@@ -56,8 +58,8 @@ def test_false_alarms_of_the_paired_test_are_about_as_many_as_promised():
     alarms = 0
     for trial in range(200):
         first, second = generator.normal(size=(2, 60))
-        drawn = bootstrap({"a": means({"x": first}), "b": means({"x": second})}, 200, seed=trial)
-        alarms += difference(0.0, drawn["a"]["x"], drawn["b"]["x"]).p_value < 0.05
+        samples = bootstrap({"a": means({"x": first}), "b": means({"x": second})}, 200, seed=trial)
+        alarms += difference(0.0, samples["a"]["x"], samples["b"]["x"]).p_value < 0.05
     assert 2 <= alarms <= 24
 
 

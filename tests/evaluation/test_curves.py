@@ -7,8 +7,8 @@ from hf_gpt.evaluation.statistics.curves import (
     Plane,
     Point,
     common_reference,
-    gains_at_equal_diversity,
     hypervolume,
+    improvements_at_equal_diversity,
     pareto_front,
     quality_at,
     super_baseline,
@@ -50,9 +50,11 @@ def test_quality_at_equal_diversity():
     assert quality_at(some, 0.4) == pytest.approx(0.25)
     assert quality_at(some, 0.7) == 0.4 and quality_at(some, 0.71) is None
     better = points((0.3, 0.3), (0.4, 0.5), (0.5, 0.9))
-    gains = dict(gains_at_equal_diversity(better, some))
+    gains = dict(improvements_at_equal_diversity(better, some))
     assert gains == pytest.approx({0.3: 0.1, 0.5: 0.1, 0.7: 0.05})
-    lower = gains_at_equal_diversity(points((2.0, 4.0), (1.0, 5.0)), points((3.0, 4.0), (2.0, 5.0)), [4.5], LOWER)
+    lower = improvements_at_equal_diversity(
+        points((2.0, 4.0), (1.0, 5.0)), points((3.0, 4.0), (2.0, 5.0)), [4.5], LOWER
+    )
     assert lower == [(4.5, pytest.approx(1.0))]
 
 

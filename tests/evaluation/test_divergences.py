@@ -45,10 +45,10 @@ def test_estimates_agree_with_enumeration(temperature):
     p, q = _density(data_model), _density(model, temperature)
     assert p.sum().item() == pytest.approx(1) and q.sum().item() == pytest.approx(1)
 
-    def draw(drawn_from, seed, temperature=1.0):
+    def sample(sampled_from, seed, temperature=1.0):
         generator = torch.Generator().manual_seed(seed)
         return rollout(
-            drawn_from,
+            sampled_from,
             num_samples=4000,
             bos_token_id=0,
             max_new_tokens=LENGTH,
@@ -56,7 +56,7 @@ def test_estimates_agree_with_enumeration(temperature):
             generator=generator,
         )
 
-    comparison = compare_densities(data_model, model, draw(data_model, 0), draw(model, 1, temperature), temperature)
+    comparison = compare_densities(data_model, model, sample(data_model, 0), sample(model, 1, temperature), temperature)
     exact = {
         "kl_qp": _kl(q, p),
         "kl_pq": _kl(p, q),

@@ -10,7 +10,7 @@ from hf_gpt.evaluation.statistics.exact_divergence import exact_divergences
 P, Q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.2, 0.6])
 
 
-def draws(count, seed=0):
+def samples(count, seed=0):
     generator = np.random.default_rng(seed)
     at_q, at_p = generator.choice(3, count, p=Q), generator.choice(3, count, p=P)
     return np.log(Q)[at_q], np.log(P)[at_q], np.log(Q)[at_p], np.log(P)[at_p]
@@ -30,7 +30,7 @@ def exact():
 
 
 def test_estimates_agree_with_sums_over_all_outcomes():
-    found = exact_divergences(*draws(50_000))
+    found = exact_divergences(*samples(50_000))
     for name, value in exact().items():
         assert found[name] == pytest.approx(value, abs=4 * found[f"{name}_error"]), name
         assert 0 < found[f"{name}_error"] < 0.01
@@ -38,7 +38,7 @@ def test_estimates_agree_with_sums_over_all_outcomes():
 
 
 def test_standard_errors_are_those_of_repeated_estimates():
-    runs = [exact_divergences(*draws(200, seed)) for seed in range(300)]
+    runs = [exact_divergences(*samples(200, seed)) for seed in range(300)]
     for name in exact():
         spread = np.std([run[name] for run in runs])
         assert np.mean([run[f"{name}_error"] for run in runs]) == pytest.approx(spread, rel=0.15), name
@@ -51,7 +51,7 @@ def test_distributions_without_common_support():
 
 def test_metric_and_its_checks():
     metric = load("exact_divergence")
-    at_q, data_at_q, at_p, data_at_p = draws(500)
+    at_q, data_at_q, at_p, data_at_p = samples(500)
     given = {"data_predictions": at_p, "data_references": data_at_p}
     found = metric.compute(predictions=at_q, references=data_at_q, **given)
     assert found == pytest.approx(exact_divergences(at_q, data_at_q, at_p, data_at_p))

@@ -44,14 +44,16 @@ def texts(count=6, longest=40, seed=0):
 def nll_by_hand(model, ids, max_length, overlap):
     """Each token after exactly the context that its window gives it, one forward pass for every token."""
     total = 0.0
-    for place in range(1, len(ids)):
+    for position in range(1, len(ids)):
         # The first window predicts all its tokens; each later one the tokens after the overlap.
         start = (
-            0 if place < max_length else ((place - max_length) // (max_length - overlap) + 1) * (max_length - overlap)
+            0
+            if position < max_length
+            else ((position - max_length) // (max_length - overlap) + 1) * (max_length - overlap)
         )
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([ids[start:place]])).logits[0, -1]
-        total -= logits.log_softmax(-1)[ids[place]].item()
+            logits = model(input_ids=torch.tensor([ids[start:position]])).logits[0, -1]
+        total -= logits.log_softmax(-1)[ids[position]].item()
     return total
 
 
@@ -59,7 +61,7 @@ def test_windows_predict_each_token_once_with_context():
     assert windows(10, 6, 3) == [(0, 6, 1), (3, 9, 6), (6, 10, 9)]
     assert windows(1, 6, 3) == []
     for length, size, stride in [(50, 8, 1), (50, 8, 7), (8, 8, 4), (9, 8, 4)]:
-        predicted = [place for _, end, first in windows(length, size, stride) for place in range(first, end)]
+        predicted = [position for _, end, first in windows(length, size, stride) for position in range(first, end)]
         assert predicted == list(range(1, length))
         assert all(first - start >= min(first, size - stride) for start, _, first in windows(length, size, stride))
 
@@ -125,10 +127,10 @@ def chains(count, seed, follow=1.0):
     generator = np.random.default_rng(seed)
     made = []
     for _ in range(count):
-        place, letters = int(generator.integers(8)), []
+        position, letters = int(generator.integers(8)), []
         for _ in range(8):
-            letters.append(LETTERS[place])
-            place = (place + 1) % 8 if generator.random() < follow else int(generator.integers(8))
+            letters.append(LETTERS[position])
+            position = (position + 1) % 8 if generator.random() < follow else int(generator.integers(8))
         made.append(letters)
     return made
 

@@ -72,16 +72,16 @@ def both(tmp_path_factory, folder, rows):
     """Results of `hf-gpt eval` for the same questions as a task of ours and as one of the harness, and both records."""
     from hf_gpt.cli.main import main
 
-    place = tmp_path_factory.mktemp("tasks")
-    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (place / "ours.yaml").write_text(
+    position = tmp_path_factory.mktemp("tasks")
+    (position / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (position / "ours.yaml").write_text(
         "kind: multiple_choice\nfile: rows.jsonl\nprompt: '{query}'\nchoices: choices\nanswer: gold\n"
     )
-    (place / "theirs.yaml").write_text(
+    (position / "theirs.yaml").write_text(
         f"""task: theirs
 dataset_path: json
 dataset_kwargs:
-  data_files: {{test: {place / "rows.jsonl"}}}
+  data_files: {{test: {position / "rows.jsonl"}}}
 test_split: test
 output_type: multiple_choice
 doc_to_text: "{{{{query}}}}"
@@ -92,25 +92,25 @@ metric_list:
   - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
 """
     )
-    output = place / "out"
-    tasks = [str(place / "ours.yaml"), str(place / "theirs.yaml")]
+    output = position / "out"
+    tasks = [str(position / "ours.yaml"), str(position / "theirs.yaml")]
     argv = [str(folder), "--tasks", *tasks, "--output_dir", str(output), "--device", "cpu", "--dtype", "float32"]
     assert main(["eval", *argv]) == 0
     return json.loads((output / "results.json").read_text())
 
 
 def test_accuracies_and_their_intervals_agree(both, record_property):
-    figures = {(row["task"], row["figure"]): row for row in both["results"]}
+    metrics = {(row["task"], row["metric"]): row for row in both["results"]}
     for ours, theirs in (("accuracy", "acc"), ("accuracy_norm", "acc_norm")):
-        first, second = figures["ours", ours], figures["lm_eval:theirs", theirs]
+        first, second = metrics["ours", ours], metrics["lm_eval:theirs", theirs]
         assert first["value"] == pytest.approx(second["value"], abs=1e-9)
         assert (first["low"], first["high"]) == pytest.approx((second["low"], second["high"]))
         assert first["items"] == second["items"] == 100
     keep(record_property, "accuracy, plain and by length, and intervals", "equal to 1e-9 over 100 questions")
 
 
-def keep(record_property, compared, figure):
-    record(record_property, "lm-eval", "lm-eval", compared, figure, package="lm_eval")
+def keep(record_property, compared, metric):
+    record(record_property, "lm-eval", "lm-eval", compared, metric, package="lm_eval")
 
 
 def test_log_likelihoods_agree(folder, rows, record_property):

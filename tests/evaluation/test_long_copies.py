@@ -26,8 +26,8 @@ def slow(text, references):
 @pytest.mark.parametrize("seed", range(30))
 def test_the_same_as_comparing_every_span(seed, monkeypatch):
     monkeypatch.setattr(copying, "_GROWN", seed % 4)
-    draw = random.Random(seed)
-    sides = [[draw.choices("abc"[: 1 + seed % 3], k=draw.randrange(12)) for _ in range(4)] for _ in range(2)]
+    sample = random.Random(seed)
+    sides = [[sample.choices("abc"[: 1 + seed % 3], k=sample.randrange(12)) for _ in range(4)] for _ in range(2)]
     expected = [slow(text, sides[1]) for text in sides[0]]
     assert longest_copied_spans(*sides).tolist() == expected
     automaton = SuffixAutomaton(sides[1])

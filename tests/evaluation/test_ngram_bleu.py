@@ -48,9 +48,9 @@ def test_self_bleu_equals_nltk(captions, epsilon):
 def test_random_sentences_with_many_repeats_equal_nltk():
     generator = np.random.default_rng(0)
     # Few words, so that counts above one, ties and shared maxima occur at every order.
-    drawn = [list(map(str, generator.integers(0, 3, generator.integers(0, 12)))) for _ in range(60)]
-    np.testing.assert_allclose(self_bleu(drawn, ORDERS), by_nltk(drawn, others(drawn)), atol=1e-12, rtol=0)
-    some, rest = drawn[:20], drawn[20:]
+    samples = [list(map(str, generator.integers(0, 3, generator.integers(0, 12)))) for _ in range(60)]
+    np.testing.assert_allclose(self_bleu(samples, ORDERS), by_nltk(samples, others(samples)), atol=1e-12, rtol=0)
+    some, rest = samples[:20], samples[20:]
     np.testing.assert_allclose(ngram_bleu(some, rest, ORDERS), by_nltk(some, [rest] * 20), atol=1e-12, rtol=0)
 
 

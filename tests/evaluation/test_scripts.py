@@ -64,9 +64,9 @@ def test_composed_and_decomposed_characters_are_the_same(language):
     decomposed = unicodedata.normalize("NFD", text)
     assert compute("rouge", [decomposed], [[text]])["rouge2"] == compute("rouge", [text], [[text]])["rouge2"]
     assert compute("squad", [decomposed], [[text]]) == compute("squad", [text], [[text]])
-    for name, figure in (("sacrebleu", "chrf"), ("chrf", "chrf"), ("sacrebleu", "sacrebleu"), ("bleu", "bleu")):
-        assert compute(name, [decomposed], [[text]])[figure] == compute(name, [text], [[text]])[figure]
-        assert compute(name, [text], [[decomposed]])[figure] == compute(name, [text], [[text]])[figure]
+    for name, metric in (("sacrebleu", "chrf"), ("chrf", "chrf"), ("sacrebleu", "sacrebleu"), ("bleu", "bleu")):
+        assert compute(name, [decomposed], [[text]])[metric] == compute(name, [text], [[text]])[metric]
+        assert compute(name, [text], [[decomposed]])[metric] == compute(name, [text], [[text]])[metric]
     assert compute("duplicates", [decomposed, text])["duplicate_rate"] == 0.5
     assert compute("copy_rate", [decomposed], [text])["copy_rate"] == 1
     assert words(decomposed) == words(text) and pieces(decomposed) == pieces(text)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from eval.experiments import digits, synthetic_voices
-from hf_gpt.evaluation.media_classifier import SignalJudge
-from hf_gpt.reporting.media import media_section, picture_grid, wav_bytes
+from hf_gpt.evaluation.media_classifier import MediaClassifier
+from hf_gpt.reporting.media import image_grid, media_section, wav_bytes
 
 
 def test_the_judge_knows_real_digits_and_is_fooled_by_none_of_noise():
@@ -20,7 +20,7 @@ def test_the_judge_knows_real_digits_and_is_fooled_by_none_of_noise():
     held_out = np.arange(len(names)) % 5 == 0
     real, wanted = data.images[held_out], [name for name, held in zip(names, held_out, strict=True) if held]
     known = [name for name, held in zip(names, held_out, strict=True) if not held]
-    judge = SignalJudge().fit(list(data.images[~held_out]), known)
+    judge = MediaClassifier().fit(list(data.images[~held_out]), known)
     assert judge.accuracy(list(real), wanted) > 0.98
     noise = np.random.default_rng(0).permuted(real.reshape(len(real), 64), axis=1).reshape(real.shape)
     assert judge.accuracy(list(noise), wanted) < 0.35
@@ -30,7 +30,9 @@ def test_the_judge_of_sounds_hears_pitch_at_any_length():
     def tone(frequency, count):
         return 0.3 * np.sin(2 * np.pi * frequency * np.arange(count) / 8000)
 
-    judge = SignalJudge().fit([tone(f, n) for f in (300, 1500) for n in (900, 1200, 1500)], ["low"] * 3 + ["high"] * 3)
+    judge = MediaClassifier().fit(
+        [tone(f, n) for f in (300, 1500) for n in (900, 1200, 1500)], ["low"] * 3 + ["high"] * 3
+    )
     assert judge.predict([tone(320, 2500), tone(1400, 800)]) == ["low", "high"]
     assert len(judge.predict([np.zeros(0)])) == 1
 
@@ -39,11 +41,11 @@ def test_pictures_and_sounds_are_what_went_in():
     from PIL import Image
 
     rows = [[np.array([[0.0, 1.0], [0.5, 0.0]])] * 2, [np.ones((2, 2))]]
-    picture = np.asarray(Image.open(io.BytesIO(picture_grid(rows, low=0, high=1, side=6))))
-    assert picture.shape == (2 * 10 + 4, 2 * 10 + 4)
-    assert picture[4:7, 4:7].max() == 0 and picture[4:7, 7:10].min() == 255 and picture[8, 5] == 128
+    image = np.asarray(Image.open(io.BytesIO(image_grid(rows, low=0, high=1, side=6))))
+    assert image.shape == (2 * 10 + 4, 2 * 10 + 4)
+    assert image[4:7, 4:7].max() == 0 and image[4:7, 7:10].min() == 255 and image[8, 5] == 128
     # Where a row is short, and between images, is grey.
-    assert set(np.unique(picture[14:, 14:])) == {128}
+    assert set(np.unique(image[14:, 14:])) == {128}
     with wave.open(io.BytesIO(wav_bytes(np.array([0, 1, -1, 2]), 8000))) as file:
         assert np.frombuffer(file.readframes(4), "<i2").tolist() == [0, 32767, -32767, 32767]
         assert file.getframerate() == 8000
@@ -118,7 +120,7 @@ def test_recipe_hears_speakers_that_it_was_not_trained_on():
         pytest.skip("the spoken digits are not in the data folder (HF_GPT_DATA)")
     from hf_gpt.data.examples import hold_out_groups, read_examples
 
-    columns = {"signal_column": "samples", "label_column": "digit", "group_column": "speaker"}
+    columns = {"media_column": "samples", "label_column": "digit", "group_column": "speaker"}
     train, test = hold_out_groups(
         read_examples([data_folder() / digits.SPEECH], columns), "speaker", digits.HELD_OUT_SPEAKERS
     )

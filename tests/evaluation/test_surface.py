@@ -35,10 +35,10 @@ def test_features_by_hand():
 
 
 def test_tests_are_those_of_scipy():
-    real, fake = sentences(80, 9, 0), sentences(70, 12, 1)
-    lengths = [[len(text.split()) for text in texts] for texts in (real, fake)]
+    real, generated = sentences(80, 9, 0), sentences(70, 12, 1)
+    lengths = [[len(text.split()) for text in texts] for texts in (real, generated)]
     expected = ks_2samp(*lengths, method="asymp")
-    found = length_test(real, fake)
+    found = length_test(real, generated)
     assert (found["length_ks"], found["length_p_value"]) == (expected.statistic, expected.pvalue)
     # Beginnings and ends: 3 of kind (lower, stop) and 1 (lower, lower) against 2 (upper, stop) and 4 (lower, stop).
     found = format_test(["a.", "b!", "c?", "de"], ["A.", "Bb.", "a.", "a.", "a.", "a."])
@@ -47,8 +47,8 @@ def test_tests_are_those_of_scipy():
 
 
 def test_a_difference_in_spacing_alone_is_a_shortcut():
-    real, fake = sentences(200, 9, 0, end="."), sentences(200, 9, 1, end=" .")
-    found = load("surface").compute(predictions=fake, references=real)
+    real, generated = sentences(200, 9, 0, end="."), sentences(200, 9, 1, end=" .")
+    found = load("surface").compute(predictions=generated, references=real)
     # Of 100 texts of each kind none is on the wrong side: one in 30 may be, so the interval is not of width 0.
     assert found["shortcut_auc_high"] == 1 and 0.95 < found["shortcut_auc_low"] < 0.99
     same = load("surface").compute(predictions=sentences(200, 9, 2), references=sentences(200, 9, 3))

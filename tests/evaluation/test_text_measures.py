@@ -56,7 +56,7 @@ def test_repetition_by_trying_all(seed):
     def repeats(number, text):
         span = min(len(text), max(4, min(10, -(-len(text) // 2))))
         pieces = {text[start : start + span] for start in range(len(text) - span + 1)}
-        others = [other for place, other in enumerate(texts) if place != number]
+        others = [other for position, other in enumerate(texts) if position != number]
         return any(other[i : i + span] in pieces for other in others for i in range(len(other) - span + 1) if span)
 
     assert repetition_rate(texts) == pytest.approx(sum(repeats(*pair) for pair in enumerate(texts)) / len(texts))

@@ -14,7 +14,7 @@ WORDS = [f"w{n}" for n in range(12)]
 SMALL = {"epochs": 6, "batch_size": 16, "resamples": 200}
 
 
-def draw(count, reversed_order=False, seed=0):
+def sample(count, reversed_order=False, seed=0):
     """Texts of ascending words; `reversed_order` turns them round: the same words, another order."""
     generator = np.random.default_rng(seed)
     rows = [sorted(generator.choice(12, 6)) for _ in range(count)]
@@ -23,18 +23,18 @@ def draw(count, reversed_order=False, seed=0):
 
 def test_auc_is_that_of_scikit_learn_with_ties():
     generator = np.random.default_rng(0)
-    real, fake = generator.integers(2, 9, 40).astype(float), generator.integers(0, 8, 31).astype(float)
+    real, generated = generator.integers(2, 9, 40).astype(float), generator.integers(0, 8, 31).astype(float)
     labels = np.repeat([1, 0], [40, 31])
-    assert auc(real, fake) == pytest.approx(roc_auc_score(labels, np.concatenate([real, fake])), abs=1e-12)
+    assert auc(real, generated) == pytest.approx(roc_auc_score(labels, np.concatenate([real, generated])), abs=1e-12)
 
 
 def test_bootstrap_agrees_with_resampling_by_hand_and_theory():
     generator = np.random.default_rng(1)
-    real, fake = generator.normal(1, 1, 400), generator.normal(0, 1, 300)
-    found = auc_interval(real, fake, resamples=2000)
-    drawn = [auc(generator.choice(real, 400), generator.choice(fake, 300)) for _ in range(500)]
-    assert found.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.01)
-    assert found.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.01)
+    real, generated = generator.normal(1, 1, 400), generator.normal(0, 1, 300)
+    found = auc_interval(real, generated, resamples=2000)
+    samples = [auc(generator.choice(real, 400), generator.choice(generated, 300)) for _ in range(500)]
+    assert found.low == pytest.approx(np.quantile(samples, 0.025), abs=0.01)
+    assert found.high == pytest.approx(np.quantile(samples, 0.975), abs=0.01)
     # P(N(1, 1) > N(0, 1)) = Phi(1 / sqrt(2)) = 0.760.
     assert found.low < 0.760 < found.high and found.p_value < 1e-6
 
@@ -48,8 +48,8 @@ def test_interval_covers_one_half_where_there_is_no_difference():
 @pytest.mark.parametrize("classifier", ["ngram_cnn", "gpt"])
 def test_fresh_classifier_finds_order(classifier):
     test = load("c2st")
-    real, fake = draw(150), draw(150, reversed_order=True, seed=1)
-    found = test.compute(predictions=fake, references=real, classifier=classifier, learning_rate=5e-3, **SMALL)
+    real, generated = sample(150), sample(150, reversed_order=True, seed=1)
+    found = test.compute(predictions=generated, references=real, classifier=classifier, learning_rate=5e-3, **SMALL)
     assert found["auc"] > 0.95 and found["auc_low"] > 0.85 and found["p_value"] < 1e-6
     assert (found["n_train"], found["n_test"], found["classifier"]) == (150, 150, classifier)
 
@@ -57,38 +57,38 @@ def test_fresh_classifier_finds_order(classifier):
 @pytest.mark.parametrize("name", ["c2st", "tfidf_test"])
 def test_words_that_nobody_writes_give_a_sample_away(name):
     # Each occurs once, so that none of those in the held-out half was learnt.
-    fake = [f"{text.rpartition(' ')[0]} x{n}" for n, text in enumerate(draw(200, seed=1))]
+    generated = [f"{text.rpartition(' ')[0]} x{n}" for n, text in enumerate(sample(200, seed=1))]
     options = {"learning_rate": 5e-3, **SMALL} if name == "c2st" else {}
-    assert load(name).compute(predictions=fake, references=draw(200), **options)["auc"] > 0.95
+    assert load(name).compute(predictions=generated, references=sample(200), **options)["auc"] > 0.95
 
 
 def test_same_distribution_is_not_told_apart():
     for name in ("c2st", "tfidf_test"):
         options = SMALL if name == "c2st" else {}
-        found = load(name).compute(predictions=draw(200, seed=3), references=draw(200, seed=4), **options)
+        found = load(name).compute(predictions=sample(200, seed=3), references=sample(200, seed=4), **options)
         assert found["auc_low"] < 0.5 < found["auc_high"] + 0.05 and found["p_value"] > 0.01
 
 
 def test_words_alone_do_not_tell_order_but_pairs_do():
-    real, fake = draw(200), draw(200, reversed_order=True, seed=1)
+    real, generated = sample(200), sample(200, reversed_order=True, seed=1)
     test = load("tfidf_test")
-    assert test.compute(predictions=fake, references=real, max_order=1)["auc"] < 0.62
-    assert test.compute(predictions=fake, references=real, max_order=2)["auc"] > 0.99
+    assert test.compute(predictions=generated, references=real, max_order=1)["auc"] < 0.62
+    assert test.compute(predictions=generated, references=real, max_order=2)["auc"] > 0.99
 
 
 def test_a_test_can_be_repeated_and_leaves_the_generators_alone():
     torch.manual_seed(5)
     expected = torch.random.get_rng_state()
     results = [
-        load("c2st").compute(predictions=draw(40, seed=7), references=draw(40, seed=8), epochs=1) for _ in range(2)
+        load("c2st").compute(predictions=sample(40, seed=7), references=sample(40, seed=8), epochs=1) for _ in range(2)
     ]
     assert results[0] == results[1]
     assert torch.equal(torch.random.get_rng_state(), expected)
 
 
 def test_samples_may_differ_in_size():
-    real, fake = draw(300), draw(60, reversed_order=True, seed=1)
-    found = load("tfidf_test").compute(predictions=fake, references=real)
+    real, generated = sample(300), sample(60, reversed_order=True, seed=1)
+    found = load("tfidf_test").compute(predictions=generated, references=real)
     assert found["accuracy"] > 0.9 and found["n_test"] == 180
 
 
@@ -98,9 +98,9 @@ def test_fit_keeps_the_weights_of_the_best_epoch():
     target = {True: 1.0, False: 0.2}
 
     # Training pulls the weight to 1, held-out examples have theirs at 0.2: the loss falls, then rises.
-    def loss(module, places):
+    def loss(module, positions):
         goal = target[module.training]
-        return ((module.weight - goal) ** 2).mean(), len(places)
+        return ((module.weight - goal) ** 2).mean(), len(positions)
 
     record = fit(model, loss, [1] * 8, np.arange(6), np.arange(6, 8), learning_rate=0.05, weight_decay=0, patience=3)
     assert record.loss == min(record.losses) and len(record.losses) == record.best_epoch + 3

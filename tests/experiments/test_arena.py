@@ -86,14 +86,14 @@ def test_rows_become_texts_after_the_begin_token():
 
 def test_the_learned_ratio_finds_what_tells_the_students_texts():
     from eval.experiments.arena.arms import LearnedRatio
-    from eval.experiments.perfect_ratio import Stage, draw
+    from eval.experiments.perfect_ratio import Stage, sample
 
     real = as_texts(torch.tensor([[2, 3, 2, 3], [3, 2, 3, 2]]).repeat(32, 1))
     student, psi = make_model(5, 4, 16, 1, seed=0), make_model(5, 4, 16, 1, seed=1)
     ratio = LearnedRatio(psi, real, learning_rate=2e-2, weight=0.3, seed=0)
     generator, losses = torch.Generator().manual_seed(0), []
     for _ in range(40):
-        losses.append(ratio.update(student, draw(student, Stage(psi, real, 4), 32, generator)))
+        losses.append(ratio.update(student, sample(student, Stage(psi, real, 4), 32, generator)))
     # Of 625 texts the data hold two.
     assert losses[0] == pytest.approx(math.log(2), abs=0.3)
     assert losses[-1] < 0.1

@@ -84,10 +84,10 @@ def test_each_estimator_comes_closer_to_the_data(loss):
     torch.manual_seed(0)
     start = perfect_ratio.make_generator(6, 3, 8)
     trained = perfect_ratio.train(start, stage, 30, 256, 2e-2, seed=0, estimator=loss)
-    data = perfect_ratio.draw_texts(stage.language, 500, 3, 1)
+    data = perfect_ratio.sample_texts(stage.language, 500, 3, 1)
 
     def distance(model):
-        return compare_densities(stage.language, model, data, perfect_ratio.draw_texts(model, 500, 3, 2)).estimates
+        return compare_densities(stage.language, model, data, perfect_ratio.sample_texts(model, 500, 3, 2)).estimates
 
     before, after = distance(start), distance(trained)
     assert after["kl_qp"].value < 0.5 * before["kl_qp"].value

@@ -12,7 +12,7 @@ import torch
 from eval.experiments.oracle_board import __main__ as board
 from eval.experiments.oracle_board import players, report
 from eval.experiments.oracle_board.language import make_oracle, read_oracle
-from eval.experiments.oracle_board.measures import copying, draw, log_density, lookup_table, measure
+from eval.experiments.oracle_board.measures import copying, log_density, lookup_table, measure, sample
 from hf_gpt.adversarial.config import AdversarialConfig
 
 
@@ -82,7 +82,7 @@ def test_figures_are_those_of_all_texts():
     temperature = 0.7
     p, q = log_density(oracle, every), log_density(model, every, temperature)
     assert np.exp(p).sum() == pytest.approx(1) and np.exp(q).sum() == pytest.approx(1)
-    test = draw(oracle, 3000, 2, seed=5)
+    test = sample(oracle, 3000, 2, seed=5)
     found = measure(oracle, model, every[:3], test, count=3000, temperature=temperature, seed=6)
     exact = {
         "nll_oracle": -(np.exp(q) * p).sum() / 2,
@@ -99,7 +99,7 @@ def test_figures_are_those_of_all_texts():
 
 def test_a_lookup_table_looks_like_real_text_and_has_no_entropy():
     oracle = make_oracle(0, 30, 4)
-    training, test = draw(oracle, 40, 5, 1), draw(oracle, 40, 5, 2)
+    training, test = sample(oracle, 40, 5, 1), sample(oracle, 40, 5, 2)
     training = torch.cat([training, training])
     found = lookup_table(oracle, training, test)
     assert found["nll_oracle"] == pytest.approx(-log_density(oracle, training.unique(dim=0)).mean() / 5)
@@ -115,7 +115,7 @@ def test_copies_are_counted():
 
 def test_the_best_epoch_is_kept_beside_the_last():
     oracle = make_oracle(0, 20, 8)
-    training, validation = draw(oracle, 60, 6, 1), draw(oracle, 60, 6, 2)
+    training, validation = sample(oracle, 60, 6, 1), sample(oracle, 60, 6, 2)
     settings = {"epochs": 12, "batch_size": 10, "learning_rate": 5e-2}
     found = players.train_likelihood(players.make_generator(20, 8, 0), training, validation, **settings)
     assert len(found.held_out) == 12 and 1 < found.best_epoch < 12

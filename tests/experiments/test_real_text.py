@@ -40,8 +40,8 @@ def test_the_log_ratio_is_that_of_the_tempered_models(temperature):
 @pytest.fixture
 def rows():
     def row(model, setting, diversity, quality, seed=0):
-        figures = {"self_bleu5": diversity, "bleu5": quality, "auc": quality}
-        return {"corpus": "coco", "seed": seed, "model": model, "setting": setting, **figures}
+        metrics = {"self_bleu5": diversity, "bleu5": quality, "auc": quality}
+        return {"corpus": "coco", "seed": seed, "model": model, "setting": setting, **metrics}
 
     return [
         row(REAL, "", 0.3, 0.3),
@@ -70,9 +70,11 @@ def test_the_report_tells_gains_of_each_seed_and_how_many_points_gain(rows, tmp_
         "- adversarial by temperature, BLEU-5, where at most as diverse as real text: better at 1 of 1, +0.050" in told
     )
     assert "beside" not in told
-    lessons = [{**row, "model": DISTILLED, "bleu5": row["bleu5"] + 0.02} for row in rows if row["model"] == LIKELIHOOD]
+    distillation_steps = [
+        {**row, "model": DISTILLED, "bleu5": row["bleu5"] + 0.02} for row in rows if row["model"] == LIKELIHOOD
+    ]
     assert "beside distilled from its discriminator, no game, BLEU-5: better at 1 of 1, +0.030" in report(
-        "coco", [*rows, *lessons]
+        "coco", [*rows, *distillation_steps]
     )
     plot("coco", rows, tmp_path / "coco.png")
     assert (tmp_path / "coco.png").read_bytes().startswith(b"\x89PNG")

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from eval.experiments.resampling.discriminators import log_ratio
 
 from eval.experiments.resampling.choosing import WAYS, choose
-from eval.experiments.resampling.critics import log_ratio
 from eval.experiments.resampling.curves import envelope, gain_at, passes, summarise
-from eval.experiments.resampling.particles import draw_by_particles
-from eval.experiments.resampling.pools import draw, encode, text_logps
+from eval.experiments.resampling.particles import sample_by_particles
+from eval.experiments.resampling.pools import encode, sample, text_logps
 from eval.experiments.resampling.report import write_plot, write_table
 from eval.experiments.results import Results
 from hf_gpt.evaluation.language_model.fitting import seeded
@@ -129,7 +129,7 @@ def test_log_probabilities_of_a_pool_are_those_of_its_words(players):
     assert pool.words(q.vocabulary) == texts and pool.rows(torch.tensor([4])).words(q.vocabulary) == [texts[4]]
     np.testing.assert_allclose(text_logps(q, pool).numpy(), -q.nll(texts)[0], atol=1e-4)
     # At a temperature near 0 the likeliest token has all the mass.
-    one = draw(q, 1, temperature=0.01, seed=0)
+    one = sample(q, 1, temperature=0.01, seed=0)
     assert text_logps(q, one, temperature=0.01).item() == pytest.approx(0, abs=1e-3)
 
 
@@ -140,15 +140,15 @@ def test_many_particles_turn_samples_of_q_into_samples_of_psi(players, block):
     def ratio(pool):
         return log_ratio(psi, q)(pool).mean().item()
 
-    of_q, of_psi = ratio(draw(q, 2000, seed=0)), ratio(draw(psi, 2000, seed=0))
+    of_q, of_psi = ratio(sample(q, 2000, seed=0)), ratio(sample(psi, 2000, seed=0))
     assert of_psi > of_q + 0.35
-    assert ratio(draw_by_particles(q, psi, 1000, particles=1, block=block, seed=5)) == pytest.approx(of_q, abs=0.1)
-    assert ratio(draw_by_particles(q, psi, 200, particles=24, block=block, seed=5)) == pytest.approx(of_psi, abs=0.15)
+    assert ratio(sample_by_particles(q, psi, 1000, particles=1, block=block, seed=5)) == pytest.approx(of_q, abs=0.1)
+    assert ratio(sample_by_particles(q, psi, 200, particles=24, block=block, seed=5)) == pytest.approx(of_psi, abs=0.15)
 
 
 def test_particles_end_as_texts_do(players):
     q, psi = players
-    pool = draw_by_particles(q, psi, 50, particles=4, block=3, seed=0)
+    pool = sample_by_particles(q, psi, 50, particles=4, block=3, seed=0)
     assert len(pool) == 50
     for ids, length in zip(pool.ids.tolist(), pool.lengths.tolist(), strict=True):
         assert EOS not in ids[1 : length - 1]

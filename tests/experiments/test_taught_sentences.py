@@ -7,7 +7,7 @@ import pytest
 
 from eval.experiments import taught_sentences
 from eval.experiments.review_texts import RatedSentence, Review
-from eval.experiments.taught_sentences import WeightedSentence, fit_teacher, lessons, taught_rows
+from eval.experiments.taught_sentences import WeightedSentence, distillation_steps, fit_teacher, taught_rows
 
 
 TRAIN = [
@@ -19,7 +19,7 @@ TRAIN = [
 
 
 def test_lessons_weigh_reviews_little_and_ratings_by_their_size():
-    found = lessons(
+    found = distillation_steps(
         [Review(["it is long .", "go ."], 1)],
         [RatedSentence("meh .", 0.4), RatedSentence("bad .", -1.0), RatedSentence("great .", 3.0)],
     )

@@ -126,8 +126,8 @@ def damaged(valid: bytes) -> st.SearchStrategy:
 
     def apply(changes: list[tuple[int, int, bytes]]) -> bytes:
         content = valid
-        for place, removed, inserted in changes:
-            content = content[:place] + inserted + content[place + removed :]
+        for position, removed, inserted in changes:
+            content = content[:position] + inserted + content[position + removed :]
         return content
 
     return st.lists(change, min_size=1, max_size=3).map(apply) | st.integers(0, len(valid)).map(lambda n: valid[:n])

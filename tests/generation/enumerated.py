@@ -45,7 +45,7 @@ def all_texts() -> list[tuple[int, ...]]:
     """Every completion: up to LENGTH tokens, of which an EOS is the last."""
     texts = []
     for number in range(1, LENGTH + 1):
-        for tokens in itertools.product(range(VOCAB), repeat=number):
+        for tokens in itertools.linear(range(VOCAB), repeat=number):
             if EOS not in tokens[:-1] and (number == LENGTH or tokens[-1] == EOS):
                 texts.append(tokens)
     return texts
@@ -62,12 +62,12 @@ def probabilities(model, temperature: float = 1.0) -> torch.Tensor:
 
 def counts(sequences: torch.Tensor, start: int = 1, weights: torch.Tensor | None = None) -> torch.Tensor:
     """How often each text is there, or its sum of weights."""
-    places = {tokens: index for index, tokens in enumerate(all_texts())}
-    found = torch.zeros(len(places))
+    positions = {tokens: index for index, tokens in enumerate(all_texts())}
+    found = torch.zeros(len(positions))
     weights = torch.ones(len(sequences)) if weights is None else weights
     for row, weight in zip(sequences[:, start:].tolist(), weights, strict=True):
         tokens = row[: row.index(EOS) + 1] if EOS in row else row
-        found[places[tuple(tokens)]] += weight
+        found[positions[tuple(tokens)]] += weight
     return found
 
 

@@ -23,8 +23,8 @@ WORDS = SENTENCE.split()
 @pytest.fixture(scope="module")
 def real_texts() -> list[str]:
     """Words in a fixed order from a random start, which an untrained generator does not know."""
-    draws = torch.Generator().manual_seed(0)
-    starts = torch.randint(len(WORDS), (300,), generator=draws).tolist()
+    samples = torch.Generator().manual_seed(0)
+    starts = torch.randint(len(WORDS), (300,), generator=samples).tolist()
     return [" ".join((WORDS * 2)[start : start + 6]) for start in starts]
 
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory, real_texts):
     from hf_gpt import HfGptConfig, HfGptForCausalLM
     from hf_gpt.data.tokenizer import train_tokenizer
 
-    root = tmp_path_factory.mktemp("critic")
+    root = tmp_path_factory.mktemp("discriminator")
     (root / "real.txt").write_text("\n".join(real_texts) + "\n")
     tokenizer = train_tokenizer(real_texts, 300)
     torch.manual_seed(0)
@@ -66,20 +66,23 @@ def train(folder, name, *options) -> int:
 
 
 @pytest.fixture(scope="module")
-def critic(folder):
-    assert train(folder, "critic", "--discriminator", "ngram_cnn", "--level", "prefix", "--num_train_epochs", "3") == 0
-    return folder / "critic"
+def discriminator(folder):
+    assert (
+        train(folder, "discriminator", "--discriminator", "ngram_cnn", "--level", "prefix", "--num_train_epochs", "3")
+        == 0
+    )
+    return folder / "discriminator"
 
 
-def test_critic_tells_real_from_generated_and_says_how_well(critic):
-    saved = json.loads((critic / "critic.json").read_text())
+def test_critic_tells_real_from_generated_and_says_how_well(discriminator):
+    saved = json.loads((discriminator / "critic.json").read_text())
     assert saved["results"]["auc"] > 0.95 and saved["results"]["num_test_texts"] == 30
     assert saved["settings"]["level"] == "prefix"
-    assert AutoTokenizer.from_pretrained(critic / "model").model_max_length == 17
+    assert AutoTokenizer.from_pretrained(discriminator / "model").model_max_length == 17
 
 
-def test_score_of_lines_rows_and_standard_input_agree(critic, folder, real_texts, capsys, monkeypatch):
-    path = str(critic)
+def test_score_of_lines_rows_and_standard_input_agree(discriminator, folder, real_texts, capsys, monkeypatch):
+    path = str(discriminator)
     lines = [real_texts[0], "q7#x%z00vv~kkjj"]
     (folder / "lines.txt").write_text("\n".join(lines) + "\n")
     (folder / "rows.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in lines))
@@ -99,16 +102,16 @@ def test_score_of_lines_rows_and_standard_input_agree(critic, folder, real_texts
 
     assert [row["text"] for row in first] == lines
     assert first[0]["logit"] > 0 > first[1]["logit"] and first[0]["probability"] > 0.5
-    model = AutoModelForSequenceClassification.from_pretrained(critic / "model").eval()
-    tokenizer = AutoTokenizer.from_pretrained(critic / "model")
+    model = AutoModelForSequenceClassification.from_pretrained(discriminator / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(discriminator / "model")
     eos = tokenizer.eos_token_id
     ids = torch.tensor([[eos, *tokenizer(lines[0])["input_ids"], eos]])
     assert first[0]["logit"] == pytest.approx(model(ids).logits.item(), abs=1e-3)
 
 
-def test_per_token_scores_end_at_the_score_of_the_text(critic, folder, real_texts, capsys):
+def test_per_token_scores_end_at_the_score_of_the_text(discriminator, folder, real_texts, capsys):
     (folder / "one.txt").write_text(real_texts[1] + "\n")
-    argv = ["score", str(folder / "one.txt"), "--discriminator", str(critic), "--per_token"]
+    argv = ["score", str(folder / "one.txt"), "--discriminator", str(discriminator), "--per_token"]
     assert main([*argv, "--format", "jsonl"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["tokens"][-1]["logit"] == pytest.approx(row["logit"], abs=1e-3)
@@ -119,9 +122,9 @@ def test_per_token_scores_end_at_the_score_of_the_text(critic, folder, real_text
     assert table[0].split() == ["logit", "real", "text"] and len(table) == 2 + len(row["tokens"])
 
 
-def test_a_long_text_is_cut_and_said_so(critic, folder, capsys):
+def test_a_long_text_is_cut_and_said_so(discriminator, folder, capsys):
     (folder / "long.txt").write_text(" ".join(WORDS * 4))
-    assert main(["score", str(folder / "long.txt"), "--discriminator", str(critic)]) == 0
+    assert main(["score", str(folder / "long.txt"), "--discriminator", str(discriminator)]) == 0
     output = capsys.readouterr()
     assert json.loads(output.out)["truncated"] is True and output.err.count("1 of 1 texts") == 1
 
@@ -146,9 +149,9 @@ def test_a_cut_text_that_its_tokenizer_ends_anyway_is_told_too(tmp_path, capsys)
 
 
 @pytest.mark.parametrize("guidance", GUIDANCE)
-def test_generate_is_guided(critic, folder, capsys, guidance):
+def test_generate_is_guided(discriminator, folder, capsys, guidance):
     argv = ["generate", str(folder / "generator"), "the king", "--max_new_tokens", "6", "--seed", "1"]
-    argv += ["--discriminator", str(critic), "--guidance", guidance, "--num_candidates", "3", "--device", "cpu"]
+    argv += ["--discriminator", str(discriminator), "--guidance", guidance, "--num_candidates", "3", "--device", "cpu"]
     outputs = []
     for _ in range(2):
         assert main(argv) == 0
@@ -161,8 +164,8 @@ def test_guidance_needs_a_discriminator(folder, capsys):
     assert "--guidance particles needs --discriminator" in capsys.readouterr().err
 
 
-def test_a_rejection_threshold_is_of_rejection_alone(critic, folder, capsys):
-    argv = ["generate", str(folder / "generator"), "the king", "--discriminator", str(critic)]
+def test_a_rejection_threshold_is_of_rejection_alone(discriminator, folder, capsys):
+    argv = ["generate", str(folder / "generator"), "the king", "--discriminator", str(discriminator)]
     assert main([*argv, "--rejection_threshold", "0.9"]) == 2
     assert "--rejection_threshold is of --guidance reject alone" in capsys.readouterr().err
 
@@ -193,10 +196,10 @@ def test_a_language_model_guides(larger, folder, capsys, guidance):
 
 
 @pytest.mark.parametrize("kind", ["language model", "particles", "stepwise"])
-def test_who_judges_beginnings_or_tokens_shares_the_tokenizer(critic, larger, folder, capsys, kind):
+def test_who_judges_beginnings_or_tokens_shares_the_tokenizer(discriminator, larger, folder, capsys, kind):
     from hf_gpt.data.tokenizer import train_tokenizer
 
-    path = {"language model": larger}.get(kind, critic)
+    path = {"language model": larger}.get(kind, discriminator)
     other = folder / f"other {kind}"
     (other / "model").mkdir(parents=True)
     for file in (path / "model").iterdir():
@@ -224,14 +227,14 @@ def test_generate_prints_the_same_text_by_fast_steps(folder, capsys, monkeypatch
     assert asked == [True, True] and outputs[0] == outputs[1] and len(outputs[0]) > 20
 
 
-def test_best_of_n_writes_more_real_texts_than_one(critic, folder, capsys):
-    model = AutoModelForSequenceClassification.from_pretrained(critic / "model").eval()
-    tokenizer = AutoTokenizer.from_pretrained(critic / "model")
+def test_best_of_n_writes_more_real_texts_than_one(discriminator, folder, capsys):
+    model = AutoModelForSequenceClassification.from_pretrained(discriminator / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(discriminator / "model")
     means = []
     for number in ("1", "12"):
         argv = ["generate", str(folder / "generator"), "the king", "--max_new_tokens", "6", "--seed", "1"]
         argv += ["--num_return_sequences", "8", "--guidance", "best_of_n", "--device", "cpu"]
-        assert main([*argv, "--discriminator", str(critic), "--num_candidates", number]) == 0
+        assert main([*argv, "--discriminator", str(discriminator), "--num_candidates", number]) == 0
         texts = capsys.readouterr().out.split("\n----\n")
         assert len(texts) == 8
         means.append(sequence_scores(model, *encode_texts(tokenizer, texts)).mean().item())
@@ -247,10 +250,10 @@ def test_a_critic_from_the_generators_trunk(folder, capsys):
     )
 
 
-def test_slips_are_answered_in_one_line(critic, larger, folder, capsys, tmp_path):
+def test_slips_are_answered_in_one_line(discriminator, larger, folder, capsys, tmp_path):
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"txt": 3}\n')
-    score = ["--discriminator", str(critic)]
+    score = ["--discriminator", str(discriminator)]
     cases = {
         "no text found": ["score", str(tmp_path / "empty.txt"), *score],
         "bad.jsonl, line 2": ["score", str(tmp_path / "bad.jsonl"), *score],
@@ -264,7 +267,7 @@ def test_slips_are_answered_in_one_line(critic, larger, folder, capsys, tmp_path
             "--train_file",
             "y",
             "--output_dir",
-            str(critic),
+            str(discriminator),
         ],
         "there is no discriminator 'cnn'": [
             *[
@@ -284,11 +287,11 @@ def test_slips_are_answered_in_one_line(critic, larger, folder, capsys, tmp_path
     assert not (tmp_path / "new").exists()
 
 
-def test_a_discriminator_with_another_tokenizer_reads_text(critic, folder):
+def test_a_discriminator_with_another_tokenizer_reads_text(discriminator, folder):
     from hf_gpt.data.tokenizer import train_tokenizer
 
-    model = AutoModelForSequenceClassification.from_pretrained(critic / "model").eval()
-    tokenizer = AutoTokenizer.from_pretrained(critic / "model")
+    model = AutoModelForSequenceClassification.from_pretrained(discriminator / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(discriminator / "model")
     other = train_tokenizer(["of the king"], 262)
     assert not same_tokens(tokenizer, other) and same_tokens(tokenizer, tokenizer)
     texts = ["the king and queen", "come to see"]

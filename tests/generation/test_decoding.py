@@ -69,9 +69,9 @@ def compare(model, mask, tokens=12, selected=None, weight_dtype=None, **toleranc
         if step == 5 and selected is not None:
             ids, mask = ids[selected], mask[selected]
             steps.select(torch.tensor(selected))
-        drawn = torch.randint(0, 61, (len(ids),))
-        ids, mask = torch.cat([ids, drawn[:, None]], 1), torch.cat([mask, torch.ones_like(drawn)[:, None]], 1)
-        steps.append(drawn)
+        samples = torch.randint(0, 61, (len(ids),))
+        ids, mask = torch.cat([ids, samples[:, None]], 1), torch.cat([mask, torch.ones_like(samples)[:, None]], 1)
+        steps.append(samples)
 
 
 @pytest.mark.usefixtures("steps")
@@ -120,13 +120,13 @@ def test_logps_are_those_of_the_distribution_that_was_drawn_from(weight_dtype):
     model = build(initializer_range=0.6)
     rows = 20_000
     prompt = torch.tensor([[3, 7, 9]]).expand(rows, -1)
-    drawn = rollout(
+    samples = rollout(
         model, prompt, max_new_tokens=2, weight_dtype=weight_dtype, generator=torch.Generator().manual_seed(0)
     )
-    first = drawn.completions[:, 0].mode().values
-    here = drawn.completions[:, 0] == first
+    first = samples.completions[:, 0].mode().values
+    here = samples.completions[:, 0] == first
     assert here.sum() > 1000
-    tokens, logps = drawn.completions[here, 1], drawn.logps[here, 1]
+    tokens, logps = samples.completions[here, 1], samples.logps[here, 1]
     for token in tokens.unique():
         share = logps[tokens == token][0].exp()
         torch.testing.assert_close(logps[tokens == token].exp(), share.expand(int((tokens == token).sum())))
@@ -181,10 +181,12 @@ def test_autocast_chooses_bfloat16():
 def test_other_models_run_under_autocast(make_generator):
     gpt2 = make_generator("gpt2")
     settings = {"num_samples": 3, "bos_token_id": 1, "max_new_tokens": 6, "generator": None}
-    drawn = rollout(gpt2, weight_dtype="bfloat16", **settings)
+    samples = rollout(gpt2, weight_dtype="bfloat16", **settings)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        again = completion_logps(gpt2, drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions)
-    torch.testing.assert_close(drawn.logps, again, rtol=0, atol=0.05)
+        again = completion_logps(
+            gpt2, samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions
+        )
+    torch.testing.assert_close(samples.logps, again, rtol=0, atol=0.05)
     with pytest.raises(ValueError, match="there is no weight_dtype 'int4'"):
         rollout(gpt2, weight_dtype="int4", **settings)
 

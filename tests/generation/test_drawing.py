@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_gpt.generation.sampling.distribution import Sampling, unpack
-from hf_gpt.generation.sampling.inverse_cdf import draw_with_logps, sample
+from hf_gpt.generation.sampling.inverse_cdf import sample, sample_with_logps
 
 
 pytestmark = pytest.mark.usefixtures("steps")
@@ -102,7 +102,7 @@ def test_compiled_draws_from_no_numbers_end_and_stay_in_the_vocabulary(value, st
     if steps != "compiled":
         pytest.skip("PyTorch refuses them itself")
     logits = torch.full((2, 1500), value)
-    tokens, _ = draw_with_logps(logits, torch.tensor([0.1, 0.9], dtype=torch.float64), top_p=0.9, top_k=5, min_p=0.1)
+    tokens, _ = sample_with_logps(logits, torch.tensor([0.1, 0.9], dtype=torch.float64), top_p=0.9, top_k=5, min_p=0.1)
     assert ((tokens >= 0) & (tokens < 1500)).all()
 
 
@@ -110,7 +110,7 @@ def test_ends_of_the_range_and_equal_logits():
     logits = torch.full((3, 2000), -torch.inf)
     logits[:, [700, 1999]] = 0.0
     uniforms = torch.tensor([0.0, 0.49, 1 - 1e-16], dtype=torch.float64)
-    tokens, logps = draw_with_logps(logits, uniforms)
+    tokens, logps = sample_with_logps(logits, uniforms)
     assert tokens.tolist() == [700, 700, 1999]
     torch.testing.assert_close(logps, torch.full((3,), 0.5).log())
-    assert draw_with_logps(logits, uniforms, temperature=0)[0].tolist() == [700] * 3
+    assert sample_with_logps(logits, uniforms, temperature=0)[0].tolist() == [700] * 3

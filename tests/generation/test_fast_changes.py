@@ -231,7 +231,7 @@ def test_sums_of_other_devices_see_order_and_signs(dtype, monkeypatch):
         signs = base.clone()
         signs[0, :columns] *= -1
         different.append(signs)
-    assert len({int(module._sum_of_products(one.reshape(-1))) for one in different}) == len(different)
+    assert len({int(module._dot(one.reshape(-1))) for one in different}) == len(different)
 
 
 @pytest.mark.skipif(not os.environ.get("HF_GPT_DEVICE_CHECK"), reason="for the device machine")

@@ -187,7 +187,7 @@ def test_one_particle_is_the_generators_own_text_and_truncation_shapes_it(pair):
 
 
 def test_particles_end_by_each_end_token_and_by_other_criteria():
-    generator, critic = (make_lm(seed, vocab_size=40, spread=0.05) for seed in (3, 4))
+    generator, discriminator = (make_lm(seed, vocab_size=40, spread=0.05) for seed in (3, 4))
     prompts = torch.tensor([[PAD, 5], [7, 8]])
 
     class MultipleOfFive(StoppingCriteria):
@@ -200,7 +200,7 @@ def test_particles_end_by_each_end_token_and_by_other_criteria():
         prompts,
         attention_mask=(prompts != PAD).long(),
         custom_generate=guided_generate,
-        discriminator=critic,
+        discriminator=discriminator,
         guidance="particles",
         guidance_block=2,
         num_candidates=4,
@@ -217,7 +217,7 @@ def test_particles_end_by_each_end_token_and_by_other_criteria():
     def ratio(text: torch.Tensor, start: int) -> torch.Tensor:
         """Of the tokens from `start` on; the generator's are those of the distribution that it samples from."""
         with torch.no_grad():
-            logits = [model(text).logits[:, start - 1 : -1] for model in (critic, generator)]
+            logits = [model(text).logits[:, start - 1 : -1] for model in (discriminator, generator)]
         logits[1] = Sampling(top_p=0.95).policy_logits(logits[1], sampled=text[:, start:])
         first, second = (one.log_softmax(-1).gather(2, text[:, start:, None]).sum((1, 2)) for one in logits)
         return first - second
@@ -226,10 +226,10 @@ def test_particles_end_by_each_end_token_and_by_other_criteria():
     lengths = set()
     for number, row in enumerate(output.sequences.tolist()):
         assert row[:2] == prompts[number // 20].tolist()
-        place = next((place for place, token in enumerate(row[2:]) if token in ends), 8)
-        lengths.add(place + 1)
-        assert not any(row[place + 3 :])
-        whole = torch.tensor([row[: place + 3]])
+        position = next((position for position, token in enumerate(row[2:]) if token in ends), 8)
+        lengths.add(position + 1)
+        assert not any(row[position + 3 :])
+        whole = torch.tensor([row[: position + 3]])
         # Padding of a prompt is no token of it.
         whole, start = (whole[:, 1:], 1) if row[0] == PAD else (whole, 2)
         expected = ratio(whole, start)
@@ -243,10 +243,10 @@ def test_particles_end_by_each_end_token_and_by_other_criteria():
 def test_any_decoder_with_prompts_of_different_lengths(make_discriminator, model_type, guidance):
     """Padded prompts: the critic reads prompt and completion without padding, and seeds repeat the texts."""
     generator = make_lm(3, model_type, vocab_size=40, **({"n_inner": 16} if model_type == "gpt2" else {}))
-    critic = make_discriminator("hf_ngram_cnn")
+    discriminator = make_discriminator("hf_ngram_cnn")
     ids = torch.tensor([[PAD, PAD, 5], [7, 8, 9]])
     mask = torch.tensor([[0, 0, 1], [1, 1, 1]])
-    options = {"max_new_tokens": 5, "do_sample": True, "discriminator": critic, "guidance": guidance}
+    options = {"max_new_tokens": 5, "do_sample": True, "discriminator": discriminator, "guidance": guidance}
     options |= {"custom_generate": guided_generate, "num_candidates": 3, "num_return_sequences": 2, "guidance_block": 2}
     runs = []
     for _ in range(2):
@@ -260,7 +260,7 @@ def test_any_decoder_with_prompts_of_different_lengths(make_discriminator, model
             text = row[3:].tolist()
             text = text[: text.index(EOS) + 1] if EOS in text else text
             prompt = [5] if row[2] == 5 else [7, 8, 9]
-            alone = sequence_scores(critic, torch.tensor([prompt + text]))
+            alone = sequence_scores(discriminator, torch.tensor([prompt + text]))
             torch.testing.assert_close(score[None], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -306,19 +306,21 @@ def test_the_processor_alone_guides_greedy_and_beam_search(make_discriminator):
 
 
 def test_the_folder_form(make_discriminator, tmp_path, monkeypatch):
-    generator, critic = make_lm(3, vocab_size=40), make_discriminator("hf_ngram_cnn")
-    critic.save_pretrained(tmp_path / "critic")
+    generator, discriminator = make_lm(3, vocab_size=40), make_discriminator("hf_ngram_cnn")
+    discriminator.save_pretrained(tmp_path / "discriminator")
     ids = torch.tensor([[5, 6]])
     options = {"max_new_tokens": 4, "num_candidates": 3, "guidance": "best_of_n"}
     torch.manual_seed(0)
-    expected = generator.generate(ids, custom_generate=guided_generate, discriminator=critic, do_sample=True, **options)
+    expected = generator.generate(
+        ids, custom_generate=guided_generate, discriminator=discriminator, do_sample=True, **options
+    )
     torch.manual_seed(0)
     folder = str(Path(hf_gpt.generation.__file__).parent)
     found = generator.generate(
-        ids, custom_generate=folder, trust_remote_code=True, discriminator=str(tmp_path / "critic"), **options
+        ids, custom_generate=folder, trust_remote_code=True, discriminator=str(tmp_path / "discriminator"), **options
     )
     assert torch.equal(expected, found)
-    assert load_discriminator(str(tmp_path / "critic")).config.num_labels == 1
+    assert load_discriminator(str(tmp_path / "discriminator")).config.num_labels == 1
 
 
 def test_a_language_model_is_told_from_a_classifier_by_its_architecture(make_discriminator, tmp_path):
@@ -328,8 +330,8 @@ def test_a_language_model_is_told_from_a_classifier_by_its_architecture(make_dis
         assert is_language_model(load_discriminator(folder, language_model=True))
         with pytest.raises(ValueError, match="is a language model"):
             load_discriminator(folder)
-    make_discriminator("hf_gpt").save_pretrained(tmp_path / "critic")
-    assert not is_language_model(load_discriminator(str(tmp_path / "critic"), language_model=True))
+    make_discriminator("hf_gpt").save_pretrained(tmp_path / "discriminator")
+    assert not is_language_model(load_discriminator(str(tmp_path / "discriminator"), language_model=True))
     with pytest.raises(OSError, match="nowhere"):
         load_discriminator(str(tmp_path / "nowhere"))
 
@@ -383,10 +385,15 @@ def test_a_critic_with_too_few_positions_is_refused_before_anything_is_drawn(mak
     elif model_type == "roberta":
         # Its padding, token 0, has a position.
         positions["max_position_embeddings"] = 9
-    critic = make_discriminator(model_type, **positions)
+    discriminator = make_discriminator(model_type, **positions)
     generator = make_lm(3, vocab_size=40)
     options = {"attention_mask": torch.tensor([[0, 1, 1], [1, 1, 1]]), "do_sample": True, "guidance": guidance}
-    options |= {"custom_generate": guided_generate, "discriminator": critic, "num_candidates": 2, "eos_token_id": None}
+    options |= {
+        "custom_generate": guided_generate,
+        "discriminator": discriminator,
+        "num_candidates": 2,
+        "eos_token_id": None,
+    }
     prompts = torch.tensor([[PAD, 5, 7], [7, 8, 9]])
     assert generator.generate(prompts, max_new_tokens=5, **options).shape == (2, 8)
     # Not as a model that it calls says by itself.
@@ -395,7 +402,12 @@ def test_a_critic_with_too_few_positions_is_refused_before_anything_is_drawn(mak
 
 
 def test_a_critic_with_rotary_positions_reads_on(make_discriminator):
-    critic = make_discriminator("llama", max_position_embeddings=8)
+    discriminator = make_discriminator("llama", max_position_embeddings=8)
     generator, prompts = make_lm(3, vocab_size=40), torch.tensor([[7, 8, 9]])
-    options = {"custom_generate": guided_generate, "discriminator": critic, "do_sample": True, "eos_token_id": None}
+    options = {
+        "custom_generate": guided_generate,
+        "discriminator": discriminator,
+        "do_sample": True,
+        "eos_token_id": None,
+    }
     assert generator.generate(prompts, max_new_tokens=9, **options).shape == (1, 12)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_gpt.generation.scoring import logprobs as likelihood
-from hf_gpt.generation.scoring.logprobs import completion_logits, completion_places, join, token_logps
+from hf_gpt.generation.scoring.logprobs import completion_logits, completion_positions, join, token_logps
 
 
 MODELS = ["hf_gpt", "gpt2", "llama", "hf_lstm"]
@@ -23,8 +23,8 @@ def rows(prompt_lengths, completion_lengths):
 
 def plainly(model, sequences, mask, prompt_length, count):
     logits = model(input_ids=sequences, attention_mask=mask).logits[:, -sequences.shape[1] :]
-    places = completion_places(prompt_length, count, sequences.shape[1]) - 1
-    return logits[torch.arange(len(places))[:, None], places]
+    positions = completion_positions(prompt_length, count, sequences.shape[1]) - 1
+    return logits[torch.arange(len(positions))[:, None], positions]
 
 
 @pytest.mark.parametrize("model_type", MODELS)

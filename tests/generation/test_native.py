@@ -14,11 +14,11 @@ import torch
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.generation.decoding import cached_decoder as decoding
 from hf_gpt.generation.decoding.cached_decoder import DecoderWeights, make_weights
-from hf_gpt.generation.decoding.linear import check_weight_dtype, make_product
+from hf_gpt.generation.decoding.linear import check_weight_dtype, make_linear
 from hf_gpt.generation.decoding.native import build, memory
 from hf_gpt.generation.decoding.native.decoder import NativeWeights, takes
 from hf_gpt.generation.decoding.native.structures import native
-from hf_gpt.generation.sampling.inverse_cdf import draw_with_logps
+from hf_gpt.generation.sampling.inverse_cdf import sample_with_logps
 from hf_gpt.generation.sampling.rollout import rollout
 
 
@@ -57,11 +57,11 @@ def need(weight_dtype):
 
 @pytest.fixture
 def reference_int8(monkeypatch):
-    """`DecoderWeights` in int8 by the definition of `make_product`, so that it is there on every processor."""
+    """`DecoderWeights` in int8 by the definition of `make_linear`, so that it is there on every processor."""
 
-    def product(weight, bias, weight_dtype, rows):
+    def linear(weight, bias, weight_dtype, rows):
         if weight_dtype != "int8":
-            return make_product(weight, bias, weight_dtype, rows)
+            return make_linear(weight, bias, weight_dtype, rows)
         scale = weight.double().abs().amax(1).clamp(min=1e-30) / 127
         steps = (weight.double() / scale[:, None]).round()
         bias = 0 if bias is None else bias
@@ -73,15 +73,15 @@ def reference_int8(monkeypatch):
 
         return multiply
 
-    monkeypatch.setattr(decoding, "make_product", product)
+    monkeypatch.setattr(decoding, "make_linear", linear)
 
 
 @torch.no_grad()
 def logits_of(weights, model, ids, tokens):
     steps = weights.start(model, ids, torch.ones_like(ids), tokens.shape[1] + 1)
     found = [steps.next_logits().clone()]
-    for drawn in tokens.unbind(1):
-        steps.append(drawn)
+    for samples in tokens.unbind(1):
+        steps.append(samples)
         found.append(steps.next_logits().clone())
     return torch.stack(found, 1)
 
@@ -178,11 +178,11 @@ def test_builds_for_other_processors_and_by_other_compilers(fresh, monkeypatch, 
             assert (found - exact).abs().max() <= tolerance * exact.std()
             assert logits_of(weights, model, ids[2:3], tokens[2:3]).equal(found[2:3])
     logits, uniforms = exact[:, -1].contiguous(), torch.rand(13, dtype=torch.float64)
-    drawn, logps = draw_with_logps(logits, uniforms)
-    likely = draw_with_logps(logits, uniforms, temperature=0)[0]
+    samples, logps = sample_with_logps(logits, uniforms)
+    likely = sample_with_logps(logits, uniforms, temperature=0)[0]
     monkeypatch.setenv("HF_GPT_NATIVE", "0")
-    expected, expected_logps = draw_with_logps(logits, uniforms)
-    assert drawn.equal(expected) and likely.equal(logits.argmax(-1))
+    expected, expected_logps = sample_with_logps(logits, uniforms)
+    assert samples.equal(expected) and likely.equal(logits.argmax(-1))
     torch.testing.assert_close(logps, expected_logps, rtol=1e-5, atol=1e-5)
 
 
@@ -201,9 +201,9 @@ def test_prompts_longer_than_a_slice_and_of_many_lengths():
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
             expected = model(ids, attention_mask=mask, position_ids=positions, use_cache=False).logits[:, -1]
             torch.testing.assert_close(steps.next_logits(), expected, rtol=1e-5, atol=2e-5)
-            drawn = torch.randint(0, 300, (13,))
-            ids, mask = torch.cat([ids, drawn[:, None]], 1), torch.cat([mask, torch.ones_like(drawn)[:, None]], 1)
-            steps.append(drawn)
+            samples = torch.randint(0, 300, (13,))
+            ids, mask = torch.cat([ids, samples[:, None]], 1), torch.cat([mask, torch.ones_like(samples)[:, None]], 1)
+            steps.append(samples)
 
 
 @pytest.mark.usefixtures("compiled")
@@ -233,7 +233,7 @@ def test_what_is_not_finite_stays_so():
     steps = NativeWeights(model).start(model, ids, torch.ones_like(ids), 1)
     assert steps.next_logits().isnan().all()
     logits = torch.tensor([[0.0, torch.nan, 1.0], [-torch.inf] * 3, [torch.inf, 0.0, 1.0]])
-    tokens, _ = draw_with_logps(logits, torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64))
+    tokens, _ = sample_with_logps(logits, torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64))
     assert ((tokens >= 0) & (tokens < 3)).all()
 
 
@@ -252,8 +252,8 @@ def test_activations_and_masses_against_pytorch():
         uniforms = torch.tensor([0.5], dtype=torch.float64)
         shifted = logits.clone()
         shifted[0, token] = 300
-        drawn, logps = draw_with_logps(shifted, uniforms)
-        assert drawn.item() == token and abs(logps.item()) < 1e-6
+        samples, logps = sample_with_logps(shifted, uniforms)
+        assert samples.item() == token and abs(logps.item()) < 1e-6
 
 
 @pytest.mark.usefixtures("compiled")
@@ -336,8 +336,8 @@ def fresh(monkeypatch, tmp_path):
 
 def falls_back():
     model = make()
-    drawn = rollout(model, num_samples=2, bos_token_id=1, max_new_tokens=3, temperature=0)
-    return build.library() is None and drawn.completions.shape == (2, 3)
+    samples = rollout(model, num_samples=2, bos_token_id=1, max_new_tokens=3, temperature=0)
+    return build.library() is None and samples.completions.shape == (2, 3)
 
 
 def test_no_compiler(fresh, monkeypatch, caplog):

@@ -27,13 +27,13 @@ TEXTS = {"max_new_tokens": LENGTH, "bos_token_id": BEGIN, "eos_token_id": EOS}
 PROMPTS = torch.tensor([[PAD, PAD, 5], [7, 8, 9]]), torch.tensor([[0, 0, 1], [1, 1, 1]])
 
 
-def draws(seed: int = 0) -> torch.Generator:
+def samples(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def grow(model, critic, rows: int, particles: int, seed: int = 0, **options):
+def grow(model, discriminator, rows: int, particles: int, seed: int = 0, **options):
     return grow_particles(
-        model, critic, num_samples=rows, num_particles=particles, generator=draws(seed), **{**TEXTS, **options}
+        model, discriminator, num_samples=rows, num_particles=particles, generator=samples(seed), **{**TEXTS, **options}
     )
 
 
@@ -41,13 +41,13 @@ def grow(model, critic, rows: int, particles: int, seed: int = 0, **options):
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
 def test_by_a_language_model_texts_become_its_own(pair, temperature, resampling):
     generator, data, _ = pair
-    settings = {"temperature": temperature, "critic_temperature": temperature, "resampling": resampling}
+    settings = {"temperature": temperature, "discriminator_temperature": temperature, "resampling": resampling}
     target = probabilities(data, temperature)
     before = total_variation(probabilities(generator, temperature), target)
     distances = []
     for count in (2, 48):
         particles = grow(generator, data, 1500, count, block_size=1, **settings)
-        distances.append(total_variation(counts(particles.draw(draws(1)).sequences), target))
+        distances.append(total_variation(counts(particles.sample(samples(1)).sequences), target))
     # Sampling noise alone: 1500 draws of the data itself.
     noise = total_variation(torch.bincount(torch.multinomial(target, 1500, True), minlength=len(target)), target)
     assert before > 0.3 and distances[0] < before and distances[1] < noise + 0.04
@@ -69,34 +69,35 @@ def whole_texts_only(log_ratio):
 
 
 @pytest.mark.parametrize("block", [1, 2])
-@pytest.mark.parametrize("judge", [lambda critic: critic, whole_texts_only])
+@pytest.mark.parametrize("judge", [lambda discriminator: discriminator, whole_texts_only])
 def test_by_logits_texts_become_the_data(pair, judge, block):
-    generator, data, critic = pair
+    generator, data, discriminator = pair
     target = probabilities(data)
-    particles = grow(generator, judge(critic), 1500, 48, block_size=block)
+    particles = grow(generator, judge(discriminator), 1500, 48, block_size=block)
     noise = total_variation(torch.bincount(torch.multinomial(target, 1500, True), minlength=len(target)), target)
-    texts = particles.draw(draws(1))
+    texts = particles.sample(samples(1))
     assert total_variation(counts(texts.sequences), target) < noise + 0.04
     torch.testing.assert_close(
-        particles.scores.flatten()[:50], critic(particles.texts.sequences[:50], particles.texts.attention_mask[:50])
+        particles.scores.flatten()[:50],
+        discriminator(particles.texts.sequences[:50], particles.texts.attention_mask[:50]),
     )
 
 
 def test_a_hot_critic_hardly_chooses(pair):
-    generator, _, critic = pair
-    cool = grow(generator, critic, 300, 8, critic_temperature=1.0, block_size=4)
-    hot = grow(generator, critic, 300, 8, critic_temperature=50.0, block_size=4)
+    generator, _, discriminator = pair
+    cool = grow(generator, discriminator, 300, 8, discriminator_temperature=1.0, block_size=4)
+    hot = grow(generator, discriminator, 300, 8, discriminator_temperature=50.0, block_size=4)
     assert hot.effective_sample_size.mean() > 7.9 > 6 > cool.effective_sample_size.mean()
     torch.testing.assert_close(cool.scores, hot.scores)
 
 
 @pytest.mark.parametrize("block", [1, 2, 5])
 def test_one_particle_is_a_rollout(block):
-    model, critic = make_lm(3, vocab_size=40), make_lm(4, vocab_size=40)
+    model, discriminator = make_lm(3, vocab_size=40), make_lm(4, vocab_size=40)
     options = {"max_new_tokens": 5, "temperature": 0.8, "eos_token_id": EOS, "pad_token_id": PAD}
-    expected = rollout(model, *PROMPTS, num_return_sequences=3, generator=draws(), **options)
+    expected = rollout(model, *PROMPTS, num_return_sequences=3, generator=samples(), **options)
     settings = {"num_particles": 1, "block_size": block, "num_return_sequences": 3}
-    found = grow_particles(model, critic, *PROMPTS, generator=draws(), **settings, **options).draw()
+    found = grow_particles(model, discriminator, *PROMPTS, generator=samples(), **settings, **options).sample()
     for name, tensor in vars(expected).items():
         torch.testing.assert_close(getattr(found, name), tensor, msg=name)
 
@@ -106,12 +107,14 @@ def test_one_particle_is_a_rollout(block):
 def test_prompts_of_different_lengths_and_batches(make_discriminator, model_type, kind):
     extra = {"n_inner": 16} if model_type == "gpt2" else {}
     model = make_lm(3, model_type, vocab_size=40, **extra)
-    critic = (
+    discriminator = (
         make_lm(4, model_type, vocab_size=40, **extra) if kind == "language model" else make_discriminator("hf_gpt")
     )
     options = {"max_new_tokens": 7, "num_particles": 5, "block_size": 2, "eos_token_id": [EOS, 11], "pad_token_id": PAD}
     runs = [
-        grow_particles(model, critic, *PROMPTS, num_return_sequences=2, generator=draws(), batch_size=size, **options)
+        grow_particles(
+            model, discriminator, *PROMPTS, num_return_sequences=2, generator=samples(), batch_size=size, **options
+        )
         for size in (None, 3)
     ]
     texts = runs[0].texts
@@ -124,9 +127,9 @@ def test_prompts_of_different_lengths_and_batches(make_discriminator, model_type
         assert not {EOS, 11} & set(inside[:-1]) and (len(inside) == 7 or inside[-1] in (EOS, 11))
         assert set(ids[len(inside) :]) <= {PAD}
     if kind == "classifier":
-        alone = sequence_scores(critic, texts.sequences, texts.attention_mask)
+        alone = sequence_scores(discriminator, texts.sequences, texts.attention_mask)
     else:
-        alone = log_ratio(critic, model, texts)
+        alone = log_ratio(discriminator, model, texts)
     torch.testing.assert_close(runs[0].scores.flatten(), alone, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(texts.logps.sum(1), text_logps(model, texts), rtol=1e-4, atol=1e-5)
 
@@ -145,7 +148,7 @@ def test_the_log_ratio_of_a_completion_leaves_the_prompt_out(pair):
 
 
 def test_the_filter_by_hand():
-    cloud = ParticleFilter(3, 3, generator=draws())
+    cloud = ParticleFilter(3, 3, generator=samples())
     growing = torch.tensor([True] * 5 + [False] * 4)
     # Effective sizes 1 / .375 = 2.7 and 1 / (.9^2 + 2 .05^2) = 1.2 of 3: the second is drawn anew. The third is as
     # uneven, but at its end.
@@ -178,11 +181,11 @@ def test_a_text_is_ruled_out_as_long_as_the_critic_does_so():
 
 @pytest.mark.parametrize("rows", [1, 20])
 def test_scores_are_what_the_critic_says_in_the_end(pair, rows):
-    generator, _, critic = pair
+    generator, _, discriminator = pair
 
     def shun_even_lengths(sequences, attention_mask):
         is_even = attention_mask.sum(1) % 2 == 0
-        return critic(sequences, attention_mask).masked_fill(is_even, -torch.inf)
+        return discriminator(sequences, attention_mask).masked_fill(is_even, -torch.inf)
 
     found = grow(generator, shun_even_lengths, rows, 16, block_size=1)
     whole = shun_even_lengths(found.texts.sequences, found.texts.attention_mask).view(rows, 16)
@@ -194,13 +197,13 @@ def test_scores_are_what_the_critic_says_in_the_end(pair, rows):
 
 def test_systematic_resampling_draws_each_as_often_as_its_weight_says():
     weights = torch.tensor([0.5, 0.0, 0.3, 0.2])
-    found = resample_systematically(weights.log().expand(4000, -1), 4, generator=draws())
-    numbers = torch.stack([(found == place).sum(1) for place in range(4)], 1)
+    found = resample_systematically(weights.log().expand(4000, -1), 4, generator=samples())
+    numbers = torch.stack([(found == position).sum(1) for position in range(4)], 1)
     assert (numbers[:, 0] == 2).all() and (numbers[:, 1] == 0).all()
     assert set(numbers[:, 2].tolist()) == {1, 2} and set(numbers[:, 3].tolist()) == {0, 1}
     torch.testing.assert_close(numbers.float().mean(0), 4 * weights, rtol=0, atol=0.03)
     # Equal weights change nothing, whatever the number.
-    assert (resample_systematically(torch.zeros(100, 7), 7, generator=draws()) == torch.arange(7)).all()
+    assert (resample_systematically(torch.zeros(100, 7), 7, generator=samples()) == torch.arange(7)).all()
 
 
 def test_language_models_are_told_from_classifiers(make_discriminator):
@@ -209,10 +212,10 @@ def test_language_models_are_told_from_classifiers(make_discriminator):
 
 
 def test_a_classifier_with_too_few_positions_is_refused(make_discriminator):
-    critic = make_discriminator("bert", max_position_embeddings=8)
+    discriminator = make_discriminator("bert", max_position_embeddings=8)
     options = {"max_new_tokens": 6, "eos_token_id": EOS, "num_particles": 2}
     with pytest.raises(ValueError, match=r"up to 9 tokens.* positions for 8"):
-        grow_particles(make_lm(3, vocab_size=40), critic, *PROMPTS, **options)
+        grow_particles(make_lm(3, vocab_size=40), discriminator, *PROMPTS, **options)
 
 
 @pytest.mark.parametrize(
@@ -221,18 +224,18 @@ def test_a_classifier_with_too_few_positions_is_refused(make_discriminator):
         ({"num_particles": 0}, "at least 1 particle"),
         ({"block_size": 0}, "at least 1 token"),
         ({"resampling": "residual"}, "Choose one of: systematic, multinomial"),
-        ({"critic_temperature": 0.0}, "above 0"),
+        ({"discriminator_temperature": 0.0}, "above 0"),
         ({"temperature": 0.0}, "above 0"),
         ({"max_new_tokens": 40}, "32 positions"),
-        ({"critic": make_lm(1, max_position_embeddings=3)}, "3 positions"),
+        ({"discriminator": make_lm(1, max_position_embeddings=3)}, "3 positions"),
         (
-            {"critic": make_lm(1, vocab_size=3, bos_token_id=1)},
+            {"discriminator": make_lm(1, vocab_size=3, bos_token_id=1)},
             "Both need one tokenizer",
         ),
     ],
 )
 def test_settings_that_cannot_work(pair, options, message):
     generator, data, _ = pair
-    settings = {"critic": data, "num_particles": 4, "num_samples": 5, **TEXTS, **options}
+    settings = {"discriminator": data, "num_particles": 4, "num_samples": 5, **TEXTS, **options}
     with pytest.raises(ValueError, match=message):
-        grow_particles(generator, settings.pop("critic"), **settings)
+        grow_particles(generator, settings.pop("discriminator"), **settings)

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.generation.decoding.native.structures import native
-from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.logprobs import completion_logits, token_logps
 
@@ -39,22 +39,24 @@ def make(**options) -> HfGptForCausalLM:
     return HfGptForCausalLM(HfGptConfig(**{**sizes, "initializer_range": 0.2, **options})).train()
 
 
-def draw(model, ends=True, **settings):
+def sample(model, ends=True, **settings):
     """Six texts for two prompts of three and five tokens, and their recording."""
     prompts, mask = torch.randint(3, 40, (2, 5)), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-    recording = Recording()
-    settings = {"num_return_sequences": 3, "max_new_tokens": 12, "recording": recording, **settings}
+    activation_cache = ActivationCache()
+    settings = {"num_return_sequences": 3, "max_new_tokens": 12, "activation_cache": activation_cache, **settings}
     eos_token_id = list(range(3, 9)) if ends else None
-    return rollout(model, prompts, mask, eos_token_id=eos_token_id, pad_token_id=0, **settings), recording
+    return rollout(model, prompts, mask, eos_token_id=eos_token_id, pad_token_id=0, **settings), activation_cache
 
 
-def logps_and_gradients(model, drawn, recording):
+def logps_and_gradients(model, samples, activation_cache):
     model.zero_grad()
     with FlopCounterMode(display=False) as counted:
-        count = drawn.completions.shape[1]
-        logits = completion_logits(model, drawn.sequences, drawn.attention_mask, drawn.prompt_length, count, recording)
-        logps = token_logps(logits, drawn.completions)
-    kept = drawn.completion_mask.bool()
+        count = samples.completions.shape[1]
+        logits = completion_logits(
+            model, samples.sequences, samples.attention_mask, samples.prompt_length, count, activation_cache
+        )
+        logps = token_logps(logits, samples.completions)
+    kept = samples.completion_mask.bool()
     (logps[kept] * torch.linspace(-1, 1, int(kept.sum()))).sum().backward()
     return logps[kept].detach(), {name: p.grad for name, p in model.named_parameters()}, counted.get_total_flops()
 
@@ -63,35 +65,35 @@ def logps_and_gradients(model, drawn, recording):
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_and_gradients_are_those_of_a_forward_pass(options, ends):
     model = make(**options)
-    drawn, recording = draw(model, ends)
-    lengths = drawn.completion_mask.sum(1)
-    assert recording.products and (not ends or lengths.min() < lengths.max())
-    *expected, whole = logps_and_gradients(model, drawn, None)
-    *found, rest = logps_and_gradients(model, drawn, recording)
+    samples, activation_cache = sample(model, ends)
+    lengths = samples.completion_mask.sum(1)
+    assert activation_cache.linear_outputs and (not ends or lengths.min() < lengths.max())
+    *expected, whole = logps_and_gradients(model, samples, None)
+    *found, rest = logps_and_gradients(model, samples, activation_cache)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
-    torch.testing.assert_close(found[0], drawn.logps[drawn.completion_mask.bool()], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[0], samples.logps[samples.completion_mask.bool()], rtol=1e-4, atol=1e-5)
     assert rest < whole / 2
 
 
 def test_of_other_weights_or_texts_nothing_is_taken():
     model = make()
-    drawn, recording = draw(model)
-    assert recording.is_of(model, drawn.completions)
-    other = drawn.completions.clone()
+    samples, activation_cache = sample(model)
+    assert activation_cache.is_of(model, samples.completions)
+    other = samples.completions.clone()
     other[0, 0] += 1
-    assert not recording.is_of(model, other) and not recording.is_of(model, drawn.completions[:, :-1])
-    assert not recording.is_of(make(), drawn.completions)
-    model(drawn.sequences, labels=drawn.sequences).loss.backward()
+    assert not activation_cache.is_of(model, other) and not activation_cache.is_of(model, samples.completions[:, :-1])
+    assert not activation_cache.is_of(make(), samples.completions)
+    model(samples.sequences, labels=samples.sequences).loss.backward()
     torch.optim.AdamW(model.parameters(), fused=True).step()
-    assert not recording.is_of(model, drawn.completions)
+    assert not activation_cache.is_of(model, samples.completions)
     weight = model.model.layers[0].mlp.up_proj.weight
-    drawn, recording = draw(model)
-    assert recording.is_of(model, drawn.completions)
+    samples, activation_cache = sample(model)
+    assert activation_cache.is_of(model, samples.completions)
     # Sums would not tell.
     weight.data[[0, 1]] = weight.data[[1, 0]]
-    assert not recording.is_of(model, drawn.completions)
-    *expected, whole = logps_and_gradients(model, drawn, None)
-    *found, again = logps_and_gradients(model, drawn, recording)
+    assert not activation_cache.is_of(model, samples.completions)
+    *expected, whole = logps_and_gradients(model, samples, None)
+    *found, again = logps_and_gradients(model, samples, activation_cache)
     assert again == whole
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
@@ -99,13 +101,13 @@ def test_of_other_weights_or_texts_nothing_is_taken():
 @pytest.mark.parametrize("settings", [{"batch_size": 4}, {"weight_dtype": "bfloat16"}, {"max_new_tokens": 1}])
 def test_where_nothing_is_recorded(settings):
     model = make()
-    drawn, recording = draw(model, ends=False, **settings)
-    assert not recording.products and not recording.is_of(model, drawn.completions)
+    samples, activation_cache = sample(model, ends=False, **settings)
+    assert not activation_cache.linear_outputs and not activation_cache.is_of(model, samples.completions)
 
 
 def test_too_many_texts_are_not_recorded(monkeypatch):
     monkeypatch.setattr("hf_gpt.generation.sampling.activation_cache.MOST_BYTES", 10_000)
-    assert not draw(make())[1].products
+    assert not sample(make())[1].linear_outputs
 
 
 def test_several_threads_record_the_same():
@@ -115,8 +117,8 @@ def test_several_threads_record_the_same():
         for threads in (1, 3):
             torch.set_num_threads(threads)
             torch.manual_seed(0)
-            drawn, recording = draw(make(), generator=torch.Generator().manual_seed(0))
-            found.append([recording.logits, *recording.products, drawn.completions])
+            samples, activation_cache = sample(make(), generator=torch.Generator().manual_seed(0))
+            found.append([activation_cache.logits, *activation_cache.linear_outputs, samples.completions])
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(*found, rtol=0, atol=0)

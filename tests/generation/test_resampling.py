@@ -40,11 +40,11 @@ def test_weights_and_effective_sample_size_by_hand():
 
 def test_resampled_tokens_approach_the_data():
     """One of n candidates of q: total variation to p falls with n; at n = 256 only sampling noise is left."""
-    draws = torch.Generator().manual_seed(1)
+    samples = torch.Generator().manual_seed(1)
     distances = []
     for number in (1, 4, 256):
-        candidates = torch.multinomial(GENERATOR, 20000 * number, True, generator=draws).view(20000, number)
-        chosen = resample(LOG_RATIO[candidates], generator=draws)
+        candidates = torch.multinomial(GENERATOR, 20000 * number, True, generator=samples).view(20000, number)
+        chosen = resample(LOG_RATIO[candidates], generator=samples)
         distances.append(total_variation(frequencies(candidates.gather(1, chosen)), DATA))
     before = total_variation(GENERATOR, DATA)
     assert distances[0] == pytest.approx(before, abs=0.02)
@@ -54,9 +54,9 @@ def test_resampled_tokens_approach_the_data():
 
 
 def test_rejection_is_exact():
-    draws = torch.Generator().manual_seed(2)
-    tokens = torch.multinomial(GENERATOR, 60000, True, generator=draws)
-    kept = reject(LOG_RATIO[tokens], max_score=LOG_RATIO.max(), generator=draws)
+    samples = torch.Generator().manual_seed(2)
+    tokens = torch.multinomial(GENERATOR, 60000, True, generator=samples)
+    kept = reject(LOG_RATIO[tokens], max_score=LOG_RATIO.max(), generator=samples)
     # One in max(p / q) = 5 is accepted.
     assert kept.float().mean().item() == pytest.approx(1 / 5, abs=0.01)
     observed = torch.bincount(tokens[kept], minlength=5)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_gpt.generation.sampling.inverse_cdf import draw_tokens
+from hf_gpt.generation.sampling.inverse_cdf import sample_tokens
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.logprobs import completion_logps
 
@@ -31,7 +31,7 @@ def padded(prompts, side="left"):
 def test_logps_are_those_of_a_full_forward_pass(make_generator, model_type):
     model = make_generator(model_type)
     ids, mask = padded(PROMPTS)
-    drawn = rollout(
+    samples = rollout(
         model,
         ids,
         mask,
@@ -43,20 +43,20 @@ def test_logps_are_those_of_a_full_forward_pass(make_generator, model_type):
         return_model_logps=True,
         **IDS,
     )
-    assert drawn.logps.dtype == torch.float32 and len({int(n) for n in drawn.completion_mask.sum(-1)}) > 1
-    texts = drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions
+    assert samples.logps.dtype == torch.float32 and len({int(n) for n in samples.completion_mask.sum(-1)}) > 1
+    texts = samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions
     with torch.no_grad():
-        again = completion_logps(model, *texts, 1.5, top_p=0.95, support=drawn.support)
+        again = completion_logps(model, *texts, 1.5, top_p=0.95, support=samples.support)
         own = completion_logps(model, *texts)
-    torch.testing.assert_close(drawn.logps, again * drawn.completion_mask, rtol=0, atol=1e-5)
-    torch.testing.assert_close(drawn.model_logps, own * drawn.completion_mask, rtol=0, atol=1e-5)
+    torch.testing.assert_close(samples.logps, again * samples.completion_mask, rtol=0, atol=1e-5)
+    torch.testing.assert_close(samples.model_logps, own * samples.completion_mask, rtol=0, atol=1e-5)
     # And against rows that are worked out one at a time, without padding.
-    for row in range(len(drawn)):
-        length = int(drawn.prompt_length[row])
-        count = int(drawn.completion_mask[row].sum())
-        tokens = drawn.sequences[row, : length + count]
+    for row in range(len(samples)):
+        length = int(samples.prompt_length[row])
+        count = int(samples.completion_mask[row].sum())
+        tokens = samples.sequences[row, : length + count]
         assert tokens[:length].tolist() == PROMPTS[row // 12]
-        assert tokens[length:].tolist() == drawn.completions[row, :count].tolist()
+        assert tokens[length:].tolist() == samples.completions[row, :count].tolist()
         with torch.no_grad():
             if model_type == "bart":
                 decoder = torch.cat([torch.tensor([EOS]), tokens[length:-1]])
@@ -64,19 +64,19 @@ def test_logps_are_those_of_a_full_forward_pass(make_generator, model_type):
             else:
                 logits = model(input_ids=tokens[None]).logits[0, length - 1 : -1]
         expected = logits.log_softmax(-1)[torch.arange(count), tokens[length:]]
-        torch.testing.assert_close(drawn.model_logps[row, :count], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(samples.model_logps[row, :count], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("model_type", [*DECODERS, "bart"])
 def test_greedy_equals_generate(make_generator, model_type):
     model = make_generator(model_type)
     ids, mask = padded(PROMPTS, "right" if model_type == "bart" else "left")
-    drawn = rollout(model, ids, mask, max_new_tokens=8, temperature=0, **IDS)
+    samples = rollout(model, ids, mask, max_new_tokens=8, temperature=0, **IDS)
     expected = model.generate(
         input_ids=ids, attention_mask=mask, max_new_tokens=8, do_sample=False, eos_token_id=EOS, pad_token_id=PAD
     )
     expected = expected[:, 1:] if model_type == "bart" else expected[:, ids.shape[1] :]
-    assert drawn.completions.tolist() == expected.tolist()
+    assert samples.completions.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("model_type", DECODERS)
@@ -99,14 +99,14 @@ def test_padding_and_batches_change_nothing(make_generator, model_type):
 
 def test_end_of_text(make_generator):
     model = make_generator()
-    drawn = rollout(model, num_samples=64, max_new_tokens=12, generator=generator(), **IDS)
-    lengths = drawn.completion_mask.sum(-1).long()
+    samples = rollout(model, num_samples=64, max_new_tokens=12, generator=generator(), **IDS)
+    lengths = samples.completion_mask.sum(-1).long()
     assert len(set(lengths.tolist())) > 3
     for row, length in enumerate(lengths.tolist()):
-        tokens = drawn.completions[row].tolist()
+        tokens = samples.completions[row].tolist()
         assert EOS not in tokens[: length - 1] and (tokens[length - 1] == EOS or length == 12)
-        assert set(tokens[length:]) <= {PAD} and drawn.logps[row, length:].abs().sum() == 0
-        assert drawn.attention_mask[row].sum() == length + 1 and drawn.sequences[row, 0] == BOS
+        assert set(tokens[length:]) <= {PAD} and samples.logps[row, length:].abs().sum() == 0
+        assert samples.attention_mask[row].sum() == length + 1 and samples.sequences[row, 0] == BOS
     never = rollout(model, num_samples=8, max_new_tokens=12, bos_token_id=BOS, generator=generator())
     assert never.completion_mask.sum() == 8 * 12
     both = rollout(
@@ -118,10 +118,10 @@ def test_end_of_text(make_generator):
 
 def test_frequencies_are_the_models(make_generator):
     model = make_generator(spread=3.0)
-    drawn = rollout(model, num_samples=40_000, max_new_tokens=1, generator=generator(), batch_size=20_000, **IDS)
+    samples = rollout(model, num_samples=40_000, max_new_tokens=1, generator=generator(), batch_size=20_000, **IDS)
     with torch.no_grad():
         expected = model(input_ids=torch.tensor([[BOS]])).logits[0, -1].softmax(-1)
-    found = torch.bincount(drawn.completions[:, 0], minlength=20) / 40_000
+    found = torch.bincount(samples.completions[:, 0], minlength=20) / 40_000
     assert ((found - expected).abs() < 5 * (expected * (1 - expected) / 40_000).sqrt() + 1e-6).all()
 
 
@@ -130,7 +130,7 @@ def test_truncated_distributions_by_hand():
     uniforms = torch.rand(4000, dtype=torch.float64, generator=generator())
 
     def shares(**settings):
-        return torch.bincount(draw_tokens(logits, uniforms, **settings), minlength=4).float() / 4000
+        return torch.bincount(sample_tokens(logits, uniforms, **settings), minlength=4).float() / 4000
 
     def near(*expected):
         return pytest.approx(expected, abs=0.03)
@@ -146,7 +146,7 @@ def test_truncated_distributions_by_hand():
 def test_tokens_of_no_probability_are_never_drawn():
     logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]).expand(3, 5)
     uniforms = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
-    assert draw_tokens(logits, uniforms).tolist() == [1, 3, 3]
+    assert sample_tokens(logits, uniforms).tolist() == [1, 3, 3]
 
 
 def test_training_mode_and_gradients_are_left_as_they_were(make_generator):
@@ -159,9 +159,11 @@ def test_training_mode_and_gradients_are_left_as_they_were(make_generator):
 
 def test_gradient_flows_through_the_recomputed_logps(make_generator):
     model = make_generator()
-    drawn = rollout(model, num_samples=4, max_new_tokens=6, generator=generator(), **IDS)
-    logps = completion_logps(model, drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions)
-    (logps * drawn.completion_mask).sum().backward()
+    samples = rollout(model, num_samples=4, max_new_tokens=6, generator=generator(), **IDS)
+    logps = completion_logps(
+        model, samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions
+    )
+    (logps * samples.completion_mask).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
@@ -176,10 +178,12 @@ def test_models_with_an_adapter(make_generator, settings):
     )
     model = peft.get_peft_model(make_generator("llama"), config)
     ids, mask = padded(PROMPTS)
-    drawn = rollout(model, ids, mask, max_new_tokens=6, generator=generator(), **IDS)
+    samples = rollout(model, ids, mask, max_new_tokens=6, generator=generator(), **IDS)
     with torch.no_grad():
-        again = completion_logps(model, drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions)
-    torch.testing.assert_close(drawn.logps, again * drawn.completion_mask, rtol=0, atol=1e-5)
+        again = completion_logps(
+            model, samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions
+        )
+    torch.testing.assert_close(samples.logps, again * samples.completion_mask, rtol=0, atol=1e-5)
 
 
 def test_an_encoder_reads_no_more_than_its_positions(make_generator):

@@ -70,7 +70,7 @@ def test_the_expected_score_is_zero_and_texts_add_up_to_one(settings):
 @pytest.mark.usefixtures("steps")
 def test_rollouts_have_the_log_probabilities_of_what_they_sample_from(settings):
     model = make_lm(0, pad_token_id=EOS)
-    drawn = rollout(
+    samples = rollout(
         model,
         num_samples=3000,
         max_new_tokens=3,
@@ -82,36 +82,36 @@ def test_rollouts_have_the_log_probabilities_of_what_they_sample_from(settings):
     )
     exact = probabilities_by_hand(model, **settings)
     texts = [
-        tuple(ids[kept].tolist()) for ids, kept in zip(drawn.completions, drawn.completion_mask.bool(), strict=True)
+        tuple(ids[kept].tolist()) for ids, kept in zip(samples.completions, samples.completion_mask.bool(), strict=True)
     ]
-    places = torch.tensor([all_texts().index(text) for text in texts])
-    torch.testing.assert_close(drawn.logps.sum(-1).exp(), exact[places].float(), rtol=1e-4, atol=1e-6)
-    own = probabilities_by_hand(model)[places].float()
-    torch.testing.assert_close(drawn.model_logps.sum(-1).exp(), own, rtol=1e-4, atol=1e-6)
-    assert (counts(drawn.sequences) / 3000 - exact).abs().max() < 0.04
+    positions = torch.tensor([all_texts().index(text) for text in texts])
+    torch.testing.assert_close(samples.logps.sum(-1).exp(), exact[positions].float(), rtol=1e-4, atol=1e-6)
+    own = probabilities_by_hand(model)[positions].float()
+    torch.testing.assert_close(samples.model_logps.sum(-1).exp(), own, rtol=1e-4, atol=1e-6)
+    assert (counts(samples.sequences) / 3000 - exact).abs().max() < 0.04
     with torch.no_grad():
         again = completion_logps(
             model,
-            drawn.sequences,
-            drawn.attention_mask,
-            drawn.prompt_length,
-            drawn.completions,
-            support=drawn.support,
+            samples.sequences,
+            samples.attention_mask,
+            samples.prompt_length,
+            samples.completions,
+            support=samples.support,
             **settings,
         )
-    torch.testing.assert_close(drawn.logps, again * drawn.completion_mask, rtol=0, atol=1e-5)
-    assert (drawn.support is None) == (not Sampling(**settings).is_truncated)
+    torch.testing.assert_close(samples.logps, again * samples.completion_mask, rtol=0, atol=1e-5)
+    assert (samples.support is None) == (not Sampling(**settings).is_truncated)
 
 
 @pytest.mark.usefixtures("steps")
 def test_a_greedy_rollout_is_certain():
     model = make_lm(0, pad_token_id=EOS)
-    drawn = rollout(model, num_samples=2, max_new_tokens=3, bos_token_id=BEGIN, eos_token_id=EOS, temperature=0)
-    assert drawn.logps.eq(0).all()
-    texts = drawn.sequences, drawn.attention_mask, drawn.prompt_length, drawn.completions
+    samples = rollout(model, num_samples=2, max_new_tokens=3, bos_token_id=BEGIN, eos_token_id=EOS, temperature=0)
+    assert samples.logps.eq(0).all()
+    texts = samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions
     again = completion_logps(model, *texts, temperature=0)
-    assert (again * drawn.completion_mask).eq(0).all()
-    others = (drawn.completions + 1) % VOCAB
+    assert (again * samples.completion_mask).eq(0).all()
+    others = (samples.completions + 1) % VOCAB
     assert completion_logps(model, *texts[:3], others, temperature=0)[:, 0].eq(-torch.inf).all()
 
 
@@ -120,12 +120,12 @@ def test_int8_rollouts_have_the_log_probabilities_of_the_rounded_tempered_weight
 
     model = make_lm(0, spread=1.0, pad_token_id=EOS)
     options = {"num_samples": 4, "max_new_tokens": 1, "bos_token_id": BEGIN, "weight_dtype": "int8"}
-    drawn = rollout(model, temperature=0.5, generator=torch.Generator().manual_seed(0), **options)
+    samples = rollout(model, temperature=0.5, generator=torch.Generator().manual_seed(0), **options)
     prompts = torch.full((4, 1), BEGIN)
     with torch.no_grad():
         state = make_weights(model, "int8", 4).start(model, prompts, torch.ones_like(prompts), 1)
-        rounded = (state.next_logits().float() / 0.5).log_softmax(-1).gather(-1, drawn.completions)
-    torch.testing.assert_close(drawn.logps, rounded, rtol=0, atol=1e-5)
+        rounded = (state.next_logits().float() / 0.5).log_softmax(-1).gather(-1, samples.completions)
+    torch.testing.assert_close(samples.logps, rounded, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("guidance", ["resample", "best_of_n", "reject", "particles"])
@@ -153,9 +153,9 @@ def test_a_language_model_guides_against_what_the_generator_samples_from(guidanc
     theirs = probabilities_by_hand(psi, settings.get("temperature", 1.0)).log()
     own = probabilities_by_hand(generator, **settings).log()
     texts = [tuple(row[: row.index(EOS) + 1] if EOS in row else row) for row in output.sequences[:, 1:].tolist()]
-    places = torch.tensor([all_texts().index(text) for text in texts])
-    assert own[places].isfinite().all()
-    expected = (theirs - own)[places].float()
+    positions = torch.tensor([all_texts().index(text) for text in texts])
+    assert own[positions].isfinite().all()
+    expected = (theirs - own)[positions].float()
     torch.testing.assert_close(output.discriminator_scores, expected, rtol=0, atol=1e-4)
 
 
@@ -163,9 +163,9 @@ def test_particles_reach_their_target_by_recorded_log_probabilities():
     from hf_gpt.generation.guidance.particle_filter import grow_particles
 
     generator, psi = make_lm(0, pad_token_id=EOS), make_lm(1, pad_token_id=EOS)
-    draws = {"num_samples": 300, "num_particles": 64, "block_size": 1, "max_new_tokens": 3, "temperature": 0.8}
+    samples = {"num_samples": 300, "num_particles": 64, "block_size": 1, "max_new_tokens": 3, "temperature": 0.8}
     seeded = torch.Generator().manual_seed(0)
-    particles = grow_particles(generator, psi, bos_token_id=BEGIN, eos_token_id=EOS, generator=seeded, **draws)
+    particles = grow_particles(generator, psi, bos_token_id=BEGIN, eos_token_id=EOS, generator=seeded, **samples)
     found = counts(particles.texts.sequences, weights=particles.weights.flatten()) / 300
     assert (found - probabilities_by_hand(psi)).abs().sum() / 2 < 0.05
 

@@ -13,10 +13,10 @@ from tests.generation.test_shared_tokens import make_discriminator, make_generat
 
 
 def damaged():
-    critic = make_discriminator()
+    discriminator = make_discriminator()
     with torch.no_grad():
-        critic.score.weight.fill_(torch.nan)
-    return critic
+        discriminator.score.weight.fill_(torch.nan)
+    return discriminator
 
 
 @pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "particles", "stepwise"])
@@ -25,7 +25,7 @@ def test_no_guidance_chooses_by_them(guidance, value):
     def strange(sequences, attention_mask):
         return torch.full((len(sequences),), value)
 
-    critic = damaged() if value == "weights" else strange
+    discriminator = damaged() if value == "weights" else strange
     named = "HfGptForSequenceClassification" if value == "weights" else "strange"
     with pytest.raises(ScoreError, match=rf"{named}.* gave \d+ of \d+ scores that are not finite"):
         make_generator().generate(
@@ -34,11 +34,11 @@ def test_no_guidance_chooses_by_them(guidance, value):
             max_new_tokens=4,
             pad_token_id=0,
             custom_generate=guided_generate,
-            discriminator=critic,
+            discriminator=discriminator,
             guidance=guidance,
         )
     with pytest.raises(ScoreError, match=named):
-        grow_particles(make_generator(), critic, torch.tensor([[5, 6]]), max_new_tokens=3, num_particles=2)
+        grow_particles(make_generator(), discriminator, torch.tensor([[5, 6]]), max_new_tokens=3, num_particles=2)
 
 
 @pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "particles", "stepwise"])
@@ -91,17 +91,17 @@ def test_minus_infinity_rules_out_where_a_function_says_so():
 
 @pytest.mark.parametrize("score", [sequence_scores, prefix_scores])
 def test_scores_name_the_damaged_weights_and_the_folder(score, tmp_path):
-    critic = damaged()
-    critic.save_pretrained(tmp_path / "critic")
-    critic = type(critic).from_pretrained(tmp_path / "critic")
+    discriminator = damaged()
+    discriminator.save_pretrained(tmp_path / "discriminator")
+    discriminator = type(discriminator).from_pretrained(tmp_path / "discriminator")
     with pytest.raises(ScoreError, match=r"Its weights are damaged \(score.weight") as error:
-        score(critic, torch.tensor([[3, 4, 5]]))
-    assert str(tmp_path / "critic") in str(error.value)
-    critic = make_discriminator()
+        score(discriminator, torch.tensor([[3, 4, 5]]))
+    assert str(tmp_path / "discriminator") in str(error.value)
+    discriminator = make_discriminator()
     with torch.no_grad():
-        critic.score.weight.fill_(3e38)
+        discriminator.score.weight.fill_(3e38)
     with pytest.raises(ScoreError, match="overflow"):
-        score(critic, torch.tensor([[3, 4, 5]]))
+        score(discriminator, torch.tensor([[3, 4, 5]]))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -117,12 +117,18 @@ def test_hf_gpt_score_says_so(tmp_path, capsys):
     from hf_gpt.cli.score import main
     from hf_gpt.data.tokenizer import train_tokenizer
 
-    critic = damaged()
-    critic.save_pretrained(tmp_path / "critic")
-    train_tokenizer(["a text of some words"] * 30, 280).save_pretrained(tmp_path / "critic")
+    discriminator = damaged()
+    discriminator.save_pretrained(tmp_path / "discriminator")
+    train_tokenizer(["a text of some words"] * 30, 280).save_pretrained(tmp_path / "discriminator")
     (tmp_path / "texts.jsonl").write_text(json.dumps({"text": "a text"}) + "\n")
     output = tmp_path / "scores.jsonl"
-    arguments = [str(tmp_path / "texts.jsonl"), "--discriminator", str(tmp_path / "critic"), "--output", str(output)]
+    arguments = [
+        str(tmp_path / "texts.jsonl"),
+        "--discriminator",
+        str(tmp_path / "discriminator"),
+        "--output",
+        str(output),
+    ]
     assert main(arguments) == 2
     assert "HfGptForSequenceClassification" in capsys.readouterr().err and not output.exists()
 
@@ -132,8 +138,8 @@ def test_pages_say_so(tmp_path):
     from hf_gpt.cli.evaluation.page import _heatmaps
     from hf_gpt.data.tokenizer import train_tokenizer
 
-    critic, tokenizer = damaged(), train_tokenizer(["a text of some words"] * 30, 280)
-    assert "HfGptForSequenceClassification gave" in Judge(critic, tokenizer).verdict("a text")
+    discriminator, tokenizer = damaged(), train_tokenizer(["a text of some words"] * 30, 280)
+    assert "HfGptForSequenceClassification gave" in Judge(discriminator, tokenizer).verdict("a text")
     samples = {"samples": [{"task": "one", "texts": {"model": "a text"}}]}
-    (section,) = _heatmaps(samples, (critic, tokenizer))
+    (section,) = _heatmaps(samples, (discriminator, tokenizer))
     assert "HfGptForSequenceClassification gave" in str(section)

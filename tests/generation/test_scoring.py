@@ -39,8 +39,8 @@ def pad(texts: list[torch.Tensor], side: str, filler: int = 0) -> tuple[torch.Te
     ids = torch.full((len(texts), longest), filler)
     mask = torch.zeros_like(ids)
     for row, text in enumerate(texts):
-        place = slice(0, len(text)) if side == "right" else slice(longest - len(text), longest)
-        ids[row, place], mask[row, place] = text, 1
+        position = slice(0, len(text)) if side == "right" else slice(longest - len(text), longest)
+        ids[row, position], mask[row, position] = text, 1
     return ids, mask
 
 

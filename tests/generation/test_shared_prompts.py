@@ -36,11 +36,11 @@ def texts(ragged):
     lengths, completed = (torch.tensor([5, 3]), torch.tensor([4, 1, 3, 2, 6, 6])) if ragged else ([5, 5], [6] * 6)
     prompt_length = torch.as_tensor(lengths).repeat_interleave(3)
     total = prompt_length + torch.as_tensor(completed)
-    places = torch.arange(int(total.max()))
-    ids = torch.randint(1, 64, (6, len(places)))
+    positions = torch.arange(int(total.max()))
+    ids = torch.randint(1, 64, (6, len(positions)))
     prompts = torch.randint(1, 64, (2, 5)).repeat_interleave(3, 0)
-    ids[:, :5] = torch.where(places[:5] < prompt_length[:, None], prompts, ids[:, :5])
-    mask = (places < total[:, None]).long()
+    ids[:, :5] = torch.where(positions[:5] < prompt_length[:, None], prompts, ids[:, :5])
+    mask = (positions < total[:, None]).long()
     return ids * mask, mask, prompt_length
 
 
@@ -66,13 +66,13 @@ def test_values_and_gradients_are_those_of_whole_texts(kind, options, ragged, mo
     model = build(HfGptForCausalLM if kind == "generator" else HfGptForSequenceClassification, **options)
     ids, mask, prompt_length = texts(ragged)
     width = int((mask.sum(1) - prompt_length).max())
-    places = shared_prompts.completion_places(prompt_length, width, ids.shape[1])
+    positions = shared_prompts.completion_positions(prompt_length, width, ids.shape[1])
     counted = torch.arange(width) < (mask.sum(1) - prompt_length)[:, None]
 
     def run():
         model.zero_grad()
         if kind == "generator":
-            found = completion_logps(model, ids, mask, prompt_length, ids.gather(1, places))[counted]
+            found = completion_logps(model, ids, mask, prompt_length, ids.gather(1, positions))[counted]
         else:
             found = discriminator_logits(model, ids, mask, prompt_length)
         (found * torch.linspace(-1, 1, len(found))).sum().backward()

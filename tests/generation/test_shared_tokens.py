@@ -8,7 +8,7 @@ from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.adversarial.trainer import AdversarialTrainer  # noqa: F401 - registers the models
 from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.generation.guidance.guided_generate import guided_generate
-from hf_gpt.generation.guidance.log_weights import make_gain
+from hf_gpt.generation.guidance.log_weights import make_log_weight
 from hf_gpt.generation.guidance.particle_filter import grow_particles
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import prefix_scores, sequence_scores
@@ -40,14 +40,19 @@ def make_discriminator(size=300, kind="hf_gpt"):
     return AutoModelForSequenceClassification.from_config(config).eval()
 
 
-def every_use(generator, critic):
+def every_use(generator, discriminator):
     """Each way in which a critic guides or judges a generator in Python."""
     prompts = torch.tensor([[5, 6]])
-    draws = {"do_sample": True, "max_new_tokens": 3, "custom_generate": guided_generate, "discriminator": critic}
-    yield lambda: generator.generate(prompts, guidance="best_of_n", pad_token_id=0, **draws)
-    yield lambda: generator.generate(prompts, guidance="stepwise", pad_token_id=0, **draws)
-    yield lambda: grow_particles(generator, critic, prompts, max_new_tokens=3, num_particles=2)
-    yield lambda: make_gain(critic, generator)
+    samples = {
+        "do_sample": True,
+        "max_new_tokens": 3,
+        "custom_generate": guided_generate,
+        "discriminator": discriminator,
+    }
+    yield lambda: generator.generate(prompts, guidance="best_of_n", pad_token_id=0, **samples)
+    yield lambda: generator.generate(prompts, guidance="stepwise", pad_token_id=0, **samples)
+    yield lambda: grow_particles(generator, discriminator, prompts, max_new_tokens=3, num_particles=2)
+    yield lambda: make_log_weight(discriminator, generator)
 
 
 @pytest.mark.parametrize("size", [100, 1200])
@@ -74,20 +79,20 @@ def test_another_language_model_is_refused(size):
 def test_as_many_tokens_of_another_vocabulary_are_refused(tokenizers, tmp_path):
     mine, theirs = tokenizers
     assert len(mine) == len(theirs)
-    generator, critic = make_generator(), make_discriminator()
-    check_shared_tokens(generator, critic)
+    generator, discriminator = make_generator(), make_discriminator()
+    check_shared_tokens(generator, discriminator)
     with pytest.raises(TokensError, match=r"HfGptForSequenceClassification has another tokenizer .* has the id"):
-        check_shared_tokens(generator, critic, mine, theirs)
+        check_shared_tokens(generator, discriminator, mine, theirs)
     # And as they are found where the models were saved.
-    for name, model, tokenizer in (("generator", generator, mine), ("critic", critic, theirs)):
+    for name, model, tokenizer in (("generator", generator, mine), ("discriminator", discriminator, theirs)):
         model.save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
     generator = HfGptForCausalLM.from_pretrained(tmp_path / "generator")
-    critic = type(critic).from_pretrained(tmp_path / "critic")
-    for use in every_use(generator, critic):
-        with pytest.raises(TokensError, match="critic"):
+    discriminator = type(discriminator).from_pretrained(tmp_path / "discriminator")
+    for use in every_use(generator, discriminator):
+        with pytest.raises(TokensError, match="discriminator"):
             use()
-    check_shared_tokens(generator, critic, discriminator_tokenizer=mine)
+    check_shared_tokens(generator, discriminator, discriminator_tokenizer=mine)
 
 
 def test_padding_of_embeddings_is_accepted(tokenizers):
@@ -118,12 +123,12 @@ def test_what_makes_tokenizers_differ(tokenizers):
 
 @pytest.mark.parametrize("score", [sequence_scores, prefix_scores])
 def test_an_id_without_an_embedding_is_named(score):
-    critic = make_discriminator(50)
+    discriminator = make_discriminator(50)
     with pytest.raises(ValueError, match="token 70, but the discriminator HfGptForSequenceClassification reads 50"):
-        score(critic, torch.tensor([[3, 70, 4]]))
+        score(discriminator, torch.tensor([[3, 70, 4]]))
     # Padding may be any id.
     mask = torch.tensor([[1, 0, 1]])
-    assert score(critic, torch.tensor([[3, 70, 4]]), mask).isfinite().all()
+    assert score(discriminator, torch.tensor([[3, 70, 4]]), mask).isfinite().all()
 
 
 def test_a_copy_of_a_trunk_goes_along_with_new_tokens(tokenizers, tmp_path):
@@ -139,29 +144,29 @@ def test_a_copy_of_a_trunk_goes_along_with_new_tokens(tokenizers, tmp_path):
     generator.resize_token_embeddings(len(longer))
     check_shared_tokens(generator, discriminator_from_generator(generator), longer)
     # Embeddings that have been cut or have grown since are not those of the saved tokenizer.
-    critic = make_discriminator(len(tokenizer))
-    critic.save_pretrained(tmp_path / "critic")
-    tokenizers[1].save_pretrained(tmp_path / "critic")
-    critic = type(critic).from_pretrained(tmp_path / "critic")
+    discriminator = make_discriminator(len(tokenizer))
+    discriminator.save_pretrained(tmp_path / "discriminator")
+    tokenizers[1].save_pretrained(tmp_path / "discriminator")
+    discriminator = type(discriminator).from_pretrained(tmp_path / "discriminator")
     with pytest.raises(TokensError, match="another tokenizer"):
-        check_shared_tokens(None, critic, tokenizer)
-    critic.resize_token_embeddings(2000)
-    check_shared_tokens(make_generator(2000), critic)
+        check_shared_tokens(None, discriminator, tokenizer)
+    discriminator.resize_token_embeddings(2000)
+    check_shared_tokens(make_generator(2000), discriminator)
 
 
 def test_tokenizers_of_saved_models_are_compared_once(tokenizers, tmp_path, monkeypatch):
     from hf_gpt.generation.scoring import shared_tokens
 
-    generator, critic = make_generator(), make_discriminator()
-    for name, model in (("generator", generator), ("critic", critic)):
+    generator, discriminator = make_generator(), make_discriminator()
+    for name, model in (("generator", generator), ("discriminator", discriminator)):
         model.save_pretrained(tmp_path / name)
         tokenizers[0].save_pretrained(tmp_path / name)
     generator = HfGptForCausalLM.from_pretrained(tmp_path / "generator")
-    critic = type(critic).from_pretrained(tmp_path / "critic")
+    discriminator = type(discriminator).from_pretrained(tmp_path / "discriminator")
     calls = []
     monkeypatch.setattr(shared_tokens, "tokenizer_difference", lambda *pair: calls.append(pair))
     for _ in range(3):
-        check_shared_tokens(generator, critic)
+        check_shared_tokens(generator, discriminator)
     assert len(calls) == 1
 
 

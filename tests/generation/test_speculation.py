@@ -108,7 +108,7 @@ def test_what_is_guessed_ends_at_a_doubtful_token():
     steps = SpeculativeDecoder(model, ids, torch.ones_like(ids), NEW_TOKENS, weights, drafts)
     steps.append(likeliest(steps.next_logits()))
     pace = steps._pace
-    most = steps._guess(steps._most)
+    most = steps._draft(steps._most)
     assert most == steps._most
     gaps = steps._gaps[:most].double()
     for error in (0.01, 0.1, 0.5):
@@ -116,23 +116,23 @@ def test_what_is_guessed_ends_at_a_doubtful_token():
             pace.error, pace.trust = error, 0.97
             chances = (torch.special.ndtr(gaps / error) * pace.trust).cumprod(0)
             expected = int((chances > pace.least).int().cumprod(0).sum()) + 1
-            assert steps._guess(steps._most) == min(expected, most)
+            assert steps._draft(steps._most) == min(expected, most)
 
 
-def take_block(pace: Pace, guess_seconds: float, is_right: bool) -> int:
+def take_block(pace: Pace, draft_seconds: float, is_right: bool) -> int:
     count = pace.most()
-    pace.measure(count, count * guess_seconds, 1.0)
+    pace.measure(count, count * draft_seconds, 1.0)
     # A wrong guess ends its block.
     for _ in range(count if is_right else min(count, 1)):
         pace.judge(is_right, 0.99)
     return count
 
 
-@pytest.mark.parametrize(("guess_seconds", "is_right"), [(1.2, True), (0.2, False)])
-def test_guesses_that_do_not_pay_end(guess_seconds, is_right):
+@pytest.mark.parametrize(("draft_seconds", "is_right"), [(1.2, True), (0.2, False)])
+def test_guesses_that_do_not_pay_end(draft_seconds, is_right):
     """Where guesses take longer than steps, or never come true, one is tried now and then."""
     pace = Pace(11)
-    counts = [take_block(pace, guess_seconds, is_right) for _ in range(200)]
+    counts = [take_block(pace, draft_seconds, is_right) for _ in range(200)]
     assert counts[0] == 0 and 1 <= sum(counts[100:]) <= 4
 
 

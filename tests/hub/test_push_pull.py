@@ -78,8 +78,10 @@ print("RESULTS" + json.dumps(results))
 
 def test_all_heads_and_the_discriminator_open_by_remote_code(hub, make_checkpoint, tmp_path):
     model, folder = make_checkpoint()
-    critic, critic_folder = make_checkpoint("HfGptForSequenceClassification", "critic", seed=1, num_labels=1)
-    push(folder, "owner/tiny", discriminator=critic_folder)
+    discriminator, discriminator_folder = make_checkpoint(
+        "HfGptForSequenceClassification", "discriminator", seed=1, num_labels=1
+    )
+    push(folder, "owner/tiny", discriminator=discriminator_folder)
     environment = {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "home"),
@@ -100,12 +102,12 @@ def test_all_heads_and_the_discriminator_open_by_remote_code(hub, make_checkpoin
     }
     first, (second, weights) = (torch.load(path, weights_only=True) for path in outputs)
     assert torch.equal(first, logits(model))
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in critic.state_dict().items())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in discriminator.state_dict().items())
     # A product with one output depends on how the weight happens to lie in memory.
-    torch.testing.assert_close(second, logits(critic), rtol=0, atol=1e-6)
+    torch.testing.assert_close(second, logits(discriminator), rtol=0, atol=1e-6)
     loaded, _ = load("owner/tiny", subfolder="discriminator")
     assert type(loaded).__name__ == "HfGptForSequenceClassification"
-    torch.testing.assert_close(logits(loaded), logits(critic), rtol=0, atol=1e-6)
+    torch.testing.assert_close(logits(loaded), logits(discriminator), rtol=0, atol=1e-6)
     assert not any(
         name.startswith("discriminator/") and name.split("/")[1] in NEVER for name in hub.files("owner/tiny")
     )
@@ -137,8 +139,8 @@ def test_revisions_and_subfolders(hub, make_checkpoint, tmp_path):
 
 def test_code_alone_is_brought_up_to_date(hub, make_checkpoint, capsys):
     _, folder = make_checkpoint()
-    _, critic = make_checkpoint("HfGptForSequenceClassification", "critic", num_labels=1)
-    push(folder, "owner/tiny", discriminator=critic)
+    _, discriminator = make_checkpoint("HfGptForSequenceClassification", "discriminator", num_labels=1)
+    push(folder, "owner/tiny", discriminator=discriminator)
     repository = hub.repositories["owner/tiny"]
     files = repository.commits[repository.refs["main"]]
     good = files["modeling_hf_gpt.py"].content
@@ -174,9 +176,9 @@ def test_links_out_of_the_checkpoint_are_refused(hub, make_checkpoint, tmp_path)
     with pytest.raises(HubError, match=r"results\.json is a link to .*secret\.json"):
         push(folder, "owner/tiny")
     (folder / "results.json").unlink()
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.png").write_bytes(b"private")
-    (folder / "plots").symlink_to(tmp_path / "pictures")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"private")
+    (folder / "plots").symlink_to(tmp_path / "images")
     with pytest.raises(HubError, match="outside of the checkpoint"):
         push(folder, "owner/tiny")
     assert "owner/tiny" not in hub.repositories
@@ -290,8 +292,8 @@ def test_an_adapter_with_the_base_that_its_run_saved(hub, make_checkpoint, tmp_p
     shutil.rmtree(run)
     expected = logits(adapted.eval())
     pull("owner/adapter", tmp_path / "pulled")
-    for place in ("owner/adapter", tmp_path / "pulled"):
-        loaded, _ = load(place)
+    for position in ("owner/adapter", tmp_path / "pulled"):
+        loaded, _ = load(position)
         assert torch.equal(logits(loaded), expected)
 
 
@@ -336,7 +338,7 @@ def test_code_of_others_is_not_run_unasked(hub, make_checkpoint, tmp_path):
 
 def test_card_shows_what_an_evaluation_of_several_models_found_for_this_one(hub, make_checkpoint, tmp_path):
     _, folder = make_checkpoint()
-    row = {"task": "copa", "figure": "accuracy", "low": 0.5, "high": 0.7, "items": 100}
+    row = {"task": "copa", "metric": "accuracy", "low": 0.5, "high": 0.7, "items": 100}
     results = {
         "models": [{"name": "ours", "path": str(folder)}, {"name": "other", "path": "somebody/else"}],
         "tasks": {"copa": {"kind": "multiple_choice", "description": "COPA"}},

@@ -9,11 +9,11 @@ import torch
 from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer
 
 from hf_gpt import (
+    HfGptAudioFeatureExtractor,
     HfGptConfig,
     HfGptForCausalLM,
     HfGptImageFeatureExtractor,
-    HfGptSignalProcessor,
-    HfGptSoundFeatureExtractor,
+    HfGptModalityProcessor,
 )
 from hf_gpt.modalities.quantization import (
     decode_by_codebooks,
@@ -116,7 +116,7 @@ def test_sounds_are_levelled_trimmed_and_stretched():
     silence = np.zeros(1600)
     wave = np.concatenate([tone(300), tone(1200)])
     padded = np.concatenate([silence, wave, silence])
-    plain = HfGptSoundFeatureExtractor(num_mel_bins=16)
+    plain = HfGptAudioFeatureExtractor(num_mel_bins=16)
     frames = plain.features(wave)
     assert abs(frames.std() - 1) < 1e-6 and abs(frames.mean()) < 1e-6
     # Loudness is levelled; silence at the ends is cut, up to the frames that reach into the sound.
@@ -125,7 +125,7 @@ def test_sounds_are_levelled_trimmed_and_stretched():
     # 16-bit integers are the same sound.
     np.testing.assert_allclose(plain.features(np.rint(wave * 32768).astype(np.int16)), frames, atol=0.05)
 
-    stretched = HfGptSoundFeatureExtractor(num_mel_bins=16, num_frames=12)
+    stretched = HfGptAudioFeatureExtractor(num_mel_bins=16, num_frames=12)
     assert stretched.features(wave).shape == (12, 16) and stretched.features(padded).shape == (12, 16)
     # The first half is the low tone, the second the high one, however long the sound is.
     low, high = stretched.features(wave).argmax(1)[[2, 9]]
@@ -143,8 +143,8 @@ def test_stretching_by_loudness_passes_over_silence():
     cut = np.concatenate([pause[:400], tone(400), pause[:400]])
     uncut = np.concatenate([pause, tone(400), pause, pause])
     options = {"num_frames": 8, "trim_range": None, "band_share": 0.0}
-    by_time = HfGptSoundFeatureExtractor(**options)
-    by_loudness = HfGptSoundFeatureExtractor(**options, loudness_share=1.0)
+    by_time = HfGptAudioFeatureExtractor(**options)
+    by_loudness = HfGptAudioFeatureExtractor(**options, loudness_share=1.0)
     # By time most of the eight frames lie in the silence around the tone; by loudness at most the ends do.
     assert np.abs(by_time.features(uncut)[1:-1] - by_time.features(cut)[1:-1]).mean() > 0.5
     assert np.abs(by_loudness.features(uncut)[1:-1] - by_loudness.features(cut)[1:-1]).mean() < 0.1
@@ -152,20 +152,20 @@ def test_stretching_by_loudness_passes_over_silence():
     frames = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 2.0]])
     times = by_loudness._times(frames, np.array([0.0, 0.1, 0.2, 0.6, 1.0]))
     np.testing.assert_allclose(times, [0, 0.25, 0.5, 0.75, 1])
-    half = HfGptSoundFeatureExtractor(**options, loudness_share=0.5)
+    half = HfGptAudioFeatureExtractor(**options, loudness_share=0.5)
     np.testing.assert_allclose(half._times(frames, np.array([0.35])), [0.5])
     # Without any loudness of its own, a sound is stretched by time.
     np.testing.assert_array_equal(by_loudness._times(np.ones((3, 2)), np.array([0.3])), [0.3])
     with pytest.raises(ValueError, match="num_frames"):
-        HfGptSoundFeatureExtractor(loudness_share=0.5)
+        HfGptAudioFeatureExtractor(loudness_share=0.5)
     with pytest.raises(ValueError, match="from 0 to 1"):
-        HfGptSoundFeatureExtractor(num_frames=8, loudness_share=1.5)
+        HfGptAudioFeatureExtractor(num_frames=8, loudness_share=1.5)
 
 
 def test_decoded_sounds_have_the_pitch_and_length_of_the_first():
     waves = [np.concatenate([tone(f, 0.15), tone(g, 0.15)]) for f, g in ((300, 900), (900, 300), (600, 1500))]
     for options in ({"num_frames": 16}, {}):
-        extractor = HfGptSoundFeatureExtractor(num_groups=4, hop_length=80, **options).fit(waves, 8)
+        extractor = HfGptAudioFeatureExtractor(num_groups=4, hop_length=80, **options).fit(waves, 8)
         values = extractor.encode(waves[0])
         assert len(values) % 4 == 0 and set(values // 8 % 4) == {0, 1, 2, 3}
         again = extractor.decode(values)
@@ -178,7 +178,7 @@ def test_decoded_sounds_have_the_pitch_and_length_of_the_first():
 
 
 def test_mu_law_round_trip():
-    extractor = HfGptSoundFeatureExtractor(encoding="mu_law")
+    extractor = HfGptAudioFeatureExtractor(encoding="mu_law")
     wave = tone(440)
     assert len(extractor.encode(wave)) == len(wave) and extractor.num_values == 256
     np.testing.assert_allclose(extractor.decode(extractor.encode(wave)), wave, atol=0.02)
@@ -187,7 +187,7 @@ def test_mu_law_round_trip():
 @pytest.fixture
 def processor():
     extractor = HfGptImageFeatureExtractor((2, 2), num_levels=3, value_range=(0, 2))
-    return HfGptSignalProcessor.create(extractor, ["zero", "a class"])
+    return HfGptModalityProcessor.create(extractor, ["zero", "a class"])
 
 
 def test_tokens_by_hand(processor):
@@ -209,17 +209,17 @@ def test_tokens_by_hand(processor):
 
 def test_saved_and_opened_by_the_auto_classes(processor, tmp_path):
     waves = [tone(300), tone(600), tone(900)]
-    spoken = HfGptSignalProcessor.create(HfGptSoundFeatureExtractor(num_frames=6).fit(waves, 5), ["a", "b"])
-    for name, one, signals in (("image", processor, [np.eye(2)]), ("sound", spoken, waves)):
+    spoken = HfGptModalityProcessor.create(HfGptAudioFeatureExtractor(num_frames=6).fit(waves, 5), ["a", "b"])
+    for name, one, media in (("image", processor, [np.eye(2)]), ("audio", spoken, waves)):
         one.save_pretrained(tmp_path / name)
         again = AutoProcessor.from_pretrained(tmp_path / name)
-        assert type(again) is HfGptSignalProcessor and type(again.feature_extractor) is type(one.feature_extractor)
-        assert again(signals)["input_ids"] == one(signals)["input_ids"]
+        assert type(again) is HfGptModalityProcessor and type(again.feature_extractor) is type(one.feature_extractor)
+        assert again(media)["input_ids"] == one(media)["input_ids"]
         assert again.class_names == one.class_names
         assert len(AutoTokenizer.from_pretrained(tmp_path / name)) == len(one.tokenizer)
         extractor = AutoFeatureExtractor.from_pretrained(tmp_path / name)
         assert extractor.num_values == one.feature_extractor.num_values
-        for written, expected in zip(again.batch_decode(one(signals)["input_ids"]), signals, strict=True):
+        for written, expected in zip(again.batch_decode(one(media)["input_ids"]), media, strict=True):
             assert np.isfinite(written).all() and written.ndim == np.ndim(expected)
 
 
@@ -248,8 +248,8 @@ def test_generate_draws_and_completes_an_image(processor):
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
-    drawn = model.generate(**processor.prompts(names, return_tensors="pt"), max_new_tokens=5, do_sample=False)
-    assert [image.tolist() for image in processor.batch_decode(drawn)] == images
+    samples = model.generate(**processor.prompts(names, return_tensors="pt"), max_new_tokens=5, do_sample=False)
+    assert [image.tolist() for image in processor.batch_decode(samples)] == images
     half = processor.prompts(names, [[0, 1], [2, 2]], return_tensors="pt")
     completed = model.generate(**half, max_new_tokens=3, do_sample=False)
     assert [image.tolist() for image in processor.batch_decode(completed)] == images
@@ -260,8 +260,8 @@ def test_the_package_is_imported_without_what_training_needs():
         "import sys\n"
         "for name in ('datasets', 'sklearn', 'evaluate', 'peft', 'scipy', 'PIL'): sys.modules[name] = None\n"
         "import numpy as np\n"
-        "from hf_gpt import HfGptImageFeatureExtractor, HfGptSignalProcessor, HfGptSoundFeatureExtractor\n"
-        "p = HfGptSignalProcessor.create(HfGptImageFeatureExtractor())\n"
+        "from hf_gpt import HfGptImageFeatureExtractor, HfGptModalityProcessor, HfGptAudioFeatureExtractor\n"
+        "p = HfGptModalityProcessor.create(HfGptImageFeatureExtractor())\n"
         "assert p.batch_decode(p([np.eye(8)])['input_ids'])[0].shape == (8, 8)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
@@ -277,32 +277,32 @@ def test_a_voice_is_what_its_sounds_have_in_common(tmp_path):
         for word in words:
             wave = sum(weight * tone for weight, tone in zip(weights, sorted(word, key=lambda t: t[1]), strict=True))
             spoken.append(0.2 * wave + 0.001 * rng.normal(size=len(seconds)))
-    extractor = HfGptSoundFeatureExtractor(num_frames=8, num_groups=4)
+    extractor = HfGptAudioFeatureExtractor(num_frames=8, num_groups=4)
     voices = [extractor.voice(spoken[:4])] * 4 + [extractor.voice(spoken[4:])] * 4
-    plain = np.stack([extractor.features(sound) for sound in spoken])
+    plain = np.stack([extractor.features(audio) for audio in spoken])
     np.testing.assert_allclose(voices[0], plain[:4].mean(0))
     with pytest.raises(ValueError, match="keeps voices"):
         extractor.features(spoken[0], voice=voices[0])
     extractor.fit(spoken, 8, voices=voices)
-    found = np.stack([extractor.features(sound, voice=voice) for sound, voice in zip(spoken, voices, strict=True)])
+    found = np.stack([extractor.features(audio, voice=voice) for audio, voice in zip(spoken, voices, strict=True)])
     np.testing.assert_allclose(found, plain - np.stack(voices), atol=1e-6)
     # The same word by the other speaker is nearer than it was.
     assert np.abs(found[:4] - found[4:]).mean() < np.abs(plain[:4] - plain[4:]).mean()
     # Without a voice the mean one is taken away, at the places that are asked for.
     np.testing.assert_allclose(extractor.features(spoken[0]), plain[0] - np.mean(voices, 0), atol=1e-5)
-    places = np.linspace(0, 1, 15)
-    kept = HfGptSoundFeatureExtractor(num_frames=8).features(spoken[0], places)
-    found = extractor.features(spoken[0], places, voices[0])
+    positions = np.linspace(0, 1, 15)
+    kept = HfGptAudioFeatureExtractor(num_frames=8).features(spoken[0], positions)
+    found = extractor.features(spoken[0], positions, voices[0])
     np.testing.assert_allclose(kept[::2] - found[::2], voices[0], atol=1e-6)
     np.testing.assert_allclose(kept[1] - found[1], (voices[0][0] + voices[0][1]) / 2, atol=1e-6)
 
     extractor.save_pretrained(tmp_path)
-    again = HfGptSoundFeatureExtractor.from_pretrained(tmp_path)
+    again = HfGptAudioFeatureExtractor.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again.encode(spoken[0], voices[0]), extractor.encode(spoken[0], voices[0]))
     np.testing.assert_array_equal(again.encode(spoken[0]), extractor.encode(spoken[0]))
     assert len(again.decode(again.encode(spoken[0]))) > 0
     assert len(again.decode([*again.encode(spoken[0]), *range(8)])) > len(again.decode(again.encode(spoken[0])[:8]))
-    processor = HfGptSignalProcessor.create(again)
+    processor = HfGptModalityProcessor.create(again)
     rows = processor(spoken[:2], voices=voices[:2])["input_ids"]
     assert processor.values_of(rows[1]) == extractor.encode(spoken[1], voices[1]).tolist()
 
@@ -310,6 +310,6 @@ def test_a_voice_is_what_its_sounds_have_in_common(tmp_path):
 def test_a_voice_needs_sounds_of_one_length():
     for options in ({"num_frames": None}, {"encoding": "mu_law", "num_frames": 8}):
         with pytest.raises(ValueError, match="num_frames"):
-            HfGptSoundFeatureExtractor(**options).voice([np.ones(100)])
+            HfGptAudioFeatureExtractor(**options).voice([np.ones(100)])
     with pytest.raises(ValueError, match="none is given"):
-        HfGptSoundFeatureExtractor(num_frames=8).voice([])
+        HfGptAudioFeatureExtractor(num_frames=8).voice([])

@@ -122,8 +122,8 @@ def test_assisted_decoding_gives_the_same_tokens(name):
     ids = tokens(1, 6).repeat(1, 2)
     settings = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     expected = model.generate(ids, **settings)
-    for guesses in ({"prompt_lookup_num_tokens": 3}, {"assistant_model": build("gpt2_like", HfGptForCausalLM)}):
-        assert torch.equal(model.generate(ids, **settings, **guesses), expected), guesses
+    for draft_tokens in ({"prompt_lookup_num_tokens": 3}, {"assistant_model": build("gpt2_like", HfGptForCausalLM)}):
+        assert torch.equal(model.generate(ids, **settings, **draft_tokens), expected), draft_tokens
 
 
 def test_static_cache_forward_equals_full_forward():

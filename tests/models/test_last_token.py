@@ -128,8 +128,8 @@ def test_single_last_hidden_states_of_the_decoder():
     model, given = discriminator().model.eval(), inputs("right")
     assert isinstance(model, HfGptModel)
     whole = model(**given).last_hidden_state
-    places = torch.tensor([8, 2, 0])
-    found = model(**given, query_places=places).last_hidden_state
-    torch.testing.assert_close(found, whole[torch.arange(3), places][:, None])
-    recorded = model(**given, query_places=places, output_hidden_states=True)
+    positions = torch.tensor([8, 2, 0])
+    found = model(**given, query_positions=positions).last_hidden_state
+    torch.testing.assert_close(found, whole[torch.arange(3), positions][:, None])
+    recorded = model(**given, query_positions=positions, output_hidden_states=True)
     torch.testing.assert_close(recorded.last_hidden_state, found)

@@ -153,12 +153,12 @@ def test_sampling_follows_the_seed_and_the_distribution():
     model = build("lstm_plain", initializer_range=1.0)
     ids = tokens(1, 3).expand(2000, 3)
     torch.manual_seed(0)
-    drawn = model.generate(ids, max_new_tokens=1, do_sample=True, top_k=0, eos_token_id=None)[:, -1]
+    samples = model.generate(ids, max_new_tokens=1, do_sample=True, top_k=0, eos_token_id=None)[:, -1]
     torch.manual_seed(0)
     again = model.generate(ids, max_new_tokens=1, do_sample=True, top_k=0, eos_token_id=None, use_cache=False)[:, -1]
-    assert torch.equal(drawn, again)
+    assert torch.equal(samples, again)
     expected = model(ids[:1]).logits[0, -1].softmax(-1)
-    frequencies = torch.bincount(drawn, minlength=99) / len(drawn)
+    frequencies = torch.bincount(samples, minlength=99) / len(samples)
     # 2000 draws: three standard deviations of the likeliest token's frequency are at most 3 * sqrt(0.25 / 2000).
     assert (frequencies - expected).abs().max() < 0.034
 

@@ -311,10 +311,10 @@ def test_attentions_and_hidden_states_of_both_halves():
 @pytest.mark.parametrize("tie", [True, False])
 def test_each_way_of_tying_survives_saving_and_resizing(share, tie, tmp_path):
     model = build(share_encoder_decoder_embeddings=share, tie_word_embeddings=tie)
-    for place, size in ((tmp_path / "first", 99), (tmp_path / "second", 120)):
+    for position, size in ((tmp_path / "first", 99), (tmp_path / "second", 120)):
         model.resize_token_embeddings(size)
-        model.save_pretrained(place)
-        loaded = HfGptForConditionalGeneration.from_pretrained(place)
+        model.save_pretrained(position)
+        loaded = HfGptForConditionalGeneration.from_pretrained(position)
         for candidate in (model, loaded):
             encoder, decoder = (half.embed_tokens for half in (candidate.model.encoder, candidate.model.decoder))
             assert (encoder.weight is decoder.weight) is share

@@ -79,7 +79,7 @@ def write(folder: Path, **changes) -> str:
     arguments = {
         "title": "A run",
         "summary": "It ran.\n\nIt ended.",
-        "figures": [Figure("Loss", "1.5", "at the end")],
+        "metrics": [Figure("Loss", "1.5", "at the end")],
         "log_history": history(),
         "samples": [Sample("Once", " upon a time", "greedy")],
         "settings": {"learning_rate": 3e-4, "lora": {"r": 8}},
@@ -119,7 +119,7 @@ def test_every_text_is_escaped(tmp_path):
         tmp_path,
         title=HOSTILE,
         summary=HOSTILE,
-        figures=[Figure(HOSTILE, HOSTILE, HOSTILE)],
+        metrics=[Figure(HOSTILE, HOSTILE, HOSTILE)],
         log_history=[*history(), {"step": 70, f"eval_{HOSTILE}_loss": 2.0}],
         samples=[Sample(HOSTILE, HOSTILE * 40, HOSTILE)],
         settings={HOSTILE: HOSTILE, "long": HOSTILE * 40, "nested": {HOSTILE: [HOSTILE]}},
@@ -270,8 +270,8 @@ def test_report_without_matplotlib_tells_the_curves_in_words(tmp_path, monkeypat
 
 
 def test_further_sections_stand_after_the_curves(tmp_path):
-    source = write(tmp_path, sections=[Section("critic", "Critic & co", "<p>It judged.</p>")])
-    order = [source.index(f'<section id="{name}"') for name in ("curves", "critic", "samples", "settings")]
+    source = write(tmp_path, sections=[Section("discriminator", "Critic & co", "<p>It judged.</p>")])
+    order = [source.index(f'<section id="{name}"') for name in ("curves", "discriminator", "samples", "settings")]
     assert order == sorted(order) and "Critic &amp; co</h2>" in source and "<p>It judged.</p>" in source
     Page(source)
 

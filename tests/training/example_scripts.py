@@ -131,7 +131,7 @@ def run_glue(checkpoint, output, trust, regression=False):
         batched=True,
     )
 
-    def figures(predictions):
+    def metrics(predictions):
         found = predictions.predictions
         found = found[0] if isinstance(found, tuple) else found
         assert found.shape == (40, max(1, len(names)))
@@ -145,7 +145,7 @@ def run_glue(checkpoint, output, trust, regression=False):
         args=arguments(output, **steps),
         train_dataset=rows,
         eval_dataset=rows,
-        compute_metrics=figures,
+        compute_metrics=metrics,
         processing_class=tokenizer,
         data_collator=default_data_collator,
     )
@@ -203,10 +203,10 @@ def run_qa(checkpoint, output, trust):
             start = end = none
             if given["answer_start"]:
                 begin, stop = given["answer_start"][0], given["answer_start"][0] + len(given["text"][0])
-                places = [place for place, part in enumerate(parts) if part == context]
-                if offsets[places[0]][0] <= begin and offsets[places[-1]][1] >= stop:
-                    start = max(place for place in places if offsets[place][0] <= begin)
-                    end = min(place for place in places if offsets[place][1] >= stop)
+                positions = [position for position, part in enumerate(parts) if part == context]
+                if offsets[positions[0]][0] <= begin and offsets[positions[-1]][1] >= stop:
+                    start = max(position for position in positions if offsets[position][0] <= begin)
+                    end = min(position for position in positions if offsets[position][1] >= stop)
             encoded["start_positions"].append(start)
             encoded["end_positions"].append(end)
         return encoded
@@ -251,7 +251,7 @@ def run_seq2seq(checkpoint, output, trust):
 
     rows = raw.map(tokenize, batched=True, remove_columns=raw.column_names)
 
-    def figures(predictions):
+    def metrics(predictions):
         found, labels = predictions
         found = found[0] if isinstance(found, tuple) else found
         for ids in (found, labels):
@@ -266,7 +266,7 @@ def run_seq2seq(checkpoint, output, trust):
         eval_dataset=rows,
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=-100),
-        compute_metrics=figures,
+        compute_metrics=metrics,
     )
     return {"train_loss": train_and_save(trainer), **trainer.evaluate(max_length=length, num_beams=2)}
 

@@ -134,8 +134,8 @@ def job_evaluated(folder):
 def job_stream(folder):
     texts = [f"Text {number}, of {'many ' * (number % 9)}words." for number in range(60)]
 
-    def read(place):
-        for number in range((place or [0])[0], len(texts)):
+    def read(position):
+        for number in range((position or [0])[0], len(texts)):
             yield texts[number], [number + 1]
 
     stream = RowStream(DocumentStream([Source("texts", read, None)]), train_tokenizer(texts, 300), LENGTH)

@@ -37,8 +37,8 @@ def make_rows(count, seed=0):
 
 
 def make_stream(rows, seed):
-    def read(place):
-        for number in range((place or [0])[0], len(rows)):
+    def read(position):
+        for number in range((position or [0])[0], len(rows)):
             yield rows[number]["input_ids"], [number + 1]
 
     return Numbers(DocumentStream([Source("rows", read, None)], window_size=5), shuffle_seed=seed)
@@ -67,7 +67,7 @@ def make_model(dropout=0.0, adapter=False):
     return model
 
 
-def draw(seed):
+def sample(seed):
     """Options of a run, and which of its checkpoints to resume from, as a share of them."""
     chance = random.Random(seed)
     pick = chance.choice
@@ -142,9 +142,9 @@ class Sampled(HfGptTrainer):
         return 0.0 * loss + float("nan")
 
 
-def make_trainer(folder: Path, drawn, poison=None, **changes):
-    options = {**drawn["options"], **changes}
-    rows = make_rows(drawn["rows"])
+def make_trainer(folder: Path, samples, poison=None, **changes):
+    options = {**samples["options"], **changes}
+    rows = make_rows(samples["rows"])
     args = HfGptTrainingArguments(
         output_dir=str(folder),
         per_device_eval_batch_size=4,
@@ -155,9 +155,9 @@ def make_trainer(folder: Path, drawn, poison=None, **changes):
         **options,
     )
     trainer = Sampled(
-        model=make_model(drawn["dropout"], drawn["adapter"]),
+        model=make_model(samples["dropout"], samples["adapter"]),
         args=args,
-        train_dataset=make_stream(rows, 3) if drawn["stream"] else rows,
+        train_dataset=make_stream(rows, 3) if samples["stream"] else rows,
         eval_dataset=make_rows(5, seed=1),
         data_collator=PaddingCollator(0, pad_to_multiple_of=1),
         callbacks=make_callbacks(args)[1:],
@@ -224,21 +224,21 @@ def difference(found, expected):
 
 def check(seed, folder: Path):
     """Runs what `seed` draws, straight and resumed; returns what differs, in words."""
-    drawn = draw(seed)
+    samples = sample(seed)
     poison = None
-    if drawn["poisoned_call"] is not None:
-        probe = make_trainer(folder / "probe", drawn, save_strategy="no", load_best_model_at_end=False)
+    if samples["poisoned_call"] is not None:
+        probe = make_trainer(folder / "probe", samples, save_strategy="no", load_best_model_at_end=False)
         probe.train()
         calls = [ids for step in probe.seen.values() for ids in step]
-        poison = calls[drawn["poisoned_call"] % len(calls)]
-    straight = make_trainer(folder / "straight", drawn, poison)
+        poison = calls[samples["poisoned_call"] % len(calls)]
+    straight = make_trainer(folder / "straight", samples, poison)
     straight.train()
     steps = sorted(int(path.name.split("-")[1]) for path in (folder / "straight").glob("checkpoint-*"))
     if not steps:
         return []
-    at = steps[int(drawn["share"] * len(steps))]
+    at = steps[int(samples["share"] * len(steps))]
     expected = result(straight)
-    resumed = make_trainer(folder / "resumed", drawn, poison)
+    resumed = make_trainer(folder / "resumed", samples, poison)
     resumed.train(resume_from_checkpoint=str(folder / "straight" / f"checkpoint-{at}"))
     found = difference(result(resumed), expected)
     seen = {step: batches for step, batches in straight.seen.items() if step >= at}

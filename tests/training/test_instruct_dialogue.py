@@ -60,8 +60,8 @@ def test_a_template_that_rewrites_history_gives_a_row_for_each_turn(tokenizer):
     chat[1]["content"] = "<think>hm</think>Good day to you"
     task, rows = rows_of(tokenizer, chat)
     assert [tokenizer.decode(written(row)) for row in rows] == [f"{chat[1]['content']}<|im_end|>", "Farewell<|im_end|>"]
-    for row, place in zip(rows, (1, 3), strict=True):
-        prompt = tokenizer.apply_chat_template(chat[:place], add_generation_prompt=True)["input_ids"]
+    for row, position in zip(rows, (1, 3), strict=True):
+        prompt = tokenizer.apply_chat_template(chat[:position], add_generation_prompt=True)["input_ids"]
         assert row["input_ids"][: len(prompt)] == prompt and set(row["labels"][: len(prompt)]) == {-100}
     assert "hm" not in tokenizer.decode(rows[1]["input_ids"])
     assert task.one_row_each is False
@@ -100,7 +100,7 @@ def test_tools_reach_the_template_from_a_file_that_has_them(tokenizer, tmp_path)
 def test_what_the_template_refuses_is_named(tokenizer, tmp_path):
     tokenizer = instruct_tokenizer(tokenizer, "mistral")
     example = Example(messages=[*CHAT[:2], *CHAT[:2], CHAT[1]])
-    example.place = "rows.jsonl, line 7"
+    example.position = "rows.jsonl, line 7"
     with pytest.raises(CorpusError, match=r"rows.jsonl, line 7: .*roles must alternate"):
         rows_of(tokenizer, example)
 

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from hf_gpt.data.collators import PackedRowsCollator
 from hf_gpt.data.packed_dataset import tokenize_and_pack
-from hf_gpt.training.monitoring.nonfinite import NotFiniteError
+from hf_gpt.training.monitoring.nonfinite import NonFiniteError
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
@@ -114,7 +114,7 @@ def test_nothing_moves_in_a_bad_step(make, poison, options):
 @pytest.mark.parametrize("poison", POISONS)
 def test_it_stops_unless_it_may_go_on(make, poison, tmp_path):
     trainer, found = make(poison, nan_action="stop")
-    with pytest.raises(NotFiniteError, match=r"step 3: the loss is .*(nan|inf)"):
+    with pytest.raises(NonFiniteError, match=r"step 3: the loss is .*(nan|inf)"):
         trainer.train()
     last = {name: tensor for name, tensor in found[2].items() if name in trainer.model.state_dict()}
     assert same(last, trainer.model.state_dict())

@@ -46,8 +46,8 @@ def assert_close(found, expected):
 
 
 def keep(record_property, client, compared, difference):
-    figure = f"relative difference {difference:.1e} at most"
-    record(record_property, client, "distributed", f"{compared}, two processes against one", figure, package="torch")
+    metric = f"relative difference {difference:.1e} at most"
+    record(record_property, client, "distributed", f"{compared}, two processes against one", metric, package="torch")
 
 
 def test_ddp_equals_one_process(run, record_property):

@@ -38,8 +38,8 @@ PLAIN = {
 }
 
 
-def resumed(folder, name, at=3, drawn=PLAIN, **changes):
-    trainer = make_trainer(folder / name, drawn, **changes)
+def resumed(folder, name, at=3, samples=PLAIN, **changes):
+    trainer = make_trainer(folder / name, samples, **changes)
     trainer.train(resume_from_checkpoint=str(folder / "straight" / f"checkpoint-{at}"))
     return trainer
 
@@ -125,9 +125,9 @@ def test_more_steps_go_on_by_the_longer_schedule(straight):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_settings_of_the_optimizer_take_effect(tmp_path, optimizer, caplog):
-    drawn = {**PLAIN, "options": {**PLAIN["options"], "optimizer": optimizer}}
-    make_trainer(tmp_path / "straight", drawn).train()
-    trainer = resumed(tmp_path, "run", drawn=drawn, learning_rate=4e-2, weight_decay=0.3, adam_beta1=0.5)
+    samples = {**PLAIN, "options": {**PLAIN["options"], "optimizer": optimizer}}
+    make_trainer(tmp_path / "straight", samples).train()
+    trainer = resumed(tmp_path, "run", samples=samples, learning_rate=4e-2, weight_decay=0.3, adam_beta1=0.5)
     assert {step: rate for step, rate in rates(trainer).items() if step > 3} == {
         step: pytest.approx(4e-2 * (7 - step) / 6) for step in (4, 5, 6)
     }
@@ -176,8 +176,8 @@ def test_another_run_is_refused_by_name(straight, changes, words):
 
 
 def test_the_same_rows_in_other_batches_go_on(straight, caplog):
-    drawn = {**PLAIN, "options": {**PLAIN["options"], "per_device_train_batch_size": 1}}
-    trainer = resumed(straight[0], "parts", drawn=drawn, gradient_accumulation_steps=2)
+    samples = {**PLAIN, "options": {**PLAIN["options"], "per_device_train_batch_size": 1}}
+    trainer = resumed(straight[0], "parts", samples=samples, gradient_accumulation_steps=2)
     assert "--per_device_train_batch_size 2 -> 1" in caplog.text
     rows = {step: [row[:2] for batch in batches for row in batch] for step, batches in trainer.seen.items()}
     before = {step: [row[:2] for batch in batches for row in batch] for step, batches in straight[1].seen.items()}
@@ -196,9 +196,9 @@ def test_other_data_and_other_models_are_refused(straight):
 
 def test_another_adapter_is_refused(tmp_path):
     peft = pytest.importorskip("peft")
-    drawn = {**PLAIN, "adapter": True}
-    make_trainer(tmp_path / "straight", drawn, max_steps=3).train()
-    trainer = resumed(tmp_path, "same", drawn=drawn)
+    samples = {**PLAIN, "adapter": True}
+    make_trainer(tmp_path / "straight", samples, max_steps=3).train()
+    trainer = resumed(tmp_path, "same", samples=samples)
     trainer.model.peft_config["default"] = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     with pytest.raises(CheckpointError, match="of another adapter: r 2 -> 4"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "straight" / "checkpoint-3"))
@@ -222,20 +222,20 @@ class Counter(TrainerCallback, ExportableState):
 
 def test_early_stopping_counts_on(tmp_path):
     options = {"learning_rate": 0.0, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "max_steps": 20}
-    drawn = {**PLAIN, "options": {**PLAIN["options"], **options, "early_stopping_patience": 3}}
-    straight = make_trainer(tmp_path / "straight", drawn)
+    samples = {**PLAIN, "options": {**PLAIN["options"], **options, "early_stopping_patience": 3}}
+    straight = make_trainer(tmp_path / "straight", samples)
     straight.train()
     assert straight.state.global_step == 4
     for at in (1, 3, 4):
-        trainer = resumed(tmp_path, f"from {at}", at=at, drawn=drawn)
+        trainer = resumed(tmp_path, f"from {at}", at=at, samples=samples)
         assert trainer.state.global_step == 4, at
         assert [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry] == [1, 2, 3, 4]
     # With more patience it goes on, by what it has counted.
-    assert resumed(tmp_path, "patient", at=4, drawn=drawn, early_stopping_patience=5).state.global_step == 6
+    assert resumed(tmp_path, "patient", at=4, samples=samples, early_stopping_patience=5).state.global_step == 6
     # Early stopping that the run did not have begins to count.
     plain = {**PLAIN, "options": {**PLAIN["options"], **options}}
     make_trainer(tmp_path / "plain", plain, max_steps=3).train()
-    late = make_trainer(tmp_path / "late", drawn)
+    late = make_trainer(tmp_path / "late", samples)
     late.train(resume_from_checkpoint=str(tmp_path / "plain" / "checkpoint-3"))
     assert late.state.global_step == 7
 
@@ -268,16 +268,16 @@ class Interrupt(TrainerCallback):
 @pytest.mark.parametrize("rows", [12, 6], ids=["within an epoch", "at the end of an epoch"])
 def test_a_stop_on_request_leaves_no_trace(tmp_path, rows):
     options = {"eval_strategy": "epoch", "save_strategy": "epoch", "logging_strategy": "epoch", "max_steps": 9}
-    drawn = {**PLAIN, "rows": rows, "options": {**PLAIN["options"], **options}}
-    straight = make_trainer(tmp_path / "straight", drawn)
+    samples = {**PLAIN, "rows": rows, "options": {**PLAIN["options"], **options}}
+    straight = make_trainer(tmp_path / "straight", samples)
     straight.train()
     expected = result(straight)
-    stopped = make_trainer(tmp_path / "stopped", drawn)
+    stopped = make_trainer(tmp_path / "stopped", samples)
     stopped.add_callback(StopOnSignalCallback())
     stopped.add_callback(Interrupt())
     stopped.train()
     assert stopped.state.global_step == 3
-    trainer = make_trainer(tmp_path / "stopped", drawn)
+    trainer = make_trainer(tmp_path / "stopped", samples)
     trainer.train(resume_from_checkpoint=True)
     assert difference(result(trainer), expected) == []
 
@@ -285,12 +285,12 @@ def test_a_stop_on_request_leaves_no_trace(tmp_path, rows):
 def test_the_best_checkpoint_is_found_in_a_moved_folder(tmp_path):
     options = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "load_best_model_at_end": True}
     options |= {"metric_for_best_model": "loss", "greater_is_better": True}
-    drawn = {**PLAIN, "options": {**PLAIN["options"], **options}}
-    straight = make_trainer(tmp_path / "straight", drawn)
+    samples = {**PLAIN, "options": {**PLAIN["options"], **options}}
+    straight = make_trainer(tmp_path / "straight", samples)
     straight.train()
     best = straight.state.best_global_step
     (tmp_path / "straight").rename(tmp_path / "moved")
-    trainer = make_trainer(tmp_path / "moved", drawn)
+    trainer = make_trainer(tmp_path / "moved", samples)
     trainer.train(resume_from_checkpoint=str(tmp_path / "moved" / "checkpoint-5"))
     assert trainer.state.best_model_checkpoint == str(tmp_path / "moved" / f"checkpoint-{best}")
     expected = straight.model.state_dict()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.training.resumed_runs import check, draw
+from tests.training.resumed_runs import check, sample
 
 
 # The first ones, and two that go on from the last checkpoint of a run, by its steps and by early stopping.
@@ -11,7 +11,7 @@ QUICK = [*range(6), 103, 105]
 
 @pytest.mark.parametrize("seed", QUICK)
 def test_a_drawn_run_goes_on_as_the_straight_one(seed, tmp_path):
-    assert check(seed, tmp_path) == [], draw(seed)
+    assert check(seed, tmp_path) == [], sample(seed)
 
 
 @pytest.mark.slow

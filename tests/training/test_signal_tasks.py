@@ -14,7 +14,7 @@ from hf_gpt.cli import finetune
 from hf_gpt.cli.finetune import main
 from hf_gpt.data.examples import Example, hold_out_groups
 from hf_gpt.errors import ConfigError, CorpusError
-from hf_gpt.modalities import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
+from hf_gpt.modalities import HfGptAudioFeatureExtractor, HfGptImageFeatureExtractor
 from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.settings import RECIPES
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, make_task
@@ -151,7 +151,7 @@ def test_sounds_are_written_as_files(run, tmp_path):
 
 
 def test_a_token_a_sample(run, tmp_path):
-    options = {"sound_encoding": "mu_law", "num_frames": None, "max_length": 40, "max_new_tokens": 30}
+    options = {"audio_encoding": "mu_law", "num_frames": None, "max_length": 40, "max_new_tokens": 30}
     assert run("sound_generation", max_eval_samples=2, **options) == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
     # 256 levels, four classes, the end and the padding, rounded up.
@@ -196,7 +196,7 @@ def test_groups_are_held_out_whole():
 @pytest.mark.parametrize("signal", ["text", [[1, 2], [3]], [], None])
 def test_what_is_no_signal_is_named(signal):
     example = Example({"signal": signal, "label": 1})
-    example.place = "rows.jsonl, line 7"
+    example.position = "rows.jsonl, line 7"
     with pytest.raises(CorpusError, match="line 7"):
         Images().array(example, "signal")
 
@@ -233,7 +233,7 @@ def test_changed_copies_differ_a_little_and_are_the_same_each_time():
 
     sounds = [np.asarray(example["signal"]) for example in Sounds().built_in(TaskArguments())[::20]]
     for options in ({}, {"num_frames": 8}, {"num_frames": 8, "loudness_share": 1.0}):
-        extractor = HfGptSoundFeatureExtractor(num_groups=4, **options).fit(sounds, 8)
+        extractor = HfGptAudioFeatureExtractor(num_groups=4, **options).fit(sounds, 8)
         for row in copies(Sounds(), extractor, sounds, 4, seed=0):
             assert all(len(values) % 4 == 0 and values.max() < 32 for values in row)
             assert len({len(values) for values in row}) == 1 or not options
@@ -245,7 +245,7 @@ def test_values_begin_as_what_they_stand_for():
     assert np.all(np.diff(distances[:10]) > 0)
     rng = np.random.default_rng(0)
     sounds = [rng.normal(size=2000) * 0.1 for _ in range(4)]
-    extractor = HfGptSoundFeatureExtractor(num_mel_bins=8, num_groups=2).fit(sounds, 5)
+    extractor = HfGptAudioFeatureExtractor(num_mel_bins=8, num_groups=2).fit(sounds, 5)
     vectors = value_vectors(extractor)
     assert vectors.shape == (10, 10)
     # Groups share no column, so what one says is never taken for what the other says.
@@ -253,9 +253,9 @@ def test_values_begin_as_what_they_stand_for():
 
     task = make_task(TaskArguments(task="sound_classification"))
     task.names = ["a", "b"]
-    from hf_gpt import HfGptConfig, HfGptForSequenceClassification, HfGptSignalProcessor
+    from hf_gpt import HfGptConfig, HfGptForSequenceClassification, HfGptModalityProcessor
 
-    processor = HfGptSignalProcessor.create(extractor, task.names)
+    processor = HfGptModalityProcessor.create(extractor, task.names)
     model = HfGptForSequenceClassification(
         HfGptConfig(vocab_size=14, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, pad_token_id=1)
     )

@@ -138,7 +138,7 @@ def test_no_more_is_read_than_the_buffer_holds(tmp_path, tokenizer):
         "classification", tmp_path, validation_file=[write(tmp_path / "v.jsonl", sentiment(2))], **options
     )
     stream = iter(ExampleStream(documents, task, tokenizer, 0))
-    assert len(list(itertools.islice(stream, 33))) == 33 and documents.state["places"][0][1] == 40
+    assert len(list(itertools.islice(stream, 33))) == 33 and documents.state["positions"][0][1] == 40
     with pytest.raises(CorpusError, match=r"rows\.jsonl, line 41: column 'text' must be a text"):
         list(itertools.islice(stream, 9))
 

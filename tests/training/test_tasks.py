@@ -157,7 +157,7 @@ def test_tags_stand_at_the_last_token_of_each_word(tokenizer):
     assert task.names == ["B-LOC", "B-PER", "I-LOC", "I-PER", "O"]
     row = task.encode([Example(rows[0])], tokenizer, is_training=True)[0]
     ends = np.cumsum([len(tokenizer(f" {word}")["input_ids"]) for word in rows[0]["tokens"]])
-    assert [row["labels"][place] for place in ends] == [1, 4, 0]
+    assert [row["labels"][position] for position in ends] == [1, 4, 0]
     assert sum(label != -100 for label in row["labels"]) == 3 and len(row["labels"]) == len(row["input_ids"])
 
 

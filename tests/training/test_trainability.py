@@ -119,9 +119,9 @@ def test_a_run_of_steps_that_are_not_finite_says_that_it_learned_nothing(tmp_pat
 @pytest.mark.parametrize("settings", [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": -1.0}, {"frozen": True}])
 def test_a_critic_that_cannot_learn_is_refused(settings):
     generator = make_model()
-    critic = make_discriminator("ngram_cnn", generator)
+    discriminator = make_discriminator("ngram_cnn", generator)
     if settings.pop("frozen", False):
-        critic.requires_grad_(False)
+        discriminator.requires_grad_(False)
     rows = [{"prompt_ids": [1], "completion_ids": [3, 4, number % 20 + 5, 2]} for number in range(40)]
     with pytest.raises(ConfigError, match="train"):
-        train_discriminator(generator, critic, rows, max_new_tokens=4, **settings)
+        train_discriminator(generator, discriminator, rows, max_new_tokens=4, **settings)

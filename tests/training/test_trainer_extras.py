@@ -16,7 +16,7 @@ from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.training.distributed.sharding import named_parameters
 from hf_gpt.training.monitoring.cost_model import model_flops_per_token
 from hf_gpt.training.monitoring.mfu import measured_peak_flops
-from hf_gpt.training.monitoring.nonfinite import NotFiniteError
+from hf_gpt.training.monitoring.nonfinite import NonFiniteError
 from hf_gpt.training.optim.ema import WEIGHT_AVERAGE_NAME, WeightAverage
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
@@ -173,7 +173,7 @@ class Poisoned(HfGptTrainer):
 def test_stop_saves_the_batch(make_trainer, tmp_path, max_grad_norm):
     options = {"gradient_accumulation_steps": 2, "max_grad_norm": max_grad_norm}
     trainer = make_trainer(trainer_class=Poisoned, **options)
-    with pytest.raises(NotFiniteError, match=r"step 3: .*nan_action skip") as error:
+    with pytest.raises(NonFiniteError, match=r"step 3: .*nan_action skip") as error:
         trainer.train()
     (path,) = (tmp_path / "run").glob("not_finite_*")
     assert str(path) in str(error.value)
@@ -192,7 +192,7 @@ def test_skip_leaves_weights_and_state_alone(make_trainer, optimizer):
         trainer_class=Poisoned, gradient_accumulation_steps=2, optimizer=optimizer, nan_action="skip"
     )
     seen = {}
-    trainer.add_callback(Watch(seen))
+    trainer.add_callback(History(seen))
     trainer.train()
     assert equal(seen[2], seen[3]) and not equal(seen[3], seen[4])
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
@@ -219,7 +219,7 @@ def test_other_architectures_have_about_the_same_flops(make_model):
     assert model_flops_per_token(ours, 32) == pytest.approx(model_flops_per_token(theirs, 32), rel=0.01)
 
 
-class Watch(TrainerCallback):
+class History(TrainerCallback):
     def __init__(self, seen):
         self.seen = seen
 

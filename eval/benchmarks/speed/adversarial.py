@@ -126,16 +126,16 @@ def _trl(
 
     texts = _rows(rows)
     real = {row["prompt"]: row["completion"] for row in texts}
-    critic = CoTrainedDiscriminator(discriminator, tokenizer, real, 1e-5, max_completion_length=new_tokens)
+    co_trained = CoTrainedDiscriminator(discriminator, tokenizer, real, 1e-5, max_completion_length=new_tokens)
     shape = {"num_generations": GROUP_SIZE, "max_completion_length": new_tokens}
     args = trl.GRPOConfig(**shared, **shape, beta=0.0, **settings)
     return trl.GRPOTrainer(
         generator,
-        reward_funcs=critic,
+        reward_funcs=co_trained,
         args=args,
         train_dataset=datasets.Dataset.from_list(texts),
         processing_class=tokenizer,
-        callbacks=[critic.callback, timer],
+        callbacks=[co_trained.callback, timer],
     )
 
 

@@ -179,8 +179,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{row['ratio']:.2f} x ({row['ratio_least']:.2f} to {row['ratio_most']:.2f})" if "ratio" in row else ""
         ),
         **{
-            f"ms at {position:,}": lambda row, place=position: (
-                f"{row['milliseconds'][place]:.3g}" if place in row.get("milliseconds", ()) else ""
+            f"ms at {position:,}": lambda row, at=position: (
+                f"{row['milliseconds'][at]:.3g}" if at in row.get("milliseconds", ()) else ""
             )
             for position in (16, 256, 512, 1008)
         },

@@ -36,11 +36,11 @@ def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: tor
     prompt = make_prompt(ours, rows, vocab_size)
     races = []
     for weight_dtype in weight_dtypes_of(ours) if dtype == torch.float32 else [None]:
-        name, can_guess = named("hf-gpt, fast_generate", weight_dtype), rows == 1 and weight_dtype != "int8"
-        for speculative in (True, False) if can_guess else (False,):
+        name, can_draft = named("hf-gpt, fast_generate", weight_dtype), rows == 1 and weight_dtype != "int8"
+        for speculative in (True, False) if can_draft else (False,):
             settings = {"weight_dtype": weight_dtype, "speculative": speculative}
             run = generation(ours, prompt, new_tokens, custom_generate=fast_generate, **settings)
-            title = f"{name}, not speculative" if can_guess and not speculative else name
+            title = f"{name}, not speculative" if can_draft and not speculative else name
             races.append((title, ours, run, None if speculative else _WIDTHS.get(weight_dtype, ours.dtype.itemsize)))
     for name, model in models.items():
         races.append((f"{name}, generate", model, generation(model, prompt, new_tokens), model.dtype.itemsize))

@@ -90,10 +90,14 @@ def _measure(run: Callable[[], Any], clock: _Clock, notes: dict[str, Any]) -> Ca
         # The first window holds the prompt.
         steps = steps[WINDOW - PROMPT_LENGTH - 1 :]
         windows = range(0, len(steps) - WINDOW + 1, WINDOW)
-        rounds.append({WINDOW + place: 1000 * statistics.median(steps[place : place + WINDOW]) for place in windows})
+        rounds.append(
+            {WINDOW + position: 1000 * statistics.median(steps[position : position + WINDOW]) for position in windows}
+        )
         # All calls but the first, which may compile, or lay weights out.
         counted = rounds[1:] or rounds
-        notes["milliseconds"] = {place: statistics.median(times[place] for times in counted) for place in rounds[0]}
+        notes["milliseconds"] = {
+            position: statistics.median(times[position] for times in counted) for position in rounds[0]
+        }
         return [seconds]
 
     return measure

@@ -69,14 +69,14 @@ class LearnedRatio:
 
     def update(self, model: nn.Module, sample: Sample) -> float:
         """One update on a batch of the student's texts and as many real ones; returns the cross-entropy."""
-        fake = sample.texts
-        real = self.texts.rows(torch.randint(len(self.texts), (len(fake),), generator=self.generator))
+        generated = sample.texts
+        real = self.texts.rows(torch.randint(len(self.texts), (len(generated),), generator=self.generator))
         with torch.no_grad():
             real_logq = _logps(model, real)
-        real_logps, fake_logps = _logps(self.psi, real), _logps(self.psi, fake)
+        real_logps, generated_logps = _logps(self.psi, real), _logps(self.psi, generated)
         loss = bce_loss(
             masked_sum(real_logps - real_logq, real.completion_mask),
-            masked_sum(fake_logps - sample.logps.detach(), fake.completion_mask),
+            masked_sum(generated_logps - sample.logps.detach(), generated.completion_mask),
             real_label=1.0,
         )
         self.optimizer.zero_grad()

@@ -62,15 +62,15 @@ def temperature_at(points: Sequence[Point], entropy: float) -> float | None:
     return _at({point.entropy: point.temperature for point in points}, entropy)
 
 
-def _at(values: Mapping[float, float], place: float) -> float | None:
+def _at(values: Mapping[float, float], position: float) -> float | None:
     from scipy.interpolate import PchipInterpolator
 
     ordered = sorted(values.items())
-    if not ordered or not ordered[0][0] <= place <= ordered[-1][0]:
+    if not ordered or not ordered[0][0] <= position <= ordered[-1][0]:
         return None
     if len(ordered) == 1:
         return ordered[0][1]
-    return float(PchipInterpolator(*zip(*ordered, strict=True))(place))
+    return float(PchipInterpolator(*zip(*ordered, strict=True))(position))
 
 
 def gain(arm: Sequence[Point], baseline: Sequence[Point], at: Point | None = None) -> Gain | None:

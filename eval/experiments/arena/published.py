@@ -81,7 +81,7 @@ def make_trainer(
             on_step()
 
     with seeded(seed):
-        critic = discriminator_from_generator(student)
+        discriminator = discriminator_from_generator(student)
     arguments = AdversarialConfig(
         output_dir=tempfile.mkdtemp(prefix="arena-"),
         max_steps=warmup_steps + steps,
@@ -103,7 +103,7 @@ def make_trainer(
     rows = [{"input_ids": [BEGIN, *row]} for row in texts.completions.tolist()]
     return AdversarialTrainer(
         model=copy.deepcopy(student),
-        discriminator=critic,
+        discriminator=discriminator,
         args=arguments,
         train_dataset=rows,
         callbacks=[Progress()],

@@ -42,11 +42,11 @@ def write_report(runs: Sequence[Run], output: Path) -> str:
     (output / "arena.json").write_text(json.dumps(list(runs), indent=1) + "\n", encoding="utf-8")
     (output / "arena.md").write_text(text + "\n", encoding="utf-8")
 
-    def draw(*axes: "Axes") -> None:
+    def sample(*axes: "Axes") -> None:
         for ax, run in zip(axes, runs, strict=True):
-            _draw(ax, run)
+            _sample(ax, run)
 
-    save_png(draw, output / "arena.png", width=460 * len(runs), height=420, columns=len(runs), label=text)
+    save_png(sample, output / "arena.png", width=460 * len(runs), height=420, columns=len(runs), label=text)
     return text
 
 
@@ -148,7 +148,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f}{deviation}"
 
 
-def _draw(axes: "Axes", run: Run) -> None:
+def _sample(axes: "Axes", run: Run) -> None:
     colours, marks = light_colours(), ("-o", "--s", ":^")
     for number, name in enumerate(run["arms"]):
         points = sorted(_points(run, name), key=lambda point: point.entropy)

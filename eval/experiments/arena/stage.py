@@ -40,7 +40,7 @@ def caption_rows(folder: str, vocab_size: int, length: int, seed: int = 0) -> tu
     counts = Counter(word for caption in captions for word in caption)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     words = ["<s>", "</s>", *ranked][:vocab_size]
-    ids = {word: place for place, word in enumerate(words) if place > END}
+    ids = {word: position for position, word in enumerate(words) if position > END}
     known = [caption for caption in captions if caption and all(word in ids for word in caption)]
     encoded = [[ids[word] for word in caption] + [END] for caption in known]
     random.Random(seed).shuffle(encoded)
@@ -90,18 +90,18 @@ def train_teacher(
     """A GPT that learned rows of captions, stopped where held-out rows are likeliest."""
     model = make_model(vocab_size, rows.shape[1], *size, dropout=0.1)
 
-    def loss(model: PreTrainedModel, places: np.ndarray) -> tuple[torch.Tensor, float]:
-        return likelihood(model, as_texts(rows[torch.from_numpy(places)])), len(places)
+    def loss(model: PreTrainedModel, positions: np.ndarray) -> tuple[torch.Tensor, float]:
+        return likelihood(model, as_texts(rows[torch.from_numpy(positions)])), len(positions)
 
     # The rows are in random order.
     held_out = min(500, max(2, len(rows) // 10))
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     fit(
         model,
         loss,
         np.full(len(rows), rows.shape[1]),
-        places[held_out:],
-        places[:held_out],
+        positions[held_out:],
+        positions[:held_out],
         epochs=epochs,
         learning_rate=learning_rate,
         weight_decay=0.05,

@@ -25,7 +25,7 @@ from eval.experiments.arena.settings import (
     file_name,
 )
 from eval.experiments.arena.stage import caption_rows, make_model, train_teacher
-from eval.experiments.perfect_ratio import Sample, Stage, draw_texts
+from eval.experiments.perfect_ratio import Sample, Stage, sample_texts
 from hf_gpt.evaluation.statistics.divergences import compare_densities
 from hf_gpt.evaluation.two_sample.auc import auc
 from hf_gpt.evaluation.two_sample.halves import classifier_test
@@ -63,15 +63,15 @@ class World:
     @cached_property
     def texts(self) -> Rollout:
         """The teacher's samples to learn from."""
-        return draw_texts(self.teacher, self.settings.num_train, self.settings.length, 10 * self.seed + 1)
+        return sample_texts(self.teacher, self.settings.num_train, self.settings.length, 10 * self.seed + 1)
 
     @cached_property
     def validation(self) -> Rollout:
-        return draw_texts(self.teacher, self.settings.num_validation, self.settings.length, 10 * self.seed + 2)
+        return sample_texts(self.teacher, self.settings.num_validation, self.settings.length, 10 * self.seed + 2)
 
     @cached_property
     def evaluation(self) -> Rollout:
-        return draw_texts(self.teacher, self.settings.num_evaluation, self.settings.length, 10 * self.seed + 3)
+        return sample_texts(self.teacher, self.settings.num_evaluation, self.settings.length, 10 * self.seed + 3)
 
     @cached_property
     def start(self) -> tuple[PreTrainedModel, Cost]:
@@ -216,7 +216,7 @@ class World:
         """Estimates in nats a text at each temperature, and the AUC of the perfect discriminator."""
         curve = []
         for temperature in temperatures:
-            texts = self._draw(model, self.settings.num_evaluation, temperature)
+            texts = self._sample(model, self.settings.num_evaluation, temperature)
             found = compare_densities(self.teacher, model, self.evaluation, texts, temperature)
             estimates = {name: asdict(estimate) for name, estimate in found.estimates.items()}
             perfect = auc(found.data_scores.numpy(), found.model_scores.numpy())
@@ -225,15 +225,15 @@ class World:
 
     def fresh_auc(self, model: PreTrainedModel, temperature: float) -> dict[str, float | int]:
         """Two-sample test by n-grams and logistic regression, learned on half of the texts, judged on the others."""
-        texts = self._draw(model, self.settings.num_classified, temperature)
+        texts = self._sample(model, self.settings.num_classified, temperature)
         return classifier_test(_as_words(self._classified), _as_words(texts), tfidf_scores, seed=self.seed)
 
     @cached_property
     def _classified(self) -> Rollout:
-        return draw_texts(self.teacher, self.settings.num_classified, self.settings.length, 10 * self.seed + 5)
+        return sample_texts(self.teacher, self.settings.num_classified, self.settings.length, 10 * self.seed + 5)
 
-    def _draw(self, model: PreTrainedModel, count: int, temperature: float) -> Rollout:
-        return draw_texts(model, count, self.settings.length, 10 * self.seed + 4, temperature)
+    def _sample(self, model: PreTrainedModel, count: int, temperature: float) -> Rollout:
+        return sample_texts(model, count, self.settings.length, 10 * self.seed + 4, temperature)
 
 
 def _as_words(texts: Rollout) -> list[list[str]]:

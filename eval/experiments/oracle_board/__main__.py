@@ -139,10 +139,10 @@ class World:
         """Texts to be judged on."""
         return self._texts(3, self.options.num_samples)
 
-    def _texts(self, place: int, count: int) -> "torch.Tensor":
-        from eval.experiments.oracle_board.measures import draw
+    def _texts(self, position: int, count: int) -> "torch.Tensor":
+        from eval.experiments.oracle_board.measures import sample
 
-        return draw(self.oracle, count, self.options.length, self.seed + 1000 * place)
+        return sample(self.oracle, count, self.options.length, self.seed + 1000 * position)
 
     def generator(self, name: str) -> "PreTrainedModel":
         """One that was trained before."""

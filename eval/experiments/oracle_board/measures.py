@@ -14,9 +14,9 @@ from hf_gpt.generation.sampling.rollout import rollout
 
 
 @torch.no_grad()
-def draw(model: nn.Module, count: int, length: int, seed: int, temperature: float = 1.0) -> torch.Tensor:
+def sample(model: nn.Module, count: int, length: int, seed: int, temperature: float = 1.0) -> torch.Tensor:
     """(count, length) int64 texts of a model, by the seed."""
-    drawn = rollout(
+    samples = rollout(
         model,
         num_samples=count,
         bos_token_id=START,
@@ -25,7 +25,7 @@ def draw(model: nn.Module, count: int, length: int, seed: int, temperature: floa
         generator=torch.Generator().manual_seed(seed),
         batch_size=500,
     )
-    return drawn.completions
+    return samples.completions
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def measure(
         temperature, seed: Of them.
     """
     length = test.shape[1]
-    texts = draw(model, count, length, seed, temperature)
+    texts = sample(model, count, length, seed, temperature)
     found = exact_divergences(
         log_density(model, texts, temperature),
         log_density(oracle, texts),
@@ -78,14 +78,14 @@ def lookup_table(oracle: nn.Module, training: torch.Tensor, test: torch.Tensor) 
     length, texts = training.shape[1], training.unique(dim=0)
     entropy = math.log(len(texts)) / length
     nll = float(-log_density(oracle, texts).mean() / length)
-    figures = {
+    metrics = {
         "nll_oracle": nll,
         "entropy": entropy,
         "reverse_kl": nll - entropy,
         "data_entropy": float(-log_density(oracle, test).mean() / length),
         "nll_test": None,
     }
-    return {"temperature": 1.0, "length": length} | figures | copying(texts, training)
+    return {"temperature": 1.0, "length": length} | metrics | copying(texts, training)
 
 
 def copying(texts: torch.Tensor, training: torch.Tensor) -> dict[str, float]:

@@ -176,13 +176,13 @@ def train_adversarially(
         rollout_function=endless,
     )
     trainer.train()
-    watch, schedule = trainer.rounds.watch, trainer.schedule
+    history, schedule = trainer.rounds.history, trainer.schedule
     seen = {
         "generator_steps": schedule.adversarial_steps - schedule.skipped_steps,
         "skipped_steps": schedule.skipped_steps,
-        "discriminator_updates": trainer.player.updates,
-        "discriminator_auc": watch.heldout.auc,
-        "warnings": sorted({warning.name for warning in watch.monitors.warnings}),
+        "discriminator_updates": trainer.discriminator_trainer.updates,
+        "discriminator_auc": history.heldout.auc,
+        "warnings": sorted({warning.name for warning in history.monitors.warnings}),
     }
     return trainer.model.eval(), seen
 

@@ -34,7 +34,7 @@ def write_report(points: Points, seeds: Sequence[int], settings: Mapping[str, st
     """Writes `oracle_board.md` and `oracle_board.png`; returns the former's text."""
     text = table(points, seeds, settings)
     (output / "oracle_board.md").write_text(text + "\n", encoding="utf-8")
-    save_png(lambda axes: _draw(axes, points, seeds), output / "oracle_board.png", width=760, height=520, label=text)
+    save_png(lambda axes: _sample(axes, points, seeds), output / "oracle_board.png", width=760, height=520, label=text)
     return text
 
 
@@ -145,7 +145,7 @@ def _verdict(points: Points, seeds: Sequence[int], rows: Sequence[str]) -> str:
     )
 
 
-def _draw(axes: "Axes", points: Points, seeds: Sequence[int]) -> None:
+def _sample(axes: "Axes", points: Points, seeds: Sequence[int]) -> None:
     colours = light_colours()
     families: dict[str, list[str]] = {}
     for name in rows_of(points, seeds):
@@ -157,16 +157,16 @@ def _draw(axes: "Axes", points: Points, seeds: Sequence[int]) -> None:
         colour = next(palette)
         for seed in seeds:
             own = sorted((points[f"{seed}/{name}"] for name in names), key=lambda point: point["temperature"])
-            places = [(point["reverse_kl"], point["nll_oracle"]) for point in own]
+            positions = [(point["reverse_kl"], point["nll_oracle"]) for point in own]
             label = family if seed == seeds[0] else None
             # A line between two distant temperatures would show a curve that nobody has measured.
-            style = "-o" if len(places) > 2 else "o"
-            axes.plot(*zip(*places, strict=True), style, ms=4, lw=1.2, color=colour, label=label)
+            style = "-o" if len(positions) > 2 else "o"
+            axes.plot(*zip(*positions, strict=True), style, ms=4, lw=1.2, color=colour, label=label)
     for row in PUBLISHED:
         axes.axhline(row.nll_oracle, color="#9aa0a6", lw=0.8, ls=":")
-        place = (1.0, row.nll_oracle)
+        position = (1.0, row.nll_oracle)
         axes.annotate(
-            f" {row.method.split(' (')[0]}", place, xycoords=("axes fraction", "data"), va="center", fontsize=9
+            f" {row.method.split(' (')[0]}", position, xycoords=("axes fraction", "data"), va="center", fontsize=9
         )
     axes.set_xlabel("KL(q‖p), nats a token; a line a seed, over temperatures")
     axes.set_title("NLL_oracle, nats a token; dotted: published", loc="left", fontsize=12)

@@ -28,8 +28,8 @@ from eval.experiments.resampling.report import LARGER, REAL, TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
     import torch
+    from eval.experiments.resampling.discriminators import Critic
 
-    from eval.experiments.resampling.critics import Critic
     from eval.experiments.resampling.pools import Pool
     from eval.experiments.resampling.stage import Corpus
     from eval.experiments.results import Results
@@ -108,22 +108,22 @@ class Seed:
         stage = self.stage
         self._point(REAL, lambda: encode(stage.training[: self.number], stage.vocabulary, stage.max_words))
         for t in TEMPERATURES:
-            self._point(f"{TEMPERATURE} {t:g}", lambda t=t: self._draw(stage.generator, 1, temperature=t))
+            self._point(f"{TEMPERATURE} {t:g}", lambda t=t: self._sample(stage.generator, 1, temperature=t))
         for p in TOP_PS:
-            self._point(f"{TOP_P} {p:g}", lambda p=p: self._draw(stage.generator, 1, top_p=p))
+            self._point(f"{TOP_P} {p:g}", lambda p=p: self._sample(stage.generator, 1, top_p=p))
         for t in LARGER_TEMPERATURES:
-            self._point(f"{LARGER} T={t:g}", lambda t=t: self._draw(stage.density, 1, temperature=t))
+            self._point(f"{LARGER} T={t:g}", lambda t=t: self._sample(stage.density, 1, temperature=t))
         self._particles()
         self._whole_texts()
         self._larger_model()
 
     def _whole_texts(self) -> None:
         """One of n texts of q, by the log-ratio alone and by the log-ratio with a classifier begun from psi."""
-        from eval.experiments.resampling.critics import classifier, log_ratio
+        from eval.experiments.resampling.discriminators import classifier, log_ratio
 
         stage, most = self.stage, max(self.options.candidates)
         parts = {"ratio": log_ratio(stage.density, stage.generator), "classifier": classifier(stage, "generator")}
-        pool = cache(lambda: self._draw(stage.generator, most))
+        pool = cache(lambda: self._sample(stage.generator, most))
         scores = {name: cache(lambda n=name: self._kept(f"{n} of {most}", lambda: parts[n](pool()))) for name in parts}
         self._weigh("ratio", [parts["ratio"]], stage.generator)
         for count in self.options.candidates:
@@ -135,7 +135,7 @@ class Seed:
 
     def _particles(self) -> None:
         """Texts of q whose beginnings are resampled by the log-ratio."""
-        from eval.experiments.resampling.particles import draw_by_particles
+        from eval.experiments.resampling.particles import sample_by_particles
 
         stage = self.stage
         for temperature in PARTICLE_TEMPERATURES:
@@ -144,44 +144,44 @@ class Seed:
                 settings |= {"q_temperature": temperature, "psi_temperature": temperature}
                 name = f"particles: {count} at T={temperature:g}"
                 self._point(
-                    name, lambda s=settings: draw_by_particles(stage.generator, stage.density, self.number, **s)
+                    name, lambda s=settings: sample_by_particles(stage.generator, stage.density, self.number, **s)
                 )
 
     def _larger_model(self) -> None:
         """One of n texts of psi itself, by a classifier."""
-        from eval.experiments.resampling.critics import classifier
+        from eval.experiments.resampling.discriminators import classifier
 
         stage, count = self.stage, LARGER_CANDIDATES
-        critic = classifier(stage, "density")
-        weight = self._weigh(f"{LARGER} + classifier", [critic], stage.density)[0]
-        pool = cache(lambda: self._draw(stage.density, count))
-        scores = cache(lambda: weight * self._kept(f"classifier of density, {count}", lambda: critic(pool())))
+        discriminator = classifier(stage, "density")
+        weight = self._weigh(f"{LARGER} + classifier", [discriminator], stage.density)[0]
+        pool = cache(lambda: self._sample(stage.density, count))
+        scores = cache(lambda: weight * self._kept(f"classifier of density, {count}", lambda: discriminator(pool())))
         self._choose(f"{LARGER} + classifier", "resample", count, pool, scores)
 
-    def _weigh(self, name: str, critics: "list[Critic]", model: "WordModel") -> list[float]:
+    def _weigh(self, name: str, discriminators: "list[Critic]", model: "WordModel") -> list[float]:
         """The weights of a sum of critics; 1 for a log-ratio alone."""
-        from eval.experiments.resampling.critics import best_weights, unseen_auc
+        from eval.experiments.resampling.discriminators import best_weights, unseen_auc
 
         def measure() -> dict[str, Any]:
-            weights = [1.0] if name == "ratio" else best_weights(self.stage, critics, model)
-            return {"weights": weights, "unseen_auc": round(unseen_auc(self.stage, critics, weights, model), 4)}
+            weights = [1.0] if name == "ratio" else best_weights(self.stage, discriminators, model)
+            return {"weights": weights, "unseen_auc": round(unseen_auc(self.stage, discriminators, weights, model), 4)}
 
         return self.results.point(self.seed, f"critic {name}", measure)["weights"]
 
     def _choose(
-        self, critic: str, way: str, count: int, pool: "Callable[[], Pool]", scores: "Callable[[], torch.Tensor]"
+        self, discriminator: str, way: str, count: int, pool: "Callable[[], Pool]", scores: "Callable[[], torch.Tensor]"
     ) -> None:
         from eval.experiments.resampling.choosing import choose
 
         def texts() -> "Pool":
             return pool().rows(choose(way, scores(), self.number, count, self.seed))
 
-        self._point(f"{critic}: {way} of {count}", texts)
+        self._point(f"{discriminator}: {way} of {count}", texts)
 
-    def _draw(self, model: "WordModel", candidates: int, **sampler: float) -> "Pool":
-        from eval.experiments.resampling.pools import draw
+    def _sample(self, model: "WordModel", candidates: int, **sampler: float) -> "Pool":
+        from eval.experiments.resampling.pools import sample
 
-        return draw(model, self.number * candidates, seed=self.seed + 7, **sampler)
+        return sample(model, self.number * candidates, seed=self.seed + 7, **sampler)
 
     def _kept(self, name: str, score: "Callable[[], torch.Tensor]") -> "torch.Tensor":
         import torch
@@ -192,13 +192,13 @@ class Seed:
             torch.save(found, file)
         return torch.load(file)
 
-    def _point(self, name: str, draw: "Callable[[], Pool]") -> None:
+    def _point(self, name: str, sample: "Callable[[], Pool]") -> None:
         from hf_gpt.evaluation.language_model.word_model import reverse_lm_score
 
         stage = self.stage
 
         def measure() -> dict[str, Any]:
-            texts = draw().words(stage.vocabulary)
+            texts = sample().words(stage.vocabulary)
             nll, tokens = stage.judge.nll(texts)
             settings = {"seed": self.seed, "max_length": stage.max_words, "epochs": self.options.epochs}
             return {

@@ -27,32 +27,34 @@ def choose(way: str, scores: torch.Tensor, number: int, candidates: int, seed: i
     return WAYS[way](scores, number, torch.Generator().manual_seed(seed))
 
 
-def _one_of_each(scores, number, draws, pick: Callable[[torch.Tensor, torch.Generator], torch.Tensor]) -> torch.Tensor:
+def _one_of_each(
+    scores, number, samples, pick: Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+) -> torch.Tensor:
     groups = scores.view(number, -1)
-    return torch.arange(number) * groups.shape[1] + pick(groups, draws)
+    return torch.arange(number) * groups.shape[1] + pick(groups, samples)
 
 
-def _resample(scores, number, draws, temperature: float = 1.0) -> torch.Tensor:
-    return _one_of_each(scores, number, draws, lambda groups, g: resample(groups, 1, temperature, generator=g)[:, 0])
+def _resample(scores, number, samples, temperature: float = 1.0) -> torch.Tensor:
+    return _one_of_each(scores, number, samples, lambda groups, g: resample(groups, 1, temperature, generator=g)[:, 0])
 
 
-def _best(scores, number, draws) -> torch.Tensor:
-    return _one_of_each(scores, number, draws, lambda groups, _: best_of(groups))
+def _best(scores, number, samples) -> torch.Tensor:
+    return _one_of_each(scores, number, samples, lambda groups, _: best_of(groups))
 
 
-def _threshold(scores, number, draws) -> torch.Tensor:
+def _threshold(scores, number, samples) -> torch.Tensor:
     """All above the threshold that as many reach."""
     return scores.topk(number).indices
 
 
-def _rejection(scores, number, draws) -> torch.Tensor:
+def _rejection(scores, number, samples) -> torch.Tensor:
     """Discriminator rejection sampling, its gamma such that as many are accepted."""
     low, high = -50.0, 50.0
     for _ in range(60):
         gamma = (low + high) / 2
         accepted = acceptance_probabilities(scores, scores.max(), gamma, 1e-8)
         low, high = (gamma, high) if accepted.sum() > number else (low, gamma)
-    uniform = torch.rand(len(scores), generator=draws)
+    uniform = torch.rand(len(scores), generator=samples)
     # As many as are wanted, in place of a number that the draws decide: those whose draw is the farthest below.
     return (uniform / accepted).topk(number, largest=False).indices
 

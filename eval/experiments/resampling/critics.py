@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from eval.experiments.resampling.pools import Pool, draw, encode, text_logps
+from eval.experiments.resampling.pools import Pool, encode, sample, text_logps
 from eval.experiments.resampling.stage import Stage
 from hf_gpt.adversarial.discriminator.factory import make_discriminator
 from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
@@ -42,20 +42,20 @@ def classifier(stage: Stage, of: Literal["generator", "density"]) -> Critic:
     @cache
     def trained() -> PreTrainedModel:
         torch.manual_seed(stage.seed)
-        critic = make_discriminator("from_generator", stage.density.model)
+        discriminator = make_discriminator("from_generator", stage.density.model)
 
         def train() -> dict[str, Any]:
             encoded = stage.vocabulary.encode(stage.training, stage.max_words)
             rows = [{"prompt_ids": [BOS], "completion_ids": row[1:].tolist()} for row in encoded]
             settings = {"max_new_tokens": stage.max_words + 1, "epochs": stage.sizes.epochs, "seed": stage.seed + 30}
-            return train_discriminator(model.model, critic, rows, **settings).to_dict()
+            return train_discriminator(model.model, discriminator, rows, **settings).to_dict()
 
-        return stage.kept(f"classifier of {of}", critic, train)
+        return stage.kept(f"classifier of {of}", discriminator, train)
 
     return lambda pool: sequence_scores(trained(), pool.ids.long(), pool.mask, batch_size=64)
 
 
-def best_weights(stage: Stage, critics: Sequence[Critic], model: WordModel) -> list[float]:
+def best_weights(stage: Stage, discriminators: Sequence[Critic], model: WordModel) -> list[float]:
     """Weights of the sum of critics that tells validation texts from a model's own best.
 
     By logistic regression, so that the sum is a log-ratio in nats whatever the scale of its parts. None of the critics
@@ -64,18 +64,20 @@ def best_weights(stage: Stage, critics: Sequence[Critic], model: WordModel) -> l
     from sklearn.linear_model import LogisticRegression
 
     real = encode(stage.validation, stage.vocabulary, stage.max_words)
-    fake = draw(model, 2 * len(real), seed=stage.seed + 40)
-    features = np.concatenate([np.stack([critic(pool).numpy() for critic in critics], 1) for pool in (real, fake)])
+    generated = sample(model, 2 * len(real), seed=stage.seed + 40)
+    features = np.concatenate(
+        [np.stack([discriminator(pool).numpy() for discriminator in discriminators], 1) for pool in (real, generated)]
+    )
     labels = np.arange(len(features)) < len(real)
     fitted = LogisticRegression(C=1e4, max_iter=1000, class_weight="balanced").fit(features, labels)
     return [float(weight) for weight in fitted.coef_[0]]
 
 
-def unseen_auc(stage: Stage, critics: Sequence[Critic], weights: Sequence[float], model: WordModel) -> float:
+def unseen_auc(stage: Stage, discriminators: Sequence[Critic], weights: Sequence[float], model: WordModel) -> float:
     """Probability that a real text that no player has seen scores above one of a model's, by a sum of critics."""
     real = encode(stage.reverse_texts[:1000], stage.vocabulary, stage.max_words)
     scores = [
-        sum(weight * critic(pool) for weight, critic in zip(weights, critics, strict=True))
-        for pool in (real, draw(model, len(real), seed=stage.seed + 50))
+        sum(weight * discriminator(pool) for weight, discriminator in zip(weights, discriminators, strict=True))
+        for pool in (real, sample(model, len(real), seed=stage.seed + 50))
     ]
     return auc(*scores)

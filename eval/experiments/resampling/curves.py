@@ -67,7 +67,7 @@ def names_of(points: Points) -> list[str]:
     return list(dict.fromkeys(key.split("/", 1)[1] for key, point in points.items() if "lm_score" in point))
 
 
-def place(point: Mapping[str, Any]) -> tuple[float, float]:
+def position(point: Mapping[str, Any]) -> tuple[float, float]:
     """Reverse-LM and LM score."""
     return point["reverse_lm_score"], point["lm_score"]
 
@@ -79,8 +79,8 @@ def passes(gains: Sequence[float | None]) -> bool:
 
 def _gain(points: Points, seed: int, name: str, prefixes: tuple[str, ...]) -> float | None:
     own = points.get(f"{seed}/{name}")
-    line = [place(point) for other, point in _of_seed(points, seed) if other.startswith(prefixes)]
-    return None if own is None or not line else gain_at(place(own), envelope(line))
+    line = [position(point) for other, point in _of_seed(points, seed) if other.startswith(prefixes)]
+    return None if own is None or not line else gain_at(position(own), envelope(line))
 
 
 def _of_seed(points: Points, seed: int) -> list[tuple[str, Mapping[str, Any]]]:

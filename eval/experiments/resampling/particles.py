@@ -8,7 +8,7 @@ from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD
 from hf_gpt.generation.guidance.particle_filter import grow_particles
 
 
-def draw_by_particles(
+def sample_by_particles(
     q: WordModel,
     psi: WordModel,
     number: int,
@@ -31,7 +31,7 @@ def draw_by_particles(
         batch_size: Particles that a model reads at once.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = grow_particles(
+    samples = grow_particles(
         q.model,
         psi.model,
         num_samples=number,
@@ -39,12 +39,12 @@ def draw_by_particles(
         num_particles=particles,
         block_size=block,
         temperature=q_temperature,
-        critic_temperature=psi_temperature,
+        discriminator_temperature=psi_temperature,
         resampling="multinomial",
         bos_token_id=BOS,
         eos_token_id=EOS,
         pad_token_id=PAD,
         generator=generator,
         batch_size=batch_size,
-    ).draw(generator)
-    return Pool(drawn.sequences.int(), drawn.attention_mask.sum(1))
+    ).sample(generator)
+    return Pool(samples.sequences.int(), samples.attention_mask.sum(1))

@@ -48,9 +48,9 @@ def encode(texts: Sequence[Sequence[str]], vocabulary: WordVocabulary, max_words
     return Pool(pad_rows(rows)[0].int(), torch.from_numpy(np.array([len(row) for row in rows])))
 
 
-def draw(model: WordModel, number: int, *, temperature: float = 1.0, top_p: float = 1.0, seed: int) -> Pool:
+def sample(model: WordModel, number: int, *, temperature: float = 1.0, top_p: float = 1.0, seed: int) -> Pool:
     """`number` texts of a model, by the seed."""
-    drawn = rollout(
+    samples = rollout(
         model.model,
         num_samples=number,
         max_new_tokens=model.max_length + 1,
@@ -62,7 +62,7 @@ def draw(model: WordModel, number: int, *, temperature: float = 1.0, top_p: floa
         generator=torch.Generator().manual_seed(seed),
         batch_size=1000,
     )
-    return Pool(drawn.sequences.int(), drawn.attention_mask.sum(1))
+    return Pool(samples.sequences.int(), samples.attention_mask.sum(1))
 
 
 @torch.no_grad()

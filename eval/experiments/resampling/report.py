@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.experiments.resampling.curves import PASS_LINE, Points, passes, place, seeds_of, summarise
+from eval.experiments.resampling.curves import PASS_LINE, Points, passes, position, seeds_of, summarise
 from eval.experiments.resampling.stage import CORPORA
 from eval.experiments.tables import markdown_table
 from hf_gpt.reporting.plots import light_colours, save_png
@@ -40,13 +40,13 @@ def write_plot(output: Path) -> None:
         if file.exists():
             panels[corpus.title] = json.loads(file.read_text(encoding="utf-8"))["points"]
 
-    def draw(*axes: "Axes") -> None:
+    def sample(*axes: "Axes") -> None:
         for own, (title, points) in zip(axes, panels.items(), strict=True):
-            _draw(own, title, points)
+            _sample(own, title, points)
 
     label = "LM score against reverse-LM score of samplers and of texts that critics chose"
     path = output / "resampling.png"
-    save_png(draw, path, width=480 * len(panels), height=430, columns=len(panels), label=label)
+    save_png(sample, path, width=480 * len(panels), height=430, columns=len(panels), label=label)
 
 
 def table(title: str, points: Points, num_samples: int) -> str:
@@ -86,19 +86,19 @@ def is_choice(name: str) -> bool:
     return not name.startswith((f"{TEMPERATURE} ", f"{TOP_P} ", f"{LARGER} T", REAL))
 
 
-def _draw(axes: "Axes", title: str, points: Points) -> None:
-    rows = {row["name"]: place(row) for row in summarise(points, seeds_of(points), {})}
+def _sample(axes: "Axes", title: str, points: Points) -> None:
+    rows = {row["name"]: position(row) for row in summarise(points, seeds_of(points), {})}
     colours = light_colours()
     chosen = {_family(name) for name in rows if is_choice(name)}
     families: dict[str, list[tuple[float, float]]] = {}
     for name, found in rows.items():
         families.setdefault(_family(name), []).append(found)
     palette = iter([*colours, "#b8860b", "#b83280", "#4a5568", "#319795"])
-    for family, places in families.items():
+    for family, positions in families.items():
         if family == REAL:
             continue
         style = "x" if family in chosen else "o-"
-        axes.plot(*zip(*sorted(places), strict=True), style, label=family, ms=5, lw=1.3, color=next(palette))
+        axes.plot(*zip(*sorted(positions), strict=True), style, label=family, ms=5, lw=1.3, color=next(palette))
     axes.set_xlabel("reverse-LM score, nats a word (lower: more diverse)")
     axes.set_title(f"{title}: LM score, nats a word", loc="left", fontsize=12)
     axes.legend(frameon=False, fontsize=9)

@@ -137,7 +137,7 @@ class TextRows(Dataset):
         self, index: int, prompt: list[int], completion: list[int], max_prompt_length: int | None, overlong: Overlong
     ) -> bool:
         """Whether a row is used; counts what is cut of it."""
-        cuts, place = self.cuts, f"row {index} of the dataset"
+        cuts, position = self.cuts, f"row {index} of the dataset"
         cuts.total += 1
         limits = {
             "prompts_cut": ("max_prompt_length", max_prompt_length, len(prompt)),
@@ -149,7 +149,7 @@ class TextRows(Dataset):
             if limit is not None and length > limit
         }
         for option, limit, length in lost.values():
-            if not cuts.keeps(overlong, place, length, option=option, limit=limit):
+            if not cuts.keeps(overlong, position, length, option=option, limit=limit):
                 return False
         for cause, (option, limit, length) in lost.items():
             cuts.add(cause, option=option, limit=limit)
@@ -263,11 +263,11 @@ class RowNumbers:
         """The next row numbers."""
         taken = []
         for position in range(self.position, self.position + count):
-            epoch, place = divmod(position, self.num_rows)
+            epoch, index = divmod(position, self.num_rows)
             if epoch != self._epoch:
                 generator = torch.Generator().manual_seed(self.seed + epoch)
                 self._epoch, self._order = epoch, torch.randperm(self.num_rows, generator=generator).tolist()
-            taken.append(self._order[place])
+            taken.append(self._order[index])
         self.position += count
         return taken
 

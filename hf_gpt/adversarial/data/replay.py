@@ -8,7 +8,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Fake:
+class GeneratedText:
     """A generated text.
 
     Attributes:
@@ -35,39 +35,39 @@ class ReplayBuffer:
 
     def __init__(self, size: int, seed: int = 0):
         self.size = size
-        self.fakes: list[Fake] = []
+        self.texts: list[GeneratedText] = []
         self.num_seen = 0
         self._generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
-        return len(self.fakes)
+        return len(self.texts)
 
-    def add(self, fakes: Sequence[Fake]) -> None:
+    def add(self, texts: Sequence[GeneratedText]) -> None:
         """Offers texts to the buffer."""
-        for fake in fakes:
+        for text in texts:
             self.num_seen += 1
-            if len(self.fakes) < self.size:
-                self.fakes.append(fake)
+            if len(self.texts) < self.size:
+                self.texts.append(text)
                 continue
-            place = int(torch.randint(self.num_seen, (), generator=self._generator))
-            if place < self.size:
-                self.fakes[place] = fake
+            position = int(torch.randint(self.num_seen, (), generator=self._generator))
+            if position < self.size:
+                self.texts[position] = text
 
-    def draw(self, count: int) -> list[Fake]:
-        """Texts drawn with replacement.
+    def sample(self, count: int) -> list[GeneratedText]:
+        """Texts sampled with replacement.
 
         Raises:
             ValueError: the buffer is empty.
         """
-        if not self.fakes:
-            raise ValueError("the replay buffer is empty: add texts before drawing.")
-        places = torch.randint(len(self.fakes), (count,), generator=self._generator)
-        return [self.fakes[place] for place in places.tolist()]
+        if not self.texts:
+            raise ValueError("the replay buffer is empty: add texts before sampling.")
+        positions = torch.randint(len(self.texts), (count,), generator=self._generator)
+        return [self.texts[position] for position in positions.tolist()]
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as tensors, small and safe to load."""
-        flat = [token for fake in self.fakes for token in (*fake.prompt, *fake.completion)]
-        sizes = [(fake.index, len(fake.prompt), len(fake.completion)) for fake in self.fakes]
+        flat = [token for text in self.texts for token in (*text.prompt, *text.completion)]
+        sizes = [(text.index, len(text.prompt), len(text.completion)) for text in self.texts]
         return {
             "tokens": torch.tensor(flat, dtype=torch.int64),
             "sizes": torch.tensor(sizes, dtype=torch.int64).reshape(-1, 3),
@@ -77,11 +77,11 @@ class ReplayBuffer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave."""
-        tokens, start, fakes = state["tokens"].tolist(), 0, []
+        tokens, start, generated = state["tokens"].tolist(), 0, []
         for index, prompt, completion in state["sizes"].tolist():
             middle, end = start + prompt, start + prompt + completion
-            fakes.append(Fake(index, tuple(tokens[start:middle]), tuple(tokens[middle:end])))
+            generated.append(GeneratedText(index, tuple(tokens[start:middle]), tuple(tokens[middle:end])))
             start = end
-        self.fakes = fakes[: self.size]
+        self.texts = generated[: self.size]
         self.num_seen = state["num_seen"]
         self._generator.set_state(state["generator"])

@@ -10,9 +10,9 @@ from torch import nn
 
 from hf_gpt.adversarial.config import AdversarialConfig
 from hf_gpt.adversarial.data.dataset import SpecialTokens
-from hf_gpt.adversarial.data.replay import Fake
+from hf_gpt.adversarial.data.replay import GeneratedText
 from hf_gpt.adversarial.discriminator.update import Batch
-from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 
@@ -48,7 +48,7 @@ class Collector:
         self.rollout_function = rollout_function or rollout
         self.generator = torch.Generator().manual_seed(seed)
 
-    def draw(
+    def sample(
         self,
         model: nn.Module,
         rows: Sequence[Mapping[str, Any]],
@@ -65,31 +65,31 @@ class Collector:
             generator: In place of the one whose state is saved.
             settings: In place of the arguments' temperature and so on.
         """
-        return self.draw_all(model, [(rows, num_return_sequences)], generator, **settings)[0]
+        return self.sample_all(model, [(rows, num_return_sequences)], generator, **settings)[0]
 
-    def draw_all(
+    def sample_all(
         self,
         model: nn.Module,
         requests: Sequence[tuple[Sequence[Mapping[str, Any]], int]],
         generator: torch.Generator | None = None,
-        recording: Recording | None = None,
+        activation_cache: ActivationCache | None = None,
         **settings: Any,
     ) -> list[Rollout]:
-        """The rollouts of several calls of `draw`, the same texts, in the time of one.
+        """The rollouts of several calls of `sample`, the same texts, in the time of one.
 
         Args:
             model: The generator.
             requests: Rows and the number of completions of each.
-            generator, settings: As for `draw`.
-            recording: As for `rollout`, of the first request.
+            generator, settings: As for `sample`.
+            activation_cache: As for `rollout`, of the first request.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         sizes = [len(rows) * number for rows, number in requests]
         uniforms = []
         for size in sizes:
             shape = (world * size, self.args.max_new_tokens)
-            drawn = torch.rand(shape, dtype=torch.float64, generator=generator or self.generator)
-            uniforms.append(drawn[rank * size : (rank + 1) * size])
+            samples = torch.rand(shape, dtype=torch.float64, generator=generator or self.generator)
+            uniforms.append(samples[rank * size : (rank + 1) * size])
         if len(requests) == 1:
             rows, number = requests[0]
         else:
@@ -98,9 +98,9 @@ class Collector:
         options = {**dataclasses.asdict(self.args.sampling), **settings}
         # Other functions need not know of it.
         if self.rollout_function is rollout:
-            options["recording"] = recording
+            options["activation_cache"] = activation_cache
             options["weight_dtype"] = self.args.rollout_weight_dtype or ("bfloat16" if self.args.bf16 else None)
-        drawn = self.rollout_function(
+        samples = self.rollout_function(
             model,
             prompt_ids,
             prompt_mask,
@@ -113,23 +113,23 @@ class Collector:
             synced=world > 1 and (self.args.is_sharded or self.accelerator.distributed_type.value not in _WHOLE),
             **options,
         )
-        if recording is not None:
-            recording.narrow(sizes[0])
-        return drawn.to(self.accelerator.device).split(sizes)
+        if activation_cache is not None:
+            activation_cache.narrow(sizes[0])
+        return samples.to(self.accelerator.device).split(sizes)
 
-    def gather(self, drawn: Rollout, indices: Sequence[int]) -> tuple[list[Fake], torch.Tensor]:
+    def gather(self, samples: Rollout, indices: Sequence[int]) -> tuple[list[GeneratedText], torch.Tensor]:
         """All processes' texts, in their order, with the sums of their log-probabilities (rows,).
 
         Args:
-            drawn: This process's texts.
+            samples: This process's texts.
             indices: Row of the training data that each text's prompt came from.
         """
         columns = {
-            "sequences": drawn.sequences,
-            "mask": drawn.attention_mask,
-            "prompt_length": drawn.prompt_length,
-            "index": torch.tensor(list(indices), device=drawn.sequences.device),
-            "logps": (drawn.logps * drawn.completion_mask).sum(-1),
+            "sequences": samples.sequences,
+            "mask": samples.attention_mask,
+            "prompt_length": samples.prompt_length,
+            "index": torch.tensor(list(indices), device=samples.sequences.device),
+            "logps": (samples.logps * samples.completion_mask).sum(-1),
         }
         if self.accelerator.num_processes > 1:
             for name in ("sequences", "mask"):
@@ -137,11 +137,11 @@ class Collector:
             columns = {name: self.accelerator.gather(tensor) for name, tensor in columns.items()}
         columns = {name: tensor.cpu() for name, tensor in columns.items()}
         lengths = columns["mask"].sum(-1).tolist()
-        fakes = []
+        generated = []
         for row, (length, prompt) in enumerate(zip(lengths, columns["prompt_length"].tolist(), strict=True)):
             ids = columns["sequences"][row, :length].tolist()
-            fakes.append(Fake(int(columns["index"][row]), tuple(ids[:prompt]), tuple(ids[prompt:])))
-        return fakes, columns["logps"]
+            generated.append(GeneratedText(int(columns["index"][row]), tuple(ids[:prompt]), tuple(ids[prompt:])))
+        return generated, columns["logps"]
 
     def _prompts(self, rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(len(row["prompt_ids"]) for row in rows)
@@ -170,5 +170,5 @@ def prompt_rows(batch: Batch) -> list[dict[str, list[int]]]:
 
 def prompt_mask(batch: Batch) -> torch.Tensor:
     """(R, P) int64, 1 at tokens of prompts."""
-    places = torch.arange(int(batch.prompt_length.max()), device=batch.prompt_length.device)
-    return (places < batch.prompt_length[:, None]).long()
+    positions = torch.arange(int(batch.prompt_length.max()), device=batch.prompt_length.device)
+    return (positions < batch.prompt_length[:, None]).long()

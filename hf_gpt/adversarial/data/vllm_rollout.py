@@ -125,10 +125,10 @@ class VllmRollout:
         )
         device = next(model.parameters()).device
         pad = pad_token_id if pad_token_id is not None else eos_token_id or 0
-        drawn = _assemble(prompt_ids, prompt_mask, completions, num_return_sequences, eos_token_id, pad, device)
-        drawn = _with_logps(model, drawn, sampling, batch_size or len(drawn))
-        self._compare(drawn, server_logps if sampling.is_plain else None)
-        return drawn
+        samples = _assemble(prompt_ids, prompt_mask, completions, num_return_sequences, eos_token_id, pad, device)
+        samples = _with_logps(model, samples, sampling, batch_size or len(samples))
+        self._compare(samples, server_logps if sampling.is_plain else None)
+        return samples
 
     def sync(self, model: nn.Module) -> None:
         """Sends the weights to the server if they have changed. All processes call it."""
@@ -166,14 +166,14 @@ class VllmRollout:
         logps = [] if logprobs is None else [[token[0] for token in row] for row in logprobs[mine]]
         return completions[mine], logps
 
-    def _compare(self, drawn: Rollout, server_logps: Sequence[Sequence[float | None]] | None) -> None:
+    def _compare(self, samples: Rollout, server_logps: Sequence[Sequence[float | None]] | None) -> None:
         self.difference = None
         if not server_logps:
             return
-        lengths = drawn.completion_mask.sum(-1).long().tolist()
+        lengths = samples.completion_mask.sum(-1).long().tolist()
         gaps = [
             abs(ours - theirs)
-            for row, length, other in zip(drawn.logps.tolist(), lengths, server_logps, strict=True)
+            for row, length, other in zip(samples.logps.tolist(), lengths, server_logps, strict=True)
             for ours, theirs in zip(row[:length], other[:length], strict=True)
             if theirs is not None
         ]
@@ -237,12 +237,12 @@ def _until_end(ids: Sequence[int], eos_token_id: int | None) -> list[int]:
 
 
 @torch.no_grad()
-def _with_logps(model: nn.Module, drawn: Rollout, sampling: Sampling, batch_size: int) -> Rollout:
+def _with_logps(model: nn.Module, samples: Rollout, sampling: Sampling, batch_size: int) -> Rollout:
     """The same with log-probabilities, and what could have been sampled, as our own logits say."""
-    sizes = [len(part) for part in torch.arange(len(drawn)).split(batch_size)]
+    sizes = [len(part) for part in torch.arange(len(samples)).split(batch_size)]
     logps, supports = [], []
     with evaluating(model):
-        for part in drawn.split(sizes):
+        for part in samples.split(sizes):
             width = part.completions.shape[1]
             logits = completion_logits(model, part.sequences, part.attention_mask, part.prompt_length, width)
             support = None
@@ -251,8 +251,8 @@ def _with_logps(model: nn.Module, drawn: Rollout, sampling: Sampling, batch_size
                 support = pack(sampling.support(logits).scatter_(-1, part.completions[..., None], True))
                 supports.append(support)
             logps.append(token_logps(sampling.policy_logits(logits, support), part.completions))
-    found = torch.cat(logps).masked_fill(~drawn.completion_mask.bool(), 0.0)
-    return dataclasses.replace(drawn, logps=found, support=torch.cat(supports) if supports else None)
+    found = torch.cat(logps).masked_fill(~samples.completion_mask.bool(), 0.0)
+    return dataclasses.replace(samples, logps=found, support=torch.cat(supports) if supports else None)
 
 
 def _is_distributed() -> bool:

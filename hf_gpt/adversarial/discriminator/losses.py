@@ -20,10 +20,10 @@ Counts = tuple[float | torch.Tensor, float | torch.Tensor]
 
 def bce_loss(
     real_scores: torch.Tensor,
-    fake_scores: torch.Tensor,
+    generated_scores: torch.Tensor,
     real_label: float = 0.9,
     real_mask: torch.Tensor | None = None,
-    fake_mask: torch.Tensor | None = None,
+    generated_mask: torch.Tensor | None = None,
     counts: Counts | None = None,
 ) -> torch.Tensor:
     """Binary cross-entropy with one-sided label smoothing: half of -a log s(l_r) - (1-a) log s(-l_r) - log s(-l_f).
@@ -36,10 +36,10 @@ def bce_loss(
 
     Args:
         real_scores: Logits of real texts, (B,) or (B, C).
-        fake_scores: Logits of generated texts, (B',) or (B', C').
+        generated_scores: Logits of generated texts, (B',) or (B', C').
         real_label: The target a of real texts, in (0, 1].
         real_mask: 1 where a real prefix counts, shape of `real_scores`; left out: all count.
-        fake_mask: 1 where a generated prefix counts, shape of `fake_scores`.
+        generated_mask: 1 where a generated prefix counts, shape of `generated_scores`.
         counts: What the sums over real and over generated scores are divided by; left out: how many count.
 
     Returns:
@@ -47,17 +47,17 @@ def bce_loss(
     """
     if not 0 < real_label <= 1:
         raise ValueError(f"real_label is {real_label}, and must be above 0 and at most 1")
-    real_scores, fake_scores = select(real_scores, real_mask), select(fake_scores, fake_mask)
-    num_real, num_fake = counts or (None, None)
+    real_scores, generated_scores = select(real_scores, real_mask), select(generated_scores, generated_mask)
+    num_real, num_generated = counts or (None, None)
     real = -real_label * logsigmoid(real_scores) - (1 - real_label) * logsigmoid(-real_scores)
-    return (mean_of(real, num_real) + mean_of(softplus(fake_scores), num_fake)) / 2
+    return (mean_of(real, num_real) + mean_of(softplus(generated_scores), num_generated)) / 2
 
 
 def hinge_loss(
     real_scores: torch.Tensor,
-    fake_scores: torch.Tensor,
+    generated_scores: torch.Tensor,
     real_mask: torch.Tensor | None = None,
-    fake_mask: torch.Tensor | None = None,
+    generated_mask: torch.Tensor | None = None,
     counts: Counts | None = None,
 ) -> torch.Tensor:
     """Hinge loss: half of max(0, 1 - l_r) + max(0, 1 + l_f).
@@ -68,16 +68,16 @@ def hinge_loss(
     Source: Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957.
     Arguments and result as in `bce_loss`; 1 for scores of 0 throughout.
     """
-    real, fake = relu(1 - select(real_scores, real_mask)), relu(1 + select(fake_scores, fake_mask))
-    num_real, num_fake = counts or (None, None)
-    return (mean_of(real, num_real) + mean_of(fake, num_fake)) / 2
+    real, generated = relu(1 - select(real_scores, real_mask)), relu(1 + select(generated_scores, generated_mask))
+    num_real, num_generated = counts or (None, None)
+    return (mean_of(real, num_real) + mean_of(generated, num_generated)) / 2
 
 
 def least_squares_loss(
     real_scores: torch.Tensor,
-    fake_scores: torch.Tensor,
+    generated_scores: torch.Tensor,
     real_mask: torch.Tensor | None = None,
-    fake_mask: torch.Tensor | None = None,
+    generated_mask: torch.Tensor | None = None,
     counts: Counts | None = None,
 ) -> torch.Tensor:
     """Least squares with targets +1 and -1: half of (l_r - 1)^2 + (l_f + 1)^2.
@@ -88,16 +88,16 @@ def least_squares_loss(
     Source: Mao et al. 2017, arXiv:1611.04076, eq. 2 with a = -1, b = 1.
     Arguments and result as in `bce_loss`; 1 for scores of 0 throughout.
     """
-    real, fake = select(real_scores, real_mask) - 1, select(fake_scores, fake_mask) + 1
-    num_real, num_fake = counts or (None, None)
-    return (mean_of(real.square(), num_real) + mean_of(fake.square(), num_fake)) / 2
+    real, generated = select(real_scores, real_mask) - 1, select(generated_scores, generated_mask) + 1
+    num_real, num_generated = counts or (None, None)
+    return (mean_of(real.square(), num_real) + mean_of(generated.square(), num_generated)) / 2
 
 
 def wasserstein_loss(
     real_scores: torch.Tensor,
-    fake_scores: torch.Tensor,
+    generated_scores: torch.Tensor,
     real_mask: torch.Tensor | None = None,
-    fake_mask: torch.Tensor | None = None,
+    generated_mask: torch.Tensor | None = None,
     counts: Counts | None = None,
 ) -> torch.Tensor:
     """mean(l_f) - mean(l_r); least value -W_1(p, q) over scores that are 1-Lipschitz, unbounded over all others.
@@ -106,11 +106,13 @@ def wasserstein_loss(
 
     Source: Arjovsky et al. 2017, arXiv:1701.07875, eq. 2. Arguments as in `bce_loss`.
     """
-    num_real, num_fake = counts or (None, None)
-    return mean_of(select(fake_scores, fake_mask), num_fake) - mean_of(select(real_scores, real_mask), num_real)
+    num_real, num_generated = counts or (None, None)
+    return mean_of(select(generated_scores, generated_mask), num_generated) - mean_of(
+        select(real_scores, real_mask), num_real
+    )
 
 
-def bradley_terry_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
+def bradley_terry_loss(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> torch.Tensor:
     """-log s(l(y) - l(y')) over pairs of a real text y and a generated y' for one prompt.
 
     l* = log p/q + c(prompt), least value log 2 - JSD(p x q, q x p): telling a pair from the swapped pair. Only
@@ -122,15 +124,15 @@ def bradley_terry_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> 
 
     Args:
         real_scores: Logits (P,), one real text a prompt.
-        fake_scores: Logits (P * N,); the N generated texts of a prompt are adjacent.
+        generated_scores: Logits (P * N,); the N generated texts of a prompt are adjacent.
 
     Raises:
         ValueError: The number of fakes is no multiple of the number of real texts.
     """
-    return softplus(-_margins(real_scores, fake_scores)).mean()
+    return softplus(-_margins(real_scores, generated_scores)).mean()
 
 
-def relativistic_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor, average: bool = False) -> torch.Tensor:
+def relativistic_loss(real_scores: torch.Tensor, generated_scores: torch.Tensor, average: bool = False) -> torch.Tensor:
     """-log s(l_r - l_f) for random pairs (RSGAN, as in RelGAN), or each side against the mean of the other (RaSGAN).
 
     Without `average`: see `bradley_terry_loss`, which this is. With it: half of -log s(l_r - mean l_f)
@@ -141,22 +143,22 @@ def relativistic_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor, aver
     Arguments as in `bradley_terry_loss`.
     """
     if not average:
-        return bradley_terry_loss(real_scores, fake_scores)
-    real_scores, fake_scores = real_scores.float(), fake_scores.float()
-    real, fake = real_scores - fake_scores.mean(), fake_scores - real_scores.mean()
-    return (softplus(-real).mean() + softplus(fake).mean()) / 2
+        return bradley_terry_loss(real_scores, generated_scores)
+    real_scores, generated_scores = real_scores.float(), generated_scores.float()
+    real, generated = real_scores - generated_scores.mean(), generated_scores - real_scores.mean()
+    return (softplus(-real).mean() + softplus(generated).mean()) / 2
 
 
-def relativistic_average_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
+def relativistic_average_loss(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> torch.Tensor:
     """`relativistic_loss` of each side against the mean of the other (RaSGAN)."""
-    return relativistic_loss(real_scores, fake_scores, average=True)
+    return relativistic_loss(real_scores, generated_scores, average=True)
 
 
 def mediator_loss(
     real_logps: torch.Tensor,
-    fake_logps: torch.Tensor,
+    generated_logps: torch.Tensor,
     real_mask: torch.Tensor | None = None,
-    fake_mask: torch.Tensor | None = None,
+    generated_mask: torch.Tensor | None = None,
     counts: Counts | None = None,
 ) -> torch.Tensor:
     """Likelihood of a mediator M on half real and half generated text: half of -log M(y_r) - log M(y_f).
@@ -168,25 +170,31 @@ def mediator_loss(
 
     Args:
         real_logps: log M of the tokens of real texts, (B, C).
-        fake_logps: log M of the tokens of generated texts, (B', C').
+        generated_logps: log M of the tokens of generated texts, (B', C').
         real_mask: 1 at tokens, shape of `real_logps`; left out: all count.
-        fake_mask: 1 at tokens, shape of `fake_logps`.
+        generated_mask: 1 at tokens, shape of `generated_logps`.
         counts: As for `bce_loss`.
 
     Returns:
         fp32 scalar, nats per token.
     """
-    num_real, num_fake = counts or (None, None)
-    return -(mean_of(select(real_logps, real_mask), num_real) + mean_of(select(fake_logps, fake_mask), num_fake)) / 2
+    num_real, num_generated = counts or (None, None)
+    return (
+        -(
+            mean_of(select(real_logps, real_mask), num_real)
+            + mean_of(select(generated_logps, generated_mask), num_generated)
+        )
+        / 2
+    )
 
 
 def density_loss(
     real_logps: torch.Tensor,
-    fake_logps: torch.Tensor,
+    generated_logps: torch.Tensor,
     real_mask: torch.Tensor,
-    fake_mask: torch.Tensor,
+    generated_mask: torch.Tensor,
     real_reference: torch.Tensor | None = None,
-    fake_reference: torch.Tensor | None = None,
+    generated_reference: torch.Tensor | None = None,
     weight: float = 0.0,
     counts: Counts | None = None,
 ) -> torch.Tensor:
@@ -201,10 +209,10 @@ def density_loss(
 
     Args:
         real_logps: log psi of the tokens of real texts, (B, C).
-        fake_logps: log psi of the tokens of generated texts, (B', C').
-        real_mask, fake_mask: 1 at tokens.
+        generated_logps: log psi of the tokens of generated texts, (B', C').
+        real_mask, generated_mask: 1 at tokens.
         real_reference: log q of whole real texts, (B,); with `weight` alone.
-        fake_reference: log q of whole generated texts, (B',).
+        generated_reference: log q of whole generated texts, (B',).
         weight: Of the cross-entropy, in logits of texts, against nats per token.
         counts: As for `bce_loss`, tokens.
 
@@ -215,8 +223,8 @@ def density_loss(
     if not weight:
         return loss
     real_scores = masked_sum(real_logps, real_mask) - real_reference
-    fake_scores = masked_sum(fake_logps, fake_mask) - fake_reference
-    return loss + weight * bce_loss(real_scores, fake_scores, real_label=1.0)
+    generated_scores = masked_sum(generated_logps, generated_mask) - generated_reference
+    return loss + weight * bce_loss(real_scores, generated_scores, real_label=1.0)
 
 
 def r1_penalty(scores: torch.Tensor, embeddings: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:
@@ -253,13 +261,15 @@ def gradient_penalty(scores: torch.Tensor, embeddings: torch.Tensor, target: flo
     return (norms - target).square().mean()
 
 
-def mix_embeddings(real: torch.Tensor, fake: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def mix_embeddings(
+    real: torch.Tensor, generated: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """A random point between each real and generated text's embeddings (B, T, d), requiring a gradient."""
     share = torch.rand(real.shape[0], 1, 1, generator=generator, device=real.device, dtype=real.dtype)
-    return (share * real + (1 - share) * fake).detach().requires_grad_()
+    return (share * real + (1 - share) * generated).detach().requires_grad_()
 
 
-def grgc_calibration(fake_scores: torch.Tensor, group_size: int) -> torch.Tensor:
+def grgc_calibration(generated_scores: torch.Tensor, group_size: int) -> torch.Tensor:
     """Squared optimal-transport distance of a group's centred scores from the quantiles of a standard Gaussian.
 
     (1/N) sum_j (r_(j) - mean r - q_j)^2 with q_j = Phi^-1((j - 1/2)/N), the mean over groups: the Bradley-Terry loss is
@@ -269,13 +279,13 @@ def grgc_calibration(fake_scores: torch.Tensor, group_size: int) -> torch.Tensor
     Source: GRGC 2026, calibration of the critic.
 
     Args:
-        fake_scores: Logits (G * N,) of the generated texts; those of a prompt are adjacent.
+        generated_scores: Logits (G * N,) of the generated texts; those of a prompt are adjacent.
         group_size: N, at least 2.
 
     Returns:
         fp32 scalar, logits squared.
     """
-    groups = split_groups(fake_scores.float(), group_size)
+    groups = split_groups(generated_scores.float(), group_size)
     if group_size < 2:
         raise ValueError("grgc_calibration needs at least 2 generations a prompt: with one there is no spread")
     ranks = torch.arange(1, group_size + 1, device=groups.device, dtype=torch.float64)
@@ -291,14 +301,14 @@ def split_groups(values: torch.Tensor, group_size: int) -> torch.Tensor:
     return values.reshape(-1, group_size, *values.shape[1:])
 
 
-def _margins(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
+def _margins(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> torch.Tensor:
     """Real minus generated score, (P, N)."""
-    if fake_scores.numel() % real_scores.numel():
+    if generated_scores.numel() % real_scores.numel():
         raise ValueError(
-            f"{fake_scores.numel()} generated texts cannot be paired with {real_scores.numel()} real ones: each real "
-            "text needs the same number of adjacent generated ones"
+            f"{generated_scores.numel()} generated texts cannot be paired with {real_scores.numel()} real ones; each "
+            "real text needs the same number of adjacent generated ones"
         )
-    return real_scores.float().reshape(-1, 1) - fake_scores.float().reshape(real_scores.numel(), -1)
+    return real_scores.float().reshape(-1, 1) - generated_scores.float().reshape(real_scores.numel(), -1)
 
 
 def _gradients(scores: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:

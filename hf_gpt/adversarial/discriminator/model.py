@@ -12,7 +12,7 @@ from hf_gpt import compat
 from hf_gpt.errors import ConfigError
 from hf_gpt.generation.embeddings import vocabulary_size
 from hf_gpt.generation.sampling.rollout import check_positions
-from hf_gpt.generation.sampling.shared_prompts import completion_places
+from hf_gpt.generation.sampling.shared_prompts import completion_positions
 from hf_gpt.generation.scoring.discriminator import (
     accepted_arguments,
     check_discriminator,
@@ -76,8 +76,8 @@ class Scorer(nn.Module):
             return completion_logits(self.model, sequences, attention_mask, prompt_length, num_tokens)
         scores = prefix_logits(self.model, sequences, attention_mask)
         # What padding was cut off stood past the end of every text.
-        places = completion_places(prompt_length - 1, num_tokens + 1, scores.shape[1])
-        return scores.gather(1, places)
+        positions = completion_positions(prompt_length - 1, num_tokens + 1, scores.shape[1])
+        return scores.gather(1, positions)
 
 
 def check_generator(
@@ -103,7 +103,7 @@ def check_generator(
             raise ConfigError(f"{error} Lower --max_new_tokens or --max_prompt_length.") from error
 
 
-def check_players(
+def check_pair(
     generator: PreTrainedModel,
     discriminator: PreTrainedModel,
     *,

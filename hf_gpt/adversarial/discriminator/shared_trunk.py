@@ -88,8 +88,8 @@ def shared_discriminator(
         discriminator.base_model.requires_grad_(False)
     else:
         own = generator.base_model
-        place = DetachedTrunk(own) if trunk == "detached" else own
-        setattr(discriminator, discriminator.base_model_prefix, place)
+        position = DetachedTrunk(own) if trunk == "detached" else own
+        setattr(discriminator, discriminator.base_model_prefix, position)
     return discriminator
 
 

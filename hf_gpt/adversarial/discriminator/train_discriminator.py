@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.adversarial.checks import warn_of_sameness
 from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRows, warn_of_repeats
-from hf_gpt.adversarial.discriminator.model import Scorer, check_players
+from hf_gpt.adversarial.discriminator.model import Scorer, check_pair
 from hf_gpt.adversarial.monitoring.diagnostics import accuracy, format_features, shortcut_auc
 from hf_gpt.data.packed_dataset import tokenize_documents
 from hf_gpt.data.truncation import Cuts, Overlong
@@ -123,7 +123,7 @@ def train_discriminator(
         logger.warning("of the real texts: %s", rows.cuts.describe())
     if len(rows) < _FEWEST_TEXTS:
         raise CorpusError(f"{len(rows)} real texts are too few to train a critic: give at least {_FEWEST_TEXTS}.")
-    check_players(
+    check_pair(
         generator,
         discriminator,
         largest_token=rows.largest_token,
@@ -135,21 +135,24 @@ def train_discriminator(
     )
     collate = TextCollator(tokens.pad)
     real_rows = list(rows)
-    fake_rows = _generated_rows(generator, real_rows, tokens, max_new_tokens, rollout_batch_size, seed)
-    lengths = np.array([len(row["prompt_ids"]) + len(row["completion_ids"]) for row in real_rows + fake_rows])
+    generated_rows = _generated_rows(generator, real_rows, tokens, max_new_tokens, rollout_batch_size, seed)
+    lengths = np.array([len(row["prompt_ids"]) + len(row["completion_ids"]) for row in real_rows + generated_rows])
     training, validation, test = _parts(len(real_rows), seed)
     warn_of_sameness(rows, max_new_tokens)
     warn_of_repeats(rows.select(training), rows.select(test))
     device = discriminator.device
     scorer = Scorer(discriminator)
 
-    def loss(model: nn.Module, places: np.ndarray) -> tuple[torch.Tensor, float]:
-        chosen = [real_rows[place] if place < len(real_rows) else fake_rows[place - len(real_rows)] for place in places]
+    def loss(model: nn.Module, positions: np.ndarray) -> tuple[torch.Tensor, float]:
+        chosen = [
+            real_rows[position] if position < len(real_rows) else generated_rows[position - len(real_rows)]
+            for position in positions
+        ]
         batch = {name: tensor.to(device) for name, tensor in collate(chosen).items()}
-        labels = torch.from_numpy(places < len(real_rows)).to(device).float()
+        labels = torch.from_numpy(positions < len(real_rows)).to(device).float()
         if level == "sequence":
             scores = discriminator_logits(model, batch["input_ids"], batch["attention_mask"])
-            return nn.functional.binary_cross_entropy_with_logits(scores, labels), len(places)
+            return nn.functional.binary_cross_entropy_with_logits(scores, labels), len(positions)
         width = batch["completions"].shape[1]
         options = {"kind": "prefix", "prompt_length": batch["prompt_length"], "num_tokens": width}
         # The first score is that of the prompt, which both kinds share.
@@ -174,22 +177,22 @@ def train_discriminator(
         patience=patience,
         seed=seed,
     )
-    real, fake = (collate([texts[place] for place in test]) for texts in (real_rows, fake_rows))
+    real, generated = (collate([texts[position] for position in test]) for texts in (real_rows, generated_rows))
     try:
-        real_scores, fake_scores = (
+        real_scores, generated_scores = (
             sequence_scores(discriminator, part["input_ids"], part["attention_mask"], batch_size)
-            for part in (real, fake)
+            for part in (real, generated)
         )
     except ScoreError as error:
         raise ConfigError(f"the critic is no use after training: {error} Lower the learning rate.") from error
-    found = auc_interval(real_scores.double().cpu().numpy(), fake_scores.double().cpu().numpy(), seed=seed)
+    found = auc_interval(real_scores.double().cpu().numpy(), generated_scores.double().cpu().numpy(), seed=seed)
     return DiscriminatorResult(
         auc=found.auc,
         auc_low=found.low,
         auc_high=found.high,
-        accuracy=accuracy(real_scores, fake_scores),
+        accuracy=accuracy(real_scores, generated_scores),
         loss=record.loss,
-        shortcut_auc=_shortcut(real_rows, fake_rows, training, collate, tokens),
+        shortcut_auc=_shortcut(real_rows, generated_rows, training, collate, tokens),
         num_texts=len(training),
         num_test_texts=len(test),
         epochs=record.best_epoch,
@@ -221,10 +224,10 @@ def _generated_rows(generator, real_rows, tokens, max_new_tokens, batch_size, se
     longest = max(len(row["prompt_ids"]) for row in real_rows)
     prompts = torch.full((len(real_rows), longest), tokens.pad)
     mask = torch.zeros_like(prompts)
-    for place, row in enumerate(real_rows):
-        prompts[place, longest - len(row["prompt_ids"]) :] = torch.tensor(row["prompt_ids"])
-        mask[place, longest - len(row["prompt_ids"]) :] = 1
-    drawn = rollout(
+    for position, row in enumerate(real_rows):
+        prompts[position, longest - len(row["prompt_ids"]) :] = torch.tensor(row["prompt_ids"])
+        mask[position, longest - len(row["prompt_ids"]) :] = 1
+    samples = rollout(
         generator,
         prompts,
         mask,
@@ -234,7 +237,7 @@ def _generated_rows(generator, real_rows, tokens, max_new_tokens, batch_size, se
         generator=torch.Generator().manual_seed(seed),
         batch_size=batch_size,
     )
-    completions = zip(drawn.completions.cpu(), drawn.completion_mask.bool().cpu(), strict=True)
+    completions = zip(samples.completions.cpu(), samples.completion_mask.bool().cpu(), strict=True)
     return [
         {**row, "completion_ids": ids[kept].tolist()} for row, (ids, kept) in zip(real_rows, completions, strict=True)
     ]
@@ -248,10 +251,10 @@ def _parts(number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
 
 
-def _shortcut(real_rows, fake_rows, training, collate, tokens) -> float:
+def _shortcut(real_rows, generated_rows, training, collate, tokens) -> float:
     special = sorted({tokens.bos, tokens.eos, tokens.pad})
     features = []
-    for texts in (real_rows, fake_rows):
-        batch = collate([texts[place] for place in training])
+    for texts in (real_rows, generated_rows):
+        batch = collate([texts[position] for position in training])
         features.append(format_features(batch["completions"], batch["completion_mask"], special))
     return shortcut_auc(*features)

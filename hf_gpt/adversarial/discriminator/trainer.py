@@ -24,12 +24,12 @@ from hf_gpt.files.checkpoint_parts import DISCRIMINATOR_DIR, DISCRIMINATOR_OPTIM
 from hf_gpt.generation.scoring.discriminator import advice_on, describe_scorer, evaluating
 from hf_gpt.generation.scoring.logprobs import token_logps
 from hf_gpt.training.distributed.sharding import reshard, shard_in_place, whole
-from hf_gpt.training.monitoring.nonfinite import NotFiniteError, anywhere
+from hf_gpt.training.monitoring.nonfinite import NonFiniteError, anywhere
 from hf_gpt.training.optim.muon_adamw import decayed_parameter_names
 from hf_gpt.training.resumption.resumed_rates import check_schedule, settings_of, take_effect
 
 
-class DiscriminatorPlayer:
+class DiscriminatorTrainer:
     """Trains a discriminator beside `Trainer`, which knows one model alone.
 
     Args:
@@ -99,7 +99,7 @@ class DiscriminatorPlayer:
             The mean loss and the norm of the gradient.
 
         Raises:
-            NotFiniteError: one of them is not finite in some process, and `nan_action` is "stop". Else the weights are
+            NonFiniteError: one of them is not finite in some process, and `nan_action` is "stop". Else the weights are
                 left as they are.
         """
         total = 0.0
@@ -122,7 +122,7 @@ class DiscriminatorPlayer:
                 self.optimizer.step()
                 self.updates += 1
             elif self.args.nan_action == "stop":
-                raise NotFiniteError(
+                raise NonFiniteError(
                     f"update {self.updates + 1} of the discriminator: the loss of {describe_scorer(self.model)} is "
                     f"{total:g} and the gradient's norm {norm:g}, in this process. They must be finite in all. Its "
                     f"weights are those before the update. {advice_on(self.model)} Or lower "

@@ -74,7 +74,7 @@ def discriminator_loss(
     args: AdversarialConfig,
     scorer: nn.Module,
     real: Batch,
-    fake: Batch,
+    generated: Batch,
     partners: torch.Tensor,
     pad_token_id: int,
     num_fresh: int = 0,
@@ -90,7 +90,7 @@ def discriminator_loss(
         args: Names the loss and its penalties.
         scorer: `Scorer`, as it is trained (wrapped).
         real: Real texts, R rows.
-        fake: Generated texts, F rows; the first `num_fresh` in groups of a prompt.
+        generated: Generated texts, F rows; the first `num_fresh` in groups of a prompt.
         partners: (F,) int64, for each generated text the row of `real` with the same prompt.
         pad_token_id: Fills rows.
         num_fresh: Texts that the calibration is over.
@@ -104,25 +104,25 @@ def discriminator_loss(
     Returns:
         A scalar with gradient, and (F,) and (F,) logits of the partners and of the generated texts.
     """
-    both = concatenate([real, fake], pad_token_id)
+    both = concatenate([real, generated], pad_token_id)
     if args.discriminator_loss in LANGUAGE_MODEL_LOSSES:
         return _language_model(args, scorer, both, len(real), partners, counts, generator_logps)
     if args.reward_level == "prefix":
         return _prefixes(args, scorer, both, len(real), partners, counts)
     if fresh_scores is None:
         fresh_scores = torch.empty(0, device=both.input_ids.device)
-    unseen = concatenate([real, fake[len(fresh_scores) :]], pad_token_id)
+    unseen = concatenate([real, generated[len(fresh_scores) :]], pad_token_id)
     scores = scorer(unseen.input_ids, unseen.attention_mask, prompt_length=unseen.prompt_length)
-    real_scores, fake_scores = scores[: len(real)], torch.cat([fresh_scores, scores[len(real) :]])
+    real_scores, generated_scores = scores[: len(real)], torch.cat([fresh_scores, scores[len(real) :]])
     function = DISCRIMINATOR_LOSSES[args.discriminator_loss]
     if args.discriminator_loss in PAIRED_LOSSES:
-        loss = function(real_scores[partners], fake_scores)
+        loss = function(real_scores[partners], generated_scores)
     elif args.discriminator_loss == "bce":
-        loss = function(real_scores, fake_scores, args.real_label)
+        loss = function(real_scores, generated_scores, args.real_label)
     else:
-        loss = function(real_scores, fake_scores)
+        loss = function(real_scores, generated_scores)
     if args.calibration_weight:
-        loss = loss + args.calibration_weight * grgc_calibration(fake_scores[:num_fresh], group_size)
+        loss = loss + args.calibration_weight * grgc_calibration(generated_scores[:num_fresh], group_size)
     if args.r1_gamma:
         embeddings = _embed(scorer, both.input_ids[: len(real)]).detach().requires_grad_()
         mask = both.attention_mask[: len(real)]
@@ -136,7 +136,7 @@ def discriminator_loss(
         with _twice_differentiable():
             again = scorer(kind="embeddings", embeddings=between, attention_mask=mask)
         loss = loss + args.gradient_penalty_weight * gradient_penalty(again, between)
-    return loss, real_scores[partners].detach(), fake_scores.detach()
+    return loss, real_scores[partners].detach(), generated_scores.detach()
 
 
 def _prefixes(args, scorer, both, num_real, partners, counts):
@@ -154,7 +154,7 @@ def _prefixes(args, scorer, both, num_real, partners, counts):
         scores[:num_real],
         scores[num_real:],
         real_mask=mask[:num_real],
-        fake_mask=mask[num_real:],
+        generated_mask=mask[num_real:],
         counts=counts,
         **settings,
     )

@@ -20,10 +20,10 @@ from hf_gpt.adversarial.generator.losses import (
 )
 from hf_gpt.adversarial.generator.rewards import differential_rewards, future_returns
 from hf_gpt.adversarial.generator.update import Experience, logps_of
-from hf_gpt.adversarial.loop import Rounds
+from hf_gpt.adversarial.loop import AdversarialLoop
 from hf_gpt.adversarial.monitoring.diagnostics import entropy_per_token, low_contrast_share
 from hf_gpt.adversarial.monitoring.history import GeneratedText
-from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import evaluating
 from hf_gpt.generation.scoring.logprobs import completion_logits, completion_logps, token_logps
@@ -35,11 +35,11 @@ CHANCE = 0.5
 RewardFunction = Callable[[Rollout], torch.Tensor]
 
 
-class GeneratorRound:
+class GeneratorStep:
     """Makes the generator's lessons, from texts that it has drawn and what is said of them.
 
     Args:
-        rounds: The game, whose texts, discriminator and memory it shares.
+        loop: The game, whose texts, discriminator and memory it shares.
         reward_function: In place of the discriminator.
 
     Attributes:
@@ -47,11 +47,11 @@ class GeneratorRound:
         average_return: Of former updates, for a baseline; None before the first.
     """
 
-    def __init__(self, rounds: Rounds, reward_function: RewardFunction | None = None):
-        self.rounds, self.reward_function = rounds, reward_function
-        self.args, self.accelerator, self.tokens = rounds.args, rounds.accelerator, rounds.tokens
-        self.player, self.group_size = rounds.player, rounds.group_size
-        self.collector, self.watch, self.log = rounds.collector, rounds.watch, rounds.log
+    def __init__(self, loop: AdversarialLoop, reward_function: RewardFunction | None = None):
+        self.loop, self.reward_function = loop, reward_function
+        self.args, self.accelerator, self.tokens = loop.args, loop.accelerator, loop.tokens
+        self.discriminator_trainer, self.group_size = loop.discriminator_trainer, loop.group_size
+        self.collector, self.history, self.log = loop.collector, loop.history, loop.log
         self.reference: nn.Module | None = None
         self.average_return: float | None = None
 
@@ -61,7 +61,7 @@ class GeneratorRound:
         inputs: dict[str, torch.Tensor],
         observe: bool = True,
         keep_judgement: bool = False,
-        recording: Recording | None = None,
+        activation_cache: ActivationCache | None = None,
     ) -> Experience:
         """Texts drawn for the prompts of a batch, and what is to be learned from them.
 
@@ -70,29 +70,31 @@ class GeneratorRound:
             inputs: A collated batch of real texts.
             observe: See, too, how well the discriminator tells held-out texts apart.
             keep_judgement: Score with gradient where the discriminator can go on from there.
-            recording: Gets what drawing works out, for an update of the same weights.
+            activation_cache: Gets what drawing works out, for an update of the same weights.
         """
         if self.args.estimator == "spin":
             return self._self_play(inputs)
         size = self.group_size
         # Spread over the batch, so that processes that share it take the same ones.
         requests = [(prompt_rows(as_batch(inputs))[::size], size)]
-        held_out = self.rounds.held_out_texts() if observe and self.player is not None else None
-        if held_out is not None and self.rounds.eval_rows.has_prompts:
+        held_out = self.loop.held_out_texts() if observe and self.discriminator_trainer is not None else None
+        if held_out is not None and self.loop.eval_rows.has_prompts:
             requests.append((prompt_rows(held_out), 1))
-        drawn, *others = self.collector.draw_all(model, requests, recording=recording)
-        batch, mask = as_batch(drawn), drawn.completion_mask
-        self.rounds.count(drawn.sequences)
-        found = Experience(drawn, size, recording=recording)
+        samples, *others = self.collector.sample_all(model, requests, activation_cache=activation_cache)
+        batch, mask = as_batch(samples), samples.completion_mask
+        self.loop.count(samples.sequences)
+        found = Experience(samples, size, activation_cache=activation_cache)
         if keep_judgement:
-            found.judgement = self.player.judgement(batch)
+            found.judgement = self.discriminator_trainer.judgement(batch)
         known = None if found.judgement is None else found.judgement.detach()
         if held_out is not None:
-            seen = self.rounds.observe_texts(model, held_out, *(others or [drawn, known]))
+            seen = self.loop.observe_texts(model, held_out, *(others or [samples, known]))
             known = known if others else seen
         if self.args.estimator == "exact_token":
-            found.mediator_logits = self.player.token_logits(batch)
-            ratios = torch.where(mask.bool(), token_logps(found.mediator_logits, batch.completions) - drawn.logps, 0.0)
+            found.mediator_logits = self.discriminator_trainer.token_logits(batch)
+            ratios = torch.where(
+                mask.bool(), token_logps(found.mediator_logits, batch.completions) - samples.logps, 0.0
+            )
             rewards = ratios.sum(-1)
             if self.args.gamma:
                 # What a token leads to, which the exact gradient at its own place leaves out.
@@ -101,11 +103,11 @@ class GeneratorRound:
                     token_rewards = self._divergence_rewards(model, batch, found.mediator_logits)
                     if self.args.normalization == "token":
                         token_rewards = differential_rewards(
-                            token_rewards, mask, self.rounds.token_mean(token_rewards, mask)
+                            token_rewards, mask, self.loop.token_mean(token_rewards, mask)
                         )
                 found.advantages = self._centred(future_returns(token_rewards, mask, self.args.gamma), mask)
         else:
-            scores = self._judge(model, inputs, drawn, known)
+            scores = self._judge(model, inputs, samples, known)
             found.scores, rewards = scores.texts, scores.texts
             if self.args.estimator in REWARDED:
                 advantages = make_advantages(self.args, scores, mask, size, self._known_auc(), self.average_return)
@@ -114,18 +116,18 @@ class GeneratorRound:
                     self.average_return = advantages.average
             found.is_finite = self._are_finite(scores, mask)
         if self.args.beta:
-            found.reference_logps = logps_of(self.reference, drawn, self.args.sampling)
-        if found.is_finite and self.rounds.guard.look(everyones := self.rounds.gathered(rewards)):
-            self._remember(drawn, rewards, everyones)
+            found.reference_logps = logps_of(self.reference, samples, self.args.sampling)
+        if found.is_finite and self.loop.guard.look(everyones := self.loop.gathered(rewards)):
+            self._remember(samples, rewards, everyones)
         else:
             found.is_finite = False
         return found
 
-    def recording(self, step: int) -> Recording | None:
+    def activation_cache(self, step: int) -> ActivationCache | None:
         """For what drawing texts works out at a step, where the generator's update may go on from it."""
         # Where the monitors look at how the two agree, it works all out for itself.
-        is_watched = (step + 1) % self.args.monitor_steps == 0
-        return None if is_watched or self.args.world_size > 1 else Recording()
+        has_hooks = (step + 1) % self.args.monitor_steps == 0
+        return None if has_hooks or self.args.world_size > 1 else ActivationCache()
 
     def soft_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
         """The generator's loss with gradient through the texts themselves, for the Gumbel estimators.
@@ -144,17 +146,17 @@ class GeneratorRound:
             temperature=temperature,
             sampling=self.args.sampling,
             eos_token_id=self.tokens.eos,
-            generator=self.rounds.noise,
+            generator=self.loop.noise,
         )
-        scorer = self.player.scorer
+        scorer = self.discriminator_trainer.scorer
         embeddings, mask = soft.embed(scorer.model.get_input_embeddings())
         with evaluating(scorer):
-            fake_scores = scorer(kind="embeddings", embeddings=embeddings, attention_mask=mask)
+            generated_scores = scorer(kind="embeddings", embeddings=embeddings, attention_mask=mask)
             if self.args.estimator == "gumbel":
-                return non_saturating_loss(fake_scores)
+                return non_saturating_loss(generated_scores)
             with torch.no_grad():
                 real_scores = scorer(batch.input_ids, batch.attention_mask)
-        return relativistic_generator_loss(real_scores, fake_scores)
+        return relativistic_generator_loss(real_scores, generated_scores)
 
     def take_reference(self, model: nn.Module) -> None:
         """Keeps the generator as it is now, for KL and self-play."""
@@ -165,7 +167,7 @@ class GeneratorRound:
 
     def _self_play(self, inputs: dict[str, torch.Tensor]) -> Experience:
         real = as_batch(inputs)
-        drawn = self.collector.draw(self.reference, prompt_rows(real))
+        samples = self.collector.sample(self.reference, prompt_rows(real))
         with torch.no_grad():
             real_logps = completion_logps(
                 self.reference,
@@ -175,43 +177,43 @@ class GeneratorRound:
                 real.completions,
                 self.args.temperature,
             )
-        self.rounds.count(drawn.sequences)
-        rewards = drawn.logps.new_zeros(len(drawn))
-        self._remember(drawn, rewards, self.rounds.gathered(rewards))
-        fake_logps = logps_of(self.reference, drawn, self.args.sampling)
-        return Experience(drawn, 1, reference_logps=fake_logps, real=inputs, real_reference_logps=real_logps)
+        self.loop.count(samples.sequences)
+        rewards = samples.logps.new_zeros(len(samples))
+        self._remember(samples, rewards, self.loop.gathered(rewards))
+        generated_logps = logps_of(self.reference, samples, self.args.sampling)
+        return Experience(samples, 1, reference_logps=generated_logps, real=inputs, real_reference_logps=real_logps)
 
     def _judge(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor], drawn: Rollout, known: torch.Tensor | None
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], samples: Rollout, known: torch.Tensor | None
     ) -> Scores:
         """Scores of drawn texts; `known` are those of the whole texts, where they have been worked out."""
-        mask = drawn.completion_mask
+        mask = samples.completion_mask
         if self.reward_function is not None:
-            given = self.reward_function(drawn).to(mask.device)
+            given = self.reward_function(samples).to(mask.device)
             if given.shape == mask.shape:
                 return Scores(torch.where(mask.bool(), given, 0.0).sum(-1), token_rewards=given)
             if given.shape != mask.shape[:1]:
                 raise ValueError(
-                    f"reward_function gave shape {tuple(given.shape)} for {len(drawn)} texts of up to {mask.shape[1]} "
+                    f"reward_function gave shape {tuple(given.shape)} for {len(samples)} texts of <= {mask.shape[1]} "
                     "tokens: it must give one score a text, or one reward a token."
                 )
             return Scores(given)
-        batch = as_batch(drawn)
+        batch = as_batch(samples)
         if self.args.reward_level == "prefix":
-            scores = self.player.prefix_scores(batch)
+            scores = self.discriminator_trainer.prefix_scores(batch)
             texts = scores.gather(1, mask.sum(-1).long()[:, None])[:, 0]
             return Scores(texts, prefixes=scores[:, 1:], prompts=scores[:, 0])
-        scores = Scores(self.rounds.text_scores(model, batch) if known is None else known)
+        scores = Scores(self.loop.text_scores(model, batch) if known is None else known)
         if self.args.reward == "pairwise":
             real = as_batch({name: tensor[:: self.group_size] for name, tensor in inputs.items()})
-            scores.real = self.rounds.text_scores(model, real)
+            scores.real = self.loop.text_scores(model, real)
         return scores
 
     def _known_auc(self) -> float | None:
         """What advantages go by: until there are scores enough, that of a discriminator which knows nothing."""
-        if self.player is None:
+        if self.discriminator_trainer is None:
             return None
-        auc = self.watch.heldout.auc
+        auc = self.history.heldout.auc
         return CHANCE if auc is None else auc
 
     def _divergence_rewards(self, model: nn.Module, batch: Batch, reference_logits: torch.Tensor) -> torch.Tensor:
@@ -242,20 +244,20 @@ class GeneratorRound:
                 texts = texts + torch.where(mask.bool() & ~tokens.isfinite(), torch.nan, 0.0).sum(-1)
         parts = [texts] if scores.real is None else [texts, scores.real]
         # Every process gathers all of them, whatever the first are.
-        seen = [self.rounds.guard.look(self.rounds.gathered(part)) for part in parts]
+        seen = [self.loop.guard.look(self.loop.gathered(part)) for part in parts]
         return all(seen)
 
-    def _remember(self, drawn: Rollout, rewards: torch.Tensor, everyones: torch.Tensor) -> None:
+    def _remember(self, samples: Rollout, rewards: torch.Tensor, everyones: torch.Tensor) -> None:
         """Keeps and logs what texts are like; `everyones` are the rewards of all processes."""
-        fakes, logps = self.collector.gather(drawn, range(len(drawn)))
-        self.watch.add_texts(
+        generated, logps = self.collector.gather(samples, range(len(samples)))
+        self.history.add_texts(
             [
-                GeneratedText(fake.completion, logp, reward)
-                for fake, logp, reward in zip(fakes, logps.tolist(), everyones.tolist(), strict=True)
+                GeneratedText(generated.completion, logp, reward)
+                for generated, logp, reward in zip(generated, logps.tolist(), everyones.tolist(), strict=True)
             ]
         )
-        self.log("entropy", entropy_per_token(drawn.logps, drawn.completion_mask))
-        self.log("completion_length", drawn.completion_mask.sum(-1).mean().item())
+        self.log("entropy", entropy_per_token(samples.logps, samples.completion_mask))
+        self.log("completion_length", samples.completion_mask.sum(-1).mean().item())
         self.log("reward_mean", everyones.mean().item())
         self.log("reward_std", everyones.std().item() if len(everyones) > 1 else 0.0)
         if self.group_size > 1 and len(rewards) % self.group_size == 0:

@@ -289,27 +289,27 @@ def straight_through_gumbel(
     return (hard + (soft - soft.detach())).to(logits.dtype)
 
 
-def non_saturating_loss(fake_scores: torch.Tensor) -> torch.Tensor:
+def non_saturating_loss(generated_scores: torch.Tensor) -> torch.Tensor:
     """-log s(l_f), differentiated through the text itself (`straight_through_gumbel`); KL(q || p) - 2 JSD(p, q).
 
     Source: Goodfellow et al. 2014, arXiv:1406.2661, sec. 3.
     """
-    return softplus(-fake_scores.float()).mean()
+    return softplus(-generated_scores.float()).mean()
 
 
-def relativistic_generator_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
+def relativistic_generator_loss(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> torch.Tensor:
     """-log s(l_f - l_r) on random pairs, differentiated through the text itself: RSGAN's generator, as in RelGAN.
 
     Source: Jolicoeur-Martineau 2018, arXiv:1807.00734. Arguments as in `discriminator.losses.bradley_terry_loss`.
     """
-    return bradley_terry_loss(-real_scores.detach(), -fake_scores)
+    return bradley_terry_loss(-real_scores.detach(), -generated_scores)
 
 
 def spin_loss(
     real_logps: torch.Tensor,
-    fake_logps: torch.Tensor,
+    generated_logps: torch.Tensor,
     ref_real_logps: torch.Tensor,
-    ref_fake_logps: torch.Tensor,
+    ref_generated_logps: torch.Tensor,
     beta: float = 0.1,
     loss: str = "logistic",
     bound: float = 1.0,
@@ -326,9 +326,9 @@ def spin_loss(
 
     Args:
         real_logps: log q of real texts given their prompts, summed over tokens, (B,).
-        fake_logps: The same of texts that q_t generated for these prompts, (B,).
+        generated_logps: The same of texts that q_t generated for these prompts, (B,).
         ref_real_logps: log q_t of the real texts, (B,).
-        ref_fake_logps: log q_t of the generated texts, (B,).
+        ref_generated_logps: log q_t of the generated texts, (B,).
         beta: Lambda of the paper.
         loss: "logistic" or "chi2".
         bound: Target of |l| for "chi2".
@@ -337,11 +337,11 @@ def spin_loss(
         fp32 scalar.
     """
     real = beta * (real_logps.float() - ref_real_logps.detach().float())
-    fake = beta * (fake_logps.float() - ref_fake_logps.detach().float())
+    generated = beta * (generated_logps.float() - ref_generated_logps.detach().float())
     if loss == "logistic":
-        return softplus(fake - real).mean()
+        return softplus(generated - real).mean()
     if loss == "chi2":
-        return ((real - bound).square() + (fake + bound).square()).mean() / 2
+        return ((real - bound).square() + (generated + bound).square()).mean() / 2
     raise ValueError(f"loss is {loss!r}, and must be logistic or chi2")
 
 

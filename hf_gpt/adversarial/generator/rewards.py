@@ -83,7 +83,7 @@ def sparse_rewards(rewards: torch.Tensor, completion_mask: torch.Tensor) -> torc
     return torch.where(last, rewards.detach().float().unsqueeze(1), 0.0)
 
 
-def pairwise_rewards(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
+def pairwise_rewards(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> torch.Tensor:
     """Share of the generated text in the softmax over it and its prompt's real text, s(l_f - l_r), in (0, 1), (P * N,).
 
     Descends, with w = p/q at the real text, the mean over real texts of E_p[log p / (p + w q)] / w: SeqGAN's bounded
@@ -92,8 +92,8 @@ def pairwise_rewards(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> to
     Source: TextGAIL, Wu et al. 2021, arXiv:2004.13796.
     Arguments as in `bradley_terry_loss`.
     """
-    fakes = fake_scores.detach().float().reshape(real_scores.numel(), -1)
-    return torch.sigmoid(fakes - real_scores.detach().float().reshape(-1, 1)).flatten()
+    generated = generated_scores.detach().float().reshape(real_scores.numel(), -1)
+    return torch.sigmoid(generated - real_scores.detach().float().reshape(-1, 1)).flatten()
 
 
 def verified_rewards(scores: torch.Tensor, verified: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:

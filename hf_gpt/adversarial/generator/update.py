@@ -19,7 +19,7 @@ from hf_gpt.adversarial.generator.losses import (
 )
 from hf_gpt.adversarial.masked_reductions import masked_sum
 from hf_gpt.adversarial.monitoring.diagnostics import logp_mismatch
-from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.generation.sampling.distribution import Sampling
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.logprobs import completion_logits, completion_logps, token_logps
@@ -39,7 +39,7 @@ class Experience:
         mediator_logits: (B, C, V), for the exact gradient.
         real: The batch of real texts of the same prompts, for self-play.
         real_reference_logps: (B, C') of it.
-        recording: What drawing the texts has worked out of the generator's forward pass.
+        activation_cache: What drawing the texts has worked out of the generator's forward pass.
         is_finite: Whether all scores are, in every process; else nothing is to be learned from these texts.
     """
 
@@ -52,7 +52,7 @@ class Experience:
     mediator_logits: torch.Tensor | None = None
     real: dict[str, torch.Tensor] | None = None
     real_reference_logps: torch.Tensor | None = None
-    recording: Recording | None = None
+    activation_cache: ActivationCache | None = None
     is_finite: bool = True
 
 
@@ -73,16 +73,16 @@ def generator_loss(
     if args.estimator == "spin":
         return _spin(args, model, experience), {}
     rollout, mask = experience.rollout, experience.rollout.completion_mask
-    width, recording = rollout.completions.shape[1], experience.recording
+    width, activation_cache = rollout.completions.shape[1], experience.activation_cache
     logits = completion_logits(
-        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, width, recording
+        model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, width, activation_cache
     )
     logits = args.sampling.policy_logits(logits, rollout.support, _sampled(rollout))
     logps = token_logps(logits, rollout.completions)
-    figures = {}
+    metrics = {}
     # What was recorded would be compared with itself.
-    if recording is None or not recording.products:
-        figures["logp_mismatch"] = logp_mismatch(rollout.logps, logps, mask)
+    if activation_cache is None or not activation_cache.linear_outputs:
+        metrics["logp_mismatch"] = logp_mismatch(rollout.logps, logps, mask)
     if args.estimator == "exact_token":
         loss = _exact_token(args, logits, logps, experience)
     elif args.estimator == "weighted_likelihood":
@@ -100,9 +100,9 @@ def generator_loss(
         loss = policy_gradient_loss(logps, experience.advantages, mask, args.normalization)
     if args.beta:
         kl = kl_penalty(logps, experience.reference_logps, mask, args.normalization)
-        figures["kl"] = kl.item()
+        metrics["kl"] = kl.item()
         loss = loss + args.beta * kl
-    return loss, figures
+    return loss, metrics
 
 
 def anchor_loss(
@@ -181,7 +181,7 @@ def _exact_token(args, logits, logps, experience) -> torch.Tensor:
 def _spin(args, model, experience) -> torch.Tensor:
     rollout, real = experience.rollout, experience.real
     temperature = args.temperature
-    fake_logps = completion_logps(
+    generated_logps = completion_logps(
         model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, rollout.completions, temperature
     )
     real_logps = completion_logps(
@@ -189,7 +189,7 @@ def _spin(args, model, experience) -> torch.Tensor:
     )
     return spin_loss(
         masked_sum(real_logps, real["completion_mask"]),
-        masked_sum(fake_logps, rollout.completion_mask),
+        masked_sum(generated_logps, rollout.completion_mask),
         masked_sum(experience.real_reference_logps, real["completion_mask"]),
         masked_sum(experience.reference_logps, rollout.completion_mask),
         beta=args.spin_beta,

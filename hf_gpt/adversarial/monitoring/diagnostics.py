@@ -16,19 +16,19 @@ from hf_gpt.evaluation.text.copying import copied_whole
 from hf_gpt.evaluation.two_sample.auc import auc as two_sample_auc
 
 
-def auc(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> float:
+def auc(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> float:
     """Probability that a real text scores above a generated one, ties counting half (Mann-Whitney): 0.5 is guessing.
 
     Its standard error at n texts a side is about 0.29 sqrt(2/n) near 0.5: 0.018 for 500.
     """
-    real, fake = (scores.detach().double().flatten().cpu().numpy() for scores in (real_scores, fake_scores))
-    return two_sample_auc(real, fake)
+    real, generated = (scores.detach().double().flatten().cpu().numpy() for scores in (real_scores, generated_scores))
+    return two_sample_auc(real, generated)
 
 
-def accuracy(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> float:
+def accuracy(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> float:
     """Share of texts on the right side of a logit of 0, both kinds weighing the same."""
-    real, fake = real_scores.detach() > 0, fake_scores.detach() < 0
-    return (real.double().mean() + fake.double().mean()).item() / 2
+    real, generated = real_scores.detach() > 0, generated_scores.detach() < 0
+    return (real.double().mean() + generated.double().mean()).item() / 2
 
 
 def format_features(input_ids: torch.Tensor, mask: torch.Tensor, special_token_ids: Sequence[int]) -> torch.Tensor:
@@ -51,13 +51,13 @@ def format_features(input_ids: torch.Tensor, mask: torch.Tensor, special_token_i
     return torch.stack([column.double() for column in columns], dim=1)
 
 
-def shortcut_auc(real_features: torch.Tensor, fake_features: torch.Tensor, ridge: float = 1e-2) -> float:
+def shortcut_auc(real_features: torch.Tensor, generated_features: torch.Tensor, ridge: float = 1e-2) -> float:
     """AUC of a logistic regression on `format_features`, fitted on every other text and measured on the rest.
 
     Far above 0.5, real and generated texts differ in length or format, and a discriminator need not read them.
     """
     fit, held_out = slice(0, None, 2), slice(1, None, 2)
-    pooled = torch.cat([real_features[fit], fake_features[fit]])
+    pooled = torch.cat([real_features[fit], generated_features[fit]])
     mean, std = pooled.mean(0), pooled.std(0).clamp(min=1e-9)
 
     def prepare(features: torch.Tensor) -> torch.Tensor:
@@ -65,7 +65,7 @@ def shortcut_auc(real_features: torch.Tensor, fake_features: torch.Tensor, ridge
         return torch.cat([standardised, torch.ones_like(standardised[:, :1])], dim=1)
 
     inputs = prepare(pooled)
-    labels = torch.cat([torch.ones(len(real_features[fit])), torch.zeros(len(fake_features[fit]))]).to(inputs)
+    labels = torch.cat([torch.ones(len(real_features[fit])), torch.zeros(len(generated_features[fit]))]).to(inputs)
     # Newton's method; the ridge keeps separable classes finite.
     weight = inputs.new_zeros(inputs.shape[1])
     penalty = ridge * len(inputs) * torch.eye(inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
@@ -74,7 +74,7 @@ def shortcut_auc(real_features: torch.Tensor, fake_features: torch.Tensor, ridge
         gradient = inputs.T @ (predicted - labels) + penalty @ weight
         hessian = (inputs * (predicted * (1 - predicted)).unsqueeze(1)).T @ inputs + penalty
         weight = weight - torch.linalg.solve(hessian, gradient)
-    return auc(prepare(real_features[held_out]) @ weight, prepare(fake_features[held_out]) @ weight)
+    return auc(prepare(real_features[held_out]) @ weight, prepare(generated_features[held_out]) @ weight)
 
 
 def low_contrast_share(rewards: torch.Tensor, group_size: int, ratio: float = 0.15) -> float:
@@ -133,13 +133,13 @@ def rate_deviation(rate: float, count: int) -> float:
     return math.sqrt(likely * (1 - likely) / count)
 
 
-def length_drift(fake_lengths: torch.Tensor, real_lengths: torch.Tensor) -> float:
+def length_drift(generated_lengths: torch.Tensor, real_lengths: torch.Tensor) -> float:
     """How far the mean length of generated texts is from that of real ones, in standard deviations of the real lengths.
 
     The deviation counts as at least one token.
     """
     real = real_lengths.double()
-    return ((fake_lengths.double().mean() - real.mean()).abs() / real.std().clamp(min=1.0)).item()
+    return ((generated_lengths.double().mean() - real.mean()).abs() / real.std().clamp(min=1.0)).item()
 
 
 def logp_mismatch(sampled: torch.Tensor, recomputed: torch.Tensor, mask: torch.Tensor) -> float:

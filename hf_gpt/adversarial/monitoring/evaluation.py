@@ -11,15 +11,15 @@ from torch import nn
 
 from hf_gpt.adversarial.data.dataset import TextRows
 from hf_gpt.adversarial.data.rollouts import Collector, as_batch
-from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer
-from hf_gpt.adversarial.monitoring import diagnostics as figures
+from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer
+from hf_gpt.adversarial.monitoring import diagnostics as metrics
 from hf_gpt.errors import ConfigError
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import ScoreError, check_scores
 
 
 if TYPE_CHECKING:
-    from hf_gpt.reporting.report import Figure
+    from hf_gpt.reporting.report import Metric
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 LEAST_TEXTS = 40
 
 
-def sample_figures(
+def sample_metrics(
     model: nn.Module,
     collector: Collector,
     rows: TextRows,
-    player: DiscriminatorPlayer | None,
+    discriminator_trainer: DiscriminatorTrainer | None,
     num_samples: int,
     seed: int,
     others: TextRows | None = None,
@@ -53,7 +53,7 @@ def sample_figures(
         model: The generator, without wrappers.
         collector: Draws; the generator whose state is saved is left alone.
         rows: Held-out real texts.
-        player: The discriminator.
+        discriminator_trainer: The discriminator.
         num_samples: Texts, over all processes.
         seed: Of the texts.
         others: Further real texts, such as those trained on.
@@ -64,30 +64,32 @@ def sample_figures(
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     own = [rows[order[number % len(rows)]] for number in range(rank * share, (rank + 1) * share)]
     generator = torch.Generator().manual_seed(seed)
-    drawn = collector.draw(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
-    fakes, _ = collector.gather(drawn, [row["index"] for row in own])
-    texts = [fake.completion for fake in fakes]
+    samples = collector.sample(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
+    generated, _ = collector.gather(samples, [row["index"] for row in own])
+    texts = [generated.completion for generated in generated]
     found = {
-        "entropy": _mean_over_processes(collector, -(drawn.logps * drawn.completion_mask).sum(), drawn.completion_mask),
+        "entropy": _mean_over_processes(
+            collector, -(samples.logps * samples.completion_mask).sum(), samples.completion_mask
+        ),
         "completion_length": sum(map(len, texts)) / len(texts),
-        "distinct_trigrams": figures.distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts)),
-        "duplicate_rate": figures.duplicate_rate(texts),
+        "distinct_trigrams": metrics.distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts)),
+        "duplicate_rate": metrics.duplicate_rate(texts),
     }
     real = [rows[number]["completion_ids"] for number in order[: len(texts)]]
     found |= fresh_auc(real, texts, seed)
     if others is not None and "fresh_auc" in found:
-        places = np.random.default_rng(seed).permutation(len(others))[: len(real)].tolist()
-        control = fresh_auc(real, [others[place]["completion_ids"] for place in places], seed)
+        positions = np.random.default_rng(seed).permutation(len(others))[: len(real)].tolist()
+        control = fresh_auc(real, [others[position]["completion_ids"] for position in positions], seed)
         found |= {f"fresh_auc_real{name.removeprefix('fresh_auc')}": value for name, value in control.items()}
-    if player is not None and not player.args.has_language_model:
-        auc = _discriminator_auc(collector, rows, own, drawn, player)
+    if discriminator_trainer is not None and not discriminator_trainer.args.has_language_model:
+        auc = _discriminator_auc(collector, rows, own, samples, discriminator_trainer)
         if auc is not None:
             found["discriminator_auc"] = auc
     return found
 
 
 def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]], seed: int) -> dict[str, float]:
-    """AUC of a fresh classifier on held-out halves, see `sample_figures`; empty: too few texts or no scikit-learn."""
+    """AUC of a fresh classifier on held-out halves, see `sample_metrics`; empty: too few texts or no scikit-learn."""
     if min(len(real), len(generated)) < LEAST_TEXTS:
         return {}
     if importlib.util.find_spec("sklearn") is None:
@@ -104,11 +106,11 @@ def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]],
     return {**measured, "fresh_auc_texts": number}
 
 
-def headline_figures(metrics: Mapping[str, float]) -> "list[Figure]":
+def headline_metrics(metrics: Mapping[str, float]) -> "list[Metric]":
     """What an evaluation found, for the head of a page; an AUC of a fresh classifier beside the same of real texts."""
-    from hf_gpt.reporting.report import Figure
+    from hf_gpt.reporting.report import Metric
 
-    tiles = [Figure("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
+    tiles = [Metric("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
     control = "real text against other real text"
     beside = f"hold it against {control}" if "eval_fresh_auc_real" in metrics else "too few real texts for a control"
     for name, label, note in (
@@ -123,7 +125,7 @@ def headline_figures(metrics: Mapping[str, float]) -> "list[Figure]":
             spread = f"± {error:.3f}" if error else ""
             if low is not None:
                 spread = f"{low:.2f} to {metrics[f'{name}_high']:.2f}"
-            tiles.append(Figure(label, f"{metrics[name]:.4f}", note + (f" ({spread}{sizes})" if spread else "")))
+            tiles.append(Metric(label, f"{metrics[name]:.4f}", note + (f" ({spread}{sizes})" if spread else "")))
     return tiles
 
 
@@ -142,19 +144,19 @@ def check_fresh_auc(num_texts: int) -> None:
         raise ConfigError("--metric_for_best_model fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
 
 
-def _discriminator_auc(collector, rows, own, drawn: Rollout, player) -> float | None:
+def _discriminator_auc(collector, rows, own, samples: Rollout, discriminator_trainer) -> float | None:
     from hf_gpt.adversarial.data.dataset import TextCollator
 
-    real = as_batch(TextCollator(collector.tokens.pad)(own)).to(drawn.sequences.device)
+    real = as_batch(TextCollator(collector.tokens.pad)(own)).to(samples.sequences.device)
     gather = collector.accelerator.gather if collector.accelerator.num_processes > 1 else (lambda scores: scores)
-    scores = [gather(player.scores(batch)) for batch in (real, as_batch(drawn))]
+    scores = [gather(discriminator_trainer.scores(batch)) for batch in (real, as_batch(samples))]
     try:
         for each in scores:
-            check_scores(each, player.model)
+            check_scores(each, discriminator_trainer.model)
     except ScoreError as error:
         logger.warning("no discriminator_auc: %s", error)
         return None
-    return figures.auc(*scores)
+    return metrics.auc(*scores)
 
 
 def _mean_over_processes(collector, total: torch.Tensor, mask: torch.Tensor) -> float:

@@ -9,8 +9,8 @@ import torch
 
 from hf_gpt.adversarial.config import AdversarialConfig
 from hf_gpt.adversarial.data.dataset import RowNumbers, SpecialTokens, TextRows
-from hf_gpt.adversarial.monitoring import diagnostics as figures
-from hf_gpt.adversarial.monitoring.monitors import Monitors, Thresholds, Warning_
+from hf_gpt.adversarial.monitoring import diagnostics as metrics
+from hf_gpt.adversarial.monitoring.monitors import Alert, Monitors, Thresholds
 
 
 # Scores of each side before which an AUC says nothing, and texts before which their variety does not.
@@ -40,38 +40,38 @@ class ScoreWindow:
     def __init__(self, size: int, paired: bool):
         self.paired = paired
         self.real: deque[float] = deque(maxlen=size)
-        self.fake: deque[float] = deque(maxlen=size)
+        self.generated: deque[float] = deque(maxlen=size)
 
-    def add(self, real: torch.Tensor, fake: torch.Tensor) -> None:
+    def add(self, real: torch.Tensor, generated: torch.Tensor) -> None:
         """Adds scores, one-dimensional; of pairs in the same order. Those that are not finite are left out: they can be
         neither above nor below others."""
-        real, fake = real.float(), fake.float()
-        kept = [real.isfinite(), fake.isfinite()]
-        if self.paired and len(real) == len(fake):
+        real, generated = real.float(), generated.float()
+        kept = [real.isfinite(), generated.isfinite()]
+        if self.paired and len(real) == len(generated):
             kept = [kept[0] & kept[1]] * 2
         self.real.extend(real[kept[0]].tolist())
-        self.fake.extend(fake[kept[1]].tolist())
+        self.generated.extend(generated[kept[1]].tolist())
 
     @property
     def auc(self) -> float | None:
         """Probability that a real text scores above a generated one, of its prompt if paired; None: too few scores."""
-        count = min(len(self.real), len(self.fake))
+        count = min(len(self.real), len(self.generated))
         if count < min(LEAST_SCORES, self.real.maxlen):
             return None
         if not self.paired:
-            return figures.auc(torch.tensor(list(self.real)), torch.tensor(list(self.fake)))
-        real, fake = torch.tensor(list(self.real)[-count:]), torch.tensor(list(self.fake)[-count:])
-        return ((real > fake).float().mean() + (real == fake).float().mean() / 2).item()
+            return metrics.auc(torch.tensor(list(self.real)), torch.tensor(list(self.generated)))
+        real, generated = torch.tensor(list(self.real)[-count:]), torch.tensor(list(self.generated)[-count:])
+        return ((real > generated).float().mean() + (real == generated).float().mean() / 2).item()
 
     @property
     def accuracy(self) -> float | None:
         """Share of texts on the right side of 0, which for pairs has no meaning."""
         if self.paired or self.auc is None:
             return None
-        return figures.accuracy(torch.tensor(list(self.real)), torch.tensor(list(self.fake)))
+        return metrics.accuracy(torch.tensor(list(self.real)), torch.tensor(list(self.generated)))
 
 
-class Watch:
+class History:
     """Windows of scores and texts, and the monitors over them.
 
     Args:
@@ -104,39 +104,39 @@ class Watch:
         """Remembers generated texts."""
         self.texts.extend(texts)
 
-    def judge(self, step: int, **given: float | None) -> list[Warning_]:
+    def judge(self, step: int, **given: float | None) -> list[Alert]:
         """Figures of the remembered texts and those given, put before the monitors."""
         found = {
             "heldout_auc": self.heldout.auc,
             "train_auc": self.train.auc,
             "discriminator_accuracy": self.heldout.accuracy,
-            **self._text_figures(),
+            **self._text_metrics(),
             **given,
         }
         return self.monitors.update(step, **found)
 
-    def _text_figures(self) -> dict[str, float]:
+    def _text_metrics(self) -> dict[str, float]:
         texts = list(self.texts)
         if len(texts) < min(LEAST_TEXTS, self.texts.maxlen):
             return {}
         self._sample.position = 0
         real = [self.train_rows[row]["completion_ids"] for row in self._sample.take(len(texts))]
-        fake = [text.completion for text in texts]
-        tokens = sum(map(len, fake))
+        generated = [text.completion for text in texts]
+        tokens = sum(map(len, generated))
         found = {
             "entropy": -sum(text.logp for text in texts) / tokens,
-            "distinct_ngrams": figures.distinct_ngrams(fake, 3),
-            "real_distinct_ngrams": figures.distinct_ngrams(real, 3),
-            "duplicate_rate": figures.duplicate_rate(fake),
-            "real_duplicate_rate": figures.duplicate_rate(real),
-            "repetition_rate": figures.repetition_rate(fake),
-            "real_repetition_rate": figures.repetition_rate(real),
-            "length_drift": figures.length_drift(
-                torch.tensor([len(text) for text in fake]), torch.tensor([len(text) for text in real])
+            "distinct_ngrams": metrics.distinct_ngrams(generated, 3),
+            "real_distinct_ngrams": metrics.distinct_ngrams(real, 3),
+            "duplicate_rate": metrics.duplicate_rate(generated),
+            "real_duplicate_rate": metrics.duplicate_rate(real),
+            "repetition_rate": metrics.repetition_rate(generated),
+            "real_repetition_rate": metrics.repetition_rate(real),
+            "length_drift": metrics.length_drift(
+                torch.tensor([len(text) for text in generated]), torch.tensor([len(text) for text in real])
             ),
-            "shortcut_auc": figures.shortcut_auc(self._format(real), self._format(fake)),
+            "shortcut_auc": metrics.shortcut_auc(self._format(real), self._format(generated)),
         }
-        return found | self._copy_figures(fake)
+        return found | self._copy_metrics(generated)
 
     def _format(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
         width = max(map(len, texts))
@@ -144,24 +144,24 @@ class Watch:
         mask = torch.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)], mask[row, : len(text)] = torch.tensor(text), 1
-        return figures.format_features(ids, mask, sorted({self.tokens.bos, self.tokens.eos}))
+        return metrics.format_features(ids, mask, sorted({self.tokens.bos, self.tokens.eos}))
 
-    def _copy_figures(self, fake: Sequence[Sequence[int]]) -> dict[str, float]:
+    def _copy_metrics(self, generated: Sequence[Sequence[int]]) -> dict[str, float]:
         if self._copies is None:
             known = [row["completion_ids"] for row in self.train_rows.rows]
             self._copies = {}
             if sum(map(len, known)) <= COPY_LIMIT:
                 held_out = [row["completion_ids"] for row in self.eval_rows.rows]
-                rate = figures.copy_rate(held_out, known)
+                rate = metrics.copy_rate(held_out, known)
                 # Of the two samples together: the generated one is drawn too.
-                deviation = figures.rate_deviation(rate, len(held_out)) + figures.rate_deviation(
+                deviation = metrics.rate_deviation(rate, len(held_out)) + metrics.rate_deviation(
                     rate, self.texts.maxlen
                 )
                 self._copies = {"known": known, "real_copy_rate": rate, "real_copy_deviation": deviation}
         if not self._copies:
             return {}
         return {
-            "copy_rate": figures.copy_rate(fake, self._copies["known"]),
+            "copy_rate": metrics.copy_rate(generated, self._copies["known"]),
             "real_copy_rate": self._copies["real_copy_rate"],
             "real_copy_deviation": self._copies["real_copy_deviation"],
         }
@@ -169,15 +169,15 @@ class Watch:
     def state_dict(self) -> dict[str, Any]:
         """All that is remembered, in plain types."""
         return {
-            "windows": [[list(window.real), list(window.fake)] for window in (self.heldout, self.train)],
+            "windows": [[list(window.real), list(window.generated)] for window in (self.heldout, self.train)],
             "texts": [[list(text.completion), text.logp, text.reward] for text in self.texts],
             "monitors": self.monitors.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`."""
-        for window, (real, fake) in zip((self.heldout, self.train), state["windows"], strict=True):
+        for window, (real, generated) in zip((self.heldout, self.train), state["windows"], strict=True):
             window.real.extend(real)
-            window.fake.extend(fake)
+            window.generated.extend(generated)
         self.texts.extend(GeneratedText(tuple(ids), logp, reward) for ids, logp, reward in state["texts"])
         self.monitors.load_state_dict(state["monitors"])

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from hf_gpt.adversarial.discriminator.trainer import DiscriminatorPlayer
+from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer
 from hf_gpt.adversarial.monitoring import outcomes
-from hf_gpt.adversarial.monitoring.history import Watch
+from hf_gpt.adversarial.monitoring.history import History
 from hf_gpt.adversarial.schedule import Phase, Schedule
 
 
-def add_game(
+def add_adversarial_metrics(
     logs: dict[str, Any],
-    watch: Watch,
+    history: History,
     schedule: Schedule,
-    player: DiscriminatorPlayer | None,
+    discriminator_trainer: DiscriminatorTrainer | None,
     phase: Phase,
     num_warnings: int,
 ) -> None:
@@ -20,23 +20,23 @@ def add_game(
 
     Args:
         logs: The entry.
-        watch: AUCs of the discriminator.
+        history: AUCs of the discriminator.
         schedule: Steps that the gate left out.
-        player: The discriminator, if there is one.
+        discriminator_trainer: The discriminator, if there is one.
         phase: Of the last step.
         num_warnings: That stand.
     """
     logs["phase"] = phase.value
     logs["warnings"] = num_warnings
-    for name, value in (("d_auc_heldout", watch.heldout.auc), ("d_auc_train", watch.train.auc)):
+    for name, value in (("d_auc_heldout", history.heldout.auc), ("d_auc_train", history.train.auc)):
         if value is not None:
             logs[name] = value
-    if player is not None and player.scheduler is not None:
-        logs["d_learning_rate"] = player.learning_rate
-        logs["d_updates"] = player.updates
+    if discriminator_trainer is not None and discriminator_trainer.scheduler is not None:
+        logs["d_learning_rate"] = discriminator_trainer.learning_rate
+        logs["d_updates"] = discriminator_trainer.updates
         logs["skipped_generator_steps"] = schedule.skipped_steps
-        if player.skipped:
-            logs["d_skipped_updates"] = player.skipped
+        if discriminator_trainer.skipped:
+            logs["d_skipped_updates"] = discriminator_trainer.skipped
 
 
 def count_updates(logs: dict[str, Any], schedule: Schedule, last: outcomes.Outcome | None) -> None:

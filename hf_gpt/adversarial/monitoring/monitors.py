@@ -46,7 +46,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Warning_:  # noqa: N801 - the built-in name is taken
+class Alert:
     """One thing that goes wrong at a step."""
 
     name: str
@@ -60,7 +60,7 @@ class Warning_:  # noqa: N801 - the built-in name is taken
         return f"step {self.step}: {self.name} ({self.value:.4g} against {self.threshold:.4g}): {self.advice}"
 
 
-def as_log_entry(warning: Warning_) -> dict[str, Any]:
+def as_log_entry(warning: Alert) -> dict[str, Any]:
     """A warning as an entry of a trainer's log, from which pages show it."""
     named = {"alert": warning.name, "alert_value": warning.value, "alert_threshold": warning.threshold}
     return {"step": warning.step, **named, "alert_advice": warning.advice}
@@ -80,7 +80,7 @@ class Rule:
 
     Attributes:
         name: Of the warning.
-        figures: Without all of these there is no verdict.
+        metrics: Without all of these there is no verdict.
         threshold: Field of `Thresholds`.
         value: What is compared, from the present figures and the past.
         advice: What is wrong and what to change.
@@ -92,7 +92,7 @@ class Rule:
     """
 
     name: str
-    figures: tuple[str, ...]
+    metrics: tuple[str, ...]
     threshold: str
     value: Callable[[Mapping[str, float], Past], float]
     advice: str
@@ -289,7 +289,7 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-FIGURES: tuple[str, ...] = tuple(sorted({name for rule in RULES for name in rule.figures}))
+METRICS: tuple[str, ...] = tuple(sorted({name for rule in RULES for name in rule.metrics}))
 
 
 @dataclass
@@ -302,9 +302,9 @@ class Monitors:
         thresholds: Where warnings begin.
         patience: Evaluations in a row with a fatal warning after which `should_stop` is True.
         warmup_steps: Steps before which a discriminator may be useless.
-        best_figure: What tells the best step among those without a fatal warning, such as "fresh_auc"; left out: the
+        best_metric: What tells the best step among those without a fatal warning, such as "fresh_auc"; left out: the
             last of them is the best.
-        greater_is_better: Whether `best_figure` is to be high.
+        greater_is_better: Whether `best_metric` is to be high.
         first: Values that later ones are compared with. Given ones count from the start, as those of the model before
             adversarial training; others are the first that come.
     """
@@ -312,33 +312,33 @@ class Monitors:
     thresholds: Thresholds = field(default_factory=Thresholds)
     patience: int = 3
     warmup_steps: int = 0
-    best_figure: str | None = None
+    best_metric: str | None = None
     greater_is_better: bool = False
     first: dict[str, float] = field(default_factory=dict)
     lowest: dict[str, float] = field(default_factory=dict, init=False)
     latest: dict[str, float] = field(default_factory=dict, init=False)
-    warnings: list[Warning_] = field(default_factory=list, init=False)
+    warnings: list[Alert] = field(default_factory=list, init=False)
     best_step: int | None = field(default=None, init=False)
     best_value: float | None = field(default=None, init=False)
     fatal_in_a_row: int = field(default=0, init=False)
 
-    def update(self, step: int, **figures: float) -> list[Warning_]:
+    def update(self, step: int, **metrics: float) -> list[Alert]:
         """Takes the figures of a step and says what is wrong with them.
 
         Only warnings for which all figures are given are judged, so that cheap ones may come more often than dear ones.
 
         Args:
             step: Of the generator.
-            **figures: By the names in `FIGURES`, and `best_figure`; None and NaN count as not given.
+            **figures: By the names in `METRICS`, and `best_metric`; None and NaN count as not given.
 
         Raises:
             ValueError: There is no such figure.
         """
-        known = {*FIGURES, self.best_figure}
-        for name in figures:
+        known = {*METRICS, self.best_metric}
+        for name in metrics:
             if name not in known:
-                raise ValueError(f"there is no figure {name!r}{did_you_mean(name, FIGURES)}")
-        now = {name: float(value) for name, value in figures.items() if value is not None and value == value}
+                raise ValueError(f"there is no figure {name!r}{did_you_mean(name, METRICS)}")
+        now = {name: float(value) for name, value in metrics.items() if value is not None and value == value}
         self.latest |= now
         past = Past(now | self.first, now | self.lowest)
         raised = [warning for rule in RULES if (warning := self._judge(rule, step, now, past)) is not None]
@@ -369,30 +369,30 @@ class Monitors:
         """Goes on from a `state_dict`."""
         for name, value in state.items():
             setattr(self, name, dict(value) if isinstance(value, Mapping) else value)
-        self.warnings = [Warning_(**warning) for warning in state["warnings"]]
+        self.warnings = [Alert(**warning) for warning in state["warnings"]]
 
-    def _judge(self, rule: Rule, step: int, now: Mapping[str, float], past: Past) -> Warning_ | None:
+    def _judge(self, rule: Rule, step: int, now: Mapping[str, float], past: Past) -> Alert | None:
         threshold = getattr(self.thresholds, rule.threshold)
-        if threshold is None or not all(name in now for name in rule.figures) or rule.unless in now:
+        if threshold is None or not all(name in now for name in rule.metrics) or rule.unless in now:
             return None
         if rule.after_warmup and step < self.warmup_steps:
             return None
-        if rule.only_first and any(name in self.first for name in rule.figures):
+        if rule.only_first and any(name in self.first for name in rule.metrics):
             return None
         value = rule.value(now, past)
         if not (value < threshold if rule.is_below else value > threshold):
             return None
-        return Warning_(rule.name, value, threshold, rule.advice, step, rule.is_fatal)
+        return Alert(rule.name, value, threshold, rule.advice, step, rule.is_fatal)
 
-    def _keep_score(self, step: int, now: Mapping[str, float], raised: list[Warning_]) -> None:
+    def _keep_score(self, step: int, now: Mapping[str, float], raised: list[Alert]) -> None:
         fatal = any(warning.is_fatal for warning in raised)
-        judged = any(all(name in now for name in rule.figures) for rule in RULES if rule.is_fatal)
+        judged = any(all(name in now for name in rule.metrics) for rule in RULES if rule.is_fatal)
         if judged:
             self.fatal_in_a_row = self.fatal_in_a_row + 1 if fatal else 0
-        if fatal or (self.best_figure is None and not judged):
+        if fatal or (self.best_metric is None and not judged):
             return
-        value = None if self.best_figure is None else now.get(self.best_figure)
-        if self.best_figure is not None:
+        value = None if self.best_metric is None else now.get(self.best_metric)
+        if self.best_metric is not None:
             if value is None:
                 return
             if self.best_value is not None:

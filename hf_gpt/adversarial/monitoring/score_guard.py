@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 MOST_IN_A_ROW = 5
 
 
-class NotFiniteScoresError(UserError):
+class NonFiniteScoresError(UserError):
     """A discriminator or reward gave scores that are not finite, step after step."""
 
 
@@ -61,7 +61,7 @@ class ScoreGuard:
         """Ends a step. Of one whose scores were not finite, other micro-batches lose the gradients they left, too.
 
         Raises:
-            NotFiniteScoresError: it was the last of `MOST_IN_A_ROW` whose scores were not.
+            NonFiniteScoresError: it was the last of `MOST_IN_A_ROW` whose scores were not.
         """
         message, saw_any = self._message, self._saw_any
         self._message, self._saw_any = None, False
@@ -74,14 +74,14 @@ class ScoreGuard:
         self.steps += 1
         self.in_a_row += 1
         if self.in_a_row >= MOST_IN_A_ROW:
-            raise NotFiniteScoresError(
+            raise NonFiniteScoresError(
                 f"step {step}: {message} It was so in {self.in_a_row} steps in a row, in which the generator learnt "
                 "nothing. A lower --discriminator_learning_rate or --discriminator_max_grad_norm keeps weights finite."
             )
         if self.in_a_row == 1:
             logger.warning("step %d changes no weight of the generator: %s", step, message)
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """For the log, once there is something to tell."""
         return {"steps_with_scores_not_finite": self.steps} if self.steps else {}
 

@@ -16,7 +16,7 @@ from hf_gpt.cli.evaluation.job import facts_of, open_model, progress
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.statistics.curves import Plane, Point, common_reference, hypervolume, super_baseline
 from hf_gpt.evaluation.tasks.loading import Candidate
-from hf_gpt.evaluation.tasks.metrics import MEANINGS, sample_figures
+from hf_gpt.evaluation.tasks.metrics import MEANINGS, sample_metrics
 from hf_gpt.evaluation.tasks.registry import TaskSpec
 from hf_gpt.evaluation.tasks.results import REAL
 from hf_gpt.evaluation.tasks.runner import real_texts, run_task, sample_count
@@ -61,7 +61,7 @@ def curve_results(
     for job in jobs:
         if job.spec is None or job.spec.kind != "unconditional":
             raise UserError(
-                f"--curve needs tasks of texts drawn from nothing, such as texts; {job.name} is another kind."
+                f"--curve needs tasks of texts sampled from nothing, such as texts; {job.name} is another kind."
             )
         if len(job.rows) < 80 or sample_count(job.spec, job.rows) < 40:
             raise UserError(f"task {job.name}: --curve needs 80 real texts and 40 samples at least; more tell more.")
@@ -72,13 +72,13 @@ def curve_results(
         with progress(len(jobs) * len(settings), model) as bar:
             for job in jobs:
                 for setting, sampler in settings.items():
-                    drawn = dataclasses.replace(job, spec=_with_sampler(job.spec, sampler))
-                    place = cache.path(job.name, f"{model}-{setting}", ["curve", facts_of(args, drawn, path)])
-                    record = cache.get(place)
+                    sampled = dataclasses.replace(job, spec=_with_sampler(job.spec, sampler))
+                    position = cache.path(job.name, f"{model}-{setting}", ["curve", facts_of(args, sampled, path)])
+                    record = cache.get(position)
                     if record is None:
                         candidate = candidate or open_model(args, model, path)
-                        record = _measure(drawn, candidate, args)
-                        cache.put(place, record)
+                        record = _measure(sampled, candidate, args)
+                        cache.put(position, record)
                     records[job.name][model, setting] = record
                     bar.update(1)
         del candidate
@@ -113,18 +113,18 @@ def curve_section(
         "of the texts, by the figure named, and reported on the other half. The hypervolume is the area that a curve "
         "dominates, from the worst of all points."
     )
-    figure = f'<figure class="chart">\n{drawings}\n</figure>'
+    metric = f'<figure class="chart">\n{drawings}\n</figure>'
     best = results_table("Best samplers", *best_table(curve))
     numbers = fold("The numbers behind the curves", results_table("All samplers", heads, rows)) if rows else ""
-    body = f'{figure}\n<div class="after">{best}</div>\n<p class="muted after">{escape(note)}</p>\n{numbers}'
+    body = f'{metric}\n<div class="after">{best}</div>\n<p class="muted after">{escape(note)}</p>\n{numbers}'
     return Section(uid, f"Quality and diversity: {curve['task']}", body)
 
 
 def _with_sampler(spec: TaskSpec, sampler: Mapping[str, float]) -> TaskSpec:
     orders = {"orders": [4]}
     metrics = {**spec.wanted_metrics, "ngram_bleu": orders, "self_bleu": orders}
-    drawn = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, **sampler}
-    return dataclasses.replace(spec, metrics=metrics, **drawn)
+    samples = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, **sampler}
+    return dataclasses.replace(spec, metrics=metrics, **samples)
 
 
 def _halves(texts: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -134,12 +134,17 @@ def _halves(texts: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _measure(job: Any, candidate: Candidate, args: argparse.Namespace) -> dict[str, Any]:
     references = _halves(real_texts(job.spec, job.rows)[0])
-    drawn = run_task(job.spec, candidate, job.rows, args.seeds, args.batch_size, lambda rows: None)
-    figures: dict[str, list[dict[str, float]]] = {"chosen_by": [], "reported": []}
-    for texts in drawn["texts"]:
-        for part, some, real in zip(figures, _halves(texts), references, strict=True):
-            figures[part].append(sample_figures(job.spec, some, real))
-    return {**figures, "seeds": drawn["seeds"], "count": len(drawn["texts"][0]) // 2, "texts": drawn["texts"][0][:3]}
+    samples = run_task(job.spec, candidate, job.rows, args.seeds, args.batch_size, lambda rows: None)
+    metrics: dict[str, list[dict[str, float]]] = {"chosen_by": [], "reported": []}
+    for texts in samples["texts"]:
+        for part, some, real in zip(metrics, _halves(texts), references, strict=True):
+            metrics[part].append(sample_metrics(job.spec, some, real))
+    return {
+        **metrics,
+        "seeds": samples["seeds"],
+        "count": len(samples["texts"][0]) // 2,
+        "texts": samples["texts"][0][:3],
+    }
 
 
 def _real_point(job: Any) -> dict[str, float]:
@@ -147,7 +152,7 @@ def _real_point(job: Any) -> dict[str, float]:
     spec = _with_sampler(job.spec, {})
     references, held_out = real_texts(job.spec, job.rows)
     count = sample_count(job.spec, job.rows) // 2
-    return sample_figures(spec, held_out[:count], _halves(references)[1])
+    return sample_metrics(spec, held_out[:count], _halves(references)[1])
 
 
 def _curve(
@@ -156,7 +161,7 @@ def _curve(
     rows: dict[str, list[dict[str, Any]]] = {"chosen_by": [], "reported": []}
     for (model, setting), record in records.items():
         for part, kept in rows.items():
-            kept += [{"model": model, "setting": setting, **figures} for figures in record[part]]
+            kept += [{"model": model, "setting": setting, **measured} for measured in record[part]]
     metrics = {
         name: MEANINGS[name].better
         for name in rows["reported"][0]
@@ -166,8 +171,8 @@ def _curve(
         Point(
             model,
             setting,
-            fmean(figures[QUALITY] for figures in record["reported"]),
-            fmean(figures[DIVERSITY] for figures in record["reported"]),
+            fmean(measured[QUALITY] for measured in record["reported"]),
+            fmean(measured[DIVERSITY] for measured in record["reported"]),
         )
         for (model, setting), record in records.items()
     ]
@@ -207,7 +212,7 @@ def _rows_of(
         low, high = mean.get(f"{name}_low"), mean.get(f"{name}_high")
         kind = None if low is None else "metric"
         found = {"value": mean[name], "low": low, "high": high, "interval": kind, "items": items, "seeds": seeds}
-        rows.append({"task": task, "model": model, "figure": name, **found})
+        rows.append({"task": task, "model": model, "metric": name, **found})
     return rows
 
 

@@ -13,7 +13,7 @@ from hf_gpt.reporting.plots import format_number
 from hf_gpt.reporting.report import write_whole
 
 
-COLUMNS = ("task", "model", "figure", "value", "low", "high", "interval", "items", "seeds")
+COLUMNS = ("task", "model", "metric", "value", "low", "high", "interval", "items", "seeds")
 # Tables show this many figures of a metric that they have no words for.
 _UNKNOWN_SHOWN = 4
 
@@ -68,18 +68,18 @@ def overview(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of a table with the main figure of each task: the first that says which model is better."""
     models = [entry["name"] for entry in results["models"]]
     worse = {
-        (row["task"], row["figure"], row["second" if _first_is_better(row) else "first"])
+        (row["task"], row["metric"], row["second" if _first_is_better(row) else "first"])
         for row in results.get("comparisons", ())
-        if row["figure"] in MEANINGS and row["p_adjusted"] < 0.05
+        if row["metric"] in MEANINGS and row["p_adjusted"] < 0.05
     }
     rows = []
     for task in dict.fromkeys(row["task"] for row in results["results"]):
         of = [row for row in results["results"] if row["task"] == task]
-        judged = [n for n in shown_figures(list(dict.fromkeys(row["figure"] for row in of))) if is_judged(n)]
+        judged = [n for n in shown_metrics(list(dict.fromkeys(row["metric"] for row in of))) if is_judged(n)]
         if judged:
-            cells = {row["model"]: with_interval(row) for row in of if row["figure"] == judged[0]}
+            cells = {row["model"]: with_interval(row) for row in of if row["metric"] == judged[0]}
             marked = [cells.get(m, "") + (" *" if (task, judged[0], m) in worse else "") for m in models]
-            rows.append([f"{task}: {figure_label(judged[0])}", *marked])
+            rows.append([f"{task}: {metric_label(judged[0])}", *marked])
     return ["Main figure", *models], rows
 
 
@@ -89,7 +89,7 @@ def is_judged(name: str) -> bool:
 
 
 def _first_is_better(row: Mapping[str, Any]) -> bool:
-    return (row["difference"] > 0) == (MEANINGS[row["figure"]].better == "higher")
+    return (row["difference"] > 0) == (MEANINGS[row["metric"]].better == "higher")
 
 
 def tables(results: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -97,22 +97,22 @@ def tables(results: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[s
     found = []
     for task in dict.fromkeys(row["task"] for row in results["results"]):
         rows = [row for row in results["results"] if row["task"] == task]
-        figures = shown_figures(list(dict.fromkeys(row["figure"] for row in rows)))
+        metrics = shown_metrics(list(dict.fromkeys(row["metric"] for row in rows)))
         models = list(dict.fromkeys(row["model"] for row in rows))
-        cells = {(row["model"], row["figure"]): with_interval(row) for row in rows}
+        cells = {(row["model"], row["metric"]): with_interval(row) for row in rows}
         items = max(row["items"] for row in rows)
-        heads = [f"{items:,} items", *map(figure_label, figures)]
-        found.append((task, heads, [[model, *(cells.get((model, f), "") for f in figures)] for model in models]))
+        heads = [f"{items:,} items", *map(metric_label, metrics)]
+        found.append((task, heads, [[model, *(cells.get((model, f), "") for f in metrics)] for model in models]))
     return found
 
 
-def shown_figures(names: Sequence[str]) -> list[str]:
+def shown_metrics(names: Sequence[str]) -> list[str]:
     """The figures that have words, in the order of their list; of others the first few."""
     known = [name for name in MEANINGS if name in names]
     return known or list(names[:_UNKNOWN_SHOWN])
 
 
-def figure_label(name: str) -> str:
+def metric_label(name: str) -> str:
     """The words for a figure, and which way is better."""
     if name not in MEANINGS:
         return name
@@ -143,16 +143,16 @@ def difference_table(comparisons: Sequence[Mapping[str, Any]]) -> tuple[list[str
     """Heads and rows of the differences in figures that have words."""
     rows = [
         [
-            f"{row['task']}: {MEANINGS[row['figure']].label}",
+            f"{row['task']}: {MEANINGS[row['metric']].label}",
             f"{row['first']} − {row['second']}",
             f"{_signed(row['difference'])} [{_signed(row['low'])}, {_signed(row['high'])}]",
             _p_value(row["p_value"]),
             _p_value(row["p_adjusted"]),
         ]
         for row in comparisons
-        if row["figure"] in MEANINGS
+        if row["metric"] in MEANINGS
     ]
-    return ["Figure", "Models", "Difference", "p", "p, corrected"], rows
+    return ["Metric", "Models", "Difference", "p", "p, corrected"], rows
 
 
 def best_table(curve: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -166,7 +166,7 @@ def best_table(curve: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         [model, *(cells.get((model, metric), "") for metric in metrics), short(area)]
         for model, area in curve["hypervolume"].items()
     ]
-    return ["Model", *map(figure_label, metrics), "Hypervolume"], rows
+    return ["Model", *map(metric_label, metrics), "Hypervolume"], rows
 
 
 def markdown_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

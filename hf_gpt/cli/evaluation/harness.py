@@ -63,20 +63,20 @@ def run_harness_task(name: str, candidate: Candidate, limit: int | None, batch_s
 
 def harness_record(found: dict[str, Any], task: str) -> dict[str, Any]:
     """What the harness returned for one task, as a record; a group of tasks has its own figures, without items."""
-    figures = {
+    metrics = {
         key.removesuffix(",none"): value
         for key, value in found["results"].get(task, {}).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and "_stderr" not in key
     }
     samples = found.get("samples", {}).get(task, [])
     scores = {}
-    for name, value in figures.items():
+    for name, value in metrics.items():
         each = [sample.get(name) for sample in samples]
         # What the harness sums up in another way than by the mean has no interval here.
         numbers = each and all(isinstance(one, (int, float)) for one in each)
         if numbers and abs(sum(each) / len(each) - value) < 1e-9:
             scores[name] = [float(one) for one in each]
-    return {"scores": scores, "aggregates": {k: float(v) for k, v in figures.items()}, "items": len(samples)}
+    return {"scores": scores, "aggregates": {k: float(v) for k, v in metrics.items()}, "items": len(samples)}
 
 
 def harness_name(name: str) -> str:

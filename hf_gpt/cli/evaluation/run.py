@@ -14,7 +14,7 @@ from hf_gpt.cli.evaluation.harness import harness_name, is_harness_task, run_har
 from hf_gpt.cli.evaluation.job import Job, facts_of, open_model, progress
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.tasks.loading import Candidate, name_models
-from hf_gpt.evaluation.tasks.metrics import sample_figures
+from hf_gpt.evaluation.tasks.metrics import sample_metrics
 from hf_gpt.evaluation.tasks.registry import find_task
 from hf_gpt.evaluation.tasks.results import REAL, harness_results, task_results, with_adjusted
 from hf_gpt.evaluation.tasks.rows import find_file, read_task_rows
@@ -76,17 +76,17 @@ def _run(
         if job.spec is not None and job.spec.kind == "unconditional":
             references, held_out = real_texts(job.spec, job.rows)
             held_out = held_out[: sample_count(job.spec, job.rows)]
-            place = cache.path(job.name, REAL, [*facts_of(args, job, "real")[:3]])
-            record = cache.get(place)
+            position = cache.path(job.name, REAL, [*facts_of(args, job, "real")[:3]])
+            record = cache.get(position)
             if record is None:
-                record = {"texts": [held_out], "figures": [sample_figures(job.spec, held_out, references)], "seeds": []}
-                cache.put(place, record)
+                record = {"texts": [held_out], "metrics": [sample_metrics(job.spec, held_out, references)], "seeds": []}
+                cache.put(position, record)
             records[job.name][REAL] = record
     for name, path in models.items():
-        places = {job.name: cache.path(job.name, name, facts_of(args, job, path)) for job in jobs}
+        positions = {job.name: cache.path(job.name, name, facts_of(args, job, path)) for job in jobs}
         waiting = []
         for job in jobs:
-            record = cache.get(places[job.name])
+            record = cache.get(positions[job.name])
             if record is None:
                 waiting.append(job)
             else:
@@ -94,7 +94,7 @@ def _run(
         candidate = open_model(args, name, path) if waiting else None
         for job in waiting:
             records[job.name][name] = _record(args, job, candidate)
-            cache.put(places[job.name], records[job.name][name])
+            cache.put(positions[job.name], records[job.name][name])
         del candidate
         gc.collect()
     return records
@@ -126,7 +126,7 @@ def _record(args: argparse.Namespace, job: Job, candidate: Candidate) -> Record:
             raise UserError(f"task {job.name}, model {candidate.name}: {error}") from error
     if job.spec.kind == "unconditional":
         references, _ = real_texts(job.spec, job.rows)
-        record["figures"] = [sample_figures(job.spec, texts, references) for texts in record["texts"]]
+        record["metrics"] = [sample_metrics(job.spec, texts, references) for texts in record["texts"]]
     return record
 
 

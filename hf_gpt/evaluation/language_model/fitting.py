@@ -38,13 +38,13 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def length_batches(
-    places: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator | None = None
+    positions: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator | None = None
 ) -> list[np.ndarray]:
     """Batches of examples of similar length, in random order; without a generator sorted by length."""
     if generator is None:
-        ordered = places[np.argsort(lengths[places], kind="stable")]
+        ordered = positions[np.argsort(lengths[positions], kind="stable")]
         return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-    shuffled = generator.permutation(places)
+    shuffled = generator.permutation(positions)
     pool = 32 * batch_size
     batches = []
     for start in range(0, len(shuffled), pool):
@@ -95,11 +95,11 @@ def fit(
     with seeded(seed), keeps_freed_memory(on_cpu):
         for epoch in range(1, epochs + 1):
             model.train()
-            for places in length_batches(training, lengths, batch_size, generator):
+            for positions in length_batches(training, lengths, batch_size, generator):
                 step += 1
                 optimizer.param_groups[0]["lr"] = learning_rate * min(1.0, step / warmup)
                 optimizer.zero_grad()
-                loss(model, places)[0].backward()
+                loss(model, positions)[0].backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
             record.losses.append(mean_loss(model, loss, lengths, validation, batch_size))
@@ -116,9 +116,9 @@ def fit(
 
 @torch.no_grad()
 def mean_loss(
-    model: nn.Module, loss: BatchLoss, lengths: Sequence[int], places: np.ndarray, batch_size: int = 64
+    model: nn.Module, loss: BatchLoss, lengths: Sequence[int], positions: np.ndarray, batch_size: int = 64
 ) -> float:
-    """The mean loss of the examples at `places`, each batch by its weight; leaves the model in evaluation mode."""
+    """The mean loss of the examples at `positions`, each batch by its weight; leaves the model in evaluation mode."""
     model.eval()
-    pairs = [loss(model, batch) for batch in length_batches(places, np.asarray(lengths), batch_size)]
+    pairs = [loss(model, batch) for batch in length_batches(positions, np.asarray(lengths), batch_size)]
     return sum(value.item() * weight for value, weight in pairs) / sum(weight for _, weight in pairs)

@@ -74,18 +74,18 @@ class WordModel:
                 the next words themselves (https://arxiv.org/abs/1503.02531).
         """
         rows = self.vocabulary.encode([*sentences, *validation], self.max_length)
-        places = np.arange(len(rows))
+        positions = np.arange(len(rows))
 
         def loss(model: "HfGptForCausalLM", chosen: np.ndarray) -> tuple[torch.Tensor, float]:
-            losses, mask = self._losses([rows[place] for place in chosen], teacher if model.training else None)
+            losses, mask = self._losses([rows[position] for position in chosen], teacher if model.training else None)
             return losses.sum() / mask.sum(), int(mask.sum())
 
         return fit(
             self.model,
             loss,
             [len(row) for row in rows],
-            places[: len(sentences)],
-            places[len(sentences) :],
+            positions[: len(sentences)],
+            positions[len(sentences) :],
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -100,8 +100,8 @@ class WordModel:
         rows = self.vocabulary.encode(sentences, self.max_length)
         lengths = np.array([len(row) for row in rows])
         nll = np.zeros(len(rows))
-        for places in length_batches(np.arange(len(rows)), lengths, batch_size):
-            nll[places] = self._losses([rows[place] for place in places])[0].double().sum(1).numpy()
+        for positions in length_batches(np.arange(len(rows)), lengths, batch_size):
+            nll[positions] = self._losses([rows[position] for position in positions])[0].double().sum(1).numpy()
         return nll, lengths - 1
 
     @torch.no_grad()
@@ -111,10 +111,10 @@ class WordModel:
         rows = self.vocabulary.encode(sentences, self.max_length)
         features = np.zeros((len(rows), self.model.config.hidden_size))
         lengths = np.array([len(row) for row in rows])
-        for places in length_batches(np.arange(len(rows)), lengths, batch_size):
-            ids, mask = pad_rows([rows[place] for place in places])
+        for positions in length_batches(np.arange(len(rows)), lengths, batch_size):
+            ids, mask = pad_rows([rows[position] for position in positions])
             states = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.double()
-            features[places] = ((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
+            features[positions] = ((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
         return features
 
     def _losses(

@@ -17,7 +17,7 @@ import numpy as np
 _WEIGHTS_AT_A_TIME = 4_000_000
 
 
-class Figures(ABC):
+class MetricValues(ABC):
     """Figures of a set of items that can be computed again for any multiset of them.
 
     Attributes:
@@ -40,7 +40,7 @@ class Figures(ABC):
         return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
 
 
-class Sums(Figures):
+class Sums(MetricValues):
     """Figures that depend on sums over the items alone, such as means, ratios and corpus BLEU.
 
     Args:
@@ -61,7 +61,7 @@ class Sums(Figures):
         return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
 
 
-class Recomputed(Figures):
+class Recomputed(MetricValues):
     """Any figures of predictions and references, computed anew for each draw.
 
     Args:
@@ -79,20 +79,20 @@ class Recomputed(Figures):
         self.count = len(self.predictions)
 
     def of(self, weights: np.ndarray) -> dict[str, float]:
-        places = np.repeat(np.arange(self.count), weights).tolist()
-        found = self.compute([self.predictions[n] for n in places], [self.references[n] for n in places])
+        positions = np.repeat(np.arange(self.count), weights).tolist()
+        found = self.compute([self.predictions[n] for n in positions], [self.references[n] for n in positions])
         return dict(found)
 
 
-class Averaged(Figures):
+class Averaged(MetricValues):
     """The mean of the figures of several runs over the same items, such as those of different seeds."""
 
-    def __init__(self, runs: Sequence[Figures]):
+    def __init__(self, runs: Sequence[MetricValues]):
         self.runs, self.count = list(runs), runs[0].count
 
     def of(self, weights: np.ndarray) -> dict[str, float]:
         found = [run.of(weights) for run in self.runs]
-        return {name: float(np.mean([figures[name] for figures in found])) for name in found[0]}
+        return {name: float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
 
 
 def means(values: Mapping[str, Sequence[float]]) -> Sums:
@@ -102,12 +102,12 @@ def means(values: Mapping[str, Sequence[float]]) -> Sums:
     return Sums(table, lambda sums: {name: float(sums[n] / sums[-1]) for n, name in enumerate(names)})
 
 
-def bootstrap(figures: Mapping[str, Figures], draws: int, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+def bootstrap(metrics: Mapping[str, MetricValues], samples: int, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     """The figures of several models on the same draws of `count` items with replacement.
 
     Args:
-        figures: Of each model, all of the same items.
-        draws: How many.
+        metrics: Of each model, all of the same items.
+        samples: How many.
         seed: Of the draws.
 
     Returns:
@@ -116,17 +116,17 @@ def bootstrap(figures: Mapping[str, Figures], draws: int, seed: int = 0) -> dict
     Raises:
         ValueError: the models have different numbers of items, or there are no draws.
     """
-    counts = {each.count for each in figures.values()}
-    if len(counts) != 1 or draws < 1:
-        raise ValueError(f"the models have {sorted(counts)} items and there are {draws} draws. Give the same items.")
+    counts = {each.count for each in metrics.values()}
+    if len(counts) != 1 or samples < 1:
+        raise ValueError(f"the models have {sorted(counts)} items and there are {samples} draws. Give the same items.")
     count = counts.pop()
     generator = np.random.default_rng(seed)
-    parts: dict[str, list[dict[str, np.ndarray]]] = {model: [] for model in figures}
+    parts: dict[str, list[dict[str, np.ndarray]]] = {model: [] for model in metrics}
     step = max(1, _WEIGHTS_AT_A_TIME // count)
-    for first in range(0, draws, step):
-        size = min(step, draws - first)
+    for first in range(0, samples, step):
+        size = min(step, samples - first)
         weights = generator.multinomial(count, np.full(count, 1 / count), size=size)
-        for model, each in figures.items():
+        for model, each in metrics.items():
             parts[model].append(each.resampled(weights))
     return {
         model: {name: np.concatenate([part[name] for part in some]) for name in some[0]}
@@ -179,7 +179,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = np.argsort(p_values, kind="stable")
     adjusted = np.empty(len(p_values))
     largest = 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, position in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
+        adjusted[position] = largest
     return adjusted.tolist()

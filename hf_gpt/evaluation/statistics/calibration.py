@@ -14,6 +14,6 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
         labels: 0 or 1, int64 `(n,)`.
         bins: How many.
     """
-    places = np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(places, probabilities - labels, bins)
+    positions = np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(positions, probabilities - labels, bins)
     return float(np.abs(gaps).sum() / len(labels))

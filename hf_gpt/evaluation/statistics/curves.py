@@ -102,10 +102,10 @@ def quality_at(points: Sequence[Point], diversity: float, plane: Plane = SELF_BL
     for (left, low), (right, high) in pairwise(front):
         if left <= diversity <= right:
             return low + (high - low) * (diversity - left) / (right - left)
-    return next((quality for place, quality in front if place == diversity), None)
+    return next((quality for position, quality in front if position == diversity), None)
 
 
-def gains_at_equal_diversity(
+def improvements_at_equal_diversity(
     points: Sequence[Point],
     baseline: Sequence[Point],
     diversities: Sequence[float] | None = None,
@@ -125,8 +125,15 @@ def gains_at_equal_diversity(
         fronts = [*pareto_front(points, plane), *pareto_front(baseline, plane)]
         diversities = sorted({point.diversity for point in fronts})
     sign = 1 if plane.quality == "higher" else -1
-    pairs = [(place, quality_at(points, place, plane), quality_at(baseline, place, plane)) for place in diversities]
-    return [(place, sign * (ours - theirs)) for place, ours, theirs in pairs if ours is not None and theirs is not None]
+    pairs = [
+        (position, quality_at(points, position, plane), quality_at(baseline, position, plane))
+        for position in diversities
+    ]
+    return [
+        (position, sign * (ours - theirs))
+        for position, ours, theirs in pairs
+        if ours is not None and theirs is not None
+    ]
 
 
 def hypervolume(points: Sequence[Point], reference: tuple[float, float], plane: Plane = SELF_BLEU) -> float:
@@ -201,7 +208,7 @@ def super_baseline(
         ValueError: there are no rows, a row lacks a figure or has one that is not finite, or the best setting is not
             among the reported rows.
     """
-    choices, reports = (_figures(rows, metrics) for rows in (chosen_by, reported))
+    choices, reports = (_metrics(rows, metrics) for rows in (chosen_by, reported))
     found = []
     for model in dict.fromkeys(model for model, _, _ in choices):
         for metric, better in metrics.items():
@@ -215,7 +222,7 @@ def super_baseline(
     return found
 
 
-def _figures(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> dict[tuple[str, str, str], list[float]]:
+def _metrics(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> dict[tuple[str, str, str], list[float]]:
     if not rows:
         raise ValueError("there are no rows. Give one for each model, setting and seed.")
     found: dict[tuple[str, str, str], list[float]] = {}

@@ -81,9 +81,9 @@ def _sums(data_model, model, texts: Rollout, temperature: float, batch_size: int
         for start in range(0, len(texts), batch_size):
             rows = slice(start, start + batch_size)
             mask = texts.completion_mask[rows].double()
-            places = (texts.sequences[rows], texts.attention_mask[rows], texts.prompt_length[rows], mask.shape[1])
-            log_p = completion_logits(data_model, *places).double().log_softmax(-1)
-            log_q = (completion_logits(model, *places).double() / temperature).log_softmax(-1)
+            positions = (texts.sequences[rows], texts.attention_mask[rows], texts.prompt_length[rows], mask.shape[1])
+            log_p = completion_logits(data_model, *positions).double().log_softmax(-1)
+            log_q = (completion_logits(model, *positions).double() / temperature).log_softmax(-1)
             p, q, chosen = log_p.exp(), log_q.exp(), texts.completions[rows]
             for name, per_token in (
                 ("score", token_logps(log_p, chosen) - token_logps(log_q, chosen)),

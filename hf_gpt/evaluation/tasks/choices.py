@@ -59,8 +59,8 @@ def score_continuations(
     order = sorted(range(len(rows)), key=lambda n: -len(rows[n][0]) - len(rows[n][1]))
     device = candidate.model.device
     for first in range(0, len(order), batch_size):
-        places = order[first : first + batch_size]
-        batch = [rows[place] for place in places]
+        positions = order[first : first + batch_size]
+        batch = [rows[position] for position in positions]
         width = max(len(context) + len(tokens) for context, tokens in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -76,8 +76,8 @@ def score_continuations(
         logits = completion_logits(candidate.model, ids.to(device), mask.to(device), lengths.to(device), longest)
         logps = token_logps(logits, wanted.to(device)).double().cpu() * inside
         likeliest = ((logits.argmax(-1).cpu() == wanted) | ~inside).all(1)
-        for n, place in enumerate(places):
-            found[place] = Continuation(float(logps[n].sum()), len(batch[n][1]), bool(likeliest[n]))
+        for n, position in enumerate(positions):
+            found[position] = Continuation(float(logps[n].sum()), len(batch[n][1]), bool(likeliest[n]))
         advance(len(batch))
     return found
 

@@ -86,22 +86,24 @@ def write_after(
             torch.rand(
                 sampler["max_new_tokens"],
                 dtype=torch.float64,
-                generator=torch.Generator().manual_seed(seed * 1_000_003 + place),
+                generator=torch.Generator().manual_seed(seed * 1_000_003 + position),
             )
-            for place in range(len(rows))
+            for position in range(len(rows))
         ]
     )
     texts = [""] * len(rows)
-    order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
+    order = sorted(range(len(rows)), key=lambda position: -len(rows[position]))
     for first in range(0, len(order), batch_size):
-        places = order[first : first + batch_size]
-        width = max(len(rows[place]) for place in places)
-        ids = torch.tensor([[0] * (width - len(rows[place])) + rows[place] for place in places])
-        mask = torch.tensor([[0] * (width - len(rows[place])) + [1] * len(rows[place]) for place in places])
-        drawn = rollout(candidate.model, ids, mask, uniforms=uniforms[places], eos_token_id=_ends(candidate), **sampler)
-        for place, tokens, kept in zip(places, drawn.completions, drawn.completion_mask.bool(), strict=True):
-            texts[place] = _cut(candidate.tokenizer.decode(tokens[kept], skip_special_tokens=True), stop)
-        advance(len(places))
+        positions = order[first : first + batch_size]
+        width = max(len(rows[position]) for position in positions)
+        ids = torch.tensor([[0] * (width - len(rows[position])) + rows[position] for position in positions])
+        mask = torch.tensor([[0] * (width - len(rows[position])) + [1] * len(rows[position]) for position in positions])
+        samples = rollout(
+            candidate.model, ids, mask, uniforms=uniforms[positions], eos_token_id=_ends(candidate), **sampler
+        )
+        for position, tokens, kept in zip(positions, samples.completions, samples.completion_mask.bool(), strict=True):
+            texts[position] = _cut(candidate.tokenizer.decode(tokens[kept], skip_special_tokens=True), stop)
+        advance(len(positions))
     return texts
 
 

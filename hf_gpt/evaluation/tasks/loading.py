@@ -122,11 +122,11 @@ def open_candidate(
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         chosen = pick_device(device)
-        place = find_existing_model(path)
-        config = transformers.AutoConfig.from_pretrained(place, **options)
+        position = find_existing_model(path)
+        config = transformers.AutoConfig.from_pretrained(position, **options)
         head, auto_class = _head(config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
-        model = getattr(transformers, auto_class).from_pretrained(place, dtype=dtype, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(position, **options)
+        model = getattr(transformers, auto_class).from_pretrained(position, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     return Candidate(name, model.to(chosen).eval(), tokenizer, head)

@@ -11,7 +11,7 @@ import numpy as np
 from hf_gpt import compat
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.loading import compute, load
-from hf_gpt.evaluation.statistics.bootstrap import Averaged, Figures, Recomputed, Sums, means
+from hf_gpt.evaluation.statistics.bootstrap import Averaged, MetricValues, Recomputed, Sums, means
 from hf_gpt.evaluation.tasks.registry import TaskSpec
 
 
@@ -69,7 +69,7 @@ _CORPUS = ("sacrebleu", "bleu", "chrf")
 _MEANS = ("squad", "rouge", "accuracy")
 
 
-def figures_of(spec: TaskSpec, record: Mapping[str, Any]) -> Figures:
+def metrics_of(spec: TaskSpec, record: Mapping[str, Any]) -> MetricValues:
     """The figures of a record that has items: every kind but `unconditional`."""
     if spec.kind == "language_modelling":
         return Sums(np.stack([record[name] for name in ("nll", "tokens", "bytes")], 1), _likelihoods)
@@ -83,7 +83,7 @@ def figures_of(spec: TaskSpec, record: Mapping[str, Any]) -> Figures:
     return Averaged([_joined(spec, texts, record["references"]) for texts in record["predictions"]])
 
 
-def sample_figures(spec: TaskSpec, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def sample_metrics(spec: TaskSpec, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Figures of texts that come in no pairs with real ones, by each metric of the task.
 
     A figure that several metrics give, such as `auc`, is prefixed by its metric.
@@ -146,10 +146,10 @@ def _named(spec: TaskSpec, metric: str) -> Iterator[None]:
         raise UserError(f"task {spec.name}, metric {metric}: {reason}") from error
 
 
-class _Joined(Figures):
+class _Joined(MetricValues):
     """Figures of several metrics over the same items."""
 
-    def __init__(self, parts: Sequence[Figures]):
+    def __init__(self, parts: Sequence[MetricValues]):
         self.parts, self.count = list(parts), parts[0].count
 
     def of(self, weights: np.ndarray) -> dict[str, float]:
@@ -159,7 +159,7 @@ class _Joined(Figures):
         return found
 
 
-def _joined(spec: TaskSpec, predictions: list[Any], references: list[Any]) -> Figures:
+def _joined(spec: TaskSpec, predictions: list[Any], references: list[Any]) -> MetricValues:
     parts = []
     for name, options in spec.wanted_metrics.items():
         with _named(spec, name):
@@ -167,7 +167,7 @@ def _joined(spec: TaskSpec, predictions: list[Any], references: list[Any]) -> Fi
     return _Joined(parts)
 
 
-def _metric(name: str, options: Mapping[str, Any], predictions: list[Any], references: list[Any]) -> Figures:
+def _metric(name: str, options: Mapping[str, Any], predictions: list[Any], references: list[Any]) -> MetricValues:
     # Checks the input, once for all draws.
     whole = compute(name, predictions, references, **options)
     metric = load(name)
@@ -181,14 +181,14 @@ def _metric(name: str, options: Mapping[str, Any], predictions: list[Any], refer
     if name in _CORPUS:
         return _corpus(name, options, predictions, references)
 
-    def figures(some: list[Any], wanted: list[Any]) -> dict[str, float]:
+    def metrics(some: list[Any], wanted: list[Any]) -> dict[str, float]:
         found = compat.compute_unchecked(metric, predictions=some, references=wanted, **options)
         return {key: value for key, value in found.items() if isinstance(value, (int, float))}
 
-    return Recomputed(predictions, references, figures)
+    return Recomputed(predictions, references, metrics)
 
 
-def _corpus(name: str, options: Mapping[str, Any], predictions: list[str], references: list[list[str]]) -> Figures:
+def _corpus(name: str, options: Mapping[str, Any], predictions: list[str], references: list[list[str]]) -> MetricValues:
     """BLEU and chrF from the counts of each example that sacrebleu itself resamples for its own tests."""
     from sacrebleu.metrics import BLEU, CHRF
 
@@ -207,11 +207,11 @@ def _corpus(name: str, options: Mapping[str, Any], predictions: list[str], refer
     widths = {key: table.shape[1] for key, table in tables.items()}
 
     def combine(sums: np.ndarray) -> dict[str, float]:
-        found, place = {}, 0
+        found, position = {}, 0
         for key, scorer in scorers.items():
-            part = sums[place : place + widths[key]].round().astype(int).tolist()
+            part = sums[position : position + widths[key]].round().astype(int).tolist()
             found[key] = float(compat.score_of_statistics(scorer, part).score)
-            place += widths[key]
+            position += widths[key]
         return found
 
     return Sums(np.concatenate(list(tables.values()), 1), combine)

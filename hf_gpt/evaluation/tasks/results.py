@@ -7,8 +7,8 @@ from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
-from hf_gpt.evaluation.statistics.bootstrap import Figures, bootstrap, difference, holm, interval, means
-from hf_gpt.evaluation.tasks.metrics import MEANINGS, figures_of
+from hf_gpt.evaluation.statistics.bootstrap import MetricValues, bootstrap, difference, holm, interval, means
+from hf_gpt.evaluation.tasks.metrics import MEANINGS, metrics_of
 from hf_gpt.evaluation.tasks.registry import TaskSpec
 from hf_gpt.evaluation.tasks.runner import Record
 
@@ -18,47 +18,47 @@ Row = dict[str, Any]
 
 
 def task_results(
-    spec: TaskSpec, records: Mapping[str, Record], draws: int, seed: int = 0
+    spec: TaskSpec, records: Mapping[str, Record], samples: int, seed: int = 0
 ) -> tuple[list[Row], list[Row]]:
     """The figures of all models on a task, and the differences between every two models.
 
     Args:
         spec: The task.
         records: Of each model.
-        draws: Of the bootstrap; 0: no intervals and tests.
+        samples: Of the bootstrap; 0: no intervals and tests.
         seed: Of the draws.
 
     Returns:
-        Rows with `task`, `model`, `figure`, `value`, `low`, `high` (95 %), `interval` (what it is over: items or
-        seeds), `items` and `seeds`; rows with `task`, `figure`, `first`, `second`, `difference`, `low`, `high`,
+        Rows with `task`, `model`, `metric`, `value`, `low`, `high` (95 %), `interval` (what it is over: items or
+        seeds), `items` and `seeds`; rows with `task`, `metric`, `first`, `second`, `difference`, `low`, `high`,
         `p_value` and `method`. Intervals that cannot be given are None.
     """
     if spec.kind == "unconditional":
         return _of_samples(spec, records)
-    figures = {model: figures_of(spec, record) for model, record in records.items()}
+    metrics = {model: metrics_of(spec, record) for model, record in records.items()}
     seeds = {model: len(record.get("seeds", ())) for model, record in records.items()}
-    return results_over_items(spec.name, figures, seeds, draws, seed)
+    return results_over_items(spec.name, metrics, seeds, samples, seed)
 
 
 def results_over_items(
-    task: str, figures: Mapping[str, Figures], seeds: Mapping[str, int], draws: int, seed: int = 0
+    task: str, metrics: Mapping[str, MetricValues], seeds: Mapping[str, int], samples: int, seed: int = 0
 ) -> tuple[list[Row], list[Row]]:
     """As `task_results`, of figures over items."""
-    drawn = bootstrap(figures, draws, seed) if draws else {}
+    samples = bootstrap(metrics, samples, seed) if samples else {}
     rows, values = [], {}
-    for model, each in figures.items():
+    for model, each in metrics.items():
         values[model] = each.value()
         for name, value in values[model].items():
-            low, high = interval(drawn[model][name]) if draws else (None, None)
-            kind = "items" if draws else None
+            low, high = interval(samples[model][name]) if samples else (None, None)
+            kind = "items" if samples else None
             rows.append(_row(task, model, name, value, low, high, kind, each.count, seeds.get(model, 0)))
     compared = []
-    for first, second in combinations(figures, 2):
+    for first, second in combinations(metrics, 2):
         for name in values[first]:
-            if not draws or name not in values[second] or name not in MEANINGS:
+            if not samples or name not in values[second] or name not in MEANINGS:
                 continue
             gap = values[first][name] - values[second][name]
-            found = difference(gap, drawn[first][name], drawn[second][name])
+            found = difference(gap, samples[first][name], samples[second][name])
             compared.append(_difference(task, name, first, second, gap, found.low, found.high, found.p_value, "items"))
     return rows, compared
 
@@ -73,7 +73,7 @@ def _of_samples(spec: TaskSpec, records: Mapping[str, Record]) -> tuple[list[Row
     """Texts come in no pairs: intervals and tests are over seeds, or the metric's own."""
     rows, by_seed = [], {}
     for model, record in records.items():
-        runs = record["figures"]
+        runs = record["metrics"]
         for name in runs[0]:
             values = [run[name] for run in runs]
             by_seed[model, name] = values
@@ -93,7 +93,7 @@ def _of_samples(spec: TaskSpec, records: Mapping[str, Record]) -> tuple[list[Row
             )
     compared = []
     for first, second in combinations([model for model in records if model != REAL], 2):
-        for name in records[first]["figures"][0]:
+        for name in records[first]["metrics"][0]:
             ours, theirs = by_seed[first, name], by_seed[second, name]
             if name not in MEANINGS or min(len(ours), len(theirs)) < 2:
                 continue
@@ -129,10 +129,12 @@ def _over_seeds(name: str, values: Sequence[float]) -> tuple[float | None, float
     return low, high, "seeds"
 
 
-def harness_results(task: str, records: Mapping[str, Record], draws: int, seed: int = 0) -> tuple[list[Row], list[Row]]:
+def harness_results(
+    task: str, records: Mapping[str, Record], samples: int, seed: int = 0
+) -> tuple[list[Row], list[Row]]:
     """As `task_results`, of a task that the LM evaluation harness did: what is a mean over items gets an interval."""
-    figures = {model: means(record["scores"]) for model, record in records.items() if record["scores"]}
-    rows, compared = results_over_items(task, figures, {}, draws, seed) if figures else ([], [])
+    metrics = {model: means(record["scores"]) for model, record in records.items() if record["scores"]}
+    rows, compared = results_over_items(task, metrics, {}, samples, seed) if metrics else ([], [])
     for model, record in records.items():
         for name, value in record["aggregates"].items():
             if name not in record["scores"]:
@@ -140,11 +142,11 @@ def harness_results(task: str, records: Mapping[str, Record], draws: int, seed: 
     return rows, compared
 
 
-def _row(task, model, figure, value, low, high, kind, items, seeds) -> Row:
+def _row(task, model, metric, value, low, high, kind, items, seeds) -> Row:
     return {
         "task": task,
         "model": model,
-        "figure": figure,
+        "metric": metric,
         "value": value,
         "low": low,
         "high": high,
@@ -154,10 +156,10 @@ def _row(task, model, figure, value, low, high, kind, items, seeds) -> Row:
     }
 
 
-def _difference(task, figure, first, second, value, low, high, p_value, method) -> Row:
+def _difference(task, metric, first, second, value, low, high, p_value, method) -> Row:
     return {
         "task": task,
-        "figure": figure,
+        "metric": metric,
         "first": first,
         "second": second,
         "difference": value,

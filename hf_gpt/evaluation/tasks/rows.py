@@ -40,13 +40,15 @@ def find_file(spec: TaskSpec, data: Path | None) -> Path | None:
         if spec.hub is None:
             raise UserError(f"task {spec.name} has no data of its own. Name a file with --data.")
         return None
-    places = [place for place in (data, Path(spec.folder) if spec.folder else None, Path()) if place is not None]
-    for place in places:
-        if (place / spec.file).is_file():
-            return place / spec.file
+    positions = [
+        position for position in (data, Path(spec.folder) if spec.folder else None, Path()) if position is not None
+    ]
+    for position in positions:
+        if (position / spec.file).is_file():
+            return position / spec.file
     if spec.hub is not None:
         return None
-    tried = ", ".join(dict.fromkeys(str(place) for place in places))
+    tried = ", ".join(dict.fromkeys(str(position) for position in positions))
     raise UserError(
         f"task {spec.name}: no file {spec.file} in {tried}. Name the folder that it lies in with --data, or the file "
         "itself."
@@ -67,27 +69,27 @@ def read_task_rows(spec: TaskSpec, data: Path | None, limit: int | None = None) 
     path = find_file(spec, data)
     source = str(path or spec.hub)
     rows = []
-    for place, row in _from_hub(spec) if path is None else _from_file(spec, path):
+    for position, row in _from_hub(spec) if path is None else _from_file(spec, path):
         if not isinstance(row, Mapping):
-            raise CorpusError(f"{place}: must be an object of columns. Mend or remove the row.")
+            raise CorpusError(f"{position}: must be an object of columns. Mend or remove the row.")
         for column in spec.columns:
             if column not in row:
                 raise CorpusError(
-                    f"task {spec.name}, {place}: no column {column!r}{did_you_mean(column, list(row))} It has "
+                    f"task {spec.name}, {position}: no column {column!r}{did_you_mean(column, list(row))} It has "
                     f"{', '.join(map(str, row))}."
                 )
-        row = _checked(spec, row, place)
+        row = _checked(spec, row, position)
         if row is not None:
             rows.append(row)
     if not rows:
         raise CorpusError(f"task {spec.name}: {source} holds no row.")
     if limit is not None and limit < len(rows):
         kept = np.sort(np.random.default_rng(0).permutation(len(rows))[:limit])
-        rows = [rows[place] for place in kept]
+        rows = [rows[position] for position in kept]
     return rows
 
 
-def _checked(spec: TaskSpec, row: Mapping[str, Any], place: str) -> dict[str, Any] | None:
+def _checked(spec: TaskSpec, row: Mapping[str, Any], position: str) -> dict[str, Any] | None:
     """A row whose columns can be read and put into templates, the line ends of its texts folded.
 
     Of a corpus blank texts are left out, as in training: they give None.
@@ -99,20 +101,22 @@ def _checked(spec: TaskSpec, row: Mapping[str, Any], place: str) -> dict[str, An
     for column in spec.columns:
         value = row[column]
         if has_broken_text(value):
-            raise CorpusError(f"task {spec.name}, {place}: {broken_text(value)} in {column!r}. Mend or remove the row.")
+            raise CorpusError(
+                f"task {spec.name}, {position}: {broken_text(value)} in {column!r}. Mend or remove the row."
+            )
         if isinstance(value, str):
             row[column] = fold_line_ends(value)
     for column in spec.slots:
         if not isinstance(row[column], (str, int, float)):
             raise CorpusError(
-                f"task {spec.name}, {place}: {column!r} must be a text or a number to stand in a template, found "
+                f"task {spec.name}, {position}: {column!r} must be a text or a number to stand in a template, found "
                 f"{shown(row[column])}. Mend or remove the row."
             )
     if spec.kind in ("language_modelling", "unconditional") and not str(row[spec.text] or "").strip():
         return None
     if spec.reads_text and not (isinstance(row[spec.text], str) and row[spec.text].strip()):
         raise CorpusError(
-            f"task {spec.name}, {place}: {spec.text!r} must be a text that is not blank, found "
+            f"task {spec.name}, {position}: {spec.text!r} must be a text that is not blank, found "
             f"{shown(row[spec.text])}. Mend or remove the row."
         )
     return row

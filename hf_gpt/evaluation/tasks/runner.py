@@ -44,7 +44,7 @@ def run_task(
     """
     runs = {
         "language_modelling": _judge_texts,
-        "last_word": _guess_last_words,
+        "last_word": _predict_last_words,
         "multiple_choice": _choose,
         "classification": _classify,
         "unconditional": _write_freely,
@@ -71,7 +71,7 @@ def real_texts(spec: TaskSpec, rows: Rows) -> tuple[list[str], list[str]]:
     references = np.setdiff1d(np.arange(len(texts)), held_out)
     half = min(len(held_out), len(references))
     parts = (generator.permutation(part)[:half] for part in (references, held_out))
-    references, held_out = ([texts[place] for place in part] for part in parts)
+    references, held_out = ([texts[position] for position in part] for part in parts)
     return references, held_out
 
 
@@ -106,7 +106,7 @@ def _judge_texts(spec, candidate, rows, batch_size, advance) -> Record:
     return parts
 
 
-def _guess_last_words(spec, candidate, rows, batch_size, advance) -> Record:
+def _predict_last_words(spec, candidate, rows, batch_size, advance) -> Record:
     pairs = []
     for text in _texts(spec, rows):
         context, blank, word = text.rstrip().rpartition(" ")
@@ -202,15 +202,15 @@ def _classes(spec: TaskSpec, candidate: Candidate, rows: Rows) -> tuple[list[str
             names = list(map(str, spec.labels))
     else:
         names = list(map(str, spec.labels or ()))
-    wanted, known = [], {way(name): place for way in (label_name, str) for place, name in enumerate(names)}
+    wanted, known = [], {way(name): position for way in (label_name, str) for position, name in enumerate(names)}
     for number, row in enumerate(rows, 1):
-        label, place = row[spec.label], label_number(row[spec.label])
-        if place is not None and spec.labels and candidate.head == "classifier" and str(place) not in known:
-            label = spec.labels[place] if place < len(spec.labels) and spec.labels[place] in names else label
+        label, position = row[spec.label], label_number(row[spec.label])
+        if position is not None and spec.labels and candidate.head == "classifier" and str(position) not in known:
+            label = spec.labels[position] if position < len(spec.labels) and spec.labels[position] in names else label
         if label_name(label) in known:
             wanted.append(known[label_name(label)])
-        elif place is not None and place < len(names):
-            wanted.append(place)
+        elif position is not None and position < len(names):
+            wanted.append(position)
         else:
             raise CorpusError(
                 f"task {spec.name}, row {number}: {spec.label!r} is {label!r}, which is none of the classes of "

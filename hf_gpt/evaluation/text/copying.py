@@ -30,38 +30,40 @@ def longest_copied_spans(texts: Sequence[Sequence[str]], references: Sequence[Se
     owners, tokens, vocabulary = next(iter(ngram_ids(sentences, 1)))
     left = np.repeat(lengths.cumsum(), lengths) - np.arange(len(tokens))
     longest = np.zeros(len(texts), np.int64)
-    places, ids, size, length = np.arange(len(tokens)), tokens, vocabulary, 1
-    while len(places):
-        ours = owners[places] < len(texts)
+    positions, ids, size, length = np.arange(len(tokens)), tokens, vocabulary, 1
+    while len(positions):
+        ours = owners[positions] < len(texts)
         in_texts, in_references = np.zeros((2, size), bool)
         in_texts[ids[ours]] = True
         in_references[ids[~ours]] = True
         common = (in_texts & in_references)[ids]
-        places, ids = places[common], ids[common]
-        longest[owners[places[owners[places] < len(texts)]]] = length
+        positions, ids = positions[common], ids[common]
+        longest[owners[positions[owners[positions] < len(texts)]]] = length
         if length >= _GROWN:
-            runs, starts = _runs(places, owners, tokens, length)
+            runs, starts = _runs(positions, owners, tokens, length)
             known = [run for run, start in zip(runs, starts, strict=True) if owners[start] >= len(texts)]
             automaton = SuffixAutomaton(known)
             for run, start in zip(runs, starts, strict=True):
                 if owners[start] < len(texts):
                     longest[owners[start]] = max(longest[owners[start]], automaton.longest_span(run))
             break
-        goes_on = left[places] > length
-        places, ids = places[goes_on], ids[goes_on]
-        found, ids = np.unique(ids * vocabulary + tokens[places + length], return_inverse=True)
+        goes_on = left[positions] > length
+        positions, ids = positions[goes_on], ids[goes_on]
+        found, ids = np.unique(ids * vocabulary + tokens[positions + length], return_inverse=True)
         size, length = len(found), length + 1
     return longest
 
 
-def _runs(places: np.ndarray, owners: np.ndarray, tokens: np.ndarray, length: int) -> tuple[list[list[int]], list[int]]:
+def _runs(
+    positions: np.ndarray, owners: np.ndarray, tokens: np.ndarray, length: int
+) -> tuple[list[list[int]], list[int]]:
     """The tokens that spans of `length` at these places cover, joined where they overlap in one text, and where each
     such run begins.
     """
-    places = np.sort(places)
-    begins = np.flatnonzero(np.diff(places, prepend=-2 * length - 2) > length)
-    begins = np.union1d(begins, np.flatnonzero(np.diff(owners[places], prepend=-1)))
-    runs = np.split(places, begins[1:])
+    positions = np.sort(positions)
+    begins = np.flatnonzero(np.diff(positions, prepend=-2 * length - 2) > length)
+    begins = np.union1d(begins, np.flatnonzero(np.diff(owners[positions], prepend=-1)))
+    runs = np.split(positions, begins[1:])
     return [tokens[run[0] : run[-1] + length].tolist() for run in runs], [int(run[0]) for run in runs]
 
 

@@ -19,19 +19,19 @@ def lcs_length(first: Tokens, second: Tokens) -> int:
     return len(second) - row.bit_count()
 
 
-def lcs_places(first: Tokens, second: Tokens) -> list[int]:
+def lcs_positions(first: Tokens, second: Tokens) -> list[int]:
     """Places in `first` of a longest common subsequence: of several the one that the package `rouge-score` takes."""
     rows = [(1 << len(second)) - 1, *_rows(first, second)]
-    i, j, places = len(first), len(second), []
+    i, j, positions = len(first), len(second), []
     while i > 0 and j > 0:
         if first[i - 1] == second[j - 1]:
             i, j = i - 1, j - 1
-            places.append(i)
+            positions.append(i)
         elif _length(rows[i], j - 1) > _length(rows[i - 1], j):
             j -= 1
         else:
             i -= 1
-    return places[::-1]
+    return positions[::-1]
 
 
 def lcs_f_measure(target: Tokens, prediction: Tokens) -> float:
@@ -49,35 +49,35 @@ def summary_lcs_f_measure(targets: Sequence[Tokens], predictions: Sequence[Token
     left = [Counter(token for tokens in side for token in tokens) for side in (targets, predictions)]
     hits = 0
     for target in targets:
-        for place in sorted(set().union(*(lcs_places(target, prediction) for prediction in predictions))):
-            if all(counts[target[place]] > 0 for counts in left):
+        for position in sorted(set().union(*(lcs_positions(target, prediction) for prediction in predictions))):
+            if all(counts[target[position]] > 0 for counts in left):
                 hits += 1
                 for counts in left:
-                    counts[target[place]] -= 1
+                    counts[target[position]] -= 1
     return _f_measure(hits, num_targets, num_predictions)
 
 
 def _rows(first: Tokens, second: Tokens) -> Iterator[int]:
     """For each beginning of `first` the row of its lengths with all beginnings of `second`."""
     masks: dict[Hashable, int] = {}
-    places: dict[Hashable, list[int]] = {}
-    for place, token in enumerate(second):
-        places.setdefault(token, []).append(place)
+    positions: dict[Hashable, list[int]] = {}
+    for position, token in enumerate(second):
+        positions.setdefault(token, []).append(position)
     full = (1 << len(second)) - 1
     row = full
     for token in first:
         if token not in masks:
-            masks[token] = _mask(places.get(token, []), len(second))
+            masks[token] = _mask(positions.get(token, []), len(second))
         matches = row & masks[token]
         row = ((row + matches) | (row - matches)) & full
         yield row
 
 
-def _mask(places: Sequence[int], size: int) -> int:
+def _mask(positions: Sequence[int], size: int) -> int:
     """A number with these bits set; made of bytes, since each change of a long number costs its length."""
     mask = bytearray(size // 8 + 1)
-    for place in places:
-        mask[place >> 3] |= 1 << (place & 7)
+    for position in positions:
+        mask[position >> 3] |= 1 << (position & 7)
     return int.from_bytes(mask, "little")
 
 

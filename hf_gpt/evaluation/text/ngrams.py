@@ -47,15 +47,15 @@ def ngram_ids(sentences: Sequence[Sequence[str]], max_order: int) -> Iterator[tu
     owners = np.repeat(np.arange(len(sentences)), lengths)
     # Tokens from each place to the end of its sentence, itself included.
     left = np.repeat(lengths.cumsum(), lengths) - np.arange(len(tokens))
-    places, ids, size = np.arange(len(tokens)), tokens, len(vocabulary)
+    positions, ids, size = np.arange(len(tokens)), tokens, len(vocabulary)
     for order in range(1, max_order + 1):
         if order > 1:
-            inside = left[places] >= order
-            places = places[inside]
+            inside = left[positions] >= order
+            positions = positions[inside]
             # An n-gram is the (n-1)-gram before its last token, and that token.
-            found, ids = np.unique(ids[inside] * len(vocabulary) + tokens[places + order - 1], return_inverse=True)
+            found, ids = np.unique(ids[inside] * len(vocabulary) + tokens[positions + order - 1], return_inverse=True)
             size = len(found)
-        yield owners[places], ids, size
+        yield owners[positions], ids, size
 
 
 def count_ngrams(sentences: Sequence[Sequence[str]], max_order: int) -> Iterator[NgramCounts]:

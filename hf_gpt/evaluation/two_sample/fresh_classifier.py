@@ -99,11 +99,11 @@ def fresh_classifier_scores(
     frequencies = np.bincount(labels, minlength=2)
     weights = torch.from_numpy((len(labels) / 2 / frequencies)[labels]).float()
 
-    def loss(model: "PreTrainedModel", places: np.ndarray) -> tuple[torch.Tensor, float]:
-        ids, mask = pad_rows([rows[place] for place in places])
+    def loss(model: "PreTrainedModel", positions: np.ndarray) -> tuple[torch.Tensor, float]:
+        ids, mask = pad_rows([rows[position] for position in positions])
         logits = model(input_ids=ids, attention_mask=mask).logits[:, 0]
-        value = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets[places], weights[places])
-        return value, len(places)
+        value = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets[positions], weights[positions])
+        return value, len(positions)
 
     order = np.random.default_rng(seed).permutation(len(rows))
     is_held_out = np.isin(order, held_out_rows(map(tuple, texts), max(0.1, 2 / len(rows)), seed))
@@ -125,7 +125,7 @@ def fresh_classifier_scores(
 def _logits(model: "PreTrainedModel", rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
     scores = np.empty(len(rows))
     lengths = np.array([len(row) for row in rows])
-    for places in length_batches(np.arange(len(rows)), lengths, 4 * batch_size):
-        ids, mask = pad_rows([rows[place] for place in places])
-        scores[places] = model(input_ids=ids, attention_mask=mask).logits[:, 0].double().numpy()
+    for positions in length_batches(np.arange(len(rows)), lengths, 4 * batch_size):
+        ids, mask = pad_rows([rows[position] for position in positions])
+        scores[positions] = model(input_ids=ids, attention_mask=mask).logits[:, 0].double().numpy()
     return scores

@@ -58,9 +58,9 @@ def classifier_test(
         train, test = np.flatnonzero(is_training), np.flatnonzero(~is_training)
         train_labels, test_labels = labels[train], labels[test]
         train_scores, scores = classifier([items[n] for n in train], train_labels, [items[n] for n in test])
-        real_scores, fake_scores = scores[test_labels == 1], scores[test_labels == 0]
-        found.append(auc_interval(real_scores, fake_scores, resamples, seed=seed + split))
-        accuracy = ((real_scores > 0).mean() + (fake_scores <= 0).mean()) / 2
+        real_scores, generated_scores = scores[test_labels == 1], scores[test_labels == 0]
+        found.append(auc_interval(real_scores, generated_scores, resamples, seed=seed + split))
+        accuracy = ((real_scores > 0).mean() + (generated_scores <= 0).mean()) / 2
         trained = auc(train_scores[train_labels == 1], train_scores[train_labels == 0])
         rest.append((accuracy, trained, len(train), len(test)))
     accuracy, trained, num_train, num_test = np.mean(rest, 0)
@@ -107,8 +107,8 @@ def controlled_test(
     else:
         if len(held_out) < LEAST:
             raise ValueError(f"held_out holds {len(held_out)} texts. A two-sample test needs at least {LEAST}.")
-        places = generator.permutation(len(held_out))[: len(generated)]
-        first, second = real, [held_out[place] for place in places]
+        positions = generator.permutation(len(held_out))[: len(generated)]
+        first, second = real, [held_out[position] for position in positions]
     if min(len(first), len(second)) < LEAST:
         return found
     control = classifier_test(first, second, classifier, **options)
@@ -150,9 +150,9 @@ def _training_half(keys: Sequence[Hashable], labels: np.ndarray, generator: np.r
     sizes = np.stack([np.bincount(groups[labels == label], minlength=len(numbers)) for label in (0, 1)], 1)
     common = (2 * sizes > wanted).any(1)
     members: dict[int, list[int]] = {}
-    for place, group in enumerate(groups):
+    for position, group in enumerate(groups):
         # Negative numbers, each of one item, are no group's.
-        members.setdefault(-1 - place if common[group] else int(group), []).append(place)
+        members.setdefault(-1 - position if common[group] else int(group), []).append(position)
     parts = list(members.values())
     is_training = np.zeros(len(keys), bool)
     for number in generator.permutation(len(parts)):

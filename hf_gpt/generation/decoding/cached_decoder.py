@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from hf_gpt.generation.decoding.linear import Product, make_product
+from hf_gpt.generation.decoding.linear import Linear, make_linear
 from hf_gpt.generation.decoding.native.decoder import NativeWeights, takes
 from hf_gpt.generation.scoring.logprobs import positions_of
 from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm
@@ -18,11 +18,11 @@ from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM
 
 class _Layer(NamedTuple):
     attention_norm: Callable[[torch.Tensor], torch.Tensor]
-    qkv: Product
-    output: Product
+    qkv: Linear
+    output: Linear
     mlp_norm: Callable[[torch.Tensor], torch.Tensor]
-    up: Product
-    down: Product
+    up: Linear
+    down: Linear
     head_weight: torch.Tensor | None
     window: int | None
 
@@ -49,7 +49,7 @@ class DecoderWeights:
 
     Args:
         model: A model that `can_decode` takes.
-        weight_dtype: Of `linear.make_product`; embeddings, norms, attention and sums stay in float32.
+        weight_dtype: Of `linear.make_linear`; embeddings, norms, attention and sums stay in float32.
         rows: Most rows that are decoded at once.
     """
 
@@ -77,10 +77,10 @@ class DecoderWeights:
                 _Layer(
                     attention_norm=attention_norm,
                     qkv=qkv,
-                    output=self._product(attention.o_proj.weight, attention.o_proj.bias),
+                    output=self._linear(attention.o_proj.weight, attention.o_proj.bias),
                     mlp_norm=mlp_norm,
                     up=up,
-                    down=self._product(mlp.down_proj.weight, mlp.down_proj.bias),
+                    down=self._linear(mlp.down_proj.weight, mlp.down_proj.bias),
                     head_weight=self._head_weight(attention) if config.use_qk_norm else None,
                     window=attention.sliding_window,
                 )
@@ -93,20 +93,20 @@ class DecoderWeights:
         """A decoder of these prompts; arguments as for `CachedDecoder`."""
         return CachedDecoder(model, ids, mask, max_new_tokens, self)
 
-    def _normed(self, norm: nn.Module, *parts: nn.Linear) -> tuple[Callable[[torch.Tensor], torch.Tensor], Product]:
+    def _normed(self, norm: nn.Module, *parts: nn.Linear) -> tuple[Callable[[torch.Tensor], torch.Tensor], Linear]:
         """A norm, and one product for the layers that read what it gives."""
         weight = torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight
         biases = [part.bias for part in parts]
         bias = None if biases[0] is None else torch.cat(biases)
         if isinstance(norm, HfGptRMSNorm):
             eps = norm.variance_epsilon
-            return lambda inputs: _unit_rms(inputs, eps), self._product(weight * norm.weight, bias)
+            return lambda inputs: _unit_rms(inputs, eps), self._linear(weight * norm.weight, bias)
         shift = None if norm.bias is None else norm.bias.float()
         scale = norm.weight.float()
-        return lambda inputs: F.layer_norm(inputs, scale.shape, scale, shift, norm.eps), self._product(weight, bias)
+        return lambda inputs: F.layer_norm(inputs, scale.shape, scale, shift, norm.eps), self._linear(weight, bias)
 
-    def _product(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
-        return make_product(weight.detach(), None if bias is None else bias.detach(), self.weight_dtype, self.rows)
+    def _linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        return make_linear(weight.detach(), None if bias is None else bias.detach(), self.weight_dtype, self.rows)
 
     def _head_weight(self, attention: nn.Module) -> torch.Tensor:
         """(H, D) scales of QK-norm of all query heads, then all key heads."""

@@ -137,8 +137,8 @@ def _decode(state, input_ids, logits_processor, stopping_criteria, generation_co
         scores = logits_processor(input_ids, logits)
         if all_scores is not None:
             all_scores += (scores,)
-        drawn = generation_config.do_sample
-        tokens = torch.multinomial(scores.softmax(-1), 1)[:, 0] if drawn else likeliest(scores)
+        samples = generation_config.do_sample
+        tokens = torch.multinomial(scores.softmax(-1), 1)[:, 0] if samples else likeliest(scores)
         if can_end:
             tokens = tokens * unfinished + pad * (1 - unfinished)
         if streamer is not None:

@@ -39,7 +39,7 @@ def digests(tensors: Iterable[torch.Tensor]) -> tuple[Any, ...]:
             found.append(xxhash.xxh3_128_intdigest(flat.view(torch.uint8).numpy()))
         else:
             found.append(None)
-            pending.append(_sum_of_products(flat))
+            pending.append(_dot(flat))
     if pending:
         # One wait for the device.
         values = iter(torch.stack([value.to(pending[0].device) for value in pending]).tolist())
@@ -48,7 +48,7 @@ def digests(tensors: Iterable[torch.Tensor]) -> tuple[Any, ...]:
     return tuple(zip(facts, found, strict=True))
 
 
-def _sum_of_products(flat: torch.Tensor) -> torch.Tensor:
+def _dot(flat: torch.Tensor) -> torch.Tensor:
     """Sum of words times a number for each place, modulo 2^64 (multilinear hashing, https://arxiv.org/abs/1202.4961).
 
     Words are half as wide as the sum, so that no bit of theirs leaves it at the upper end.
@@ -58,8 +58,8 @@ def _sum_of_products(flat: torch.Tensor) -> torch.Tensor:
     total = torch.zeros((), dtype=torch.int64, device=flat.device)
     for begin in range(0, len(words), _WORDS_TOGETHER):
         part = words[begin : begin + _WORDS_TOGETHER].to(torch.int64)
-        places = torch.arange(begin + 1, begin + 1 + len(part), device=flat.device)
-        factors = places * _ODD
+        positions = torch.arange(begin + 1, begin + 1 + len(part), device=flat.device)
+        factors = positions * _ODD
         factors = (factors ^ (factors >> 29)) * _ODD
         total += (part * (factors ^ (factors >> 32))).sum()
     return total

@@ -13,7 +13,7 @@ from hf_gpt.generation.decoding.native.structures import native
 WeightDtype = Literal["bfloat16", "int8"]
 WEIGHT_DTYPES: tuple[str, ...] = ("bfloat16", "int8")
 
-Product = Callable[[torch.Tensor], torch.Tensor]
+Linear = Callable[[torch.Tensor], torch.Tensor]
 
 
 def check_weight_dtype(weight_dtype: str | None, device: torch.device) -> None:
@@ -32,7 +32,7 @@ def check_weight_dtype(weight_dtype: str | None, device: torch.device) -> None:
         )
 
 
-def make_product(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: str | None, rows: int) -> Product:
+def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: str | None, rows: int) -> Linear:
     """A function x -> x W^T + b for x of shape (B, K).
 
     Args:
@@ -78,7 +78,7 @@ def _has_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
 
 
-def _transposed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+def _transposed(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     # One row times a matrix reads memory in order this way round: 1.2 to 2.5 times as fast.
     weight = weight.t().contiguous()
     if bias is None:
@@ -86,7 +86,7 @@ def _transposed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     return lambda inputs: torch.addmm(bias, inputs, weight)
 
 
-def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     dtype = weight.dtype
     # Packed for no number of rows in particular, or each other number would pack again.
     packed = compat.pack_linear_weight(weight.contiguous())
@@ -94,24 +94,24 @@ def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     return lambda inputs: linear(inputs.to(dtype), packed, bias, "none", [], "")
 
 
-def _int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+def _int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     weight = weight.float()
     scale = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
     steps = (weight / scale[:, None]).round().to(torch.int8)
     packed = torch.ops.onednn.qlinear_prepack(steps, None)
     zero_points = torch.zeros(len(weight), dtype=torch.int64)
     bias = None if bias is None else bias.float()
-    linear = torch.ops.onednn.qlinear_pointwise.default
+    qlinear = torch.ops.onednn.qlinear_pointwise.default
     # Half a step more, since the conversion cuts off: 0 is step 128.
     middle = torch.tensor(128.5)
 
-    def product(inputs: torch.Tensor) -> torch.Tensor:
+    def linear(inputs: torch.Tensor) -> torch.Tensor:
         # A scale for each row, so that no row depends on those beside it.
         largest = torch.linalg.vector_norm(inputs.float(), torch.inf, -1, keepdim=True).clamp_(min=1e-20)
         rounded = torch.addcmul(middle, inputs, 127 / largest).to(torch.uint8)
-        result = linear(
+        result = qlinear(
             rounded, 1 / 127, 128, packed, scale, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
         ).mul_(largest)
         return result if bias is None else result.add_(bias)
 
-    return product
+    return linear

@@ -59,22 +59,22 @@ class CandidateSampler:
             criterion for criterion in stopping_criteria if not isinstance(criterion, ordinary)
         )
 
-    def draw(self, rows: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, rows: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """`number` candidates for each of `rows`: sequences (rows, number, max_length) and scores (rows, number)."""
         wanted = rows.repeat_interleave(number)
         sequences, scores = [], []
         for part in wanted.split(self.batch_size or len(wanted)):
             options = self.options | {"logits_processor": self._processors_of(part)}
-            drawn = compat.sample(self.model, self.input_ids[part], **options, **self._rows_of_inputs(part))
-            mask = self.mask(drawn, part)
-            scores.append(self.scorer(drawn, mask).to(drawn.device))
-            filler = self.max_length - drawn.shape[1]
-            sequences.append(torch.nn.functional.pad(drawn, (0, filler), value=self.pad_token_id))
+            samples = compat.sample(self.model, self.input_ids[part], **options, **self._rows_of_inputs(part))
+            mask = self.mask(samples, part)
+            scores.append(self.scorer(samples, mask).to(samples.device))
+            filler = self.max_length - samples.shape[1]
+            sequences.append(torch.nn.functional.pad(samples, (0, filler), value=self.pad_token_id))
         shape = (len(rows), number)
         return torch.cat(sequences).view(*shape, -1), torch.cat(scores).float().view(shape)
 
-    def extend(self, rows: torch.Tensor, context: torch.Tensor, mask: torch.Tensor, place: int, count: int) -> Block:
-        """At most `count` more tokens of texts that have `place` of them already.
+    def extend(self, rows: torch.Tensor, context: torch.Tensor, mask: torch.Tensor, position: int, count: int) -> Block:
+        """At most `count` more tokens of texts that have `position` of them already.
 
         Args:
             rows: (n,) numbers of the prompts.
@@ -92,26 +92,26 @@ class CandidateSampler:
         sequences, masks, finished = [], [], []
         for part in torch.arange(len(rows), device=rows.device).split(self.batch_size or len(rows)):
             inputs = self._rows_of_inputs(rows[part])
-            if place:
-                inputs = compat.inputs_after(self.model, inputs, place)
+            if position:
+                inputs = compat.inputs_after(self.model, inputs, position)
             options["logits_processor"] = self._processors_of(rows[part])
-            drawn = compat.sample(self.model, context[part], **options, **inputs)
-            lengths = self.lengths(drawn)
-            last = drawn.gather(1, lengths[:, None] - 1)[:, 0]
-            ended = torch.isin(last, self.eos_token_ids) | (lengths < drawn.shape[1])
+            samples = compat.sample(self.model, context[part], **options, **inputs)
+            lengths = self.lengths(samples)
+            last = samples.gather(1, lengths[:, None] - 1)[:, 0]
+            ended = torch.isin(last, self.eos_token_ids) | (lengths < samples.shape[1])
             if self.others:
-                ended |= self.others(drawn, None)
+                ended |= self.others(samples, None)
             finished.append(ended)
-            filler = size + count - drawn.shape[1]
-            sequences.append(torch.nn.functional.pad(drawn, (0, filler), value=self.pad_token_id))
+            filler = size + count - samples.shape[1]
+            sequences.append(torch.nn.functional.pad(samples, (0, filler), value=self.pad_token_id))
             inside = torch.arange(size, size + count, device=rows.device) < lengths[:, None]
             masks.append(torch.cat([mask[part], inside.to(mask)], 1))
         return Block(as_texts(torch.cat(sequences), torch.cat(masks), size), torch.cat(finished))
 
     def mask(self, sequences: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """1 at the tokens of prompt and completion, the end of text included."""
-        places = torch.arange(sequences.shape[1], device=sequences.device)
-        mask = (places < self.lengths(sequences)[:, None]).long()
+        positions = torch.arange(sequences.shape[1], device=sequences.device)
+        mask = (positions < self.lengths(sequences)[:, None]).long()
         mask[:, : self.input_ids.shape[1]] = self.prompt_mask[rows]
         return mask
 

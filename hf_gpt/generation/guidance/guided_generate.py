@@ -37,7 +37,7 @@ from transformers.utils import ModelOutput, logging
 from hf_gpt import compat
 from hf_gpt.generation.decoding.generate_options import refuse_other_modes, takes_all_options
 from hf_gpt.generation.guidance.candidates import CandidateSampler, eos_token_ids, prompt_mask
-from hf_gpt.generation.guidance.log_weights import Gain, make_gain
+from hf_gpt.generation.guidance.log_weights import LogWeight, make_log_weight
 from hf_gpt.generation.guidance.logits_processor import DiscriminatorLogitsProcessor, Scorer, as_scorer
 from hf_gpt.generation.guidance.particle_filter import Block, ParticleFilter, grow
 from hf_gpt.generation.guidance.selection import best_of, effective_sample_size, importance_weights, reject, resample
@@ -52,7 +52,7 @@ logger = logging.get_logger(__name__)
 Guidance = Literal["resample", "reject", "best_of_n", "particles", "stepwise"]
 GUIDANCE: tuple[str, ...] = ("resample", "reject", "best_of_n", "particles", "stepwise")
 # Those that judge beginnings of texts.
-JUDGING_BEGINNINGS = ("particles", "stepwise")
+PREFIX_SCORES = ("particles", "stepwise")
 
 
 @dataclasses.dataclass
@@ -187,9 +187,9 @@ def guided_generate(
         output = _reject(sampler, num_candidates, rejection_threshold, rejection_max_score, rejection_gamma)
     elif guidance == "particles":
         options = {"has_logps": False, "q_sampling": sampling}
-        gain = make_gain(discriminator, model, temperature, temperature, candidate_batch_size, **options)
+        log_weight = make_log_weight(discriminator, model, temperature, temperature, candidate_batch_size, **options)
         cloud = ParticleFilter(len(input_ids), num_candidates, guidance_temperature)
-        output = _grow(sampler, gain, cloud, guidance_block)
+        output = _grow(sampler, log_weight, cloud, guidance_block)
     else:
         output = _choose(sampler, num_candidates, guidance, guidance_temperature)
     output.sequences = _trim(output.sequences, sampler.lengths(output.sequences).max())
@@ -203,7 +203,7 @@ def guided_generate(
 def _choose(sampler: CandidateSampler, number: int, guidance: Guidance, temperature: float) -> GuidedGenerateOutput:
     """One of `number` whole texts for each row: resampled by its weight, or the one with the largest logit."""
     rows = torch.arange(len(sampler.input_ids), device=sampler.input_ids.device)
-    candidates, scores = sampler.draw(rows, number)
+    candidates, scores = sampler.sample(rows, number)
     ess = None
     if guidance == "resample":
         chosen = resample(scores, temperature=temperature)[:, 0]
@@ -218,15 +218,17 @@ def _choose(sampler: CandidateSampler, number: int, guidance: Guidance, temperat
     )
 
 
-def _grow(sampler: CandidateSampler, gain: Gain, cloud: ParticleFilter, block_size: int) -> GuidedGenerateOutput:
+def _grow(
+    sampler: CandidateSampler, log_weight: LogWeight, cloud: ParticleFilter, block_size: int
+) -> GuidedGenerateOutput:
     particles, width = cloud.log_weights.shape[1], sampler.input_ids.shape[1]
 
-    def draw(rows: torch.Tensor, context: torch.Tensor, mask: torch.Tensor, place: int, count: int) -> Block:
-        return sampler.extend(rows // particles, context, mask, place, count)
+    def sample(rows: torch.Tensor, context: torch.Tensor, mask: torch.Tensor, position: int, count: int) -> Block:
+        return sampler.extend(rows // particles, context, mask, position, count)
 
     grown = grow(
-        draw,
-        gain,
+        sample,
+        log_weight,
         cloud,
         sampler.input_ids,
         sampler.prompt_mask,
@@ -255,17 +257,17 @@ def _reject(sampler: CandidateSampler, limit: int, threshold, max_score, gamma) 
     while done < limit and len(rows):
         # Rows that were accepted make room for more tries of the others.
         number = min(limit - done, max(1, size // len(rows)))
-        candidates, scores = sampler.draw(rows, number)
+        candidates, scores = sampler.sample(rows, number)
         tried[rows, done : done + number] = scores
         bound = max_score if max_score is not None else tried[~tried.isnan()].max()
         kept = reject(scores, threshold, bound, gamma)
         # The first that was accepted, else the best so far.
         pick = torch.where(kept.any(1), kept.long().argmax(1), scores.argmax(1))
-        places = torch.arange(len(rows), device=device)
+        positions = torch.arange(len(rows), device=device)
         # One that is ruled out, by minus infinity, is still a text.
-        better = kept.any(1) | (scores[places, pick] > best[rows]) | (done == 0)
-        chosen[rows[better]] = candidates[places, pick][better]
-        best[rows[better]] = scores[places, pick][better]
+        better = kept.any(1) | (scores[positions, pick] > best[rows]) | (done == 0)
+        chosen[rows[better]] = candidates[positions, pick][better]
+        best[rows[better]] = scores[positions, pick][better]
         accepted[rows] = kept.any(1)
         rows = rows[~kept.any(1)]
         done += number

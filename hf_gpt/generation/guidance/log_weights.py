@@ -13,26 +13,26 @@ from hf_gpt.generation.scoring.log_ratio import is_language_model, text_logps
 from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
 
 
-class Gain(Protocol):
+class LogWeight(Protocol):
     """The critic of a particle filter."""
 
-    def __call__(self, before: torch.Tensor, drawn: Rollout) -> torch.Tensor:
-        """(n,) float32 log-weights of beginnings with the completions of `drawn`, which were `before` (n,) without."""
+    def __call__(self, before: torch.Tensor, samples: Rollout) -> torch.Tensor:
+        """Float32 log-weights (n,) of prefixes with the completions of `samples`; `before` (n,) is without."""
 
 
-def make_gain(
-    critic: nn.Module | Scorer,
+def make_log_weight(
+    discriminator: nn.Module | Scorer,
     model: nn.Module,
     psi_temperature: float = 1.0,
     q_temperature: float = 1.0,
     batch_size: int | None = None,
     has_logps: bool = True,
     q_sampling: Sampling | None = None,
-) -> Gain:
+) -> LogWeight:
     """The gain of a critic of q's texts.
 
     Args:
-        critic: A language model psi, whose log-weight is log psi - log q; a classifier with one label or a function of
+        discriminator: A language model psi, log-weight log psi - log q; a classifier with one label or a function of
             sequences and mask, whose log-weight is its logit.
         model: q.
         psi_temperature, q_temperature: Divide the logits of their next tokens.
@@ -43,15 +43,15 @@ def make_gain(
     Raises:
         TokensError: a critic that is a model does not share q's tokens.
     """
-    if isinstance(critic, nn.Module):
-        check_shared_tokens(model, critic)
-    if not is_language_model(critic):
-        return _LogitGain(as_scorer(critic, batch_size))
+    if isinstance(discriminator, nn.Module):
+        check_shared_tokens(model, discriminator)
+    if not is_language_model(discriminator):
+        return _LogitLogWeight(as_scorer(discriminator, batch_size))
     q_sampling = q_sampling or Sampling(q_temperature)
-    return _LogRatioGain(critic, model, psi_temperature, q_sampling, batch_size, has_logps)
+    return _LogRatioLogWeight(discriminator, model, psi_temperature, q_sampling, batch_size, has_logps)
 
 
-class _LogRatioGain:
+class _LogRatioLogWeight:
     """Tokens are judged one by one, so that the log-weight of a beginning adds up; of a bare prompt it is 0."""
 
     def __init__(self, psi, q, psi_temperature, q_sampling, batch_size, has_logps):
@@ -60,20 +60,20 @@ class _LogRatioGain:
         self.psi, self.q, self.batch_size = psi, q, batch_size
         self.psi_temperature, self.q_sampling, self.has_logps = psi_temperature, q_sampling, has_logps
 
-    def __call__(self, before: torch.Tensor, drawn: Rollout) -> torch.Tensor:
+    def __call__(self, before: torch.Tensor, samples: Rollout) -> torch.Tensor:
         if self.has_logps:
-            own = drawn.logps.sum(1)
+            own = samples.logps.sum(1)
         else:
-            own = text_logps(self.q, drawn, batch_size=self.batch_size, sampling=self.q_sampling)
-        gained = text_logps(self.psi, drawn, self.psi_temperature, self.batch_size) - own
+            own = text_logps(self.q, samples, batch_size=self.batch_size, sampling=self.q_sampling)
+        gained = text_logps(self.psi, samples, self.psi_temperature, self.batch_size) - own
         return before + check_scores(gained, self.psi, may_rule_out=True).to(before)
 
 
-class _LogitGain:
+class _LogitLogWeight:
     """The logit of each beginning, whatever was said of the shorter one."""
 
     def __init__(self, scorer: Scorer):
         self.scorer = scorer
 
-    def __call__(self, before: torch.Tensor, drawn: Rollout) -> torch.Tensor:
-        return self.scorer(drawn.sequences, drawn.attention_mask).to(before)
+    def __call__(self, before: torch.Tensor, samples: Rollout) -> torch.Tensor:
+        return self.scorer(samples.sequences, samples.attention_mask).to(before)

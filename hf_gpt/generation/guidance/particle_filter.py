@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from hf_gpt.generation.guidance.log_weights import Gain, make_gain
+from hf_gpt.generation.guidance.log_weights import LogWeight, make_log_weight
 from hf_gpt.generation.guidance.logits_processor import Scorer
 from hf_gpt.generation.guidance.selection import (
     effective_sample_size,
@@ -35,7 +35,7 @@ RESAMPLED_BELOW = 0.5
 
 # Draws the next tokens of beginnings: their numbers (n,), contexts and masks (n, T), padded at the left, the place
 # in the completion and the number of tokens.
-Draw = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, int], "Block"]
+Sample = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, int], "Block"]
 
 
 @dataclasses.dataclass
@@ -43,11 +43,11 @@ class Block:
     """What n beginnings grew by.
 
     Attributes:
-        drawn: The new tokens as completions of what was there before.
+        samples: The new tokens as completions of what was there before.
         finished: (n,) bool, which texts ended.
     """
 
-    drawn: Rollout
+    samples: Rollout
     finished: torch.Tensor
 
 
@@ -72,7 +72,7 @@ class Particles:
         """(B,) float32 from 1 to k, of the weights left at the end."""
         return effective_sample_size(self.weights)
 
-    def draw(self, generator: torch.Generator | None = None) -> Rollout:
+    def sample(self, generator: torch.Generator | None = None) -> Rollout:
         """One text for each prompt, by weight: (B,) rows."""
         return self.texts.rows(self.choose(generator))
 
@@ -85,7 +85,7 @@ class Particles:
 
 def grow_particles(
     model: nn.Module,
-    critic: nn.Module | Scorer,
+    discriminator: nn.Module | Scorer,
     prompt_ids: torch.Tensor | None = None,
     prompt_mask: torch.Tensor | None = None,
     *,
@@ -95,7 +95,7 @@ def grow_particles(
     num_samples: int | None = None,
     num_return_sequences: int = 1,
     temperature: float = 1.0,
-    critic_temperature: float = 1.0,
+    discriminator_temperature: float = 1.0,
     resampling: Resampling = "systematic",
     eos_token_id: int | Sequence[int] | None = None,
     pad_token_id: int | None = None,
@@ -113,13 +113,13 @@ def grow_particles(
 
     Args:
         model: q, a causal language model.
-        critic: A causal language model; or a sequence classifier with one label, over the generator's tokens; or a
+        discriminator: A causal language model; a sequence classifier with one label, over the generator's tokens; or a
             function of sequences and mask, (n, T) both, that returns (n,) logits.
         num_particles: k, of each text.
         block_size: Tokens drawn between two looks of the critic. Particles are drawn anew where their effective sample
             size is below k / 2.
         temperature: Of q.
-        critic_temperature: Divides psi's logits of the next token, or l.
+        discriminator_temperature: Divides psi's logits of the next token, or l.
         resampling: `"systematic"`, whose draws vary less, or `"multinomial"`.
         batch_size: Particles that a model reads at a time; the texts do not depend on it. None: all.
         prompt_ids, prompt_mask, max_new_tokens, num_samples, num_return_sequences, eos_token_id, pad_token_id,
@@ -138,16 +138,18 @@ def grow_particles(
     ids, mask = as_prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
     ids, mask = (tensor.repeat_interleave(num_return_sequences, 0) for tensor in (ids, mask))
     check_positions(unwrap(model), ids.shape[1], max_new_tokens)
-    if is_language_model(critic):
-        check_positions(unwrap(critic), ids.shape[1], max_new_tokens)
-    elif isinstance(critic, nn.Module):
-        check_length(critic, int(mask.sum(1).max()) + max_new_tokens)
+    if is_language_model(discriminator):
+        check_positions(unwrap(discriminator), ids.shape[1], max_new_tokens)
+    elif isinstance(discriminator, nn.Module):
+        check_length(discriminator, int(mask.sum(1).max()) + max_new_tokens)
     ends, pad_token_id = special_tokens(eos_token_id, pad_token_id)
     # One number for each token of each particle: what one draws depends neither on the others nor on batches.
     uniforms = torch.rand(len(ids) * num_particles, max_new_tokens, dtype=torch.float64, generator=generator)
 
-    def draw(rows: torch.Tensor, context: torch.Tensor, context_mask: torch.Tensor, place: int, count: int) -> Block:
-        drawn = rollout(
+    def sample(
+        rows: torch.Tensor, context: torch.Tensor, context_mask: torch.Tensor, position: int, count: int
+    ) -> Block:
+        samples = rollout(
             model,
             context,
             context_mask,
@@ -155,16 +157,16 @@ def grow_particles(
             temperature=temperature,
             eos_token_id=ends,
             pad_token_id=pad_token_id,
-            uniforms=uniforms[rows.cpu(), place : place + count],
+            uniforms=uniforms[rows.cpu(), position : position + count],
             batch_size=batch_size,
         )
-        ended = torch.isin(drawn.completions, torch.tensor(ends, device=device)) & drawn.completion_mask.bool()
-        return Block(drawn, ended.any(1))
+        ended = torch.isin(samples.completions, torch.tensor(ends, device=device)) & samples.completion_mask.bool()
+        return Block(samples, ended.any(1))
 
-    gain = make_gain(critic, model, critic_temperature, temperature, batch_size)
-    weight_temperature = 1.0 if is_language_model(critic) else critic_temperature
+    log_weight = make_log_weight(discriminator, model, discriminator_temperature, temperature, batch_size)
+    weight_temperature = 1.0 if is_language_model(discriminator) else discriminator_temperature
     cloud = ParticleFilter(len(ids), num_particles, weight_temperature, resampling, generator)
-    return grow(draw, gain, cloud, ids, mask, max_new_tokens, block_size, pad_token_id)
+    return grow(sample, log_weight, cloud, ids, mask, max_new_tokens, block_size, pad_token_id)
 
 
 class ParticleFilter:
@@ -200,7 +202,7 @@ class ParticleFilter:
             raise ValueError(f"the temperature of a critic must be above 0, got {temperature}.")
         if resampling not in _RESAMPLING:
             raise ValueError(f"there is no resampling {resampling!r}. Choose one of: {', '.join(_RESAMPLING)}.")
-        self.log_weights, self.scores, self._drawn_at = (torch.zeros(groups, particles) for _ in range(3))
+        self.log_weights, self.scores, self._sampled_at = (torch.zeros(groups, particles) for _ in range(3))
         self.temperature = temperature
         self.num_resampled = torch.zeros(groups, dtype=torch.long)
         self.generator = generator
@@ -224,7 +226,7 @@ class ParticleFilter:
         """
         groups, particles = self.log_weights.shape
         self.scores = scores.detach().float().cpu().view(groups, particles)
-        self.log_weights = (self.scores - self._drawn_at) / self.temperature
+        self.log_weights = (self.scores - self._sampled_at) / self.temperature
         # All ruled out: nothing is left to choose by.
         self.log_weights[(self.log_weights == -torch.inf).all(1)] = 0.0
         poor = effective_sample_size(self.weights) < RESAMPLED_BELOW * particles
@@ -235,15 +237,15 @@ class ParticleFilter:
         chosen[poor] = self._resample(self.log_weights[poor], particles, generator=self.generator)
         self.log_weights[poor] = 0.0
         self.scores = self.scores.gather(1, chosen)
-        self._drawn_at[poor] = self.scores[poor]
+        self._sampled_at[poor] = self.scores[poor]
         self.num_resampled += poor
         return (torch.arange(groups)[:, None] * particles + chosen).flatten()
 
 
 @torch.no_grad()
 def grow(
-    draw: Draw,
-    gain: Gain,
+    sample: Sample,
+    log_weight: LogWeight,
     cloud: ParticleFilter,
     prompt_ids: torch.Tensor,
     prompt_mask: torch.Tensor,
@@ -254,7 +256,7 @@ def grow(
     """The filter's loop, whatever draws tokens and whatever weighs them.
 
     Args:
-        draw, gain: What does.
+        sample, log_weight: What does.
         cloud: Weights of the particles, as they are before the first token.
         prompt_ids, prompt_mask: (B, L) int64, padded at the left.
         max_new_tokens, block_size, pad_token_id: As for `grow_particles`.
@@ -268,22 +270,22 @@ def grow(
     logps = torch.zeros(rows, max_new_tokens, device=device)
     lengths = torch.zeros(rows, dtype=torch.long, device=device)
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
-    for place in range(0, max_new_tokens, block_size):
+    for position in range(0, max_new_tokens, block_size):
         growing = (~finished).nonzero()[:, 0]
         if not len(growing):
             break
         # Whoever still grows has grown as much as all others that do.
-        context = torch.cat([ids[growing], completions[growing, :place]], 1)
-        context_mask = torch.cat([mask[growing], mask.new_ones(len(growing), place)], 1)
-        block = draw(growing, context, context_mask, place, min(block_size, max_new_tokens - place))
-        drawn = block.drawn
-        end = place + drawn.completions.shape[1]
-        completions[growing, place:end], logps[growing, place:end] = drawn.completions, drawn.logps
-        lengths[growing] += drawn.completion_mask.sum(1).long()
+        context = torch.cat([ids[growing], completions[growing, :position]], 1)
+        context_mask = torch.cat([mask[growing], mask.new_ones(len(growing), position)], 1)
+        block = sample(growing, context, context_mask, position, min(block_size, max_new_tokens - position))
+        samples = block.samples
+        end = position + samples.completions.shape[1]
+        completions[growing, position:end], logps[growing, position:end] = samples.completions, samples.logps
+        lengths[growing] += samples.completion_mask.sum(1).long()
         finished[growing] = block.finished
         scores = cloud.scores.flatten().to(device, copy=True)
-        scores[growing] = gain(scores[growing], drawn)
-        is_last = place + block_size >= max_new_tokens
+        scores[growing] = log_weight(scores[growing], samples)
+        is_last = position + block_size >= max_new_tokens
         chosen = cloud.update(scores, torch.zeros_like(finished) if is_last else ~finished)
         if chosen is not None:
             chosen = chosen.to(device)

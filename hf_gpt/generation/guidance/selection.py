@@ -52,8 +52,8 @@ def resample(
         Shape `(..., num_samples)`, int64 indices of candidates.
     """
     weights = importance_weights(scores, temperature)
-    drawn = torch.multinomial(weights.reshape(-1, weights.shape[-1]), num_samples, replacement, generator=generator)
-    return drawn.reshape(*scores.shape[:-1], num_samples)
+    samples = torch.multinomial(weights.reshape(-1, weights.shape[-1]), num_samples, replacement, generator=generator)
+    return samples.reshape(*scores.shape[:-1], num_samples)
 
 
 def resample_systematically(
@@ -79,8 +79,8 @@ def resample_systematically(
     # In float32 shares of equal weights miss their place by rounding.
     heights = importance_weights(scores, temperature).double().cumsum(-1)
     shift = torch.rand((*scores.shape[:-1], 1), dtype=torch.float64, generator=generator, device=scores.device)
-    places = (torch.arange(num_samples, device=scores.device) + shift) / num_samples
-    return torch.searchsorted(heights / heights[..., -1:], places, right=True).clamp(max=scores.shape[-1] - 1)
+    positions = (torch.arange(num_samples, device=scores.device) + shift) / num_samples
+    return torch.searchsorted(heights / heights[..., -1:], positions, right=True).clamp(max=scores.shape[-1] - 1)
 
 
 def acceptance_probabilities(

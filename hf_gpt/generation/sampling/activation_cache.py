@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 2**32
 
 
-class Recording:
+class ActivationCache:
     """Results of all products with weights while `rollout` drew texts: with them a forward pass over the same texts has
     no such product left to work out, as long as the weights are the same ones.
 
@@ -25,15 +25,15 @@ class Recording:
     in one batch.
 
     Attributes:
-        products: Of each kind (queries, keys and values; output; up, gates first; down), (layers, B, C - 1, outputs):
-            at each completion token but the last. Empty: nothing was recorded.
+        linear_outputs: Of each kind (queries, keys and values; output; up, gates first; down), (layers, B, C - 1,
+            outputs): at each completion token but the last. Empty: nothing was recorded.
         logits: (B, C, V) that the tokens were drawn from.
         completions: (B, C) int64, the tokens.
         is_written: (B, C), up to the end of each text.
     """
 
     def __init__(self) -> None:
-        self.products: list[torch.Tensor] = []
+        self.linear_outputs: list[torch.Tensor] = []
         self.logits = self.completions = self.is_written = torch.empty(0)
         self._weights: tuple[list[torch.nn.Parameter], Any] = [], None
 
@@ -46,28 +46,28 @@ class Recording:
         numbers = rows * num_tokens * (config.num_hidden_layers * sum(widths) + config.vocab_size)
         if num_tokens < 2 or 4 * numbers > MOST_BYTES:
             return False
-        self.products = [torch.empty(config.num_hidden_layers, rows, num_tokens - 1, width) for width in widths]
+        self.linear_outputs = [torch.empty(config.num_hidden_layers, rows, num_tokens - 1, width) for width in widths]
         self.logits = torch.empty(rows, num_tokens, model.lm_head.out_features)
         self._weights = list(model.parameters()), fingerprint(model)
         return True
 
     def end(self, completions: torch.Tensor, lengths: torch.Tensor) -> None:
         """Cuts to the longest text, of `completions` (B, C) of `lengths` (B,); what no step has written is 0."""
-        if not self.products:
+        if not self.linear_outputs:
             return
         count = completions.shape[1]
         self.completions, self.is_written = completions, torch.arange(count) < lengths[:, None]
         self.logits = self.logits[:, :count]
-        self.products = [kept[:, :, : count - 1] for kept in self.products]
+        self.linear_outputs = [kept[:, :, : count - 1] for kept in self.linear_outputs]
         unwritten = ~self.is_written
         if bool(unwritten.any()):
             self.logits[unwritten] = 0
-            for kept in self.products:
+            for kept in self.linear_outputs:
                 kept[:, unwritten[:, 1:]] = 0
 
     def narrow(self, rows: int) -> None:
         """Keeps the first texts alone."""
-        self.products = [kept[:, :rows] for kept in self.products]
+        self.linear_outputs = [kept[:, :rows] for kept in self.linear_outputs]
         self.logits, self.completions, self.is_written = (
             kept[:rows] for kept in (self.logits, self.completions, self.is_written)
         )
@@ -76,18 +76,18 @@ class Recording:
         """Whether these texts were recorded, of this model and with its weights as they are."""
         parameters, state = self._weights
         return (
-            bool(self.products)
+            bool(self.linear_outputs)
             and self.completions.shape == completions.shape
             and torch.equal(self.completions[self.is_written], completions[self.is_written])
             and [id(parameter) for parameter in model.parameters()] == [id(parameter) for parameter in parameters]
             and fingerprint(model) == state
         )
 
-    def of_trunk(self, model: "HfGptForCausalLM") -> "SuppliedProducts":
+    def of_trunk(self, model: "HfGptForCausalLM") -> "SuppliedLinears":
         """A context in which the trunk's products with weights are known, for a pass over all completion tokens but the
         last."""
         results = {}
-        for layer, qkv, output, up, down in zip(model.model.layers, *self.products, strict=False):
+        for layer, qkv, output, up, down in zip(model.model.layers, *self.linear_outputs, strict=False):
             attention, mlp = layer.self_attn, layer.mlp
             projections = [attention.q_proj, attention.k_proj, attention.v_proj]
             parts = qkv.split([projection.out_features for projection in projections], -1)
@@ -96,15 +96,15 @@ class Recording:
             ups = [mlp.gate_proj, mlp.up_proj] if mlp.is_gated else [mlp.up_proj]
             for projection, part in zip([*projections, *ups], [*parts, *up.chunk(len(ups), -1)], strict=True):
                 results[id(projection.weight)] = part
-        return SuppliedProducts(results)
+        return SuppliedLinears(results)
 
-    def of_head(self, model: "HfGptForCausalLM") -> "SuppliedProducts":
+    def of_head(self, model: "HfGptForCausalLM") -> "SuppliedLinears":
         """The same for the head, over all completion tokens. Where a scale or cap follows, its product is not known."""
-        is_product = model.config.logit_scale == 1 and model.config.final_logit_softcapping is None
-        return SuppliedProducts({id(model.lm_head.weight): self.logits} if is_product else {})
+        is_matmul = model.config.logit_scale == 1 and model.config.final_logit_softcapping is None
+        return SuppliedLinears({id(model.lm_head.weight): self.logits} if is_matmul else {})
 
 
-class SuppliedProducts(TorchFunctionMode):
+class SuppliedLinears(TorchFunctionMode):
     """Inside, `linear` of some weights gives what is known of it; gradients are those of the product.
 
     Args:
@@ -117,11 +117,11 @@ class SuppliedProducts(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.linear and len(args) == 3 and (known := self.results.get(id(args[1]))) is not None:
-            return _KnownProduct.apply(*args, known)
+            return _KnownLinear.apply(*args, known)
         return func(*args, **(kwargs or {}))
 
 
-class _KnownProduct(torch.autograd.Function):
+class _KnownLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, known):
         if x.shape[:-1] != known.shape[:-1]:

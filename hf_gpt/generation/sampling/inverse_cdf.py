@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from hf_gpt.generation.decoding.native.sampling import Drawn, draw, drawing_library
+from hf_gpt.generation.decoding.native.sampling import SampledTokens, native_sample, sampling_library
 from hf_gpt.generation.sampling.distribution import Sampling, pack, wide
 
 
@@ -11,7 +11,7 @@ from hf_gpt.generation.sampling.distribution import Sampling, pack, wide
 BLOCK = 128
 
 
-def draw_tokens(
+def sample_tokens(
     logits: torch.Tensor,
     uniforms: torch.Tensor,
     temperature: float = 1.0,
@@ -29,10 +29,10 @@ def draw_tokens(
     Returns:
         (B,) int64.
     """
-    return draw_with_logps(logits, uniforms, temperature, top_p, top_k, min_p)[0]
+    return sample_with_logps(logits, uniforms, temperature, top_p, top_k, min_p)[0]
 
 
-def draw_with_logps(
+def sample_with_logps(
     logits: torch.Tensor,
     uniforms: torch.Tensor,
     temperature: float = 1.0,
@@ -40,7 +40,7 @@ def draw_with_logps(
     top_k: int = 0,
     min_p: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens of `draw_tokens` (B,) and their float32 log-probabilities (B,) under the distribution that they were
+    """The tokens of `sample_tokens` (B,) and their float32 log-probabilities (B,) under the distribution that they were
     sampled from; 0 at temperature 0."""
     return sample(logits, uniforms, Sampling(temperature, top_p, top_k, min_p))[:2]
 
@@ -51,7 +51,7 @@ def sample(
     sampling: Sampling,
     with_model_logps: bool = False,
     with_support: bool = False,
-) -> Drawn:
+) -> SampledTokens:
     """One token for each row, with its log-probability. On a CPU compiled code samples.
 
     Args:
@@ -61,9 +61,9 @@ def sample(
         with_model_logps, with_support: Whether those fields are wanted.
     """
     logits = logits.float()
-    if (library := drawing_library(logits, sampling.temperature)) is not None:
+    if (library := sampling_library(logits, sampling.temperature)) is not None:
         wanted = {"with_model_logps": with_model_logps, "with_support": with_support}
-        return draw(library, logits, uniforms if sampling.temperature else None, sampling, **wanted)
+        return native_sample(library, logits, uniforms if sampling.temperature else None, sampling, **wanted)
     support = None
     if sampling.temperature == 0:
         tokens = likeliest(logits)
@@ -77,7 +77,7 @@ def sample(
         probabilities = policy.softmax(-1)
         tokens = _invert(probabilities, uniforms)
         logps = _logps(policy, tokens, probabilities)
-    return Drawn(tokens, logps, _logps(logits, tokens) if with_model_logps else None, support)
+    return SampledTokens(tokens, logps, _logps(logits, tokens) if with_model_logps else None, support)
 
 
 def _logps(logits: torch.Tensor, tokens: torch.Tensor, probabilities: torch.Tensor | None = None) -> torch.Tensor:
@@ -97,17 +97,17 @@ def _invert(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor
         return _search(probabilities.cumsum(-1, dtype=kind), uniforms)[0]
     block, rest = _search(blocks.sum(-1).cumsum(-1, dtype=kind), uniforms)
     inside = blocks[torch.arange(len(blocks), device=blocks.device), block]
-    place, _ = _search(inside.cumsum(-1, dtype=kind), rest)
-    return block * BLOCK + place
+    position, _ = _search(inside.cumsum(-1, dtype=kind), rest)
+    return block * BLOCK + position
 
 
 def _search(heights: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """First place (B,) where `heights` (B, N) pass a share (B, 1) of their last; the share of its step below."""
     total = heights[:, -1:]
     wanted = torch.minimum(shares * total, total.nextafter(torch.zeros_like(total)))
-    place = torch.searchsorted(heights, wanted, right=True)
-    below = heights.gather(-1, (place - 1).clamp(min=0)).masked_fill(place == 0, 0)
-    return place[:, 0], (wanted - below) / (heights.gather(-1, place) - below)
+    position = torch.searchsorted(heights, wanted, right=True)
+    below = heights.gather(-1, (position - 1).clamp(min=0)).masked_fill(position == 0, 0)
+    return position[:, 0], (wanted - below) / (heights.gather(-1, position) - below)
 
 
 def likeliest(logits: torch.Tensor, largest: torch.Tensor | None = None) -> torch.Tensor:
@@ -117,8 +117,8 @@ def likeliest(logits: torch.Tensor, largest: torch.Tensor | None = None) -> torc
         logits: Any floating type.
         largest: (B, 1), their maximum, where it is known.
     """
-    if (library := drawing_library(logits)) is not None:
-        return draw(library, logits, with_logps=False).tokens
+    if (library := sampling_library(logits)) is not None:
+        return native_sample(library, logits, with_logps=False).tokens
     blocks = _blocks(logits, fill=-torch.inf)
     if blocks is None:
         return logits.argmax(-1)

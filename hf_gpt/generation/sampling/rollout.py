@@ -13,7 +13,7 @@ from hf_gpt.generation.decoding.cached_decoder import DecoderWeights, make_weigh
 from hf_gpt.generation.decoding.linear import WeightDtype, check_weight_dtype
 from hf_gpt.generation.decoding.native.decoder import NativeDecoder, NativeWeights
 from hf_gpt.generation.decoding.plain_decoder import can_decode
-from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.generation.sampling.distribution import Sampling
 from hf_gpt.generation.sampling.inverse_cdf import sample
 from hf_gpt.generation.scoring.discriminator import accepted_arguments, evaluating, right_padded
@@ -93,7 +93,7 @@ def rollout(
     batch_size: int | None = None,
     synced: bool = False,
     weight_dtype: WeightDtype | None = None,
-    recording: Recording | None = None,
+    activation_cache: ActivationCache | None = None,
     return_model_logps: bool = False,
 ) -> Rollout:
     """Draws completions of prompts, or texts from their beginning.
@@ -126,7 +126,7 @@ def rollout(
             CPU: faster, from a distribution that differs from the model's by the rounding. The log-probabilities are
             those of the rounded weights, as importance ratios need. A model that those steps do not take runs under
             autocast in bfloat16 instead.
-        recording: Filled, where that can be, with what `completion_logits` of the same texts need not work out again.
+        activation_cache: Filled, where possible, with what `completion_logits` of the same texts can reuse.
         return_model_logps: Whether `model_logps` are wanted beside `logps`: those without temperature and truncation.
 
     Returns:
@@ -156,9 +156,9 @@ def rollout(
 
     with torch.no_grad(), evaluating(model), contextlib.ExitStack() as context:
         settings["weights"] = _weights(model, weight_dtype, batch_size or rows, context) if not synced else None
-        settings["recording"] = recording if rows <= (batch_size or rows) else None
+        settings["activation_cache"] = activation_cache if rows <= (batch_size or rows) else None
         parts = [
-            _draw_batch(model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), **settings)
+            _sample_batch(model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), **settings)
             for part in _slices(rows, batch_size or rows)
         ]
     return _assemble(parts, prompt_ids, prompt_mask, pad_token_id)
@@ -173,7 +173,7 @@ def special_tokens(eos_token_id: int | Sequence[int] | None, pad_token_id: int |
 
 
 @dataclasses.dataclass
-class _Drawn:
+class _SampledTokens:
     completions: torch.Tensor
     lengths: torch.Tensor
     logps: torch.Tensor
@@ -235,9 +235,9 @@ def _weights(model, weight_dtype, rows, context) -> DecoderWeights | NativeWeigh
     return None
 
 
-def _draw_batch(
-    model, prompt_ids, prompt_mask, uniforms, *, sampling, ends, synced, with_model_logps, weights, recording
-) -> _Drawn:
+def _sample_batch(
+    model, prompt_ids, prompt_mask, uniforms, *, sampling, ends, synced, with_model_logps, weights, activation_cache
+) -> _SampledTokens:
     rows, limit = uniforms.shape
     completions = torch.zeros(rows, limit, dtype=torch.int64, device=prompt_ids.device)
     # Log-probabilities, those of the model and the support, where there is any.
@@ -246,26 +246,26 @@ def _draw_batch(
     end_ids = torch.tensor(ends, dtype=torch.int64, device=prompt_ids.device)
     if weights is not None:
         state = weights.start(unwrap(model), prompt_ids, prompt_mask, limit)
-        if recording is not None and isinstance(state, NativeDecoder):
-            state.record(recording, limit)
+        if activation_cache is not None and isinstance(state, NativeDecoder):
+            state.record(activation_cache, limit)
     else:
         steps = _EncoderDecoderSteps if unwrap(model).config.is_encoder_decoder else _DecoderSteps
         state = steps(model, prompt_ids, prompt_mask)
     # Places in the output of the rows that are still in the batch, and which of those go on.
-    places = torch.arange(rows, device=prompt_ids.device)
+    positions = torch.arange(rows, device=prompt_ids.device)
     active = torch.ones(rows, dtype=torch.bool, device=prompt_ids.device)
     for step in range(limit):
         logits, with_support = state.next_logits(), sampling.is_truncated
-        tokens, *found = sample(logits, uniforms[places, step], sampling, with_model_logps, with_support)
+        tokens, *found = sample(logits, uniforms[positions, step], sampling, with_model_logps, with_support)
         # What a row draws past its end is masked by its length.
-        completions[places, step] = tokens
+        completions[positions, step] = tokens
         for number, values in enumerate(found):
             if values is None:
                 continue
             if kept[number] is None:
                 kept[number] = values.new_zeros(rows, limit, *values.shape[1:])
-            kept[number][places, step] = values
-        lengths[places] += active
+            kept[number][positions, step] = values
+        lengths[positions] += active
         if step == limit - 1:
             break
         # Where nothing ends a row, nobody waits for the device.
@@ -277,12 +277,12 @@ def _draw_batch(
             if state.can_select and 0 < count <= (1 - LEAVE_SHARE) * len(active):
                 going = active.nonzero()[:, 0]
                 state.select(going)
-                places, tokens, active = places[going], tokens[going], active[going]
+                positions, tokens, active = positions[going], tokens[going], active[going]
         state.append(tokens)
-    if recording is not None:
+    if activation_cache is not None:
         width = int(lengths.max())
-        recording.end(completions[:, :width], lengths)
-    return _Drawn(completions, lengths, *kept)
+        activation_cache.end(completions[:, :width], lengths)
+    return _SampledTokens(completions, lengths, *kept)
 
 
 def _all_finished(active: torch.Tensor, synced: bool) -> bool:

@@ -49,8 +49,8 @@ def read_prompts(
         return None
     length = int(prompt_length.max())
     # Padded at the left: completions follow without a gap, which a sliding window would count.
-    places = torch.arange(length, device=sequences.device) - (length - prompt_length[:, None])
-    ids = torch.where(places >= 0, sequences.gather(1, places.clamp(min=0)), -1)
+    positions = torch.arange(length, device=sequences.device) - (length - prompt_length[:, None])
+    ids = torch.where(positions >= 0, sequences.gather(1, positions.clamp(min=0)), -1)
     different, whose = torch.unique(ids, dim=0, return_inverse=True)
     if len(whose) * length - different.numel() < least_share * sequences.numel():
         return None
@@ -68,22 +68,22 @@ def read_prompts(
     return SharedPrompts(whose, mask, hidden_states[:, -1], cache)
 
 
-def completion_places(prompt_length: torch.Tensor, num_tokens: int, length: int) -> torch.Tensor:
+def completion_positions(prompt_length: torch.Tensor, num_tokens: int, length: int) -> torch.Tensor:
     """(B, C) int64: where in a row of `length` its completion tokens stand; past the end its last place."""
-    places = prompt_length[:, None] + torch.arange(num_tokens, device=prompt_length.device)
-    return places.clamp(max=length - 1)
+    positions = prompt_length[:, None] + torch.arange(num_tokens, device=prompt_length.device)
+    return positions.clamp(max=length - 1)
 
 
 def completion_inputs(
-    shared: SharedPrompts, sequences: torch.Tensor, attention_mask: torch.Tensor, places: torch.Tensor
+    shared: SharedPrompts, sequences: torch.Tensor, attention_mask: torch.Tensor, positions: torch.Tensor
 ) -> dict:
-    """What goes on from shared prompts: arguments of a forward pass over the tokens at `places` (B, C) of the texts."""
+    """Continues shared prompts: arguments of a forward pass over the tokens at `positions` (B, C) of the texts."""
     # Past the end of a row its last place comes again.
-    mask = attention_mask.gather(1, places) * (places.diff(prepend=places[:, :1] - 1) > 0)
+    mask = attention_mask.gather(1, positions) * (positions.diff(prepend=positions[:, :1] - 1) > 0)
     return {
-        "input_ids": sequences.gather(1, places),
+        "input_ids": sequences.gather(1, positions),
         "attention_mask": torch.cat([shared.mask[shared.whose], mask], 1),
-        "position_ids": places,
+        "position_ids": positions,
         "past_key_values": shared.cache,
         "use_cache": True,
     }

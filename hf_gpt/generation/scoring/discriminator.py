@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from hf_gpt.generation.sampling.shared_prompts import (
     SharedPrompts,
     completion_inputs,
-    completion_places,
+    completion_positions,
     read_prompts,
 )
 from hf_gpt.models.modeling_hf_gpt import HfGptForSequenceClassification
@@ -93,8 +93,8 @@ def discriminator_logits(
         shared = _shared_prompts(discriminator, sequences, attention_mask, prompt_length)
     if shared is not None:
         num_tokens = int((attention_mask.sum(1) - prompt_length).max())
-        places = completion_places(prompt_length, num_tokens, sequences.shape[1])
-        logits = discriminator(**completion_inputs(shared, sequences, attention_mask, places)).logits
+        positions = completion_positions(prompt_length, num_tokens, sequences.shape[1])
+        logits = discriminator(**completion_inputs(shared, sequences, attention_mask, positions)).logits
         return logits[:, 0].float()
     if _scores_last_token(discriminator):
         hidden_states = _hidden_states(discriminator, sequences, attention_mask)
@@ -138,8 +138,8 @@ def embedding_logits(
     if _scores_last_token(discriminator):
         if "position_ids" in accepted_arguments(discriminator.base_model):
             inputs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-        places = torch.arange(embeddings.shape[1], device=embeddings.device)
-        last = (places * attention_mask).argmax(1)
+        positions = torch.arange(embeddings.shape[1], device=embeddings.device)
+        last = (positions * attention_mask).argmax(1)
         hidden_states = discriminator.base_model(**inputs, **_without_cache(discriminator))[0]
         logits = discriminator.score(hidden_states[torch.arange(len(last), device=last.device), last])
     else:
@@ -293,8 +293,8 @@ def describe_scorer(discriminator: object) -> str:
         named = getattr(discriminator, "__qualname__", type(discriminator).__qualname__)
         return f"the discriminator function {named}"
     inner = _without_adapter(discriminator)
-    place = getattr(inner, "name_or_path", "") or getattr(getattr(inner, "config", None), "name_or_path", "")
-    return f"the discriminator {type(inner).__name__}" + (f" ({place})" if place else "")
+    position = getattr(inner, "name_or_path", "") or getattr(getattr(inner, "config", None), "name_or_path", "")
+    return f"the discriminator {type(inner).__name__}" + (f" ({position})" if position else "")
 
 
 def advice_on(discriminator: object) -> str:
@@ -322,12 +322,12 @@ def check_ids(model: nn.Module, sequences: torch.Tensor, attention_mask: torch.T
         )
 
 
-def check_length(critic: nn.Module, length: int) -> None:
+def check_length(discriminator: nn.Module, length: int) -> None:
     """Raises `ValueError` where a classifier or language model has a vector for each position, and too few of them.
 
     Positions that are worked out, as rotary ones are, go on past the length that a model was trained for.
     """
-    model = _without_adapter(critic)
+    model = _without_adapter(discriminator)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for name, module in model.named_modules():
         if limit is None or not isinstance(module, nn.Embedding) or not _POSITIONS.search(name):

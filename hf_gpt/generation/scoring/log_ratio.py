@@ -54,9 +54,9 @@ def text_logps(
             part = texts.rows(rows).to(device)
             width = int(part.completion_mask.sum(1).max())
             whole = int(part.attention_mask.sum(1).max())
-            places = (part.sequences[:, :whole], part.attention_mask[:, :whole], part.prompt_length)
+            positions = (part.sequences[:, :whole], part.attention_mask[:, :whole], part.prompt_length)
             completions = part.completions[:, :width]
-            policy = sampling.policy_logits(completion_logits(model, *places, width), sampled=completions)
+            policy = sampling.policy_logits(completion_logits(model, *positions, width), sampled=completions)
             logps = token_logps(policy, completions)
             found[rows] = (logps * part.completion_mask[:, :width]).sum(1).to(found.device)
     return found

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from hf_gpt import compat
-from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.generation.sampling.distribution import Sampling, at_least_float32
 from hf_gpt.generation.sampling.shared_prompts import (
     LEAST_SHARE,
     SharedPrompts,
     completion_inputs,
-    completion_places,
+    completion_positions,
     read_prompts,
 )
 from hf_gpt.generation.scoring.discriminator import accepted_arguments, right_padded
@@ -25,7 +25,7 @@ def completion_logits(
     attention_mask: torch.Tensor,
     prompt_length: torch.Tensor,
     num_tokens: int,
-    recording: Recording | None = None,
+    activation_cache: ActivationCache | None = None,
 ) -> torch.Tensor:
     """Logits that each completion token was drawn from.
 
@@ -35,7 +35,7 @@ def completion_logits(
         attention_mask: (B, T), 1 at tokens.
         prompt_length: (B,) int64.
         num_tokens: C, tokens of the longest completion.
-        recording: What drawing these texts has worked out, if it was kept.
+        activation_cache: What drawing these texts has worked out, if it was kept.
 
     Returns:
         (B, C, V): row b, place t holds the logits of `sequences[b, prompt_length[b] + t]`. What is beyond the end of a
@@ -45,14 +45,14 @@ def completion_logits(
     if inner.config.is_encoder_decoder:
         return _encoder_decoder_logits(model, inner, sequences, attention_mask, prompt_length, num_tokens)
     length = sequences.shape[1]
-    places = completion_places(prompt_length, num_tokens, length) - 1
+    positions = completion_positions(prompt_length, num_tokens, length) - 1
     if isinstance(model, HfGptLanguageHeadMixin):
-        if recording is not None and not recording.is_of(model, sequences.gather(1, places + 1)):
-            recording = None
-        least_share = LEAST_SHARE if recording is None else 0
+        if activation_cache is not None and not activation_cache.is_of(model, sequences.gather(1, positions + 1)):
+            activation_cache = None
+        least_share = LEAST_SHARE if activation_cache is None else 0
         shared = read_prompts(model, sequences, prompt_length, least_share)
         if shared is not None:
-            return _logits_after(model, shared, sequences, attention_mask, places, recording)
+            return _logits_after(model, shared, sequences, attention_mask, positions, activation_cache)
     inputs = {"input_ids": sequences, "attention_mask": attention_mask}
     accepted = accepted_arguments(inner)
     if "position_ids" in accepted:
@@ -60,16 +60,16 @@ def completion_logits(
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     if isinstance(inner, HfGptLanguageHeadMixin):
-        return model(**inputs, logits_to_keep=places).logits
+        return model(**inputs, logits_to_keep=positions).logits
     # Counted from the end: virtual tokens of an adapter stand in front.
-    places = places - length
+    positions = positions - length
     if "logits_to_keep" not in accepted:
-        return _picked(model(**inputs).logits, places)
+        return _picked(model(**inputs).logits, positions)
     # Other heads keep the same places in all rows. One look from the host for all that is asked of them.
-    are_alike = (places[:, 0] == places[0, 0]).all()
-    first, last, alike = torch.stack([*places.aminmax(), are_alike.long()]).tolist()
-    logits = model(**inputs, logits_to_keep=torch.arange(first, last + 1, device=places.device)).logits
-    return logits if alike and last - first + 1 == num_tokens else _picked(logits, places - last - 1)
+    are_alike = (positions[:, 0] == positions[0, 0]).all()
+    first, last, alike = torch.stack([*positions.aminmax(), are_alike.long()]).tolist()
+    logits = model(**inputs, logits_to_keep=torch.arange(first, last + 1, device=positions.device)).logits
+    return logits if alike and last - first + 1 == num_tokens else _picked(logits, positions - last - 1)
 
 
 def _logits_after(
@@ -77,16 +77,16 @@ def _logits_after(
     shared: SharedPrompts,
     sequences: torch.Tensor,
     attention_mask: torch.Tensor,
-    places: torch.Tensor,
-    recording: Recording | None,
+    positions: torch.Tensor,
+    activation_cache: ActivationCache | None,
 ) -> torch.Tensor:
-    """Logits at `places` (B, C), of which the first is the last token of the prompt."""
+    """Logits at `positions` (B, C), of which the first is the last token of the prompt."""
     hidden_states = shared.last_hidden_states[shared.whose, None]
-    if places.shape[1] > 1:
-        inputs = completion_inputs(shared, sequences, attention_mask, places[:, 1:])
-        with contextlib.nullcontext() if recording is None else recording.of_trunk(model):
+    if positions.shape[1] > 1:
+        inputs = completion_inputs(shared, sequences, attention_mask, positions[:, 1:])
+        with contextlib.nullcontext() if activation_cache is None else activation_cache.of_trunk(model):
             hidden_states = torch.cat([hidden_states, model.model(**inputs).last_hidden_state], 1)
-    with contextlib.nullcontext() if recording is None else recording.of_head(model):
+    with contextlib.nullcontext() if activation_cache is None else activation_cache.of_head(model):
         return model._loss_and_logits(hidden_states, None)[1]
 
 
@@ -121,9 +121,9 @@ def completion_logps(
     if not sampling.is_truncated and temperature > 0:
         return logps
     lengths = attention_mask.sum(-1) - prompt_length
-    places = torch.arange(completions.shape[1], device=lengths.device)
+    positions = torch.arange(completions.shape[1], device=lengths.device)
     # Minus infinity at padding would outlast a mask that it is multiplied by.
-    return logps.masked_fill(places >= lengths[:, None], 0.0)
+    return logps.masked_fill(positions >= lengths[:, None], 0.0)
 
 
 def token_logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -177,8 +177,8 @@ def _chunk_rows(logits: torch.Tensor) -> int:
     return max(1, _CHUNK_ELEMENTS // logits.shape[-1])
 
 
-def _picked(logits: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    return logits[torch.arange(len(places), device=places.device)[:, None], places]
+def _picked(logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    return logits[torch.arange(len(positions), device=positions.device)[:, None], positions]
 
 
 def join(
@@ -244,10 +244,10 @@ def decoder_start_token_id(model: nn.Module) -> int:
 
 
 def _encoder_decoder_logits(model, inner, sequences, attention_mask, prompt_length, num_tokens) -> torch.Tensor:
-    places = torch.arange(sequences.shape[1], device=sequences.device)
-    in_prompt = places < prompt_length[:, None]
+    positions = torch.arange(sequences.shape[1], device=sequences.device)
+    in_prompt = positions < prompt_length[:, None]
     prompt_width = int(prompt_length.max())
-    completions = sequences.gather(1, completion_places(prompt_length, num_tokens, sequences.shape[1]))
+    completions = sequences.gather(1, completion_positions(prompt_length, num_tokens, sequences.shape[1]))
     start = torch.full_like(completions[:, :1], decoder_start_token_id(inner))
     return model(
         input_ids=sequences[:, :prompt_width],

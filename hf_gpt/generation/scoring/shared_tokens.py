@@ -50,7 +50,11 @@ def check_shared_tokens(
     generator, discriminator = (None if model is None else unwrap(model) for model in (generator, discriminator))
     name, writer = _name(discriminator, "the discriminator"), _name(generator, "the generator")
     first = _tokenizer_of(generator, generator_tokenizer)
-    if discriminator_tokenizer is None and _place(discriminator) and _place(discriminator) == _place(generator):
+    if (
+        discriminator_tokenizer is None
+        and _position(discriminator)
+        and _position(discriminator) == _position(generator)
+    ):
         # Made of the generator, or of the same checkpoint, whatever tokenizer both have now.
         second = first
     else:
@@ -147,7 +151,7 @@ def _num_embeddings(model: Any) -> int | None:
     return getattr(embeddings, "num_embeddings", None)
 
 
-def _place(model: Any) -> str | None:
+def _position(model: Any) -> str | None:
     """Where a model was loaded from."""
     return getattr(model, "name_or_path", None) or getattr(getattr(model, "config", None), "name_or_path", None)
 
@@ -164,26 +168,26 @@ class _Known:
 def _tokenizer_of(model: Any, given: Any) -> _Known | None:
     if given is not None:
         return _Known(given, _num_tokens(given))
-    place = _place(model)
-    if not place:
+    position = _position(model)
+    if not position:
         return None
-    files = [Path(place) / name for name in _TOKENIZER_FILES]
+    files = [Path(position) / name for name in _TOKENIZER_FILES]
     changed = max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
     # Any other name may be that of a Hub model in the cache.
-    if not changed and Path(place).exists():
+    if not changed and Path(position).exists():
         return None
-    found = _saved_tokenizer(str(place), changed)
+    found = _saved_tokenizer(str(position), changed)
     # Where a model's embeddings have been cut or have grown since, it is no longer the tokenizer.
     size = _num_embeddings(model)
     return found if found is not None and (size is None or 0 <= size - found.size <= _MOST_PADDING) else None
 
 
 @functools.lru_cache(maxsize=8)
-def _saved_tokenizer(place: str, changed: int) -> _Known | None:
+def _saved_tokenizer(position: str, changed: int) -> _Known | None:
     from transformers import AutoTokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(position, local_files_only=True, trust_remote_code=False)
     except Exception:
         # Whoever needs it to work says what is wrong with it.
         return None
@@ -206,5 +210,5 @@ def _name(model: Any, unknown: str) -> str:
     if model is None:
         return unknown
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    place = getattr(inner, "name_or_path", "") or ""
-    return f"{type(inner).__name__} ({place})" if place else type(inner).__name__
+    position = getattr(inner, "name_or_path", "") or ""
+    return f"{type(inner).__name__} ({position})" if position else type(inner).__name__

@@ -126,7 +126,7 @@ class TaskArguments:
             "help": "dialogue: column of the tools that the model's own chat template describes; rows may lack it."
         },
     )
-    signal_column: str = field(
+    media_column: str = field(
         default="signal", metadata={"help": "image, sound: column of the array; rows of pixels, or samples."}
     )
     num_levels: int | None = field(
@@ -138,7 +138,7 @@ class TaskArguments:
     codebook_size: int = field(
         default=64, metadata={"help": "image, sound: codewords of a patch, or of a group of mel bands (k-means)."}
     )
-    sound_encoding: Literal["log_mel", "mu_law"] = field(
+    audio_encoding: Literal["log_mel", "mu_law"] = field(
         default="log_mel", metadata={"help": "sound: tokens of log-mel frames, or a token a sample."}
     )
     sampling_rate: int = field(default=8000, metadata={"help": "sound: samples in a second."})

@@ -93,7 +93,7 @@ def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
         parts.append(f"validation loss {logs['eval_loss']:.4f}")
         if "eval_bits_per_byte" in logs:
             parts.append(f"bits per byte {logs['eval_bits_per_byte']:.4f}")
-        parts += [f"{name} {text}" for name, text in figure_texts(logs).items()]
+        parts += [f"{name} {text}" for name, text in metric_texts(logs).items()]
     else:
         return ""
     return "  ".join(parts)
@@ -104,30 +104,30 @@ def _is_of_training(logs: dict[str, float]) -> bool:
     return "loss" in logs or "tokens_per_second" in logs
 
 
-def task_figures(logs: dict[str, float]) -> dict[str, float]:
+def task_metrics(logs: dict[str, float]) -> dict[str, float]:
     """The figures of a task in a log entry of evaluation: all but the loss and the times."""
     other = ("loss", "bits_per_byte", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-    figures = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
-    return {name: value for name, value in figures.items() if name not in other}
+    metrics = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+    return {name: value for name, value in metrics.items() if name not in other}
 
 
-def figure_texts(logs: Mapping[str, float], *, with_sizes: bool = False) -> dict[str, str]:
+def metric_texts(logs: Mapping[str, float], *, with_sizes: bool = False) -> dict[str, str]:
     """The figures of a task as they are shown, numbers alone; one with an interval has it behind it.
 
     Args:
         logs: A log entry of evaluation.
         with_sizes: Whether the number of texts that a figure was measured on is named too.
     """
-    figures = {name: value for name, value in task_figures(dict(logs)).items() if isinstance(value, (int, float))}
+    metrics = {name: value for name, value in task_metrics(dict(logs)).items() if isinstance(value, (int, float))}
     texts = {}
-    for name, value in figures.items():
+    for name, value in metrics.items():
         base, _, end = name.rpartition("_")
-        if f"{base}_low" in figures and end in ("low", "high", "error", "texts"):
+        if f"{base}_low" in metrics and end in ("low", "high", "error", "texts"):
             continue
         texts[name] = f"{value:.4f}"
-        if f"{name}_low" in figures:
-            sizes = f"; {figures[f'{name}_texts']:,.0f} texts of each kind" if with_sizes else ""
-            texts[name] += f" ({figures[f'{name}_low']:.2f} to {figures[f'{name}_high']:.2f}{sizes})"
+        if f"{name}_low" in metrics:
+            sizes = f"; {metrics[f'{name}_texts']:,.0f} texts of each kind" if with_sizes else ""
+            texts[name] += f" ({metrics[f'{name}_low']:.2f} to {metrics[f'{name}_high']:.2f}{sizes})"
     return texts
 
 

@@ -22,9 +22,9 @@ def measured_peak_flops(device_type: str, dtype: torch.dtype) -> float:
     best, started = 0.0, time.perf_counter()
     for size in _SIZES:
         a = torch.full((size, size), 0.5, device=device_type, dtype=dtype)
-        seconds = _time_product(a)
+        seconds = _time_matmul(a)
         while True:
-            seconds = min(seconds, _time_product(a))
+            seconds = min(seconds, _time_matmul(a))
             best = max(best, 2 * size**3 / seconds)
             if seconds > _SECONDS / 10 or size != _SIZES[-1]:
                 break
@@ -57,7 +57,7 @@ def _cpu_vendor() -> str:
         return ""
 
 
-def _time_product(a: torch.Tensor) -> float:
+def _time_matmul(a: torch.Tensor) -> float:
     _synchronize(a.device)
     begin = time.perf_counter()
     a @ a

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from hf_gpt.errors import UserError
 
 
-class NotFiniteError(UserError):
+class NonFiniteError(UserError):
     """Training met a loss or gradient that is not finite, and was asked to stop there."""
 
 

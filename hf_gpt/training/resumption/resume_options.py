@@ -39,8 +39,8 @@ _NAMES: dict[str, dict[Change, str]] = {
         Change.FIXED: "task architecture dataset_config_name train_split validation_split validation_fraction "
         "group_column held_out_groups streaming shuffle_buffer_size max_train_samples max_eval_samples text_column "
         "text_pair_column label_column class_names start_from_counts tokens_column tags_column context_column "
-        "question_column answers_column source_column target_column messages_column signal_column num_levels "
-        "patch_size codebook_size sound_encoding sampling_rate hop_length num_mel_bins num_groups num_frames "
+        "question_column answers_column source_column target_column messages_column media_column num_levels "
+        "patch_size codebook_size audio_encoding sampling_rate hop_length num_mel_bins num_groups num_frames "
         "trim_range loudness_share normalize_by_group augmented_copies augmentation_strength prompt_template "
         "max_length doc_stride overlong tools_column tokenizer_name tokenizer_vocab_size",
         Change.CONTENT: "train_file validation_file dataset_name",

@@ -20,8 +20,8 @@ TASKS = {
     "dialogue": "dialogue.Dialogue",
     "image_classification": "modalities.ImageClassification",
     "image_generation": "modalities.ImageGeneration",
-    "sound_classification": "modalities.SoundClassification",
-    "sound_generation": "modalities.SoundGeneration",
+    "sound_classification": "modalities.AudioClassification",
+    "sound_generation": "modalities.AudioGeneration",
 }
 # Recipes that are not named after their task.
 RECIPES_OF_TASKS = {

@@ -47,13 +47,13 @@ def _marked_row(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: S
     text, spans = render(tokenizer, messages, tools, with_spans=True)
     ids = encode(tokenizer, text)
     labels = [IGNORE_INDEX] * len(ids)
-    places = [_token_span(tokenizer, text, ids, span) for span in spans if span[1] > span[0]]
+    positions = [_token_span(tokenizer, text, ids, span) for span in spans if span[1] > span[0]]
     special = special_ids(tokenizer)
     # A template may close its block before the token that ends a turn, which has to be learnt too.
     ends = {tokenizer.eos_token_id} & special
-    if places and messages[-1]["role"] == "assistant":
-        ends |= set(ids[places[-1][1] : places[-1][1] + 1]) & special
-    for start, stop in places:
+    if positions and messages[-1]["role"] == "assistant":
+        ends |= set(ids[positions[-1][1] : positions[-1][1] + 1]) & special
+    for start, stop in positions:
         if ids[stop - 1] not in special and stop < len(ids) and ids[stop] in ends:
             stop += 1
         labels[start:stop] = ids[start:stop]
@@ -73,16 +73,16 @@ def _token_span(
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens both begin with."""
     shorter = min(len(one), len(other))
-    return next((place for place in range(shorter) if one[place] != other[place]), shorter)
+    return next((position for position in range(shorter) if one[position] != other[position]), shorter)
 
 
 def _rows_by_prefix(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: Sequence[Any] | None) -> list[Row]:
     whole, _ = render(tokenizer, messages, tools)
     turns = []
-    for place, message in enumerate(messages):
-        if place and message["role"] == "assistant":
-            prompt, _ = render(tokenizer, messages[:place], tools, add_generation_prompt=True)
-            turn, _ = render(tokenizer, messages[: place + 1], tools)
+    for position, message in enumerate(messages):
+        if position and message["role"] == "assistant":
+            prompt, _ = render(tokenizer, messages[:position], tools, add_generation_prompt=True)
+            turn, _ = render(tokenizer, messages[: position + 1], tools)
             if not turn.startswith(prompt):
                 raise TemplateError(
                     "the assistant's turn does not go on from the template's generation prompt, so what the assistant "
@@ -115,5 +115,5 @@ def _end_of_turn(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int, stop: int, special: set[int]
 ) -> int:
     """Where a turn ends: after its last special token, if only blanks follow, which nobody generates."""
-    last = max((place for place in range(start, stop) if ids[place] in special), default=stop - 1)
+    last = max((position for position in range(start, stop) if ids[position] in special), default=stop - 1)
     return last + 1 if not tokenizer.decode(ids[last + 1 : stop]).strip() else stop

@@ -74,7 +74,7 @@ class LabelledTask(Task):
             return number
         classes = f"which is none of the classes {', '.join(self.names[:10])}" if self.names else "not a name or an id"
         raise CorpusError(
-            f"{example.place}: column {self.args.label_column!r} is {label!r}, {classes}. Mend the row, or name the "
+            f"{example.position}: column {self.args.label_column!r} is {label!r}, {classes}. Mend the row, or name the "
             "classes with --class_names."
         )
 
@@ -107,7 +107,7 @@ class LabelledTask(Task):
             labels.add(name)
             if len(labels) > _MOST_CLASSES:
                 raise CorpusError(
-                    f"{example.place}: more than {_MOST_CLASSES:,} classes in column {self.args.label_column!r}. Is "
+                    f"{example.position}: more than {_MOST_CLASSES:,} classes in column {self.args.label_column!r}. Is "
                     "--label_column the right one? If so, name the classes with --class_names."
                 )
         return class_names(labels)
@@ -162,7 +162,7 @@ class Classification(LabelledTask):
             lost = sum(max(0, len(text) - share) for text in ids)
             if lost:
                 length = 1 + sum(len(text) + 1 for text in ids)
-                if not cuts.keeps(self.args.overlong, example.place, length):
+                if not cuts.keeps(self.args.overlong, example.position, length):
                     continue
                 cuts.add("rows_cut")
                 cuts.add("tokens_cut", lost)

@@ -138,17 +138,17 @@ class Dialogue(WritingTask):
             turns = _from_json(turns)
         if isinstance(turns, str) or (isinstance(turns, (list, tuple)) and all(isinstance(t, str) for t in turns)):
             contents = texts_of(example, column)
-            turns = [{"role": ROLES[1 + place % 2], "content": text} for place, text in enumerate(contents)]
+            turns = [{"role": ROLES[1 + position % 2], "content": text} for position, text in enumerate(contents)]
         is_message = _has_role if self.has_template else _is_message
         if not isinstance(turns, (list, tuple)) or not all(is_message(turn) for turn in turns):
             roles = "" if self.has_template else f" of {', '.join(ROLES)}"
             hint = "" if self.has_template else ", which are all that our own chat template knows"
             raise CorpusError(
-                f"{example.place}: column {column!r} must be a list of texts, or of objects with content and a role"
+                f"{example.position}: column {column!r} must be a list of texts, or of objects with content and a role"
                 f"{roles}{hint}. Mend or remove the row."
             )
         if not any(turn["role"] == "assistant" for turn in turns[1:]):
-            raise CorpusError(f"{example.place}: the assistant never answers in {column!r}. Remove the row.")
+            raise CorpusError(f"{example.position}: the assistant never answers in {column!r}. Remove the row.")
         return [_without_nothing(turn) for turn in turns]
 
     def tools(self, example: Example) -> list[Any] | None:
@@ -162,7 +162,7 @@ class Dialogue(WritingTask):
             return None
         if not isinstance(found, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in found):
             raise CorpusError(
-                f"{example.place}: column {self.args.tools_column!r} must be a list of objects, each a tool. Mend the "
+                f"{example.position}: column {self.args.tools_column!r} must be a list of tool objects. Mend the "
                 "row, or name another column with --tools_column."
             )
         if not self.has_template:
@@ -179,10 +179,12 @@ class Dialogue(WritingTask):
         rows = self._template_rows(example, tokenizer)
         special = special_ids(tokenizer)
         for ids, labels in rows:
-            for place in range(1, len(ids)):
-                if labels[place] != IGNORE_INDEX and (place + 1 == len(ids) or labels[place + 1] == IGNORE_INDEX):
-                    if ids[place] in special:
-                        self.end_token_ids.add(ids[place])
+            for position in range(1, len(ids)):
+                if labels[position] != IGNORE_INDEX and (
+                    position + 1 == len(ids) or labels[position + 1] == IGNORE_INDEX
+                ):
+                    if ids[position] in special:
+                        self.end_token_ids.add(ids[position])
                     else:
                         self._turns_without_end = True
         return rows
@@ -203,7 +205,7 @@ class Dialogue(WritingTask):
     def _refused(self, example: Example, error: Exception) -> CorpusError:
         reason = f"{error}".rstrip(".")
         return CorpusError(
-            f"{example.place}: the model's chat template refuses {self.args.messages_column!r}: {reason}. Mend or "
+            f"{example.position}: the model's chat template refuses {self.args.messages_column!r}: {reason}. Mend or "
             "remove the row."
         )
 
@@ -212,10 +214,10 @@ class Dialogue(WritingTask):
         (tokens, labels), most = row, self.args.max_length
         cuts.total += 1
         if len(tokens) > most:
-            if not cuts.keeps(self.args.overlong, example.place, len(tokens)):
+            if not cuts.keeps(self.args.overlong, example.position, len(tokens)):
                 return False, None
             wanted = _num_targets(labels)
-            last = max((place for place, label in enumerate(labels) if label != IGNORE_INDEX), default=most - 1)
+            last = max((position for position, label in enumerate(labels) if label != IGNORE_INDEX), default=most - 1)
             cuts.add("rows_cut")
             cuts.add("tokens_cut", len(tokens) - most)
             end = max(last + 1, most)
@@ -236,17 +238,17 @@ class Dialogue(WritingTask):
         for index, example in enumerate(examples):
             cuts.add("parts_unread", self._count_unread(example))
             messages, keeps_any = self.messages(example), False
-            for place, message in enumerate(messages):
-                if not place or message["role"] != "assistant":
+            for position, message in enumerate(messages):
+                if not position or message["role"] != "assistant":
                     continue
                 cuts.total += 1
                 (written,) = tokenize(tokenizer, [_text(message)])["input_ids"]
-                prompt, lost = self._prompt(example, messages[:place], tokenizer)
+                prompt, lost = self._prompt(example, messages[:position], tokenizer)
                 target = [*written, end]
-                if lost and not cuts.keeps(self.args.overlong, example.place, len(prompt) + lost):
+                if lost and not cuts.keeps(self.args.overlong, example.position, len(prompt) + lost):
                     continue
                 too_long = len(target) > most
-                if too_long and not cuts.keeps(self.args.overlong, example.place, len(target), **written_option):
+                if too_long and not cuts.keeps(self.args.overlong, example.position, len(target), **written_option):
                     continue
                 keeps_any = True
                 if lost:
@@ -281,7 +283,7 @@ class Dialogue(WritingTask):
 
     def _history(self, example: Example) -> list[dict[str, Any]]:
         messages = self.messages(example)
-        last = max(place for place, message in enumerate(messages) if message["role"] == "assistant")
+        last = max(position for position, message in enumerate(messages) if message["role"] == "assistant")
         return messages[:last]
 
     def _tokens(

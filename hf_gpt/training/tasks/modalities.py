@@ -11,12 +11,12 @@ import torch
 
 from hf_gpt.data.examples import Example
 from hf_gpt.errors import ConfigError
-from hf_gpt.evaluation.media_classifier import SignalJudge
-from hf_gpt.modalities import HfGptSignalProcessor
+from hf_gpt.evaluation.media_classifier import MediaClassifier
+from hf_gpt.modalities import HfGptModalityProcessor
 from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks.base import as_tuple, to_rows
 from hf_gpt.training.tasks.classification import Classification, LabelledTask
-from hf_gpt.training.tasks.modality_examples import KINDS, SignalKind, copies, value_vectors, voices_of
+from hf_gpt.training.tasks.modality_examples import KINDS, ModalityKind, copies, value_vectors, voices_of
 from hf_gpt.training.tasks.text_generation import WritingTask
 
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _EMBEDDING_SCALE = 0.1
 
 
-class SignalTask(LabelledTask):
+class MediaTask(LabelledTask):
     """What tasks on signals share: examples, processor, changed copies to train on, first embeddings.
 
     Attributes:
@@ -39,18 +39,18 @@ class SignalTask(LabelledTask):
     """
 
     kind: ClassVar[str]
-    processor: HfGptSignalProcessor
+    processor: HfGptModalityProcessor
     processing_class = "AutoProcessor"
     # Levels, codewords and the judge are learnt from all signals.
     streams = False
 
     @property
-    def signals(self) -> SignalKind:
+    def media(self) -> ModalityKind:
         return KINDS[self.kind]()
 
     @property
     def columns(self) -> dict[str, str]:
-        columns = {"signal_column": self.args.signal_column, "label_column": self.args.label_column}
+        columns = {"media_column": self.args.media_column, "label_column": self.args.label_column}
         if self.args.normalize_by_group and self.args.group_column is not None:
             columns["group_column"] = self.args.group_column
         return columns
@@ -59,29 +59,29 @@ class SignalTask(LabelledTask):
         self.id_of(example)
 
     def built_in_examples(self) -> list[Example]:
-        return self.signals.built_in(self.args)
+        return self.media.built_in(self.args)
 
     def array(self, example: Example) -> np.ndarray:
-        return self.signals.array(example, self.args.signal_column)
+        return self.media.array(example, self.args.media_column)
 
     def texts(self, example: Example) -> Iterable[str]:
         return [f"{self.kind} of shape {self.array(example).shape}, class {example[self.args.label_column]}"]
 
-    def make_processing_class(self, train: Sequence[Example]) -> HfGptSignalProcessor:
-        signals = [self.array(example) for example in train]
-        extractor = self.signals.new_feature_extractor(self.args, signals, self.groups(train))
-        processor = HfGptSignalProcessor.create(extractor, self.names)
+    def make_processing_class(self, train: Sequence[Example]) -> HfGptModalityProcessor:
+        media = [self.array(example) for example in train]
+        extractor = self.media.new_feature_extractor(self.args, media, self.groups(train))
+        processor = HfGptModalityProcessor.create(extractor, self.names)
         processor.tokenizer.model_max_length = self.args.max_length
         return processor
 
     def check_processing_class(self, processing_class: Any) -> None:
-        if not isinstance(processing_class, HfGptSignalProcessor):
+        if not isinstance(processing_class, HfGptModalityProcessor):
             raise ConfigError(
                 f"{self.args.task} needs a processor of signals, but the checkpoint has a "
                 f"{type(processing_class).__name__}. Begin from a model that was trained on signals, or anew."
             )
 
-    def prepare_model(self, model: "PreTrainedModel", processing_class: HfGptSignalProcessor) -> None:
+    def prepare_model(self, model: "PreTrainedModel", processing_class: HfGptModalityProcessor) -> None:
         """Lets the embedding of each value begin as a random projection of what it stands for."""
         vectors = value_vectors(processing_class.feature_extractor)
         projection = np.random.default_rng(0).normal(size=(vectors.shape[1], model.config.hidden_size))
@@ -114,21 +114,21 @@ class SignalTask(LabelledTask):
         return [example[column] for example in examples]
 
     def rows(
-        self, examples: Sequence[Example], processor: HfGptSignalProcessor, *, is_training: bool, with_class: bool
+        self, examples: Sequence[Example], processor: HfGptModalityProcessor, *, is_training: bool, with_class: bool
     ) -> list[tuple[list[int], Example]]:
         """Token ids with the example that they are of, changed copies of it behind it."""
         self.processor = processor
         extractor, groups = processor.feature_extractor, self.groups(examples)
-        signals = [self.array(example) for example in examples]
+        media = [self.array(example) for example in examples]
         try:
             values = copies(
-                self.signals,
+                self.media,
                 extractor,
-                signals,
+                media,
                 self.args.augmented_copies if is_training else self.copies_to_judge,
                 seed=0,
                 strength=self.args.augmentation_strength,
-                voices=None if groups is None else voices_of(extractor, signals, groups),
+                voices=None if groups is None else voices_of(extractor, media, groups),
                 alike=not is_training,
             )
         except ValueError as error:
@@ -140,7 +140,7 @@ class SignalTask(LabelledTask):
             encoded = [processor.token_ids(version, name) for version in versions]
             longest = max(map(len, encoded))
             if longest > most:
-                if not cuts.keeps(self.args.overlong, example.place, longest):
+                if not cuts.keeps(self.args.overlong, example.position, longest):
                     continue
                 cut = [len(ids) for ids in encoded if len(ids) > most]
                 cuts.add("rows_cut", len(cut))
@@ -152,10 +152,10 @@ class SignalTask(LabelledTask):
 
     def record(self, example: Example) -> dict[str, Any]:
         """What stands in `predictions.jsonl` of an example: all but the signal."""
-        return {name: value for name, value in example.items() if name != self.args.signal_column}
+        return {name: value for name, value in example.items() if name != self.args.media_column}
 
 
-class SignalClassification(SignalTask, Classification):
+class MediaClassification(MediaTask, Classification):
     """The class of a signal; accuracy and macro F1. Reads values between two `<|endoftext|>`.
 
     With `eval_copies` the log-probabilities of a signal and of changed copies of it are averaged, as an ensemble's are.
@@ -170,7 +170,7 @@ class SignalClassification(SignalTask, Classification):
         return []
 
     def encode(
-        self, examples: Sequence[Example], tokenizer: HfGptSignalProcessor, *, is_training: bool
+        self, examples: Sequence[Example], tokenizer: HfGptModalityProcessor, *, is_training: bool
     ) -> datasets.Dataset:
         rows = self.rows(examples, tokenizer, is_training=is_training, with_class=False)
         return to_rows([{"input_ids": ids, "labels": self.id_of(example)} for ids, example in rows])
@@ -183,7 +183,7 @@ class SignalClassification(SignalTask, Classification):
         return [self.names[index] for index in of_versions.mean(1).argmax(-1)]
 
 
-class SignalGeneration(SignalTask, WritingTask):
+class MediaGeneration(MediaTask, WritingTask):
     """Signals of a class: the class in front, then the values; bits a value, and whether a judge sees the class.
 
     The judge is a support vector machine on the training signals as they are
@@ -196,7 +196,7 @@ class SignalGeneration(SignalTask, WritingTask):
     def __init__(self, args: TaskArguments):
         super().__init__(args)
         self._train: Sequence[Example] = ()
-        self._judge: SignalJudge | None = None
+        self._judge: MediaClassifier | None = None
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -209,15 +209,15 @@ class SignalGeneration(SignalTask, WritingTask):
         self._train = train
 
     def encode(
-        self, examples: Sequence[Example], tokenizer: HfGptSignalProcessor, *, is_training: bool
+        self, examples: Sequence[Example], tokenizer: HfGptModalityProcessor, *, is_training: bool
     ) -> datasets.Dataset:
         rows = self.rows(examples, tokenizer, is_training=is_training, with_class=True)
         return to_rows([{"input_ids": ids, "labels": ids} for ids, _ in rows])
 
-    def prompts(self, examples: Sequence[Example], tokenizer: HfGptSignalProcessor) -> list[list[int]]:
+    def prompts(self, examples: Sequence[Example], tokenizer: HfGptModalityProcessor) -> list[list[int]]:
         return [tokenizer.token_ids((), self.name_of(example), add_end=False) for example in examples]
 
-    def decode(self, sequences: Any, processing_class: HfGptSignalProcessor) -> list[list[int]]:
+    def decode(self, sequences: Any, processing_class: HfGptModalityProcessor) -> list[list[int]]:
         return [processing_class.values_of(row) for row in sequences]
 
     def score(self, predictions: Sequence[list[int]], examples: Sequence[Example]) -> dict[str, float]:
@@ -225,7 +225,7 @@ class SignalGeneration(SignalTask, WritingTask):
             return {}
         if self._judge is None:
             real, names = zip(*((self.array(example), self.name_of(example)) for example in self._train), strict=True)
-            self._judge = SignalJudge().fit(real, names)
+            self._judge = MediaClassifier().fit(real, names)
         wanted = [self.name_of(example) for example in examples]
         written = [self.processor.feature_extractor.decode(values) for values in predictions]
         real = [self.array(example) for example in examples]
@@ -241,32 +241,32 @@ class SignalGeneration(SignalTask, WritingTask):
         return f"{len(prediction)} values"
 
     def report_sections(
-        self, model: "PreTrainedModel", processor: HfGptSignalProcessor, examples: Sequence[Example], folder: Path
+        self, model: "PreTrainedModel", processor: HfGptModalityProcessor, examples: Sequence[Example], folder: Path
     ) -> "list[Section]":
         from hf_gpt.training.tasks.modality_samples import write_gallery
 
         return write_gallery(self, model, processor, examples, folder)
 
 
-class ImageClassification(SignalClassification):
+class ImageClassification(MediaClassification):
     """The class of an image."""
 
     kind = "image"
 
 
-class SoundClassification(SignalClassification):
+class AudioClassification(MediaClassification):
     """The class of a sound."""
 
-    kind = "sound"
+    kind = "audio"
 
 
-class ImageGeneration(SignalGeneration):
+class ImageGeneration(MediaGeneration):
     """Images of a class, pixel by pixel or patch by patch."""
 
     kind = "image"
 
 
-class SoundGeneration(SignalGeneration):
+class AudioGeneration(MediaGeneration):
     """Sounds of a class, sample by sample or frame by frame."""
 
-    kind = "sound"
+    kind = "audio"

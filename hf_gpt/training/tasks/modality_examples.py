@@ -8,8 +8,8 @@ import numpy as np
 
 from hf_gpt.data.examples import Example
 from hf_gpt.errors import ConfigError, CorpusError
-from hf_gpt.modalities import HfGptImageFeatureExtractor, HfGptSoundFeatureExtractor
-from hf_gpt.modalities.feature_extraction import SignalFeatureExtractor
+from hf_gpt.modalities import HfGptAudioFeatureExtractor, HfGptImageFeatureExtractor
+from hf_gpt.modalities.feature_extraction import ModalityFeatureExtractor
 from hf_gpt.training.arguments.task import TaskArguments
 
 
@@ -19,7 +19,7 @@ _VOICES = ("flute", "reed", "string")
 _TONES_OF_A_VOICE = 20
 
 
-class SignalKind(ABC):
+class ModalityKind(ABC):
     """A kind of signals."""
 
     @abstractmethod
@@ -28,8 +28,8 @@ class SignalKind(ABC):
 
     @abstractmethod
     def new_feature_extractor(
-        self, args: TaskArguments, signals: Sequence[Any], groups: Sequence[Any] | None = None
-    ) -> SignalFeatureExtractor:
+        self, args: TaskArguments, media: Sequence[Any], groups: Sequence[Any] | None = None
+    ) -> ModalityFeatureExtractor:
         """A feature extractor that fits the training signals; with `groups`, of frames without what a group shares.
 
         Raises:
@@ -66,12 +66,12 @@ class SignalKind(ABC):
             signal = np.asarray("ragged")
         if signal.dtype.kind not in "iuf" or not signal.size:
             raise CorpusError(
-                f"{example.place}: column {column!r} must be an array of numbers, rows of equal length. Mend the row."
+                f"{example.position}: column {column!r} must be an array of numbers with rows of one length. Mend it."
             )
         return signal
 
 
-class Images(SignalKind):
+class Images(ModalityKind):
     """Grey images, all of one size."""
 
     def built_in(self, args: TaskArguments) -> list[Example]:
@@ -80,20 +80,20 @@ class Images(SignalKind):
 
         digits = load_digits()
         rows = zip(digits.images.astype(int).tolist(), digits.target.tolist(), strict=True)
-        return [Example({args.signal_column: image, args.label_column: label}) for image, label in rows]
+        return [Example({args.media_column: image, args.label_column: label}) for image, label in rows]
 
     def new_feature_extractor(
-        self, args: TaskArguments, signals: Sequence[Any], groups: Sequence[Any] | None = None
+        self, args: TaskArguments, media: Sequence[Any], groups: Sequence[Any] | None = None
     ) -> HfGptImageFeatureExtractor:
-        low, high = min(float(image.min()) for image in signals), max(float(image.max()) for image in signals)
+        low, high = min(float(image.min()) for image in media), max(float(image.max()) for image in media)
         try:
             extractor = HfGptImageFeatureExtractor(
-                image_size=signals[0].shape,
+                image_size=media[0].shape,
                 num_levels=args.num_levels or 17,
                 value_range=(low, max(high, low + 1)),
                 patch_size=args.patch_size,
             )
-            return extractor.fit(signals, args.codebook_size)
+            return extractor.fit(media, args.codebook_size)
         except ValueError as error:
             raise ConfigError(f"these settings do not suit the images: {error}") from error
 
@@ -119,7 +119,7 @@ class Images(SignalKind):
         return values[: rows // 2 * columns]
 
 
-class Sounds(SignalKind):
+class Audio(ModalityKind):
     """Mono sounds of one sampling rate."""
 
     def built_in(self, args: TaskArguments) -> list[Example]:
@@ -130,18 +130,18 @@ class Sounds(SignalKind):
             for voice, name in enumerate(_VOICES):
                 for label, tones in _TONES.items():
                     wave = _two_tones(tones, voice, args.sampling_rate, rng)
-                    row = {args.signal_column: wave.tolist(), args.label_column: label}
+                    row = {args.media_column: wave.tolist(), args.label_column: label}
                     if args.group_column is not None:
                         row[args.group_column] = name
                     examples.append(Example(row))
         return examples
 
     def new_feature_extractor(
-        self, args: TaskArguments, signals: Sequence[Any], groups: Sequence[Any] | None = None
-    ) -> HfGptSoundFeatureExtractor:
+        self, args: TaskArguments, media: Sequence[Any], groups: Sequence[Any] | None = None
+    ) -> HfGptAudioFeatureExtractor:
         try:
-            extractor = HfGptSoundFeatureExtractor(
-                encoding=args.sound_encoding,
+            extractor = HfGptAudioFeatureExtractor(
+                encoding=args.audio_encoding,
                 sampling_rate=args.sampling_rate,
                 num_levels=args.num_levels or 256,
                 hop_length=args.hop_length,
@@ -151,8 +151,8 @@ class Sounds(SignalKind):
                 trim_range=args.trim_range,
                 loudness_share=args.loudness_share,
             )
-            voices = None if groups is None else voices_of(extractor, signals, groups)
-            return extractor.fit(signals, args.codebook_size, voices=voices)
+            voices = None if groups is None else voices_of(extractor, media, groups)
+            return extractor.fit(media, args.codebook_size, voices=voices)
         except ValueError as error:
             raise ConfigError(f"these settings do not suit the sounds: {error}") from error
 
@@ -177,9 +177,9 @@ class Sounds(SignalKind):
             len(wave) * speed / extractor.hop_length * np.exp(strength * rng.uniform(-0.1, 0.1))
         )
         first, last = strength * rng.uniform(-0.1, 0.1, 2)
-        places = np.linspace(max(first, 0.0), 1 - max(last, 0.0), max(2, count))
-        places = places + strength * rng.uniform(-0.1, 0.1) * np.sin(np.pi * places) / np.pi
-        features = extractor.features(wave, places, **common)
+        positions = np.linspace(max(first, 0.0), 1 - max(last, 0.0), max(2, count))
+        positions = positions + strength * rng.uniform(-0.1, 0.1) * np.sin(np.pi * positions) / np.pi
+        features = extractor.features(wave, positions, **common)
         bands = np.linspace(-1, 1, features.shape[1])
         tilt, bend = strength * rng.normal(0, 0.25, 2)
         features += tilt * bands + bend * np.cos(np.pi * (bands + rng.uniform(-1, 1)))
@@ -195,28 +195,28 @@ class Sounds(SignalKind):
         return values[: len(values) // step // 2 * step]
 
 
-def voices_of(extractor: HfGptSoundFeatureExtractor, signals: Sequence[Any], groups: Sequence[Any]) -> list[np.ndarray]:
+def voices_of(extractor: HfGptAudioFeatureExtractor, media: Sequence[Any], groups: Sequence[Any]) -> list[np.ndarray]:
     """The voice of each sound: that of all sounds of its group.
 
     Args:
         extractor: What gives a voice.
-        signals: Sounds.
+        media: Sounds.
         groups: The group of each, such as its speaker.
 
     Raises:
         ValueError: sounds are not stretched to one length.
     """
     members: dict[Any, list[Any]] = {}
-    for signal, group in zip(signals, groups, strict=True):
+    for signal, group in zip(media, groups, strict=True):
         members.setdefault(group, []).append(signal)
     voices = {group: extractor.voice(found) for group, found in members.items()}
     return [voices[group] for group in groups]
 
 
 def copies(
-    kind: SignalKind,
-    extractor: SignalFeatureExtractor,
-    signals: Sequence[Any],
+    kind: ModalityKind,
+    extractor: ModalityFeatureExtractor,
+    media: Sequence[Any],
     count: int,
     seed: int,
     strength: float = 1.0,
@@ -228,7 +228,7 @@ def copies(
 
     Args:
         kind, extractor: Of the signals.
-        signals: What is copied.
+        media: What is copied.
         count: Copies of each.
         seed: Of the changes.
         strength: How far copies are changed.
@@ -237,7 +237,7 @@ def copies(
     """
     rng = np.random.default_rng(seed)
     rows = []
-    for number, signal in enumerate(signals):
+    for number, signal in enumerate(media):
         common = {} if voices is None else {"voice": voices[number]}
         rng = np.random.default_rng(seed) if alike else rng
         changed = (kind.changed_values(extractor, signal, rng, strength, **common) for _ in range(count))
@@ -280,4 +280,4 @@ def _two_tones(tones: Sequence[float], voice: int, sampling_rate: int, rng: np.r
     return np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int64)
 
 
-KINDS: Mapping[str, type[SignalKind]] = {"image": Images, "sound": Sounds}
+KINDS: Mapping[str, type[ModalityKind]] = {"image": Images, "audio": Audio}

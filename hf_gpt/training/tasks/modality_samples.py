@@ -9,21 +9,21 @@ import torch
 
 from hf_gpt.data.examples import Example
 from hf_gpt.generation.sampling.rollout import rollout
-from hf_gpt.modalities import HfGptSignalProcessor
-from hf_gpt.reporting.media import media_section, picture_grid, wav_bytes
+from hf_gpt.modalities import HfGptModalityProcessor
+from hf_gpt.reporting.media import image_grid, media_section, wav_bytes
 
 
 if TYPE_CHECKING:
     from hf_gpt.reporting.report import Section
-    from hf_gpt.training.tasks.modalities import SignalGeneration
+    from hf_gpt.training.tasks.modalities import MediaGeneration
 
 # How many validation examples are shown with their second half written anew.
 _COMPLETED = 10
 
 
-def write_signals(
+def write_media(
     model: Any,
-    processor: HfGptSignalProcessor,
+    processor: HfGptModalityProcessor,
     class_names: Sequence[str | None],
     *,
     given: Sequence[Sequence[int]] | None = None,
@@ -62,14 +62,14 @@ def write_signals(
         batch_size=batch_size,
     )
     starts = [[]] * len(class_names) if given is None else given
-    drawn = [processor.values_of(row) for row in texts.completions.tolist()]
-    return [[*map(int, start), *values] for start, values in zip(starts, drawn, strict=True)]
+    samples = [processor.values_of(row) for row in texts.completions.tolist()]
+    return [[*map(int, start), *values] for start, values in zip(starts, samples, strict=True)]
 
 
 def write_gallery(
-    task: "SignalGeneration",
+    task: "MediaGeneration",
     model: Any,
-    processor: HfGptSignalProcessor,
+    processor: HfGptModalityProcessor,
     examples: Sequence[Example],
     folder: Path,
 ) -> "list[Section]":
@@ -81,25 +81,25 @@ def write_gallery(
     args, extractor = task.args, processor.feature_extractor
     options = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_p": args.top_p}
     names = [name for name in task.names for _ in range(args.samples_per_class)]
-    signals = [extractor.decode(values) for values in write_signals(model, processor, names, **options)]
+    media = [extractor.decode(values) for values in write_media(model, processor, names, **options)]
 
     shown = examples[:_COMPLETED]
     # What is longer than the model reads is cut, as it was in training.
     whole = [extractor.encode(task.array(example))[: args.max_length - 2] for example in shown]
-    given = [task.signals.half(extractor, values) for values in whole]
+    given = [task.media.half(extractor, values) for values in whole]
     classes = [task.name_of(example) for example in shown]
-    completed = write_signals(model, processor, classes, given=given, **options)
+    completed = write_media(model, processor, classes, given=given, **options)
     parts = [[extractor.decode(values) for values in group] for group in (whole, given, completed)]
     if task.kind == "image":
-        return _pictures(task, signals, parts, extractor.value_range, folder)
-    return _sounds(names, classes, signals, parts, extractor.sampling_rate, folder)
+        return _images(task, media, parts, extractor.value_range, folder)
+    return _sounds(names, classes, media, parts, extractor.sampling_rate, folder)
 
 
-def _pictures(task, signals, parts, value_range, folder: Path) -> "list[Section]":
+def _images(task, media, parts, value_range, folder: Path) -> "list[Section]":
     low, high = value_range
     each = task.args.samples_per_class
-    rows = [signals[first : first + each] for first in range(0, len(signals), each)]
-    written, halves = picture_grid(rows, low=low, high=high), picture_grid(parts, low=low, high=high)
+    rows = [media[first : first + each] for first in range(0, len(media), each)]
+    written, halves = image_grid(rows, low=low, high=high), image_grid(parts, low=low, high=high)
     (folder / "samples.png").write_bytes(written)
     (folder / "completions.png").write_bytes(halves)
     return [
@@ -115,24 +115,24 @@ def _pictures(task, signals, parts, value_range, folder: Path) -> "list[Section]
     ]
 
 
-def _sounds(names, classes, signals, parts, sampling_rate: int, folder: Path) -> "list[Section]":
-    place = folder / "samples"
-    place.mkdir(exist_ok=True)
+def _sounds(names, classes, media, parts, sampling_rate: int, folder: Path) -> "list[Section]":
+    position = folder / "samples"
+    position.mkdir(exist_ok=True)
     written, halves = [], []
-    for number, (name, signal) in enumerate(zip(names, signals, strict=True)):
+    for number, (name, signal) in enumerate(zip(names, media, strict=True)):
         written.append((f"class {name}", wav_bytes(_audible(signal), sampling_rate)))
-        (place / f"{_file_name(name)}-{number}.wav").write_bytes(written[-1][1])
+        (position / f"{_file_name(name)}-{number}.wav").write_bytes(written[-1][1])
     for number, (name, *versions) in enumerate(zip(classes, *parts, strict=True)):
         for kind, signal in zip(("whole", "given", "completed"), versions, strict=True):
             content = wav_bytes(_audible(signal), sampling_rate)
-            (place / f"{kind}-{number}.wav").write_bytes(content)
+            (position / f"{kind}-{number}.wav").write_bytes(content)
             # A page of sounds is large: three are enough to hear what completion does.
             if number < 3:
                 halves.append((f"class {name}, {kind}", content))
     note = "From held-out sounds, through the values and back: whole, the half that was given, and completed."
     return [
-        media_section("written", "Written sounds", "Drawn after their class.", sounds=written),
-        media_section("completed", "Completed sounds", note, sounds=halves),
+        media_section("written", "Written sounds", "Sampled after their class.", audio=written),
+        media_section("completed", "Completed sounds", note, audio=halves),
     ]
 
 

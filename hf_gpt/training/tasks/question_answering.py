@@ -86,7 +86,7 @@ class QuestionAnswering(Task):
         is_outside = has_answer and all(start is None for start, _ in spans)
         if lost or is_outside:
             length = len(ids) + lost
-            if not cuts.keeps(self.args.overlong, example.place, length):
+            if not cuts.keeps(self.args.overlong, example.position, length):
                 return False
         if lost:
             cuts.add("questions_cut")
@@ -118,8 +118,8 @@ class QuestionAnswering(Task):
         stop = start + len(answers["text"][0])
         if start < offsets[0][0] or stop > offsets[-1][1]:
             return None, None
-        first = max(place for place, (begin, _) in enumerate(offsets) if begin <= start)
-        last = min(place for place, (_, end) in enumerate(offsets) if end >= stop)
+        first = max(position for position, (begin, _) in enumerate(offsets) if begin <= start)
+        last = min(position for position, (_, end) in enumerate(offsets) if end >= stop)
         return first, max(first, last)
 
     def _answers(self, example: Example) -> dict[str, list[Any]]:
@@ -130,13 +130,13 @@ class QuestionAnswering(Task):
             pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
         except (ValueError, TypeError, KeyError) as error:
             raise CorpusError(
-                f'{example.place}: column {column!r} must be {{"text": [...], "answer_start": [...]}}, both equally '
+                f'{example.position}: column {column!r} must be {{"text": [...], "answer_start": [...]}}, both equally '
                 "long and empty where there is no answer. Mend or remove the row."
             ) from error
         for text, start in pairs:
             if not text or not isinstance(start, int) or context[start : start + len(text)] != text:
                 raise CorpusError(
-                    f"{example.place}: the answer {text!r} does not stand at character {start} of the passage. Mend "
+                    f"{example.position}: the answer {text!r} does not stand at character {start} of the passage. Mend "
                     "answer_start or remove the row."
                 )
         return {"text": [text for text, _ in pairs], "answer_start": [start for _, start in pairs]}

@@ -51,7 +51,9 @@ class Writing(WritingTask):
         """The texts that would be right; the first is trained on."""
         targets = [text for text in texts_of(example, self.args.target_column) if text.strip()]
         if not targets:
-            raise CorpusError(f"{example.place}: column {self.args.target_column!r} is blank. Mend or remove the row.")
+            raise CorpusError(
+                f"{example.position}: column {self.args.target_column!r} is blank. Mend or remove the row."
+            )
         return targets
 
     @property
@@ -82,10 +84,10 @@ class Writing(WritingTask):
         """
         most = self.args.max_new_tokens
         read = {} if self.is_encoder_decoder else {"option": "max_length minus --max_new_tokens", "limit": prompt}
-        if whole > prompt and not cuts.keeps(self.args.overlong, example.place, whole, **read):
+        if whole > prompt and not cuts.keeps(self.args.overlong, example.position, whole, **read):
             return False
         written = {"option": "max_new_tokens", "limit": most}
-        if target > most and not cuts.keeps(self.args.overlong, example.place, target, **written):
+        if target > most and not cuts.keeps(self.args.overlong, example.position, target, **written):
             return False
         if whole > prompt or target > most:
             cuts.add("rows_cut", whole > prompt)
@@ -162,9 +164,9 @@ class Translation(Writing):
     main_metric = "sacrebleu"
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-        figures = compute("sacrebleu", list(predictions), [self.targets(example) for example in examples])
-        self.words = f"BLEU by sacrebleu, {figures['signature']}"
-        return {name: figures[name] for name in ("sacrebleu", "chrf")}
+        metrics = compute("sacrebleu", list(predictions), [self.targets(example) for example in examples])
+        self.words = f"BLEU by sacrebleu, {metrics['signature']}"
+        return {name: metrics[name] for name in ("sacrebleu", "chrf")}
 
 
 class ClosedBookQa(Writing):
@@ -183,7 +185,7 @@ class ClosedBookQa(Writing):
     def targets(self, example: Example) -> list[str]:
         answers = [text for text in texts_of(example, self.args.answers_column) if text.strip()]
         if not answers:
-            raise CorpusError(f"{example.place}: column {self.args.answers_column!r} has no answer. Remove the row.")
+            raise CorpusError(f"{example.position}: column {self.args.answers_column!r} has no answer. Remove the row.")
         return answers
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:

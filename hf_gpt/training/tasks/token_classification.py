@@ -50,7 +50,7 @@ class TokenClassification(Task):
         for tag in self._tags(example):
             if self.names and tag not in self.ids:
                 raise CorpusError(
-                    f"{example.place}: the tag {tag!r} is none of {', '.join(self.names[:10])}. Mend the row, or name "
+                    f"{example.position}: the tag {tag!r} is none of {', '.join(self.names[:10])}. Mend it, or name "
                     "the tags with --class_names."
                 )
 
@@ -86,7 +86,7 @@ class TokenClassification(Task):
                 labels += [*[IGNORE_INDEX] * (len(ids) - 1), self.ids[tag]]
             length, lost = 2 + sum(map(len, encoded)), len(tags) - sum(label != IGNORE_INDEX for label in labels)
             if lost:
-                if not cuts.keeps(self.args.overlong, example.place, length):
+                if not cuts.keeps(self.args.overlong, example.position, length):
                     continue
                 cuts.add("rows_cut")
                 cuts.add("tokens_cut", length - 1 - len(tokens))
@@ -105,24 +105,24 @@ class TokenClassification(Task):
         rest = OUTSIDE if OUTSIDE in self.ids else self.names[0]
         found = []
         for example, ids, labels in zip(examples, as_tuple(outputs)[0], rows["labels"], strict=True):
-            tags = [self.names[ids[place]] for place in np.flatnonzero(np.array(labels) != IGNORE_INDEX)]
+            tags = [self.names[ids[position]] for position in np.flatnonzero(np.array(labels) != IGNORE_INDEX)]
             found.append([*tags, *[rest] * (len(self._tags(example)) - len(tags))])
         return found
 
     def score(self, predictions: Sequence[list[str]], examples: Sequence[Example]) -> dict[str, float]:
-        figures = compute("entity_f1", list(predictions), [self._tags(example) for example in examples])
+        metrics = compute("entity_f1", list(predictions), [self._tags(example) for example in examples])
         return {
-            "entity_f1": figures["f1"],
-            "entity_precision": figures["precision"],
-            "entity_recall": figures["recall"],
-            "tag_accuracy": figures["accuracy"],
+            "entity_f1": metrics["f1"],
+            "entity_precision": metrics["precision"],
+            "entity_recall": metrics["recall"],
+            "tag_accuracy": metrics["accuracy"],
         }
 
     def _tags(self, example: Example) -> list[str]:
         words, tags = texts_of(example, self.args.tokens_column), texts_of(example, self.args.tags_column)
         if not words or len(words) != len(tags) or not all(words):
             raise CorpusError(
-                f"{example.place}: {len(words)} words in {self.args.tokens_column!r} and {len(tags)} tags in "
+                f"{example.position}: {len(words)} words in {self.args.tokens_column!r} and {len(tags)} tags in "
                 f"{self.args.tags_column!r}. Give a tag for each word, at least one, and no empty word."
             )
         return tags

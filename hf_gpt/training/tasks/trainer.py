@@ -88,8 +88,8 @@ class TaskTrainer(HfGptTrainer):
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self.task.writes and self.task.args.predict_with_generate:
             self.predictions = self.generate_predictions()
-            figures = self.task.score(self.predictions, self.eval_examples)
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in figures.items()})
+            metrics = self.task.score(self.predictions, self.eval_examples)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
     def _count_targets(self, labels: torch.Tensor) -> int:
@@ -137,7 +137,7 @@ class TaskTrainer(HfGptTrainer):
         ends = sorted({end, *end_tokens(model), *self.task.end_token_ids} - {None})
         if self.task.samples:
             # Each example has draws of its own, so batches and processes change nothing.
-            draws = [
+            samples = [
                 torch.rand(args.max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(index))
                 for index in indices
             ]
@@ -150,7 +150,7 @@ class TaskTrainer(HfGptTrainer):
                 top_p=args.top_p,
                 eos_token_id=end,
                 pad_token_id=pad,
-                uniforms=torch.stack(draws),
+                uniforms=torch.stack(samples),
             ).completions
         output = model.generate(
             input_ids=input_ids,

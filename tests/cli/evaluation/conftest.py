@@ -68,8 +68,8 @@ def two(make_folder):
 
 
 @pytest.fixture(scope="session")
-def critic(make_folder):
-    return make_folder("critic", "AutoModelForSequenceClassification", num_labels=1)
+def discriminator(make_folder):
+    return make_folder("discriminator", "AutoModelForSequenceClassification", num_labels=1)
 
 
 @pytest.fixture

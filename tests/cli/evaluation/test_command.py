@@ -36,11 +36,11 @@ def evaluate(one, two, data, tmp_path, capsys):
 def test_results_in_four_forms_agree(evaluate, tmp_path):
     status, results, printed = evaluate()
     assert status == 0 and printed.err == ""
-    rows = {(row["task"], row["model"], row["figure"]): row for row in results["results"]}
+    rows = {(row["task"], row["model"], row["metric"]): row for row in results["results"]}
     assert len(rows) == len(results["results"]) == 8
     with (tmp_path / "out" / "results.csv").open() as file:
         for row in csv.DictReader(file):
-            held = rows[row["task"], row["model"], row["figure"]]
+            held = rows[row["task"], row["model"], row["metric"]]
             assert float(row["value"]) == held["value"] and float(row["low"]) == held["low"]
     markdown = (tmp_path / "out" / "results.md").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
@@ -68,10 +68,10 @@ def test_python_gives_what_the_command_writes(evaluate, one, data, tmp_path):
 
 def test_differences_are_of_the_models_figures(evaluate):
     _, results, _ = evaluate()
-    values = {(row["task"], row["model"], row["figure"]): row["value"] for row in results["results"]}
-    assert {row["figure"] for row in results["comparisons"]} == {"accuracy", "accuracy_norm", "sacrebleu", "chrf"}
+    values = {(row["task"], row["model"], row["metric"]): row["value"] for row in results["results"]}
+    assert {row["metric"] for row in results["comparisons"]} == {"accuracy", "accuracy_norm", "sacrebleu", "chrf"}
     for row in results["comparisons"]:
-        gap = values[row["task"], row["first"], row["figure"]] - values[row["task"], row["second"], row["figure"]]
+        gap = values[row["task"], row["first"], row["metric"]] - values[row["task"], row["second"], row["metric"]]
         assert row["difference"] == pytest.approx(gap)
         assert row["low"] <= gap <= row["high"] and row["p_value"] <= row["p_adjusted"] <= 1
 
@@ -86,10 +86,10 @@ def test_texts_from_nothing_have_intervals_over_seeds_and_stand_beside_real_ones
     from scipy.stats import sem, t
 
     status, results, _ = evaluate("--seeds", "0", "1", "2", tasks=("free",))
-    rows = {(row["model"], row["figure"]): row for row in results["results"]}
+    rows = {(row["model"], row["metric"]): row for row in results["results"]}
     assert status == 0 and {model for model, _ in rows} == {"one", "two", REAL}
     (path,) = (tmp_path / "out" / "cache").glob("free--one--*.json")
-    values = [figures["bleu_3"] for figures in json.loads(path.read_text())["figures"]]
+    values = [metrics["bleu_3"] for metrics in json.loads(path.read_text())["metrics"]]
     row = rows["one", "bleu_3"]
     assert row["interval"] == "seeds" and row["seeds"] == 3 and row["items"] == 40
     wanted = t.interval(0.95, 2, np.mean(values), sem(values))
@@ -160,15 +160,15 @@ def test_curves(evaluate, tmp_path):
         own = [point for point in points if point.model == model]
         assert area == pytest.approx(hypervolume(own, tuple(curve["reference"]), plane))
     assert {(best["model"], best["metric"]) for best in curve["best"]} == {("one", "tfidf_auc"), ("two", "tfidf_auc")}
-    values = {(row["model"], row["figure"]): row["value"] for row in results["results"]}
+    values = {(row["model"], row["metric"]): row["value"] for row in results["results"]}
     for best in curve["best"]:
         assert best["mean"] == values[f"{best['model']}, {best['setting']}", "tfidf_auc"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<svg") == 2 and "The numbers behind the curves" in page
 
 
-def test_a_discriminator_colours_the_samples(evaluate, critic, tmp_path):
-    assert evaluate("--discriminator", str(critic), tasks=("free",))[0] == 0
+def test_a_discriminator_colours_the_samples(evaluate, discriminator, tmp_path):
+    assert evaluate("--discriminator", str(discriminator), tasks=("free",))[0] == 0
     page = (tmp_path / "out" / "report.html").read_text()
     section = page[page.index('id="heatmap"') :]
     assert section.count("color-mix") > 10 and "logit" in section and 'style="background' in section
@@ -182,7 +182,7 @@ def test_model_card(evaluate):
     index = model_index(results, "two", name="owner/two")
     assert yaml.safe_load(yaml.safe_dump(index)) == index
     name, read = model_index_to_eval_results(index)
-    values = {(r["task"], r["figure"]): r["value"] for r in results["results"] if r["model"] == "two"}
+    values = {(r["task"], r["metric"]): r["value"] for r in results["results"] if r["model"] == "two"}
     assert name == "owner/two"
     assert {(one.task_name, one.metric_type): one.metric_value for one in read} == values
     assert {one.task_type for one in read} == {"text-generation", "translation"}
@@ -235,14 +235,14 @@ def test_tasks_of_the_harness_are_told_apart(tmp_path, data):
     ],
 )
 def test_slips_are_answered_in_one_line_before_anything_is_written(
-    argv, message, one, critic, data, tmp_path, capsys, monkeypatch
+    argv, message, one, discriminator, data, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.chdir(tmp_path)
     free, pairs = (data / f"{name}.yaml" for name in ("free", "pairs"))
     (data / "few.yaml").write_text(free.read_text().replace("samples: 40", "samples: 5"))
     (data / "option.yaml").write_text(f"{pairs.read_text()}metrics: {{sacrebleu: {{tokenise: 13a}}}}\n")
-    argv = [word.format(one=one, critic=critic, data=data) for word in argv]
+    argv = [word.format(one=one, discriminator=discriminator, data=data) for word in argv]
     assert main(["eval", *argv, "--output_dir", str(tmp_path / "out"), "--device", "cpu"][: None if argv else 1]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
@@ -267,13 +267,13 @@ def test_list(capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280])
-def test_browser_shows_the_page_without_complaint(evaluate, critic, tmp_path, width):
+def test_browser_shows_the_page_without_complaint(evaluate, discriminator, tmp_path, width):
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("chromium is not installed")
     options = ("--curve", "--temperatures", "0.5", "1", "--top_ps", "--top_ks", "3", "--min_ps")
-    assert evaluate(*options, "--discriminator", str(critic), tasks=("free",))[0] == 0
-    assert evaluate("--discriminator", str(critic), tasks=("choices", "pairs", "free"), folder="plain")[0] == 0
+    assert evaluate(*options, "--discriminator", str(discriminator), tasks=("free",))[0] == 0
+    assert evaluate("--discriminator", str(discriminator), tasks=("choices", "pairs", "free"), folder="plain")[0] == 0
     for folder in ("out", "plain"):
         probe = (
             "const d=f.contentDocument.documentElement;document.title=d.scrollWidth>d.clientWidth?'overflows':'fits'"

@@ -11,7 +11,7 @@ from hf_gpt.evaluation.statistics.bootstrap import bootstrap
 from hf_gpt.evaluation.tasks.choices import score_continuations
 from hf_gpt.evaluation.tasks.generation import write_after
 from hf_gpt.evaluation.tasks.loading import open_candidate
-from hf_gpt.evaluation.tasks.metrics import figures_of, sample_figures
+from hf_gpt.evaluation.tasks.metrics import metrics_of, sample_metrics
 from hf_gpt.evaluation.tasks.registry import KINDS, TaskSpec, built_in_tasks, find_task, read_task
 from hf_gpt.evaluation.tasks.rows import read_task_rows
 from hf_gpt.evaluation.tasks.runner import real_texts, run_task, sample_count, work_of
@@ -42,8 +42,8 @@ def far_sighted(make_folder):
 def test_built_in_tasks_can_be_done(name, far_sighted, read_data_folder):
     spec = dataclasses.replace(find_task(name), max_new_tokens=4)
     rows = read_task_rows(spec, read_data_folder, limit=2)
-    figures = figures_of(spec, run(spec, far_sighted, rows))
-    assert figures.count == 2 and all(np.isfinite(value) for value in figures.value().values())
+    metrics = metrics_of(spec, run(spec, far_sighted, rows))
+    assert metrics.count == 2 and all(np.isfinite(value) for value in metrics.value().values())
 
 
 def test_log_likelihood_of_a_continuation_is_the_sum_over_its_tokens(candidate):
@@ -76,9 +76,9 @@ def test_multiple_choice_by_hand(candidate, data):
     logps = np.array([one.logp for one in score_continuations(candidate, pairs)]).reshape(-1, 3)
     gold = np.array([row["gold"] for row in rows])
     lengths = np.array([[len(option) for option in row["options"]] for row in rows])
-    figures = figures_of(spec, record).value()
-    assert figures["accuracy"] == pytest.approx((logps.argmax(1) == gold).mean())
-    assert figures["accuracy_norm"] == pytest.approx(((logps / lengths).argmax(1) == gold).mean())
+    metrics = metrics_of(spec, record).value()
+    assert metrics["accuracy"] == pytest.approx((logps.argmax(1) == gold).mean())
+    assert metrics["accuracy_norm"] == pytest.approx(((logps / lengths).argmax(1) == gold).mean())
 
 
 def test_contexts_are_compared_by_the_same_continuation(candidate):
@@ -92,22 +92,22 @@ def test_contexts_are_compared_by_the_same_continuation(candidate):
 def test_last_words(candidate, texts):
     spec = TaskSpec("l", "last_word")
     rows = [{"text": text} for text in texts[:7]]
-    figures = figures_of(spec, run(spec, candidate, rows)).value()
+    metrics = metrics_of(spec, run(spec, candidate, rows)).value()
     pairs = [(text[:-2], " .") for text in texts[:7]]
     found = score_continuations(candidate, pairs)
-    assert figures["word_perplexity"] == pytest.approx(np.exp(-np.mean([one.logp for one in found])), rel=1e-4)
-    assert figures["accuracy"] == np.mean([one.greedy for one in found])
+    assert metrics["word_perplexity"] == pytest.approx(np.exp(-np.mean([one.logp for one in found])), rel=1e-4)
+    assert metrics["accuracy"] == np.mean([one.greedy for one in found])
 
 
 def test_perplexity_is_the_metrics_own(candidate, data):
     spec = read_task(data / "lm.yaml")
     rows = read_task_rows(spec, data, limit=20)
-    figures = figures_of(spec, run(spec, candidate, rows)).value()
+    metrics = metrics_of(spec, run(spec, candidate, rows)).value()
     wanted = compute(
         "perplexity", [row["text"] for row in rows], model=candidate.model, processing_class=candidate.tokenizer
     )
-    assert figures["perplexity"] == pytest.approx(wanted["perplexity"], rel=1e-5)
-    assert figures["bits_per_byte"] == pytest.approx(wanted["bits_per_byte"], rel=1e-5)
+    assert metrics["perplexity"] == pytest.approx(wanted["perplexity"], rel=1e-5)
+    assert metrics["bits_per_byte"] == pytest.approx(wanted["bits_per_byte"], rel=1e-5)
 
 
 def test_translation_has_the_metrics_figures_and_those_of_every_draw(candidate, data):
@@ -119,25 +119,25 @@ def test_translation_has_the_metrics_figures_and_those_of_every_draw(candidate, 
         row["de"][0] if n % 3 else text
         for n, (row, text) in enumerate(zip(rows, record["predictions"][0], strict=True))
     ]
-    figures = figures_of(spec, record)
+    metrics = metrics_of(spec, record)
     wanted = compute("sacrebleu", record["predictions"][0], record["references"])
-    assert figures.value() == pytest.approx({name: wanted[name] for name in ("sacrebleu", "chrf")})
+    assert metrics.value() == pytest.approx({name: wanted[name] for name in ("sacrebleu", "chrf")})
     weights = np.random.default_rng(0).multinomial(len(rows), np.full(len(rows), 1 / len(rows)))
-    places = np.repeat(np.arange(len(rows)), weights)
+    positions = np.repeat(np.arange(len(rows)), weights)
     again = compute(
-        "sacrebleu", [record["predictions"][0][n] for n in places], [record["references"][n] for n in places]
+        "sacrebleu", [record["predictions"][0][n] for n in positions], [record["references"][n] for n in positions]
     )
-    assert figures.of(weights)["sacrebleu"] == pytest.approx(again["sacrebleu"])
-    assert figures.of(weights)["chrf"] == pytest.approx(again["chrf"])
+    assert metrics.of(weights)["sacrebleu"] == pytest.approx(again["sacrebleu"])
+    assert metrics.of(weights)["chrf"] == pytest.approx(again["chrf"])
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("summarization", "rouge"), ("question_answering", "squad")])
 def test_figures_of_written_texts_are_the_metrics_own(kind, metric, texts):
     spec = TaskSpec("t", kind, prompt="{a}", target="b")
     record = {"predictions": [texts[:9], texts[1:10]], "references": [[text] for text in texts[1:10]]}
-    figures = figures_of(spec, record).value()
+    metrics = metrics_of(spec, record).value()
     runs = [compute(metric, predictions, record["references"]) for predictions in record["predictions"]]
-    assert figures == pytest.approx({name: (runs[0][name] + runs[1][name]) / 2 for name in runs[0]})
+    assert metrics == pytest.approx({name: (runs[0][name] + runs[1][name]) / 2 for name in runs[0]})
 
 
 def test_classes_by_a_classifier_and_by_a_language_model(make_folder, candidate, data):
@@ -151,12 +151,12 @@ def test_classes_by_a_classifier_and_by_a_language_model(make_folder, candidate,
         inputs = [torch.tensor([classifier.tokenizer(row["text"])["input_ids"]]) for row in rows]
         wanted = [int(classifier.model(input_ids=ids).logits.argmax()) for ids in inputs]
     assert record == {"predictions": wanted, "references": [row["label"] for row in rows]}
-    figures = figures_of(spec, record)
+    metrics = metrics_of(spec, record)
     pair = record["predictions"], record["references"]
-    assert figures.value() == pytest.approx(
+    assert metrics.value() == pytest.approx(
         {**compute("accuracy", *pair), **compute("f1", *pair), **compute("mcc", *pair)}
     )
-    assert set(bootstrap({"c": figures}, 5)["c"]) == {"accuracy", "f1", "mcc"}
+    assert set(bootstrap({"c": metrics}, 5)["c"]) == {"accuracy", "f1", "mcc"}
     said = run(spec, candidate, rows)["predictions"]
     pairs = [(f"{row['text']} :", f" {name}") for row in rows for name in ("red", "blue")]
     logps = np.array([one.logp for one in score_continuations(candidate, pairs)]).reshape(-1, 2)
@@ -238,7 +238,7 @@ def test_real_texts_are_halved_without_a_text_in_both(data):
 def test_figures_of_two_metrics_do_not_take_each_others_place(texts):
     spec = TaskSpec("t", "unconditional", metrics={"lm_score": {"epochs": 1}, "reverse_lm_score": {"epochs": 1}})
     strange = [text.replace("man", "woman") for text in texts[:40]]
-    found = sample_figures(spec, strange, texts[40:80])
+    found = sample_metrics(spec, strange, texts[40:80])
     assert found["lm_score_unknown_rate"] == found["reverse_lm_score_unknown_rate"] > 0
     assert {"lm_score_epochs", "reverse_lm_score_epochs"} < set(found) and "epochs" not in found
 
@@ -308,9 +308,9 @@ def test_wrong_rows_are_refused(candidate, data, row, message):
 
 
 def test_min_p_draws_from_what_is_likely_enough():
-    from hf_gpt.generation.sampling.inverse_cdf import draw_tokens
+    from hf_gpt.generation.sampling.inverse_cdf import sample_tokens
 
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05]).expand(1000, 4)
     uniforms = torch.linspace(0, 0.999, 1000, dtype=torch.float64)
-    drawn = draw_tokens(probabilities.log(), uniforms, min_p=0.4).bincount(minlength=4) / 1000
-    assert drawn.tolist() == pytest.approx([0.625, 0.375, 0, 0], abs=0.002)
+    samples = sample_tokens(probabilities.log(), uniforms, min_p=0.4).bincount(minlength=4) / 1000
+    assert samples.tolist() == pytest.approx([0.625, 0.375, 0, 0], abs=0.002)

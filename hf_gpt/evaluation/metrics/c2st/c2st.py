@@ -44,5 +44,5 @@ class C2st(metric.SampleMetric):
         real, generated = tokenize(references, function), tokenize(predictions, function)
         others = None if held_out is None else tokenize(check_texts("held_out", held_out), function)
         options = {"seed": seed, "resamples": resamples, "num_splits": num_splits, "with_control": with_control}
-        figures = controlled_test(real, generated, trained, held_out=others, **options)
-        return {**figures, "classifier": classifier, "tokenizer": name, "seed": seed}
+        metrics = controlled_test(real, generated, trained, held_out=others, **options)
+        return {**metrics, "classifier": classifier, "tokenizer": name, "seed": seed}

@@ -29,14 +29,14 @@ class CopyRate(metric.SampleMetric):
     ) -> dict[str, Any]:
         name, function = get_tokenizer(tokenizer, predictions)
         known = tokenize(references, function)
-        result = _figures(tokenize(predictions, function), known, order)
+        result = _metrics(tokenize(predictions, function), known, order)
         if held_out is not None:
-            others = _figures(tokenize(check_texts("held_out", held_out), function), known, order)
+            others = _metrics(tokenize(check_texts("held_out", held_out), function), known, order)
             result |= {f"held_out_{key}": value for key, value in others.items()}
         return {**result, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name}
 
 
-def _figures(texts: list[list[str]], references: list[list[str]], order: int) -> dict[str, float | int]:
+def _metrics(texts: list[list[str]], references: list[list[str]], order: int) -> dict[str, float | int]:
     rate = float(copied_whole(texts, references).mean())
     spans = longest_copied_spans(texts, references)
     shares = [span / max(len(text), 1) for span, text in zip(spans.tolist(), texts, strict=True)]

@@ -50,11 +50,11 @@ def entities(tags: list[str]) -> set[tuple[str, int, int]]:
     """
     spans = set()
     kind, start = None, 0
-    for place, tag in enumerate([*tags, "O"]):
+    for position, tag in enumerate([*tags, "O"]):
         prefix, _, name = tag.partition("-") if tag[:2] in ("B-", "I-") else ("B", "", tag)
         if kind is not None and (prefix == "B" or name != kind):
-            spans.add((kind, start, place))
+            spans.add((kind, start, position))
             kind = None
         if kind is None and tag != "O":
-            kind, start = name, place
+            kind, start = name, position
     return spans

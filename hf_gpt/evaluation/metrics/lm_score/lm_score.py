@@ -28,5 +28,5 @@ class LmScore(metric.SampleMetric):
         **training: Any,
     ) -> dict[str, Any]:
         name, function = get_tokenizer(tokenizer, predictions)
-        figures = lm_score(tokenize(predictions, function), tokenize(references, function), seed=seed, **training)
-        return {**figures, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name, "seed": seed}
+        metrics = lm_score(tokenize(predictions, function), tokenize(references, function), seed=seed, **training)
+        return {**metrics, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name, "seed": seed}

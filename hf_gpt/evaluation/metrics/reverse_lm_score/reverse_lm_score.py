@@ -28,7 +28,7 @@ class ReverseLmScore(metric.SampleMetric):
         **training: Any,
     ) -> dict[str, Any]:
         name, function = get_tokenizer(tokenizer, predictions)
-        figures = reverse_lm_score(
+        metrics = reverse_lm_score(
             tokenize(predictions, function), tokenize(references, function), seed=seed, **training
         )
-        return {**figures, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name, "seed": seed}
+        return {**metrics, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name, "seed": seed}

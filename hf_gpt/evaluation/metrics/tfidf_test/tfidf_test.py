@@ -40,5 +40,5 @@ class TfidfTest(metric.SampleMetric):
         scorer = partial(tfidf_scores, max_order=max_order)
         others = None if held_out is None else tokenize(check_texts("held_out", held_out), function)
         options = {"seed": seed, "resamples": resamples, "num_splits": num_splits, "with_control": with_control}
-        figures = controlled_test(real, generated, scorer, held_out=others, **options)
-        return {**figures, "max_order": max_order, "tokenizer": name, "seed": seed}
+        metrics = controlled_test(real, generated, scorer, held_out=others, **options)
+        return {**metrics, "max_order": max_order, "tokenizer": name, "seed": seed}

@@ -13,15 +13,15 @@ from hf_gpt.generation.decoding.native.structures import (
     TYPES,
     Decoder,
     Layer,
+    Linear,
     Native,
     Norm,
     Packing,
-    Product,
     Step,
     address,
     native,
 )
-from hf_gpt.generation.sampling.activation_cache import Recording
+from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.models.inputs_hf_gpt import check_range
 from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm
 
@@ -94,20 +94,20 @@ class NativeWeights:
             attention = layer.self_attn
             qkv, output, up, down = _parts_of(layer)
             mine.attention_norm, factors = self._norm(layer.input_layernorm)
-            mine.qkv, mine.output = self._product(qkv, factors), self._product(output)
+            mine.qkv, mine.output = self._linear(qkv, factors), self._linear(output)
             mine.mlp_norm, factors = self._norm(layer.post_attention_layernorm)
-            mine.up, mine.down = self._product(up, factors), self._product(down)
+            mine.up, mine.down = self._linear(up, factors), self._linear(down)
             if config.use_qk_norm:
                 mine.cache.query_norm = self._keep(attention.q_norm.weight.detach().float().contiguous())
                 mine.cache.key_norm = self._keep(attention.k_norm.weight.detach().float().contiguous())
             mine.cache.window = attention.sliding_window or 0
         self.decoder.norm, factors = self._norm(inner.norm)
-        self.decoder.head = self._product([model.lm_head], factors)
+        self.decoder.head = self._linear([model.lm_head], factors)
         self.decoder.layers = self.layers
-        products = [product for one in self.layers for product in (one.qkv, one.output, one.up, one.down)]
-        self.widest_output = max(max(product.outputs, 1) for product in products)
-        self.widest_input = max(product.inputs for product in [*products, self.decoder.head])
-        self.num_weights = sum(product.inputs * product.outputs for product in [*products, self.decoder.head])
+        linears = [linear for one in self.layers for linear in (one.qkv, one.output, one.up, one.down)]
+        self.widest_output = max(max(linear.outputs, 1) for linear in linears)
+        self.widest_input = max(linear.inputs for linear in [*linears, self.decoder.head])
+        self.num_weights = sum(linear.inputs * linear.outputs for linear in [*linears, self.decoder.head])
 
     def start(
         self, model: "HfGptForCausalLM", ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int
@@ -135,27 +135,27 @@ class NativeWeights:
         """Bytes of a packed weight."""
         return self._room(parts) * -(-parts[0].weight.shape[1] // (1 << self.type)) * 4
 
-    def _product(self, parts: list[nn.Linear], factors: torch.Tensor | None = None) -> Product:
+    def _linear(self, parts: list[nn.Linear], factors: torch.Tensor | None = None) -> Linear:
         sources = [part.weight.detach().contiguous() for part in parts]
         is_gated, room = len(parts) == 2, self._room(parts)
         outputs = len(sources[0]) if is_gated else sum(map(len, sources))
-        product = Product(outputs=outputs, inputs=sources[0].shape[1], type=self.type, is_gated=is_gated)
-        product.weight = self.memory.data_ptr() + self._used
+        linear = Linear(outputs=outputs, inputs=sources[0].shape[1], type=self.type, is_gated=is_gated)
+        linear.weight = self.memory.data_ptr() + self._used
         self._used += self._size(parts)
         if self.type == TYPES["int8"]:
-            product.scale = self._keep(torch.empty(room))
-            product.offset = self._keep(torch.empty(room, dtype=torch.int32))
+            linear.scale = self._keep(torch.empty(room))
+            linear.offset = self._keep(torch.empty(room, dtype=torch.int32))
         if parts[0].bias is not None:
-            product.bias = self._keep(_in_panels([part.bias.detach().float() for part in parts], self.native.panel))
+            linear.bias = self._keep(_in_panels([part.bias.detach().float() for part in parts], self.native.panel))
         packing = Packing(
-            product=ctypes.pointer(product),
+            linear=ctypes.pointer(linear),
             factors=address(factors),
             is_bfloat16=sources[0].dtype == torch.bfloat16,
         )
-        for place, source in enumerate(sources):
-            packing.parts[place], packing.part_rows[place] = source.data_ptr(), len(source)
+        for position, source in enumerate(sources):
+            packing.parts[position], packing.part_rows[position] = source.data_ptr(), len(source)
         self.native.pack(packing, torch.get_num_threads())
-        return product
+        return linear
 
 
 def _parts_of(layer: nn.Module) -> list[list[nn.Linear]]:
@@ -200,7 +200,7 @@ class NativeDecoder:
         self.model, self.weights = model, weights
         self.ids, self.mask = ids, mask.bool()
         self.tokens: torch.Tensor | None = None
-        self.recording: Recording | None = None
+        self.activation_cache: ActivationCache | None = None
         # New tokens that have been read.
         self.steps = 0
         self.slots = torch.arange(len(ids))
@@ -211,11 +211,11 @@ class NativeDecoder:
         self._point_to_cache(len(ids))
         self._make_room(min(max(len(ids), _PROMPT_ROWS), max(len(ids), int(self.positions.sum()))))
 
-    def record(self, recording: Recording, num_tokens: int) -> None:
+    def record(self, activation_cache: ActivationCache, num_tokens: int) -> None:
         """Keeps from now on what steps work out, of texts of at most `num_tokens`; before the first one."""
-        if self.weights.type == TYPES["float32"] and recording.begin(self.model, len(self.ids), num_tokens):
-            self.recording = recording
-            self.step.kept = (ctypes.c_void_p * 4)(*map(address, recording.products))
+        if self.weights.type == TYPES["float32"] and activation_cache.begin(self.model, len(self.ids), num_tokens):
+            self.activation_cache = activation_cache
+            self.step.kept = (ctypes.c_void_p * 4)(*map(address, activation_cache.linear_outputs))
             self.step.kept_rows = len(self.ids) * (num_tokens - 1)
 
     def next_logits(self) -> torch.Tensor:
@@ -228,9 +228,9 @@ class NativeDecoder:
             logits = self.logits[:rows]
             self._step(self.tokens.contiguous(), self.slots, self.positions, self.every_row[:rows], logits)
             self.positions = self.positions + 1
-        if self.recording is not None:
+        if self.activation_cache is not None:
             # By NumPy: PyTorch's threads would wait in a loop for the next such task, on cores that the steps need.
-            self.recording.logits.numpy()[self.slots.numpy(), self.steps] = logits.numpy()
+            self.activation_cache.logits.numpy()[self.slots.numpy(), self.steps] = logits.numpy()
         return logits
 
     def append(self, tokens: torch.Tensor) -> None:
@@ -257,9 +257,9 @@ class NativeDecoder:
             self.turns = cos[0].contiguous(), sin[0].contiguous()
             heads.cos, heads.sin = map(address, self.turns)
         # Words of one float or two bfloat16: (slots, heads, blocks, D, lanes) and (slots, heads, tokens, D rounded up).
-        pair, places, dim = 1 + heads.is_bfloat16, (slots, heads.num_keys), heads.head_dim
-        keys = (*places, self.capacity // lanes, -(-dim // pair), lanes)
-        values = (*places, self.capacity // pair, -(-dim // lanes) * lanes)
+        pair, positions, dim = 1 + heads.is_bfloat16, (slots, heads.num_keys), heads.head_dim
+        keys = (*positions, self.capacity // lanes, -(-dim // pair), lanes)
+        values = (*positions, self.capacity // pair, -(-dim // lanes) * lanes)
         sizes = [len(self.layers) * math.prod(shape) for shape in (keys, values)]
         memory = borrow(4 * sum(sizes), self, weights.native).view(torch.float32)
         self.keys, self.values = (
@@ -285,9 +285,9 @@ class NativeDecoder:
         step.tokens, step.slots, step.positions = tokens.data_ptr(), slots.data_ptr(), positions.data_ptr()
         step.wanted, step.logits = wanted.data_ptr(), logits.data_ptr()
         # Of each text one token after another.
-        is_recorded = self.recording is not None and not is_prompt
-        places = slots * (step.kept_rows // len(self.ids)) + self.steps - 1 if is_recorded else None
-        step.places = address(places)
+        is_recorded = self.activation_cache is not None and not is_prompt
+        targets = slots * (step.kept_rows // len(self.ids)) + self.steps - 1 if is_recorded else None
+        step.targets = address(targets)
         status = self.weights.native.step(self.decoder, step)
         if status == 1:
             check_range("tokens", tokens, self.decoder.vocab_size, "vocab_size")
@@ -299,11 +299,11 @@ class NativeDecoder:
         both = torch.stack([self.ids, self.mask.to(self.ids)], 1)
         whose = torch.unique(both, dim=0, return_inverse=True)[1]
         first = torch.full((int(whose.max()) + 1,), len(whose)).scatter_reduce_(0, whose, self.slots, "amin")
-        rows, places = self.mask[first].nonzero(as_tuple=True)
+        rows, columns = self.mask[first].nonzero(as_tuple=True)
         slots = first[rows]
-        tokens = self.ids[slots, places]
+        tokens = self.ids[slots, columns]
         check_range("input_ids", tokens, self.decoder.vocab_size, "vocab_size")
-        positions = (self.mask.cumsum(-1) - 1)[slots, places]
+        positions = (self.mask.cumsum(-1) - 1)[slots, columns]
         last = torch.cat([rows.diff() != 0, torch.ones(1, dtype=torch.bool)])
         logits, done = torch.empty(len(first), self.decoder.vocab_size), 0
         for begin in range(0, len(rows), len(self.every_row)):
@@ -321,6 +321,6 @@ class NativeDecoder:
         length, lanes, heads = int(self.mask.sum(-1).max()), self.weights.native.lanes, self.decoder.heads
         others = (source != self.slots).nonzero()[:, 0]
         values = -(-length // (1 + heads.is_bfloat16))
-        for cache, places in ((self.keys, -(-length // lanes)), (self.values, values)):
+        for cache, positions in ((self.keys, -(-length // lanes)), (self.values, values)):
             for layer in cache:
-                layer[others, :, :places] = layer[source[others], :, :places]
+                layer[others, :, :positions] = layer[source[others], :, :positions]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from hf_gpt.generation.decoding.native.structures import Drawing, Native, address, native
+from hf_gpt.generation.decoding.native.structures import Native, SampleRequest, address, native
 from hf_gpt.generation.sampling.distribution import Sampling
 
 
@@ -18,7 +18,7 @@ _PIECES_OF_A_THREAD = 8
 _LEAST_TEMPERATURE = 1e-3
 
 
-def drawing_library(logits: torch.Tensor, temperature: float = 1.0) -> Native | None:
+def sampling_library(logits: torch.Tensor, temperature: float = 1.0) -> Native | None:
     """The compiled functions where they draw from these logits (B, V): float32 in one piece on a CPU."""
     if (
         logits.device.type != "cpu"
@@ -33,7 +33,7 @@ def drawing_library(logits: torch.Tensor, temperature: float = 1.0) -> Native | 
     return native()
 
 
-class Drawn(NamedTuple):
+class SampledTokens(NamedTuple):
     """Tokens of B rows of logits.
 
     Attributes:
@@ -50,7 +50,7 @@ class Drawn(NamedTuple):
     support: torch.Tensor | None = None
 
 
-def draw(
+def native_sample(
     library: Native,
     logits: torch.Tensor,
     uniforms: torch.Tensor | None = None,
@@ -58,11 +58,11 @@ def draw(
     with_logps: bool = True,
     with_model_logps: bool = False,
     with_support: bool = False,
-) -> Drawn:
+) -> SampledTokens:
     """A token of each row of logits (B, V).
 
     Args:
-        library: Of `drawing_library`.
+        library: Of `sampling_library`.
         uniforms: (B,) in [0, 1); None: the likeliest tokens, whatever `sampling` says.
         sampling: Of a temperature above 0 where there are `uniforms`.
         with_logps, with_model_logps, with_support: What is wanted beside the tokens.
@@ -79,7 +79,7 @@ def draw(
     length = vocab_size + -vocab_size % (8 * library.lanes)
     work = torch.empty(pieces, 2, length) if is_truncated else None
     support = torch.empty(rows, -(-vocab_size // 8), dtype=torch.uint8) if with_support and is_truncated else None
-    drawing = Drawing(
+    request = SampleRequest(
         logits=address(logits),
         vocab_size=vocab_size,
         uniforms=address(uniforms),
@@ -95,5 +95,5 @@ def draw(
         rows=rows,
         pieces=pieces,
     )
-    library.draw(drawing, threads)
-    return Drawn(tokens, logps, model_logps, support)
+    library.sample(request, threads)
+    return SampledTokens(tokens, logps, model_logps, support)

@@ -58,8 +58,8 @@ class SpeculativeDecoder(NativeDecoder):
         # A token and the guesses behind it, which are read together, and those that were likeliest but for the guesses.
         self._block = torch.zeros(self._most + 1, dtype=torch.int64)
         self._runners_up, self._gaps = torch.zeros_like(self._block), torch.zeros(self._most + 1)
-        self._slots, self._places = torch.zeros_like(self._block), torch.arange(self.limit)
-        self._guesses: list[int] = []
+        self._slots, self._positions = torch.zeros_like(self._block), torch.arange(self.limit)
+        self._draft_tokens: list[int] = []
         self._chances: list[float] = []
         # Position of the block's first token, and the place of the one whose logits are next.
         self._begin, self._at = int(self.positions[0]), -1
@@ -78,8 +78,8 @@ class SpeculativeDecoder(NativeDecoder):
         """Adds the drawn token (1,)."""
         token = int(tokens)
         is_right = False
-        if 0 <= self._at < len(self._guesses):
-            is_right = self._guesses[self._at] == token
+        if 0 <= self._at < len(self._draft_tokens):
+            is_right = self._draft_tokens[self._at] == token
             self._pace.judge(is_right, self._chances[self._at])
         self._at += 1
         if not is_right:
@@ -91,24 +91,24 @@ class SpeculativeDecoder(NativeDecoder):
         pace, begin = self._pace, time.perf_counter()
         # A text's last token is drawn and never read.
         most = min(pace.most(), self.limit - 2 - self._begin)
-        count = self._guess(most) if most > 0 else 0
+        count = self._draft(most) if most > 0 else 0
         drafted, rows = time.perf_counter(), count + 1
-        positions = self._places[self._begin : self._begin + rows]
+        positions = self._positions[self._begin : self._begin + rows]
         self._step(self._block[:rows], self._slots, positions, self.every_row[:rows], self._logits, is_prompt=count > 0)
         pace.measure(count, drafted - begin, time.perf_counter() - drafted)
-        self._guesses, self._is_read = [], True
+        self._draft_tokens, self._is_read = [], True
         if count:
-            self._guesses = self._block[1:rows].tolist()
+            self._draft_tokens = self._block[1:rows].tolist()
             gaps = self._gaps[:count]
             pairs = torch.stack([self._block[1:rows], self._runners_up[:count]], -1)
             first, second = self._logits[:count].gather(-1, pairs).unbind(-1)
             self._chances = [_normal_cdf(gap / pace.error) for gap in gaps.tolist()]
             pace.learn(float((first - second - gaps).square().mean()))
 
-    def _guess(self, most: int) -> int:
+    def _draft(self, most: int) -> int:
         """Puts guesses behind the block's first token; their number."""
         step, draft, pace = self.step, self._draft, self._pace
-        step.slots, step.logits, step.places, step.is_prompt = address(self._slots), address(self._logits), None, 0
+        step.slots, step.logits, step.positions, step.is_prompt = address(self._slots), address(self._logits), None, 0
         step.threads = torch.get_num_threads()
         draft.position, draft.most, draft.error = self._begin, most, pace.error
         draft.trust, draft.least = pace.trust, pace.least
@@ -150,7 +150,7 @@ class Pace:
         self._right = self._expected = 1.0
         self._judged = 0
         # Seconds of a step at one row, of a guess, and of one more row of a step.
-        self._plain = self._guess = self._row = 0.0
+        self._plain = self._draft = self._row = 0.0
         # Of the last blocks, in running means.
         self._seconds = self._tokens = 0.0
         self._waited = 0
@@ -160,10 +160,10 @@ class Pace:
         if not self._plain:
             return 0
         # Now that it is known which guesses of the last block came true. Without any a step gives one token.
-        self.least = (self._guess + self._row) * max(self._tokens / self._seconds, 1 / self._plain)
+        self.least = (self._draft + self._row) * max(self._tokens / self._seconds, 1 / self._plain)
         if self.trust > self.least:
             self._waited = 0
-            return self.limit if self._guess else min(_FIRST, self.limit)
+            return self.limit if self._draft else min(_FIRST, self.limit)
         self._waited += 1
         return int(self._waited % _PATIENCE == 0)
 
@@ -186,7 +186,7 @@ class Pace:
         if not count:
             self._plain = _mean(self._plain, reading)
         else:
-            self._guess = _mean(self._guess, drafting / count)
+            self._draft = _mean(self._draft, drafting / count)
             self._row = _mean(self._row, max(0.0, reading - self._plain) / count)
         self._seconds = (1 - _SHARE) * self._seconds + drafting + reading
         self._tokens = (1 - _SHARE) * self._tokens + 1

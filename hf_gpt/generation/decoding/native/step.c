@@ -6,7 +6,7 @@
  *   products.h   products with weights in float32, bfloat16 or int8: layout, kernels, what becomes of the results
  *   packing.h    weights into that layout
  *   attention.h  the cache, QK-norm, RoPE, attention
- *   drawing.h    tokens from logits
+ *   sampling.h    tokens from logits
  *   truncation.h which of them top-k, top-p and min-p leave
  *
  * A row is one token of one text: its id, its text's slot in the cache and its position. A step of decoding has a row
@@ -15,7 +15,7 @@
 #include <stdlib.h>
 
 #include "attention.h"
-#include "drawing.h"
+#include "sampling.h"
 #include "packing.h"
 #include "products.h"
 #include "threads.h"
@@ -51,8 +51,8 @@ typedef struct {
     Inputs inputs;
     float *logits;
     /* Results of each layer's products as they are, (layers, kept_rows, outputs of a product) each: row r at place
-     * `places[r]`. NULL: none are kept. */
-    const int64_t *places;
+     * `targets[r]`. NULL: none are kept. */
+    const int64_t *targets;
     int64_t kept_rows;
     float *kept[4];
 } Step;
@@ -197,13 +197,13 @@ static void multiply_rows(int threads, const Work *work, const Norm *norm, const
     const Decoder *d = work->decoder;
     const Step *step = work->step;
     float *kept = NULL;
-    if (step->places && kind != NOT_KEPT) {
+    if (step->targets && kind != NOT_KEPT) {
         int64_t width = product->outputs * (1 + product->is_gated);
         kept = step->kept[kind] + (work->layer - d->layers) * step->kept_rows * width;
     }
     Multiplication job = {
         .product = product, .inputs = prepare(threads, *work, norm, product, from), .rows = work->rows, .out = out,
-        .kept = kept, .places = step->places, .finish = finish, .activation = (int)d->activation,
+        .kept = kept, .places = step->targets, .finish = finish, .activation = (int)d->activation,
         .logit_scale = d->logit_scale, .softcap = d->softcap,
     };
     run_product(threads, job);
@@ -282,9 +282,9 @@ EXPORT void hf_gpt_pack(const Packing *packing, int64_t threads) {
     leave_pool(entered);
 }
 
-EXPORT void hf_gpt_draw(const Drawing *drawing, int64_t threads) {
+EXPORT void hf_gpt_sample(const SampleRequest *request, int64_t threads) {
     int entered = enter_pool((int)threads);
-    run_job(entered, draw_piece, (void *)drawing, (int)drawing->pieces);
+    run_job(entered, draw_piece, (void *)request, (int)request->pieces);
     leave_pool(entered);
 }
 
@@ -293,6 +293,6 @@ EXPORT void hf_gpt_large_pages(void *from, int64_t bytes) { ask_for_large_pages(
 /* LANES, PANEL, whether int8 is there, and sizes of the structures, which decoder.py holds against its own. */
 EXPORT void hf_gpt_describe(int64_t out[9]) {
     int64_t found[9] = {LANES,           PANEL,        HAS_INT8,        sizeof(Decoder),
-                        sizeof(Layer), sizeof(Step), sizeof(Packing), sizeof(Drawing), sizeof(Draft)};
+                        sizeof(Layer), sizeof(Step), sizeof(Packing), sizeof(SampleRequest), sizeof(Draft)};
     memcpy(out, found, sizeof found);
 }

@@ -27,7 +27,7 @@ ACTIVATIONS = {
 }
 
 
-class Product(ctypes.Structure):
+class Linear(ctypes.Structure):
     _fields_ = [
         *((name, _pointer) for name in ("weight", "scale", "offset", "bias")),
         *((name, _int) for name in ("outputs", "inputs", "type", "is_gated")),
@@ -36,7 +36,7 @@ class Product(ctypes.Structure):
 
 class Packing(ctypes.Structure):
     _fields_ = [
-        ("product", ctypes.POINTER(Product)),
+        ("linear", ctypes.POINTER(Linear)),
         ("parts", _pointer * 3),
         ("part_rows", _int * 3),
         ("factors", _pointer),
@@ -67,7 +67,7 @@ class Layer(ctypes.Structure):
     _fields_ = [
         ("attention_norm", Norm),
         ("mlp_norm", Norm),
-        *((name, Product) for name in ("qkv", "output", "up", "down")),
+        *((name, Linear) for name in ("qkv", "output", "up", "down")),
         ("cache", Cache),
     ]
 
@@ -80,7 +80,7 @@ class Decoder(ctypes.Structure):
         ("embeddings", _pointer),
         ("positions", _pointer),
         ("norm", Norm),
-        ("head", Product),
+        ("head", Linear),
         ("heads", Heads),
         ("layers", ctypes.POINTER(Layer)),
     ]
@@ -90,13 +90,13 @@ class Step(ctypes.Structure):
     _fields_ = [
         *((name, _int) for name in ("rows", "num_wanted", "is_prompt", "threads")),
         *((name, _pointer) for name in ("tokens", "slots", "positions", "wanted")),
-        *((name, _pointer) for name in ("hidden", "wide", "found", "steps", "scales", "logits", "places")),
+        *((name, _pointer) for name in ("hidden", "wide", "found", "steps", "scales", "logits", "targets")),
         ("kept_rows", _int),
         ("kept", _pointer * 4),
     ]
 
 
-class Drawing(ctypes.Structure):
+class SampleRequest(ctypes.Structure):
     _fields_ = [
         ("logits", _pointer),
         ("vocab_size", _int),
@@ -133,7 +133,7 @@ class Native(NamedTuple):
         step: (Decoder, Step) -> 0, 1 for a token that is not in the vocabulary, 2 for a position that does not exist.
         draft: (Decoder, Step, Draft) -> the number of guesses, or what `step` gives, negative.
         pack: (Packing, threads).
-        draw: (Drawing, threads).
+        sample: (Drawing, threads).
         large_pages: (address, bytes): memory that is read from one end to the other.
     """
 
@@ -143,7 +143,7 @@ class Native(NamedTuple):
     step: ctypes._CFuncPtr
     draft: ctypes._CFuncPtr
     pack: ctypes._CFuncPtr
-    draw: ctypes._CFuncPtr
+    sample: ctypes._CFuncPtr
     large_pages: ctypes._CFuncPtr
 
 
@@ -164,7 +164,7 @@ def _describe(library: ctypes.CDLL) -> Native | None:
     found = (_int * 9)()
     library.hf_gpt_describe(found)
     lanes, panel, has_int8, *sizes = found
-    if sizes != [ctypes.sizeof(one) for one in (Decoder, Layer, Step, Packing, Drawing, Draft)]:
+    if sizes != [ctypes.sizeof(one) for one in (Decoder, Layer, Step, Packing, SampleRequest, Draft)]:
         build.logger.info("decoding steps are not used: their structures are laid out in another way")
         return None
     library.hf_gpt_step.argtypes = [ctypes.POINTER(Decoder), ctypes.POINTER(Step)]
@@ -172,9 +172,9 @@ def _describe(library: ctypes.CDLL) -> Native | None:
     library.hf_gpt_draft.argtypes = [ctypes.POINTER(one) for one in (Decoder, Step, Draft)]
     library.hf_gpt_draft.restype = _int
     library.hf_gpt_pack.argtypes = [ctypes.POINTER(Packing), _int]
-    library.hf_gpt_draw.argtypes = [ctypes.POINTER(Drawing), _int]
+    library.hf_gpt_sample.argtypes = [ctypes.POINTER(SampleRequest), _int]
     library.hf_gpt_large_pages.argtypes = [_pointer, _int]
-    others = library.hf_gpt_pack, library.hf_gpt_draw, library.hf_gpt_large_pages
+    others = library.hf_gpt_pack, library.hf_gpt_sample, library.hf_gpt_large_pages
     for function in others:
         function.restype = None
     return Native(lanes, panel, bool(has_int8), library.hf_gpt_step, library.hf_gpt_draft, *others)

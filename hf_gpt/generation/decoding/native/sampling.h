@@ -24,7 +24,7 @@ typedef struct {
     float *work; /* [pieces, 2, vocabulary in whole blocks] */
     uint8_t *support; /* [rows, vocabulary in bits] the tokens that stay, or NULL */
     int64_t rows, pieces;
-} Drawing;
+} SampleRequest;
 
 static float largest_logit(const float *logits, int64_t n) {
     vec most = splat(-INFINITY), several[4] = {most, most, most, most};
@@ -40,7 +40,7 @@ static float largest_logit(const float *logits, int64_t n) {
 }
 
 /* Masses exp((logit - largest) * factor) of the block that begins at `at`; 0 past the end. */
-static void masses_of(const Drawing *d, const float *logits, int64_t at, float largest, float factor, float *masses) {
+static void masses_of(const SampleRequest *d, const float *logits, int64_t at, float largest, float factor, float *masses) {
     float some[BLOCK];
     if (at + BLOCK > d->vocab_size) {
         for (int64_t i = 0; i < BLOCK; i++) some[i] = at + i < d->vocab_size ? logits[at + i] : -INFINITY;
@@ -50,7 +50,7 @@ static void masses_of(const Drawing *d, const float *logits, int64_t at, float l
         store(masses + i, exp_vec((load(logits + at + i) - largest) * factor));
 }
 
-static float mass_of_block(const Drawing *d, const float *logits, int64_t at, float largest, float factor) {
+static float mass_of_block(const SampleRequest *d, const float *logits, int64_t at, float largest, float factor) {
     float masses[BLOCK];
     masses_of(d, logits, at, largest, factor, masses);
     vec sum = {0};
@@ -59,7 +59,7 @@ static float mass_of_block(const Drawing *d, const float *logits, int64_t at, fl
 }
 
 /* The sum of all masses, and in `blocks` those of the blocks, or NULL. */
-static double mass_of(const Drawing *d, const float *logits, float largest, float factor, float *blocks) {
+static double mass_of(const SampleRequest *d, const float *logits, float largest, float factor, float *blocks) {
     double sum = 0;
     for (int64_t at = 0; at < d->vocab_size; at += BLOCK) {
         float mass = mass_of_block(d, logits, at, largest, factor);
@@ -133,7 +133,7 @@ static Likely two_likeliest(const float *logits, int64_t n) {
     return (Likely){token, runner_up, largest - (is_before ? before : after)};
 }
 
-static int64_t draw_truncated(const Drawing *d, const float *logits, float largest, float factor, double uniform,
+static int64_t draw_truncated(const SampleRequest *d, const float *logits, float largest, float factor, double uniform,
                               float *masses, float *some, float *blocks, double *sum_of_all) {
     for (int64_t at = 0; at < d->vocab_size; at += BLOCK) masses_of(d, logits, at, largest, factor, masses + at);
     truncate_masses(masses, d->vocab_size, d->top_k, d->top_p, d->min_p, some);
@@ -148,7 +148,7 @@ static int64_t draw_truncated(const Drawing *d, const float *logits, float large
     return token_at(masses + place.at, place);
 }
 
-static int64_t draw_whole(const Drawing *d, const float *logits, float largest, float factor, double wanted,
+static int64_t draw_whole(const SampleRequest *d, const float *logits, float largest, float factor, double wanted,
                           const float *blocks) {
     Place place = block_at(blocks, d->vocab_size, wanted);
     float masses[BLOCK];
@@ -156,14 +156,14 @@ static int64_t draw_whole(const Drawing *d, const float *logits, float largest, 
     return token_at(masses, place);
 }
 
-static void write_support(const Drawing *d, int64_t row, const float *masses) {
+static void write_support(const SampleRequest *d, int64_t row, const float *masses) {
     int64_t bytes = (d->vocab_size + 7) / 8;
     uint8_t *bits = d->support + row * bytes;
     memset(bits, 0, bytes);
     for (int64_t i = 0; i < d->vocab_size; i++) bits[i / 8] |= (uint8_t)((masses[i] > 0) << (i % 8));
 }
 
-static void draw_row(const Drawing *d, int64_t row, float *work) {
+static void draw_row(const SampleRequest *d, int64_t row, float *work) {
     const float *logits = d->logits + row * d->vocab_size;
     float largest = largest_logit(logits, d->vocab_size), factor = (float)(1 / d->temperature);
     int64_t num_blocks = (d->vocab_size + BLOCK - 1) / BLOCK, token;
@@ -191,7 +191,7 @@ static void draw_row(const Drawing *d, int64_t row, float *work) {
 
 /* Every row whose number leaves the piece's over the number of pieces. */
 static void draw_piece(void *context, int piece) {
-    const Drawing *d = context;
+    const SampleRequest *d = context;
     int64_t length = (d->vocab_size + BLOCK - 1) / BLOCK * BLOCK;
     float *work = d->work ? d->work + piece * 2 * length : NULL;
     for (int64_t row = piece; row < d->rows; row += d->pieces) draw_row(d, row, work);

@@ -1,0 +1,11 @@
+"""Former names of options. They are refused, with the name that took their place."""
+
+RENAMED_OPTIONS = {
+    "sound_encoding": "audio_encoding",
+    "signal_column": "media_column",
+}
+
+
+def renamed(name: str) -> str | None:
+    """The name to use for `name`, without dashes at the front; None if `name` was never an option."""
+    return RENAMED_OPTIONS.get(name.replace("-", "_"))
