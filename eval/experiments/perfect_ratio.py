@@ -172,9 +172,9 @@ def train(
     for step in range(1, steps + 1):
         if decays:
             optimizer.param_groups[0]["lr"] = learning_rate * (1 - (step - 1) / steps)
-        sample = None if estimator is None else sample(model, stage, batch_size, generator)
-        loss = torch.zeros(()) if sample is None else estimator(sample)
-        if sample is None or anchor:
+        sampled = None if estimator is None else sample(model, stage, batch_size, generator)
+        loss = torch.zeros(()) if sampled is None else estimator(sampled)
+        if sampled is None or anchor:
             loss = loss + (anchor or 1.0) * likelihood(model, next(batches))
         optimizer.zero_grad()
         loss.backward()

@@ -67,7 +67,7 @@ def test_a_large_file_is_looked_at_in_parts(tmp_path, monkeypatch):
     path = tmp_path / "text.txt"
     path.write_text("a" * 100)
     documents = DocumentStream([open_source(str(path))])
-    state = {**documents.state, "places": [[100]]}
+    state = {**documents.state, "positions": [[100]]}
     before = stream_fingerprint(documents, state)
     path.write_text("a" * 99 + "b")
     assert stream_fingerprint(documents, state) != before
@@ -84,4 +84,4 @@ def test_a_position_in_other_sources_is_refused(tmp_path):
     path.write_text("a text")
     stream = Rows(DocumentStream([open_source(str(path))]))
     with pytest.raises(ConfigError, match="in 2 sources, of which now 1 are named"):
-        stream.check_position({"documents": {"places": [None, None]}})
+        stream.check_position({"documents": {"positions": [None, None]}})

@@ -40,7 +40,7 @@ def test_splits_are_found_and_classes_have_names(folder):
         {"text": "validation 0", "label": "ham", "tags": ["O", "B-PER"]},
         {"text": "validation 1", "label": "spam", "tags": ["O", "B-PER"]},
     ]
-    assert len(train) == 5 and train[4].place == f"{folder}, row 5"
+    assert len(train) == 5 and train[4].position == f"{folder}, row 5"
 
 
 def test_a_part_of_a_split_and_no_validation(folder, tmp_path):

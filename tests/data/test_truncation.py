@@ -20,7 +20,7 @@ def encode(task_name, rows, tokenizer, is_training=True, **options):
     task = make_task(TaskArguments(task=task_name, **options))
     examples = [Example(row) for row in rows]
     for number, example in enumerate(examples, 1):
-        example.place = f"rows.jsonl, line {number}"
+        example.position = f"rows.jsonl, line {number}"
     task.learn(examples, [])
     task.prepare_tokenizer(tokenizer)
     encoded = task.encode(examples, tokenizer, is_training=is_training)
@@ -156,7 +156,7 @@ def test_the_command_says_saves_and_reports_what_is_cut(tmp_path, capsys):
     rows = [*[chat(8, 8, 200)] * 3, chat(2, 2, 0)]
     assert run(tmp_path, rows, "--max_length=64") == 0
     output = capsys.readouterr().out
-    assert "cut         training: 3 of 4 rows cut to --max_length 64" in output
+    assert "cut            training: 3 of 4 rows cut to --max_length 64" in output
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["cut"]["training"]["rows"] == 4 and metrics["cut"]["validation"]["rows_cut"] == 3
     assert 0 < metrics["eval_loss"] < 100

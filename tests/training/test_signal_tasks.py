@@ -18,7 +18,7 @@ from hf_gpt.modalities import HfGptAudioFeatureExtractor, HfGptImageFeatureExtra
 from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.settings import RECIPES
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, make_task
-from hf_gpt.training.tasks.modality_examples import Images, Sounds, copies, value_vectors
+from hf_gpt.training.tasks.modality_examples import Audio, Images, copies, value_vectors
 
 
 @pytest.fixture
@@ -231,10 +231,10 @@ def test_changed_copies_differ_a_little_and_are_the_same_each_time():
     still = copies(Images(), extractor, images, 1, seed=1, strength=0.0)
     assert all(np.array_equal(*row) for row in still)
 
-    sounds = [np.asarray(example["signal"]) for example in Sounds().built_in(TaskArguments())[::20]]
+    sounds = [np.asarray(example["signal"]) for example in Audio().built_in(TaskArguments())[::20]]
     for options in ({}, {"num_frames": 8}, {"num_frames": 8, "loudness_share": 1.0}):
         extractor = HfGptAudioFeatureExtractor(num_groups=4, **options).fit(sounds, 8)
-        for row in copies(Sounds(), extractor, sounds, 4, seed=0):
+        for row in copies(Audio(), extractor, sounds, 4, seed=0):
             assert all(len(values) % 4 == 0 and values.max() < 32 for values in row)
             assert len({len(values) for values in row}) == 1 or not options
 

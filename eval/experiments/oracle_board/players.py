@@ -176,7 +176,7 @@ def train_adversarially(
         rollout_function=endless,
     )
     trainer.train()
-    history, schedule = trainer.rounds.history, trainer.schedule
+    history, schedule = trainer.loop.history, trainer.schedule
     seen = {
         "generator_steps": schedule.adversarial_steps - schedule.skipped_steps,
         "skipped_steps": schedule.skipped_steps,
