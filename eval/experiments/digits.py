@@ -8,11 +8,7 @@ In `speech` each recording is judged by itself. In `adapted_speech` what the hel
 common is taken away from each of them first, without their labels.
 
 The judge of drawings is a support vector machine on the pixels of the real training images. Speech needs the folder of
-the data sets (`HF_GPT_DATA`). Six speakers are few, so more can be added to train on, such as those of
-`synthetic_voices.py`:
-
-    python -m eval.experiments.synthetic_voices runs/voices.parquet
-    python -m eval.experiments.digits speech --more_speech runs/voices.parquet --set augmented_copies=12
+the data sets (`HF_GPT_DATA`). Six speakers are few: `--more_speech` names files of more to train on.
 """
 
 import argparse

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from eval.experiments import equal_time, self_bleu_speed, seqxgpt_detection, texygen_samples
+from eval.experiments import equal_time, seqxgpt_detection, texygen_samples
 from eval.experiments.data import read_lines
 from eval.experiments.tables import markdown_table
 
@@ -43,12 +43,6 @@ def test_real_sample_and_references_share_no_line(data):
     every = read_lines("lm/coco_captions/image_coco.txt")
     assert sorted([*samples["real"], *training]) == sorted(every)
     assert references == training[:60] and len(samples["MLE"]) == 40
-
-
-def test_self_bleu_speed_repeats_a_short_file_and_agrees_with_nltk(data, capsys):
-    assert self_bleu_speed.main(["--sizes", "50", "200", "--compared", "3"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert [row["sentences"] for row in result["ours"]] == [50, 200] and result["largest_difference"] < 1e-12
 
 
 def test_machine_texts_begin_after_the_human_prefix(tmp_path, monkeypatch):
