@@ -31,8 +31,8 @@ from transformers import PreTrainedModel
 from eval.benchmarks.speed.machine import default_device
 from eval.benchmarks.speed.models import SIZES
 from eval.benchmarks.speed.timing import synchronize
-from eval.experiments.silent_arguments import QUIET
-from eval.experiments.tables import markdown_table, write_json
+from eval.experiments.common.quiet import QUIET
+from eval.experiments.common.tables import markdown_table, write_json
 from hf_gpt import HfGptConfig, HfGptForCausalLM, HfGptForSequenceClassification
 from hf_gpt.reporting.environment import describe_environment
 

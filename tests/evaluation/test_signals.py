@@ -7,7 +7,7 @@ import wave
 import numpy as np
 import pytest
 
-from eval.experiments import digits
+from eval.experiments.modalities import digits
 from hf_gpt.evaluation.media_classifier import SignalJudge
 from hf_gpt.reporting.media import media_section, picture_grid, wav_bytes
 
@@ -80,7 +80,7 @@ def test_table_of_runs_that_are_done(tmp_path, monkeypatch):
 
 
 def test_recipe_hears_speakers_that_it_was_not_trained_on():
-    from eval.experiments.data import data_folder
+    from eval.experiments.common.data import data_folder
 
     if not (data_folder() / digits.SPEECH).exists():
         pytest.skip("the spoken digits are not in the data folder (HF_GPT_DATA)")

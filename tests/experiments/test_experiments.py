@@ -4,9 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from eval.experiments import equal_time, seqxgpt_detection, texygen_samples
-from eval.experiments.data import read_lines
-from eval.experiments.tables import markdown_table
+from eval.experiments.common.data import read_lines
+from eval.experiments.common.tables import markdown_table
+from eval.experiments.detection import seqxgpt_detection, texygen_samples
+from eval.experiments.pretraining import equal_time
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_a_comparison_with_less_time_for_the_first_model(tmp_path, monkeypatch, 
 
 @pytest.mark.slow
 def test_real_text(tmp_path, monkeypatch):
-    from eval.experiments import real_text
+    from eval.experiments.real_text import __main__ as real_text
 
     lines = [
         f"{who} {what} a {thing} ." for who in ("he", "she", "it") for what in ("has", "sees") for thing in "abcdefgh"

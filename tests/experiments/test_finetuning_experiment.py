@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eval.experiments import finetuning
+from eval.experiments.finetuning import __main__ as finetuning
 
 
 @pytest.fixture

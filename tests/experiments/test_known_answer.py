@@ -3,7 +3,9 @@ import json
 import pytest
 import torch
 
-from eval.experiments import known_answer, known_answer_report, perfect_ratio
+from eval.experiments.known_answer import __main__ as known_answer
+from eval.experiments.known_answer import perfect_ratio
+from eval.experiments.known_answer import report as known_answer_report
 from hf_gpt.evaluation.statistics.divergences import compare_densities
 
 

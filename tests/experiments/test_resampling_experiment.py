@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from eval.experiments.common.results import Results
 from eval.experiments.resampling.choosing import WAYS, choose
 from eval.experiments.resampling.critics import log_ratio
 from eval.experiments.resampling.curves import envelope, gain_at, passes, summarise
 from eval.experiments.resampling.particles import draw_by_particles
 from eval.experiments.resampling.pools import draw, encode, text_logps
 from eval.experiments.resampling.report import write_plot, write_table
-from eval.experiments.results import Results
 from hf_gpt.evaluation.language_model.fitting import seeded
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import EOS, WordVocabulary

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainerCallback
 
 from eval.experiments.arena.stage import BEGIN
-from eval.experiments.silent_arguments import QUIET
+from eval.experiments.common.quiet import QUIET
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.training import settings as recipes
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.experiments import perfect_ratio
 from eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
 from eval.experiments.arena.ledger import Cost, Ledger
 from eval.experiments.arena.published import RECIPES, make_trainer
@@ -25,7 +24,8 @@ from eval.experiments.arena.settings import (
     file_name,
 )
 from eval.experiments.arena.stage import caption_rows, make_model, train_teacher
-from eval.experiments.perfect_ratio import Sample, Stage, draw_texts
+from eval.experiments.known_answer import perfect_ratio
+from eval.experiments.known_answer.perfect_ratio import Sample, Stage, draw_texts
 from hf_gpt.evaluation.statistics.divergences import compare_densities
 from hf_gpt.evaluation.two_sample.auc import auc
 from hf_gpt.evaluation.two_sample.halves import classifier_test

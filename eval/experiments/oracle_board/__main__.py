@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from eval.experiments.random_language import RandomLanguage
-    from eval.experiments.results import Results
+    from eval.experiments.common.random_language import RandomLanguage
+    from eval.experiments.common.results import Results
 
 # Updates of the generator and, at most, of the discriminator before them.
 ADVERSARIAL_STEPS = {"reinforce": (150, 100), "seqgan": (20, 80)}
@@ -57,8 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
+    from eval.experiments.common.results import Results
     from eval.experiments.oracle_board.report import write_report
-    from eval.experiments.results import Results
 
     options = make_parser().parse_args(argv)
     # The models are too small for more threads to be of use.

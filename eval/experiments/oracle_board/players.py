@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from eval.experiments.common.quiet import QUIET
 from eval.experiments.oracle_board.language import START
-from eval.experiments.silent_arguments import QUIET
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 

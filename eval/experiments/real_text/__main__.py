@@ -32,8 +32,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.experiments.data import read_words
-from eval.experiments.real_text_report import (
+from eval.experiments.common.data import read_words
+from eval.experiments.common.quiet import QUIET
+from eval.experiments.common.tables import write_json
+from eval.experiments.real_text.report import (
     DISCRIMINATOR,
     DISTILLED,
     LIKELIHOOD,
@@ -46,8 +48,6 @@ from eval.experiments.real_text_report import (
     plot,
     report,
 )
-from eval.experiments.silent_arguments import QUIET
-from eval.experiments.tables import write_json
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.ngram_bleu import ngram_bleu, self_bleu

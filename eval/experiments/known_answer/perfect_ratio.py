@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from eval.experiments.random_language import RandomLanguage
+from eval.experiments.common.random_language import RandomLanguage
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.adversarial.generator import losses as estimators
 from hf_gpt.adversarial.generator import rewards

@@ -2,7 +2,7 @@
 Pixels and sound as tokens: digits of 8x8 pixels classified and drawn, and spoken digits of speakers that were never
 heard. Every run is `hf-gpt finetune` with the built-in recipe in a process of its own; runs that are done are kept.
 
-    python -m eval.experiments.digits images drawings speech adapted_speech --output runs/signals --seeds 0 1 2
+    python -m eval.experiments.modalities.digits images drawings speech adapted_speech --seeds 0 1 2
 
 In `speech` each recording is judged by itself. In `adapted_speech` what the held-out speaker's 100 recordings have in
 common is taken away from each of them first, without their labels.
@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.experiments.data import data_folder
-from eval.experiments.finetuning import run
-from eval.experiments.tables import markdown_table
+from eval.experiments.common.data import data_folder
+from eval.experiments.common.tables import markdown_table
+from eval.experiments.finetuning.__main__ import run
 
 
 SPEECH = "speech/fsdd_8khz.parquet"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from eval.experiments.perfect_ratio import Sample, Stage
+    from eval.experiments.known_answer.perfect_ratio import Sample, Stage
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
     from tqdm import tqdm
 
-    from eval.experiments.known_answer_report import write_report
+    from eval.experiments.known_answer.report import write_report
 
     args = make_parser().parse_args(argv)
     # The models are too small for more threads to be of use.
@@ -150,8 +150,8 @@ def run(
     """One seed of an experiment: all arms, measured; fit for JSON."""
     import torch
 
-    from eval.experiments import perfect_ratio
-    from eval.experiments.perfect_ratio import draw_texts, make_stage
+    from eval.experiments.known_answer import perfect_ratio
+    from eval.experiments.known_answer.perfect_ratio import draw_texts, make_stage
     from hf_gpt.evaluation.statistics.divergences import compare_densities
 
     torch.manual_seed(seed)
@@ -209,7 +209,7 @@ class Watch:
     """The monitors over one arm. The discriminator is perfect, so it is also what one trained afresh would become."""
 
     def __init__(self, stage: "Stage", settings: Settings, seed: int):
-        from eval.experiments.perfect_ratio import draw_texts
+        from eval.experiments.known_answer.perfect_ratio import draw_texts
         from hf_gpt.adversarial.monitoring.diagnostics import unpadded
         from hf_gpt.adversarial.monitoring.monitors import Monitors
 
@@ -223,7 +223,7 @@ class Watch:
         self.seconds = 0.0
 
     def __call__(self, step: int, model: "nn.Module") -> None:
-        from eval.experiments.perfect_ratio import draw_texts
+        from eval.experiments.known_answer.perfect_ratio import draw_texts
         from hf_gpt.adversarial.monitoring import diagnostics as figures
         from hf_gpt.evaluation.statistics.divergences import compare_densities
 
