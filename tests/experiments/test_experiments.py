@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eval.experiments.common.data import read_lines
-from eval.experiments.common.tables import markdown_table
+from eval.experiments.common.reports import markdown_table
 from eval.experiments.detection import seqxgpt_detection, texygen_samples
 from eval.experiments.pretraining import equal_time
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from eval.experiments.common.data import data_folder
-from eval.experiments.common.tables import markdown_table, write_json
+from eval.experiments.common.reports import markdown_table
+from eval.experiments.common.results import write_json
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.text.tokenization import tokenize
 from hf_gpt.reporting.environment import describe_environment

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from eval.experiments.common.data import read_lines
-from eval.experiments.common.tables import markdown_table, write_json
+from eval.experiments.common.reports import markdown_table
+from eval.experiments.common.results import write_json
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.language_model.word_model import WordModel, reverse_lm_score
 from hf_gpt.evaluation.statistics.curves import Plane, Point

@@ -39,10 +39,7 @@ HELD_OUT_TEXTS = {
     "classification/trec/test.jsonl": "text",
 }
 
-SHAPE = {
-    "preset": "nano",
-    "config_overrides": {"hidden_size": 192, "num_attention_heads": 6, "chunked_loss": "always"},
-}
+SHAPE = {"preset": "nano", "config_overrides": {"hidden_size": 192, "num_attention_heads": 6, "chunked_loss": "always"}}
 TRAINING = {"save_strategy": "no", "overwrite_output_dir": True, "disable_tqdm": True}
 # As many parameters as SHAPE: cross-attention takes what the narrower MLPs leave.
 ENCODER_DECODER = {
@@ -116,10 +113,7 @@ TASKS = {
         figure="eval_accuracy",
         aim=0.82,
         settings={**CLASSIFICATION, "num_train_epochs": 3, "max_length": 128},
-        arms={
-            "pretrained": {},
-            "scratch": {**SHAPE, "num_train_epochs": 4},
-        },
+        arms={"pretrained": {}, "scratch": {**SHAPE, "num_train_epochs": 4}},
     ),
     "trec": Task(
         train="classification/trec/train.jsonl",

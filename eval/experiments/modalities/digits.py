@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.experiments.common.data import data_folder
-from eval.experiments.common.tables import markdown_table
+from eval.experiments.common.reports import markdown_table
 from eval.experiments.finetuning.__main__ import run
 
 
@@ -47,11 +47,7 @@ MEASUREMENTS = {
         "drawn digits, share that the judge sees as their class", "digits_generation", "eval_recognised", 0.90
     ),
     "speech": Measurement(
-        "spoken digits, accuracy on a held-out speaker",
-        "spoken_digits",
-        "eval_accuracy",
-        0.85,
-        _COLUMNS,
+        "spoken digits, accuracy on a held-out speaker", "spoken_digits", "eval_accuracy", 0.85, _COLUMNS
     ),
     "adapted_speech": Measurement(
         "spoken digits, the same with all of the speaker's recordings at hand, unlabelled",

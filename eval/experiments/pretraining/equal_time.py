@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.experiments.common.data import data_folder
-from eval.experiments.common.tables import markdown_table
+from eval.experiments.common.reports import markdown_table
 
 
 CONTEXT, ROWS = 256, 16

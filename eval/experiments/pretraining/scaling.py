@@ -21,7 +21,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from eval.benchmarks.speed.models import SIZES, build
 from eval.benchmarks.speed.timing import CLOCKS, Contender, interleave, now, synchronize, use_clock
-from eval.experiments.common.tables import markdown_table, write_json
+from eval.experiments.common.reports import markdown_table
+from eval.experiments.common.results import write_json
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.generation.decoding.fast_generate import fast_generate
 from hf_gpt.reporting.environment import describe_environment

@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from eval.experiments.common.adversarial import QUIET
 from eval.experiments.common.data import read_words
-from eval.experiments.common.quiet import QUIET
-from eval.experiments.common.tables import write_json
+from eval.experiments.common.results import write_json
 from eval.experiments.real_text.report import (
     DISCRIMINATOR,
     DISTILLED,
@@ -252,11 +252,7 @@ class Run:
         rows = [{"input_ids": row.tolist()} for row in self.vocabulary.encode(self.training, MAX_WORDS)]
         held_out = [{"input_ids": row.tolist()} for row in self.vocabulary.encode(self.validation, MAX_WORDS)]
         trainer = AdversarialTrainer(
-            model=model.model,
-            discriminator=judge.model,
-            args=arguments,
-            train_dataset=rows,
-            eval_dataset=held_out,
+            model=model.model, discriminator=judge.model, args=arguments, train_dataset=rows, eval_dataset=held_out
         )
         trainer.train()
         self._save("player", judge)

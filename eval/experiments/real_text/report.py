@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.experiments.common.tables import markdown_table
+from eval.experiments.common.reports import markdown_table
 from hf_gpt.reporting.plots import light_colours, save_png
 
 

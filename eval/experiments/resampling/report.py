@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.experiments.common.tables import markdown_table
+from eval.experiments.common.reports import markdown_table
 from eval.experiments.resampling.curves import PASS_LINE, Points, passes, place, seeds_of, summarise
 from eval.experiments.resampling.stage import CORPORA
 from hf_gpt.reporting.plots import light_colours, save_png
