@@ -1,8 +1,8 @@
 """Former names of options. They are refused, with the name that took their place."""
 
 RENAMED_OPTIONS = {
-    "sound_encoding": "audio_encoding",
-    "signal_column": "media_column",
+    "audio_encoding": "audio_encoding",
+    "media_column": "media_column",
 }
 
 

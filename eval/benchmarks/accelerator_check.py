@@ -31,8 +31,9 @@ from transformers import PreTrainedModel
 from eval.benchmarks.speed.machine import default_device
 from eval.benchmarks.speed.models import SIZES
 from eval.benchmarks.speed.timing import synchronize
-from eval.experiments.silent_arguments import QUIET
-from eval.experiments.tables import markdown_table, write_json
+from eval.experiments.common.adversarial import QUIET
+from eval.experiments.common.reports import markdown_table
+from eval.experiments.common.results import write_json
 from hf_gpt import HfGptConfig, HfGptForCausalLM, HfGptForSequenceClassification
 from hf_gpt.reporting.environment import describe_environment
 

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from eval.experiments.random_language import RandomLanguage
+from eval.experiments.common.random_language import RandomLanguage
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.evaluation.statistics.divergences import compare_densities
 from hf_gpt.generation.sampling.rollout import rollout

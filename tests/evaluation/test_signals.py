@@ -7,7 +7,7 @@ import wave
 import numpy as np
 import pytest
 
-from eval.experiments import digits, synthetic_voices
+from eval.experiments.modalities import digits
 from hf_gpt.evaluation.media_classifier import MediaClassifier
 from hf_gpt.reporting.media import image_grid, media_section, wav_bytes
 
@@ -81,40 +81,8 @@ def test_table_of_runs_that_are_done(tmp_path, monkeypatch):
     assert cells[1:5] == ["91.0%", "90.0% to 92.0%", "2", "85%"] and cells[-1] == "2.0"
 
 
-def test_a_file_of_wave_samples_is_heard_at_another_rate():
-    rate, seconds = 22050, 0.4
-    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(rate * seconds)) / rate)
-    found = synthetic_voices.resampled(wav_bytes(tone, rate), 8000)
-    assert found.dtype == np.int16 and len(found) == pytest.approx(8000 * seconds, abs=1)
-    expected = 0.3 * 32767 * np.sin(2 * np.pi * 440 * np.arange(len(found)) / 8000)
-    # Apart from the ends, where the filter of the resampling sees silence.
-    np.testing.assert_allclose(found[100:-100], expected[100:-100], atol=100)
-
-
-def test_every_voice_says_every_word_in_a_class_of_its_own(tmp_path, monkeypatch):
-    import pyarrow.parquet as pq
-
-    said = []
-
-    def speak(word, voice, **options):
-        said.append((word, voice.partition("+")[2]))
-        return np.arange(3, dtype=np.int16)
-
-    monkeypatch.setattr(synthetic_voices, "speak", speak)
-    monkeypatch.setattr(synthetic_voices.shutil, "which", lambda name: name)
-    path = tmp_path / "new" / "voices.parquet"
-    assert synthetic_voices.main([str(path), "--words", "left", "right", "--accents_per_voice", "2"]) == 0
-    rows = pq.read_table(path).to_pylist()
-    assert [(("left", "right")[row["digit"]], row["speaker"].removeprefix("espeak-")) for row in rows] == said
-    assert len(rows) == 4 * len(synthetic_voices.VOICES) and rows[0]["samples"] == [0, 1, 2]
-    assert list(tmp_path.rglob("*incomplete")) == []
-    monkeypatch.setattr(synthetic_voices.shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match="apt-get install espeak-ng"):
-        synthetic_voices.main([str(path)])
-
-
 def test_recipe_hears_speakers_that_it_was_not_trained_on():
-    from eval.experiments.data import data_folder
+    from eval.experiments.common.data import data_folder
 
     if not (data_folder() / digits.SPEECH).exists():
         pytest.skip("the spoken digits are not in the data folder (HF_GPT_DATA)")

@@ -3,7 +3,9 @@ import json
 import pytest
 import torch
 
-from eval.experiments import known_answer, known_answer_report, perfect_ratio
+from eval.experiments.known_answer import __main__ as known_answer
+from eval.experiments.known_answer import perfect_ratio
+from eval.experiments.known_answer import report as known_answer_report
 from hf_gpt.evaluation.statistics.divergences import compare_densities
 
 
@@ -98,7 +100,7 @@ def test_a_run_is_measured_kept_and_not_repeated(tmp_path, monkeypatch, capsys):
     arms = {"MLE, same compute": (None, 1.0, 5e-3), "REINFORCE": ("reinforce", 0.0, 1e-2)}
     small = {"likelihood_batch": 8, "adversarial_batch": 8, "temperatures": (1.0, 0.7), "arms": arms}
     for name, settings in known_answer.EXPERIMENTS.items():
-        quick = known_answer.dataclasses.replace(settings, **small, monitor_every=2 if name == "collapse" else 0)
+        quick = known_answer.replace(settings, **small, monitor_every=2 if name == "collapse" else 0)
         monkeypatch.setitem(known_answer.EXPERIMENTS, name, quick)
     command = ["--seeds", "3", "--scale", "0.005", "--output", str(tmp_path)]
     assert known_answer.main(command) == 0

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from eval.experiments.real_text import method
-from eval.experiments.real_text_report import DISTILLED, LIKELIHOOD, OURS, REAL, gain, plot, report
+from eval.experiments.real_text.__main__ import method
+from eval.experiments.real_text.report import DISTILLED, LIKELIHOOD, OURS, REAL, gain, plot, report
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
 from hf_gpt.generation.sampling.rollout import rollout

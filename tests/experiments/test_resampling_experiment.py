@@ -7,12 +7,12 @@ import pytest
 import torch
 from eval.experiments.resampling.discriminators import log_ratio
 
+from eval.experiments.common.results import Results
 from eval.experiments.resampling.choosing import WAYS, choose
 from eval.experiments.resampling.curves import envelope, gain_at, passes, summarise
 from eval.experiments.resampling.particles import sample_by_particles
 from eval.experiments.resampling.pools import encode, sample, text_logps
 from eval.experiments.resampling.report import write_plot, write_table
-from eval.experiments.results import Results
 from hf_gpt.evaluation.language_model.fitting import seeded
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import EOS, WordVocabulary

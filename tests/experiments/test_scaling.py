@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.experiments import scaling
+from eval.experiments.pretraining import scaling
 
 
 def test_line_is_found_and_small_points_count_as_much_as_large_ones():

@@ -2,7 +2,7 @@
 
 import torch
 
-from eval.experiments import time_to_loss
+from eval.experiments.pretraining import time_to_loss
 
 
 def test_both_sides_train_and_runs_are_kept(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from eval.benchmarks.speed.machine import default_device
 from eval.benchmarks.speed.models import SIZES, build, count
 from eval.benchmarks.speed.timing import Contender
 from eval.benchmarks.speed.train import StepTimer
-from eval.experiments.silent_arguments import QUIET
+from eval.experiments.common.adversarial import QUIET
 from hf_gpt import HfGptConfig, HfGptForSequenceClassification
 from hf_gpt.data.tokenizer import train_tokenizer
 

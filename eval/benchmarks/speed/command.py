@@ -92,7 +92,7 @@ def bench(args: argparse.Namespace) -> int:
     """Runs the benchmarks, prints their tables and writes the files, after each one so that none is lost."""
     from eval.benchmarks.speed.machine import limits
     from eval.benchmarks.speed.timing import interleave, use_clock
-    from eval.experiments.tables import write_json
+    from eval.experiments.common.results import write_json
     from hf_gpt.reporting.environment import describe_environment
 
     use_clock(args.clock)

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from eval.benchmarks.speed.machine import default_device
 from eval.benchmarks.speed.models import build, count
 from eval.benchmarks.speed.timing import Contender, now, synchronize
-from eval.experiments.silent_arguments import QUIET
+from eval.experiments.common.adversarial import QUIET
 from hf_gpt.data.collators import PackedRowsCollator
 from hf_gpt.training.monitoring.cost_model import model_flops_per_token
 from hf_gpt.training.monitoring.mfu import prefers_bfloat16

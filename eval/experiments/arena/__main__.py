@@ -5,8 +5,6 @@ likelihood and against discriminators. The teacher's density is known to the eva
     python -m eval.experiments.arena --data ../shared/data --seeds 0 1 2 --output runs/arena
 """
 
-import argparse
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,36 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.experiments.arena.settings import ARMS, LIKELIHOOD, Settings, file_name
+from eval.experiments.common.command import make_parser, start
+from eval.experiments.common.results import kept
 
 
 if TYPE_CHECKING:
     from eval.experiments.arena.world import World
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.experiments.arena",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data", type=Path, help="data folder with lm/coco_captions (HF_GPT_DATA, ../shared/data)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of samples, weights and order")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="; ".join(ARMS))
-    parser.add_argument("--output", type=Path, required=True, help="folder; what is finished in it is not run again")
-    parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of samples, for a quick look")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     from eval.experiments.arena.report import write_report
 
-    args = make_parser().parse_args(argv)
+    parser = make_parser(__doc__, "arena", "of samples, weights and order")
+    parser.add_argument("--data", type=Path, help="data folder with lm/coco_captions (HF_GPT_DATA, ../shared/data)")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="; ".join(ARMS))
+    parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of samples, for a quick look")
+    args = parser.parse_args(argv)
     if args.data is not None:
         os.environ["HF_GPT_DATA"] = str(args.data)
     settings = Settings() if args.scale == 1 else Settings().scaled(args.scale)
-    _check_settings(settings, args.output)
-    runs = [run_seed(settings, seed, args.arms, args.output) for seed in args.seeds]
-    print(write_report(runs, args.output))
+    path = args.output_dir / "settings.json"
+    if kept(path, settings.to_dict) != settings.to_dict():
+        raise SystemExit(f"{path} holds other settings than this run: give another --output_dir.")
+    runs = [run_seed(settings, seed, args.arms, args.output_dir) for seed in args.seeds]
+    print(write_report(runs, args.output_dir))
     return 0
 
 
@@ -53,21 +45,17 @@ def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -
 
     from eval.experiments.arena.world import World
 
+    folder = output / f"seed{seed}"
     with tqdm(unit="step", desc=f"seed {seed}", mininterval=10, disable=None) as bar:
         world = World(settings, seed, output, bar.update)
         results: dict[str, Any] = {}
         for arm in sorted(arms, key=lambda arm: arm == LIKELIHOOD):
-            path = output / f"seed{seed}" / f"{file_name(arm)}.json"
-            if not path.exists():
-                bar.set_postfix_str(arm)
-                _write(path, _measured(world, arm, results))
-            results[arm] = json.loads(path.read_text(encoding="utf-8"))
+            bar.set_postfix_str(arm)
+            results[arm] = kept(folder / f"{file_name(arm)}.json", lambda arm=arm: _measured(world, arm, results))
         for arm in arms if LIKELIHOOD in arms else ():
-            path = output / f"seed{seed}" / f"{file_name(arm)}_fresh.json"
-            if not path.exists():
-                bar.set_postfix_str(f"{arm}: fresh classifier")
-                _write(path, _classified(world, arm, results))
-            results[arm]["fresh"] = json.loads(path.read_text(encoding="utf-8"))
+            bar.set_postfix_str(f"{arm}: fresh classifier")
+            path = folder / f"{file_name(arm)}_fresh.json"
+            results[arm]["fresh"] = kept(path, lambda arm=arm: _classified(world, arm, results))
     return {"seed": seed, "settings": settings.to_dict(), "arms": results}
 
 
@@ -98,23 +86,5 @@ def _classified(world: "World", arm: str, results: Mapping[str, Any]) -> list[di
     return found
 
 
-def _check_settings(settings: Settings, output: Path) -> None:
-    """Keeps results of other settings apart."""
-    path = output / "settings.json"
-    if not path.exists():
-        _write(path, settings.to_dict())
-    elif json.loads(path.read_text(encoding="utf-8")) != settings.to_dict():
-        raise SystemExit(f"{path} holds other settings than this run: give another --output.")
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
 if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
+    start(main)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from eval.experiments import perfect_ratio
-from eval.experiments.perfect_ratio import Sample, Stage
+from eval.experiments.known_answer import perfect_ratio
+from eval.experiments.known_answer.perfect_ratio import Sample, Stage
 from hf_gpt.adversarial.discriminator.losses import bce_loss
 from hf_gpt.adversarial.masked_reductions import masked_mean, masked_sum
 from hf_gpt.generation.sampling.rollout import Rollout

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from eval.experiments.arena.curves import Gain, Point, best, gain, points_of
 from eval.experiments.arena.settings import CEILINGS, LIKELIHOOD
+from eval.experiments.common.reports import listed, markdown_table, spread, write_page
+from eval.experiments.common.results import write_json
 from hf_gpt.reporting.plots import light_colours, save_png
 
 
@@ -17,30 +19,12 @@ Run = Mapping[str, Any]
 
 # The line to reach: nats a token of KL(q || p) below likelihood training at equal H(q), in each seed.
 LEAST_GAIN = 0.10
-COLUMNS = (
-    "arm",
-    "H(q)",
-    "KL(q‖p), best T",
-    "gain over MLE at equal H(q), each seed ± s.e.",
-    "KL(q‖p), T = 1",
-    "H(q), T = 1",
-    "gain, T = 1",
-    "KL(p‖q), T = 1",
-    "perfect AUC, T = 1",
-    "fresh AUC, best T (MLE's at equal H(q))",
-    "fresh AUC, T = 1",
-    "GFLOPs",
-    "CPU-s",
-)
 
 
 def write_report(runs: Sequence[Run], output: Path) -> str:
     """Writes `arena.json`, `arena.md` and `arena.png`; returns the table's text."""
-    import json
-
-    text = table(runs)
-    (output / "arena.json").write_text(json.dumps(list(runs), indent=1) + "\n", encoding="utf-8")
-    (output / "arena.md").write_text(text + "\n", encoding="utf-8")
+    text = write_page(output, "arena", table(runs))
+    write_json(output / "arena.json", list(runs))
 
     def sample(*axes: "Axes") -> None:
         for ax, run in zip(axes, runs, strict=True):
@@ -53,41 +37,43 @@ def write_report(runs: Sequence[Run], output: Path) -> str:
 def table(runs: Sequence[Run]) -> str:
     """The runs in Markdown: an arm a row, nats a token."""
     names = [name for name in runs[0]["arms"] if all(name in run["arms"] for run in runs)]
-    rows = [_row(name, runs) for name in names]
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
     entropies = [_estimate(run, run["arms"][names[0]]["curve"][0], "entropy_p") for run in runs]
     passed = [name for name in names if name not in (LIKELIHOOD, *CEILINGS) and _passes(name, runs)]
     return "\n\n".join(
         [
-            f"Seeds {', '.join(str(run['seed']) for run in runs)}; nats a token, mean ± standard deviation over seeds; "
-            f"H(p) = {_spread(entropies)}.",
-            "\n".join("| " + " | ".join(line) + " |" for line in lines),
+            f"Seeds {listed(run['seed'] for run in runs)}; nats a token, mean ± standard deviation over seeds; "
+            f"H(p) = {spread(entropies)}.",
+            markdown_table([_row(name, runs) for name in names]),
             f"Line: at each arm's best temperature KL(q‖p) is at least {LEAST_GAIN} below that of MLE at equal H(q), "
             f"and the fresh classifier's AUC is lower, in each seed. Reached by: {', '.join(passed) or 'none'}.",
         ]
     )
 
 
-def _row(name: str, runs: Sequence[Run]) -> list[str]:
+def _row(name: str, runs: Sequence[Run]) -> dict[str, str]:
     arms = [run["arms"][name] for run in runs]
     curves = [_points(run, name) for run in runs]
-    bests, ones = [best(curve) for curve in curves], [_at_one(curve) for curve in curves]
-    stored = [_stored(arm, point) for arm, point in zip(arms, ones, strict=True)]
-    return [
-        name,
-        _spread([point.entropy for point in bests]),
-        _spread([point.kl for point in bests]) + f" (T {', '.join(str(point.temperature) for point in bests)})",
-        _gain_texts(name, runs, bests),
-        _spread([point.kl for point in ones]),
-        _spread([point.entropy for point in ones]),
-        _gain_texts(name, runs, ones),
-        _spread([_estimate(run, point, "kl_pq") for run, point in zip(runs, stored, strict=True)]),
-        _spread([point["perfect_auc"] for point in stored]),
-        ", ".join(_auc_text(name, run, point.temperature) for run, point in zip(runs, bests, strict=True)),
-        ", ".join(_auc_text(name, run, 1.0) for run in runs),
-        f"{fmean(arm['cost']['flops'] for arm in arms) / 1e9:.0f}",
-        f"{fmean(arm['cost']['seconds'] for arm in arms):.0f}",
-    ]
+    bests = [best(curve) for curve in curves]
+    ones = [next(point for point in curve if point.temperature == 1) for curve in curves]
+    stored = [next(point for point in arm["curve"] if point["temperature"] == 1) for arm in arms]
+    temperatures = listed(point.temperature for point in bests)
+    return {
+        "arm": name,
+        "H(q)": spread(point.entropy for point in bests),
+        "KL(q‖p), best T": f"{spread(point.kl for point in bests)} (T {temperatures})",
+        "gain over MLE at equal H(q), each seed ± s.e.": _gain_texts(name, runs, bests),
+        "KL(q‖p), T = 1": spread(point.kl for point in ones),
+        "H(q), T = 1": spread(point.entropy for point in ones),
+        "gain, T = 1": _gain_texts(name, runs, ones),
+        "KL(p‖q), T = 1": spread(_estimate(run, point, "kl_pq") for run, point in zip(runs, stored, strict=True)),
+        "perfect AUC, T = 1": spread(point["perfect_auc"] for point in stored),
+        "fresh AUC, best T (MLE's at equal H(q))": listed(
+            _auc_text(name, run, point.temperature) for run, point in zip(runs, bests, strict=True)
+        ),
+        "fresh AUC, T = 1": listed(_auc_text(name, run, 1.0) for run in runs),
+        "GFLOPs": f"{fmean(arm['cost']['flops'] for arm in arms) / 1e9:.0f}",
+        "CPU-s": f"{fmean(arm['cost']['seconds'] for arm in arms):.0f}",
+    }
 
 
 def _points(run: Run, name: str) -> list[Point]:
@@ -101,7 +87,7 @@ def _gain(name: str, run: Run, at: Point | None = None) -> Gain | None:
 def _gain_texts(name: str, runs: Sequence[Run], points: Sequence[Point]) -> str:
     if name == LIKELIHOOD:
         return "–"
-    return ", ".join(_gain_text(_gain(name, run, point)) for run, point in zip(runs, points, strict=True))
+    return listed(_gain_text(_gain(name, run, point)) for run, point in zip(runs, points, strict=True))
 
 
 def _passes(name: str, runs: Sequence[Run]) -> bool:
@@ -131,21 +117,8 @@ def _gain_text(found: Gain | None) -> str:
     return "beyond" if found is None else f"{found.value:+.3f} ± {found.error:.3f}"
 
 
-def _stored(arm: Mapping[str, Any], point: Point) -> Mapping[str, Any]:
-    return next(stored for stored in arm["curve"] if stored["temperature"] == point.temperature)
-
-
-def _at_one(points: Sequence[Point]) -> Point:
-    return next(point for point in points if point.temperature == 1)
-
-
 def _estimate(run: Run, point: Mapping[str, Any], name: str) -> float:
     return point[name]["value"] / run["settings"]["length"]
-
-
-def _spread(values: Sequence[float]) -> str:
-    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{fmean(values):.3f}{deviation}"
 
 
 def _sample(axes: "Axes", run: Run) -> None:

@@ -86,14 +86,9 @@ class Settings:
 
     def scaled(self, scale: float) -> "Settings":
         """The same with fewer steps and samples, for a quick look."""
-        names = ("num_train", "num_validation", "num_evaluation", "num_classified", "likelihood_steps", "psi_steps")
-        names += (
-            "more_likelihood_steps",
-            "adversarial_steps",
-            "published_steps",
-            "published_warmup",
-        )
-        return replace(self, **{name: max(2, round(scale * getattr(self, name))) for name in names})
+        names = "num_train num_validation num_evaluation num_classified likelihood_steps psi_steps"
+        names += " more_likelihood_steps adversarial_steps published_steps published_warmup"
+        return replace(self, **{name: max(2, round(scale * getattr(self, name))) for name in names.split()})
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON reads it back."""

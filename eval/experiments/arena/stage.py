@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from eval.experiments.data import read_lines
-from eval.experiments.perfect_ratio import likelihood
+from eval.experiments.common.data import read_lines
+from eval.experiments.known_answer.perfect_ratio import likelihood
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.evaluation.language_model.fitting import fit, seeded
 from hf_gpt.generation.sampling.rollout import Rollout

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.experiments import perfect_ratio
 from eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
 from eval.experiments.arena.ledger import Cost, Ledger
-from eval.experiments.arena.published import RECIPES, make_trainer
+from eval.experiments.arena.published import RECIPES, method
 from eval.experiments.arena.settings import (
     CEILING_JSD,
     CEILINGS,
@@ -24,8 +23,14 @@ from eval.experiments.arena.settings import (
     Settings,
     file_name,
 )
-from eval.experiments.arena.stage import caption_rows, make_model, train_teacher
-from eval.experiments.perfect_ratio import Sample, Stage, sample_texts
+from eval.experiments.arena.stage import BEGIN, caption_rows, make_model, train_teacher
+from eval.experiments.common.adversarial import make_trainer
+from eval.experiments.common.random_language import sample_texts
+from eval.experiments.common.results import kept_model
+from eval.experiments.known_answer import perfect_ratio
+from eval.experiments.known_answer.perfect_ratio import Sample, Stage
+from hf_gpt.adversarial.discriminator.model import discriminator_from_generator
+from hf_gpt.evaluation.language_model.fitting import seeded
 from hf_gpt.evaluation.statistics.divergences import compare_densities
 from hf_gpt.evaluation.two_sample.auc import auc
 from hf_gpt.evaluation.two_sample.halves import classifier_test
@@ -45,33 +50,45 @@ class World:
 
     def __init__(self, settings: Settings, seed: int, folder: Path, on_step: Callable[[], Any] = lambda: None):
         self.settings, self.seed, self.folder, self.on_step = settings, seed, folder, on_step
+        self._models = folder / f"seed{seed}" / "models"
+        self._models.mkdir(parents=True, exist_ok=True)
 
     # What the arms share
 
     @cached_property
     def teacher(self) -> PreTrainedModel:
-        s, path = self.settings, self.folder / "teacher.pt"
+        s = self.settings
         model = make_model(s.vocab_size, s.length, *s.teacher)
-        if not path.exists():
+
+        def train() -> dict[str, Any]:
             rows, _ = caption_rows(s.folder, s.vocab_size, s.length)
             trained = train_teacher(rows, s.vocab_size, s.teacher, s.teacher_epochs, s.teacher_learning_rate)
-            _save(trained.state_dict(), path)
-        model.load_state_dict(torch.load(path, weights_only=True))
+            model.load_state_dict(trained.state_dict())
+            return {}
+
+        kept_model(self.folder / "teacher.pt", model, train)
         model.config.logit_scale = s.sharpness
-        return model.eval().requires_grad_(False)
+        return model.requires_grad_(False)
 
     @cached_property
     def texts(self) -> Rollout:
         """The teacher's samples to learn from."""
-        return sample_texts(self.teacher, self.settings.num_train, self.settings.length, 10 * self.seed + 1)
+        return self._sample(self.teacher, self.settings.num_train, position=1)
 
     @cached_property
     def validation(self) -> Rollout:
-        return sample_texts(self.teacher, self.settings.num_validation, self.settings.length, 10 * self.seed + 2)
+        return self._sample(self.teacher, self.settings.num_validation, position=2)
 
     @cached_property
     def evaluation(self) -> Rollout:
-        return sample_texts(self.teacher, self.settings.num_evaluation, self.settings.length, 10 * self.seed + 3)
+        return self._sample(self.teacher, self.settings.num_evaluation, position=3)
+
+    @cached_property
+    def _classified(self) -> Rollout:
+        return self._sample(self.teacher, self.settings.num_classified, position=5)
+
+    def _sample(self, model: PreTrainedModel, count: int, temperature: float = 1.0, position: int = 4) -> Rollout:
+        return sample_texts(model, count, self.settings.length, 10 * self.seed + position, temperature)
 
     @cached_property
     def start(self) -> tuple[PreTrainedModel, Cost]:
@@ -98,13 +115,13 @@ class World:
     def _kept(
         self, name: str, model: PreTrainedModel, train: Callable[[], tuple[PreTrainedModel, Cost]]
     ) -> tuple[PreTrainedModel, Cost]:
-        path = self.folder / f"seed{self.seed}" / f"{name}.pt"
-        if not path.exists():
-            trained, cost = train()
-            _save({"model": trained.state_dict(), "cost": asdict(cost)}, path)
-        kept = torch.load(path, weights_only=True)
-        model.load_state_dict(kept["model"])
-        return model.eval(), Cost(**kept["cost"])
+        def trained() -> dict[str, Any]:
+            found, cost = train()
+            model.load_state_dict(found.state_dict())
+            return asdict(cost)
+
+        record = kept_model(self._models / f"{name}.pt", model, trained)
+        return model, Cost(record["flops"], record["seconds"])
 
     # The arms
 
@@ -194,18 +211,23 @@ class World:
 
     def _published(self, name: str, start: PreTrainedModel) -> tuple[PreTrainedModel, Cost]:
         s, ledger = self.settings, Ledger()
-        trainer = make_trainer(
-            name,
-            start,
-            self.texts,
-            s.published_steps,
-            s.published_warmup,
-            s.adversarial_batch_size,
-            s.published_learning_rate,
-            s.published_discriminator_learning_rate,
-            self.seed,
-            self.on_step,
-        )
+        with seeded(self.seed):
+            discriminator = discriminator_from_generator(start)
+        settings = {
+            "max_steps": s.published_warmup + s.published_steps,
+            "discriminator_warmup_steps": s.published_warmup,
+            "discriminator_warmup_auc": 1.0,
+            "per_device_train_batch_size": s.adversarial_batch_size,
+            "max_new_tokens": s.length,
+            "learning_rate": s.published_learning_rate,
+            "discriminator_learning_rate": s.published_discriminator_learning_rate,
+            "monitor_steps": 10**9,
+            "seed": self.seed,
+            **method(name),
+        }
+        # The first token of a row is what its text is sampled after.
+        rows = [{"input_ids": [BEGIN, *row]} for row in self.texts.completions.tolist()]
+        trainer = make_trainer(copy.deepcopy(start), discriminator, rows, settings=settings, on_step=self.on_step)
         with ledger.watching(trainer.model, trainer.discriminator):
             trainer.train()
         return trainer.model.eval(), ledger.cost
@@ -228,20 +250,6 @@ class World:
         texts = self._sample(model, self.settings.num_classified, temperature)
         return classifier_test(_as_words(self._classified), _as_words(texts), tfidf_scores, seed=self.seed)
 
-    @cached_property
-    def _classified(self) -> Rollout:
-        return sample_texts(self.teacher, self.settings.num_classified, self.settings.length, 10 * self.seed + 5)
-
-    def _sample(self, model: PreTrainedModel, count: int, temperature: float) -> Rollout:
-        return sample_texts(model, count, self.settings.length, 10 * self.seed + 4, temperature)
-
 
 def _as_words(texts: Rollout) -> list[list[str]]:
     return [[str(token) for token in row] for row in texts.completions.tolist()]
-
-
-def _save(state: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(state, partial)
-    partial.replace(path)

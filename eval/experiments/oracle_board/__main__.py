@@ -18,32 +18,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.experiments.common.command import make_parser, start, use_one_thread
+from eval.experiments.common.results import Results
+
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from eval.experiments.random_language import RandomLanguage
-    from eval.experiments.results import Results
+    from eval.experiments.common.random_language import RandomLanguage
 
 # Updates of the generator and, at most, of the discriminator before them.
 ADVERSARIAL_STEPS = {"reinforce": (150, 100), "seqgan": (20, 80)}
 VALIDATED, OVERTRAINED, LOOKUP = "MLE", "MLE, all epochs", "lookup table"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.experiments.oracle_board",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of oracle, texts, weights and order")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/oracle_board"))
+def main(argv: Sequence[str] | None = None) -> int:
+    from eval.experiments.oracle_board.report import write_report
+
+    parser = make_parser(__doc__, "oracle_board", "of oracle, texts, weights and order")
     parser.add_argument("--oracle", type=Path, help="SeqGAN's save/target_params_py3.pkl; left out: drawn by the seed")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.8, 0.6, 0.5, 0.4, 0.35, 0.3])
-    parser.add_argument(
-        "--recipes", nargs="*", choices=list(ADVERSARIAL_STEPS), default=list(ADVERSARIAL_STEPS), metavar="RECIPE"
-    )
+    recipes = list(ADVERSARIAL_STEPS)
+    parser.add_argument("--recipes", nargs="*", choices=recipes, default=recipes, metavar="RECIPE")
     parser.add_argument("--epochs", type=int, default=12, help="of likelihood training (SeqGAN: 120)")
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each row, and held-out ones")
     parser.add_argument("--num_train", type=int, default=10_000, help="texts to train on")
@@ -51,30 +48,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--length", type=int, default=20, help="of every text in tokens")
     parser.add_argument("--width", type=int, default=32, help="of oracle and generator")
     parser.add_argument("--adversarial_scale", type=float, default=1.0, help="of the steps of the recipes")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    import torch
-
-    from eval.experiments.oracle_board.report import write_report
-    from eval.experiments.results import Results
-
-    options = make_parser().parse_args(argv)
-    # The models are too small for more threads to be of use.
-    torch.set_num_threads(1)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args(argv)
+    use_one_thread()
     # Seeds, temperatures and recipes may be added to a board; what a row is may not change.
-    varying = ("seeds", "output_dir", "temperatures", "recipes")
-    settings = {name: str(value) for name, value in vars(options).items() if name not in varying}
-    results = Results(options.output_dir / "results.json", settings)
+    results = Results(options.output_dir / "results.json", vars(options), ("temperatures", "recipes"))
     for seed in options.seeds:
         run_seed(options, results, seed)
-    print(write_report(results.points, options.seeds, settings, options.output_dir))
+    print(write_report(results.points, options.seeds, results.settings, options.output_dir))
     return 0
 
 
-def run_seed(options: argparse.Namespace, results: "Results", seed: int) -> None:
+def run_seed(options: argparse.Namespace, results: Results, seed: int) -> None:
     """All rows of a seed that are not there yet."""
     from eval.experiments.oracle_board.measures import copying, lookup_table, measure
 
@@ -189,6 +173,4 @@ class World:
 
 
 if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
+    start(main)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.experiments.random_language import RandomLanguage
+from eval.experiments.common.random_language import RandomLanguage
 
 
 VOCAB_SIZE, WIDTH, START = 5000, 32, 0

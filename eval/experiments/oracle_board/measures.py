@@ -7,25 +7,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from eval.experiments.common.random_language import sample_texts
 from eval.experiments.oracle_board.language import START
 from hf_gpt.evaluation.statistics.exact_divergence import exact_divergences
 from hf_gpt.evaluation.text.copying import copied_whole, ngram_overlap
-from hf_gpt.generation.sampling.rollout import rollout
 
 
-@torch.no_grad()
 def sample(model: nn.Module, count: int, length: int, seed: int, temperature: float = 1.0) -> torch.Tensor:
     """(count, length) int64 texts of a model, by the seed."""
-    samples = rollout(
-        model,
-        num_samples=count,
-        bos_token_id=START,
-        max_new_tokens=length,
-        temperature=temperature,
-        generator=torch.Generator().manual_seed(seed),
-        batch_size=500,
-    )
-    return samples.completions
+    return sample_texts(model, count, length, seed, temperature, batch_size=500).completions
 
 
 @torch.no_grad()

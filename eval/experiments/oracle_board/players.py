@@ -1,17 +1,15 @@
 """The generator of the benchmark, trained by likelihood or adversarially."""
 
 import copy
-import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
+from eval.experiments.common.adversarial import make_trainer, read_recipe
 from eval.experiments.oracle_board.language import START
-from eval.experiments.silent_arguments import QUIET
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 
@@ -83,7 +81,6 @@ def train_likelihood(
     learning_rate: float = 1e-2,
     max_grad_norm: float = 5.0,
     seed: int = 0,
-    on_epoch: Callable[[], Any] = lambda: None,
 ) -> Likelihood:
     """Adam with the settings of SeqGAN's pre-training.
 
@@ -92,7 +89,6 @@ def train_likelihood(
         training, validation: (texts, length) int64, without the start token.
         epochs: How many, whatever the held-out likelihood says.
         batch_size, learning_rate, max_grad_norm, seed: As named.
-        on_epoch: Called after each.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
@@ -107,7 +103,6 @@ def train_likelihood(
         found.held_out.append(mean_nats(model, validation))
         if found.best is None or found.held_out[-1] == min(found.held_out):
             found.best = copy.deepcopy(model).eval()
-        on_epoch()
     found.last = model.eval()
     return found
 
@@ -129,52 +124,29 @@ def train_adversarially(
     steps: int,
     warmup_steps: int,
     seed: int,
-    overrides: dict[str, Any] | None = None,
-    on_step: Callable[[], Any] = lambda: None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A copy of the generator after `AdversarialTrainer` by a recipe, and what the trainer saw.
 
     Args:
-        recipe: Name of one of `training/recipes/adversarial`.
+        recipe: Of `hf-gpt adversarial`.
         model: After likelihood training.
         training, validation: Real texts.
         steps: Updates of the generator.
         warmup_steps: Most updates of the discriminator before them.
-        seed: Of all that is drawn.
-        overrides: Options in place of the recipe's.
-        on_step: Called after every step.
+        seed: Of all that is sampled.
     """
-    from hf_gpt.adversarial.config import AdversarialConfig
-    from hf_gpt.adversarial.trainer import AdversarialTrainer
-
-    class Progress(TrainerCallback):
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            on_step()
-
-    options = read_recipe(recipe)
-    arguments = AdversarialConfig(
-        output_dir=tempfile.mkdtemp(prefix="oracle-board-"),
-        max_new_tokens=training.shape[1],
-        max_steps=warmup_steps + steps,
-        monitor_steps=10,
-        num_eval_samples=0,
-        on_collapse="warn",
-        **QUIET,
-        use_cpu=True,
-        seed=seed,
-        **{name: value for name, value in options.items() if name not in NOT_THE_METHOD}
-        | {"discriminator_warmup_steps": warmup_steps}
-        | (overrides or {}),
-    )
-    trainer = AdversarialTrainer(
-        model=copy.deepcopy(model),
-        discriminator=make_discriminator(model, options.get("discriminator_overrides", {}), seed),
-        args=arguments,
-        train_dataset=as_rows(training),
-        eval_dataset=as_rows(validation),
-        callbacks=[Progress()],
-        rollout_function=endless,
-    )
+    settings = {
+        "max_new_tokens": training.shape[1],
+        "max_steps": warmup_steps + steps,
+        "monitor_steps": 10,
+        "seed": seed,
+        **read_recipe(recipe, without=NOT_THE_METHOD),
+        "discriminator_warmup_steps": warmup_steps,
+    }
+    discriminator = make_discriminator(model, read_recipe(recipe).get("discriminator_overrides", {}), seed)
+    rows, held_out = ([{"input_ids": [START, *row]} for row in texts.tolist()] for texts in (training, validation))
+    model = copy.deepcopy(model)
+    trainer = make_trainer(model, discriminator, rows, held_out, settings=settings, rollout_function=endless)
     trainer.train()
     history, schedule = trainer.loop.history, trainer.schedule
     seen = {
@@ -187,15 +159,6 @@ def train_adversarially(
     return trainer.model.eval(), seen
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """The options of a recipe."""
-    import yaml
-
-    from hf_gpt.training.settings import ADVERSARIAL_RECIPES
-
-    return yaml.safe_load((ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
 def make_discriminator(generator: PreTrainedModel, overrides: dict[str, Any], seed: int) -> PreTrainedModel:
     """The n-gram CNN of both recipes."""
     from hf_gpt import HfNgramCnnConfig
@@ -205,11 +168,6 @@ def make_discriminator(generator: PreTrainedModel, overrides: dict[str, Any], se
     config = HfNgramCnnConfig(vocab_size=generator.config.vocab_size, num_labels=1, **overrides)
     with seeded(seed):
         return HfNgramCnnForSequenceClassification(config)
-
-
-def as_rows(texts: torch.Tensor) -> Sequence[dict[str, list[int]]]:
-    """Texts as `AdversarialTrainer` reads them, behind the start token."""
-    return [{"input_ids": [START, *row]} for row in texts.tolist()]
 
 
 def endless(*args: Any, eos_token_id: int | None = None, **kwargs: Any) -> Rollout:

@@ -1,12 +1,11 @@
 """Table, plot and verdict of the honesty board."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from eval.experiments.common.reports import between, listed, markdown_table, signed, spread, write_page
 from eval.experiments.oracle_board.published import BEST, PUBLISHED
 from hf_gpt.reporting.plots import light_colours, save_png
 
@@ -16,51 +15,46 @@ if TYPE_CHECKING:
 
 Points = Mapping[str, Mapping[str, Any]]
 
-COLUMNS = (
-    "generator",
-    "NLL_oracle",
-    "H(q)",
-    "KL(q‖p)",
-    "KL(q‖p) a text",
-    "NLL_oracle against MLE at equal H(q), each seed",
-    "NLL_gen, held out",
-    "copied texts",
-    "copied 4-grams",
-)
-_EMPTY = ("–",) * (len(COLUMNS) - 2)
-
 
 def write_report(points: Points, seeds: Sequence[int], settings: Mapping[str, str], output: Path) -> str:
     """Writes `oracle_board.md` and `oracle_board.png`; returns the former's text."""
-    text = table(points, seeds, settings)
-    (output / "oracle_board.md").write_text(text + "\n", encoding="utf-8")
+    text = write_page(output, "oracle_board", table(points, seeds, settings))
     save_png(lambda axes: _sample(axes, points, seeds), output / "oracle_board.png", width=760, height=520, label=text)
     return text
 
 
 def table(points: Points, seeds: Sequence[int], settings: Mapping[str, str]) -> str:
     """The board in Markdown: published figures, then measured rows by falling NLL_oracle."""
-    rows = sorted(rows_of(points, seeds), key=lambda name: -_mean(points, seeds, name, "nll_oracle"))
-    lines = [COLUMNS, ("---",) * len(COLUMNS)]
-    for published in PUBLISHED:
-        spread = f" ± {published.deviation:.3f}" if published.deviation else ""
-        name = f"*{published.method}* [{_source_mark(published.source)}]"
-        lines.append((name, f"{published.nll_oracle:.3f}{spread}", *_EMPTY))
-    entropy = _spread([points[f"{seed}/lookup table"]["data_entropy"] for seed in seeds])
-    shared = _percent([points[f"{seed}/held-out text"]["shared_ngrams"] for seed in seeds])
-    copied = _percent([points[f"{seed}/held-out text"]["copy_rate"] for seed in seeds])
-    lines.append(("our oracles' own held-out text", entropy, entropy, "0", "0", "–", entropy, copied, shared))
-    lines += [_row(points, seeds, name) for name in rows]
+    names = sorted(rows_of(points, seeds), key=lambda name: -_mean(points, seeds, name, "nll_oracle"))
+    held_out = [points[f"{seed}/held-out text"] for seed in seeds]
+    entropy = spread([points[f"{seed}/lookup table"]["data_entropy"] for seed in seeds], 2)
+    # The first row has every column.
+    real = {
+        "generator": "our oracles' own held-out text",
+        "NLL_oracle": entropy,
+        "H(q)": entropy,
+        "KL(q‖p)": "0",
+        "KL(q‖p) a text": "0",
+        "NLL_oracle against MLE at equal H(q), each seed": "–",
+        "NLL_gen, held out": entropy,
+        "copied texts": _percent(point["copy_rate"] for point in held_out),
+        "copied 4-grams": _percent(point["shared_ngrams"] for point in held_out),
+    }
+    published = []
+    for row in PUBLISHED:
+        deviation = f" ± {row.deviation:.3f}" if row.deviation else ""
+        name = f"*{row.method}* [{_source_mark(row.source)}]"
+        published.append({"generator": name, "NLL_oracle": f"{row.nll_oracle:.3f}{deviation}"})
     sources = "; ".join(f"{_source_mark(name)}: {name}" for name in dict.fromkeys(row.source for row in PUBLISHED))
     return "\n\n".join(
         [
             f"Vocabulary {settings['vocab_size']}, length {settings['length']}, {settings['num_train']} texts to train "
-            f"on, {settings['num_samples']} a row; seeds {', '.join(map(str, seeds))}, an oracle each; mean ± standard "
+            f"on, {settings['num_samples']} a row; seeds {listed(seeds)}, an oracle each; mean ± standard "
             "deviation over seeds; nats a token. Published figures (in italics, on SeqGAN's oracle) know NLL_oracle "
             f"alone: {sources}.",
-            "\n".join("| " + " | ".join(line) + " |" for line in lines),
+            markdown_table([real, *published, *(_row(points, seeds, name) for name in names)]),
             *_training(points, seeds),
-            _verdict(points, seeds, rows),
+            _verdict(points, seeds, names),
         ]
     )
 
@@ -73,29 +67,27 @@ def rows_of(points: Points, seeds: Sequence[int]) -> list[str]:
 
 def likelihood_at(points: Points, seed: int, entropy: float) -> float | None:
     """NLL_oracle of likelihood training at an H(q), between its temperatures; None beyond them."""
-    curve = sorted(
-        (point["entropy"], point["nll_oracle"]) for key, point in points.items() if key.startswith(f"{seed}/MLE T=")
-    )
-    if not curve or not curve[0][0] <= entropy <= curve[-1][0]:
-        return None
-    return float(np.interp(entropy, *zip(*curve, strict=True)))
+    own = [point for key, point in points.items() if key.startswith(f"{seed}/MLE T=")]
+    return between([(point["entropy"], point["nll_oracle"]) for point in own], entropy)
 
 
-def _row(points: Points, seeds: Sequence[int], name: str) -> tuple[str, ...]:
+def _row(points: Points, seeds: Sequence[int], name: str) -> dict[str, str]:
     own = [points[f"{seed}/{name}"] for seed in seeds]
     gaps = [_gap(points, seed, point) for seed, point in zip(seeds, own, strict=True)]
     held_out = [point["nll_test"] for point in own]
-    return (
-        name,
-        _spread([point["nll_oracle"] for point in own]),
-        _spread([point["entropy"] for point in own]),
-        _spread([point["reverse_kl"] for point in own]),
-        _spread([point["reverse_kl"] * point["length"] for point in own], 1),
-        "–" if name.startswith("MLE T=") else ", ".join("beyond" if gap is None else f"{gap:+.2f}" for gap in gaps),
-        "infinite" if None in held_out else _spread(held_out),
-        _percent([point["copy_rate"] for point in own]),
-        _percent([point["shared_ngrams"] for point in own]),
-    )
+    return {
+        "generator": name,
+        "NLL_oracle": spread((point["nll_oracle"] for point in own), 2),
+        "H(q)": spread((point["entropy"] for point in own), 2),
+        "KL(q‖p)": spread((point["reverse_kl"] for point in own), 2),
+        "KL(q‖p) a text": spread((point["reverse_kl"] * point["length"] for point in own), 1),
+        "NLL_oracle against MLE at equal H(q), each seed": (
+            "–" if name.startswith("MLE T=") else listed(signed(gap, 2) for gap in gaps)
+        ),
+        "NLL_gen, held out": "infinite" if None in held_out else spread(held_out, 2),
+        "copied texts": _percent(point["copy_rate"] for point in own),
+        "copied 4-grams": _percent(point["shared_ngrams"] for point in own),
+    }
 
 
 def _gap(points: Points, seed: int, point: Mapping[str, Any]) -> float | None:
@@ -108,7 +100,7 @@ def _training(points: Points, seeds: Sequence[int]) -> list[str]:
     found = [points[f"{seed}/likelihood"] for seed in seeds]
     sentences = [
         f"Likelihood: {len(found[0]['held_out'])} epochs, the best on held-out text "
-        f"{', '.join(str(each['best_epoch']) for each in found)}; "
+        f"{listed(each['best_epoch'] for each in found)}; "
         f"{fmean(each['cpu_seconds'] for each in found):.0f} CPU-s a seed."
     ]
     for recipe in dict.fromkeys(key.split("/", 1)[1] for key, point in points.items() if "generator_steps" in point):
@@ -116,10 +108,10 @@ def _training(points: Points, seeds: Sequence[int]) -> list[str]:
         if len(own) < len(seeds):
             continue
         warnings = sorted({name for each in own for name in each["warnings"]})
-        aucs = ", ".join(_auc(each["discriminator_auc"]) for each in own)
+        aucs = listed(_auc(each["discriminator_auc"]) for each in own)
         sentences.append(
-            f"{recipe}: {', '.join(str(each['generator_steps']) for each in own)} updates of the generator "
-            f"({', '.join(str(each['skipped_steps']) for each in own)} skipped by the gate), "
+            f"{recipe}: {listed(each['generator_steps'] for each in own)} updates of the generator "
+            f"({listed(each['skipped_steps'] for each in own)} skipped by the gate), "
             f"{own[0]['discriminator_updates']} of the discriminator, whose AUC on held-out text ends at {aucs}; "
             f"{fmean(each['cpu_seconds'] for each in own):.0f} CPU-s a seed; warnings: {', '.join(warnings) or 'none'}."
         )
@@ -177,16 +169,11 @@ def _mean(points: Points, seeds: Sequence[int], name: str, key: str) -> float:
     return fmean(points[f"{seed}/{name}"][key] for seed in seeds)
 
 
-def _spread(values: Sequence[float], digits: int = 2) -> str:
-    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{deviation}"
-
-
 def _auc(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
 
 
-def _percent(values: Sequence[float]) -> str:
+def _percent(values: Iterable[float]) -> str:
     return f"{fmean(values):.1%}"
 
 

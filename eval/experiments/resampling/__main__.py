@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import torch
     from eval.experiments.resampling.discriminators import Critic
 
+    from eval.experiments.common.results import Results
     from eval.experiments.resampling.pools import Pool
     from eval.experiments.resampling.stage import Corpus
-    from eval.experiments.results import Results
     from hf_gpt.evaluation.language_model.word_model import WordModel
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
@@ -67,9 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
+    from eval.experiments.common.results import Results
     from eval.experiments.resampling.report import write_plot, write_table
     from eval.experiments.resampling.stage import CORPORA
-    from eval.experiments.results import Results
     from hf_gpt.allocator import keeps_freed_memory
 
     options = make_parser().parse_args(argv)

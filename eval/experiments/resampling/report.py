@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.experiments.common.reports import markdown_table
 from eval.experiments.resampling.curves import PASS_LINE, Points, passes, position, seeds_of, summarise
 from eval.experiments.resampling.stage import CORPORA
-from eval.experiments.tables import markdown_table
 from hf_gpt.reporting.plots import light_colours, save_png
 
 

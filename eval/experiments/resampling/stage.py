@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from eval.experiments.data import read_words
-from eval.experiments.results import Results
+from eval.experiments.common.data import read_words
+from eval.experiments.common.results import Results
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import WordVocabulary
 

@@ -6,7 +6,7 @@ lower case and blanks are set between their tokens, since human texts differ in 
 classifier makes of length and format alone before that, `length+format AUC` after it. Of `continuation` only what comes
 after the human prefix counts, and human texts are entered as far in as machine texts are.
 
-    python -m eval.experiments.seqxgpt_detection --folder runs/seqxgpt_detection
+    python -m eval.experiments.detection.seqxgpt_detection --folder runs/seqxgpt_detection
 """
 
 import argparse
@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.experiments.data import data_folder
-from eval.experiments.tables import markdown_table, write_json
+from eval.experiments.common.data import data_folder
+from eval.experiments.common.reports import markdown_table
+from eval.experiments.common.results import write_json
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.text.tokenization import tokenize
 from hf_gpt.reporting.environment import describe_environment

@@ -5,6 +5,8 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from hf_gpt.generation.sampling.rollout import Rollout, rollout
+
 
 class RandomLanguage(nn.Module):
     """
@@ -40,3 +42,18 @@ class RandomLanguage(nn.Module):
         hidden, state = self.lstm(self.embedding(input_ids), past_key_values)
         logits = self.sharpness * self.head(hidden)
         return CausalLMOutputWithPast(logits=logits, past_key_values=state if use_cache else None)
+
+
+def sample_texts(
+    model: nn.Module, count: int, length: int, seed: int, temperature: float = 1.0, batch_size: int | None = None
+) -> Rollout:
+    """Texts of a model of such a language, by the seed."""
+    return rollout(
+        model,
+        num_samples=count,
+        bos_token_id=0,
+        max_new_tokens=length,
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(seed),
+        batch_size=batch_size,
+    )

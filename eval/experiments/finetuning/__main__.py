@@ -3,9 +3,6 @@ Fine-tuning without downloaded weights, on real data: pretraining on the texts a
 alone. Every run is `hf-gpt pretrain` or `hf-gpt finetune` in a process of its own; runs that are done are not repeated.
 
     python -m eval.experiments.finetuning sst2 trec --data DATA --output runs/finetuning --seeds 0 1 2
-
-The arm `reviews` of sst2 learns from the archives of `review_texts.py`, which `--archives` names; without it that arm
-is left out.
 """
 
 import argparse
@@ -21,8 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from eval.experiments import polarity_words
 
 
 # Files below the data folder whose texts are pretrained on: the column of the text, and how often each is repeated.
@@ -44,10 +39,7 @@ HELD_OUT_TEXTS = {
     "classification/trec/test.jsonl": "text",
 }
 
-SHAPE = {
-    "preset": "nano",
-    "config_overrides": {"hidden_size": 192, "num_attention_heads": 6, "chunked_loss": "always"},
-}
+SHAPE = {"preset": "nano", "config_overrides": {"hidden_size": 192, "num_attention_heads": 6, "chunked_loss": "always"}}
 TRAINING = {"save_strategy": "no", "overwrite_output_dir": True, "disable_tqdm": True}
 # As many parameters as SHAPE: cross-attention takes what the narrower MLPs leave.
 ENCODER_DECODER = {
@@ -89,17 +81,6 @@ CLASSIFICATION = {
     "learning_rate": 1e-3,
     "eval_strategy": "epoch",
 }
-# A model that learns what a linear one says of sentences without a label; the labelled ones are among them twice.
-TAUGHT = {
-    **SHAPE,
-    "config_overrides": {**SHAPE["config_overrides"], "num_hidden_layers": 1},
-    "tokenizer_vocab_size": 16384,
-    "start_from_counts": True,
-    "num_train_epochs": 1,
-    "per_device_train_batch_size": 96,
-}
-# Further texts for that, beside those of the archives.
-TAUGHT_TEXTS = ("classification/subj/all.jsonl.gz",)
 
 
 @dataclass(frozen=True)
@@ -114,8 +95,6 @@ class Task:
         settings: Options of `hf-gpt finetune`.
         arms: What each arm changes; an arm that names a corpus in `pretraining` begins from a model of that.
         pretraining: The corpus of each arm that begins from a pretrained model.
-        rated_words: Arms that are trained on the words of `polarity_words.py` too.
-        taught: Arms that begin from a model trained on the sentences of `taught_sentences.py`.
     """
 
     train: str
@@ -125,8 +104,6 @@ class Task:
     settings: Mapping[str, Any]
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"pretrained": {}, "scratch": SHAPE})
     pretraining: Mapping[str, str] = field(default_factory=lambda: {"pretrained": "english"})
-    rated_words: Sequence[str] = ()
-    taught: Sequence[str] = ()
 
 
 TASKS = {
@@ -136,18 +113,7 @@ TASKS = {
         figure="eval_accuracy",
         aim=0.82,
         settings={**CLASSIFICATION, "num_train_epochs": 3, "max_length": 128},
-        arms={
-            "pretrained": {},
-            "scratch": {**SHAPE, "num_train_epochs": 4},
-            "words": {**SHAPE, "start_from_counts": True, "tokenizer_vocab_size": 16384},
-            "reviews": {
-                "per_device_train_batch_size": 64,
-                "learning_rate": 3e-4,
-                "num_train_epochs": 2,
-            },
-        },
-        rated_words=("words",),
-        taught=("reviews",),
+        arms={"pretrained": {}, "scratch": {**SHAPE, "num_train_epochs": 4}},
     ),
     "trec": Task(
         train="classification/trec/train.jsonl",
@@ -201,7 +167,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder with classification/, lm/, translation/, ...")
     parser.add_argument("--output", type=Path, default=Path("runs/finetuning"), help="folder of all runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run of everything for each")
-    parser.add_argument("--archives", type=Path, help="folder of the archives that the arm reviews of sst2 reads")
     parser.add_argument("--arms", nargs="+", help="pretrained, scratch, ...; left out: all of the task")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="options that replace the task's")
     return parser
@@ -217,10 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 pretrain(name.removeprefix("pretraining_"), options.data, options.output, seed)
                 continue
             for arm in TASKS[name].arms:
-                if arm in TASKS[name].taught and options.archives is None and arm not in (options.arms or ()):
-                    continue
                 if options.arms is None or arm in options.arms:
-                    finetune(name, arm, options.data, options.output, seed, changes, options.archives)
+                    finetune(name, arm, options.data, options.output, seed, changes)
     print(summary(options.output))
     return 0
 
@@ -235,67 +198,25 @@ def pretrain(corpus: str, data: Path, output: Path, seed: int) -> Path:
     return folder
 
 
-def finetune(
-    name: str,
-    arm: str,
-    data: Path,
-    output: Path,
-    seed: int,
-    changes: Mapping[str, Any],
-    archives: Path | None = None,
-) -> None:
+def finetune(name: str, arm: str, data: Path, output: Path, seed: int, changes: Mapping[str, Any]) -> None:
     """Trains and evaluates one arm of a task."""
     task = TASKS[name]
     files = {"train_file": [data / task.train], "validation_file": data / task.validation}
-    if arm in task.rated_words:
-        files["train_file"].append(rated_words(data, output))
     settings = {**task.settings, **task.arms[arm], **files}
     if arm in task.pretraining:
         settings["model_name_or_path"] = pretrain(task.pretraining[arm], data, output, seed) / "model"
-    if arm in task.taught:
-        settings["model_name_or_path"] = learn_from_teacher(name, data, output, seed, archives) / "model"
     run("finetune", settings | changes, output / f"{name}-{arm}-{seed}", seed)
 
 
-def learn_from_teacher(name: str, data: Path, output: Path, seed: int, archives: Path | None) -> Path:
-    """The run folder of a model of the task that learnt from a linear teacher, trained if it is not there.
-
-    Raises:
-        SystemExit: there are no archives to learn from.
-    """
-    if archives is None:
-        raise SystemExit("Name the folder of the archives with --archives; review_texts.py says how to get them.")
-    task, taught = TASKS[name], output / f"taught_{name}.jsonl"
-    held_out = [data / path for path in HELD_OUT_TEXTS if Path(path).parent == Path(task.train).parent]
-    texts = [data / path for path in TAUGHT_TEXTS]
-    command = ["eval.experiments.taught_sentences", archives, taught, "--train", data / task.train]
-    run_module([*command, "--held_out", *held_out, "--texts", *texts], output / f"taught_{name}")
-    files = {"train_file": [taught, *[data / task.train] * 2], "validation_file": data / task.validation}
-    folder = output / f"taught_{name}-{seed}"
-    run("finetune", {**task.settings, **TAUGHT, **files}, folder, seed)
-    return folder
-
-
-def rated_words(data: Path, output: Path) -> Path:
-    """The file of words that people rated, without any that is a held-out sentence by itself."""
-    path = output / "rated_words.jsonl"
-    if not path.exists():
-        keys = held_out_keys(data)
-        polarity_words.write_words(path, is_left_out=lambda text: _key(text) in keys)
-    return path
-
-
 def run(command: str, settings: Mapping[str, Any], folder: Path, seed: int) -> None:
-    """Runs a command of hf-gpt, in the type that is quicker here, unless its folder holds a result."""
+    """Runs a command of hf-gpt, in the type that is quicker here, unless its folder holds a result.
+
+    What it took is written to `cost.json` in that folder.
+    """
     from hf_gpt.training.monitoring.mfu import prefers_bfloat16
 
     settings = {"bf16": prefers_bfloat16("cpu"), **settings, "seed": seed, "output_dir": folder}
     words = [word for name, value in settings.items() for word in (f"--{name}", *_words(value))]
-    run_module(["hf_gpt", command, *words], folder)
-
-
-def run_module(words: Sequence[Any], folder: Path) -> None:
-    """Runs a module of Python unless the folder holds a result; writes what it took to `cost.json` there."""
     if (folder / "cost.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -303,8 +224,7 @@ def run_module(words: Sequence[Any], folder: Path) -> None:
     print(f"{folder.name}: running, see {log}", flush=True)
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with log.open("w", encoding="utf-8") as file:
-        command = [sys.executable, "-m", *map(str, words)]
-        status = subprocess.run(command, stdout=file, stderr=file).returncode
+        status = subprocess.run([sys.executable, "-m", "hf_gpt", command, *words], stdout=file, stderr=file).returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if status:
         raise SystemExit(f"{folder.name} failed:\n{log.read_text(encoding='utf-8')[-2000:]}")
@@ -331,8 +251,6 @@ def summary(output: Path) -> str:
                     costs = [folder]
                     if arm in task.pretraining:
                         costs.append(output / f"pretraining_{task.pretraining[arm]}-{folder.name.rpartition('-')[2]}")
-                    if arm in task.taught:
-                        costs += [output / f"taught_{name}", output / f"taught_{name}-{folder.name.rpartition('-')[2]}"]
                     seconds = [
                         json.loads((path / "cost.json").read_text(encoding="utf-8"))["cpu_seconds"] for path in costs
                     ]

@@ -1,11 +1,11 @@
 """Table, plot and verdict of `known_answer`."""
 
-import bisect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from eval.experiments.common.reports import between, listed, markdown_table, signed, spread, write_page
 from hf_gpt.reporting.plots import light_colours, save_png
 
 
@@ -30,15 +30,9 @@ SIGNS_OF_COLLAPSE = (
 
 def write_report(results: Mapping[str, Sequence[Result]], output: Path) -> str:
     """Writes `known_answer.md` and `known_answer.png`; returns the former's text."""
-    sections = []
-    if "gain" in results:
-        sections.append(_gain_table(results["gain"]))
-    if "collapse" in results:
-        sections.append(_collapse_table(results["collapse"]))
-    text = "\n\n".join(sections) + "\n"
-    (output / "known_answer.md").write_text(text, encoding="utf-8")
-    panels = [(_draw_gain, results["gain"])] if "gain" in results else []
-    panels += [(_draw_collapse, results["collapse"])] if "collapse" in results else []
+    parts = {"gain": (_gain_table, _draw_gain), "collapse": (_collapse_table, _draw_collapse)}
+    panels = [(sample, results[name]) for name, (_, sample) in parts.items() if name in results]
+    text = write_page(output, "known_answer", *(parts[name][0](results[name]) for name in parts if name in results))
 
     def sample(*axes: "Axes") -> None:
         for ax, (panel, runs) in zip(axes, panels, strict=True):
@@ -64,14 +58,9 @@ def likelihood_nll_at(result: Result, entropy: float) -> float | None:
 
     None where no temperature goes that far.
     """
-    found = []
-    for name in _likelihood_arms(result):
-        points = sorted((p["entropy_q"]["value"], p["nll_oracle"]["value"]) for p in result["arms"][name]["curve"])
-        position = bisect.bisect([x for x, _ in points], entropy)
-        if 0 < position < len(points):
-            (x0, y0), (x1, y1) = points[position - 1 : position + 1]
-            found.append(y0 + (y1 - y0) * (entropy - x0) / (x1 - x0))
-    return min(found, default=None)
+    curves = [result["arms"][name]["curve"] for name in _likelihood_arms(result)]
+    found = [between(((p["entropy_q"]["value"], p["nll_oracle"]["value"]) for p in c), entropy) for c in curves]
+    return min((nll for nll in found if nll is not None), default=None)
 
 
 def _likelihood_arms(result: Result) -> list[str]:
@@ -87,68 +76,38 @@ def _best(arm: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _at_best_temperature(arms: Sequence[Mapping[str, Any]], key: str) -> str:
-    """The figure at the temperature best for it, and that temperature in each seed; – where only 1 was tried."""
+    """The metric at the temperature best for it, and that temperature in each seed; – where only 1 was tried."""
     if len(arms[0]["curve"]) == 1:
         return "–"
     best = [_best(arm, key) for arm in arms]
-    return f"{_spread([p[key]['value'] for p in best])} (T {', '.join(str(p['temperature']) for p in best)})"
-
-
-def _spread(values: Sequence[float], digits: int = 3) -> str:
-    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{deviation}"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{spread(p[key]['value'] for p in best)} (T {listed(p['temperature'] for p in best)})"
 
 
 def _gain_table(runs: Sequence[Result]) -> str:
     rows = []
     for name in runs[0]["arms"]:
         arms = [run["arms"][name] for run in runs]
-        at_one = [_at_one(arm) for arm in arms]
-        rows.append(
-            [
-                name,
-                _spread([point["kl_qp"]["value"] for point in at_one]),
-                _at_best_temperature(arms, "kl_qp"),
-                ", ".join(f"{kl_ratios(run)[name]:.2f}" for run in runs),
-                _spread([point["kl_pq"]["value"] for point in at_one]),
-                _spread([point["jsd"]["value"] for point in at_one]),
-                _at_best_temperature(arms, "jsd"),
-                _spread([point["entropy_q"]["value"] for point in at_one], 2),
-                _spread([point["nll_oracle"]["value"] for point in at_one], 2),
-                _against_likelihood(runs, name),
-                f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}",
-            ]
-        )
-    columns = [
-        "arm",
-        "KL(q‖p), T=1",
-        "KL(q‖p), best T",
-        "of MLE's best, each seed",
-        "KL(p‖q)",
-        "JSD",
-        "JSD, best T",
-        "H(q)",
-        "NLL_oracle",
-        "against MLE at equal H(q)",
-        "CPU-s",
-    ]
+        row = {
+            "arm": name,
+            "KL(q‖p), T=1": _spread_at_one(arms, "kl_qp"),
+            "KL(q‖p), best T": _at_best_temperature(arms, "kl_qp"),
+            "of MLE's best, each seed": listed(f"{kl_ratios(run)[name]:.2f}" for run in runs),
+            "KL(p‖q)": _spread_at_one(arms, "kl_pq"),
+            "JSD": _spread_at_one(arms, "jsd"),
+            "JSD, best T": _at_best_temperature(arms, "jsd"),
+            "H(q)": _spread_at_one(arms, "entropy_q", 2),
+            "NLL_oracle": _spread_at_one(arms, "nll_oracle", 2),
+            "against MLE at equal H(q)": _against_likelihood(runs, name),
+        }
+        rows.append(row | {"CPU-s": f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}"})
     passed = [name for name in runs[0]["arms"] if all(kl_ratios(run)[name] <= MOST_KL_OF_LIKELIHOOD for run in runs)]
-    settings, entropies = runs[0]["settings"], [_at_one(run["arms"]["MLE"])["entropy_p"]["value"] for run in runs]
     error = max(point["kl_qp"]["error"] for run in runs for arm in run["arms"].values() for point in arm["curve"])
+    about = (
+        f"mean ± standard deviation over seeds; {_data_entropy(runs, 2)}; standard error of a KL at most {error:.3f}."
+    )
+    line = f"Line: KL(q‖p) at most {MOST_KL_OF_LIKELIHOOD} of MLE's at its best temperature in each seed. "
     return "\n\n".join(
-        [
-            f"Gain: vocabulary {settings['vocab_size']}, length {settings['length']}, seeds "
-            f"{', '.join(str(run['seed']) for run in runs)}, nats a text, mean ± standard deviation over seeds; "
-            f"H(p) = {_spread(entropies, 2)}; standard error of a KL at most {error:.3f}.",
-            _table(columns, rows),
-            f"Line: KL(q‖p) at most {MOST_KL_OF_LIKELIHOOD} of MLE's at its best temperature in each seed. "
-            f"Reached by: {', '.join(passed) or 'none'}.",
-        ]
+        [_head("Gain", runs) + about, markdown_table(rows), line + f"Reached by: {', '.join(passed) or 'none'}."]
     )
 
 
@@ -156,73 +115,68 @@ def _collapse_table(runs: Sequence[Result]) -> str:
     rows = []
     for name in runs[0]["arms"]:
         arms = [run["arms"][name] for run in runs]
-        at_one = [_at_one(arm) for arm in arms]
-        rows.append(
-            [
-                name,
-                _spread([point["entropy_q"]["value"] for point in at_one], 1),
-                ", ".join(f"{point['entropy_q']['value'] / point['entropy_p']['value']:.2f}" for point in at_one),
-                _spread([point["kl_qp"]["value"] for point in at_one], 2),
-                _spread([point["nll_oracle"]["value"] for point in at_one], 2),
-                _against_likelihood(runs, name),
-                _warnings(arms),
-                f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}",
-            ]
-        )
-    columns = [
-        "arm",
-        "H(q)",
-        "H(q)/H(p), each seed",
-        "KL(q‖p)",
-        "NLL_oracle",
-        "against MLE at equal H(q)",
-        "warnings (first step)",
-        "CPU-s",
-    ]
-    settings, entropies = runs[0]["settings"], [_at_one(run["arms"]["MLE"])["entropy_p"]["value"] for run in runs]
-    return "\n\n".join(
-        [
-            f"Collapse: vocabulary {settings['vocab_size']}, length {settings['length']}, seeds "
-            f"{', '.join(str(run['seed']) for run in runs)}, nats a text; H(p) = {_spread(entropies, 1)}.",
-            _table(columns, rows),
-            _collapse_verdict(runs),
-        ]
-    )
+        ends = [_at_one(arm) for arm in arms]
+        row = {
+            "arm": name,
+            "H(q)": _spread_at_one(arms, "entropy_q", 1),
+            "H(q)/H(p), each seed": listed(f"{p['entropy_q']['value'] / p['entropy_p']['value']:.2f}" for p in ends),
+            "KL(q‖p)": _spread_at_one(arms, "kl_qp", 2),
+            "NLL_oracle": _spread_at_one(arms, "nll_oracle", 2),
+            "against MLE at equal H(q)": _against_likelihood(runs, name),
+            "warnings (first step)": _warnings(arms),
+        }
+        rows.append(row | {"CPU-s": f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}"})
+    head = f"{_head('Collapse', runs)}{_data_entropy(runs, 1)}."
+    return "\n\n".join([head, markdown_table(rows), *_collapse_verdict(runs)])
+
+
+def _head(title: str, runs: Sequence[Result]) -> str:
+    settings, seeds = runs[0]["settings"], listed(run["seed"] for run in runs)
+    return f"{title}: vocabulary {settings['vocab_size']}, length {settings['length']}, seeds {seeds}, nats a text; "
+
+
+def _data_entropy(runs: Sequence[Result], digits: int) -> str:
+    return f"H(p) = {_spread_at_one([run['arms']['MLE'] for run in runs], 'entropy_p', digits)}"
+
+
+def _spread_at_one(arms: Sequence[Mapping[str, Any]], key: str, digits: int = 3) -> str:
+    return spread((_at_one(arm)[key]["value"] for arm in arms), digits)
 
 
 def _against_likelihood(runs: Sequence[Result], name: str) -> str:
     """In each seed NLL_oracle less that of likelihood training at the same H(q): the gap of KL(q || p), too."""
-    cells = []
-    for run in runs:
-        point = _at_one(run["arms"][name])
-        rival = likelihood_nll_at(run, point["entropy_q"]["value"])
-        cells.append("beyond" if rival is None else f"{point['nll_oracle']['value'] - rival:+.2f}")
-    return "–" if name in _likelihood_arms(runs[0]) else ", ".join(cells)
+    if name in _likelihood_arms(runs[0]):
+        return "–"
+    return listed(signed(_gap(run, name), 2) for run in runs)
 
 
-def _collapse_verdict(runs: Sequence[Result]) -> str:
+def _gap(run: Result, name: str) -> float | None:
+    point = _at_one(run["arms"][name])
+    rival = likelihood_nll_at(run, point["entropy_q"]["value"])
+    return None if rival is None else point["nll_oracle"]["value"] - rival
+
+
+def _collapse_verdict(runs: Sequence[Result]) -> list[str]:
     """Which lines were reached, arm by arm."""
     sentences = [
         "Lines: without an anchor H(q) falls and each sign of it is warned of; with one no warning stands, H(q) is at "
         f"least {LEAST_ENTROPY_OF_DATA} H(p), and NLL_oracle is below MLE's at equal H(q)."
     ]
-    for name, arm in runs[0]["arms"].items():
-        if "warnings" not in arm:
-            continue
-        warned = [set(run["arms"][name]["warnings"]) for run in runs]
-        signs = [sign for sign in SIGNS_OF_COLLAPSE if all(sign in names for names in warned)]
+    for name in (name for name, arm in runs[0]["arms"].items() if "warnings" in arm):
+        arms = [run["arms"][name] for run in runs]
+        signs = [sign for sign in SIGNS_OF_COLLAPSE if all(sign in arm["warnings"] for arm in arms)]
         missing = [sign for sign in SIGNS_OF_COLLAPSE if sign not in signs]
-        most = max(max(point["repetition_rate"] for point in run["arms"][name]["history"]) for run in runs)
-        ends = [_at_one(run["arms"][name]) for run in runs]
+        most = max(point["repetition_rate"] for arm in arms for point in arm["history"])
+        ends = [_at_one(arm) for arm in arms]
         kept = all(p["entropy_q"]["value"] >= LEAST_ENTROPY_OF_DATA * p["entropy_p"]["value"] for p in ends)
-        rivals = [likelihood_nll_at(run, p["entropy_q"]["value"]) for run, p in zip(runs, ends, strict=True)]
-        better = all(mle is not None and p["nll_oracle"]["value"] < mle for p, mle in zip(ends, rivals, strict=True))
+        gaps = [_gap(run, name) for run in runs]
+        better = all(gap is not None and gap < 0 for gap in gaps)
         sentences.append(
             f"{name}: entropy {'kept' if kept else 'lost'}; warned of in each seed: {', '.join(signs) or 'nothing'}; "
             f"not in each: {', '.join(missing) or 'none'} (half repeated: at most {most:.1%} of texts)"
             + (f"; NLL_oracle {'' if better else 'not '}below MLE's at equal H(q) in each seed." if kept else ".")
         )
-    return "\n\n".join(sentences)
+    return sentences
 
 
 def _warnings(arms: Sequence[Mapping[str, Any]]) -> str:
@@ -230,8 +184,7 @@ def _warnings(arms: Sequence[Mapping[str, Any]]) -> str:
     if "warnings" not in arms[0]:
         return "–"
     names = dict.fromkeys(name for arm in arms for name in arm["warnings"])
-    cells = [f"{name} ({', '.join(str(arm['warnings'].get(name, 'never')) for arm in arms)})" for name in names]
-    return "; ".join(cells) or "none"
+    return "; ".join(f"{n} ({listed(arm['warnings'].get(n, 'never') for arm in arms)})" for n in names) or "none"
 
 
 def _draw_gain(axes: "Axes", runs: Sequence[Result]) -> None:
@@ -241,10 +194,9 @@ def _draw_gain(axes: "Axes", runs: Sequence[Result]) -> None:
         values = [kl_ratios(run)[name] for run in runs]
         best = [_best(run["arms"][name], "kl_qp")["kl_qp"]["value"] / best_likelihood_kl(run) for run in runs]
         colour = colours[0] if name.startswith("MLE") else colours[1]
-        axes.plot(
-            best, [row] * len(best), "o", mfc="none", mec=colour, ms=8, label="at its best T" if row == 1 else None
-        )
-        axes.plot(values, [row] * len(values), "o", color=colour, ms=6, label="at T = 1" if row == 1 else None)
+        labels = ("at its best T", "at T = 1") if row == 1 else (None, None)
+        axes.plot(best, [row] * len(best), "o", mfc="none", mec=colour, ms=8, label=labels[0])
+        axes.plot(values, [row] * len(values), "o", color=colour, ms=6, label=labels[1])
     axes.axvline(MOST_KL_OF_LIKELIHOOD, color=colours[2], lw=1.4)
     axes.annotate(f" line: {MOST_KL_OF_LIKELIHOOD}", (MOST_KL_OF_LIKELIHOOD, -0.5), color=colours[2])
     axes.set_yticks(range(len(names)), names)

@@ -10,7 +10,7 @@ tenths. Time is
 wall-clock from making the model to the last step, without evaluation; CPU-seconds stand beside it for machines that do
 other work as well. Reference and ours take turns.
 
-    python -m eval.experiments.time_to_loss --seeds 0 1 2 --output_dir runs/time_to_loss
+    python -m eval.experiments.pretraining.time_to_loss --seeds 0 1 2 --output_dir runs/time_to_loss
 
 Source of the setting: https://github.com/karpathy/nanoGPT, README, "I only have a macbook". Runs that are done are not
 repeated.
@@ -29,7 +29,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from eval.experiments.tables import markdown_table, write_json
+from eval.experiments.common.reports import markdown_table
+from eval.experiments.common.results import write_json
 
 
 CONTEXT, WIDTH, LAYERS, HEADS = 64, 128, 4, 4
@@ -146,7 +147,7 @@ def ours(
     vocab_size: int, train: torch.Tensor, steps: int, layers: int, rows: int, seed: int, **settings: Any
 ) -> Callable[[], torch.nn.Module]:
     """Training of our default model by `HfGptTrainer` with its defaults but for `settings`."""
-    from eval.experiments.silent_arguments import QUIET
+    from eval.experiments.common.adversarial import QUIET
     from hf_gpt import HfGptConfig, HfGptForCausalLM
     from hf_gpt.training.trainer import HfGptTrainer
     from hf_gpt.training.training_arguments import HfGptTrainingArguments

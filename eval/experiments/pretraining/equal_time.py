@@ -2,9 +2,9 @@
 Language models from scratch, equal in parameters, tokens a step and computing time: our default, our LSTM, and
 transformers' GPT2LMHeadModel trained by transformers' Trainer, each at the best of several learning rates.
 
-    python -m eval.experiments.equal_time wikitext-2 --output runs/equal_time --cpu_minutes 8 --seeds 0 1 2
-    python -m eval.experiments.equal_time tinyshakespeare --models hf_gpt lstm lstm_adamw
-    python -m eval.experiments.equal_time wikitext-2 --size 10m --models hf_gpt gpt2 --first_share 0.333
+    python -m eval.experiments.pretraining.equal_time wikitext-2 --output runs/equal_time --cpu_minutes 8 --seeds 0 1 2
+    python -m eval.experiments.pretraining.equal_time tinyshakespeare --models hf_gpt lstm lstm_adamw
+    python -m eval.experiments.pretraining.equal_time wikitext-2 --size 10m --models hf_gpt gpt2 --first_share 0.333
 
 The rate of a model is chosen on the validation text with the first seed; the other seeds are for that rate alone. Time
 is that of the process's own computation (CPU seconds), so that other programs on the machine do not count. The steps
@@ -25,8 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.experiments.data import data_folder
-from eval.experiments.tables import markdown_table
+from eval.experiments.common.data import data_folder
+from eval.experiments.common.reports import markdown_table
 
 
 CONTEXT, ROWS = 256, 16

@@ -9,20 +9,20 @@ collapse   vocabulary 64, length 20: without an anchor the generator collapses a
            does not
 """
 
-import argparse
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from eval.experiments.common.command import make_parser, start, use_one_thread
+from eval.experiments.common.results import read_json, write_json
 
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from eval.experiments.perfect_ratio import Sample, Stage
+    from eval.experiments.known_answer.perfect_ratio import Sample, Stage
 
 
 @dataclass(frozen=True)
@@ -89,56 +89,37 @@ EXPERIMENTS: dict[str, Settings] = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    from tqdm import tqdm
+
+    from eval.experiments.known_answer.report import write_report
+
+    parser = make_parser(__doc__, "known_answer", "of language, texts, weights and order")
     parser.add_argument(
         "--experiments", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS), metavar="NAME"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of language, texts, weights and order")
-    parser.add_argument("--output", type=Path, required=True, help="folder; finished seeds in it are not run again")
     parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of texts, for a quick look")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    import torch
-    from tqdm import tqdm
-
-    from eval.experiments.known_answer_report import write_report
-
-    args = make_parser().parse_args(argv)
-    # The models are too small for more threads to be of use.
-    torch.set_num_threads(1)
-    args.output.mkdir(parents=True, exist_ok=True)
+    args = parser.parse_args(argv)
+    use_one_thread()
     results: dict[str, list[dict[str, Any]]] = {}
     for name in args.experiments:
         settings = scaled(EXPERIMENTS[name], args.scale)
         for seed in args.seeds:
-            path = args.output / f"{name}_seed{seed}.json"
-            result = _finished(path, settings)
-            if result is None:
+            path = args.output_dir / f"{name}_seed{seed}.json"
+            if not path.exists() or read_json(path)["settings"] != json.loads(json.dumps(asdict(settings))):
                 steps = settings.likelihood_steps + settings.adversarial_steps * (len(settings.arms) - 1)
                 steps += settings.more_likelihood * settings.adversarial_steps
                 with tqdm(total=steps, desc=f"{name}, seed {seed}", unit="step", disable=None) as bar:
-                    result = run(settings, seed, bar.update, bar.set_postfix_str)
-                path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            results.setdefault(name, []).append(result)
-    print(write_report(results, args.output))
+                    write_json(path, run(settings, seed, bar.update, bar.set_postfix_str))
+            results.setdefault(name, []).append(read_json(path))
+    print(write_report(results, args.output_dir))
     return 0
 
 
 def scaled(settings: Settings, scale: float) -> Settings:
     """The same experiment with fewer steps and texts."""
     names = ("num_train", "num_evaluation", "likelihood_steps", "adversarial_steps")
-    return dataclasses.replace(settings, **{name: max(4, round(scale * getattr(settings, name))) for name in names})
-
-
-def _finished(path: Path, settings: Settings) -> dict[str, Any] | None:
-    """The result of an earlier run with the same settings."""
-    if not path.is_file():
-        return None
-    result = json.loads(path.read_text(encoding="utf-8"))
-    return result if result["settings"] == json.loads(json.dumps(dataclasses.asdict(settings))) else None
+    return replace(settings, **{name: max(4, round(scale * getattr(settings, name))) for name in names})
 
 
 def run(
@@ -150,8 +131,9 @@ def run(
     """One seed of an experiment: all arms, measured; fit for JSON."""
     import torch
 
-    from eval.experiments import perfect_ratio
-    from eval.experiments.perfect_ratio import make_stage, sample_texts
+    from eval.experiments.common.random_language import sample_texts
+    from eval.experiments.known_answer import perfect_ratio
+    from eval.experiments.known_answer.perfect_ratio import make_stage
     from hf_gpt.evaluation.statistics.divergences import compare_densities
 
     torch.manual_seed(seed)
@@ -174,14 +156,13 @@ def run(
         for temperature in settings.temperatures if "estimator" not in kwargs else (1.0,):
             texts = sample_texts(trained, settings.num_evaluation, settings.length, seed + 2000, temperature)
             comparison = compare_densities(stage.language, trained, data_texts, texts, temperature)
-            estimates = {key: dataclasses.asdict(value) for key, value in comparison.estimates.items()}
-            curve.append({"temperature": temperature} | estimates)
+            curve.append({"temperature": temperature} | {k: asdict(v) for k, v in comparison.estimates.items()})
         arms[name] = {"cpu_seconds": round(seconds, 1), "curve": curve}
         if history is not None:
             arms[name] |= {"history": history.history, "warnings": history.first_warnings}
         return trained
 
-    start = run_arm(
+    learnt = run_arm(
         "MLE",
         perfect_ratio.make_generator(settings.vocab_size, settings.length, settings.hidden_size),
         steps=settings.likelihood_steps,
@@ -191,25 +172,25 @@ def run(
     for name, (estimator, anchor, learning_rate) in settings.arms.items():
         history = History(stage, settings, seed) if settings.monitor_every and estimator else None
         if history is not None:
-            history(0, start)
+            history(0, learnt)
         adversarial = {"estimator": getattr(perfect_ratio, estimator), "anchor": anchor} if estimator else {}
         run_arm(
             name,
-            start,
+            learnt,
             history,
             steps=settings.adversarial_steps * (1 if estimator else settings.more_likelihood),
             batch_size=settings.adversarial_batch,
             learning_rate=learning_rate,
             **adversarial,
         )
-    return {"seed": seed, "settings": dataclasses.asdict(settings), "arms": arms}
+    return {"seed": seed, "settings": asdict(settings), "arms": arms}
 
 
 class History:
     """The monitors over one arm. The discriminator is perfect, so it is also what one trained afresh would become."""
 
     def __init__(self, stage: "Stage", settings: Settings, seed: int):
-        from eval.experiments.perfect_ratio import sample_texts
+        from eval.experiments.common.random_language import sample_texts
         from hf_gpt.adversarial.monitoring.diagnostics import unpadded
         from hf_gpt.adversarial.monitoring.monitors import Monitors
 
@@ -223,7 +204,7 @@ class History:
         self.seconds = 0.0
 
     def __call__(self, step: int, model: "nn.Module") -> None:
-        from eval.experiments.perfect_ratio import sample_texts
+        from eval.experiments.common.random_language import sample_texts
         from hf_gpt.adversarial.monitoring import diagnostics as metrics
         from hf_gpt.evaluation.statistics.divergences import compare_densities
 
@@ -254,6 +235,4 @@ class History:
 
 
 if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
+    start(main)

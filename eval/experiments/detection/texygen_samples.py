@@ -5,7 +5,7 @@ Real captions are compared with other real captions, as many as of each generato
 would have. `test_coco.txt`, the customary reference set, is a row of its own, since it is about other subjects than the
 captions that the generators learnt.
 
-    python -m eval.experiments.texygen_samples --folder runs/texygen_samples
+    python -m eval.experiments.detection.texygen_samples --folder runs/texygen_samples
 """
 
 import argparse
@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.experiments.data import read_lines
-from eval.experiments.tables import markdown_table, write_json
+from eval.experiments.common.data import read_lines
+from eval.experiments.common.reports import markdown_table
+from eval.experiments.common.results import write_json
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.language_model.word_model import WordModel, reverse_lm_score
 from hf_gpt.evaluation.statistics.curves import Plane, Point

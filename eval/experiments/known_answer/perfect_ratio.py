@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from eval.experiments.random_language import RandomLanguage
+from eval.experiments.common.random_language import RandomLanguage, sample_texts
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.adversarial.generator import losses as estimators
 from hf_gpt.adversarial.generator import rewards
@@ -46,18 +46,6 @@ def make_generator(vocab_size: int, length: int, hidden_size: int) -> nn.Module:
             num_attention_heads=2,
             max_position_embeddings=length + 1,
         )
-    )
-
-
-def sample_texts(model: nn.Module, count: int, length: int, seed: int, temperature: float = 1.0) -> Rollout:
-    """Texts of a model, by the seed."""
-    return rollout(
-        model,
-        num_samples=count,
-        bos_token_id=0,
-        max_new_tokens=length,
-        temperature=temperature,
-        generator=torch.Generator().manual_seed(seed),
     )
 
 
@@ -96,9 +84,9 @@ def _policy_gradient(sample: Sample, returns: torch.Tensor) -> torch.Tensor:
     return estimators.policy_gradient_loss(sample.logps, returns - baseline, sample.mask, "token")
 
 
-def reinforce(sample: Sample, gamma: float = 1.0) -> torch.Tensor:
+def reinforce(sample: Sample) -> torch.Tensor:
     """Dense log-ratio rewards; KL(q || p)."""
-    return _policy_gradient(sample, rewards.dense_returns(sample.token_rewards, sample.mask, gamma))
+    return _policy_gradient(sample, rewards.dense_returns(sample.token_rewards, sample.mask))
 
 
 def exact_token(sample: Sample) -> torch.Tensor:
@@ -108,9 +96,9 @@ def exact_token(sample: Sample) -> torch.Tensor:
     )
 
 
-def exact_and_future(sample: Sample, gamma: float = 1.0) -> torch.Tensor:
+def exact_and_future(sample: Sample) -> torch.Tensor:
     """Exact for the token itself, sampled for what follows it; KL(q || p)."""
-    future = rewards.future_returns(sample.token_rewards, sample.mask, gamma)
+    future = rewards.future_returns(sample.token_rewards, sample.mask)
     return exact_token(sample) + _policy_gradient(sample, future)
 
 
@@ -153,25 +141,21 @@ def train(
     seed: int,
     estimator: Callable[[Sample], torch.Tensor] | None = None,
     anchor: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.999),
-    decays: bool = True,
     on_step: Callable[[int, nn.Module, Sample | None], None] | None = None,
 ) -> nn.Module:
-    """Trains a copy of `model` and returns it.
+    """Trains a copy of `model`, at a rate that falls linearly to 0, and returns it.
 
     Args:
         estimator: Loss of a `Sample`; None: likelihood alone.
         anchor: Weight of the likelihood of real text.
-        decays: Whether the learning rate falls linearly to 0.
         on_step: Called after each step with its number, the model and the sample.
     """
     model = copy.deepcopy(model).train()
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=betas)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     batches = _batches(stage.train, batch_size, generator)
     for step in range(1, steps + 1):
-        if decays:
-            optimizer.param_groups[0]["lr"] = learning_rate * (1 - (step - 1) / steps)
+        optimizer.param_groups[0]["lr"] = learning_rate * (1 - (step - 1) / steps)
         sampled = None if estimator is None else sample(model, stage, batch_size, generator)
         loss = torch.zeros(()) if sampled is None else estimator(sampled)
         if sampled is None or anchor:

@@ -5,9 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from eval.experiments.tables import markdown_table
+from eval.experiments.common.reports import between, listed, markdown_table, signed
 from hf_gpt.reporting.plots import light_colours, save_png
 
 
@@ -52,10 +50,9 @@ def gain(
     own = [other for other in rows if other["model"] == baseline and other["seed"] == row["seed"]]
     found = []
     for sampler in samplers:
-        line = sorted((other["self_bleu5"], other[quality]) for other in own if _is_drawn_by(sampler, other))
-        if line and line[0][0] <= row["self_bleu5"] <= line[-1][0]:
-            positions, heights = zip(*line, strict=True)
-            height = float(np.interp(row["self_bleu5"], positions, heights))
+        line = [(other["self_bleu5"], other[quality]) for other in own if _is_drawn_by(sampler, other)]
+        height = between(line, row["self_bleu5"])
+        if height is not None:
             found.append(QUALITIES[quality] * (row[quality] - height))
     return min(found, default=None)
 
@@ -83,7 +80,7 @@ def report(corpus: str, rows: Sequence[Row]) -> str:
         if model not in (LIKELIHOOD, REAL):
             for quality in QUALITIES:
                 found = [gain(row, own, quality) for row in some]
-                shown[f"{quality}_gain"] = ", ".join("beyond" if g is None else f"{g:+.3f}" for g in found)
+                shown[f"{quality}_gain"] = listed(map(signed, found))
                 by = f"{model} by {setting.split()[0].replace('_', '-')}"
                 gained.setdefault((by, quality), []).extend(found)
         table.append(shown)

@@ -2,17 +2,13 @@
 Pixels and sound as tokens: digits of 8x8 pixels classified and drawn, and spoken digits of speakers that were never
 heard. Every run is `hf-gpt finetune` with the built-in recipe in a process of its own; runs that are done are kept.
 
-    python -m eval.experiments.digits images drawings speech adapted_speech --output runs/signals --seeds 0 1 2
+    python -m eval.experiments.modalities.digits images drawings speech adapted_speech --seeds 0 1 2
 
 In `speech` each recording is judged by itself. In `adapted_speech` what the held-out speaker's 100 recordings have in
 common is taken away from each of them first, without their labels.
 
 The judge of drawings is a support vector machine on the pixels of the real training images. Speech needs the folder of
-the data sets (`HF_GPT_DATA`). Six speakers are few, so more can be added to train on, such as those of
-`synthetic_voices.py`:
-
-    python -m eval.experiments.synthetic_voices runs/voices.parquet
-    python -m eval.experiments.digits speech --more_speech runs/voices.parquet --set augmented_copies=12
+the data sets (`HF_GPT_DATA`). Six speakers are few: `--more_speech` names files of more to train on.
 """
 
 import argparse
@@ -23,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.experiments.data import data_folder
-from eval.experiments.finetuning import run
-from eval.experiments.tables import markdown_table
+from eval.experiments.common.data import data_folder
+from eval.experiments.common.reports import markdown_table
+from eval.experiments.finetuning.__main__ import run
 
 
 SPEECH = "speech/fsdd_8khz.parquet"
@@ -51,11 +47,7 @@ MEASUREMENTS = {
         "drawn digits, share that the judge sees as their class", "digits_generation", "eval_recognised", 0.90
     ),
     "speech": Measurement(
-        "spoken digits, accuracy on a held-out speaker",
-        "spoken_digits",
-        "eval_accuracy",
-        0.85,
-        _COLUMNS,
+        "spoken digits, accuracy on a held-out speaker", "spoken_digits", "eval_accuracy", 0.85, _COLUMNS
     ),
     "adapted_speech": Measurement(
         "spoken digits, the same with all of the speaker's recordings at hand, unlabelled",

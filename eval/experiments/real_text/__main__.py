@@ -21,19 +21,19 @@ Every model and point is kept in output_dir, and a run that was stopped goes on 
 
 import argparse
 import copy
-import json
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from eval.experiments.data import read_words
-from eval.experiments.real_text_report import (
+from eval.experiments.common.adversarial import make_trainer, read_recipe
+from eval.experiments.common.command import make_parser, start
+from eval.experiments.common.data import read_words
+from eval.experiments.common.reports import write_page
+from eval.experiments.common.results import Results, kept_model
+from eval.experiments.real_text.report import (
     DISCRIMINATOR,
     DISTILLED,
     LIKELIHOOD,
@@ -46,8 +46,6 @@ from eval.experiments.real_text_report import (
     plot,
     report,
 )
-from eval.experiments.silent_arguments import QUIET
-from eval.experiments.tables import write_json
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.ngram_bleu import ngram_bleu, self_bleu
@@ -83,11 +81,9 @@ SATURATED = 6
 Draw = Callable[..., tuple[Rollout, dict[str, float]]]
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__, "real_text", "of split, weights and samples")
     parser.add_argument("corpora", nargs="+", choices=sorted(FILES), metavar="CORPUS", help=", ".join(sorted(FILES)))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split, weights and draws")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/real_text"))
     parser.add_argument("--num_texts", type=int, help="texts used of a corpus; left out: all")
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each point, and held-out ones")
     parser.add_argument("--generator", type=int, nargs=2, default=[16, 1], metavar=("WIDTH", "LAYERS"))
@@ -100,27 +96,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
     parser.add_argument("--beta", type=float)
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
-    parser.add_argument("--particles", type=int, default=16, help="beginnings of each text that it resamples")
+    parser.add_argument("--particles", type=int, default=16, help="prefixes of each text that it resamples")
     parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
-    return parser
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = parse(argv)
     rows = []
-    try:
-        with keeps_freed_memory():
-            for corpus in options.corpora:
-                for seed in options.seeds:
-                    rows += Run(corpus, seed, options).measure()
-    except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on from what is in {options.output_dir}.", file=sys.stderr)
-        return 130
+    with keeps_freed_memory():
+        for corpus in options.corpora:
+            for seed in options.seeds:
+                rows += Run(corpus, seed, options).measure()
     for corpus in options.corpora:
         plot(corpus, rows, options.output_dir / f"{corpus}.png")
-    told = "\n".join(report(corpus, rows) for corpus in options.corpora)
-    (options.output_dir / "results.md").write_text(told, encoding="utf-8")
-    print(told)
+    print(write_page(options.output_dir, "results", *(report(corpus, rows) for corpus in options.corpora)))
     return 0
 
 
@@ -137,6 +127,7 @@ class Run:
         self.corpus, self.seed, self.options = corpus, seed, options
         self.folder = options.output_dir / f"{corpus}-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.results = Results(self.folder / "results.json", vars(options), ("corpora",))
         texts = [words[:MAX_WORDS] for words in read_words(FILES[corpus])]
         order = np.random.default_rng(seed).permutation(len(texts))[: options.num_texts]
         held = min(options.num_samples, len(order) // 4)
@@ -147,18 +138,21 @@ class Run:
 
     def measure(self) -> list[dict[str, Any]]:
         """The points of all models, trained unless they are there."""
-        start = self._kept("start", self._model(self.options.generator), self._by_likelihood)
-        judge = self._kept("discriminator", self._model(self.options.discriminator), self._annealed)
-        judge.model.config.logit_scale = 1 / self._record("discriminator")["temperature"]
-        seconds = self._record("discriminator")["cpu_seconds"]
-        taught = self._kept("distilled", self._pupil(start), lambda model: self._for_longer(model, seconds, judge))
+        start, _ = self._kept("start", self._model(self.options.generator), self._by_likelihood)
+        judge, record = self._kept("discriminator", self._model(self.options.discriminator), self._annealed)
+        judge.model.config.logit_scale = 1 / record["temperature"]
+        seconds = record["cpu_seconds"]
+        taught, record = self._kept(
+            "distilled", self._pupil(start), lambda model: self._for_longer(model, seconds, judge)
+        )
+        spent = seconds + record["cpu_seconds"]
         discriminator_trainer = copy.deepcopy(judge)
-        ours = self._kept(
+        ours, record = self._kept(
             "adversarial", copy.deepcopy(taught), lambda model: self._against(model, discriminator_trainer)
         )
-        self._load("discriminator_trainer", discriminator_trainer)
-        seconds += sum(self._record(name)["cpu_seconds"] for name in ("distilled", "adversarial"))
-        longer = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, seconds))
+        self._kept("discriminator_trainer", discriminator_trainer, lambda model: {})
+        spent += record["cpu_seconds"]
+        longer, _ = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, spent))
         curves = (
             (LIKELIHOOD, self._plain(longer)),
             (OURS, self._plain(ours)),
@@ -194,7 +188,8 @@ class Run:
                 self.training, self.validation, epochs=1, learning_rate=rate, seed=self.seed + 50
             ).losses
             if losses[-1] < best:
-                best, model.model = losses[-1], longer.model
+                best = losses[-1]
+                model.model.load_state_dict(longer.model.state_dict())
         found = {}
         for temperature in CALIBRATION:
             model.model.config.logit_scale = 1 / temperature
@@ -221,7 +216,8 @@ class Run:
             losses.append(self._held_out(longer))
             stalls += 1
             if losses[-1] < best:
-                best, model.model, stalls = losses[-1], longer.model, 0
+                best, stalls = losses[-1], 0
+                model.model.load_state_dict(longer.model.state_dict())
         return {"validation": losses, "saturated": stalls == SATURATED}
 
     def _held_out(self, model: WordModel) -> float:
@@ -229,64 +225,35 @@ class Run:
         return float(nll.sum() / tokens.sum())
 
     def _against(self, model: WordModel, judge: WordModel) -> dict[str, Any]:
-        from hf_gpt.adversarial.config import AdversarialConfig
-        from hf_gpt.adversarial.trainer import AdversarialTrainer
-
         options = self.options
-        overrides = {"token_divergence": options.divergence, "token_divergence_beta": options.beta}
-        overrides = {name: value for name, value in overrides.items() if value is not None}
-        arguments = AdversarialConfig(
-            output_dir=tempfile.mkdtemp(prefix="real-text-"),
-            max_steps=options.steps,
-            per_device_train_batch_size=64,
-            max_new_tokens=MAX_WORDS + 1,
-            learning_rate=options.learning_rate,
-            lr_scheduler_type="linear",
-            lambda_mle=options.anchor,
-            anchor_soft_targets=options.soft_targets,
-            monitor_steps=max(1, options.steps // 5),
-            num_eval_samples=0,
-            on_collapse="warn",
-            use_cpu=True,
-            seed=self.seed,
-            **{**QUIET, **method(), **overrides},
+        divergence = {"token_divergence": options.divergence, "token_divergence_beta": options.beta}
+        settings = {
+            "max_steps": options.steps,
+            "per_device_train_batch_size": 64,
+            "max_new_tokens": MAX_WORDS + 1,
+            "learning_rate": options.learning_rate,
+            "lr_scheduler_type": "linear",
+            "lambda_mle": options.anchor,
+            "anchor_soft_targets": options.soft_targets,
+            "monitor_steps": max(1, options.steps // 5),
+            "seed": self.seed,
+            **method(),
+            **{name: value for name, value in divergence.items() if value is not None},
+        }
+        rows, held_out = (
+            [{"input_ids": row.tolist()} for row in self.vocabulary.encode(texts, MAX_WORDS)]
+            for texts in (self.training, self.validation)
         )
-        rows = [{"input_ids": row.tolist()} for row in self.vocabulary.encode(self.training, MAX_WORDS)]
-        held_out = [{"input_ids": row.tolist()} for row in self.vocabulary.encode(self.validation, MAX_WORDS)]
-        trainer = AdversarialTrainer(
-            model=model.model,
-            discriminator=judge.model,
-            args=arguments,
-            train_dataset=rows,
-            eval_dataset=held_out,
-        )
-        trainer.train()
-        self._save("discriminator_trainer", judge)
+        make_trainer(model.model, judge.model, rows, held_out, settings=settings).train()
+        # The discriminator's weights are kept in the same run as the generator's.
+        (self.folder / "player.pt").unlink(missing_ok=True)
+        self._kept("discriminator_trainer", judge, lambda model: {})
         return {"validation": [self._held_out(model)]}
 
-    def _kept(self, name: str, model: WordModel, train: Callable[[WordModel], dict[str, Any]]) -> WordModel:
-        path = self.folder / f"{name}.pt"
-        if not path.exists():
-            began = time.process_time()
-            record = train(model)
-            record["cpu_seconds"] = time.process_time() - began
-            write_json(self.folder / f"{name}.json", record)
-            self._save(name, model)
-        return self._load(name, model)
-
-    def _save(self, name: str, model: WordModel) -> None:
-        path = self.folder / f"{name}.pt"
-        draft = path.with_suffix(".part")
-        torch.save(model.model.state_dict(), draft)
-        draft.replace(path)
-
-    def _load(self, name: str, model: WordModel) -> WordModel:
-        model.model.load_state_dict(torch.load(self.folder / f"{name}.pt", weights_only=True))
-        model.model.eval()
-        return model
-
-    def _record(self, name: str) -> dict[str, Any]:
-        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+    def _kept(
+        self, name: str, model: WordModel, train: Callable[[WordModel], dict[str, Any]]
+    ) -> tuple[WordModel, dict[str, Any]]:
+        return model, kept_model(self.folder / f"{name}.pt", model.model, lambda: train(model))
 
     # Points
 
@@ -298,22 +265,14 @@ class Run:
         settings = [{"temperature": temperature} for temperature in TEMPERATURES[name]]
         for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P.get(name, ()))]:
             label = "".join(f"{key} {value:g}" for key, value in setting.items())
-            key = f"{name}, {label}"
-            if name in (OURS_RESAMPLED, LIKELIHOOD_RESAMPLED):
-                key += f", {self.options.particles} by {self.options.block}"
-            yield self._measured(name, label, key, lambda setting=setting: self._point(*sample(**setting)))
+            yield self._measured(
+                name, label, f"{name}, {label}", lambda setting=setting: self._point(*sample(**setting))
+            )
 
     def _measured(self, model: str, setting: str, key: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
         """A point, measured unless the folder has it."""
-        path = self.folder / "points.json"
-        points = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if key not in points:
-            began = time.process_time()
-            points[key] = measure()
-            points[key]["cpu_seconds"] = time.process_time() - began
-            write_json(path, points)
-            print(f"{self.corpus} {self.seed}  {key:48} {json.dumps(points[key])}", flush=True)
-        return {"corpus": self.corpus, "seed": self.seed, "model": model, "setting": setting, **points[key]}
+        point = self.results.point(self.seed, key, measure)
+        return {"corpus": self.corpus, "seed": self.seed, "model": model, "setting": setting, **point}
 
     def _plain(self, model: WordModel) -> Draw:
         return lambda **sampler: (rollout(model.model, **self._texts(1), **sampler), {})
@@ -382,23 +341,28 @@ class Run:
         }
 
 
+# What of the recipe `default` is the method; the rest is sizes and data.
+METHOD = (
+    "discriminator_loss",
+    "density_ratio_weight",
+    "discriminator_learning_rate",
+    "discriminator_adam_beta1",
+    "discriminator_steps",
+    "generator_steps",
+    "replay_fraction",
+    "estimator",
+    "token_divergence",
+    "token_divergence_beta",
+    "gamma",
+    "normalization",
+    "gate_auc",
+)
+
+
 def method() -> dict[str, Any]:
-    """What of the recipe `default` is the method; the rest is sizes and data."""
-    import yaml
-
-    from hf_gpt.training import settings as recipes
-
-    names = "discriminator_loss density_ratio_weight discriminator_learning_rate discriminator_adam_beta1 "
-    names += (
-        "discriminator_steps generator_steps replay_fraction estimator token_divergence token_divergence_beta gamma "
-    )
-    names += "normalization gate_auc"
-    recipe = yaml.safe_load((recipes.ADVERSARIAL_RECIPES / "default.yaml").read_text(encoding="utf-8"))
-    # The discriminator has learned its texts already.
-    return {name: recipe[name] for name in names.split() if name in recipe} | {"discriminator_warmup_steps": 0}
+    """The method of the recipe `default`, with a discriminator that has learned its texts already."""
+    return read_recipe("default", only=METHOD) | {"discriminator_warmup_steps": 0}
 
 
 if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
+    start(main)

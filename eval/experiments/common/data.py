@@ -12,7 +12,7 @@ WORD = re.compile(r"[a-z0-9']+|[^a-z0-9'\s]")
 
 def data_folder() -> Path:
     """The folder of the data sets: `HF_GPT_DATA`, or `../shared/data` beside the repository."""
-    return Path(os.environ.get("HF_GPT_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+    return Path(os.environ.get("HF_GPT_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 
 
 def read_lines(path: str, limit: int | None = None) -> list[str]:

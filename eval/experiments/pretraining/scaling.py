@@ -6,7 +6,7 @@ A line is fitted to it; the table says how far from the line a point lies. A dec
 `fast_generate`, with its static cache, timed by its stream, at batch 1; positions from 16 to 1,024 in bins, the median
 of each.
 
-    python -m eval.experiments.scaling --output_dir runs/scaling
+    python -m eval.experiments.pretraining.scaling --output_dir runs/scaling
 """
 
 import argparse
@@ -21,7 +21,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from eval.benchmarks.speed.models import SIZES, build
 from eval.benchmarks.speed.timing import CLOCKS, Contender, interleave, now, synchronize, use_clock
-from eval.experiments.tables import markdown_table, write_json
+from eval.experiments.common.reports import markdown_table
+from eval.experiments.common.results import write_json
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.generation.decoding.fast_generate import fast_generate
 from hf_gpt.reporting.environment import describe_environment

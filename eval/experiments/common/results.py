@@ -1,0 +1,92 @@
+"""What an experiment has measured or trained, in files, so that a run that was stopped goes on from there."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gpt.reporting.report import write_whole
+
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as a JSON file, its folder too; never half of it."""
+    write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def kept(path: Path, measure: Callable[[], Any]) -> Any:
+    """The content of a JSON file, measured and written unless it is there."""
+    if not path.exists():
+        write_json(path, measure())
+    return read_json(path)
+
+
+def kept_model(path: Path, model: "nn.Module", train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Gives a model its trained weights, for evaluation; trains it unless its file is there.
+
+    Args:
+        path: Of the weights. What training returned, and its `cpu_seconds`, are beside it as JSON.
+        model: As it is before training.
+        train: Trains it in place.
+
+    Returns:
+        What training returned, then or now.
+    """
+    import torch
+
+    if not path.exists():
+        began = time.process_time()
+        found = train()
+        write_json(path.with_suffix(".json"), {**found, "cpu_seconds": time.process_time() - began})
+        partial = path.with_suffix(".partial")
+        torch.save(model.state_dict(), partial)
+        partial.replace(path)
+    model.load_state_dict(torch.load(path, weights_only=True))
+    model.eval()
+    return read_json(path.with_suffix(".json"))
+
+
+class Results:
+    """The measured points of every seed, in one file.
+
+    Args:
+        path: The JSON file; it need not be there yet.
+        options: Of the command. What a point depends on besides its name and seed is kept with the points.
+        varying: The options that a point does not depend on.
+
+    Attributes:
+        points: By `"seed/name"`; each holds its metrics and `seconds`, the CPU time that it took.
+
+    Raises:
+        SystemExit: the file holds points of other settings.
+    """
+
+    def __init__(self, path: Path, options: Mapping[str, Any], varying: tuple[str, ...] = ()):
+        self.path = path
+        self.points: dict[str, dict[str, Any]] = {}
+        always = ("output_dir", "seeds")
+        self.settings = {name: str(value) for name, value in options.items() if name not in (*always, *varying)}
+        if path.exists():
+            saved = read_json(path)
+            if saved["settings"] != self.settings:
+                raise SystemExit(f"error: {path} holds results of other settings. Choose another --output_dir.")
+            self.points = saved["points"]
+
+    def point(self, seed: int, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The point of that name, measured unless it is there already."""
+        key = f"{seed}/{name}"
+        if key not in self.points:
+            began = time.process_time()
+            self.points[key] = {**measure(), "seconds": round(time.process_time() - began, 1)}
+            write_json(self.path, {"settings": self.settings, "points": self.points})
+            print(f"seed {seed}  {name:32} {json.dumps(self.points[key])}", flush=True)
+        return self.points[key]
