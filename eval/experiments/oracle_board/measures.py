@@ -10,6 +10,7 @@ from torch import nn
 from eval.experiments.oracle_board.language import START
 from hf_gpt.evaluation.statistics.exact_divergence import exact_divergences
 from hf_gpt.evaluation.text.copying import copied_whole, ngram_overlap
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 
 
@@ -18,10 +19,7 @@ def sample(model: nn.Module, count: int, length: int, seed: int, temperature: fl
     """(count, length) int64 texts of a model, by the seed."""
     samples = rollout(
         model,
-        num_samples=count,
-        bos_token_id=START,
-        max_new_tokens=length,
-        temperature=temperature,
+        sampling=SamplingConfig(temperature, max_new_tokens=length, num_return_sequences=count, bos_token_id=START),
         generator=torch.Generator().manual_seed(seed),
         batch_size=500,
     )

@@ -1,6 +1,7 @@
 """The generator of the benchmark, trained by likelihood or adversarially."""
 
 import copy
+import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from eval.experiments.oracle_board.language import START
 from eval.experiments.silent_arguments import QUIET
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 
@@ -212,9 +214,9 @@ def as_rows(texts: torch.Tensor) -> Sequence[dict[str, list[int]]]:
     return [{"input_ids": [START, *row]} for row in texts.tolist()]
 
 
-def endless(*args: Any, eos_token_id: int | None = None, **kwargs: Any) -> Rollout:
+def endless(*args: Any, sampling: SamplingConfig, **kwargs: Any) -> Rollout:
     """`rollout` in a language whose texts all have the same length and no token for their end."""
-    return rollout(*args, eos_token_id=None, **kwargs)
+    return rollout(*args, sampling=dataclasses.replace(sampling, eos_token_id=None), **kwargs)
 
 
 def _nats(model: PreTrainedModel, texts: torch.Tensor) -> torch.Tensor:

@@ -1,32 +1,48 @@
-"""The distribution that tokens are sampled from: logits at a temperature, cut to the likeliest tokens."""
+"""`SamplingConfig`: the distribution that tokens are sampled from, and where a text ends."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How a next token is sampled, and with that the policy whose log-probabilities count.
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
-    The logits are divided by the temperature; of those top-k keeps the largest, top-p the likeliest of what is left,
-    and min-p those of them that are likely enough. What stays is normalised again.
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How texts are sampled. The first four fields make the policy, whose log-probabilities count.
+
+    The logits are divided by the temperature. Top-k, then top-p, then min-p remove tokens, and the rest is normalised.
 
     Args:
         temperature: Divides the logits; 0 takes the likeliest token.
-        top_p: Keeps the likeliest tokens of this total mass, the one that crosses it among them.
+        top_p: Keeps the likeliest tokens of this total mass, including the one that crosses it.
         top_k: Keeps this many likeliest tokens, and those as likely as the last; 0: all.
         min_p: Keeps tokens at least this likely, as a share of the likeliest (https://arxiv.org/abs/2407.01082).
+        max_new_tokens: Most tokens sampled for a text, the end-of-text token included. Needed to sample whole texts.
+        num_return_sequences: Completions of each prompt, in adjacent rows. Without prompts: the number of texts.
+        eos_token_id: What ends a text; None: nothing does.
+        pad_token_id: Fills the rows; None: the end-of-text token, or 0.
+        bos_token_id: The first token of a text without a prompt.
+        return_model_logps: Whether a rollout also holds log-probabilities at temperature 1 of all tokens.
 
     Raises:
-        ValueError: one of them is out of range.
+        ValueError: a field is out of range.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    max_new_tokens: int | None = None
+    num_return_sequences: int = 1
+    eos_token_id: int | Sequence[int] | None = None
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    return_model_logps: bool = False
 
     def __post_init__(self):
         if not self.temperature >= 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or not 0 <= self.min_p <= 1:
@@ -34,12 +50,27 @@ class Sampling:
                 "sampling needs temperature >= 0, 0 < top_p <= 1, top_k >= 0 and 0 <= min_p <= 1, got "
                 f"{self.temperature}, {self.top_p}, {self.top_k} and {self.min_p}."
             )
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"sampling needs max_new_tokens >= 1, got {self.max_new_tokens}.")
 
     @classmethod
-    def of(cls, generation_config: Any) -> "Sampling":
-        """The settings of a `GenerationConfig`; what it leaves out cuts nothing."""
-        values = {field.name: getattr(generation_config, field.name, None) for field in dataclasses.fields(cls)}
+    def of(cls, generation_config: "GenerationConfig") -> "SamplingConfig":
+        """The policy of a `GenerationConfig`; what it leaves out removes no token."""
+        names = ("temperature", "top_p", "top_k", "min_p")
+        values = {name: getattr(generation_config, name, None) for name in names}
         return cls(**{name: value for name, value in values.items() if value is not None})
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """The tokens that end a text."""
+        if self.eos_token_id is None:
+            return []
+        return [self.eos_token_id] if isinstance(self.eos_token_id, int) else list(self.eos_token_id)
+
+    @property
+    def padding_token(self) -> int:
+        """The token that fills up a row."""
+        return next(iter(self.end_tokens), 0) if self.pad_token_id is None else self.pad_token_id
 
     @property
     def is_truncated(self) -> bool:

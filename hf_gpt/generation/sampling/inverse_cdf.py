@@ -4,51 +4,17 @@ import torch
 from torch.nn import functional as F
 
 from hf_gpt.generation.decoding.native.sampling import SampledTokens, native_sample, sampling_library
-from hf_gpt.generation.sampling.distribution import Sampling, pack, wide
+from hf_gpt.generation.sampling.distribution import SamplingConfig, pack, wide
 
 
 # A vocabulary is searched in blocks of this many tokens: first for the block, then inside it.
 BLOCK = 128
 
 
-def sample_tokens(
-    logits: torch.Tensor,
-    uniforms: torch.Tensor,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-) -> torch.Tensor:
-    """One token for each row, by inversion of the distribution function.
-
-    Args:
-        logits: (B, V), any floating type.
-        uniforms: (B,) in [0, 1).
-        temperature, top_p, top_k, min_p: As for `rollout`.
-
-    Returns:
-        (B,) int64.
-    """
-    return sample_with_logps(logits, uniforms, temperature, top_p, top_k, min_p)[0]
-
-
-def sample_with_logps(
-    logits: torch.Tensor,
-    uniforms: torch.Tensor,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens of `sample_tokens` (B,) and their float32 log-probabilities (B,) under the distribution that they were
-    sampled from; 0 at temperature 0."""
-    return sample(logits, uniforms, Sampling(temperature, top_p, top_k, min_p))[:2]
-
-
 def sample(
     logits: torch.Tensor,
     uniforms: torch.Tensor,
-    sampling: Sampling,
+    sampling: SamplingConfig,
     with_model_logps: bool = False,
     with_support: bool = False,
 ) -> SampledTokens:

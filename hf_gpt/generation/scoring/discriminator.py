@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import re
+import weakref
 from collections.abc import Iterator
 
 import torch
@@ -18,9 +19,10 @@ from hf_gpt.generation.sampling.shared_prompts import (
 from hf_gpt.models.modeling_hf_gpt import HfGptForSequenceClassification
 
 
-# Names of embeddings of positions, of GPT-2 and of all others.
-# An adapter keeps the module that it stands around under one of the names at the end.
+# Names of position embeddings, of GPT-2 and of all others. An adapter keeps what it wraps under a name at the end.
 _POSITIONS = re.compile(r"(^|\.)(wpe|\w*position\w*)(\.(base_layer|original_module))*$")
+# Of each model, whether `_scores_last_token`.
+_scores_last: "weakref.WeakKeyDictionary[nn.Module, bool]" = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -375,14 +377,13 @@ def _without_cache(discriminator: PreTrainedModel) -> dict[str, bool]:
 
 
 def _scores_last_token(discriminator: PreTrainedModel) -> bool:
-    """Whether the score is a linear layer on a causal decoder's last hidden state, found out by trying it once."""
+    """Whether the score is a linear layer on a causal decoder's last hidden state. Tried once for each model."""
     if _has_virtual_tokens(discriminator):
         return False
-    known = getattr(discriminator, "_hf_gpt_scores_last_token", None)
-    if known is None:
-        known = not hasattr(discriminator, "prefix_logits") and _probe_last_token(discriminator)
-        discriminator._hf_gpt_scores_last_token = known
-    return known
+    if discriminator not in _scores_last:
+        is_linear = not hasattr(discriminator, "prefix_logits") and _probe_last_token(discriminator)
+        _scores_last[discriminator] = is_linear
+    return _scores_last[discriminator]
 
 
 @torch.no_grad()

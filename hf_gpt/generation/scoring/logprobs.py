@@ -7,7 +7,7 @@ from torch import nn
 
 from hf_gpt import compat
 from hf_gpt.generation.sampling.activation_cache import ActivationCache
-from hf_gpt.generation.sampling.distribution import Sampling, at_least_float32
+from hf_gpt.generation.sampling.distribution import SamplingConfig, at_least_float32
 from hf_gpt.generation.sampling.shared_prompts import (
     LEAST_SHARE,
     SharedPrompts,
@@ -116,7 +116,7 @@ def completion_logps(
             are found in the logits, where rounding may move one that stands at the border.
     """
     logits = completion_logits(model, sequences, attention_mask, prompt_length, completions.shape[1])
-    sampling = Sampling(temperature, top_p, top_k, min_p)
+    sampling = SamplingConfig(temperature, top_p, top_k, min_p)
     logps = token_logps(sampling.policy_logits(logits, support), completions)
     if not sampling.is_truncated and temperature > 0:
         return logps

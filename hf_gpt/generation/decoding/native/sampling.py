@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 
 from hf_gpt.generation.decoding.native.structures import Native, SampleRequest, address, native
-from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 
 
-_PLAIN = Sampling()
+_PLAIN = SamplingConfig()
 
 # Logits below which more threads cost more than they save.
 _WORK_OF_A_THREAD = 20_000
@@ -54,7 +54,7 @@ def native_sample(
     library: Native,
     logits: torch.Tensor,
     uniforms: torch.Tensor | None = None,
-    sampling: Sampling = _PLAIN,
+    sampling: SamplingConfig = _PLAIN,
     with_logps: bool = True,
     with_model_logps: bool = False,
     with_support: bool = False,

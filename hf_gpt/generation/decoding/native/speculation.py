@@ -64,7 +64,7 @@ class SpeculativeDecoder(NativeDecoder):
         # Position of the block's first token, and the place of the one whose logits are next.
         self._begin, self._at = int(self.positions[0]), -1
         self._is_read = False
-        self._draft = Draft(*map(address, (self._block, self._runners_up, self._gaps)))
+        self._request = Draft(*map(address, (self._block, self._runners_up, self._gaps)))
 
     def next_logits(self) -> torch.Tensor:
         """(1, V) float32 logits of the token that comes next. The next call may write over them."""
@@ -107,7 +107,7 @@ class SpeculativeDecoder(NativeDecoder):
 
     def _draft(self, most: int) -> int:
         """Puts guesses behind the block's first token; their number."""
-        step, draft, pace = self.step, self._draft, self._pace
+        step, draft, pace = self.step, self._request, self._pace
         step.slots, step.logits, step.positions, step.is_prompt = address(self._slots), address(self._logits), None, 0
         step.threads = torch.get_num_threads()
         draft.position, draft.most, draft.error = self._begin, most, pace.error
