@@ -84,8 +84,7 @@ class SamplingConfig:
 
     @torch.no_grad()
     def support(self, logits: torch.Tensor) -> torch.Tensor:
-        """Which tokens can be sampled, bool, of the shape of `logits` (..., V). Temperature 0 leaves the first of the
-        likeliest."""
+        """Which tokens can be sampled, bool, in the shape of `logits` (..., V). At temperature 0: the likeliest."""
         if self.temperature == 0:
             likeliest = logits.argmax(-1, keepdim=True)
             return torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, likeliest, True)
@@ -95,7 +94,7 @@ class SamplingConfig:
             kept = scaled >= scaled.topk(self.top_k, -1).values[..., -1:]
         if self.top_p == 1 and self.min_p == 0:
             return kept
-        # Masses of which the largest is 1, as compiled code has them: normalising them first would round the tail.
+        # Masses with maximum 1, as in compiled code: normalising first would round the tail.
         masses = (scaled - scaled.amax(-1, keepdim=True)).exp() * kept
         if self.top_p < 1:
             ordered, order = masses.sort(dim=-1, descending=True, stable=True)
@@ -110,19 +109,19 @@ class SamplingConfig:
     def policy_logits(
         self, logits: torch.Tensor, support: torch.Tensor | None = None, sampled: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits whose softmax is the distribution that is sampled from, with gradient.
+        """Logits whose softmax is the policy, with gradient.
 
-        The support counts as fixed: a gradient moves probabilities inside it, so that the expected score is 0.
+        The support counts as fixed: a gradient moves probabilities inside it, so the expected score is 0.
 
         Args:
             logits: (..., V), of the model.
-            support: (..., ceil(V / 8)) uint8, as recorded in sampling (`pack`). None: that of these logits.
-            sampled: (...,) int64 tokens that have been sampled and so belong to the support, whatever rounding makes of
-                these logits. Not needed with a recorded one.
+            support: (..., ceil(V / 8)) uint8, as kept in sampling (`pack`). None: that of these logits.
+            sampled: (...,) int64 tokens that were sampled. They belong to the support, however these logits round. Not
+                needed with a `support`.
 
         Returns:
-            (..., V): `logits` themselves where nothing is changed, else float32 (or float64), minus infinity outside
-            the support.
+            (..., V): `logits` themselves for the plain policy, else float32 (or float64), minus infinity outside the
+            support.
         """
         if self.is_plain:
             return logits
@@ -132,7 +131,7 @@ class SamplingConfig:
         kept = self.support(logits) if support is None else unpack(support, logits.shape[-1])
         if sampled is not None:
             kept.scatter_(-1, sampled[..., None], True)
-        # Past the end of a text nothing was recorded.
+        # Past the end of a text there is no support.
         kept |= ~kept.any(-1, keepdim=True)
         return scaled.masked_fill(~kept, -torch.inf)
 
@@ -142,18 +141,17 @@ class SamplingConfig:
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """Values of a narrower type in float32, others as they are."""
+    """Values of a narrower type in float32, others unchanged."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def wide(values: torch.Tensor) -> torch.dtype:
-    """The type that probabilities are summed in: over a large vocabulary float32 loses the rare tokens. Apple's GPUs
-    have no float64."""
+    """The type to sum probabilities in: float32 loses rare tokens, but Apple's GPUs have no float64."""
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def pack(kept: torch.Tensor) -> torch.Tensor:
-    """(..., ceil(V / 8)) uint8 of bool (..., V): the lowest bit of a byte is the first of its eight tokens."""
+    """Bits (..., ceil(V / 8)) uint8 of bool (..., V); the lowest bit of a byte is its first token."""
     padded = torch.nn.functional.pad(kept.to(torch.uint8), (0, -kept.shape[-1] % 8)).unflatten(-1, (-1, 8))
     return (padded << _bits(kept)).sum(-1, dtype=torch.uint8)
 

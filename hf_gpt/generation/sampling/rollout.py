@@ -1,4 +1,4 @@
-"""Batched sampling that keeps the log-probability of every token it draws: the rollouts of adversarial training."""
+"""Batched sampling with the log-probability of every token: the rollouts of adversarial training."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ from hf_gpt.generation.scoring.discriminator import accepted_arguments, evaluati
 from hf_gpt.generation.scoring.logprobs import decoder_start_token_id, join, left_padded, positions_of, unwrap
 
 
-# Finished rows leave the batch once they are this share of it: each leaving copies the cache.
+# Finished rows are removed once they are this share of the batch, since removal copies the cache.
 LEAVE_SHARE = 0.25
 
 
@@ -31,16 +31,14 @@ class Rollout:
     Attributes:
         sequences: (B, T) int64, prompt then completion, padded at the right.
         attention_mask: (B, T) int64, 1 at tokens, the end-of-text token included.
-        completions: (B, C) int64, the tokens that were drawn, padded at the right.
-        completion_mask: (B, C) float32, 1 at drawn tokens up to and including the end of text.
-        logps: (B, C) float32, log-probability of each sampled token under the distribution that it was sampled from:
-            that of the weights which sampled it, at the temperature and after top-k, top-p and min-p. So it is 0
-            throughout at temperature 0; 0 at padding.
+        completions: (B, C) int64, the sampled tokens, padded at the right.
+        completion_mask: (B, C) float32, 1 at sampled tokens up to and including the end of text.
+        logps: (B, C) float32, log-probability of each token in the distribution that it was sampled from: with
+            rounded weights, temperature, top-k, top-p and min-p. 0 at temperature 0, and at padding.
         prompt_length: (B,) int64, tokens of the prompt in each row.
-        model_logps: (B, C) float32, log-probability under the same weights at temperature 1, of all tokens; 0 at
-            padding. None unless asked for.
-        support: (B, C, ceil(V / 8)) uint8, a bit for each token that could have been sampled (`sampling.pack`), where
-            top-k, top-p or min-p left some out; else None. `completion_logps` takes it.
+        model_logps: (B, C) float32, log-probability at temperature 1 of all tokens; 0 at padding. None unless asked for.
+        support: (B, C, ceil(V / 8)) uint8, a bit for each token that could have been sampled (`distribution.pack`).
+            None without top-k, top-p and min-p. `completion_logps` takes it.
     """
 
     sequences: torch.Tensor
@@ -170,7 +168,7 @@ def as_prompts(
 
 
 def check_positions(model: nn.Module, prompt_length: int, max_new_tokens: int) -> None:
-    """Raises `ValueError` where a model has no positions for so long a prompt and so many new tokens."""
+    """Raises `ValueError` where a model has too few positions for prompt and new tokens."""
     config = model.config
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     apart = config.is_encoder_decoder
@@ -189,7 +187,7 @@ def _slices(rows: int, size: int) -> Iterator[slice]:
 
 
 def _weights(model, weight_dtype, rows, context) -> DecoderWeights | NativeWeights | None:
-    """Weights for steps of our own, or None. A model without is put under autocast by a type of choice."""
+    """Weights for our own steps, or None. Other models enter autocast for a `weight_dtype`."""
     inner, device = unwrap(model), next(model.parameters()).device
     if torch.is_autocast_enabled(device.type):
         if torch.get_autocast_dtype(device.type) != torch.bfloat16:
@@ -207,7 +205,7 @@ def _sample_batch(
 ) -> _SampledTokens:
     rows, limit = uniforms.shape
     completions = torch.zeros(rows, limit, dtype=torch.int64, device=prompt_ids.device)
-    # Log-probabilities, those of the model and the support, where there is any.
+    # `logps`, `model_logps` and `support`, where wanted.
     kept: list[torch.Tensor | None] = [None, None, None]
     lengths = torch.zeros(rows, dtype=torch.int64, device=prompt_ids.device)
     ends = sampling.end_tokens
@@ -219,13 +217,13 @@ def _sample_batch(
     else:
         steps = _EncoderDecoderSteps if unwrap(model).config.is_encoder_decoder else _DecoderSteps
         state = steps(model, prompt_ids, prompt_mask)
-    # Places in the output of the rows that are still in the batch, and which of those go on.
+    # Output rows that are still in the batch, and which of them go on.
     positions = torch.arange(rows, device=prompt_ids.device)
     active = torch.ones(rows, dtype=torch.bool, device=prompt_ids.device)
     for step in range(limit):
         logits, with_support = state.next_logits(), sampling.is_truncated
         tokens, *found = sample(logits, uniforms[positions, step], sampling, sampling.return_model_logps, with_support)
-        # What a row draws past its end is masked by its length.
+        # Tokens past the end of a row are masked later.
         completions[positions, step] = tokens
         for number, values in enumerate(found):
             if values is None:
@@ -236,7 +234,7 @@ def _sample_batch(
         lengths[positions] += active
         if step == limit - 1:
             break
-        # Where nothing ends a row, nobody waits for the device.
+        # Where nothing ends a row, do not wait for the device.
         if ends or synced:
             active = active & ~torch.isin(tokens, end_ids)
             if _all_finished(active, synced):
@@ -262,14 +260,14 @@ def _all_finished(active: torch.Tensor, synced: bool) -> bool:
 
 
 class _DecoderSteps:
-    """A decoder that reads prompts, then one token after another, with its cache if it has one."""
+    """A decoder that reads prompts and then token by token, with its cache if it has one."""
 
     def __init__(self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor):
         self.model = model
         self.ids, self.mask = ids, mask
         self.accepted = accepted_arguments(unwrap(model))
         peft_config = getattr(unwrap(model), "active_peft_config", None)
-        # Virtual tokens go in front of every forward pass, which a cache that holds them already would double.
+        # An adapter adds its virtual tokens at each forward pass, so a cache would hold them twice.
         self.use_cache = "past_key_values" in self.accepted and not getattr(peft_config, "is_prompt_learning", False)
         self.cache: Any = None
 
@@ -289,19 +287,19 @@ class _DecoderSteps:
         return outputs.logits[:, -1]
 
     def _logits_of_whole_rows(self) -> torch.Tensor:
-        # Padded at the right: what counts positions by itself counts them right.
+        # Padded at the right, for models that count positions themselves.
         ids, mask = right_padded(self.ids, self.mask)
         inputs = {"input_ids": ids, "attention_mask": mask}
         if "position_ids" in self.accepted:
             inputs["position_ids"] = positions_of(mask)
         if "use_cache" in self.accepted:
             inputs["use_cache"] = False
-        # Virtual tokens of an adapter stand in front.
+        # Virtual tokens of an adapter come first.
         logits = self.model(**inputs).logits[:, -ids.shape[1] :]
         return logits[torch.arange(len(ids), device=ids.device), mask.sum(-1) - 1]
 
     def append(self, tokens: torch.Tensor) -> None:
-        """Adds the drawn tokens (B,)."""
+        """Adds the sampled tokens (B,)."""
         self.ids = torch.cat([self.ids, tokens[:, None]], 1)
         self.mask = torch.cat([self.mask, torch.ones_like(tokens)[:, None]], 1)
 
@@ -310,14 +308,14 @@ class _DecoderSteps:
         return self.cache is None or hasattr(self.cache, "reorder_cache")
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keeps these rows alone."""
+        """Keeps only these rows."""
         self.ids, self.mask = self.ids[rows], self.mask[rows]
         if self.cache is not None:
             self.cache.reorder_cache(rows)
 
 
 class _EncoderDecoderSteps:
-    """An encoder-decoder: the encoder reads the prompts once, the decoder begins with its start token."""
+    """An encoder-decoder: the encoder reads the prompts, the decoder begins with its start token."""
 
     def __init__(self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor):
         self.model = model
@@ -375,6 +373,6 @@ def _assemble(parts, prompt_ids, prompt_mask, pad_token_id) -> Rollout:
         logps=whole["logps"] * completion_mask,
         prompt_length=prompt_length,
         model_logps=None if whole["model_logps"] is None else whole["model_logps"] * completion_mask,
-        # Padding is no worse than any token.
+        # At padding all tokens are possible.
         support=None if whole["support"] is None else whole["support"].masked_fill(~completion_mask[..., None], 255),
     )
