@@ -36,7 +36,7 @@ class Rollout:
         logps: (B, C) float32, log-probability of each token in the distribution that it was sampled from: with
             rounded weights, temperature, top-k, top-p and min-p. 0 at temperature 0, and at padding.
         prompt_length: (B,) int64, tokens of the prompt in each row.
-        model_logps: (B, C) float32, log-probability at temperature 1 of all tokens; 0 at padding. None unless asked for.
+        model_logps: (B, C) float32, log-probability at temperature 1 of all tokens; 0 at padding. None unless wanted.
         support: (B, C, ceil(V / 8)) uint8, a bit for each token that could have been sampled (`distribution.pack`).
             None without top-k, top-p and min-p. `completion_logps` takes it.
     """

@@ -127,7 +127,7 @@ def completion_logps(
 
 
 def token_logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """(...,) log-probability of each token under `logits` (..., V), in float32 or float64, without a full log-softmax."""
+    """(...,) log-probability of each token under `logits` (..., V), in float32 or float64."""
     if logits.device.type != "cpu" or type(logits) is not torch.Tensor or torch.compiler.is_compiling():
         logits = at_least_float32(logits)
         return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
