@@ -314,7 +314,7 @@ class _DecoderSteps:
             self.cache.reorder_cache(rows)
 
 
-class _EncoderDecoderSteps:
+class _EncoderDecoderSteps(_DecoderSteps):
     """An encoder-decoder: the encoder reads the prompts, the decoder begins with its start token."""
 
     def __init__(self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor):
@@ -345,14 +345,9 @@ class _EncoderDecoderSteps:
     def append(self, tokens: torch.Tensor) -> None:
         self.ids = torch.cat([self.ids, tokens[:, None]], 1)
 
-    @property
-    def can_select(self) -> bool:
-        return self.cache is None or hasattr(self.cache, "reorder_cache")
-
     def select(self, rows: torch.Tensor) -> None:
-        self.ids, self.mask, self.hidden = self.ids[rows], self.mask[rows], self.hidden[rows]
-        if self.cache is not None:
-            self.cache.reorder_cache(rows)
+        super().select(rows)
+        self.hidden = self.hidden[rows]
 
 
 def _assemble(parts, prompt_ids, prompt_mask, pad_token_id) -> Rollout:

@@ -7,7 +7,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hf_gpt.generation.scoring.discriminator import sequence_scores
-from hf_gpt.generation.scoring.shared_tokens import tokenizer_difference
 
 
 logger = logging.get_logger(__name__)
@@ -18,7 +17,7 @@ _NO_LIMIT = 10**9
 
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, list[bool]]:
     """Texts in the tokens that a discriminator was trained on.
 
     A tokenizer that adds a token at the end, as BERT's does, adds its special tokens. With any other, the begin token
@@ -30,18 +29,11 @@ def encode_texts(
         max_length: Most tokens of a row; longer texts are cut and have no end token. None: the tokenizer's limit.
 
     Returns:
-        Token ids and mask, both (n, length) int64, padded at the right.
+        Token ids and mask, both (n, length) int64, padded at the right; and whether each text was cut.
 
     Raises:
         ValueError: the tokenizer has no end token, or there is no text.
     """
-    return encode_texts_and_cuts(tokenizer, texts, max_length)[:2]
-
-
-def encode_texts_and_cuts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor, list[bool]]:
-    """What `encode_texts` returns, and whether each text was cut, which its last token may not tell."""
     if not len(texts):
         raise ValueError("there is no text to score.")
     limit = min(max_length or _NO_LIMIT, tokenizer.model_max_length)
@@ -93,7 +85,7 @@ class TextDiscriminator:
         kept = [ids[mask.bool()] for ids, mask in zip(sequences, attention_mask, strict=True)]
         texts = self.generator_tokenizer.batch_decode(kept, skip_special_tokens=True)
         limit = max_positions(self.discriminator)
-        ids, mask, are_cut = encode_texts_and_cuts(self.tokenizer, texts, limit)
+        ids, mask, are_cut = encode_texts(self.tokenizer, texts, limit)
         if any(are_cut):
             logger.warning_once(
                 f"{type(self.discriminator).__name__} reads {ids.shape[1]} tokens of a text: longer ones are judged by "
@@ -105,8 +97,3 @@ class TextDiscriminator:
 def max_positions(model: PreTrainedModel) -> int | None:
     """Longest text in tokens that a model can read; None where nothing limits it."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def same_tokens(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
-    """Whether two tokenizers have the same tokens, ids and rules."""
-    return tokenizer_difference(first, second) is None
