@@ -252,7 +252,7 @@ class CachedDecoder:
         return logits
 
     def _attend(self, index: int, turned: torch.Tensor, values: torch.Tensor, window: int | None) -> torch.Tensor:
-        """(B, H D) of what the heads find among the keys so far: two batched products, fastest for one query."""
+        """(B, H D) attention over the keys so far. For one query, two batched multiplications are fastest."""
         rows, head_dim, num_keys = len(turned), turned.shape[-1], self.weights.num_keys
         queries, keys = turned.split([self.weights.num_queries, num_keys], 1)
         all_keys, all_values = self.keys[index], self.values[index]
