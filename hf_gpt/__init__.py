@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .conversion.checkpoint import convert
     from .generation.decoding.fast_generate import fast_generate
     from .generation.guidance.guided_generate import guided_generate
+    from .generation.sampling.distribution import SamplingConfig
     from .generation.sampling.rollout import rollout
     from .hub.loading import load
     from .hub.transfer import pull, push
@@ -82,6 +83,7 @@ _MODULE_OF = {
     "HfNgramCnnConfig": ".models.configuration_hf_ngram_cnn",
     "HfNgramCnnForSequenceClassification": ".models.modeling_hf_ngram_cnn",
     "HfNgramCnnModel": ".models.modeling_hf_ngram_cnn",
+    "SamplingConfig": ".generation.sampling.distribution",
     "convert": ".conversion.checkpoint",
     "evaluate": ".cli.evaluation.main",
     "fast_generate": ".generation.decoding.fast_generate",
@@ -121,6 +123,7 @@ __all__ = [
     "HfNgramCnnConfig",
     "HfNgramCnnForSequenceClassification",
     "HfNgramCnnModel",
+    "SamplingConfig",
     "__version__",
     "convert",
     "evaluate",

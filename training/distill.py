@@ -19,6 +19,7 @@ from hf_gpt import (
     HfGptForCausalLM,
     HfGptTrainer,
     HfGptTrainingArguments,
+    SamplingConfig,
     make_discriminator,
     rollout,
 )
@@ -111,7 +112,8 @@ def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts:
     """One text for each prompt, drawn from the model."""
     batch = tokenizer(list(prompts), return_tensors="pt", padding=True).to(model.device)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    samples = rollout(model, batch.input_ids, batch.attention_mask, max_new_tokens=ANSWER_TOKENS, batch_size=256, **ids)
+    sampling = SamplingConfig(max_new_tokens=ANSWER_TOKENS, **ids)
+    samples = rollout(model, batch.input_ids, batch.attention_mask, sampling=sampling, batch_size=256)
     return tokenizer.batch_decode(samples.completions, skip_special_tokens=True)
 
 

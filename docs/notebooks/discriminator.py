@@ -19,6 +19,7 @@ from hf_gpt import (
     AdversarialTrainer,
     HfGptConfig,
     HfGptForCausalLM,
+    SamplingConfig,
     make_discriminator,
     rollout,
     train_discriminator,
@@ -73,9 +74,8 @@ AdversarialTrainer(model=generator, args=arguments, train_dataset=rows, processi
 
 
 def sample(count: int, seed: int = 1):
-    samples = rollout(
-        generator, num_samples=count, max_new_tokens=LENGTH, generator=torch.Generator().manual_seed(seed), **ids
-    )
+    sampling = SamplingConfig(max_new_tokens=LENGTH, num_return_sequences=count, **ids)
+    samples = rollout(generator, sampling=sampling, generator=torch.Generator().manual_seed(seed))
     return samples, tokenizer.batch_decode(samples.completions, skip_special_tokens=True)
 
 

@@ -166,11 +166,13 @@ def greedy_tokens(stage: Stage) -> dict[str, float]:
 
 def rollout_likelihood(stage: Stage) -> dict[str, float]:
     """Log-probabilities kept from sampling against those of a full forward pass."""
+    from hf_gpt.generation.sampling.distribution import SamplingConfig
     from hf_gpt.generation.sampling.rollout import rollout
     from hf_gpt.generation.scoring.logprobs import completion_logps
 
     model = stage.model()
-    samples = rollout(model, stage.ids[:, :8].to(stage.device), max_new_tokens=min(64, stage.length))
+    sampling = SamplingConfig(max_new_tokens=min(64, stage.length))
+    samples = rollout(model, stage.ids[:, :8].to(stage.device), sampling=sampling)
     with torch.no_grad():
         again = completion_logps(
             model, samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.errors import ConfigError
-from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
@@ -55,9 +55,9 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         self._check_combinations()
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> SamplingConfig:
         """The distribution that texts are sampled from, which is the policy that learns from them."""
-        return Sampling(self.temperature, self.top_p, self.top_k, self.min_p)
+        return SamplingConfig(self.temperature, self.top_p, self.top_k, self.min_p, self.max_new_tokens)
 
     @property
     def needs_reference(self) -> bool:

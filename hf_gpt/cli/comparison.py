@@ -123,6 +123,7 @@ def write_texts(
     import torch
 
     from hf_gpt.generation.guidance.selection import resample
+    from hf_gpt.generation.sampling.distribution import SamplingConfig
     from hf_gpt.generation.sampling.rollout import rollout
     from hf_gpt.generation.scoring.discriminator import sequence_scores
 
@@ -131,10 +132,12 @@ def write_texts(
     samples = rollout(
         contestant.model,
         torch.tensor([row["prompt_ids"] for row in rows]),
-        max_new_tokens=max_new_tokens,
-        num_return_sequences=number,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        sampling=SamplingConfig(
+            max_new_tokens=max_new_tokens,
+            num_return_sequences=number,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
         generator=generator,
         batch_size=BATCH_SIZE * 2,
     )

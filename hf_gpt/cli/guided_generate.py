@@ -88,10 +88,10 @@ def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: s
     from hf_gpt.generation.guidance.guided_generate import PREFIX_SCORES
     from hf_gpt.generation.scoring.discriminator import describe_scorer
     from hf_gpt.generation.scoring.log_ratio import is_language_model
-    from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
-    from hf_gpt.generation.scoring.texts import TextDiscriminator, same_tokens
+    from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens, tokenizer_difference
+    from hf_gpt.generation.scoring.texts import TextDiscriminator
 
-    if same_tokens(own_tokenizer, tokenizer):
+    if tokenizer_difference(own_tokenizer, tokenizer) is None:
         check_shared_tokens(model, discriminator, tokenizer, own_tokenizer)
         return discriminator
     if is_language_model(discriminator):

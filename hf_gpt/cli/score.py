@@ -148,9 +148,9 @@ def score_texts(
         ValueError: per-token scores of a discriminator that is not causal, or several labels.
     """
     from hf_gpt.generation.scoring.discriminator import prefix_scores, sequence_scores
-    from hf_gpt.generation.scoring.texts import encode_texts_and_cuts, max_positions
+    from hf_gpt.generation.scoring.texts import encode_texts, max_positions
 
-    ids, mask, are_cut = encode_texts_and_cuts(tokenizer, texts, max_positions(discriminator))
+    ids, mask, are_cut = encode_texts(tokenizer, texts, max_positions(discriminator))
     logits = sequence_scores(discriminator, ids, mask, batch_size)
     results = []
     for text, logit, is_cut in zip(texts, logits.tolist(), are_cut, strict=True):

@@ -1,4 +1,4 @@
-"""Where a model is computed, by the name that a user gives."""
+"""The device that a user names."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str | None) -> "torch.device | str":
-    """The device of that name; without one an accelerator if there is one, else the CPU.
+    """The device of that name. None: an accelerator if there is one, else the CPU.
 
     Raises:
         ConfigError: there is no such device on this machine.

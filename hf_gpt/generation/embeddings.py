@@ -1,4 +1,4 @@
-"""Token embeddings of any model, read so that it does not matter what stands around them: adapters, shards, scales."""
+"""Token embeddings of any model, with adapters, shards and scales."""
 
 import torch
 from torch import nn
@@ -8,15 +8,15 @@ from hf_gpt.models.inputs_hf_gpt import num_tokens
 
 
 def vocabulary_size(model: nn.Module) -> int:
-    """Token ids that a model reads: its embeddings, which may be more than its tokenizer has."""
+    """Number of token embeddings of a model, which may be more than its tokenizer has."""
     return num_tokens(model.get_input_embeddings(), model.config.get_text_config())
 
 
 def embedding_table(embedding: nn.Module, size: int) -> torch.Tensor:
     """The embeddings of the first ids as the model sees them, with gradient: `(size, d)`.
 
-    A wrapper, as of an adapter that trains some rows, and a layer that scales, as Gemma's, are asked rather than read:
-    their `weight` is not what they give.
+    A wrapper, such as an adapter of some rows, and a scaling layer, such as Gemma's, are called: their `weight` is not
+    what they return.
 
     Args:
         embedding: A model's input embeddings.

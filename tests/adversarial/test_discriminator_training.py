@@ -7,7 +7,7 @@ from hf_gpt.adversarial.discriminator.factory import make_discriminator
 from hf_gpt.adversarial.discriminator.train_discriminator import text_windows, train_discriminator
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import Fit
-from hf_gpt.generation.sampling.rollout import rollout
+from tests.sampling_options import rollout
 
 
 LENGTH = 8
@@ -34,7 +34,7 @@ def make_generator(seed: int, **options):
 def texts_of(model, number: int, seed: int) -> list[dict[str, list[int]]]:
     samples = rollout(
         model,
-        num_samples=number,
+        num_return_sequences=number,
         max_new_tokens=LENGTH,
         bos_token_id=1,
         eos_token_id=2,

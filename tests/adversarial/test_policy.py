@@ -6,12 +6,13 @@ import torch
 from hf_gpt.adversarial.config import AdversarialConfig
 from hf_gpt.adversarial.generator.update import Experience, generator_loss, logps_of
 from hf_gpt.errors import ConfigError
-from hf_gpt.generation.sampling.distribution import Sampling, pack
-from hf_gpt.generation.sampling.rollout import Rollout, rollout
+from hf_gpt.generation.sampling.distribution import SamplingConfig, pack
+from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.training.settings import ADVERSARIAL_RECIPES
 from tests.adversarial.players import make_generator, make_trainer
 from tests.generation.enumerated import BEGIN, EOS, all_texts, make_lm
 from tests.generation.test_sampling import texts_of_the_world
+from tests.sampling_options import rollout
 
 
 SETTINGS = [
@@ -35,9 +36,9 @@ def policy_of(model, **settings):
     logits = torch.stack([torch.zeros(completions.shape[1], model.config.vocab_size).double()] * len(sequences))
     for row, text in enumerate(all_texts()):
         logits[row, : len(text)] = model(torch.tensor([[BEGIN, *text[:-1]]])).logits[0]
-    sampling = Sampling(**settings)
+    sampling = SamplingConfig(**settings)
     logits = logits / sampling.temperature
-    kept = Sampling(1.0, sampling.top_p, sampling.top_k, sampling.min_p).support(logits)
+    kept = SamplingConfig(1.0, sampling.top_p, sampling.top_k, sampling.min_p).support(logits)
     logps = logits.masked_fill(~kept, -torch.inf).log_softmax(-1)
     logps = logps.gather(-1, completions[..., None])[..., 0].masked_fill(~mask.bool(), 0.0)
     possible = logps.detach().sum(-1) > -torch.inf
@@ -122,7 +123,7 @@ def test_exact_tokens_and_self_play_are_of_the_tempered_model(tmp_path, temperat
 @pytest.mark.parametrize("settings", [{"temperature": 0.8}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}])
 def test_a_mismatch_is_seen_and_nothing_else(tmp_path, settings):
     model = make_generator(initializer_range=0.4)
-    samples = {"num_samples": 16, "max_new_tokens": 6, "bos_token_id": 1, "eos_token_id": 2}
+    samples = {"num_return_sequences": 16, "max_new_tokens": 6, "bos_token_id": 1, "eos_token_id": 2}
     samples = rollout(model, generator=torch.Generator().manual_seed(0), **samples, **settings)
     args = config(tmp_path, estimator="reinforce", **settings)
     experience = Experience(samples, 16, advantages=torch.ones(16))
@@ -132,8 +133,8 @@ def test_a_mismatch_is_seen_and_nothing_else(tmp_path, settings):
 
 
 def test_a_rollout_at_another_temperature_raises_a_warning(tmp_path):
-    def at_one(model, *args, temperature, **kwargs):
-        return rollout(model, *args, temperature=1.0, **kwargs)
+    def at_one(model, *args, sampling, **kwargs):
+        return rollout(model, *args, **{**vars(sampling), "temperature": 1.0}, **kwargs)
 
     settings = {"temperature": 0.5, "max_steps": 4, "monitor_steps": 1, "logging_steps": 1}
     for function, is_wrong in ((None, False), (at_one, True)):
@@ -184,14 +185,14 @@ def test_gumbel_texts_are_sampled_as_rollouts_are(settings):
         torch.ones_like(prompts),
         max_new_tokens=1,
         temperature=2.0,
-        sampling=Sampling(**settings),
+        sampling=SamplingConfig(**settings),
         eos_token_id=EOS,
         generator=torch.Generator().manual_seed(0),
     )
     found = soft.samples[:, 0].detach().mean(0)
     with torch.no_grad():
         logits = model(prompts[:1]).logits[0, -1]
-    expected = Sampling(**settings).policy_logits(logits).softmax(-1)
+    expected = SamplingConfig(**settings).policy_logits(logits).softmax(-1)
     assert (found - expected).abs().max() < 0.03
 
 

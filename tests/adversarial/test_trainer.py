@@ -15,7 +15,6 @@ from hf_gpt.adversarial.generator.rewards import future_returns
 from hf_gpt.adversarial.trainer import AdversarialTrainer
 from hf_gpt.adversarial.training_mode import is_alike_in_training
 from hf_gpt.errors import ConfigError, UserError
-from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.logprobs import completion_logits, completion_logps
 from hf_gpt.training.monitoring.callbacks import describe_log
 from tests.adversarial.players import (
@@ -30,6 +29,7 @@ from tests.adversarial.players import (
     make_texts,
     make_trainer,
 )
+from tests.sampling_options import rollout
 
 
 def parameters(model):
@@ -90,7 +90,9 @@ def test_likelihood_warmup_is_likelihood_training(tmp_path):
 
 
 def share_of_token(model, token):
-    samples = rollout(model, num_samples=512, max_new_tokens=6, generator=torch.Generator().manual_seed(0), **IDS)
+    samples = rollout(
+        model, num_return_sequences=512, max_new_tokens=6, generator=torch.Generator().manual_seed(0), **IDS
+    )
     return ((samples.completions == token) * samples.completion_mask).sum() / samples.completion_mask.sum()
 
 

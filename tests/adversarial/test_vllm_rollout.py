@@ -8,9 +8,10 @@ import torch
 
 from hf_gpt.adversarial.data.vllm_rollout import VllmRollout
 from hf_gpt.errors import ConfigError
-from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.scoring.logprobs import completion_logps
 from tests.adversarial.players import BOS, EOS, PAD, make_generator, make_pairs, make_trainer
+from tests.sampling_options import rollout
 
 
 class Server:
@@ -59,7 +60,9 @@ MASK = torch.tensor([[0, 1, 1], [1, 1, 1]])
 
 def sample(sampler, model, **settings):
     options = {"max_new_tokens": 6, "num_return_sequences": 3, "eos_token_id": EOS, "pad_token_id": PAD, **settings}
-    return sampler(model, PROMPTS, MASK, uniforms=torch.rand(6, 6), synced=False, **options)
+    batch_size, sampling = options.pop("batch_size", None), SamplingConfig(**options)
+    others = {"uniforms": torch.rand(6, 6), "synced": False, "batch_size": batch_size}
+    return sampler(model, PROMPTS, MASK, sampling=sampling, **others)
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])

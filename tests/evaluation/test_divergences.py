@@ -7,8 +7,8 @@ import torch
 from eval.experiments.common.random_language import RandomLanguage
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.evaluation.statistics.divergences import compare_densities
-from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.logprobs import completion_logps
+from tests.sampling_options import rollout
 
 
 VOCAB, LENGTH = 4, 3
@@ -49,7 +49,7 @@ def test_estimates_agree_with_enumeration(temperature):
         generator = torch.Generator().manual_seed(seed)
         return rollout(
             sampled_from,
-            num_samples=4000,
+            num_return_sequences=4000,
             bos_token_id=0,
             max_new_tokens=LENGTH,
             temperature=temperature,
@@ -78,7 +78,7 @@ def test_estimates_agree_with_enumeration(temperature):
 
 def test_a_model_is_no_distance_from_itself():
     data_model, _ = _models()
-    texts = rollout(data_model, num_samples=50, bos_token_id=0, max_new_tokens=LENGTH)
+    texts = rollout(data_model, num_return_sequences=50, bos_token_id=0, max_new_tokens=LENGTH)
     estimates = compare_densities(data_model, data_model, texts, texts, batch_size=20).estimates
     for name in ("kl_qp", "kl_pq", "jsd"):
         assert estimates[name].value == pytest.approx(0, abs=1e-6)
@@ -93,7 +93,7 @@ def test_random_language_is_the_same_for_its_seed_and_sharper_for_more_sharpness
     assert torch.equal(one, same) and not torch.allclose(one, other)
     torch.testing.assert_close(sharp, 2 * one)
     language = RandomLanguage(8, 8)
-    texts = rollout(language, num_samples=3, bos_token_id=0, max_new_tokens=2)
+    texts = rollout(language, num_return_sequences=3, bos_token_id=0, max_new_tokens=2)
     again = completion_logps(language, texts.sequences, texts.attention_mask, texts.prompt_length, texts.completions)
     torch.testing.assert_close(again, texts.logps)
     assert math.isfinite(texts.logps.sum().item())

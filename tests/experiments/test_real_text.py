@@ -7,8 +7,9 @@ from eval.experiments.real_text.__main__ import method
 from eval.experiments.real_text.report import DISTILLED, LIKELIHOOD, OURS, REAL, gain, plot, report
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
-from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.scoring.log_ratio import log_ratio
+from tests.sampling_options import rollout
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -17,7 +18,7 @@ def test_the_log_ratio_is_that_of_the_tempered_models(temperature):
     judge, model = (WordModel(vocabulary, 6, 8, 1, seed=seed).model.eval() for seed in (0, 1))
     texts = rollout(
         model,
-        num_samples=20,
+        num_return_sequences=20,
         max_new_tokens=7,
         bos_token_id=BOS,
         eos_token_id=EOS,
@@ -25,7 +26,7 @@ def test_the_log_ratio_is_that_of_the_tempered_models(temperature):
         temperature=temperature,
         generator=torch.Generator().manual_seed(0),
     )
-    found = log_ratio(judge, model, texts, temperature, temperature, batch_size=3)
+    found = log_ratio(judge, model, texts, SamplingConfig(temperature), SamplingConfig(temperature), batch_size=3)
     for row in range(len(texts)):
         tokens = texts.completions[row][texts.completion_mask[row].bool()]
         ids = torch.cat([torch.tensor([BOS]), tokens])[None]

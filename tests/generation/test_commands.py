@@ -13,7 +13,8 @@ from hf_gpt.cli.main import main
 from hf_gpt.cli.score import read_texts
 from hf_gpt.generation.guidance.guided_generate import GUIDANCE
 from hf_gpt.generation.scoring.discriminator import sequence_scores
-from hf_gpt.generation.scoring.texts import TextDiscriminator, encode_texts, same_tokens
+from hf_gpt.generation.scoring.shared_tokens import tokenizer_difference
+from hf_gpt.generation.scoring.texts import TextDiscriminator, encode_texts
 
 
 SENTENCE = "the king and queen of france are come to see your grace today my lord"
@@ -237,7 +238,7 @@ def test_best_of_n_writes_more_real_texts_than_one(discriminator, folder, capsys
         assert main([*argv, "--discriminator", str(discriminator), "--num_candidates", number]) == 0
         texts = capsys.readouterr().out.split("\n----\n")
         assert len(texts) == 8
-        means.append(sequence_scores(model, *encode_texts(tokenizer, texts)).mean().item())
+        means.append(sequence_scores(model, *encode_texts(tokenizer, texts)[:2]).mean().item())
     assert means[1] > means[0] + 0.1
 
 
@@ -293,14 +294,14 @@ def test_a_discriminator_with_another_tokenizer_reads_text(discriminator, folder
     model = AutoModelForSequenceClassification.from_pretrained(discriminator / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(discriminator / "model")
     other = train_tokenizer(["of the king"], 262)
-    assert not same_tokens(tokenizer, other) and same_tokens(tokenizer, tokenizer)
+    assert tokenizer_difference(tokenizer, other) and tokenizer_difference(tokenizer, tokenizer) is None
     texts = ["the king and queen", "come to see"]
     rows = [[other.eos_token_id, *other(text)["input_ids"], other.eos_token_id] for text in texts]
     width = max(map(len, rows))
     ids = torch.tensor([row + [other.pad_token_id] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
     bridged = TextDiscriminator(model, tokenizer, other)(ids, mask)
-    torch.testing.assert_close(bridged, sequence_scores(model, *encode_texts(tokenizer, texts)))
+    torch.testing.assert_close(bridged, sequence_scores(model, *encode_texts(tokenizer, texts)[:2]))
 
 
 def test_read_texts(tmp_path):

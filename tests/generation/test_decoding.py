@@ -8,8 +8,8 @@ from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.generation.decoding.cached_decoder import CachedDecoder, DecoderWeights, make_weights
 from hf_gpt.generation.decoding.linear import check_weight_dtype
 from hf_gpt.generation.decoding.plain_decoder import can_decode
-from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.logprobs import completion_logps
+from tests.sampling_options import rollout
 
 
 SWITCHES = {
@@ -170,7 +170,7 @@ def test_completions_of_one_prompt_share_its_reading():
 @pytest.mark.usefixtures("steps")
 def test_autocast_chooses_bfloat16():
     model = build(initializer_range=0.1)
-    settings = {"num_samples": 3, "bos_token_id": 1, "max_new_tokens": 6, "temperature": 0}
+    settings = {"num_return_sequences": 3, "bos_token_id": 1, "max_new_tokens": 6, "temperature": 0}
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = rollout(model, **settings)
     expected = rollout(model, weight_dtype="bfloat16", **settings)
@@ -180,7 +180,7 @@ def test_autocast_chooses_bfloat16():
 
 def test_other_models_run_under_autocast(make_generator):
     gpt2 = make_generator("gpt2")
-    settings = {"num_samples": 3, "bos_token_id": 1, "max_new_tokens": 6, "generator": None}
+    settings = {"num_return_sequences": 3, "bos_token_id": 1, "max_new_tokens": 6, "generator": None}
     samples = rollout(gpt2, weight_dtype="bfloat16", **settings)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         again = completion_logps(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_gpt.generation.sampling.distribution import Sampling, unpack
-from hf_gpt.generation.sampling.inverse_cdf import sample, sample_with_logps
+from hf_gpt.generation.sampling.distribution import SamplingConfig, unpack
+from hf_gpt.generation.sampling.inverse_cdf import sample
 
 
 pytestmark = pytest.mark.usefixtures("steps")
@@ -18,7 +18,7 @@ def test_inversion_and_logps(vocab_size, settings):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(300, vocab_size, generator=generator) * 3
     uniforms = torch.rand(300, dtype=torch.float64, generator=generator)
-    tokens, logps, model_logps, _ = sample(logits, uniforms, Sampling(**settings), with_model_logps=True)
+    tokens, logps, model_logps, _ = sample(logits, uniforms, SamplingConfig(**settings), with_model_logps=True)
     own = logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     torch.testing.assert_close(model_logps.double(), own, rtol=0, atol=1e-5)
     temperature = settings.get("temperature", 1)
@@ -74,7 +74,7 @@ def test_truncated_distributions(vocab_size, settings, are_equal):
         # Many tokens of each probability, at the border too.
         logits = logits.round()
     uniforms = torch.rand(200, dtype=torch.float64, generator=generator)
-    tokens, logps, model_logps, support = sample(logits, uniforms, Sampling(**settings), True, with_support=True)
+    tokens, logps, model_logps, support = sample(logits, uniforms, SamplingConfig(**settings), True, with_support=True)
     expected = kept_probabilities(logits, **settings)
     heights = expected.cumsum(-1)
     upper = heights.gather(-1, tokens[:, None])[:, 0]
@@ -92,7 +92,7 @@ def test_truncated_distributions(vocab_size, settings, are_equal):
         moved = (kept != (expected > 0)) * (logits.double() / settings.get("temperature", 1)).softmax(-1)
         assert is_same.double().mean() > 0.9 or moved.sum(-1).max() < 1e-6
         torch.testing.assert_close(logps[is_same].double(), own.log()[is_same], rtol=0, atol=2e-5)
-        policy = Sampling(**settings).policy_logits(logits, support)
+        policy = SamplingConfig(**settings).policy_logits(logits, support)
         again = policy.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
         torch.testing.assert_close(logps, again, rtol=0, atol=1e-5)
 
@@ -102,7 +102,8 @@ def test_compiled_draws_from_no_numbers_end_and_stay_in_the_vocabulary(value, st
     if steps != "compiled":
         pytest.skip("PyTorch refuses them itself")
     logits = torch.full((2, 1500), value)
-    tokens, _ = sample_with_logps(logits, torch.tensor([0.1, 0.9], dtype=torch.float64), top_p=0.9, top_k=5, min_p=0.1)
+    uniforms = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    tokens = sample(logits, uniforms, SamplingConfig(top_p=0.9, top_k=5, min_p=0.1)).tokens
     assert ((tokens >= 0) & (tokens < 1500)).all()
 
 
@@ -110,7 +111,7 @@ def test_ends_of_the_range_and_equal_logits():
     logits = torch.full((3, 2000), -torch.inf)
     logits[:, [700, 1999]] = 0.0
     uniforms = torch.tensor([0.0, 0.49, 1 - 1e-16], dtype=torch.float64)
-    tokens, logps = sample_with_logps(logits, uniforms)
+    tokens, logps = sample(logits, uniforms, SamplingConfig())[:2]
     assert tokens.tolist() == [700, 700, 1999]
     torch.testing.assert_close(logps, torch.full((3,), 0.5).log())
-    assert sample_with_logps(logits, uniforms, temperature=0)[0].tolist() == [700] * 3
+    assert sample(logits, uniforms, SamplingConfig(temperature=0)).tokens.tolist() == [700] * 3

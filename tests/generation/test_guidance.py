@@ -9,7 +9,7 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 import hf_gpt.generation
 from hf_gpt.generation.guidance.guided_generate import GUIDANCE, guided_generate, load_discriminator
 from hf_gpt.generation.guidance.logits_processor import DiscriminatorLogitsProcessor
-from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.scoring.discriminator import sequence_scores
 from hf_gpt.generation.scoring.log_ratio import is_language_model
 from tests.generation.enumerated import (
@@ -218,7 +218,7 @@ def test_particles_end_by_each_end_token_and_by_other_criteria():
         """Of the tokens from `start` on; the generator's are those of the distribution that it samples from."""
         with torch.no_grad():
             logits = [model(text).logits[:, start - 1 : -1] for model in (discriminator, generator)]
-        logits[1] = Sampling(top_p=0.95).policy_logits(logits[1], sampled=text[:, start:])
+        logits[1] = SamplingConfig(top_p=0.95).policy_logits(logits[1], sampled=text[:, start:])
         first, second = (one.log_softmax(-1).gather(2, text[:, start:, None]).sum((1, 2)) for one in logits)
         return first - second
 

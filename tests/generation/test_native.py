@@ -18,8 +18,9 @@ from hf_gpt.generation.decoding.linear import check_weight_dtype, make_linear
 from hf_gpt.generation.decoding.native import build, memory
 from hf_gpt.generation.decoding.native.decoder import NativeWeights, takes
 from hf_gpt.generation.decoding.native.structures import native
-from hf_gpt.generation.sampling.inverse_cdf import sample_with_logps
-from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.sampling.distribution import SamplingConfig
+from hf_gpt.generation.sampling.inverse_cdf import sample
+from tests.sampling_options import rollout
 
 
 @pytest.fixture
@@ -178,10 +179,10 @@ def test_builds_for_other_processors_and_by_other_compilers(fresh, monkeypatch, 
             assert (found - exact).abs().max() <= tolerance * exact.std()
             assert logits_of(weights, model, ids[2:3], tokens[2:3]).equal(found[2:3])
     logits, uniforms = exact[:, -1].contiguous(), torch.rand(13, dtype=torch.float64)
-    samples, logps = sample_with_logps(logits, uniforms)
-    likely = sample_with_logps(logits, uniforms, temperature=0)[0]
+    samples, logps = sample(logits, uniforms, SamplingConfig())[:2]
+    likely = sample(logits, uniforms, SamplingConfig(temperature=0)).tokens
     monkeypatch.setenv("HF_GPT_NATIVE", "0")
-    expected, expected_logps = sample_with_logps(logits, uniforms)
+    expected, expected_logps = sample(logits, uniforms, SamplingConfig())[:2]
     assert samples.equal(expected) and likely.equal(logits.argmax(-1))
     torch.testing.assert_close(logps, expected_logps, rtol=1e-5, atol=1e-5)
 
@@ -233,7 +234,7 @@ def test_what_is_not_finite_stays_so():
     steps = NativeWeights(model).start(model, ids, torch.ones_like(ids), 1)
     assert steps.next_logits().isnan().all()
     logits = torch.tensor([[0.0, torch.nan, 1.0], [-torch.inf] * 3, [torch.inf, 0.0, 1.0]])
-    tokens, _ = sample_with_logps(logits, torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64))
+    tokens = sample(logits, torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64), SamplingConfig()).tokens
     assert ((tokens >= 0) & (tokens < 3)).all()
 
 
@@ -252,7 +253,7 @@ def test_activations_and_masses_against_pytorch():
         uniforms = torch.tensor([0.5], dtype=torch.float64)
         shifted = logits.clone()
         shifted[0, token] = 300
-        samples, logps = sample_with_logps(shifted, uniforms)
+        samples, logps = sample(shifted, uniforms, SamplingConfig())[:2]
         assert samples.item() == token and abs(logps.item()) < 1e-6
 
 
@@ -298,7 +299,7 @@ def test_memory_is_lent_again_once_its_owner_is_gone(monkeypatch):
 @pytest.mark.usefixtures("compiled")
 def test_a_child_of_fork_decodes(threads):
     threads(2)
-    model, settings = make(), {"num_samples": 8, "bos_token_id": 1, "max_new_tokens": 5, "temperature": 0}
+    model, settings = make(), {"num_return_sequences": 8, "bos_token_id": 1, "max_new_tokens": 5, "temperature": 0}
     expected = rollout(model, **settings).completions.tolist()
     readable, writable = os.pipe()
     child = os.fork()
@@ -336,7 +337,7 @@ def fresh(monkeypatch, tmp_path):
 
 def falls_back():
     model = make()
-    samples = rollout(model, num_samples=2, bos_token_id=1, max_new_tokens=3, temperature=0)
+    samples = rollout(model, num_return_sequences=2, bos_token_id=1, max_new_tokens=3, temperature=0)
     return build.library() is None and samples.completions.shape == (2, 3)
 
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from hf_gpt.generation.guidance.particle_filter import ParticleFilter, grow_particles
+from hf_gpt.generation.guidance.particle_filter import ParticleFilter
 from hf_gpt.generation.guidance.selection import resample_systematically
-from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.scoring.discriminator import sequence_scores
 from hf_gpt.generation.scoring.log_ratio import LogRatio, is_language_model, log_ratio, text_logps
 from tests.generation.enumerated import (
@@ -21,6 +21,7 @@ from tests.generation.enumerated import (
     probabilities,
     total_variation,
 )
+from tests.sampling_options import grow_particles, rollout
 
 
 TEXTS = {"max_new_tokens": LENGTH, "bos_token_id": BEGIN, "eos_token_id": EOS}
@@ -33,7 +34,12 @@ def samples(seed: int = 0) -> torch.Generator:
 
 def grow(model, discriminator, rows: int, particles: int, seed: int = 0, **options):
     return grow_particles(
-        model, discriminator, num_samples=rows, num_particles=particles, generator=samples(seed), **{**TEXTS, **options}
+        model,
+        discriminator,
+        num_return_sequences=rows,
+        num_particles=particles,
+        generator=samples(seed),
+        **{**TEXTS, **options},
     )
 
 
@@ -97,7 +103,7 @@ def test_one_particle_is_a_rollout(block):
     options = {"max_new_tokens": 5, "temperature": 0.8, "eos_token_id": EOS, "pad_token_id": PAD}
     expected = rollout(model, *PROMPTS, num_return_sequences=3, generator=samples(), **options)
     settings = {"num_particles": 1, "block_size": block, "num_return_sequences": 3}
-    found = grow_particles(model, discriminator, *PROMPTS, generator=samples(), **settings, **options).sample()
+    found = grow_particles(model, discriminator, PROMPTS, generator=samples(), **settings, **options).sample()
     for name, tensor in vars(expected).items():
         torch.testing.assert_close(getattr(found, name), tensor, msg=name)
 
@@ -113,7 +119,7 @@ def test_prompts_of_different_lengths_and_batches(make_discriminator, model_type
     options = {"max_new_tokens": 7, "num_particles": 5, "block_size": 2, "eos_token_id": [EOS, 11], "pad_token_id": PAD}
     runs = [
         grow_particles(
-            model, discriminator, *PROMPTS, num_return_sequences=2, generator=samples(), batch_size=size, **options
+            model, discriminator, PROMPTS, num_return_sequences=2, generator=samples(), batch_size=size, **options
         )
         for size in (None, 3)
     ]
@@ -138,7 +144,7 @@ def test_the_log_ratio_of_a_completion_leaves_the_prompt_out(pair):
     generator, data, _ = pair
     ids = torch.tensor([[PAD, 3, 1, 0, EOS], [3, 0, 3, 1, PAD]])
     mask = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
-    found = LogRatio(data, generator, 3, psi_temperature=0.5, q_temperature=2.0)(ids, mask)
+    found = LogRatio(data, generator, 3, SamplingConfig(0.5), SamplingConfig(2.0))(ids, mask)
     expected = torch.zeros(2)
     for sign, model, temperature in ((1, data, 0.5), (-1, generator, 2.0)):
         short = torch.tensor([[0, 1, 1, 0, 0], [1, 1, 1, 0, 0]])
@@ -215,7 +221,7 @@ def test_a_classifier_with_too_few_positions_is_refused(make_discriminator):
     discriminator = make_discriminator("bert", max_position_embeddings=8)
     options = {"max_new_tokens": 6, "eos_token_id": EOS, "num_particles": 2}
     with pytest.raises(ValueError, match=r"up to 9 tokens.* positions for 8"):
-        grow_particles(make_lm(3, vocab_size=40), discriminator, *PROMPTS, **options)
+        grow_particles(make_lm(3, vocab_size=40), discriminator, PROMPTS, **options)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +242,6 @@ def test_a_classifier_with_too_few_positions_is_refused(make_discriminator):
 )
 def test_settings_that_cannot_work(pair, options, message):
     generator, data, _ = pair
-    settings = {"discriminator": data, "num_particles": 4, "num_samples": 5, **TEXTS, **options}
+    settings = {"discriminator": data, "num_particles": 4, "num_return_sequences": 5, **TEXTS, **options}
     with pytest.raises(ValueError, match=message):
         grow_particles(generator, settings.pop("discriminator"), **settings)

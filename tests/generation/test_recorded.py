@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.generation.decoding.native.structures import native
 from hf_gpt.generation.sampling.activation_cache import ActivationCache
-from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.logprobs import completion_logits, token_logps
+from tests.sampling_options import rollout
 
 
 OPTIONS = {

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from hf_gpt.generation.sampling.inverse_cdf import sample_tokens
-from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.sampling.distribution import SamplingConfig
+from hf_gpt.generation.sampling.inverse_cdf import sample
 from hf_gpt.generation.scoring.logprobs import completion_logps
+from tests.sampling_options import rollout
 
 
 BOS, EOS, PAD = 1, 2, 0
@@ -99,7 +100,7 @@ def test_padding_and_batches_change_nothing(make_generator, model_type):
 
 def test_end_of_text(make_generator):
     model = make_generator()
-    samples = rollout(model, num_samples=64, max_new_tokens=12, generator=generator(), **IDS)
+    samples = rollout(model, num_return_sequences=64, max_new_tokens=12, generator=generator(), **IDS)
     lengths = samples.completion_mask.sum(-1).long()
     assert len(set(lengths.tolist())) > 3
     for row, length in enumerate(lengths.tolist()):
@@ -107,10 +108,15 @@ def test_end_of_text(make_generator):
         assert EOS not in tokens[: length - 1] and (tokens[length - 1] == EOS or length == 12)
         assert set(tokens[length:]) <= {PAD} and samples.logps[row, length:].abs().sum() == 0
         assert samples.attention_mask[row].sum() == length + 1 and samples.sequences[row, 0] == BOS
-    never = rollout(model, num_samples=8, max_new_tokens=12, bos_token_id=BOS, generator=generator())
+    never = rollout(model, num_return_sequences=8, max_new_tokens=12, bos_token_id=BOS, generator=generator())
     assert never.completion_mask.sum() == 8 * 12
     both = rollout(
-        model, num_samples=64, max_new_tokens=12, bos_token_id=BOS, eos_token_id=[EOS, 7], generator=generator()
+        model,
+        num_return_sequences=64,
+        max_new_tokens=12,
+        bos_token_id=BOS,
+        eos_token_id=[EOS, 7],
+        generator=generator(),
     )
     last = both.completions[torch.arange(64), both.completion_mask.sum(-1).long() - 1]
     assert {EOS, 7} <= set(last.tolist())
@@ -118,7 +124,9 @@ def test_end_of_text(make_generator):
 
 def test_frequencies_are_the_models(make_generator):
     model = make_generator(spread=3.0)
-    samples = rollout(model, num_samples=40_000, max_new_tokens=1, generator=generator(), batch_size=20_000, **IDS)
+    samples = rollout(
+        model, num_return_sequences=40_000, max_new_tokens=1, generator=generator(), batch_size=20_000, **IDS
+    )
     with torch.no_grad():
         expected = model(input_ids=torch.tensor([[BOS]])).logits[0, -1].softmax(-1)
     found = torch.bincount(samples.completions[:, 0], minlength=20) / 40_000
@@ -130,7 +138,7 @@ def test_truncated_distributions_by_hand():
     uniforms = torch.rand(4000, dtype=torch.float64, generator=generator())
 
     def shares(**settings):
-        return torch.bincount(sample_tokens(logits, uniforms, **settings), minlength=4).float() / 4000
+        return torch.bincount(sample(logits, uniforms, SamplingConfig(**settings)).tokens, minlength=4).float() / 4000
 
     def near(*expected):
         return pytest.approx(expected, abs=0.03)
@@ -146,20 +154,20 @@ def test_truncated_distributions_by_hand():
 def test_tokens_of_no_probability_are_never_drawn():
     logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]).expand(3, 5)
     uniforms = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
-    assert sample_tokens(logits, uniforms).tolist() == [1, 3, 3]
+    assert sample(logits, uniforms, SamplingConfig()).tokens.tolist() == [1, 3, 3]
 
 
 def test_training_mode_and_gradients_are_left_as_they_were(make_generator):
     model = make_generator(hidden_dropout=0.5).train()
-    first = rollout(model, num_samples=4, max_new_tokens=6, generator=generator(), **IDS)
-    second = rollout(model, num_samples=4, max_new_tokens=6, generator=generator(), **IDS)
+    first = rollout(model, num_return_sequences=4, max_new_tokens=6, generator=generator(), **IDS)
+    second = rollout(model, num_return_sequences=4, max_new_tokens=6, generator=generator(), **IDS)
     assert model.training and not first.logps.requires_grad
     assert first.sequences.tolist() == second.sequences.tolist()
 
 
 def test_gradient_flows_through_the_recomputed_logps(make_generator):
     model = make_generator()
-    samples = rollout(model, num_samples=4, max_new_tokens=6, generator=generator(), **IDS)
+    samples = rollout(model, num_return_sequences=4, max_new_tokens=6, generator=generator(), **IDS)
     logps = completion_logps(
         model, samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions
     )
@@ -196,13 +204,13 @@ def test_an_encoder_reads_no_more_than_its_positions(make_generator):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "num_samples"),
-        ({"num_samples": 2, "bos_token_id": None}, "bos_token_id"),
-        ({"num_samples": 2, "max_new_tokens": 0}, "max_new_tokens"),
-        ({"num_samples": 2, "temperature": -1.0}, "temperature"),
-        ({"num_samples": 2, "top_p": 0.0}, "top_p"),
-        ({"num_samples": 2, "max_new_tokens": 64}, "64 positions"),
-        ({"num_samples": 2, "uniforms": torch.rand(3, 8)}, "uniforms"),
+        ({"max_new_tokens": None, "bos_token_id": 1}, "max_new_tokens"),
+        ({"num_return_sequences": 2, "bos_token_id": None}, "bos_token_id"),
+        ({"num_return_sequences": 2, "max_new_tokens": 0}, "max_new_tokens"),
+        ({"num_return_sequences": 2, "temperature": -1.0}, "temperature"),
+        ({"num_return_sequences": 2, "top_p": 0.0}, "top_p"),
+        ({"num_return_sequences": 2, "max_new_tokens": 64}, "64 positions"),
+        ({"num_return_sequences": 2, "uniforms": torch.rand(3, 8)}, "uniforms"),
         ({"prompt_ids": torch.ones(2, 0, dtype=torch.int64)}, "empty"),
     ],
 )

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from hf_gpt.generation.sampling.distribution import Sampling, pack, unpack
-from hf_gpt.generation.sampling.rollout import rollout
+from hf_gpt.generation.sampling.distribution import SamplingConfig, pack, unpack
 from hf_gpt.generation.scoring.logprobs import completion_logps
 from tests.generation.enumerated import BEGIN, EOS, VOCAB, all_texts, counts, make_lm
+from tests.sampling_options import rollout
 
 
 SETTINGS = [
@@ -72,7 +72,7 @@ def test_rollouts_have_the_log_probabilities_of_what_they_sample_from(settings):
     model = make_lm(0, pad_token_id=EOS)
     samples = rollout(
         model,
-        num_samples=3000,
+        num_return_sequences=3000,
         max_new_tokens=3,
         bos_token_id=BEGIN,
         eos_token_id=EOS,
@@ -100,13 +100,15 @@ def test_rollouts_have_the_log_probabilities_of_what_they_sample_from(settings):
             **settings,
         )
     torch.testing.assert_close(samples.logps, again * samples.completion_mask, rtol=0, atol=1e-5)
-    assert (samples.support is None) == (not Sampling(**settings).is_truncated)
+    assert (samples.support is None) == (not SamplingConfig(**settings).is_truncated)
 
 
 @pytest.mark.usefixtures("steps")
 def test_a_greedy_rollout_is_certain():
     model = make_lm(0, pad_token_id=EOS)
-    samples = rollout(model, num_samples=2, max_new_tokens=3, bos_token_id=BEGIN, eos_token_id=EOS, temperature=0)
+    samples = rollout(
+        model, num_return_sequences=2, max_new_tokens=3, bos_token_id=BEGIN, eos_token_id=EOS, temperature=0
+    )
     assert samples.logps.eq(0).all()
     texts = samples.sequences, samples.attention_mask, samples.prompt_length, samples.completions
     again = completion_logps(model, *texts, temperature=0)
@@ -119,7 +121,7 @@ def test_int8_rollouts_have_the_log_probabilities_of_the_rounded_tempered_weight
     from hf_gpt.generation.decoding.cached_decoder import make_weights
 
     model = make_lm(0, spread=1.0, pad_token_id=EOS)
-    options = {"num_samples": 4, "max_new_tokens": 1, "bos_token_id": BEGIN, "weight_dtype": "int8"}
+    options = {"num_return_sequences": 4, "max_new_tokens": 1, "bos_token_id": BEGIN, "weight_dtype": "int8"}
     samples = rollout(model, temperature=0.5, generator=torch.Generator().manual_seed(0), **options)
     prompts = torch.full((4, 1), BEGIN)
     with torch.no_grad():
@@ -160,10 +162,16 @@ def test_a_language_model_guides_against_what_the_generator_samples_from(guidanc
 
 
 def test_particles_reach_their_target_by_recorded_log_probabilities():
-    from hf_gpt.generation.guidance.particle_filter import grow_particles
+    from tests.sampling_options import grow_particles
 
     generator, psi = make_lm(0, pad_token_id=EOS), make_lm(1, pad_token_id=EOS)
-    samples = {"num_samples": 300, "num_particles": 64, "block_size": 1, "max_new_tokens": 3, "temperature": 0.8}
+    samples = {
+        "num_return_sequences": 300,
+        "num_particles": 64,
+        "block_size": 1,
+        "max_new_tokens": 3,
+        "temperature": 0.8,
+    }
     seeded = torch.Generator().manual_seed(0)
     particles = grow_particles(generator, psi, bos_token_id=BEGIN, eos_token_id=EOS, generator=seeded, **samples)
     found = counts(particles.texts.sequences, weights=particles.weights.flatten()) / 300
@@ -180,7 +188,7 @@ def test_a_recorded_support_is_a_bit_a_token():
 
 def test_a_support_is_fixed_for_gradients_and_other_logits():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]], requires_grad=True)
-    sampling = Sampling(top_k=2)
+    sampling = SamplingConfig(top_k=2)
     support = pack(sampling.support(logits))
     other = torch.tensor([[0.0, 1.0, 2.0, 3.0]], requires_grad=True)
     policy = sampling.policy_logits(other, support).softmax(-1)
@@ -196,4 +204,4 @@ def test_a_support_is_fixed_for_gradients_and_other_logits():
 @pytest.mark.parametrize("settings", [{"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"min_p": 2}])
 def test_settings_out_of_range(settings):
     with pytest.raises(ValueError, match="0 < top_p <= 1"):
-        Sampling(**settings)
+        SamplingConfig(**settings)

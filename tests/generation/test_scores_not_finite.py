@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from hf_gpt.generation.guidance.guided_generate import guided_generate
-from hf_gpt.generation.guidance.particle_filter import grow_particles
 from hf_gpt.generation.guidance.selection import best_of, reject, resample, resample_systematically
 from hf_gpt.generation.scoring.discriminator import ScoreError, prefix_scores, sequence_scores
 from tests.generation.test_shared_tokens import make_discriminator, make_generator
+from tests.sampling_options import grow_particles
 
 
 def damaged():
@@ -38,7 +38,7 @@ def test_no_guidance_chooses_by_them(guidance, value):
             guidance=guidance,
         )
     with pytest.raises(ScoreError, match=named):
-        grow_particles(make_generator(), discriminator, torch.tensor([[5, 6]]), max_new_tokens=3, num_particles=2)
+        grow_particles(make_generator(), discriminator, bos_token_id=5, max_new_tokens=3, num_particles=2)
 
 
 @pytest.mark.parametrize("guidance", ["resample", "reject", "best_of_n", "particles", "stepwise"])

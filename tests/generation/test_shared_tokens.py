@@ -9,11 +9,10 @@ from hf_gpt.adversarial.trainer import AdversarialTrainer  # noqa: F401 - regist
 from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.generation.guidance.guided_generate import guided_generate
 from hf_gpt.generation.guidance.log_weights import make_log_weight
-from hf_gpt.generation.guidance.particle_filter import grow_particles
-from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import prefix_scores, sequence_scores
 from hf_gpt.generation.scoring.log_ratio import LogRatio, log_ratio
 from hf_gpt.generation.scoring.shared_tokens import TokensError, check_shared_tokens, tokenizer_difference
+from tests.sampling_options import grow_particles, rollout
 
 
 TEXTS = ["the cat sat on the mat and the dog ran", "a dog and a cat sat", "rain on the plain"] * 20
@@ -51,7 +50,9 @@ def every_use(generator, discriminator):
     }
     yield lambda: generator.generate(prompts, guidance="best_of_n", pad_token_id=0, **samples)
     yield lambda: generator.generate(prompts, guidance="stepwise", pad_token_id=0, **samples)
-    yield lambda: grow_particles(generator, discriminator, prompts, max_new_tokens=3, num_particles=2)
+    yield lambda: grow_particles(
+        generator, discriminator, (prompts, torch.ones_like(prompts)), max_new_tokens=3, num_particles=2
+    )
     yield lambda: make_log_weight(discriminator, generator)
 
 

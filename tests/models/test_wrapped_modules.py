@@ -10,9 +10,9 @@ from torch import nn
 import hf_gpt
 from hf_gpt.generation.decoding.plain_decoder import can_decode
 from hf_gpt.generation.embeddings import embedding_table, vocabulary_size
-from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import discriminator_logits, prefix_logits
 from hf_gpt.generation.scoring.logprobs import completion_logits
+from tests.sampling_options import rollout
 
 
 SMALL = {"vocab_size": 40, "hidden_size": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

@@ -12,6 +12,7 @@ from hf_gpt import (
     HfGptForSequenceClassification,
     HfGptTrainer,
     HfGptTrainingArguments,
+    SamplingConfig,
     convert,
     evaluate,
     fast_generate,
@@ -44,6 +45,10 @@ def play(generator: PreTrainedModel, texts: list[str]) -> None:
         train_dataset=texts,
         processing_class=tokenizer,
     ).train()
+
+
+def sample(generator: PreTrainedModel) -> int:
+    return len(rollout(generator, sampling=SamplingConfig(max_new_tokens=8, bos_token_id=0)))
 
 
 def ways_to_write() -> list[object]:

@@ -11,6 +11,7 @@ from eval.benchmarks.speed.models import KINDS, build, count
 from eval.benchmarks.speed.timing import Contender, timed
 from hf_gpt.generation.decoding.fast_generate import fast_generate
 from hf_gpt.generation.decoding.linear import check_weight_dtype
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 
 
@@ -109,7 +110,7 @@ def named(name: str, weight_dtype: str | None) -> str:
 
 
 def _rollout(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, weight_dtype: str | None):
-    return lambda: rollout(model, prompt, max_new_tokens=new_tokens, weight_dtype=weight_dtype)
+    return lambda: rollout(model, prompt, sampling=SamplingConfig(max_new_tokens=new_tokens), weight_dtype=weight_dtype)
 
 
 def make_prompt(model: PreTrainedModel, rows: int, vocab_size: int) -> torch.Tensor:

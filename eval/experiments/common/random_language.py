@@ -5,6 +5,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 
@@ -50,10 +51,7 @@ def sample_texts(
     """Texts of a model of such a language, by the seed."""
     return rollout(
         model,
-        num_samples=count,
-        bos_token_id=0,
-        max_new_tokens=length,
-        temperature=temperature,
+        sampling=SamplingConfig(temperature, max_new_tokens=length, num_return_sequences=count, bos_token_id=0),
         generator=torch.Generator().manual_seed(seed),
         batch_size=batch_size,
     )

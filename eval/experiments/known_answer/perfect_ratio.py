@@ -17,6 +17,7 @@ from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.adversarial.generator import losses as estimators
 from hf_gpt.adversarial.generator import rewards
 from hf_gpt.adversarial.masked_reductions import masked_mean
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 from hf_gpt.generation.scoring.logprobs import completion_logits, token_logps
 
@@ -171,7 +172,8 @@ def train(
 
 def sample(model: nn.Module, stage: Stage, count: int, generator: torch.Generator) -> Sample:
     """Samples of the model, scored by itself and by the data's distribution."""
-    texts = rollout(model, num_samples=count, bos_token_id=0, max_new_tokens=stage.length, generator=generator)
+    sampling = SamplingConfig(max_new_tokens=stage.length, num_return_sequences=count, bos_token_id=0)
+    texts = rollout(model, sampling=sampling, generator=generator)
     positions = (texts.sequences, texts.attention_mask, texts.prompt_length, stage.length)
     with torch.no_grad():
         data_logits = completion_logits(stage.language, *positions)

@@ -1,6 +1,7 @@
 """The generator of the benchmark, trained by likelihood or adversarially."""
 
 import copy
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 
 from eval.experiments.common.adversarial import make_trainer, read_recipe
 from eval.experiments.oracle_board.language import START
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 
@@ -170,9 +172,9 @@ def make_discriminator(generator: PreTrainedModel, overrides: dict[str, Any], se
         return HfNgramCnnForSequenceClassification(config)
 
 
-def endless(*args: Any, eos_token_id: int | None = None, **kwargs: Any) -> Rollout:
+def endless(*args: Any, sampling: SamplingConfig, **kwargs: Any) -> Rollout:
     """`rollout` in a language whose texts all have the same length and no token for their end."""
-    return rollout(*args, eos_token_id=None, **kwargs)
+    return rollout(*args, sampling=dataclasses.replace(sampling, eos_token_id=None), **kwargs)
 
 
 def _nats(model: PreTrainedModel, texts: torch.Tensor) -> torch.Tensor:

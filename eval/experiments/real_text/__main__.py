@@ -54,6 +54,7 @@ from hf_gpt.evaluation.two_sample.halves import classifier_test
 from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
 from hf_gpt.generation.guidance.particle_filter import grow_particles
 from hf_gpt.generation.guidance.selection import effective_sample_size, importance_weights, resample
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 from hf_gpt.generation.scoring.log_ratio import log_ratio
 
@@ -275,15 +276,16 @@ class Run:
         return {"corpus": self.corpus, "seed": self.seed, "model": model, "setting": setting, **point}
 
     def _plain(self, model: WordModel) -> Draw:
-        return lambda **sampler: (rollout(model.model, **self._texts(1), **sampler), {})
+        return lambda **policy: (rollout(model.model, **self._texts(1, **policy)), {})
 
     def _chosen(self, model: WordModel, chooser: WordModel) -> Draw:
         """One of several whole texts."""
 
         def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
-            count, settings = self.options.candidates, self._texts(self.options.candidates)
-            samples = rollout(model.model, **settings, temperature=temperature)
-            scores = log_ratio(chooser.model, model.model, samples, temperature, temperature, batch_size=128)
+            count = self.options.candidates
+            settings = self._texts(count, temperature=temperature)
+            sampling, samples = settings["sampling"], rollout(model.model, **settings)
+            scores = log_ratio(chooser.model, model.model, samples, sampling, sampling, batch_size=128)
             scores = scores.reshape(-1, count)
             chosen = torch.arange(0, len(samples), count) + resample(scores, generator=settings["generator"])[:, 0]
             effective = float(effective_sample_size(importance_weights(scores)).mean())
@@ -295,13 +297,12 @@ class Run:
         """Texts whose beginnings are resampled as they grow."""
 
         def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
-            settings = self._texts(1)
+            settings = self._texts(1, temperature=temperature)
             particles = grow_particles(
                 model.model,
                 chooser.model,
                 num_particles=self.options.particles,
                 block_size=self.options.block,
-                temperature=temperature,
                 discriminator_temperature=temperature,
                 **settings,
             )
@@ -313,17 +314,18 @@ class Run:
 
         return sample
 
-    def _texts(self, candidates: int) -> dict[str, Any]:
-        """How as many texts as there are held-out ones are drawn, or several for each."""
-        return {
-            "num_samples": candidates * len(self.test),
-            "max_new_tokens": MAX_WORDS + 1,
-            "bos_token_id": BOS,
-            "eos_token_id": EOS,
-            "pad_token_id": PAD,
-            "generator": torch.Generator().manual_seed(self.seed + 7),
-            "batch_size": 500,
-        }
+    def _texts(self, candidates: int, **policy: float) -> dict[str, Any]:
+        """How to sample as many texts as there are held-out ones, or several for each."""
+        sampling = SamplingConfig(
+            max_new_tokens=MAX_WORDS + 1,
+            num_return_sequences=candidates * len(self.test),
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+            **policy,
+        )
+        generator = torch.Generator().manual_seed(self.seed + 7)
+        return {"sampling": sampling, "generator": generator, "batch_size": 500}
 
     def _point(self, samples: Rollout, metrics: dict[str, float]) -> dict[str, float]:
         texts = [[self.words[token] for token in row if token in self.words] for row in samples.completions.tolist()]

@@ -6,6 +6,7 @@ from eval.experiments.resampling.pools import Pool
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD
 from hf_gpt.generation.guidance.particle_filter import grow_particles
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 
 
 def sample_by_particles(
@@ -34,16 +35,18 @@ def sample_by_particles(
     samples = grow_particles(
         q.model,
         psi.model,
-        num_samples=number,
-        max_new_tokens=q.max_length + 1,
+        sampling=SamplingConfig(
+            q_temperature,
+            max_new_tokens=q.max_length + 1,
+            num_return_sequences=number,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+        ),
         num_particles=particles,
         block_size=block,
-        temperature=q_temperature,
         discriminator_temperature=psi_temperature,
         resampling="multinomial",
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
         generator=generator,
         batch_size=batch_size,
     ).sample(generator)

@@ -8,6 +8,7 @@ import torch
 
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary, pad_rows
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.logprobs import token_logps
 
@@ -52,13 +53,15 @@ def sample(model: WordModel, number: int, *, temperature: float = 1.0, top_p: fl
     """`number` texts of a model, by the seed."""
     samples = rollout(
         model.model,
-        num_samples=number,
-        max_new_tokens=model.max_length + 1,
-        temperature=temperature,
-        top_p=top_p,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
+        sampling=SamplingConfig(
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=model.max_length + 1,
+            num_return_sequences=number,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+        ),
         generator=torch.Generator().manual_seed(seed),
         batch_size=1000,
     )

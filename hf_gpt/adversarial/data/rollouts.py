@@ -95,8 +95,9 @@ class Collector:
         else:
             rows, number = [row for rows, times in requests for row in rows for _ in range(times)], 1
         prompt_ids, prompt_mask = self._prompts(rows)
-        options = {**dataclasses.asdict(self.args.sampling), **settings}
-        # Other functions need not know of it.
+        settings |= {"eos_token_id": self.tokens.eos, "pad_token_id": self.tokens.pad}
+        options = {"sampling": dataclasses.replace(self.args.sampling, num_return_sequences=number, **settings)}
+        # Other functions need not know of these.
         if self.rollout_function is rollout:
             options["activation_cache"] = activation_cache
             options["weight_dtype"] = self.args.rollout_weight_dtype or ("bfloat16" if self.args.bf16 else None)
@@ -104,10 +105,6 @@ class Collector:
             model,
             prompt_ids,
             prompt_mask,
-            num_return_sequences=number,
-            max_new_tokens=self.args.max_new_tokens,
-            eos_token_id=self.tokens.eos,
-            pad_token_id=self.tokens.pad,
             uniforms=torch.cat(uniforms),
             batch_size=self.args.rollout_batch_size,
             synced=world > 1 and (self.args.is_sharded or self.accelerator.distributed_type.value not in _WHOLE),

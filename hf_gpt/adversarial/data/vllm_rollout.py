@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from hf_gpt.errors import ConfigError
 from hf_gpt.generation.decoding.fingerprint import digests
-from hf_gpt.generation.sampling.distribution import Sampling, pack
+from hf_gpt.generation.sampling.distribution import SamplingConfig, pack
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import evaluating
 from hf_gpt.generation.scoring.logprobs import completion_logits, join, token_logps, unwrap
@@ -94,14 +94,7 @@ class VllmRollout:
         prompt_ids: torch.Tensor,
         prompt_mask: torch.Tensor | None = None,
         *,
-        max_new_tokens: int,
-        num_return_sequences: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        min_p: float = 0.0,
-        eos_token_id: int | None = None,
-        pad_token_id: int | None = None,
+        sampling: SamplingConfig,
         batch_size: int | None = None,
         **_: Any,
     ) -> Rollout:
@@ -115,17 +108,15 @@ class VllmRollout:
         self.sync(model)
         prompt_mask = torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask
         prompts = [ids[kept].tolist() for ids, kept in zip(prompt_ids, prompt_mask.bool(), strict=True)]
-        settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-        sampling = Sampling(**settings, min_p=min_p)
-        # Servers and clients of old need not know of it.
-        settings |= {"n": num_return_sequences} | ({"min_p": min_p} if min_p else {})
-        end = {"ignore_eos": True} if eos_token_id is None else {"stop_token_ids": [eos_token_id]}
+        settings = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        # Old servers and clients do not have it.
+        settings |= {"n": sampling.num_return_sequences} | ({"min_p": sampling.min_p} if sampling.min_p else {})
+        end = {"stop_token_ids": sampling.end_tokens} if sampling.end_tokens else {"ignore_eos": True}
         completions, server_logps = self._generate(
-            prompts, max_tokens=max_new_tokens, logprobs=0, generation_kwargs=end, **settings
+            prompts, max_tokens=sampling.max_new_tokens, logprobs=0, generation_kwargs=end, **settings
         )
         device = next(model.parameters()).device
-        pad = pad_token_id if pad_token_id is not None else eos_token_id or 0
-        samples = _assemble(prompt_ids, prompt_mask, completions, num_return_sequences, eos_token_id, pad, device)
+        samples = _assemble(prompt_ids, prompt_mask, completions, sampling, device)
         samples = _with_logps(model, samples, sampling, batch_size or len(samples))
         self._compare(samples, server_logps if sampling.is_plain else None)
         return samples
@@ -212,8 +203,9 @@ def _whole(parameter: torch.Tensor) -> torch.Tensor:
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
-def _assemble(prompt_ids, prompt_mask, completions, number, eos_token_id, pad, device) -> Rollout:
-    kept = [_until_end(ids, eos_token_id) for ids in completions]
+def _assemble(prompt_ids, prompt_mask, completions, sampling: SamplingConfig, device) -> Rollout:
+    number, pad = sampling.num_return_sequences, sampling.padding_token
+    kept = [_until_end(ids, sampling.end_tokens) for ids in completions]
     width = max(map(len, kept))
     ids = torch.full((len(kept), width), pad)
     mask = torch.zeros(len(kept), width)
@@ -231,13 +223,13 @@ def _assemble(prompt_ids, prompt_mask, completions, number, eos_token_id, pad, d
     ).to(device)
 
 
-def _until_end(ids: Sequence[int], eos_token_id: int | None) -> list[int]:
-    ids = list(ids)
-    return ids[: ids.index(eos_token_id) + 1] if eos_token_id in ids else ids
+def _until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+    first = next((position for position, token in enumerate(ids) if token in ends), len(ids))
+    return list(ids[: first + 1])
 
 
 @torch.no_grad()
-def _with_logps(model: nn.Module, samples: Rollout, sampling: Sampling, batch_size: int) -> Rollout:
+def _with_logps(model: nn.Module, samples: Rollout, sampling: SamplingConfig, batch_size: int) -> Rollout:
     """The same with log-probabilities, and what could have been sampled, as our own logits say."""
     sizes = [len(part) for part in torch.arange(len(samples)).split(batch_size)]
     logps, supports = [], []

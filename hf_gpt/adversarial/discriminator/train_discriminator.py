@@ -20,6 +20,7 @@ from hf_gpt.data.truncation import Cuts, Overlong
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import fit
 from hf_gpt.evaluation.two_sample.auc import auc_interval
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import ScoreError, discriminator_logits, sequence_scores
 from hf_gpt.training.monitoring.trainability import check_trainable
@@ -231,9 +232,7 @@ def _generated_rows(generator, real_rows, tokens, max_new_tokens, batch_size, se
         generator,
         prompts,
         mask,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=tokens.eos,
-        pad_token_id=tokens.pad,
+        sampling=SamplingConfig(max_new_tokens=max_new_tokens, eos_token_id=tokens.eos, pad_token_id=tokens.pad),
         generator=torch.Generator().manual_seed(seed),
         batch_size=batch_size,
     )

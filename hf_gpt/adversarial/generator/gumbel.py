@@ -7,12 +7,12 @@ from torch import nn
 
 from hf_gpt.adversarial.generator.losses import straight_through_gumbel
 from hf_gpt.generation.embeddings import embedding_table, vocabulary_size
-from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.scoring.discriminator import accepted_arguments
 from hf_gpt.generation.scoring.logprobs import left_padded, positions_of, unwrap
 
 
-_PLAIN = Sampling()
+_PLAIN = SamplingConfig()
 
 
 @dataclass
@@ -45,7 +45,7 @@ def gumbel_rollout(
     *,
     max_new_tokens: int,
     temperature: float,
-    sampling: Sampling = _PLAIN,
+    sampling: SamplingConfig = _PLAIN,
     eos_token_id: int,
     generator: torch.Generator | None = None,
 ) -> SoftRollout:

@@ -2,7 +2,7 @@
 Losses of the generator whose gradient moves it towards the data, as pure functions on log-probabilities.
 
 `logps` (B, C) are log q(y_t | s_t) of generated tokens, with gradient, under the distribution q that they were sampled
-from (`Sampling.policy_logits`: its temperature, what top-k, top-p and min-p left); else the expected score is not 0.
+from: `SamplingConfig.policy_logits`, with its temperature, top-k, top-p and min-p. Else the expected score is not 0.
 `mask` (B, C) is 1 at generated tokens up to and including the end-of-text token. p is the distribution of the data, l a
 discriminator's logit. What is descended depends on the reward: see `rewards.REWARDS`.
 """

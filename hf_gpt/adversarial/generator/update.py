@@ -20,7 +20,7 @@ from hf_gpt.adversarial.generator.losses import (
 from hf_gpt.adversarial.masked_reductions import masked_sum
 from hf_gpt.adversarial.monitoring.diagnostics import logp_mismatch
 from hf_gpt.generation.sampling.activation_cache import ActivationCache
-from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.logprobs import completion_logits, completion_logps, token_logps
 
@@ -134,7 +134,7 @@ def anchor_loss(
 
 
 @torch.no_grad()
-def logps_of(model: nn.Module, rollout: Rollout, sampling: Sampling) -> torch.Tensor:
+def logps_of(model: nn.Module, rollout: Rollout, sampling: SamplingConfig) -> torch.Tensor:
     """(B, C) log-probabilities of the rollout's tokens under another model, at the temperature of `sampling` and among
     the tokens that could be sampled when the rollout was."""
     width = rollout.completions.shape[1]

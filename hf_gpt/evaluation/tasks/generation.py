@@ -9,6 +9,7 @@ import torch
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.tasks.loading import Candidate
 from hf_gpt.evaluation.tasks.registry import TaskSpec
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def sampler_of(spec: TaskSpec) -> dict[str, Any]:
-    """How a task's texts are drawn, as `rollout` takes it."""
+    """How a task's texts are drawn, as fields of `SamplingConfig`."""
     return {
         "max_new_tokens": spec.max_new_tokens,
         "temperature": spec.temperature,
@@ -50,7 +51,7 @@ def write_after(
         batch_size: Texts at a time.
         max_length: Most tokens read and written; left out, what the model was made for.
         advance: Is told of texts that are done.
-        sampler: As for `rollout`.
+        sampler: Fields of `SamplingConfig`.
 
     Raises:
         UserError: the model writes nothing, or has no room for a prompt.
@@ -98,9 +99,8 @@ def write_after(
         width = max(len(rows[position]) for position in positions)
         ids = torch.tensor([[0] * (width - len(rows[position])) + rows[position] for position in positions])
         mask = torch.tensor([[0] * (width - len(rows[position])) + [1] * len(rows[position]) for position in positions])
-        samples = rollout(
-            candidate.model, ids, mask, uniforms=uniforms[positions], eos_token_id=_ends(candidate), **sampler
-        )
+        sampling = SamplingConfig(eos_token_id=_ends(candidate), **sampler)
+        samples = rollout(candidate.model, ids, mask, sampling=sampling, uniforms=uniforms[positions])
         for position, tokens, kept in zip(positions, samples.completions, samples.completion_mask.bool(), strict=True):
             texts[position] = _cut(candidate.tokenizer.decode(tokens[kept], skip_special_tokens=True), stop)
         advance(len(positions))

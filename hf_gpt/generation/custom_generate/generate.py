@@ -6,7 +6,7 @@ from hf_gpt.generation.guidance.guided_generate import guided_generate, load_dis
 
 
 def generate(model, inputs=None, generation_config=None, discriminator=None, do_sample=None, **kwargs):
-    """As `model.generate`, guided by `discriminator`; the options are those of `guided_generate`.
+    """`model.generate` guided by `discriminator`, with the options of `guided_generate`.
 
     Without `generation_config` and `do_sample` texts are sampled.
     """
@@ -16,7 +16,7 @@ def generate(model, inputs=None, generation_config=None, discriminator=None, do_
         do_sample = True
     if do_sample is not None:
         kwargs["do_sample"] = do_sample
-    # The library hands over all arguments of its own, given or not; of others None is a value.
+    # The library passes all of its own arguments, given or not. For others None is a value.
     own = inspect.signature(model.generate).parameters
     kwargs = {name: value for name, value in kwargs.items() if value is not None or name not in own}
     return model.generate(

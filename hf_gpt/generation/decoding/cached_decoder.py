@@ -1,4 +1,4 @@
-"""Decoding steps of our own decoders without a general forward pass: fused weights and a static cache."""
+"""Decoding steps of our own models without their forward pass: fused weights and a static cache."""
 
 import contextlib
 from collections.abc import Callable
@@ -28,10 +28,10 @@ class _Layer(NamedTuple):
 
 
 def make_weights(model: HfGptForCausalLM, weight_dtype: str | None, rows: int) -> "DecoderWeights | NativeWeights":
-    """The weights of a model that `can_decode` takes for the fastest steps that there are; `start` begins with them.
+    """Weights for the fastest steps of a model that `can_decode` takes; `start` gives a decoder.
 
-    On a CPU the steps are compiled, at first use on a machine, which takes one to three seconds; where that cannot be
-    (`native.decoder.takes`) PyTorch does them.
+    On CPUs the steps are compiled at first use on a machine, in one to three seconds. Where that is not possible
+    (`native.decoder.takes`), they run in PyTorch.
 
     Args:
         model, weight_dtype, rows: As for `DecoderWeights`.
@@ -42,21 +42,21 @@ def make_weights(model: HfGptForCausalLM, weight_dtype: str | None, rows: int) -
 
 
 class DecoderWeights:
-    """A model's weights as `CachedDecoder` uses them, taken now: later changes do not count.
+    """A copy of a model's current weights for `CachedDecoder`.
 
-    Queries, keys and values are one product, as are the two inputs of a gated MLP, and the scales of an RMS norm go
-    into the product behind it.
+    Queries, keys and values are one linear layer, as are gate and input of an MLP. The scales of an RMS norm are part
+    of the next linear layer.
 
     Args:
         model: A model that `can_decode` takes.
-        weight_dtype: Of `linear.make_linear`; embeddings, norms, attention and sums stay in float32.
-        rows: Most rows that are decoded at once.
+        weight_dtype: As for `linear.make_linear`; embeddings, norms and attention stay in float32.
+        rows: Most rows decoded at once.
     """
 
     def __init__(self, model: HfGptForCausalLM, weight_dtype: str | None = None, rows: int = 2):
         config, decoder = model.config, model.model
         self.weight_dtype, self.rows = weight_dtype, rows
-        # Attributes of a configuration are slow to look up in every step.
+        # Attributes of a configuration are slow to look up.
         self.head_dim, self.norm_eps, self.is_gated = config.head_dim, config.norm_eps, config.is_gated_act
         self.use_qk_norm, self.logit_scale = config.use_qk_norm, config.logit_scale
         self.softcap = config.final_logit_softcapping
@@ -94,7 +94,7 @@ class DecoderWeights:
         return CachedDecoder(model, ids, mask, max_new_tokens, self)
 
     def _normed(self, norm: nn.Module, *parts: nn.Linear) -> tuple[Callable[[torch.Tensor], torch.Tensor], Linear]:
-        """A norm, and one product for the layers that read what it gives."""
+        """A norm, and one linear layer in place of those that read it."""
         weight = torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight
         biases = [part.bias for part in parts]
         bias = None if biases[0] is None else torch.cat(biases)
@@ -115,17 +115,17 @@ class DecoderWeights:
 
 
 class CachedDecoder:
-    """Reads prompts with the model's own forward pass and then one token of each row at a time, much faster.
+    """Reads prompts with the model's forward pass, and then one token of each row at a time, much faster.
 
-    Keys and values stand in a cache of the final length. The logits are those of the model up to the rounding of
-    `weights`. With a `weight_dtype` the prompt is read under autocast in bfloat16.
+    Keys and values lie in a cache of the final length. The logits are the model's up to the rounding of `weights`.
+    With a `weight_dtype` prompts are read under autocast in bfloat16.
 
     Args:
         model: A model that `can_decode` takes, in evaluation mode.
         ids: (B, L) int64 prompts, padded at the left.
         mask: (B, L), 1 at tokens.
         max_new_tokens: Most tokens that are appended.
-        weights: Of the model, in the type of choice.
+        weights: Those of the model.
     """
 
     can_select = True
@@ -151,7 +151,7 @@ class CachedDecoder:
         """(B, V) logits of the token that comes next."""
         if self.tokens is None:
             return self._prefill()
-        # The types of the products are chosen already.
+        # The weights have their types already.
         with torch.autocast(self.ids.device.type, enabled=False):
             logits = self._step(self.tokens)
         self.length += 1
@@ -159,11 +159,11 @@ class CachedDecoder:
         return logits
 
     def append(self, tokens: torch.Tensor) -> None:
-        """Adds the drawn tokens (B,)."""
+        """Adds the sampled tokens (B,)."""
         self.tokens = tokens
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keeps these rows alone."""
+        """Keeps only these rows."""
         self.keys = [keys[:, rows] for keys in self.keys]
         self.values = [values[:, rows] for values in self.values]
         self.positions = self.positions[rows]
@@ -171,7 +171,7 @@ class CachedDecoder:
             self.hidden_keys = self.hidden_keys[rows]
 
     def _prefill(self) -> torch.Tensor:
-        # Completions of one prompt share its reading.
+        # Each prompt is read once for all of its completions.
         both, whose = torch.unique(torch.stack([self.ids, self.mask], 1), dim=0, return_inverse=True)
         ids, mask = (self.ids, self.mask) if len(both) == len(self.ids) else both.unbind(1)
         cache = DynamicCache()
@@ -185,8 +185,8 @@ class CachedDecoder:
                 logits_to_keep=1,
             )
         shared = slice(None) if ids is self.ids else whose
-        # (S, B, H, D): what a step reads lies in one piece, which is faster than a piece for each head. In float32
-        # in any case: a step's products with them are no faster in less.
+        # (S, B, H, D): a step reads one contiguous piece, faster than one for each head. Float32: a step's batched
+        # multiplications are no faster in a narrower type.
         self.keys, self.values = [], []
         for layer in cache.layers:
             for kept, found in ((self.keys, layer.keys), (self.values, layer.values)):
@@ -252,13 +252,13 @@ class CachedDecoder:
         return logits
 
     def _attend(self, index: int, turned: torch.Tensor, values: torch.Tensor, window: int | None) -> torch.Tensor:
-        """(B, H D) of what the heads find among the keys so far: two batched products, fastest for one query."""
+        """(B, H D) attention over the keys so far. For one query, two batched multiplications are fastest."""
         rows, head_dim, num_keys = len(turned), turned.shape[-1], self.weights.num_keys
         queries, keys = turned.split([self.weights.num_queries, num_keys], 1)
         all_keys, all_values = self.keys[index], self.values[index]
         all_keys[self.length], all_values[self.length] = keys, values
         end = self.length + 1
-        # Places differ as positions do, so the window is a slice.
+        # Cache indices differ as positions do, so the window is a slice.
         begin = 0 if window is None else max(0, end - window)
         seen_keys = all_keys[begin:end].view(end - begin, -1, head_dim)
         seen_values = all_values[begin:end].view(end - begin, -1, head_dim)

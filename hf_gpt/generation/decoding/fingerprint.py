@@ -1,4 +1,4 @@
-"""What a model's results depend on, as a short value that another one follows whatever changed its weights."""
+"""A short value that changes whenever a model's results can change."""
 
 import json
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ import xxhash
 from torch import nn
 
 
-# Words that are hashed at a time where PyTorch does it: what lies between is eight times as large.
+# Words hashed at a time by PyTorch, since intermediate results are eight times as large.
 _WORDS_TOGETHER = 2**22
 _ODD = -7046029254386353131  # 2^64 divided by the golden ratio, as int64
 
 
 def fingerprint(model: nn.Module) -> tuple[Any, ...]:
-    """Equal as long as parameters, buffers, settings and kinds of modules are: where they lie counts, too.
+    """Equal as long as parameters, buffers, settings, classes of modules and addresses are equal.
 
-    All bytes are read, which takes about as long as one step of decoding. Nothing less sees every change: fused
-    optimizers, `parameter.data` and NumPy views leave no trace in a tensor's version.
+    It reads all bytes, about as long as one decoding step. Nothing less sees every change: fused optimizers,
+    `parameter.data` and NumPy views do not raise a tensor's version.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     aliases = model.named_parameters(remove_duplicate=False)
@@ -31,7 +31,7 @@ def fingerprint(model: nn.Module) -> tuple[Any, ...]:
 
 @torch.no_grad()
 def digests(tensors: Iterable[torch.Tensor]) -> tuple[Any, ...]:
-    """Of each tensor its type, shape and a hash of its bytes, in which their order counts."""
+    """Type, shape, device and a hash of the bytes of each tensor."""
     tensors, found, pending = list(tensors), [], []
     for tensor in tensors:
         flat = tensor.detach().contiguous().reshape(-1)
@@ -41,7 +41,7 @@ def digests(tensors: Iterable[torch.Tensor]) -> tuple[Any, ...]:
             found.append(None)
             pending.append(_dot(flat))
     if pending:
-        # One wait for the device.
+        # One synchronisation with the device.
         values = iter(torch.stack([value.to(pending[0].device) for value in pending]).tolist())
         found = [next(values) if value is None else value for value in found]
     facts = ((tensor.dtype, tuple(tensor.shape), tensor.device) for tensor in tensors)
@@ -49,9 +49,9 @@ def digests(tensors: Iterable[torch.Tensor]) -> tuple[Any, ...]:
 
 
 def _dot(flat: torch.Tensor) -> torch.Tensor:
-    """Sum of words times a number for each place, modulo 2^64 (multilinear hashing, https://arxiv.org/abs/1202.4961).
+    """Sum of words times a number for each position, modulo 2^64 (multilinear hashing, https://arxiv.org/abs/1202.4961).
 
-    Words are half as wide as the sum, so that no bit of theirs leaves it at the upper end.
+    Words are half as wide as the sum, so no bit is lost.
     """
     size = flat.element_size()
     words = flat.view({1: torch.uint8, 2: torch.int16}.get(size, torch.int32))
@@ -66,7 +66,7 @@ def _dot(flat: torch.Tensor) -> torch.Tensor:
 
 
 def _settings(model: nn.Module) -> str:
-    """Configuration, and of each module its kind and the plain values that it was built with."""
+    """Configuration, and the class and plain attributes of each module."""
     modules = [
         (
             name,

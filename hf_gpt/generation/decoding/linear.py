@@ -1,4 +1,4 @@
-"""Products with a weight that stays the same for many steps, laid out for the processor and in a type of choice."""
+"""Linear layers with a weight packed once for many steps, in a type of choice."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -17,9 +17,9 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 
 
 def check_weight_dtype(weight_dtype: str | None, device: torch.device) -> None:
-    """Raises `ValueError` for a type that there is not, or that products on this device cannot use.
+    """Raises `ValueError` for an unknown type, or one that linear layers on this device cannot use.
 
-    int8 needs a CPU that multiplies it: with VNNI instructions, or with AVX2 and a C compiler for the steps.
+    int8 needs a CPU with VNNI instructions, or with AVX2 and a C compiler for the steps.
     """
     if weight_dtype is not None and weight_dtype not in WEIGHT_DTYPES:
         raise ValueError(
@@ -43,7 +43,7 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: s
         rows: Most rows of x.
 
     Raises:
-        ValueError: int8 on a processor whose PyTorch has no exact products of it.
+        ValueError: int8 on a processor where PyTorch does not multiply it exactly.
     """
     if weight_dtype == "int8":
         if not _multiplies_int8():
@@ -65,7 +65,7 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: s
 
 
 def _multiplies_int8() -> bool:
-    # Without VNNI oneDNN adds pairs of products in 16 bits, and they saturate.
+    # Without VNNI oneDNN adds pairs in 16 bits, which saturate.
     return _has_onednn() and compat.supports_vnni()
 
 
@@ -79,7 +79,7 @@ def _has_onednn() -> bool:
 
 
 def _transposed(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    # One row times a matrix reads memory in order this way round: 1.2 to 2.5 times as fast.
+    # For one row this layout reads memory in order: 1.2 to 2.5 times as fast.
     weight = weight.t().contiguous()
     if bias is None:
         return lambda inputs: torch.mm(inputs, weight)
@@ -88,7 +88,7 @@ def _transposed(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
 
 def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     dtype = weight.dtype
-    # Packed for no number of rows in particular, or each other number would pack again.
+    # Packed for any number of rows, or each number would pack again.
     packed = compat.pack_linear_weight(weight.contiguous())
     linear = compat.packed_linear()
     return lambda inputs: linear(inputs.to(dtype), packed, bias, "none", [], "")
@@ -102,11 +102,11 @@ def _int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     zero_points = torch.zeros(len(weight), dtype=torch.int64)
     bias = None if bias is None else bias.float()
     qlinear = torch.ops.onednn.qlinear_pointwise.default
-    # Half a step more, since the conversion cuts off: 0 is step 128.
+    # Half a step more, since the conversion truncates: 0 is step 128.
     middle = torch.tensor(128.5)
 
     def linear(inputs: torch.Tensor) -> torch.Tensor:
-        # A scale for each row, so that no row depends on those beside it.
+        # A scale for each row, so that rows do not depend on each other.
         largest = torch.linalg.vector_norm(inputs.float(), torch.inf, -1, keepdim=True).clamp_(min=1e-20)
         rounded = torch.addcmul(middle, inputs, 127 / largest).to(torch.uint8)
         result = qlinear(

@@ -1,4 +1,4 @@
-"""Which models are what their configuration says and nothing more, so that steps of our own say what they say."""
+"""Which models do exactly what their configuration says, so that our own steps compute the same."""
 
 from torch import nn
 from transformers.activations import ACT2FN
@@ -16,10 +16,10 @@ from hf_gpt.models.layers_hf_gpt import (
 from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM, HfGptModel
 
 
-# Scalings whose frequencies depend on the length of the text so far.
+# RoPE scalings that depend on the length so far.
 _GROWING_ROPE = ("dynamic", "longrope")
 _ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
-# What a model is made of beside activations: any other class, such as an adapter, may do anything.
+# Modules of a plain model, beside activations. Any other class, such as an adapter, may do anything.
 _PARTS = (
     HfGptForCausalLM,
     HfGptModel,
@@ -35,13 +35,15 @@ _PARTS = (
     nn.Identity,
     nn.ModuleList,
 )
-# Methods that may be set on a model itself: PEFT does for prompts that are vectors.
+# Methods that may be set on a model instance, as by PEFT for prompt tuning.
 _METHODS = ("forward", "prepare_inputs_for_generation", *compat.GENERATION_METHODS)
 
 
 def can_decode(model: nn.Module) -> bool:
-    """Whether a model is an `HfGptForCausalLM` as built: neither adapted, quantised, sharded nor hooked, and with the
-    settings that its configuration has now."""
+    """Whether a model is a plain `HfGptForCausalLM` that follows its configuration.
+
+    It is not adapted, quantised, sharded or hooked.
+    """
     if type(model) is not HfGptForCausalLM or has_hooks(model):
         return False
     if any(type(parameter) is not nn.Parameter for parameter in model.parameters()):
@@ -58,7 +60,7 @@ def can_decode(model: nn.Module) -> bool:
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Whether something stands around a forward pass that steps would leave out, accelerate's mixed precision apart."""
+    """Whether hooks or wrappers change a forward pass; accelerate's mixed precision does not count."""
     if compat.has_global_forward_hooks():
         return True
     return any(
@@ -68,7 +70,7 @@ def has_hooks(model: nn.Module) -> bool:
 
 
 def drops_out(model: nn.Module) -> bool:
-    """Whether a forward pass leaves something to chance: dropout in training mode."""
+    """Whether a forward pass is random: dropout in training mode."""
     return any(
         module.training and (getattr(module, "attention_dropout", 0) or (isinstance(module, nn.Dropout) and module.p))
         for module in model.modules()
@@ -84,7 +86,7 @@ def _activation(name: str) -> nn.Module:
 
 
 def _follows_config(model: HfGptForCausalLM) -> bool:
-    """Whether modules have the settings of the configuration, which may have been changed since they were built."""
+    """Whether modules have the settings of the configuration, which may have changed since."""
     config, inner = model.config, model.model
     if inner.config is not config or compat.attention_implementation(config) not in _ATTENTIONS or not config.is_causal:
         return False

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.logits_process import (
     EncoderNoRepeatNGramLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
@@ -13,50 +13,37 @@ from transformers.generation.logits_process import (
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 
 from hf_gpt import compat
+from hf_gpt.generation.decoding.generate_options import GenerateCall
 from hf_gpt.generation.guidance.logits_processor import Scorer
 from hf_gpt.generation.guidance.particle_filter import Block
 from hf_gpt.generation.scoring.log_ratio import as_texts
 
 
 class CandidateSampler:
-    """Draws completions of chosen rows and scores them.
+    """Samples completions of chosen rows and scores them.
 
     Args:
-        model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs: What `generate` gives a
-            decoding method.
+        call: From `generate`.
         scorer: Of whole texts.
-        batch_size: Texts drawn and scored at a time. None: all.
+        batch_size: Texts sampled and scored at a time. None: all.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        input_ids: torch.LongTensor,
-        logits_processor: LogitsProcessorList,
-        stopping_criteria: StoppingCriteriaList,
-        generation_config: GenerationConfig,
-        model_kwargs: dict[str, Any],
-        scorer: Scorer,
-        batch_size: int | None = None,
-    ):
-        self.model = model
-        self.input_ids = input_ids
-        self.batch_size = batch_size
-        self.scorer = scorer
-        self.prompt_mask = prompt_mask(input_ids, model_kwargs)
-        self.options = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
+    def __init__(self, call: GenerateCall, scorer: Scorer, batch_size: int | None = None):
+        self.call, self.model, self.input_ids = call, call.model, call.input_ids
+        self.scorer, self.batch_size = scorer, batch_size
+        self.prompt_mask = prompt_mask(call.input_ids, call.model_kwargs)
+        self.options = {"logits_processor": call.logits_processor, "stopping_criteria": call.stopping_criteria}
         # Candidates are bare sequences, whatever the caller wants to know of the chosen ones.
-        self.options["generation_config"] = copy.copy(generation_config)
-        self.options["generation_config"].return_dict_in_generate = False
-        self.model_kwargs = model_kwargs
-        self.eos_token_ids = torch.tensor(eos_token_ids(generation_config), device=input_ids.device).long()
+        self.options["generation_config"] = generation_config = copy.copy(call.generation_config)
+        generation_config.return_dict_in_generate = False
+        self.eos_token_ids = torch.tensor(eos_token_ids(generation_config), device=call.input_ids.device).long()
         pad = compat.padding_token(generation_config)
         self.pad_token_id = 0 if pad is None else int(pad)
         self.max_length = generation_config.max_length
-        # A text that another criterion ended, such as a stop string, is filled up with padding after any token.
+        # Another criterion, such as a stop string, may end a text at any token; padding follows.
         ordinary = (MaxLengthCriteria, EosTokenCriteria)
         self.others = StoppingCriteriaList(
-            criterion for criterion in stopping_criteria if not isinstance(criterion, ordinary)
+            criterion for criterion in call.stopping_criteria if not isinstance(criterion, ordinary)
         )
 
     def sample(self, rows: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,11 +61,11 @@ class CandidateSampler:
         return torch.cat(sequences).view(*shape, -1), torch.cat(scores).float().view(shape)
 
     def extend(self, rows: torch.Tensor, context: torch.Tensor, mask: torch.Tensor, position: int, count: int) -> Block:
-        """At most `count` more tokens of texts that have `position` of them already.
+        """At most `count` more tokens of texts that have `position` new tokens already.
 
         Args:
             rows: (n,) numbers of the prompts.
-            context, mask: (n, T), the prompts and those tokens.
+            context, mask: (n, T), prompts and new tokens.
 
         Returns:
             The new tokens, with log-probabilities nan.
@@ -86,7 +73,7 @@ class CandidateSampler:
         size = context.shape[1]
         options = dict(self.options)
         options["stopping_criteria"] = StoppingCriteriaList(
-            # The first criterion of the length is the one that `_sample` knows.
+            # `_sample` reads the length from the first such criterion.
             [MaxLengthCriteria(size + count), *self._without_length(options["stopping_criteria"])]
         )
         sequences, masks, finished = [], [], []
@@ -109,14 +96,14 @@ class CandidateSampler:
         return Block(as_texts(torch.cat(sequences), torch.cat(masks), size), torch.cat(finished))
 
     def mask(self, sequences: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """1 at the tokens of prompt and completion, the end of text included."""
+        """1 at the tokens of prompt and completion, including the end of text."""
         positions = torch.arange(sequences.shape[1], device=sequences.device)
         mask = (positions < self.lengths(sequences)[:, None]).long()
         mask[:, : self.input_ids.shape[1]] = self.prompt_mask[rows]
         return mask
 
     def lengths(self, sequences: torch.Tensor) -> torch.Tensor:
-        """Number of places up to the end of each text, its prompt's padding included."""
+        """Number of positions up to the end of each text, including its prompt's padding."""
         start = self.input_ids.shape[1]
         completion = sequences[:, start:]
         ended = torch.isin(completion, self.eos_token_ids)
@@ -130,7 +117,7 @@ class CandidateSampler:
         return StoppingCriteriaList(one for one in criteria if not isinstance(one, MaxLengthCriteria))
 
     def _processors_of(self, rows: torch.Tensor) -> LogitsProcessorList:
-        """The processors for texts of these rows, which some of them know by their number."""
+        """The processors for texts of these rows; some of them look rows up by number."""
         found, size = LogitsProcessorList(), len(self.input_ids)
         for processor in self.options["logits_processor"]:
             if isinstance(processor, PrefixConstrainedLogitsProcessor):
@@ -152,22 +139,22 @@ class CandidateSampler:
     def _rows_of_inputs(self, rows: torch.Tensor) -> dict[str, Any]:
         size = len(self.input_ids)
         inputs = {}
-        for name, value in self.model_kwargs.items():
+        for name, value in self.call.model_kwargs.items():
             if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == size and name != "cache_position":
                 inputs[name] = value[rows]
             else:
-                # Each call of `_sample` fills a cache of its own.
+                # Each call of `_sample` fills its own cache.
                 inputs[name] = copy.deepcopy(value)
         return inputs
 
 
 def prompt_mask(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> torch.Tensor:
-    """(B, T) mask of the prompts; `generate` drops one of ones alone."""
+    """(B, T) mask of the prompts; `generate` drops a mask of ones."""
     mask = model_kwargs.get("attention_mask")
     return torch.ones_like(input_ids) if mask is None else mask.to(input_ids)
 
 
 def eos_token_ids(generation_config: GenerationConfig) -> list[int]:
-    """What ends a text, as `generate` resolved it."""
+    """The tokens that end a text, as resolved by `generate`."""
     tokens = compat.end_tokens(generation_config)
     return [] if tokens is None else tokens.reshape(-1).tolist()

@@ -1,4 +1,4 @@
-"""What a critic's log-weight of growing texts becomes with the tokens that they grew by."""
+"""Log-weights of growing texts: how a discriminator weighs particles after each block of new tokens."""
 
 from typing import Protocol
 
@@ -6,71 +6,79 @@ import torch
 from torch import nn
 
 from hf_gpt.generation.guidance.logits_processor import Scorer, as_scorer
-from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import check_scores
 from hf_gpt.generation.scoring.log_ratio import is_language_model, text_logps
 from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
 
 
+_PLAIN = SamplingConfig()
+
+
 class LogWeight(Protocol):
-    """The critic of a particle filter."""
+    """Weighs the particles of a particle filter."""
 
     def __call__(self, before: torch.Tensor, samples: Rollout) -> torch.Tensor:
-        """Float32 log-weights (n,) of prefixes with the completions of `samples`; `before` (n,) is without."""
+        """Float32 log-weights (n,) of prefixes together with the completions of `samples`.
+
+        Args:
+            before: (n,), log-weights of the prefixes alone.
+            samples: The new tokens.
+        """
 
 
 def make_log_weight(
     discriminator: nn.Module | Scorer,
     model: nn.Module,
     psi_temperature: float = 1.0,
-    q_temperature: float = 1.0,
+    q_sampling: SamplingConfig = _PLAIN,
     batch_size: int | None = None,
     has_logps: bool = True,
-    q_sampling: Sampling | None = None,
 ) -> LogWeight:
-    """The gain of a critic of q's texts.
+    """The log-weight of samples of q.
 
     Args:
-        discriminator: A language model psi, log-weight log psi - log q; a classifier with one label or a function of
-            sequences and mask, whose log-weight is its logit.
+        discriminator: A language model psi, with log-weight log psi - log q. Or a classifier with one label, or a
+            function of sequences and mask, whose logit is the log-weight.
         model: q.
-        psi_temperature, q_temperature: Divide the logits of their next tokens.
+        psi_temperature: Divides the logits of psi.
+        q_sampling: How q samples.
         batch_size: Texts read at a time.
-        has_logps: Whether rollouts hold the log-probabilities that they were sampled by, and need not be read again.
-        q_sampling: How q samples, in place of `q_temperature`.
+        has_logps: Whether rollouts hold log-probabilities, so that q need not read them again.
 
     Raises:
-        TokensError: a critic that is a model does not share q's tokens.
+        TokensError: a discriminator that is a model does not share q's tokens.
+        ValueError: q takes the likeliest tokens, at temperature 0, and the log-weight is a log-ratio.
     """
     if isinstance(discriminator, nn.Module):
         check_shared_tokens(model, discriminator)
     if not is_language_model(discriminator):
         return _LogitLogWeight(as_scorer(discriminator, batch_size))
-    q_sampling = q_sampling or Sampling(q_temperature)
-    return _LogRatioLogWeight(discriminator, model, psi_temperature, q_sampling, batch_size, has_logps)
+    if q_sampling.temperature == 0:
+        raise ValueError("a log-ratio needs texts that are sampled: the temperature must be above 0, got 0.")
+    return _LogRatioLogWeight(
+        discriminator, SamplingConfig(psi_temperature), None if has_logps else model, q_sampling, batch_size
+    )
 
 
 class _LogRatioLogWeight:
-    """Tokens are judged one by one, so that the log-weight of a beginning adds up; of a bare prompt it is 0."""
+    """Sums the log-ratios of tokens; a bare prompt has log-weight 0. `q` None: `logps` are known."""
 
-    def __init__(self, psi, q, psi_temperature, q_sampling, batch_size, has_logps):
-        if q_sampling.temperature == 0:
-            raise ValueError("a log-ratio needs texts that are sampled: the temperature must be above 0, got 0.")
-        self.psi, self.q, self.batch_size = psi, q, batch_size
-        self.psi_temperature, self.q_sampling, self.has_logps = psi_temperature, q_sampling, has_logps
+    def __init__(self, psi, psi_sampling, q, q_sampling, batch_size):
+        self.psi, self.psi_sampling = psi, psi_sampling
+        self.q, self.q_sampling, self.batch_size = q, q_sampling, batch_size
 
     def __call__(self, before: torch.Tensor, samples: Rollout) -> torch.Tensor:
-        if self.has_logps:
-            own = samples.logps.sum(1)
-        else:
-            own = text_logps(self.q, samples, batch_size=self.batch_size, sampling=self.q_sampling)
-        gained = text_logps(self.psi, samples, self.psi_temperature, self.batch_size) - own
-        return before + check_scores(gained, self.psi, may_rule_out=True).to(before)
+        own = samples.logps.sum(1)
+        if self.q is not None:
+            own = text_logps(self.q, samples, self.q_sampling, self.batch_size)
+        added = text_logps(self.psi, samples, self.psi_sampling, self.batch_size) - own
+        return before + check_scores(added, self.psi, may_rule_out=True).to(before)
 
 
 class _LogitLogWeight:
-    """The logit of each beginning, whatever was said of the shorter one."""
+    """The logit of each prefix, whatever the logit of the shorter one was."""
 
     def __init__(self, scorer: Scorer):
         self.scorer = scorer

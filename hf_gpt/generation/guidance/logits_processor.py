@@ -1,4 +1,4 @@
-"""Step-wise guided decoding: each next token re-scored by what the discriminator says of the text with it."""
+"""Step-wise guided decoding: the discriminator re-scores each next token."""
 
 from collections.abc import Callable
 
@@ -14,10 +14,10 @@ Scorer = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def as_scorer(discriminator: PreTrainedModel | Scorer, batch_size: int | None = None) -> Scorer:
-    """A discriminator as a function of sequences and mask, whose scores are looked at: none is nan or plus infinity.
+    """A discriminator as a function of sequences and mask that checks its scores: none is nan or plus infinity.
 
-    A function may rule a text out by minus infinity, a model may not. It gives one logit for each text, as a tensor of
-    shape (n,) or (n, 1), or as a sequence of numbers.
+    A function may rule a text out by minus infinity, a model may not. It may return a tensor of shape (n,) or (n, 1),
+    or a sequence of n numbers.
     """
     if isinstance(discriminator, torch.nn.Module):
         return lambda sequences, attention_mask: sequence_scores(discriminator, sequences, attention_mask, batch_size)
@@ -27,10 +27,10 @@ def as_scorer(discriminator: PreTrainedModel | Scorer, batch_size: int | None = 
 
 
 def _one_each(scores: object, sequences: torch.Tensor, discriminator: Scorer) -> torch.Tensor:
-    """What a function gave, as (n,) logits.
+    """The result of a function as (n,) logits.
 
     Raises:
-        ScoreError: it is something else than a number for each of the n texts.
+        ScoreError: it is not one number for each of the n texts.
     """
     found = scores
     if not isinstance(found, torch.Tensor):
@@ -48,23 +48,22 @@ def _one_each(scores: object, sequences: torch.Tensor, discriminator: Scorer) ->
 
 
 class DiscriminatorLogitsProcessor(LogitsProcessor):
-    """Adds to the log-probability of each candidate token what it adds to the discriminator's logit.
+    """Adds to the log-probability of each candidate token its improvement of the discriminator's logit.
 
     log pi(v | s) + weight * (l(s, v) - l(s)) for the `top_k` likeliest tokens v; all others are ruled out
     (discriminative adversarial search, https://arxiv.org/abs/2002.10375, one step at a time). If l(s) is the log-ratio
-    of the probabilities of the prefix s under data and generator, weight 1 and all tokens give exactly the data's
-    distribution.
+    of data to generator for the prefix s, then weight 1 and all tokens give exactly the data's distribution.
 
-    One call scores `top_k + 1` texts for each row: each token costs as many passes of the discriminator over its text.
+    Each token costs `top_k + 1` passes of the discriminator over its text.
 
     Args:
-        discriminator: A sequence classifier with one label, over the generator's tokens, that judges unfinished texts:
-            best a causal one trained on prefixes. Or a function of sequences and mask that returns logits.
-        weight: How much the discriminator counts; 0 leaves the generator's probabilities of the candidates.
-        top_k: Candidates for each step; 0 takes the whole vocabulary.
+        discriminator: A sequence classifier with one label, over the generator's tokens, best a causal one trained on
+            prefixes. Or a function of sequences and mask that returns logits.
+        weight: Weight of the discriminator; 0 keeps the generator's probabilities.
+        top_k: Candidates for each step; 0: the whole vocabulary.
         attention_mask: Mask of the prompts, shape `(prompts, length)`. Left out: leading padding tokens are padding.
-        pad_token_id: The padding token, to tell padding by where there is no mask.
-        eos_token_id: Ends a text: rows that hold it past the prompt are left alone.
+        pad_token_id: The padding token, for prompts without a mask.
+        eos_token_id: Ends a text: rows with it past the prompt are not changed.
         prompt_length: Tokens of the prompts, padding included. Left out: those of the first call.
         batch_size: Texts that the discriminator reads at a time. Left out: all candidates of a step.
 
@@ -114,13 +113,13 @@ class DiscriminatorLogitsProcessor(LogitsProcessor):
         values, tokens = log_probs.topk(number, dim=-1)
         longer = torch.cat([input_ids.repeat_interleave(number, 0), tokens.reshape(-1, 1)], 1)
         longer_mask = torch.nn.functional.pad(mask.repeat_interleave(number, 0), (0, 1), value=1)
-        # Of a text that is ruled out, by minus infinity, a token's gain is what the discriminator says with it.
+        # If the prefix is ruled out, by minus infinity, its logit counts as 0.
         before = self.scorer(input_ids, mask)
         before = before.masked_fill(before == -torch.inf, 0.0)
-        gained = self.scorer(longer, longer_mask).view(rows, number) - before[:, None]
-        # A token that the generator rules out stays out, whatever the discriminator says.
-        guided = torch.where(values == -torch.inf, values, values + self.weight * gained.to(values))
-        # All ruled out: nothing is left to choose by.
+        added = self.scorer(longer, longer_mask).view(rows, number) - before[:, None]
+        # A token that the generator rules out stays out.
+        guided = torch.where(values == -torch.inf, values, values + self.weight * added.to(values))
+        # All ruled out: the generator alone decides.
         guided = torch.where((guided == -torch.inf).all(1, keepdim=True), values, guided)
         return torch.full_like(log_probs, -torch.inf).scatter(1, tokens, guided)
 
@@ -131,7 +130,7 @@ class DiscriminatorLogitsProcessor(LogitsProcessor):
             mask[:, : prompts.shape[1]] = prompts.repeat_interleave(len(mask) // len(prompts), 0)
         elif self.pad_token_id is not None:
             prompt = input_ids[:, : self.prompt_length]
-            # The last token of a prompt is one, even where the padding token also begins texts.
+            # The last token of a prompt is no padding, even if texts begin with the padding token.
             leading = (prompt == self.pad_token_id).long().cumprod(1)[:, :-1]
             mask[:, : leading.shape[1]] = 1 - leading
         return mask

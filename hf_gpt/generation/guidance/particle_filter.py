@@ -1,12 +1,11 @@
-"""A particle filter: k beginnings of each text grow side by side and are drawn anew by what a critic says of them.
+"""A particle filter (sequential Monte Carlo): k prefixes of each text grow side by side and are resampled.
 
-Of k whole texts a choice can gain at most log k nats, however far from the generator the critic's distribution is. Here
-the choice is made again after every few tokens (sequential importance resampling, Gordon et al. 1993; of language
-models Lew et al. 2023, arXiv:2306.03081), so that the gain grows with the length of the texts.
+A choice among k whole texts improves by at most log k nats. Here the choice is made again after every few tokens, so
+the improvement grows with the length (Gordon et al. 1993; of language models Lew et al. 2023, arXiv:2306.03081).
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -20,7 +19,8 @@ from hf_gpt.generation.guidance.selection import (
     resample,
     resample_systematically,
 )
-from hf_gpt.generation.sampling.rollout import Rollout, as_prompts, check_positions, rollout, special_tokens
+from hf_gpt.generation.sampling.distribution import SamplingConfig
+from hf_gpt.generation.sampling.rollout import Rollout, as_prompts, check_positions, rollout
 from hf_gpt.generation.scoring.discriminator import check_length
 from hf_gpt.generation.scoring.log_ratio import is_language_model
 from hf_gpt.generation.scoring.logprobs import join, unwrap
@@ -29,21 +29,20 @@ from hf_gpt.generation.scoring.logprobs import join, unwrap
 Resampling = Literal["systematic", "multinomial"]
 _RESAMPLING = {"systematic": resample_systematically, "multinomial": resample}
 
-# A group whose effective number of particles is above this share of them is left alone: nearly equal weights need no
-# new draw, which costs different beginnings.
+# Particles are resampled where their effective number falls below this share: resampling costs distinct prefixes.
 RESAMPLED_BELOW = 0.5
 
-# Draws the next tokens of beginnings: their numbers (n,), contexts and masks (n, T), padded at the left, the place
-# in the completion and the number of tokens.
+# Samples the next tokens of prefixes. Arguments: row numbers (n,), contexts and masks (n, T) padded at the left,
+# position in the completion, number of tokens.
 Sample = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, int], "Block"]
 
 
 @dataclasses.dataclass
 class Block:
-    """What n beginnings grew by.
+    """What n prefixes grew by.
 
     Attributes:
-        samples: The new tokens as completions of what was there before.
+        samples: The new tokens, as completions of the prefixes.
         finished: (n,) bool, which texts ended.
     """
 
@@ -56,10 +55,10 @@ class Particles:
     """k weighted continuations of each of B prompts.
 
     Attributes:
-        texts: B k rows, those of a prompt adjacent. They share their beginnings where they were drawn anew.
+        texts: B k rows, those of a prompt adjacent. They share prefixes where they were resampled.
         weights: (B, k) float32 on the CPU, each row summing to 1.
-        scores: (B, k) float32 on the CPU, what the critic says of each whole text: its logit, or log psi - log q.
-        num_resampled: (B,) int64, how often the particles were drawn anew.
+        scores: (B, k) float32 on the CPU, the discriminator's score of each whole text: its logit, or log psi - log q.
+        num_resampled: (B,) int64, how often the particles were resampled.
     """
 
     texts: Rollout
@@ -69,7 +68,7 @@ class Particles:
 
     @property
     def effective_sample_size(self) -> torch.Tensor:
-        """(B,) float32 from 1 to k, of the weights left at the end."""
+        """(B,) float32 from 1 to k, of the final weights."""
         return effective_sample_size(self.weights)
 
     def sample(self, generator: torch.Generator | None = None) -> Rollout:
@@ -77,7 +76,7 @@ class Particles:
         return self.texts.rows(self.choose(generator))
 
     def choose(self, generator: torch.Generator | None = None) -> torch.Tensor:
-        """(B,) int64 numbers of rows of `texts`, drawn by weight."""
+        """(B,) int64 numbers of rows of `texts`, sampled by weight."""
         groups, count = self.weights.shape
         chosen = resample(self.weights.log(), generator=generator)[:, 0]
         return (torch.arange(groups) * count + chosen).to(self.texts.sequences.device)
@@ -86,47 +85,39 @@ class Particles:
 def grow_particles(
     model: nn.Module,
     discriminator: nn.Module | Scorer,
-    prompt_ids: torch.Tensor | None = None,
-    prompt_mask: torch.Tensor | None = None,
+    prompts: tuple[torch.Tensor, torch.Tensor] | None = None,
     *,
-    max_new_tokens: int,
+    sampling: SamplingConfig,
     num_particles: int = 16,
     block_size: int = 4,
-    num_samples: int | None = None,
-    num_return_sequences: int = 1,
-    temperature: float = 1.0,
     discriminator_temperature: float = 1.0,
     resampling: Resampling = "systematic",
-    eos_token_id: int | Sequence[int] | None = None,
-    pad_token_id: int | None = None,
-    bos_token_id: int | None = None,
     generator: torch.Generator | None = None,
     batch_size: int | None = None,
 ) -> Particles:
-    """Continuations of prompts, or texts from their beginning, drawn from q and resampled by a critic as they grow.
+    """Samples continuations of prompts from q, and resamples them by a discriminator as they grow.
 
-    The target is psi where the critic is a language model psi of the same tokens, whose weights are log psi - log q,
-    each at its temperature; and q e^l, up to a factor for each prompt, where it gives logits l. With k = 1 particle the
-    texts are those of q, as `rollout` draws them; they tend to the target as k grows. A critic that judges whole texts
-    alone has the same limit, but the resampling on the way helps only if it judges unfinished ones well
-    (`hf-gpt discriminator --level prefix`). A finished text keeps its weight.
+    With a language model psi the weights are log psi - log q, and the target is psi. With logits l the target is
+    q e^l, up to a factor for each prompt. One particle gives the samples of `rollout`; more particles approach the
+    target. Resampling helps only if the discriminator judges prefixes well (`hf-gpt discriminator --level prefix`).
+    A finished text keeps its weight.
 
     Args:
         model: q, a causal language model.
         discriminator: A causal language model; a sequence classifier with one label, over the generator's tokens; or a
-            function of sequences and mask, (n, T) both, that returns (n,) logits.
+            function of sequences and mask, both (n, T), that returns (n,) logits.
+        prompts: Ids and mask, both (P, L) int64, as for `rollout`. None: texts that begin with `bos_token_id`.
+        sampling: How q samples.
         num_particles: k, of each text.
-        block_size: Tokens drawn between two looks of the critic. Particles are drawn anew where their effective sample
-            size is below k / 2.
-        temperature: Of q.
+        block_size: Tokens between two scorings. Particles are resampled where their effective sample size is below
+            k / 2.
         discriminator_temperature: Divides psi's logits of the next token, or l.
-        resampling: `"systematic"`, whose draws vary less, or `"multinomial"`.
-        batch_size: Particles that a model reads at a time; the texts do not depend on it. None: all.
-        prompt_ids, prompt_mask, max_new_tokens, num_samples, num_return_sequences, eos_token_id, pad_token_id,
-            bos_token_id, generator: As for `rollout`.
+        resampling: `"systematic"`, which varies less, or `"multinomial"`.
+        generator: A CPU generator.
+        batch_size: Particles that a model reads at a time; it does not change the texts. None: all.
 
     Returns:
-        The particles of every text, with weights; `.draw(generator)` takes one for each.
+        The particles of every text, with weights; `.sample(generator)` takes one for each.
 
     Raises:
         ValueError: settings out of range, an encoder-decoder, more tokens than one of the models has positions for, or
@@ -134,39 +125,30 @@ def grow_particles(
     """
     if unwrap(model).config.is_encoder_decoder:
         raise ValueError("grow_particles takes causal language models, not encoder-decoders.")
-    device = next(model.parameters()).device
-    ids, mask = as_prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
-    ids, mask = (tensor.repeat_interleave(num_return_sequences, 0) for tensor in (ids, mask))
-    check_positions(unwrap(model), ids.shape[1], max_new_tokens)
+    if sampling.max_new_tokens is None:
+        raise ValueError("grow_particles needs max_new_tokens: set it in the SamplingConfig.")
+    limit, device = sampling.max_new_tokens, next(model.parameters()).device
+    ids, mask = as_prompts(*(prompts or (None, None)), sampling, device)
+    check_positions(unwrap(model), ids.shape[1], limit)
     if is_language_model(discriminator):
-        check_positions(unwrap(discriminator), ids.shape[1], max_new_tokens)
+        check_positions(unwrap(discriminator), ids.shape[1], limit)
     elif isinstance(discriminator, nn.Module):
-        check_length(discriminator, int(mask.sum(1).max()) + max_new_tokens)
-    ends, pad_token_id = special_tokens(eos_token_id, pad_token_id)
-    # One number for each token of each particle: what one draws depends neither on the others nor on batches.
-    uniforms = torch.rand(len(ids) * num_particles, max_new_tokens, dtype=torch.float64, generator=generator)
+        check_length(discriminator, int(mask.sum(1).max()) + limit)
+    ends = torch.tensor(sampling.end_tokens, device=device)
+    # One number for each token of each particle: a sample depends neither on the others nor on batches.
+    uniforms = torch.rand(len(ids) * num_particles, limit, dtype=torch.float64, generator=generator)
 
-    def sample(
-        rows: torch.Tensor, context: torch.Tensor, context_mask: torch.Tensor, position: int, count: int
-    ) -> Block:
-        samples = rollout(
-            model,
-            context,
-            context_mask,
-            max_new_tokens=count,
-            temperature=temperature,
-            eos_token_id=ends,
-            pad_token_id=pad_token_id,
-            uniforms=uniforms[rows.cpu(), position : position + count],
-            batch_size=batch_size,
-        )
-        ended = torch.isin(samples.completions, torch.tensor(ends, device=device)) & samples.completion_mask.bool()
+    def sample(rows: torch.Tensor, context: torch.Tensor, mask: torch.Tensor, position: int, count: int) -> Block:
+        part = dataclasses.replace(sampling, max_new_tokens=count, num_return_sequences=1)
+        numbers = uniforms[rows.cpu(), position : position + count]
+        samples = rollout(model, context, mask, sampling=part, uniforms=numbers, batch_size=batch_size)
+        ended = torch.isin(samples.completions, ends) & samples.completion_mask.bool()
         return Block(samples, ended.any(1))
 
-    log_weight = make_log_weight(discriminator, model, discriminator_temperature, temperature, batch_size)
+    log_weight = make_log_weight(discriminator, model, discriminator_temperature, sampling, batch_size)
     weight_temperature = 1.0 if is_language_model(discriminator) else discriminator_temperature
     cloud = ParticleFilter(len(ids), num_particles, weight_temperature, resampling, generator)
-    return grow(sample, log_weight, cloud, ids, mask, max_new_tokens, block_size, pad_token_id)
+    return grow(sample, log_weight, cloud, ids, mask, limit, block_size, sampling.padding_token)
 
 
 class ParticleFilter:
@@ -175,17 +157,17 @@ class ParticleFilter:
     Args:
         groups: B.
         particles: k.
-        temperature: Divides what the weights are made of.
+        temperature: Divides the log-weights.
         resampling: As for `grow_particles`.
         generator: A CPU generator; None: the global one.
 
     Attributes:
         log_weights: (B, k) float32 on the CPU, up to a constant for each group.
-        scores: (B, k) float32 on the CPU, what the critic says of the particles, whatever was drawn anew.
+        scores: (B, k) float32 on the CPU, the discriminator's scores of the particles, whether resampled or not.
         num_resampled: (B,) int64.
 
     Raises:
-        ValueError: no particle, no temperature above 0, or no such resampling.
+        ValueError: no particle, a temperature not above 0, or no such resampling.
     """
 
     def __init__(
@@ -199,7 +181,7 @@ class ParticleFilter:
         if particles < 1:
             raise ValueError(f"a particle filter needs at least 1 particle of each text, got {particles}.")
         if temperature <= 0:
-            raise ValueError(f"the temperature of a critic must be above 0, got {temperature}.")
+            raise ValueError(f"the temperature of a discriminator must be above 0, got {temperature}.")
         if resampling not in _RESAMPLING:
             raise ValueError(f"there is no resampling {resampling!r}. Choose one of: {', '.join(_RESAMPLING)}.")
         self.log_weights, self.scores, self._sampled_at = (torch.zeros(groups, particles) for _ in range(3))
@@ -214,20 +196,20 @@ class ParticleFilter:
         return importance_weights(self.log_weights)
 
     def update(self, scores: torch.Tensor, growing: torch.Tensor) -> torch.Tensor | None:
-        """Weighs the particles by what they have gained since they were drawn, and draws anew where few weigh most.
+        """Weighs the particles by the change of their scores since the last resampling, and resamples uneven groups.
 
         Args:
-            scores: (B k,), what the critic says of the particles now. A particle is ruled out, by minus infinity, only
-                as long as the critic does so: beginnings that it shuns may end well.
-            growing: (B k,) bool, which go on. A group of none keeps its particles: weights tell more than a new draw.
+            scores: (B k,), the discriminator's scores of the particles now. Minus infinity rules a particle out until
+                its score is finite: a prefix that is ruled out may end well.
+            growing: (B k,) bool, which go on. A finished group is not resampled, since weights lose less.
 
         Returns:
-            (B k,) int64: which particle now stands at each place; None where all stayed.
+            (B k,) int64: which particle now stands at each position; None where all stayed.
         """
         groups, particles = self.log_weights.shape
         self.scores = scores.detach().float().cpu().view(groups, particles)
         self.log_weights = (self.scores - self._sampled_at) / self.temperature
-        # All ruled out: nothing is left to choose by.
+        # All ruled out: equal weights.
         self.log_weights[(self.log_weights == -torch.inf).all(1)] = 0.0
         poor = effective_sample_size(self.weights) < RESAMPLED_BELOW * particles
         poor &= growing.cpu().view(groups, particles).any(1)
@@ -253,13 +235,14 @@ def grow(
     block_size: int,
     pad_token_id: int,
 ) -> Particles:
-    """The filter's loop, whatever draws tokens and whatever weighs them.
+    """The filter's loop, for any sampler and any log-weight.
 
     Args:
-        sample, log_weight: What does.
-        cloud: Weights of the particles, as they are before the first token.
+        sample, log_weight: Grow and weigh the particles.
+        cloud: Weights of the particles, before the first token.
         prompt_ids, prompt_mask: (B, L) int64, padded at the left.
-        max_new_tokens, block_size, pad_token_id: As for `grow_particles`.
+        max_new_tokens, pad_token_id: As in `SamplingConfig`.
+        block_size: As for `grow_particles`.
     """
     if block_size < 1:
         raise ValueError(f"particles grow by at least 1 token between two resamplings, got {block_size}.")
@@ -274,7 +257,7 @@ def grow(
         growing = (~finished).nonzero()[:, 0]
         if not len(growing):
             break
-        # Whoever still grows has grown as much as all others that do.
+        # All texts that still grow have the same number of new tokens.
         context = torch.cat([ids[growing], completions[growing, :position]], 1)
         context_mask = torch.cat([mask[growing], mask.new_ones(len(growing), position)], 1)
         block = sample(growing, context, context_mask, position, min(block_size, max_new_tokens - position))

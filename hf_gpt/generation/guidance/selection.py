@@ -1,7 +1,7 @@
 """Choosing among samples by a discriminator's logits l: importance resampling, rejection, best of n.
 
-Where l is the log-ratio log p(x) - log q(x) of the data to the generator, up to a constant, the first two turn samples
-of q into samples of p: resampling as the number of candidates grows, rejection exactly, once its bound is one.
+If l is the log-ratio log p(x) - log q(x) of data to generator, up to a constant, the first two turn samples of q into
+samples of p. Resampling does so as the number of candidates grows, rejection exactly if its bound holds.
 """
 
 import torch
@@ -15,7 +15,7 @@ def importance_weights(scores: torch.Tensor, temperature: float = 1.0) -> torch.
         temperature: Above 1 the choice depends less on the discriminator, below 1 more.
 
     Returns:
-        Shape `(..., n)`, float32, summing to 1. Equal ones where all candidates are ruled out, by minus infinity.
+        Shape `(..., n)`, float32, summing to 1. Equal weights if minus infinity rules all candidates out.
 
     Raises:
         ValueError: the temperature is not above 0, or a score is nan or plus infinity.
@@ -28,7 +28,7 @@ def importance_weights(scores: torch.Tensor, temperature: float = 1.0) -> torch.
 
 
 def effective_sample_size(weights: torch.Tensor) -> torch.Tensor:
-    """1 / sum(w^2) of normalised weights over the last dimension (Kong 1992): n if all are equal, 1 if one has all."""
+    """1 / sum(w^2) of normalised weights over the last dimension (Kong 1992), from 1 to n."""
     return 1 / weights.square().sum(-1)
 
 
@@ -39,14 +39,14 @@ def resample(
     replacement: bool = True,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Sampling importance resampling (Rubin 1987): draws candidates with probability softmax(l / temperature).
+    """Sampling importance resampling (Rubin 1987): candidates with probability softmax(l / temperature).
 
     Args:
         scores: Shape `(..., n)`, logits of n candidates.
-        num_samples: How many are drawn of each n.
+        num_samples: Samples from each n candidates.
         temperature: See `importance_weights`.
-        replacement: Whether a candidate can be drawn twice. Without, it is closer to a filter than to sampling.
-        generator: Draws them. Left out: the global one of the device.
+        replacement: Whether a candidate can be sampled twice.
+        generator: None: the global one of the device.
 
     Returns:
         Shape `(..., num_samples)`, int64 indices of candidates.
@@ -62,21 +62,21 @@ def resample_systematically(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Draws each candidate as often as n softmax(l / temperature) says, rounded up or down by one random number.
+    """Systematic resampling (Kitagawa 1996): candidates in proportion to softmax(l / temperature).
 
-    (Systematic resampling, Kitagawa 1996.) Each draw follows the weights as those of `resample` do, but together they
-    vary less, and candidates of equal weights are kept each once.
+    Their numbers are n times the weights, rounded up or down by one random number. They vary less than with `resample`,
+    and each of n candidates of equal weights is kept once.
 
     Args:
         scores: Shape `(..., n)`, logits of n candidates.
-        num_samples: How many are drawn of each n.
+        num_samples: Samples from each n candidates.
         temperature: See `importance_weights`.
-        generator: Draws the number. Left out: the global one of the device.
+        generator: None: the global one of the device.
 
     Returns:
         Shape `(..., num_samples)`, int64 indices of candidates, ascending.
     """
-    # In float32 shares of equal weights miss their place by rounding.
+    # Float32 would round the shares of equal weights.
     heights = importance_weights(scores, temperature).double().cumsum(-1)
     shift = torch.rand((*scores.shape[:-1], 1), dtype=torch.float64, generator=generator, device=scores.device)
     positions = (torch.arange(num_samples, device=scores.device) + shift) / num_samples
@@ -93,7 +93,7 @@ def acceptance_probabilities(
 
     Args:
         scores: Any shape, logits.
-        max_score: The largest logit that there can be, or was seen; larger ones are accepted for certain.
+        max_score: The largest possible logit, or the largest seen; larger ones are always accepted.
         gamma: Shift of the logit of acceptance.
         epsilon: Keeps the best sample's acceptance below 1 under a positive `gamma`; 1e-8 in the paper.
 
@@ -115,20 +115,20 @@ def reject(
     gamma: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Which samples to keep: all above a threshold, or each with its probability of acceptance.
+    """Which samples to keep: those above a threshold, or each with its acceptance probability.
 
     Args:
         scores: Any shape, logits.
-        threshold: Keep where sigmoid(l) is above this; draws nothing.
-        max_score: Without a threshold, the bound of `acceptance_probabilities`. Left out: the largest score given.
+        threshold: Keep where sigmoid(l) is above this, without random numbers.
+        max_score: Without a threshold, the bound of `acceptance_probabilities`. None: the largest score.
         gamma: See `acceptance_probabilities`.
-        generator: Draws them. Left out: the global one of the device.
+        generator: None: the global one of the device.
 
     Returns:
         Shape of `scores`, bool.
 
     Raises:
-        ValueError: the threshold is no probability.
+        ValueError: the threshold is not a probability.
     """
     if threshold is not None:
         if not 0 <= threshold < 1:

@@ -1,4 +1,4 @@
-"""What drawing texts has worked out already: results of products with weights, for the update that learns from them."""
+"""Activation cache: outputs of linear layers during sampling, reused by the update on the same texts."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +13,20 @@ if TYPE_CHECKING:
     from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM
 
 
-# Bytes of a recording: beyond, nothing is recorded.
+# Largest activation cache, in bytes.
 MOST_BYTES = 2**32
 
 
 class ActivationCache:
-    """Results of all products with weights while `rollout` drew texts: with them a forward pass over the same texts has
-    no such product left to work out, as long as the weights are the same ones.
+    """Outputs of all linear layers during a `rollout`.
 
-    It is given to `rollout` empty, which fills it where the compiled steps draw in the model's own float32, all texts
-    in one batch.
+    With them, a forward pass over the same texts by the same weights needs no matrix multiplication with weights.
+    `rollout` fills an empty cache where the compiled steps sample all texts in one batch, in float32.
 
     Attributes:
-        linear_outputs: Of each kind (queries, keys and values; output; up, gates first; down), (layers, B, C - 1,
-            outputs): at each completion token but the last. Empty: nothing was recorded.
-        logits: (B, C, V) that the tokens were drawn from.
+        linear_outputs: For each kind (queries, keys and values; output; up, gates first; down), (layers, B, C - 1,
+            outputs): at each completion token but the last. Empty: nothing was kept.
+        logits: (B, C, V) that the tokens were sampled from.
         completions: (B, C) int64, the tokens.
         is_written: (B, C), up to the end of each text.
     """
@@ -38,7 +37,7 @@ class ActivationCache:
         self._weights: tuple[list[torch.nn.Parameter], Any] = [], None
 
     def begin(self, model: "HfGptForCausalLM", rows: int, num_tokens: int) -> bool:
-        """Makes room for texts of `num_tokens`; False where they are too many."""
+        """Allocates memory for texts of `num_tokens`; False if that is too much."""
         config = model.config
         heads = config.num_attention_heads + 2 * config.num_key_value_heads
         hidden_size, inner = config.hidden_size, config.intermediate_size * (1 + config.is_gated_act)
@@ -52,7 +51,7 @@ class ActivationCache:
         return True
 
     def end(self, completions: torch.Tensor, lengths: torch.Tensor) -> None:
-        """Cuts to the longest text, of `completions` (B, C) of `lengths` (B,); what no step has written is 0."""
+        """Cuts to the longest of `completions` (B, C) with `lengths` (B,), and clears unwritten values."""
         if not self.linear_outputs:
             return
         count = completions.shape[1]
@@ -66,14 +65,14 @@ class ActivationCache:
                 kept[:, unwritten[:, 1:]] = 0
 
     def narrow(self, rows: int) -> None:
-        """Keeps the first texts alone."""
+        """Keeps only the first texts."""
         self.linear_outputs = [kept[:, :rows] for kept in self.linear_outputs]
         self.logits, self.completions, self.is_written = (
             kept[:rows] for kept in (self.logits, self.completions, self.is_written)
         )
 
     def is_of(self, model: torch.nn.Module, completions: torch.Tensor) -> bool:
-        """Whether these texts were recorded, of this model and with its weights as they are."""
+        """Whether the cache is of these texts and of this model with its current weights."""
         parameters, state = self._weights
         return (
             bool(self.linear_outputs)
@@ -84,8 +83,7 @@ class ActivationCache:
         )
 
     def of_trunk(self, model: "HfGptForCausalLM") -> "SuppliedLinears":
-        """A context in which the trunk's products with weights are known, for a pass over all completion tokens but the
-        last."""
+        """A context that supplies the trunk's linear layers, for a pass over all completion tokens but the last."""
         results = {}
         for layer, qkv, output, up, down in zip(model.model.layers, *self.linear_outputs, strict=False):
             attention, mlp = layer.self_attn, layer.mlp
@@ -99,16 +97,16 @@ class ActivationCache:
         return SuppliedLinears(results)
 
     def of_head(self, model: "HfGptForCausalLM") -> "SuppliedLinears":
-        """The same for the head, over all completion tokens. Where a scale or cap follows, its product is not known."""
+        """The same for the head, over all completion tokens, unless a scale or cap follows it."""
         is_matmul = model.config.logit_scale == 1 and model.config.final_logit_softcapping is None
         return SuppliedLinears({id(model.lm_head.weight): self.logits} if is_matmul else {})
 
 
 class SuppliedLinears(TorchFunctionMode):
-    """Inside, `linear` of some weights gives what is known of it; gradients are those of the product.
+    """Inside, `linear` with some weights returns known outputs; gradients are those of the linear layer.
 
     Args:
-        results: By the identity of a weight, the result, of the shape of the product.
+        results: The output by the `id` of the weight.
     """
 
     def __init__(self, results: dict[int, torch.Tensor]):
@@ -125,7 +123,9 @@ class _KnownLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, known):
         if x.shape[:-1] != known.shape[:-1]:
-            raise ValueError(f"a product of {tuple(known.shape)} is known, not of an input {tuple(x.shape)}.")
+            raise ValueError(
+                f"the known output has shape {tuple(known.shape)}, which does not fit an input of {tuple(x.shape)}."
+            )
         ctx.save_for_backward(x, weight)
         return known.detach()
 

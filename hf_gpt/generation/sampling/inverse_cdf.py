@@ -1,54 +1,20 @@
-"""One token of each row by inversion of the distribution function, and its log-probability in that distribution."""
+"""One token of each row by inversion of the distribution function, with its log-probability."""
 
 import torch
 from torch.nn import functional as F
 
 from hf_gpt.generation.decoding.native.sampling import SampledTokens, native_sample, sampling_library
-from hf_gpt.generation.sampling.distribution import Sampling, pack, wide
+from hf_gpt.generation.sampling.distribution import SamplingConfig, pack, wide
 
 
 # A vocabulary is searched in blocks of this many tokens: first for the block, then inside it.
 BLOCK = 128
 
 
-def sample_tokens(
-    logits: torch.Tensor,
-    uniforms: torch.Tensor,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-) -> torch.Tensor:
-    """One token for each row, by inversion of the distribution function.
-
-    Args:
-        logits: (B, V), any floating type.
-        uniforms: (B,) in [0, 1).
-        temperature, top_p, top_k, min_p: As for `rollout`.
-
-    Returns:
-        (B,) int64.
-    """
-    return sample_with_logps(logits, uniforms, temperature, top_p, top_k, min_p)[0]
-
-
-def sample_with_logps(
-    logits: torch.Tensor,
-    uniforms: torch.Tensor,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens of `sample_tokens` (B,) and their float32 log-probabilities (B,) under the distribution that they were
-    sampled from; 0 at temperature 0."""
-    return sample(logits, uniforms, Sampling(temperature, top_p, top_k, min_p))[:2]
-
-
 def sample(
     logits: torch.Tensor,
     uniforms: torch.Tensor,
-    sampling: Sampling,
+    sampling: SamplingConfig,
     with_model_logps: bool = False,
     with_support: bool = False,
 ) -> SampledTokens:
@@ -57,7 +23,7 @@ def sample(
     Args:
         logits: (B, V), any floating type.
         uniforms: (B,) in [0, 1).
-        sampling: From which distribution.
+        sampling: The policy.
         with_model_logps, with_support: Whether those fields are wanted.
     """
     logits = logits.float()
@@ -81,9 +47,9 @@ def sample(
 
 
 def _logps(logits: torch.Tensor, tokens: torch.Tensor, probabilities: torch.Tensor | None = None) -> torch.Tensor:
-    """(B,) of tokens (B,) under logits (B, V), of which a softmax may be known."""
+    """(B,) log-probabilities of tokens (B,) under logits (B, V), whose softmax may be given."""
     probabilities = logits.softmax(-1) if probabilities is None else probabilities
-    # exp(max - logsumexp): what the softmax knows of the sum, and never 0.
+    # The largest probability is exp(max - logsumexp), never 0.
     log_norm = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
     return (logits.gather(-1, tokens[:, None]) - log_norm)[:, 0]
 
@@ -102,7 +68,7 @@ def _invert(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor
 
 
 def _search(heights: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """First place (B,) where `heights` (B, N) pass a share (B, 1) of their last; the share of its step below."""
+    """First position (B,) where `heights` (B, N) pass a share (B, 1) of their last; the share of its step below."""
     total = heights[:, -1:]
     wanted = torch.minimum(shares * total, total.nextafter(torch.zeros_like(total)))
     position = torch.searchsorted(heights, wanted, right=True)
@@ -129,7 +95,7 @@ def likeliest(logits: torch.Tensor, largest: torch.Tensor | None = None) -> torc
 
 
 def _blocks(values: torch.Tensor, fill: float = 0.0) -> torch.Tensor | None:
-    """(B, N, BLOCK), filled up at the end; None for a vocabulary too small to gain by it."""
+    """(B, N, BLOCK), padded at the end; None for a small vocabulary, where blocks do not pay."""
     if values.shape[-1] < 8 * BLOCK:
         return None
     return F.pad(values, (0, -values.shape[-1] % BLOCK), value=fill).unflatten(-1, (-1, BLOCK))

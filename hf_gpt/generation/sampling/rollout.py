@@ -1,4 +1,4 @@
-"""Batched sampling that keeps the log-probability of every token it draws: the rollouts of adversarial training."""
+"""Batched sampling with the log-probability of every token: the rollouts of adversarial training."""
 
 import contextlib
 import dataclasses
@@ -14,13 +14,13 @@ from hf_gpt.generation.decoding.linear import WeightDtype, check_weight_dtype
 from hf_gpt.generation.decoding.native.decoder import NativeDecoder, NativeWeights
 from hf_gpt.generation.decoding.plain_decoder import can_decode
 from hf_gpt.generation.sampling.activation_cache import ActivationCache
-from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.inverse_cdf import sample
 from hf_gpt.generation.scoring.discriminator import accepted_arguments, evaluating, right_padded
 from hf_gpt.generation.scoring.logprobs import decoder_start_token_id, join, left_padded, positions_of, unwrap
 
 
-# Finished rows leave the batch once they are this share of it: each leaving copies the cache.
+# Finished rows are removed once they are this share of the batch, since removal copies the cache.
 LEAVE_SHARE = 0.25
 
 
@@ -31,16 +31,14 @@ class Rollout:
     Attributes:
         sequences: (B, T) int64, prompt then completion, padded at the right.
         attention_mask: (B, T) int64, 1 at tokens, the end-of-text token included.
-        completions: (B, C) int64, the tokens that were drawn, padded at the right.
-        completion_mask: (B, C) float32, 1 at drawn tokens up to and including the end of text.
-        logps: (B, C) float32, log-probability of each sampled token under the distribution that it was sampled from:
-            that of the weights which sampled it, at the temperature and after top-k, top-p and min-p. So it is 0
-            throughout at temperature 0; 0 at padding.
+        completions: (B, C) int64, the sampled tokens, padded at the right.
+        completion_mask: (B, C) float32, 1 at sampled tokens up to and including the end of text.
+        logps: (B, C) float32, log-probability of each token in the distribution that it was sampled from: with
+            rounded weights, temperature, top-k, top-p and min-p. 0 at temperature 0, and at padding.
         prompt_length: (B,) int64, tokens of the prompt in each row.
-        model_logps: (B, C) float32, log-probability under the same weights at temperature 1, of all tokens; 0 at
-            padding. None unless asked for.
-        support: (B, C, ceil(V / 8)) uint8, a bit for each token that could have been sampled (`sampling.pack`), where
-            top-k, top-p or min-p left some out; else None. `completion_logps` takes it.
+        model_logps: (B, C) float32, log-probability at temperature 1 of all tokens; 0 at padding. None unless wanted.
+        support: (B, C, ceil(V / 8)) uint8, a bit for each token that could have been sampled (`distribution.pack`).
+            None without top-k, top-p and min-p. `completion_logps` takes it.
     """
 
     sequences: torch.Tensor
@@ -78,98 +76,66 @@ def rollout(
     prompt_ids: torch.Tensor | None = None,
     prompt_mask: torch.Tensor | None = None,
     *,
-    max_new_tokens: int,
-    num_samples: int | None = None,
-    num_return_sequences: int = 1,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    eos_token_id: int | Sequence[int] | None = None,
-    pad_token_id: int | None = None,
-    bos_token_id: int | None = None,
+    sampling: SamplingConfig,
     generator: torch.Generator | None = None,
     uniforms: torch.Tensor | None = None,
     batch_size: int | None = None,
     synced: bool = False,
     weight_dtype: WeightDtype | None = None,
     activation_cache: ActivationCache | None = None,
-    return_model_logps: bool = False,
 ) -> Rollout:
-    """Draws completions of prompts, or texts from their beginning.
+    """Samples completions of prompts, or whole texts without prompts.
 
-    Each row's draws depend on its own uniform numbers alone, one for each token, by inversion of the distribution
-    function. So a row is the same whatever the batch size, whoever shares its batch, and whichever process draws it.
-    A plain `HfGptForCausalLM` is decoded by steps of our own (`cached_decoder.make_weights`; on a CPU they are
-    compiled at first use on a machine, one to three seconds), any other model by its own forward pass.
+    A token is sampled by inverting the distribution function at a uniform number of its own. So a row is the same
+    whatever the batch size, the other rows and the number of processes.
+    A plain `HfGptForCausalLM` is decoded by our own steps (`cached_decoder.make_weights`), compiled on CPUs at first
+    use. Any other model runs its own forward pass.
 
     Args:
-        model: A causal language model or an encoder-decoder, which reads the prompt with its encoder; bare, with an
-            adapter or wrapped for several processes. It is put into evaluation mode and back.
-        prompt_ids: (P, L) int64, padded at either side. None: `num_samples` texts that begin with `bos_token_id`.
+        model: A causal language model or an encoder-decoder, whose encoder reads the prompt. It may have an adapter or
+            a wrapper for several processes. It is put into evaluation mode and back.
+        prompt_ids: (P, L) int64, padded at either side. None: texts that begin with `bos_token_id`.
         prompt_mask: (P, L), 1 at tokens; None: no padding.
-        max_new_tokens: Most tokens that are drawn in a row, the end of text included.
-        num_samples: Rows to draw without prompts.
-        num_return_sequences: Completions of each prompt, which are adjacent rows.
-        temperature: Divides the logits; 0 takes the likeliest token.
-        top_p: Draw from the likeliest tokens of this total mass.
-        top_k: Draw from this many likeliest tokens; 0: from all.
-        min_p: Draw from tokens at least this likely, as a share of the likeliest (https://arxiv.org/abs/2407.01082).
-        eos_token_id: What ends a row; None: nothing does.
-        pad_token_id: Fills the rows; None: the end-of-text token, or 0.
-        bos_token_id: What a row without a prompt begins with.
-        generator: A CPU generator that the uniform numbers are drawn from.
+        sampling: The distribution, the most tokens of a text and the special tokens.
+        generator: A CPU generator for the uniform numbers.
         uniforms: (B, `max_new_tokens`) float64 in [0, 1), in place of a generator.
         batch_size: Rows in a batch; None: all.
         synced: Every process does the same number of forward passes, as a sharded model (FSDP, ZeRO-3) needs.
-        weight_dtype: Of products with weights. None: as the model and autocast have it. `"bfloat16"`; or `"int8"`, on a
-            CPU: faster, from a distribution that differs from the model's by the rounding. The log-probabilities are
-            those of the rounded weights, as importance ratios need. A model that those steps do not take runs under
-            autocast in bfloat16 instead.
+        weight_dtype: Of the linear layers. None: as the model and autocast have it. `"bfloat16"`, or on CPUs
+            `"int8"`: faster, but from the distribution of the rounded weights, whose log-probabilities are returned.
+            A model that our steps do not decode runs under autocast in bfloat16 instead.
         activation_cache: Filled, where possible, with what `completion_logits` of the same texts can reuse.
-        return_model_logps: Whether `model_logps` are wanted beside `logps`: those without temperature and truncation.
 
     Returns:
-        The rows: B is P times `num_return_sequences`, or `num_samples` times that. `completion_logps` with the same
-        temperature, top-k, top-p and min-p gives `logps` again, with gradient.
+        B rows: P times `num_return_sequences`. `completion_logps` with the same temperature, top-k, top-p and min-p
+        gives `logps` again, with gradient.
 
     Raises:
-        ValueError: no prompt and no number of samples or begin token, an empty prompt, more tokens than the model has
-            positions for, or settings out of range or beyond the device.
+        ValueError: no prompt and no begin token, no `max_new_tokens`, an empty prompt, more tokens than the model has
+            positions for, or a type of weights that this device cannot use.
     """
-    if max_new_tokens < 1:
-        raise ValueError(f"rollout needs max_new_tokens >= 1, got {max_new_tokens}.")
-    sampling = Sampling(temperature, top_p, top_k, min_p)
+    if sampling.max_new_tokens is None:
+        raise ValueError("rollout needs max_new_tokens: set it in the SamplingConfig.")
     device = next(model.parameters()).device
     check_weight_dtype(weight_dtype, device)
-    prompt_ids, prompt_mask = as_prompts(prompt_ids, prompt_mask, num_samples, bos_token_id, device)
-    prompt_ids = prompt_ids.repeat_interleave(num_return_sequences, 0)
-    prompt_mask = prompt_mask.repeat_interleave(num_return_sequences, 0)
+    prompt_ids, prompt_mask = as_prompts(prompt_ids, prompt_mask, sampling, device)
     rows = prompt_ids.shape[0]
-    check_positions(unwrap(model), prompt_ids.shape[1], max_new_tokens)
+    check_positions(unwrap(model), prompt_ids.shape[1], sampling.max_new_tokens)
     if uniforms is None:
-        uniforms = torch.rand(rows, max_new_tokens, dtype=torch.float64, generator=generator)
-    if uniforms.shape != (rows, max_new_tokens):
-        raise ValueError(f"uniforms must have shape {(rows, max_new_tokens)}, got {tuple(uniforms.shape)}.")
-    ends, pad_token_id = special_tokens(eos_token_id, pad_token_id)
-    settings = {"sampling": sampling, "ends": ends, "synced": synced, "with_model_logps": return_model_logps}
-
+        uniforms = torch.rand(rows, sampling.max_new_tokens, dtype=torch.float64, generator=generator)
+    if uniforms.shape != (rows, sampling.max_new_tokens):
+        raise ValueError(f"uniforms must have shape {(rows, sampling.max_new_tokens)}, got {tuple(uniforms.shape)}.")
+    size = batch_size or rows
     with torch.no_grad(), evaluating(model), contextlib.ExitStack() as context:
-        settings["weights"] = _weights(model, weight_dtype, batch_size or rows, context) if not synced else None
-        settings["activation_cache"] = activation_cache if rows <= (batch_size or rows) else None
+        weights = None if synced else _weights(model, weight_dtype, size, context)
+        kept = activation_cache if rows <= size else None
         parts = [
-            _sample_batch(model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), **settings)
-            for part in _slices(rows, batch_size or rows)
+            _sample_batch(
+                model, prompt_ids[part], prompt_mask[part], uniforms[part].to(device), sampling, synced, weights, kept
+            )
+            for part in _slices(rows, size)
         ]
-    return _assemble(parts, prompt_ids, prompt_mask, pad_token_id)
-
-
-def special_tokens(eos_token_id: int | Sequence[int] | None, pad_token_id: int | None) -> tuple[list[int], int]:
-    """The tokens that end a row, and the one that fills it up, from arguments of `rollout`."""
-    ends = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
-    if pad_token_id is None:
-        pad_token_id = ends[0] if ends else 0
-    return ends, pad_token_id
+    return _assemble(parts, prompt_ids, prompt_mask, sampling.padding_token)
 
 
 @dataclasses.dataclass
@@ -184,26 +150,25 @@ class _SampledTokens:
 def as_prompts(
     prompt_ids: torch.Tensor | None,
     prompt_mask: torch.Tensor | None,
-    num_samples: int | None,
-    bos_token_id: int | None,
+    sampling: SamplingConfig,
     device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts as `rollout` reads them, padded at the left: ids and mask, (B, L) int64; arguments and errors are its."""
+    """One row for each text, padded at the left: ids and mask, (B, L) int64; arguments and errors as for `rollout`."""
     if prompt_ids is None:
-        if num_samples is None or bos_token_id is None:
-            raise ValueError("rollout needs prompt_ids, or num_samples and the bos_token_id that texts begin with.")
-        prompt_ids = torch.full((num_samples, 1), bos_token_id, dtype=torch.int64)
-    elif num_samples is not None:
-        raise ValueError("rollout takes prompt_ids or num_samples; with prompts use num_return_sequences.")
+        if sampling.bos_token_id is None:
+            raise ValueError("rollout needs prompt_ids, or the bos_token_id that texts begin with.")
+        prompt_ids = torch.tensor([[sampling.bos_token_id]])
     prompt_ids = prompt_ids.to(device)
     prompt_mask = torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask.to(prompt_ids)
     if prompt_ids.ndim != 2 or not bool((prompt_mask.sum(-1) > 0).all()):
         raise ValueError("rollout needs prompts of shape (rows, length), none of them empty: begin with bos_token_id.")
-    return left_padded(prompt_ids, prompt_mask)
+    number = sampling.num_return_sequences
+    ids, mask = left_padded(prompt_ids, prompt_mask)
+    return ids.repeat_interleave(number, 0), mask.repeat_interleave(number, 0)
 
 
 def check_positions(model: nn.Module, prompt_length: int, max_new_tokens: int) -> None:
-    """Raises `ValueError` where a model has no positions for so long a prompt and so many new tokens."""
+    """Raises `ValueError` where a model has too few positions for prompt and new tokens."""
     config = model.config
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     apart = config.is_encoder_decoder
@@ -222,7 +187,7 @@ def _slices(rows: int, size: int) -> Iterator[slice]:
 
 
 def _weights(model, weight_dtype, rows, context) -> DecoderWeights | NativeWeights | None:
-    """Weights for steps of our own, or None. A model without is put under autocast by a type of choice."""
+    """Weights for our own steps, or None. Other models enter autocast for a `weight_dtype`."""
     inner, device = unwrap(model), next(model.parameters()).device
     if torch.is_autocast_enabled(device.type):
         if torch.get_autocast_dtype(device.type) != torch.bfloat16:
@@ -236,13 +201,14 @@ def _weights(model, weight_dtype, rows, context) -> DecoderWeights | NativeWeigh
 
 
 def _sample_batch(
-    model, prompt_ids, prompt_mask, uniforms, *, sampling, ends, synced, with_model_logps, weights, activation_cache
+    model, prompt_ids, prompt_mask, uniforms, sampling, synced, weights, activation_cache
 ) -> _SampledTokens:
     rows, limit = uniforms.shape
     completions = torch.zeros(rows, limit, dtype=torch.int64, device=prompt_ids.device)
-    # Log-probabilities, those of the model and the support, where there is any.
+    # `logps`, `model_logps` and `support`, where wanted.
     kept: list[torch.Tensor | None] = [None, None, None]
     lengths = torch.zeros(rows, dtype=torch.int64, device=prompt_ids.device)
+    ends = sampling.end_tokens
     end_ids = torch.tensor(ends, dtype=torch.int64, device=prompt_ids.device)
     if weights is not None:
         state = weights.start(unwrap(model), prompt_ids, prompt_mask, limit)
@@ -251,13 +217,13 @@ def _sample_batch(
     else:
         steps = _EncoderDecoderSteps if unwrap(model).config.is_encoder_decoder else _DecoderSteps
         state = steps(model, prompt_ids, prompt_mask)
-    # Places in the output of the rows that are still in the batch, and which of those go on.
+    # Output rows that are still in the batch, and which of them go on.
     positions = torch.arange(rows, device=prompt_ids.device)
     active = torch.ones(rows, dtype=torch.bool, device=prompt_ids.device)
     for step in range(limit):
         logits, with_support = state.next_logits(), sampling.is_truncated
-        tokens, *found = sample(logits, uniforms[positions, step], sampling, with_model_logps, with_support)
-        # What a row draws past its end is masked by its length.
+        tokens, *found = sample(logits, uniforms[positions, step], sampling, sampling.return_model_logps, with_support)
+        # Tokens past the end of a row are masked later.
         completions[positions, step] = tokens
         for number, values in enumerate(found):
             if values is None:
@@ -268,7 +234,7 @@ def _sample_batch(
         lengths[positions] += active
         if step == limit - 1:
             break
-        # Where nothing ends a row, nobody waits for the device.
+        # Where nothing ends a row, do not wait for the device.
         if ends or synced:
             active = active & ~torch.isin(tokens, end_ids)
             if _all_finished(active, synced):
@@ -294,14 +260,14 @@ def _all_finished(active: torch.Tensor, synced: bool) -> bool:
 
 
 class _DecoderSteps:
-    """A decoder that reads prompts, then one token after another, with its cache if it has one."""
+    """A decoder that reads prompts and then token by token, with its cache if it has one."""
 
     def __init__(self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor):
         self.model = model
         self.ids, self.mask = ids, mask
         self.accepted = accepted_arguments(unwrap(model))
         peft_config = getattr(unwrap(model), "active_peft_config", None)
-        # Virtual tokens go in front of every forward pass, which a cache that holds them already would double.
+        # An adapter adds its virtual tokens at each forward pass, so a cache would hold them twice.
         self.use_cache = "past_key_values" in self.accepted and not getattr(peft_config, "is_prompt_learning", False)
         self.cache: Any = None
 
@@ -321,19 +287,19 @@ class _DecoderSteps:
         return outputs.logits[:, -1]
 
     def _logits_of_whole_rows(self) -> torch.Tensor:
-        # Padded at the right: what counts positions by itself counts them right.
+        # Padded at the right, for models that count positions themselves.
         ids, mask = right_padded(self.ids, self.mask)
         inputs = {"input_ids": ids, "attention_mask": mask}
         if "position_ids" in self.accepted:
             inputs["position_ids"] = positions_of(mask)
         if "use_cache" in self.accepted:
             inputs["use_cache"] = False
-        # Virtual tokens of an adapter stand in front.
+        # Virtual tokens of an adapter come first.
         logits = self.model(**inputs).logits[:, -ids.shape[1] :]
         return logits[torch.arange(len(ids), device=ids.device), mask.sum(-1) - 1]
 
     def append(self, tokens: torch.Tensor) -> None:
-        """Adds the drawn tokens (B,)."""
+        """Adds the sampled tokens (B,)."""
         self.ids = torch.cat([self.ids, tokens[:, None]], 1)
         self.mask = torch.cat([self.mask, torch.ones_like(tokens)[:, None]], 1)
 
@@ -342,14 +308,14 @@ class _DecoderSteps:
         return self.cache is None or hasattr(self.cache, "reorder_cache")
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keeps these rows alone."""
+        """Keeps only these rows."""
         self.ids, self.mask = self.ids[rows], self.mask[rows]
         if self.cache is not None:
             self.cache.reorder_cache(rows)
 
 
-class _EncoderDecoderSteps:
-    """An encoder-decoder: the encoder reads the prompts once, the decoder begins with its start token."""
+class _EncoderDecoderSteps(_DecoderSteps):
+    """An encoder-decoder: the encoder reads the prompts, the decoder begins with its start token."""
 
     def __init__(self, model: nn.Module, ids: torch.Tensor, mask: torch.Tensor):
         self.model = model
@@ -379,14 +345,9 @@ class _EncoderDecoderSteps:
     def append(self, tokens: torch.Tensor) -> None:
         self.ids = torch.cat([self.ids, tokens[:, None]], 1)
 
-    @property
-    def can_select(self) -> bool:
-        return self.cache is None or hasattr(self.cache, "reorder_cache")
-
     def select(self, rows: torch.Tensor) -> None:
-        self.ids, self.mask, self.hidden = self.ids[rows], self.mask[rows], self.hidden[rows]
-        if self.cache is not None:
-            self.cache.reorder_cache(rows)
+        super().select(rows)
+        self.hidden = self.hidden[rows]
 
 
 def _assemble(parts, prompt_ids, prompt_mask, pad_token_id) -> Rollout:
@@ -407,6 +368,6 @@ def _assemble(parts, prompt_ids, prompt_mask, pad_token_id) -> Rollout:
         logps=whole["logps"] * completion_mask,
         prompt_length=prompt_length,
         model_logps=None if whole["model_logps"] is None else whole["model_logps"] * completion_mask,
-        # Padding is no worse than any token.
+        # At padding all tokens are possible.
         support=None if whole["support"] is None else whole["support"].masked_fill(~completion_mask[..., None], 255),
     )

@@ -1,4 +1,4 @@
-"""Texts in groups that share a prompt, read with each prompt once: its keys and values serve all of its completions."""
+"""Texts that share prompts: each prompt is read once, and all completions use its keys and values."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from hf_gpt import compat
 from hf_gpt.models.modeling_hf_gpt import HfGptModel
 
 
-# Prompts are read once where that leaves out at least this share of all tokens: the rest pays with a mask.
+# Prompts are shared where that saves at least this share of all tokens, since it needs a mask.
 LEAST_SHARE = 1 / 16
 
 
@@ -34,21 +34,21 @@ class SharedPrompts:
 def read_prompts(
     model: nn.Module, sequences: torch.Tensor, prompt_length: torch.Tensor, least_share: float = LEAST_SHARE
 ) -> SharedPrompts | None:
-    """The prompts of texts, each read once; None where that is not possible, or would not pay.
+    """The prompts of texts, each read once; None where that is not possible or does not pay.
 
-    It is possible for a plain model of ours, causal and without dropout. Its trunk is called by itself, so nothing may
-    stand around the forward pass of the model.
+    It is possible for our plain causal models without dropout. The trunk is called directly, so the model's forward
+    pass must not be hooked.
 
     Args:
         model: Any model.
         sequences: (B, T) int64, prompt then completion, padded at the right.
         prompt_length: (B,) int64.
-        least_share: Of all tokens, which have to be left out.
+        least_share: Share of all tokens that must be saved.
     """
     if not _can_share(model, sequences):
         return None
     length = int(prompt_length.max())
-    # Padded at the left: completions follow without a gap, which a sliding window would count.
+    # Padded at the left, since a sliding window would count a gap before the completions.
     positions = torch.arange(length, device=sequences.device) - (length - prompt_length[:, None])
     ids = torch.where(positions >= 0, sequences.gather(1, positions.clamp(min=0)), -1)
     different, whose = torch.unique(ids, dim=0, return_inverse=True)
@@ -69,7 +69,7 @@ def read_prompts(
 
 
 def completion_positions(prompt_length: torch.Tensor, num_tokens: int, length: int) -> torch.Tensor:
-    """(B, C) int64: where in a row of `length` its completion tokens stand; past the end its last place."""
+    """(B, C) int64: positions of completion tokens in a row of `length`; past the end its last position."""
     positions = prompt_length[:, None] + torch.arange(num_tokens, device=prompt_length.device)
     return positions.clamp(max=length - 1)
 
@@ -78,7 +78,7 @@ def completion_inputs(
     shared: SharedPrompts, sequences: torch.Tensor, attention_mask: torch.Tensor, positions: torch.Tensor
 ) -> dict:
     """Continues shared prompts: arguments of a forward pass over the tokens at `positions` (B, C) of the texts."""
-    # Past the end of a row its last place comes again.
+    # Past the end of a row its last position repeats.
     mask = attention_mask.gather(1, positions) * (positions.diff(prepend=positions[:, :1] - 1) > 0)
     return {
         "input_ids": sequences.gather(1, positions),

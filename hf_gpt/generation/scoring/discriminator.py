@@ -1,8 +1,9 @@
-"""Scores of texts and of their prefixes by any classifier with one label: logits, above 0 for what looks real."""
+"""Logits of texts and their prefixes by any classifier with one label, above 0 for what looks real."""
 
 import contextlib
 import inspect
 import re
+import weakref
 from collections.abc import Iterator
 
 import torch
@@ -18,14 +19,15 @@ from hf_gpt.generation.sampling.shared_prompts import (
 from hf_gpt.models.modeling_hf_gpt import HfGptForSequenceClassification
 
 
-# Names of embeddings of positions, of GPT-2 and of all others.
-# An adapter keeps the module that it stands around under one of the names at the end.
+# Names of position embeddings, of GPT-2 and of all others. An adapter keeps what it wraps under a name at the end.
 _POSITIONS = re.compile(r"(^|\.)(wpe|\w*position\w*)(\.(base_layer|original_module))*$")
+# Of each model, whether `_scores_last_token`.
+_scores_last: "weakref.WeakKeyDictionary[nn.Module, bool]" = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off, as in evaluation; afterwards each module as it was."""
+    """Evaluation mode; afterwards each module has its mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -36,13 +38,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def accepted_arguments(model: nn.Module) -> set[str]:
-    """Names that the forward pass of a model takes; for one with an adapter those of the model inside."""
+    """Names of the arguments of a model's forward pass, without its adapter."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return set(inspect.signature(inner.forward).parameters)
 
 
 def right_padded(sequences: torch.Tensor, attention_mask: torch.Tensor, pad_token_id: int = 0):
-    """The same texts with all padding at the end, cut to the longest.
+    """The same texts with all padding at the right, cut to the longest.
 
     Args:
         sequences: Shape `(batch_size, length)`, token ids.
@@ -65,18 +67,17 @@ def discriminator_logits(
     attention_mask: torch.Tensor,
     prompt_length: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The logit of each text, differentiable in the discriminator's weights. In training it is this that is trained.
+    """The logit of each text, differentiable in the discriminator's weights. Training uses it too.
 
-    The attention mask alone decides where a text ends. The library's decoders with a score on the last token find it by
-    the padding token, so they lose an end-of-text token that serves as padding, and refuse a batch without a padding
-    token; here both are scored at the last token of the mask.
+    The attention mask alone decides where a text ends. Transformers' decoders search the padding token, so they miss an
+    end-of-text token that is also the padding token, and refuse a batch without a padding token.
 
     Args:
         discriminator: A sequence classifier with `num_labels=1`.
         sequences: Shape `(batch_size, length)`, token ids, padded on either side.
         attention_mask: Shape `(batch_size, length)`.
-        prompt_length: Shape `(batch_size,)`, tokens that each text begins with which others may begin with as well:
-            what they share is read once where that pays, and the logits are the same.
+        prompt_length: Shape `(batch_size,)`, tokens of the prompts. Texts with the same prompt read it once where that
+            pays; the logits are the same.
 
     Returns:
         Shape `(batch_size,)`, float32.
@@ -106,9 +107,9 @@ def discriminator_logits(
 
 
 def _shared_prompts(discriminator, sequences, attention_mask, prompt_length) -> SharedPrompts | None:
-    """Prompts that are read once for all texts that begin with them, where a text is scored at its last token."""
+    """Prompts that several texts share, for a discriminator that scores the last token."""
     is_ours = isinstance(discriminator, HfGptForSequenceClassification)
-    # A completion without tokens is scored at the last one of its prompt.
+    # An empty completion is scored at the last token of its prompt.
     if (
         not is_ours
         or discriminator.config.classifier_pooling != "last"
@@ -121,9 +122,9 @@ def _shared_prompts(discriminator, sequences, attention_mask, prompt_length) -> 
 def embedding_logits(
     discriminator: PreTrainedModel, embeddings: torch.Tensor, attention_mask: torch.Tensor
 ) -> torch.Tensor:
-    """`discriminator_logits` of texts that are given by their input embeddings, differentiable in those too.
+    """`discriminator_logits` of texts given as input embeddings, differentiable in those too.
 
-    The library's decoders score the last place of embeddings, be it padding; here it is the last token of the mask.
+    Transformers' decoders score the last position of embeddings, even padding. Here it is the last token of the mask.
 
     Args:
         discriminator: A sequence classifier with `num_labels=1`.
@@ -191,15 +192,15 @@ def prefix_scores(
 ) -> torch.Tensor:
     """The logit of every prefix of each text, without gradient and dropout.
 
-    A causal discriminator gives all prefixes of a text in one pass: each model of this package, and each decoder with a
-    score on its last token.
+    A causal discriminator scores all prefixes in one pass: each model of this package, and each decoder with a score on
+    its last token.
 
     Args:
         discriminator: A sequence classifier with `num_labels=1`.
         sequences: Shape `(n, length)`, token ids, padded on either side.
         attention_mask: Shape `(n, length)`. Left out: all are tokens.
         batch_size: Texts scored at a time. Left out: all.
-        recompute: For a discriminator that is not causal, score each prefix by a pass of its own.
+        recompute: Score each prefix in its own pass, for a discriminator that is not causal.
 
     Returns:
         Shape `(n, length)`, float32: entry `[i, t]` is the logit of text `i` up to its token at position `t`, 0 at
@@ -232,7 +233,7 @@ def prefix_logits(
 ) -> torch.Tensor:
     """The logit of every prefix of texts padded on the right, shape `(batch_size, length)`, float32, differentiable.
 
-    What stands at padding means nothing. Arguments and errors as in `prefix_scores`.
+    Values at padding have no meaning. Arguments and errors as in `prefix_scores`.
     """
     discriminator = _without_adapter(discriminator)
     check_discriminator(discriminator)
@@ -263,16 +264,16 @@ def check_discriminator(discriminator: PreTrainedModel) -> None:
 
 
 class ScoreError(ValueError):
-    """A discriminator gave scores that are not numbers to choose or learn by."""
+    """A discriminator gave scores that are not finite numbers."""
 
 
 def check_scores(scores: torch.Tensor, discriminator: object, may_rule_out: bool = False) -> torch.Tensor:
-    """The scores, where they are finite.
+    """The scores, if they are finite.
 
     Args:
         scores: Any shape, logits.
-        discriminator: What gave them, to be named.
-        may_rule_out: Whether minus infinity is allowed, which rules a text out.
+        discriminator: Their source, for the message.
+        may_rule_out: Whether minus infinity is allowed, to rule a text out.
 
     Raises:
         ScoreError: a score is nan or infinite.
@@ -288,17 +289,17 @@ def check_scores(scores: torch.Tensor, discriminator: object, may_rule_out: bool
 
 
 def describe_scorer(discriminator: object) -> str:
-    """A discriminator's class and where it came from; the name of a function."""
+    """A discriminator's class and source, or the name of a function."""
     if not isinstance(discriminator, nn.Module):
         named = getattr(discriminator, "__qualname__", type(discriminator).__qualname__)
         return f"the discriminator function {named}"
     inner = _without_adapter(discriminator)
-    position = getattr(inner, "name_or_path", "") or getattr(getattr(inner, "config", None), "name_or_path", "")
-    return f"the discriminator {type(inner).__name__}" + (f" ({position})" if position else "")
+    source = getattr(inner, "name_or_path", "") or getattr(getattr(inner, "config", None), "name_or_path", "")
+    return f"the discriminator {type(inner).__name__}" + (f" ({source})" if source else "")
 
 
 def advice_on(discriminator: object) -> str:
-    """What to do about scores of a discriminator, or a loss of it, that are not finite."""
+    """What to do about scores or a loss that are not finite."""
     if not isinstance(discriminator, nn.Module):
         return "Give a function whose logits are finite; minus infinity rules a text out."
     damaged = [name for name, value in discriminator.named_parameters() if not bool(value.isfinite().all())]
@@ -309,7 +310,7 @@ def advice_on(discriminator: object) -> str:
 
 
 def check_ids(model: nn.Module, sequences: torch.Tensor, attention_mask: torch.Tensor) -> None:
-    """Raises `ValueError` where a text has a token that a model has no embedding of."""
+    """Raises `ValueError` where a text has a token without embedding in the model."""
     config = getattr(model, "config", None)
     size = getattr(config.get_text_config() if config is not None else None, "vocab_size", None)
     if size is None or not sequences.numel():
@@ -318,26 +319,26 @@ def check_ids(model: nn.Module, sequences: torch.Tensor, attention_mask: torch.T
     if largest >= size:
         raise ValueError(
             f"a text has the token {largest}, but {describe_scorer(model)} reads {size} tokens: it has another "
-            f"tokenizer than whoever wrote the text, or lacks embeddings of padding: see resize_token_embeddings."
+            f"tokenizer than the generator, or lacks an embedding of padding: see resize_token_embeddings."
         )
 
 
 def check_length(discriminator: nn.Module, length: int) -> None:
-    """Raises `ValueError` where a classifier or language model has a vector for each position, and too few of them.
+    """Raises `ValueError` where a model has learned position embeddings, and too few of them.
 
-    Positions that are worked out, as rotary ones are, go on past the length that a model was trained for.
+    Computed positions, such as RoPE, have no limit.
     """
     model = _without_adapter(discriminator)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for name, module in model.named_modules():
         if limit is None or not isinstance(module, nn.Embedding) or not _POSITIONS.search(name):
             continue
-        # Where padding has a position, as in RoBERTa, the first token comes after it.
+        # Where padding has a position, as in RoBERTa, tokens come after it.
         reads = min(limit, module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)
         if length > reads:
             raise ValueError(
                 f"prompt and new tokens are up to {length} tokens, and {type(model).__name__} has positions for "
-                f"{reads}: shorten the prompt, lower max_new_tokens, or take a critic that reads more."
+                f"{reads}: shorten the prompt, lower max_new_tokens, or take a discriminator that reads more."
             )
 
 
@@ -351,15 +352,15 @@ def has_causal_prefixes(discriminator: PreTrainedModel) -> bool:
 
 
 def _without_adapter(discriminator: PreTrainedModel) -> PreTrainedModel:
-    # PEFT changes the layers in place: the model inside computes with the adapter. Not so with what it puts before the
-    # text, which is added by the adapter's own forward pass.
+    # PEFT changes layers in place, so the model inside computes with the adapter. Virtual tokens are added by the
+    # adapter's own forward pass.
     if not hasattr(discriminator, "get_base_model") or _has_virtual_tokens(discriminator):
         return discriminator
     return discriminator.get_base_model()
 
 
 def _has_virtual_tokens(discriminator: PreTrainedModel) -> bool:
-    """Whether an adapter puts tokens of its own before the text, as prompt and prefix tuning do."""
+    """Whether an adapter adds virtual tokens, as prompt and prefix tuning do."""
     return getattr(getattr(discriminator, "active_peft_config", None), "is_prompt_learning", False)
 
 
@@ -375,14 +376,13 @@ def _without_cache(discriminator: PreTrainedModel) -> dict[str, bool]:
 
 
 def _scores_last_token(discriminator: PreTrainedModel) -> bool:
-    """Whether the score is a linear layer on a causal decoder's last hidden state, found out by trying it once."""
+    """Whether the score is a linear layer on a causal decoder's last hidden state. Tried once for each model."""
     if _has_virtual_tokens(discriminator):
         return False
-    known = getattr(discriminator, "_hf_gpt_scores_last_token", None)
-    if known is None:
-        known = not hasattr(discriminator, "prefix_logits") and _probe_last_token(discriminator)
-        discriminator._hf_gpt_scores_last_token = known
-    return known
+    if discriminator not in _scores_last:
+        is_linear = not hasattr(discriminator, "prefix_logits") and _probe_last_token(discriminator)
+        _scores_last[discriminator] = is_linear
+    return _scores_last[discriminator]
 
 
 @torch.no_grad()
@@ -401,8 +401,8 @@ def _probe_last_token(discriminator: PreTrainedModel) -> bool:
         hidden_states = _hidden_states(discriminator, ids, torch.ones_like(ids))
         if hidden_states.shape[-1] != score_layer.in_features:
             return False
-        beginning = _hidden_states(discriminator, ids[:, :1], torch.ones_like(ids[:, :1]))
+        prefix = _hidden_states(discriminator, ids[:, :1], torch.ones_like(ids[:, :1]))
         logits = discriminator(input_ids=ids).logits
     tolerance = 1e-4 if hidden_states.dtype == torch.float32 else 3e-2
-    is_causal = (hidden_states[:, 0] - beginning[:, 0]).norm() <= tolerance * beginning.norm()
+    is_causal = (hidden_states[:, 0] - prefix[:, 0]).norm() <= tolerance * prefix.norm()
     return bool(is_causal) and torch.allclose(score(hidden_states[:, -1]), logits, rtol=tolerance, atol=tolerance)

@@ -1,17 +1,20 @@
-"""The log-ratio of two language models of the same tokens, log psi - log q: psi as a critic of texts that q draws."""
+"""The log-ratio log psi - log q of two language models with the same tokens: psi judges samples of q."""
 
 import torch
 from torch import nn
 
-from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import check_scores, evaluating
 from hf_gpt.generation.scoring.logprobs import completion_logits, join, token_logps, unwrap
 from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
 
 
+_PLAIN = SamplingConfig()
+
+
 def is_language_model(model: object) -> bool:
-    """Whether a critic is a causal language model, and no classifier or function."""
+    """Whether a discriminator is a causal language model, not a classifier or function."""
     if not isinstance(model, nn.Module):
         return False
     inner = unwrap(model)
@@ -21,29 +24,21 @@ def is_language_model(model: object) -> bool:
 
 @torch.no_grad()
 def text_logps(
-    model: nn.Module,
-    texts: Rollout,
-    temperature: float = 1.0,
-    batch_size: int | None = None,
-    sampling: Sampling | None = None,
+    model: nn.Module, texts: Rollout, sampling: SamplingConfig = _PLAIN, batch_size: int | None = None
 ) -> torch.Tensor:
     """(B,) float32 log-probability of each completion under a language model, without dropout.
 
     Args:
         model: A causal language model or an encoder-decoder of the texts' tokens.
         texts: B rows.
-        temperature: Divides the logits.
+        sampling: The policy. The tokens of the texts stay possible, however logits at the border round.
         batch_size: Rows in a pass, of similar length. None: all.
-        sampling: How the model has sampled the texts, in place of a temperature alone. Then their tokens count among
-            those that could be sampled, whatever rounding makes of the border.
 
     Raises:
-        ValueError: the temperature is not above 0, or a text has a token that the model has not.
+        ValueError: the temperature is not above 0, or a text has a token that the model lacks.
     """
-    sampling = sampling or Sampling(max(temperature, 0.0))
-    temperature = sampling.temperature
-    if temperature <= 0:
-        raise ValueError(f"the temperature of a log-probability must be above 0, got {temperature}.")
+    if sampling.temperature <= 0:
+        raise ValueError(f"the temperature of a log-probability must be above 0, got {sampling.temperature}.")
     device = next(model.parameters()).device
     found = torch.zeros(len(texts), device=texts.sequences.device)
     if not texts.completion_mask.any():
@@ -66,29 +61,25 @@ def log_ratio(
     psi: nn.Module,
     q: nn.Module,
     texts: Rollout,
-    psi_temperature: float = 1.0,
-    q_temperature: float = 1.0,
+    psi_sampling: SamplingConfig = _PLAIN,
+    q_sampling: SamplingConfig = _PLAIN,
     batch_size: int | None = None,
-    q_sampling: Sampling | None = None,
 ) -> torch.Tensor:
-    """(B,) log psi(y | x) - log q(y | x) of completions, each model at its temperature; see `text_logps`.
-
-    `q_sampling` says how q has sampled them, in place of `q_temperature`.
+    """(B,) log psi(y | x) - log q(y | x) of completions, each model under its own policy; see `text_logps`.
 
     Raises:
-        TokensError: they do not share their tokens.
+        TokensError: the models do not share their tokens.
     """
     check_shared_tokens(q, psi)
-    own = text_logps(q, texts, q_temperature, batch_size, q_sampling)
-    return text_logps(psi, texts, psi_temperature, batch_size) - own
+    return text_logps(psi, texts, psi_sampling, batch_size) - text_logps(q, texts, q_sampling, batch_size)
 
 
 class LogRatio:
-    """The log-ratio as a discriminator: a function of sequences and mask, (n, T) both, which returns (n,) float32.
+    """The log-ratio as a discriminator: a function of sequences and mask, both (n, T), that returns (n,) float32.
 
     Args:
-        psi, q, psi_temperature, q_temperature, batch_size, q_sampling: As for `log_ratio`.
-        prompt_length: Places before the completion in every row, the prompt's padding included.
+        psi, q, psi_sampling, q_sampling, batch_size: As for `log_ratio`.
+        prompt_length: Positions before the completion in every row, including the prompt's padding.
     """
 
     def __init__(
@@ -96,14 +87,13 @@ class LogRatio:
         psi: nn.Module,
         q: nn.Module,
         prompt_length: int,
-        psi_temperature: float = 1.0,
-        q_temperature: float = 1.0,
+        psi_sampling: SamplingConfig = _PLAIN,
+        q_sampling: SamplingConfig = _PLAIN,
         batch_size: int | None = None,
-        q_sampling: Sampling | None = None,
     ):
         check_shared_tokens(q, psi)
         self.psi, self.q, self.prompt_length = psi, q, prompt_length
-        self.settings = (psi_temperature, q_temperature, batch_size, q_sampling)
+        self.settings = (psi_sampling, q_sampling, batch_size)
 
     def __call__(self, sequences: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         texts = as_texts(sequences, attention_mask, self.prompt_length)
@@ -111,11 +101,11 @@ class LogRatio:
 
 
 def as_texts(sequences: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int) -> Rollout:
-    """Texts of `generate` as a rollout whose log-probabilities are not known: `logps` are nan.
+    """Texts of `generate` as a rollout of unknown log-probabilities: `logps` are nan.
 
     Args:
         sequences, attention_mask: (B, T), prompts padded anywhere and completions padded at the right.
-        prompt_length: Places before the completions.
+        prompt_length: Positions before the completions.
     """
     parts = [(tensor[:, :prompt_length], tensor[:, prompt_length:]) for tensor in (sequences, attention_mask)]
     (prompts, completions), (prompt_mask, completion_mask) = parts

@@ -7,7 +7,7 @@ from torch import nn
 
 from hf_gpt import compat
 from hf_gpt.generation.sampling.activation_cache import ActivationCache
-from hf_gpt.generation.sampling.distribution import Sampling, at_least_float32
+from hf_gpt.generation.sampling.distribution import SamplingConfig, at_least_float32
 from hf_gpt.generation.sampling.shared_prompts import (
     LEAST_SHARE,
     SharedPrompts,
@@ -27,7 +27,7 @@ def completion_logits(
     num_tokens: int,
     activation_cache: ActivationCache | None = None,
 ) -> torch.Tensor:
-    """Logits that each completion token was drawn from.
+    """Logits that each completion token was sampled from.
 
     Args:
         model: A causal language model, or an encoder-decoder, whose encoder reads the prompt.
@@ -35,11 +35,11 @@ def completion_logits(
         attention_mask: (B, T), 1 at tokens.
         prompt_length: (B,) int64.
         num_tokens: C, tokens of the longest completion.
-        activation_cache: What drawing these texts has worked out, if it was kept.
+        activation_cache: Filled by the rollout of these texts, if any.
 
     Returns:
-        (B, C, V): row b, place t holds the logits of `sequences[b, prompt_length[b] + t]`. What is beyond the end of a
-        completion has no meaning.
+        (B, C, V): `[b, t]` holds the logits of the token `sequences[b, prompt_length[b] + t]`. Values past the end of a
+        completion have no meaning.
     """
     inner = unwrap(model)
     if inner.config.is_encoder_decoder:
@@ -61,11 +61,11 @@ def completion_logits(
         inputs["use_cache"] = False
     if isinstance(inner, HfGptLanguageHeadMixin):
         return model(**inputs, logits_to_keep=positions).logits
-    # Counted from the end: virtual tokens of an adapter stand in front.
+    # Counted from the end, since virtual tokens of an adapter come first.
     positions = positions - length
     if "logits_to_keep" not in accepted:
         return _picked(model(**inputs).logits, positions)
-    # Other heads keep the same places in all rows. One look from the host for all that is asked of them.
+    # Other heads keep the same positions in all rows. One synchronisation reads all three numbers.
     are_alike = (positions[:, 0] == positions[0, 0]).all()
     first, last, alike = torch.stack([*positions.aminmax(), are_alike.long()]).tolist()
     logits = model(**inputs, logits_to_keep=torch.arange(first, last + 1, device=positions.device)).logits
@@ -105,30 +105,29 @@ def completion_logps(
 ) -> torch.Tensor:
     """(B, C) float32 log-probabilities of `completions` (B, C), with gradient.
 
-    They are those of the distribution that `rollout` samples from with the same settings, by default the model's own.
-    What is cut off counts as fixed: no gradient moves a token into the support or out of it. A token outside has minus
-    infinity. Past the end of a completion the values are finite and have no meaning: use its mask.
+    They are those of the policy that `rollout` samples from, by default the model's own distribution. The support is
+    fixed: no gradient moves a token into it or out of it. A token outside has minus infinity. Past the end of a
+    completion the values are finite and have no meaning: use its mask.
 
     Args:
         model, sequences, attention_mask, prompt_length: As for `completion_logits`.
-        temperature, top_p, top_k, min_p: As for `rollout`; at temperature 0 the likeliest token has 0.
-        support: (B, C, ceil(V / 8)) uint8, the tokens that could have been sampled, as in `Rollout.support`. None: they
-            are found in the logits, where rounding may move one that stands at the border.
+        temperature, top_p, top_k, min_p: As in `SamplingConfig`; at temperature 0 the likeliest token has 0.
+        support: (B, C, ceil(V / 8)) uint8, the tokens that could be sampled, as in `Rollout.support`. None: those of
+            these logits, where rounding may move a token at the border.
     """
     logits = completion_logits(model, sequences, attention_mask, prompt_length, completions.shape[1])
-    sampling = Sampling(temperature, top_p, top_k, min_p)
+    sampling = SamplingConfig(temperature, top_p, top_k, min_p)
     logps = token_logps(sampling.policy_logits(logits, support), completions)
     if not sampling.is_truncated and temperature > 0:
         return logps
     lengths = attention_mask.sum(-1) - prompt_length
     positions = torch.arange(completions.shape[1], device=lengths.device)
-    # Minus infinity at padding would outlast a mask that it is multiplied by.
+    # Minus infinity at padding times a mask of 0 would be nan.
     return logps.masked_fill(positions >= lengths[:, None], 0.0)
 
 
 def token_logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """(...,) log-probability of each token under `logits` (..., V), without keeping log-softmax of all: float32, or
-    float64 of such logits."""
+    """(...,) log-probability of each token under `logits` (..., V), in float32 or float64."""
     if logits.device.type != "cpu" or type(logits) is not torch.Tensor or torch.compiler.is_compiling():
         logits = at_least_float32(logits)
         return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
@@ -136,14 +135,15 @@ def token_logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return _TokenLogps.apply(flat, tokens.expand(logits.shape[:-1]).reshape(-1))[0].reshape(logits.shape[:-1])
 
 
-# Logits that `_TokenLogps` goes over at a time: 1 MB in float32, which stays in a core's own cache.
+# Logits that `_TokenLogps` handles at a time: 1 MB in float32, which fits a core's cache.
 _CHUNK_ELEMENTS = 2**18
 
 
 class _TokenLogps(torch.autograd.Function):
-    """
-    Log-softmax of (N, V) at one token of each row, and its normaliser. On a CPU, where each operation is a pass over
-    memory, what autograd makes of the formula takes three times as many and four tensors of the size of the logits.
+    """Log-softmax of (N, V) at one token of each row, and its normaliser.
+
+    On a CPU each operation is a pass over memory. Autograd would take three times as many passes, and four tensors of
+    the size of the logits.
     """
 
     @staticmethod
@@ -160,7 +160,7 @@ class _TokenLogps(torch.autograd.Function):
     def backward(ctx, grad, _):
         logits, tokens, normaliser = ctx.saved_tensors
         if torch.is_grad_enabled():
-            # The gradient is to be differentiated itself.
+            # The gradient is differentiated again.
             wide = at_least_float32(logits)
             chosen = torch.zeros_like(wide).scatter_(-1, tokens[:, None], 1.0)
             return ((chosen - wide.softmax(-1)) * grad[:, None]).to(logits.dtype), None
@@ -206,7 +206,7 @@ def join(
 
 
 def left_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same rows, (B, L) int64 ids and mask, with their padding at the left and no column of padding alone."""
+    """The same rows, (B, L) int64 ids and mask, padded at the left and cut to the longest."""
     order = mask.bool().to(torch.int8).argsort(dim=-1, stable=True)
     ids, mask = ids.gather(-1, order), mask.gather(-1, order)
     width = int(mask.sum(-1).max())
@@ -214,7 +214,7 @@ def left_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:
-    """(B, T) int64 positions that count tokens alone."""
+    """(B, T) int64 positions that count only tokens."""
     return (mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
@@ -231,7 +231,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def decoder_start_token_id(model: nn.Module) -> int:
-    """What the decoder of an encoder-decoder begins with.
+    """The first token of an encoder-decoder's decoder.
 
     Raises:
         ValueError: its config names none.

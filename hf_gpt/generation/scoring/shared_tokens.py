@@ -1,4 +1,4 @@
-"""Whether two models share their tokens: a discriminator that reads a generator's ids must mean the same by them."""
+"""Whether generator and discriminator share their tokens: the same ids must mean the same."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from hf_gpt.generation.scoring.logprobs import unwrap
 
 # Embeddings are often padded to a multiple of this.
 _PADDED_TO = 128
-# More than published models have beyond the tokens of their tokenizers.
+# Published models have fewer embeddings beyond the tokens of their tokenizers.
 _MOST_PADDING = 1024
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model")
 _HOW = (
@@ -35,14 +35,14 @@ def check_shared_tokens(
 ) -> None:
     """Refuses a discriminator that would read a generator's token ids as other tokens.
 
-    Tokenizers are compared where both are known: given, or saved where a model was loaded from. They are the same where
-    every token has the same id, the begin and end tokens too, and text is cut up alike. Else there are only the sizes
-    of the embeddings, which may differ by padding. Embeddings beyond the tokenizer's tokens are padding as well.
+    Tokenizers are compared where both are known: given, or saved where a model was loaded from. They are the same if
+    every token has the same id, and text is split by the same rules. Otherwise only the numbers of embeddings are
+    compared, which may differ by padding.
 
     Args:
-        generator: Whose tokens are read; None where only its tokenizer is known.
+        generator: Writes the tokens; None where only its tokenizer is known.
         discriminator: A classifier or language model that reads them.
-        generator_tokenizer, discriminator_tokenizer: Where they are at hand.
+        generator_tokenizer, discriminator_tokenizer: If known.
 
     Raises:
         TokensError: another tokenizer, or too few embeddings for what the generator can write.
@@ -50,12 +50,8 @@ def check_shared_tokens(
     generator, discriminator = (None if model is None else unwrap(model) for model in (generator, discriminator))
     name, writer = _name(discriminator, "the discriminator"), _name(generator, "the generator")
     first = _tokenizer_of(generator, generator_tokenizer)
-    if (
-        discriminator_tokenizer is None
-        and _position(discriminator)
-        and _position(discriminator) == _position(generator)
-    ):
-        # Made of the generator, or of the same checkpoint, whatever tokenizer both have now.
+    if discriminator_tokenizer is None and _source(discriminator) and _source(discriminator) == _source(generator):
+        # Made from the generator, or from the same checkpoint.
         second = first
     else:
         second = _tokenizer_of(discriminator, discriminator_tokenizer)
@@ -68,7 +64,7 @@ def check_shared_tokens(
 
 
 def check_vocabulary(size: int, discriminator: nn.Module) -> None:
-    """Refuses a discriminator whose tokens are plainly others than a generator's, of which only their number is known.
+    """Refuses a discriminator with plainly other tokens than a generator of `size` tokens.
 
     Raises:
         TokensError: the sizes differ by more than padding.
@@ -82,7 +78,7 @@ def check_vocabulary(size: int, discriminator: nn.Module) -> None:
 
 
 def tokenizer_difference(first: Any, second: Any) -> str | None:
-    """What two tokenizers do differently, in words; None where every id means the same and texts are cut up alike."""
+    """The difference of two tokenizers in words; None if tokens, ids and rules are the same."""
     if first is second:
         return None
     mine, theirs = first.get_vocab(), second.get_vocab()
@@ -97,12 +93,12 @@ def tokenizer_difference(first: Any, second: Any) -> str | None:
         if None not in ids and ids[0] != ids[1]:
             return f"{kind} is {ids[0]} in one and {ids[1]} in the other"
     if _rules(first) != _rules(second) and None not in (_rules(first), _rules(second)):
-        return "their tokens are the same, but they cut text into them by other merges or another normaliser"
+        return "their tokens are the same, but their merges or normalisers differ"
     return None
 
 
 def _rules(tokenizer: Any) -> tuple[Any, ...] | None:
-    """How text is cut into tokens, beside the vocabulary; None of a tokenizer without a Rust backend."""
+    """The rules that split text, beside the vocabulary; None without a Rust backend."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not hasattr(backend, "to_str"):
         return None
@@ -116,7 +112,7 @@ def _check_sizes(generator: Any, discriminator: Any, tokens: int | None, is_same
     known = [size for size in (written, tokens) if size is not None]
     if read is None or not known:
         return
-    # Embeddings past the tokens of a tokenizer are padding.
+    # Embeddings beyond the tokenizer's tokens are padding.
     needed, most = min(known), max(known)
     if read < needed:
         raise TokensError(
@@ -139,7 +135,7 @@ def _num_tokens(tokenizer: Any) -> int:
 
 
 def _num_embeddings(model: Any) -> int | None:
-    """Tokens that a model reads, as its config says: embeddings may be wrapped or in shards."""
+    """Tokens that a model reads, by its config, since embeddings may be wrapped or sharded."""
     if model is None:
         return None
     config = getattr(model, "config", None)
@@ -151,14 +147,14 @@ def _num_embeddings(model: Any) -> int | None:
     return getattr(embeddings, "num_embeddings", None)
 
 
-def _position(model: Any) -> str | None:
-    """Where a model was loaded from."""
+def _source(model: Any) -> str | None:
+    """Path or name that a model was loaded from."""
     return getattr(model, "name_or_path", None) or getattr(getattr(model, "config", None), "name_or_path", None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Known:
-    """A tokenizer, the number of its tokens, and whether it is one that nobody changes."""
+    """A tokenizer, the number of its tokens, and whether it is as saved."""
 
     tokenizer: Any
     size: int
@@ -168,34 +164,34 @@ class _Known:
 def _tokenizer_of(model: Any, given: Any) -> _Known | None:
     if given is not None:
         return _Known(given, _num_tokens(given))
-    position = _position(model)
-    if not position:
+    source = _source(model)
+    if not source:
         return None
-    files = [Path(position) / name for name in _TOKENIZER_FILES]
+    files = [Path(source) / name for name in _TOKENIZER_FILES]
     changed = max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
-    # Any other name may be that of a Hub model in the cache.
-    if not changed and Path(position).exists():
+    # Any other name may be a Hub model in the cache.
+    if not changed and Path(source).exists():
         return None
-    found = _saved_tokenizer(str(position), changed)
-    # Where a model's embeddings have been cut or have grown since, it is no longer the tokenizer.
+    found = _saved_tokenizer(str(source), changed)
+    # After a change of the embeddings the saved tokenizer no longer fits.
     size = _num_embeddings(model)
     return found if found is not None and (size is None or 0 <= size - found.size <= _MOST_PADDING) else None
 
 
 @functools.lru_cache(maxsize=8)
-def _saved_tokenizer(position: str, changed: int) -> _Known | None:
+def _saved_tokenizer(source: str, changed: int) -> _Known | None:
     from transformers import AutoTokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(position, local_files_only=True, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     except Exception:
-        # Whoever needs it to work says what is wrong with it.
+        # Loading it where it is needed reports the fault.
         return None
     return _Known(found, _num_tokens(found), is_saved=True)
 
 
 def _difference(first: _Known, second: _Known) -> str | None:
-    """`tokenizer_difference`, worked out once for two that are as they were saved."""
+    """`tokenizer_difference`, cached for two saved tokenizers."""
     if first.is_saved and second.is_saved:
         return _saved_difference(first, second)
     return tokenizer_difference(first.tokenizer, second.tokenizer)
@@ -210,5 +206,5 @@ def _name(model: Any, unknown: str) -> str:
     if model is None:
         return unknown
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    position = getattr(inner, "name_or_path", "") or ""
-    return f"{type(inner).__name__} ({position})" if position else type(inner).__name__
+    source = getattr(inner, "name_or_path", "") or ""
+    return f"{type(inner).__name__} ({source})" if source else type(inner).__name__

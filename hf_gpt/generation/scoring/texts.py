@@ -1,4 +1,4 @@
-"""Texts as a discriminator's own tokenizer frames them, and a bridge to it from a generator's tokens."""
+"""Texts in a discriminator's own tokens, and a bridge from a generator's tokens to them."""
 
 from collections.abc import Sequence
 
@@ -7,42 +7,33 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hf_gpt.generation.scoring.discriminator import sequence_scores
-from hf_gpt.generation.scoring.shared_tokens import tokenizer_difference
 
 
 logger = logging.get_logger(__name__)
 
-# Tokenizers without a limit give a number far above any model's.
+# Tokenizers without a limit give a huge number.
 _NO_LIMIT = 10**9
 
 
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Texts as a discriminator was trained on them.
+) -> tuple[torch.Tensor, torch.Tensor, list[bool]]:
+    """Texts in the tokens that a discriminator was trained on.
 
-    A tokenizer that ends a text with a token of its own, as BERT's, frames it. Any other gets the begin token, or the
-    end token in its place, before a text and the end token after it, as critics of this package see texts.
+    A tokenizer that adds a token at the end, as BERT's does, adds its special tokens. With any other, the begin token
+    (or the end token) comes before a text and the end token after it, as discriminators of this package see texts.
 
     Args:
         tokenizer: The discriminator's.
         texts: Strings.
-        max_length: Most tokens of a row; longer texts are cut there and then have no end token. Left out: the
-            tokenizer's own limit.
+        max_length: Most tokens of a row; longer texts are cut and have no end token. None: the tokenizer's limit.
 
     Returns:
-        Token ids and mask, both (n, length) int64, padded at the right.
+        Token ids and mask, both (n, length) int64, padded at the right; and whether each text was cut.
 
     Raises:
         ValueError: the tokenizer has no end token, or there is no text.
     """
-    return encode_texts_and_cuts(tokenizer, texts, max_length)[:2]
-
-
-def encode_texts_and_cuts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor, list[bool]]:
-    """What `encode_texts` returns, and of each text whether it was cut: its last token may be an end token anyway."""
     if not len(texts):
         raise ValueError("there is no text to score.")
     limit = min(max_length or _NO_LIMIT, tokenizer.model_max_length)
@@ -68,7 +59,7 @@ def encode_texts_and_cuts(
 
 
 class TextDiscriminator:
-    """A discriminator with a tokenizer of its own, as a function of a generator's tokens: they become text in between.
+    """A discriminator with another tokenizer, as a function of a generator's tokens, which are decoded to text.
 
     Args:
         discriminator: A sequence classifier with one label.
@@ -94,11 +85,11 @@ class TextDiscriminator:
         kept = [ids[mask.bool()] for ids, mask in zip(sequences, attention_mask, strict=True)]
         texts = self.generator_tokenizer.batch_decode(kept, skip_special_tokens=True)
         limit = max_positions(self.discriminator)
-        ids, mask, are_cut = encode_texts_and_cuts(self.tokenizer, texts, limit)
+        ids, mask, are_cut = encode_texts(self.tokenizer, texts, limit)
         if any(are_cut):
             logger.warning_once(
                 f"{type(self.discriminator).__name__} reads {ids.shape[1]} tokens of a text: longer ones are judged by "
-                "their beginning alone. Lower max_new_tokens, or use a discriminator that reads more."
+                "their first tokens. Lower max_new_tokens, or use a discriminator that reads more."
             )
         return sequence_scores(self.discriminator, ids, mask, self.batch_size).to(sequences.device)
 
@@ -106,8 +97,3 @@ class TextDiscriminator:
 def max_positions(model: PreTrainedModel) -> int | None:
     """Longest text in tokens that a model can read; None where nothing limits it."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def same_tokens(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
-    """Whether two tokenizers give every token the same id and cut text up alike."""
-    return tokenizer_difference(first, second) is None

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hf_gpt.data.examples import Example
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.modalities import HfGptModalityProcessor
 from hf_gpt.reporting.media import image_grid, media_section, wav_bytes
@@ -41,7 +42,7 @@ def write_media(
         class_names: A class for each signal; None for any.
         given: Values that each signal begins with; left out: none.
         max_new_tokens: Most values that are drawn for a signal, its end counted.
-        temperature, top_p: As for `rollout`.
+        temperature, top_p: As in `SamplingConfig`.
         seed: Of the draws.
         batch_size: Signals drawn at once.
     """
@@ -53,11 +54,13 @@ def write_media(
         model,
         prompts["input_ids"].to(model.device),
         prompts["attention_mask"].to(model.device),
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        eos_token_id=processor.tokenizer.eos_token_id,
-        pad_token_id=processor.tokenizer.pad_token_id,
+        sampling=SamplingConfig(
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=processor.tokenizer.eos_token_id,
+            pad_token_id=processor.tokenizer.pad_token_id,
+        ),
         generator=torch.Generator().manual_seed(seed),
         batch_size=batch_size,
     )

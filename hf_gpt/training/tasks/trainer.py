@@ -15,6 +15,7 @@ from hf_gpt.data.packed_dataset import filler_token_id
 from hf_gpt.data.packing import IGNORE_INDEX
 from hf_gpt.data.streaming import WindowStream
 from hf_gpt.errors import ConfigError
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import evaluating
 from hf_gpt.training.model import end_tokens
@@ -145,11 +146,13 @@ class TaskTrainer(HfGptTrainer):
                 model,
                 input_ids,
                 attention_mask,
-                max_new_tokens=args.max_new_tokens,
-                temperature=args.temperature,
-                top_p=args.top_p,
-                eos_token_id=end,
-                pad_token_id=pad,
+                sampling=SamplingConfig(
+                    temperature=args.temperature,
+                    top_p=args.top_p,
+                    max_new_tokens=args.max_new_tokens,
+                    eos_token_id=end,
+                    pad_token_id=pad,
+                ),
                 uniforms=torch.stack(samples),
             ).completions
         output = model.generate(

@@ -308,9 +308,11 @@ def test_wrong_rows_are_refused(candidate, data, row, message):
 
 
 def test_min_p_draws_from_what_is_likely_enough():
-    from hf_gpt.generation.sampling.inverse_cdf import sample_tokens
+    from hf_gpt.generation.sampling.distribution import SamplingConfig
+    from hf_gpt.generation.sampling.inverse_cdf import sample
 
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05]).expand(1000, 4)
     uniforms = torch.linspace(0, 0.999, 1000, dtype=torch.float64)
-    samples = sample_tokens(probabilities.log(), uniforms, min_p=0.4).bincount(minlength=4) / 1000
+    tokens = sample(probabilities.log(), uniforms, SamplingConfig(min_p=0.4)).tokens
+    samples = tokens.bincount(minlength=4) / 1000
     assert samples.tolist() == pytest.approx([0.625, 0.375, 0, 0], abs=0.002)

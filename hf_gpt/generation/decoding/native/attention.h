@@ -1,10 +1,12 @@
 /* Attention of single tokens to what is in the cache.
  *
- * The cache of a layer has a place for each slot (a text) and key/value head, of 4-byte words: a word holds one float,
- * or two bfloat16 of which the first is the lower half. Keys lie in blocks of LANES tokens, (blocks, words of a head,
- * LANES), so that the scores of a block come out side by side; bfloat16 pairs are neighbours inside the head. Values lie
- * token by token, (tokens, padded head), or pair of tokens by pair, heads padded to LANES. Token t of a text stands at
- * place t: texts are not padded. What was never written may be anything, so it is never multiplied with what counts. */
+ * The cache of a layer holds 4-byte words for each slot (a text) and key/value head. A word is one float, or two
+ * bfloat16 with the first in the lower half.
+ * Keys: blocks of LANES tokens, (blocks, words of a head, LANES), so that scores of a block come out side by side. The
+ * two bfloat16 of a word are neighbours in the head.
+ * Values: (tokens, padded head), or pairs of tokens, with heads padded to LANES.
+ * Token t of a text stands at position t: texts are not padded. Unwritten memory may hold anything and is never used.
+ */
 #ifndef HF_GPT_ATTENTION_H
 #define HF_GPT_ATTENTION_H
 
@@ -23,23 +25,23 @@ typedef struct {
 typedef struct {
     const float *query_norm, *key_norm; /* (head_dim) */
     uint32_t *keys, *values;
-    int64_t window; /* tokens that a token sees, itself included; 0: all */
+    int64_t window; /* tokens that a token sees, including itself; 0: all */
 } Cache;
 
 INLINE int64_t padded_dim(const Heads *h) { return (h->head_dim + LANES - 1) / LANES * LANES; }
 
-/* Where the keys and the values of a text's head begin. */
+/* Start of the keys and the values of a text's head. */
 INLINE uint32_t *keys_of(const Heads *h, const Cache *cache, int64_t slot, int64_t head) {
     int64_t words = h->is_bfloat16 ? (h->head_dim + 1) / 2 : h->head_dim;
     return cache->keys + (slot * h->num_keys + head) * h->capacity * words;
 }
 
 INLINE uint32_t *values_of(const Heads *h, const Cache *cache, int64_t slot, int64_t head) {
-    int64_t places = h->is_bfloat16 ? h->capacity / 2 : h->capacity;
-    return cache->values + (slot * h->num_keys + head) * places * padded_dim(h);
+    int64_t rows = h->is_bfloat16 ? h->capacity / 2 : h->capacity;
+    return cache->values + (slot * h->num_keys + head) * rows * padded_dim(h);
 }
 
-/* Norm and turn of one head, in place. */
+/* QK-norm and RoPE of one head, in place. */
 static void prepare_head(const Heads *h, float *restrict x, const float *restrict norm, int64_t position) {
     int64_t n = h->head_dim;
     if (h->use_qk_norm) {
@@ -62,7 +64,7 @@ static void prepare_head(const Heads *h, float *restrict x, const float *restric
     }
 }
 
-/* Prepares key head `head` of one token and the queries that read it, and puts key and value into the cache. */
+/* Prepares key head `head` of one token and its queries, and writes key and value into the cache. */
 static void put_head(const Heads *h, const Cache *cache, float *qkv, int64_t head, int64_t slot, int64_t position) {
     int64_t n = h->head_dim, group = h->num_queries / h->num_keys, padded = padded_dim(h);
     for (int64_t g = 0; g < group; g++) prepare_head(h, qkv + (head * group + g) * n, cache->query_norm, position);
@@ -91,7 +93,7 @@ INLINE vec upper(uvec words) { return (vec)(words & 0xffff0000u); }
 
 INLINE uvec words_at(const uint32_t *from) { return (uvec)load((const float *)from); }
 
-/* Fetches what lies `ahead` words behind: the same place of the next head, which is read once this one is done. */
+/* Prefetches the same position of the next head, `ahead` words further. */
 INLINE void fetch(const uint32_t *from, int64_t ahead) { __builtin_prefetch(from + ahead); }
 
 /* Scores of a block of LANES tokens. */
@@ -122,7 +124,7 @@ INLINE vec score_block(int is_bfloat16, const float *restrict query, const uint3
     return (a + b) + (c + d);
 }
 
-/* Sums of `width` vectors of values, weighted by the shares of their tokens. */
+/* Sums of `width` vectors of values, weighted by attention. */
 INLINE void mix(int is_bfloat16, int width, const float *restrict shares, const uint32_t *restrict values,
                 int64_t stride, int64_t begin, int64_t end, float factor, float *restrict out, int64_t left,
                 int64_t ahead) {
@@ -159,7 +161,7 @@ INLINE void mix(int is_bfloat16, int width, const float *restrict shares, const 
     }
 }
 
-/* What the queries of key head `head` find: softmax(scaling q K^T) V into `out` (num_queries, head_dim). */
+/* Attention of the queries of key head `head`: softmax(scaling q K^T) V into `out` (num_queries, head_dim). */
 INLINE void attend_by(int is_bfloat16, const Heads *h, const Cache *cache, const float *qkv, int64_t head, int64_t slot,
                       int64_t position, float *scores, float *out) {
     int64_t n = h->head_dim, group = h->num_queries / h->num_keys, padded = padded_dim(h), end = position + 1;

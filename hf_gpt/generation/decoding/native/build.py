@@ -1,4 +1,4 @@
-"""Compiles `step.c` once a machine and loads it."""
+"""Compiles `step.c` once on a machine and loads it."""
 
 import contextlib
 import ctypes
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 TIME_LIMIT = 120
 
 _FLAGS = ["-std=gnu11", "-O3", "-fvisibility=hidden", "-fPIC", "-shared"]
-# No -ffast-math: what is infinite or not a number stays so.
+# No -ffast-math: infinities and NaN stay.
 _FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fno-strict-aliasing"]
 # Some compilers know the machine under one of these names only.
 _MACHINE_FLAGS = (["-march=native"], ["-mcpu=native"], [])
@@ -31,8 +31,8 @@ _LIBRARIES = ["-lm", "-lpthread"]
 def library() -> ctypes.CDLL | None:
     """The compiled steps, or None: no compiler, one that fails, or `HF_GPT_NATIVE=0` in the environment.
 
-    The first call on a machine compiles for one to three seconds; what comes out is kept in `XDG_CACHE_HOME`, else
-    `~/.cache`. Why there is none is told to the logger of this module at level INFO.
+    The first call on a machine compiles for one to three seconds. The library is kept in `XDG_CACHE_HOME`, else in
+    `~/.cache`. If there is none, the logger of this module says why at level INFO.
     """
     if os.environ.get("HF_GPT_NATIVE", "1").lower() in ("0", "false", "off"):
         return None
@@ -44,14 +44,14 @@ def _built() -> ctypes.CDLL | None:
     try:
         return build(cache_folder())
     except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
-        # Who names a compiler wants it used.
+        # A compiler that was named should work.
         level = logging.WARNING if os.environ.get("CC") else logging.INFO
         logger.log(level, "decoding steps are not compiled, PyTorch does them: %s", error)
         return None
 
 
 def build(folder: Path) -> ctypes.CDLL:
-    """Compiles into a folder, unless it is there already, and loads.
+    """Loads the library from a folder, compiled if it is not there.
 
     Raises:
         OSError, RuntimeError, subprocess.SubprocessError: no compiler, or one that fails.
@@ -61,7 +61,7 @@ def build(folder: Path) -> ctypes.CDLL:
         raise RuntimeError("there is no C compiler: install gcc or clang, or set CC.")
     key = _key(compiler)
     for found in sorted(folder.glob(f"{key}-*.so")):
-        # A file that was cut off would take the process with it when it is loaded.
+        # Loading a truncated file would crash the process.
         if _digest(found.read_bytes()) == found.stem.split("-")[1]:
             try:
                 return ctypes.CDLL(str(found))
@@ -73,13 +73,13 @@ def build(folder: Path) -> ctypes.CDLL:
         _compile(compiler, made)
         loaded = ctypes.CDLL(str(made))
         with contextlib.suppress(OSError):
-            # Named by its contents, and moved in one piece: whoever finds it can tell that it is whole.
+            # Named by its digest and moved in one piece, so that a reader can tell that it is whole.
             os.replace(made, folder / f"{key}-{_digest(made.read_bytes())}.so")
     return loaded
 
 
 def _work_folder(folder: Path) -> tempfile.TemporaryDirectory:
-    """Inside the folder, or where the system keeps such things if nothing can be written there."""
+    """A temporary folder inside `folder`, or elsewhere if that is read-only."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return tempfile.TemporaryDirectory(dir=folder)
@@ -98,7 +98,7 @@ def cache_folder() -> Path:
 
 
 def find_compiler() -> list[str] | None:
-    """The command of a C compiler: `CC`, else the first of cc, gcc and clang; None where none fits.
+    """The command of a C compiler: `CC`, else the first of cc, gcc and clang; None if there is none.
 
     Raises:
         RuntimeError: `CC` is no command.
@@ -123,7 +123,7 @@ def sources() -> list[Path]:
 
 
 def _key(compiler: list[str]) -> str:
-    """What the library depends on: source, flags, compiler and processor."""
+    """A digest of source, flags, compiler and processor."""
     stat = os.stat(os.path.realpath(compiler[0]))
     parts = [path.read_bytes() for path in sources()]
     parts += [repr((compiler, stat.st_size, stat.st_mtime_ns, _FLAGS, _MACHINE_FLAGS)).encode(), *_processor()]

@@ -1,4 +1,4 @@
-"""`CachedDecoder` by compiled steps: prompts and new tokens alike are rows of `step.c`."""
+"""`CachedDecoder` by compiled steps: prompt tokens and new tokens are rows of `step.c`."""
 
 import ctypes
 import math
@@ -34,8 +34,10 @@ _SOURCES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def takes(model: "HfGptForCausalLM", weight_dtype: str | None) -> bool:
-    """Whether the compiled steps decode this model, one that `plain_decoder.can_decode` takes: on a CPU, all parameters
-    in float32 or all in bfloat16, an activation of `ACTIVATIONS`, and a compiler."""
+    """Whether compiled steps decode a model that `plain_decoder.can_decode` takes.
+
+    They need a CPU, a compiler, all parameters in float32 or all in bfloat16, and an activation of `ACTIVATIONS`.
+    """
     parameters = list(model.parameters())
     if {parameter.device.type for parameter in parameters} != {"cpu"} or model.config.hidden_act not in ACTIVATIONS:
         return False
@@ -46,24 +48,23 @@ def takes(model: "HfGptForCausalLM", weight_dtype: str | None) -> bool:
 
 
 class NativeWeights:
-    """The counterpart of `cached_decoder.DecoderWeights`: a model's weights, taken now, in panels for `step.c`.
+    """A copy of a model's current weights, packed for `step.c`; the counterpart of `cached_decoder.DecoderWeights`.
 
-    Queries, keys and values are one product, as are the two inputs of a gated MLP, and the scales of an RMS norm go
-    into the product behind it.
+    Queries, keys and values are one linear layer, as are gate and input of an MLP. The scales of an RMS norm are part
+    of the next linear layer.
 
     Args:
         model: A model that `takes`.
-        weight_dtype: None: the model's own. `"bfloat16"`: weights and inputs of products rounded to it, where the
-            processor gains by it, else the weights alone. `"int8"`: weights in 255 steps for each output, inputs in
-            255 steps for each row. Keys and values are kept in bfloat16 in both; sums, results and whatever lies
-            between products are float32.
+        weight_dtype: None: the model's own. `"bfloat16"`: rounds weights, and inputs too where that is faster.
+            `"int8"`: weights in 255 steps for each output, inputs in 255 steps for each row. Both keep keys and values
+            in bfloat16. Sums and results are float32.
     """
 
     def __init__(self, model: "HfGptForCausalLM", weight_dtype: str | None = None):
         config, inner = model.config, model.model
         self.native: Native = native()
         self.type = TYPES[weight_dtype or _SOURCES[model.dtype]]
-        # What the structures point to.
+        # Keeps alive what the structures point to.
         self._kept: list[torch.Tensor | nn.Parameter] = []
         self.decoder = Decoder(
             hidden_size=config.hidden_size,
@@ -87,7 +88,7 @@ class NativeWeights:
         self.layers = (Layer * config.num_hidden_layers)()
         decoded = list(zip(self.layers, inner.layers, strict=False))
         everything = [parts for _, layer in decoded for parts in _parts_of(layer)] + [[model.lm_head]]
-        # In one piece, since small ones get no large pages.
+        # One block, since small ones get no large pages.
         self.memory = borrow(sum(map(self._size, everything)), self, self.native)
         self._used = 0
         for mine, layer in decoded:
@@ -120,14 +121,14 @@ class NativeWeights:
         return tensor.data_ptr()
 
     def _norm(self, norm: nn.Module) -> tuple[Norm, torch.Tensor | None]:
-        """A norm, and factors of the inputs of the product behind it."""
+        """A norm, and factors for the inputs of the next linear layer."""
         if isinstance(norm, HfGptRMSNorm):
             return Norm(), norm.weight.detach().float().contiguous()
         shift = None if norm.bias is None else self._keep(norm.bias.detach().float().contiguous())
         return Norm(scale=self._keep(norm.weight.detach().float().contiguous()), shift=shift), None
 
     def _room(self, parts: list[nn.Linear]) -> int:
-        """Outputs in whole panels, which two parts (those of a gated MLP) have by turns."""
+        """Outputs in whole panels; those of a gated MLP alternate."""
         outputs = len(parts[0].weight) if len(parts) == 2 else sum(len(part.weight) for part in parts)
         return -(-outputs // self.native.panel) * self.native.panel * (1 + (len(parts) == 2))
 
@@ -159,14 +160,14 @@ class NativeWeights:
 
 
 def _parts_of(layer: nn.Module) -> list[list[nn.Linear]]:
-    """The layers that are one product each: `qkv`, `output`, `up` and `down`."""
+    """The layers that are packed together: `qkv`, `output`, `up` and `down`."""
     attention, mlp = layer.self_attn, layer.mlp
     up = [mlp.gate_proj, mlp.up_proj] if mlp.is_gated else [mlp.up_proj]
     return [[attention.q_proj, attention.k_proj, attention.v_proj], [attention.o_proj], up, [mlp.down_proj]]
 
 
 def _in_panels(biases: list[torch.Tensor], panel: int) -> torch.Tensor:
-    """Biases in the places of their outputs."""
+    """Biases in the order of the packed outputs."""
     if len(biases) != 2:
         whole = torch.cat(biases)
         return nn.functional.pad(whole, (0, -len(whole) % panel))
@@ -174,17 +175,16 @@ def _in_panels(biases: list[torch.Tensor], panel: int) -> torch.Tensor:
     return torch.stack(padded, 1).flatten()
 
 
-# Rows of prompts that are read at a time: enough for the products, few enough for the caches of the processor.
+# Rows of prompts read at a time: enough for the linear layers, few enough for the processor's caches.
 _PROMPT_ROWS = 256
-# Multiplications of a step below which more threads cost more than they save.
+# With fewer multiplications in a step, more threads cost more than they save.
 _WORK_OF_A_THREAD = 500_000
 
 
 class NativeDecoder:
     """Reads prompts and then one token of each row at a time; arguments and methods as of `CachedDecoder`.
 
-    The cache has no padding: a row's token stands at its position. Rows that leave keep their place in the cache,
-    so nothing is copied.
+    The cache has no padding: a token stands at its position. Finished rows keep their slots, so nothing is copied.
     """
 
     can_select = True
@@ -212,7 +212,7 @@ class NativeDecoder:
         self._make_room(min(max(len(ids), _PROMPT_ROWS), max(len(ids), int(self.positions.sum()))))
 
     def record(self, activation_cache: ActivationCache, num_tokens: int) -> None:
-        """Keeps from now on what steps work out, of texts of at most `num_tokens`; before the first one."""
+        """Fills an activation cache, for texts of at most `num_tokens`. Call it before the first step."""
         if self.weights.type == TYPES["float32"] and activation_cache.begin(self.model, len(self.ids), num_tokens):
             self.activation_cache = activation_cache
             self.step.kept = (ctypes.c_void_p * 4)(*map(address, activation_cache.linear_outputs))
@@ -224,26 +224,26 @@ class NativeDecoder:
             logits = self.logits = self._prefill()
         else:
             rows, self.steps = len(self.tokens), self.steps + 1
-            # New memory for each step would be cleared by the system first.
+            # The system would clear new memory at each step.
             logits = self.logits[:rows]
             self._step(self.tokens.contiguous(), self.slots, self.positions, self.every_row[:rows], logits)
             self.positions = self.positions + 1
         if self.activation_cache is not None:
-            # By NumPy: PyTorch's threads would wait in a loop for the next such task, on cores that the steps need.
+            # By NumPy: PyTorch's threads would spin afterwards, on cores that the steps need.
             self.activation_cache.logits.numpy()[self.slots.numpy(), self.steps] = logits.numpy()
         return logits
 
     def append(self, tokens: torch.Tensor) -> None:
-        """Adds the drawn tokens (B,)."""
+        """Adds the sampled tokens (B,)."""
         self.tokens = tokens
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keeps these rows alone."""
+        """Keeps only these rows."""
         self.slots, self.positions = self.slots[rows], self.positions[rows]
 
     def _point_to_cache(self, slots: int) -> None:
         weights, config = self.weights, self.model.config
-        # Structures of our own, since what they point to is this decoder's.
+        # Copies, since their pointers are this decoder's.
         self.decoder = Decoder.from_buffer_copy(weights.decoder)
         self.layers = (Layer * len(weights.layers)).from_buffer_copy(weights.layers)
         self.decoder.layers = ctypes.cast(self.layers, ctypes.POINTER(Layer))
@@ -271,7 +271,7 @@ class NativeDecoder:
     def _make_room(self, rows: int) -> None:
         weights = self.weights
         self.every_row = torch.arange(rows)
-        # A row of inputs is at most as many words as numbers, and one more where they come in pairs.
+        # A row of inputs has at most as many words as numbers, and one more for pairs.
         widths = (weights.decoder.hidden_size, weights.widest_output, weights.widest_input, weights.widest_input + 1, 1)
         self.room = [torch.empty(rows, width) for width in widths]
         hidden, wide, found, steps, scales = map(address, self.room)
@@ -284,7 +284,7 @@ class NativeDecoder:
         step.threads = 1 if is_small else torch.get_num_threads()
         step.tokens, step.slots, step.positions = tokens.data_ptr(), slots.data_ptr(), positions.data_ptr()
         step.wanted, step.logits = wanted.data_ptr(), logits.data_ptr()
-        # Of each text one token after another.
+        # The tokens of a text are adjacent.
         is_recorded = self.activation_cache is not None and not is_prompt
         targets = slots * (step.kept_rows // len(self.ids)) + self.steps - 1 if is_recorded else None
         step.targets = address(targets)
@@ -295,7 +295,7 @@ class NativeDecoder:
             raise IndexError(f"no room for a token at position {int(positions.max())}: there are {self.limit}.")
 
     def _prefill(self) -> torch.Tensor:
-        # Completions of one prompt share its reading.
+        # Each prompt is read once for all of its completions.
         both = torch.stack([self.ids, self.mask.to(self.ids)], 1)
         whose = torch.unique(both, dim=0, return_inverse=True)[1]
         first = torch.full((int(whose.max()) + 1,), len(whose)).scatter_reduce_(0, whose, self.slots, "amin")
@@ -317,7 +317,7 @@ class NativeDecoder:
         return logits[whose]
 
     def _share_cache(self, source: torch.Tensor) -> None:
-        """Gives each slot the keys and values of the slot that read its prompt."""
+        """Copies keys and values to each slot from the slot that read its prompt."""
         length, lanes, heads = int(self.mask.sum(-1).max()), self.weights.native.lanes, self.decoder.heads
         others = (source != self.slots).nonzero()[:, 0]
         values = -(-length // (1 + heads.is_bfloat16))

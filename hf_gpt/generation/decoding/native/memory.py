@@ -1,4 +1,4 @@
-"""Large blocks of memory that are used again: the system clears new ones, which takes as long as several steps."""
+"""Large blocks of memory for reuse: the system clears new ones, which takes as long as several steps."""
 
 import weakref
 
@@ -14,11 +14,11 @@ _spare: dict[int, torch.Tensor] = {}
 
 
 def borrow(num_bytes: int, owner: object, library: Native) -> torch.Tensor:
-    """Memory whose content may be anything, in large pages where there are any.
+    """Memory of any content, in large pages where the system has them.
 
     Args:
-        num_bytes: Of the result.
-        owner: Once it is gone, somebody else gets the memory.
+        num_bytes: Size of the result.
+        owner: The memory is free for reuse once this object is gone.
         library: The compiled functions.
 
     Returns:
@@ -26,7 +26,7 @@ def borrow(num_bytes: int, owner: object, library: Native) -> torch.Tensor:
     """
     block = _take(num_bytes)
     if block is None:
-        # Others write into it in place, whatever mode this caller is in.
+        # Later users write in place, whatever mode this caller is in.
         with torch.inference_mode(False):
             block = torch.empty(num_bytes, dtype=torch.uint8)
         library.large_pages(block.data_ptr(), num_bytes)
@@ -35,11 +35,11 @@ def borrow(num_bytes: int, owner: object, library: Native) -> torch.Tensor:
 
 
 def _take(num_bytes: int) -> torch.Tensor | None:
-    # Other threads may take and give meanwhile, and so may finalizers in this one.
+    # Other threads and finalizers may take and give meanwhile.
     for key, block in list(_spare.items()):
         if num_bytes <= block.nbytes <= 2 * num_bytes and _spare.pop(key, None) is not None:
             return block
-    # What fits nobody leaves in the end.
+    # The oldest block goes where none fits.
     _spare.pop(next(iter(list(_spare)), None), None)
     return None
 

@@ -1,16 +1,16 @@
-/* Lays weights out as products.h reads them, rounded to its type. */
+/* Packs weights in the layout and type of linear.h. */
 #ifndef HF_GPT_PACKING_H
 #define HF_GPT_PACKING_H
 
-#include "products.h"
+#include "linear.h"
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-/* A weight in up to three parts, whose outputs follow each other (queries, keys, values), or lie in turns in panels of
- * both (gates and values of a gated MLP). `factors` (K) multiply the inputs: the scales of the norm before it. */
+/* A weight in up to three parts. Their outputs follow each other (queries, keys, values), or panels alternate (gates
+ * and values of a gated MLP). `factors` (K) multiply the inputs: the scales of the norm before. */
 typedef struct {
-    const Product *product;
+    const Linear *linear;
     const void *parts[3];
     int64_t part_rows[3];
     const float *factors;
@@ -24,9 +24,9 @@ INLINE float widen(uint16_t x) {
     return found;
 }
 
-/* Row of weights that output `lane` of a panel has: 1 and the row times the factors, or 0 past the last output. */
+/* Writes the weights of output `lane` of a panel, times the factors. Returns 0 past the last output, else 1. */
 static int fetch_row(const Packing *job, int64_t panel, int64_t lane, float *restrict row) {
-    const Product *p = job->product;
+    const Linear *p = job->linear;
     int part = 0;
     int64_t output = panel * PANEL + lane;
     if (p->is_gated) {
@@ -65,11 +65,11 @@ INLINE uint32_t pack_group(int type, const float *row, int64_t g, float per_step
     return word;
 }
 
-/* 8 outputs at a time, so that what is written lies together. */
+/* 8 outputs at a time, so that writes are adjacent. */
 #define TOGETHER (PANEL < 8 ? PANEL : 8)
 
 INLINE void pack_lanes(const Packing *job, int type, float *rows, int64_t panel, int64_t lane) {
-    const Product *p = job->product;
+    const Linear *p = job->linear;
     int64_t groups = groups_of(p), width = (p->inputs + 3) / 4 * 4;
     uint32_t *to = (uint32_t *)p->weight + panel * groups * PANEL + lane;
     float per_step[8];
@@ -93,18 +93,18 @@ INLINE void pack_lanes(const Packing *job, int type, float *rows, int64_t panel,
 
 static void pack_piece(void *context, int panel) {
     const Packing *job = context;
-    int64_t width = (job->product->inputs + 3) / 4 * 4;
+    int64_t width = (job->linear->inputs + 3) / 4 * 4;
     float *rows = malloc(TOGETHER * width * sizeof(float));
     if (!rows) abort();
     for (int64_t lane = 0; lane < PANEL; lane += TOGETHER) {
-        if (job->product->type == FLOAT32) pack_lanes(job, FLOAT32, rows, panel, lane);
-        else if (job->product->type == BFLOAT16) pack_lanes(job, BFLOAT16, rows, panel, lane);
+        if (job->linear->type == FLOAT32) pack_lanes(job, FLOAT32, rows, panel, lane);
+        else if (job->linear->type == BFLOAT16) pack_lanes(job, BFLOAT16, rows, panel, lane);
         else pack_lanes(job, INT8, rows, panel, lane);
     }
     free(rows);
 }
 
-/* Large pages: a step reads all weights, and would look up an address every 4 KiB. */
+/* Large pages save address look-ups: a step reads all weights. */
 static void ask_for_large_pages(void *from, int64_t bytes) {
 #if defined(MADV_HUGEPAGE)
     uintptr_t page = 2u << 20, begin = ((uintptr_t)from + page - 1) / page * page;

@@ -1,7 +1,7 @@
-/* One token of each row of logits by inversion of the distribution function, or the likeliest, with its
- * log-probability under the distribution that it was sampled from. */
-#ifndef HF_GPT_DRAWING_H
-#define HF_GPT_DRAWING_H
+/* One token of each row of logits, by inversion of the distribution function or the likeliest, and its log-probability
+ * in that distribution. */
+#ifndef HF_GPT_SAMPLING_H
+#define HF_GPT_SAMPLING_H
 
 #include "threads.h"
 #include "truncation.h"
@@ -17,7 +17,7 @@ typedef struct {
     double temperature;
     int64_t *tokens;
     float *logps; /* or NULL */
-    float *model_logps; /* under the logits as they are, or NULL */
+    float *model_logps; /* at temperature 1 of all tokens, or NULL */
     /* Where the distribution is truncated; `work` is NULL where it is not. */
     int64_t top_k;
     double top_p, min_p;
@@ -29,7 +29,7 @@ typedef struct {
 static float largest_logit(const float *logits, int64_t n) {
     vec most = splat(-INFINITY), several[4] = {most, most, most, most};
     int64_t i = 0;
-    /* Several at once, since each waits for the one before it. */
+    /* Several maxima at once, since each waits for the one before. */
     for (; i + 4 * LANES <= n; i += 4 * LANES)
         for (int j = 0; j < 4; j++) several[j] = max_vec(load(logits + i + j * LANES), several[j]);
     for (int j = 0; j < 4; j++) most = max_vec(several[j], most);
@@ -40,7 +40,8 @@ static float largest_logit(const float *logits, int64_t n) {
 }
 
 /* Masses exp((logit - largest) * factor) of the block that begins at `at`; 0 past the end. */
-static void masses_of(const SampleRequest *d, const float *logits, int64_t at, float largest, float factor, float *masses) {
+static void masses_of(const SampleRequest *d, const float *logits, int64_t at, float largest, float factor,
+                      float *masses) {
     float some[BLOCK];
     if (at + BLOCK > d->vocab_size) {
         for (int64_t i = 0; i < BLOCK; i++) some[i] = at + i < d->vocab_size ? logits[at + i] : -INFINITY;
@@ -69,16 +70,16 @@ static double mass_of(const SampleRequest *d, const float *logits, float largest
     return sum;
 }
 
-/* A block by the sum of masses before it, and what is wanted of its own. */
+/* A block, and the share of its mass that is searched for. */
 typedef struct {
     int64_t at;
     double share;
-} Place;
+} Position;
 
-/* Where the sum of blocks passes `wanted`, never in a block without mass. */
-static Place block_at(const float *blocks, int64_t vocab_size, double wanted) {
+/* The block where the sum of masses passes `wanted`, never one without mass. */
+static Position block_at(const float *blocks, int64_t vocab_size, double wanted) {
     double below = 0, height = 0;
-    Place found = {0, 0};
+    Position found = {0, 0};
     for (int64_t at = 0; at < vocab_size; at += BLOCK) {
         double mass = blocks[at / BLOCK];
         if (!(mass > 0)) continue;
@@ -87,13 +88,13 @@ static Place block_at(const float *blocks, int64_t vocab_size, double wanted) {
         height += mass;
         if (height > wanted) break;
     }
-    /* A share of the block, so that the order of its sum does not matter. */
+    /* As a share, so that the order of the block's sum does not matter. */
     found.share = (wanted - below) / (height - below);
     return found;
 }
 
-/* The token of that share of a block, never one without mass. */
-static int64_t token_at(const float masses[BLOCK], Place place) {
+/* The token at that share of a block, never one without mass. */
+static int64_t token_at(const float masses[BLOCK], Position position) {
     double inside = 0, sum = 0;
     int64_t found = 0;
     for (int64_t i = 0; i < BLOCK; i++) inside += masses[i];
@@ -101,12 +102,12 @@ static int64_t token_at(const float masses[BLOCK], Place place) {
         if (!(masses[i] > 0)) continue;
         found = i;
         sum += masses[i];
-        if (sum > place.share * inside) break;
+        if (sum > position.share * inside) break;
     }
-    return place.at + found;
+    return position.at + found;
 }
 
-static int64_t place_of(const float *logits, int64_t n, float largest) {
+static int64_t position_of(const float *logits, int64_t n, float largest) {
     int64_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK) {
         ivec is_found = {0};
@@ -126,15 +127,16 @@ typedef struct {
 /* The likeliest token, the one after it and the difference of their logits. */
 static Likely two_likeliest(const float *logits, int64_t n) {
     float largest = largest_logit(logits, n);
-    int64_t token = place_of(logits, n, largest), rest = token + 1;
+    int64_t token = position_of(logits, n, largest), rest = token + 1;
     float before = largest_logit(logits, token), after = largest_logit(logits + rest, n - rest);
     int is_before = before >= after;
-    int64_t runner_up = is_before ? place_of(logits, token, before) : rest + place_of(logits + rest, n - rest, after);
+    int64_t runner_up =
+        is_before ? position_of(logits, token, before) : rest + position_of(logits + rest, n - rest, after);
     return (Likely){token, runner_up, largest - (is_before ? before : after)};
 }
 
-static int64_t draw_truncated(const SampleRequest *d, const float *logits, float largest, float factor, double uniform,
-                              float *masses, float *some, float *blocks, double *sum_of_all) {
+static int64_t sample_truncated(const SampleRequest *d, const float *logits, float largest, float factor,
+                                double uniform, float *masses, float *some, float *blocks, double *sum_of_all) {
     for (int64_t at = 0; at < d->vocab_size; at += BLOCK) masses_of(d, logits, at, largest, factor, masses + at);
     truncate_masses(masses, d->vocab_size, d->top_k, d->top_p, d->min_p, some);
     double total = 0;
@@ -144,16 +146,16 @@ static int64_t draw_truncated(const SampleRequest *d, const float *logits, float
         total += blocks[at / BLOCK] = sum_lanes(sum);
     }
     *sum_of_all = total;
-    Place place = block_at(blocks, d->vocab_size, uniform * total);
-    return token_at(masses + place.at, place);
+    Position position = block_at(blocks, d->vocab_size, uniform * total);
+    return token_at(masses + position.at, position);
 }
 
-static int64_t draw_whole(const SampleRequest *d, const float *logits, float largest, float factor, double wanted,
+static int64_t sample_whole(const SampleRequest *d, const float *logits, float largest, float factor, double wanted,
                           const float *blocks) {
-    Place place = block_at(blocks, d->vocab_size, wanted);
+    Position position = block_at(blocks, d->vocab_size, wanted);
     float masses[BLOCK];
-    masses_of(d, logits, place.at, largest, factor, masses);
-    return token_at(masses, place);
+    masses_of(d, logits, position.at, largest, factor, masses);
+    return token_at(masses, position);
 }
 
 static void write_support(const SampleRequest *d, int64_t row, const float *masses) {
@@ -163,22 +165,22 @@ static void write_support(const SampleRequest *d, int64_t row, const float *mass
     for (int64_t i = 0; i < d->vocab_size; i++) bits[i / 8] |= (uint8_t)((masses[i] > 0) << (i % 8));
 }
 
-static void draw_row(const SampleRequest *d, int64_t row, float *work) {
+static void sample_row(const SampleRequest *d, int64_t row, float *work) {
     const float *logits = d->logits + row * d->vocab_size;
     float largest = largest_logit(logits, d->vocab_size), factor = (float)(1 / d->temperature);
     int64_t num_blocks = (d->vocab_size + BLOCK - 1) / BLOCK, token;
     float blocks[num_blocks];
     double total = 0;
     if (!d->uniforms) {
-        token = place_of(logits, d->vocab_size, largest);
+        token = position_of(logits, d->vocab_size, largest);
     } else if (work) {
         double uniform = d->uniforms[row];
         float *some = work + num_blocks * BLOCK;
-        token = draw_truncated(d, logits, largest, factor, uniform, work, some, blocks, &total);
+        token = sample_truncated(d, logits, largest, factor, uniform, work, some, blocks, &total);
         if (d->support) write_support(d, row, work);
     } else {
         total = mass_of(d, logits, largest, factor, blocks);
-        token = draw_whole(d, logits, largest, factor, d->uniforms[row] * total, blocks);
+        token = sample_whole(d, logits, largest, factor, d->uniforms[row] * total, blocks);
     }
     d->tokens[row] = token;
     /* The likeliest token is the only one that could have been sampled. */
@@ -189,12 +191,12 @@ static void draw_row(const SampleRequest *d, int64_t row, float *work) {
     }
 }
 
-/* Every row whose number leaves the piece's over the number of pieces. */
-static void draw_piece(void *context, int piece) {
+/* The rows `piece`, `piece + pieces` and so on. */
+static void sample_piece(void *context, int piece) {
     const SampleRequest *d = context;
     int64_t length = (d->vocab_size + BLOCK - 1) / BLOCK * BLOCK;
     float *work = d->work ? d->work + piece * 2 * length : NULL;
-    for (int64_t row = piece; row < d->rows; row += d->pieces) draw_row(d, row, work);
+    for (int64_t row = piece; row < d->rows; row += d->pieces) sample_row(d, row, work);
 }
 
 #endif

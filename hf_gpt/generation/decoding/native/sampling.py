@@ -1,25 +1,25 @@
-"""Drawing from logits by `step.c`."""
+"""Sampling from logits by `step.c`."""
 
 from typing import NamedTuple
 
 import torch
 
 from hf_gpt.generation.decoding.native.structures import Native, SampleRequest, address, native
-from hf_gpt.generation.sampling.distribution import Sampling
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 
 
-_PLAIN = Sampling()
+_PLAIN = SamplingConfig()
 
-# Logits below which more threads cost more than they save.
+# With fewer logits, more threads cost more than they save.
 _WORK_OF_A_THREAD = 20_000
-# Pieces that rows are shared out in, so that threads that start late find some left.
+# Pieces for each thread, so that threads that start late find some left.
 _PIECES_OF_A_THREAD = 8
-# Below this, factors of logits are out of the range of float32.
+# Below this, 1 / temperature is out of the range of float32.
 _LEAST_TEMPERATURE = 1e-3
 
 
 def sampling_library(logits: torch.Tensor, temperature: float = 1.0) -> Native | None:
-    """The compiled functions where they draw from these logits (B, V): float32 in one piece on a CPU."""
+    """The compiled functions, where they take these logits (B, V): contiguous float32 on a CPU."""
     if (
         logits.device.type != "cpu"
         or logits.dtype != torch.float32
@@ -38,10 +38,10 @@ class SampledTokens(NamedTuple):
 
     Attributes:
         tokens: (B,) int64.
-        logps: (B,) float32, log-probabilities under the distribution that was sampled from; None: not wanted.
-        model_logps: (B,) float32, under the logits as they are; None: not wanted.
-        support: (B, ceil(V / 8)) uint8, as of `sampling.pack`, which tokens could have been sampled; None: not wanted,
-            or all could.
+        logps: (B,) float32, log-probabilities in the distribution that was sampled from; None: not wanted.
+        model_logps: (B,) float32, at temperature 1 of all tokens; None: not wanted.
+        support: (B, ceil(V / 8)) uint8, the tokens that could be sampled (`distribution.pack`); None: not wanted, or
+            all.
     """
 
     tokens: torch.Tensor
@@ -54,7 +54,7 @@ def native_sample(
     library: Native,
     logits: torch.Tensor,
     uniforms: torch.Tensor | None = None,
-    sampling: Sampling = _PLAIN,
+    sampling: SamplingConfig = _PLAIN,
     with_logps: bool = True,
     with_model_logps: bool = False,
     with_support: bool = False,
@@ -64,7 +64,7 @@ def native_sample(
     Args:
         library: Of `sampling_library`.
         uniforms: (B,) in [0, 1); None: the likeliest tokens, whatever `sampling` says.
-        sampling: Of a temperature above 0 where there are `uniforms`.
+        sampling: Temperature above 0 where there are `uniforms`.
         with_logps, with_model_logps, with_support: What is wanted beside the tokens.
     """
     rows, vocab_size = logits.shape

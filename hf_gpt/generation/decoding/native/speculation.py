@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from hf_gpt.models.modeling_hf_gpt import HfGptForCausalLM
 
 
-# Guesses at a time, by type of the weights proper: with more, a step is no longer a matter of reading the weights.
+# Draft tokens at a time, by type of the target weights. With more, a step takes longer than reading the weights.
 MOST_DRAFTED = {TYPES["float32"]: 11, TYPES["bfloat16"]: 5}
-# What a new measurement counts in a running mean.
+# Share of a new measurement in a running mean.
 _SHARE = 0.1
-# Guesses of the first block, when nothing is known of them.
+# Draft tokens of the first block, before anything is measured.
 _FIRST = 4
-# Steps without guesses after which one is tried again.
+# Steps without draft tokens until one is tried again.
 _PATIENCE = 32
 
 
 class SpeculativeDecoder(NativeDecoder):
-    """`NativeDecoder` of one text that guesses ahead; arguments and methods as there, and the same logits bit for bit.
+    """`NativeDecoder` of one text with speculative decoding: same arguments and methods, same logits bit for bit.
 
-    A step at one row takes as long as reading the weights. So the weights in int8, a quarter of float32, guess tokens
-    one after the other, and the weights proper read all of them in one step (speculative decoding, Leviathan et al.
-    2023; by the model's own rounded weights and in its own cache: QSpec, Zhao et al. 2024). Where a drawn token is the
-    guessed one, its logits are there already. Guessing ends at a doubtful token, and altogether where it does not pay.
+    A step at one row takes as long as reading the weights. So the int8 weights, a quarter of float32, draft tokens one
+    by one, and the target weights read all of them in one step (Leviathan et al. 2023; with rounded weights and a
+    shared cache: QSpec, Zhao et al. 2024). The logits after an accepted token are known already. Drafting stops at a
+    doubtful token, and altogether where it does not pay.
 
     Args:
         ids, mask: Of one text.
@@ -55,13 +55,13 @@ class SpeculativeDecoder(NativeDecoder):
         self._draft_weights, self._pace = draft_weights, Pace(self._most)
         self._point_draft_to_cache()
         self._logits = torch.empty(self._most + 1, self.decoder.vocab_size)
-        # A token and the guesses behind it, which are read together, and those that were likeliest but for the guesses.
+        # A token and the draft tokens after it, which are read together; the second likeliest tokens, and gaps to them.
         self._block = torch.zeros(self._most + 1, dtype=torch.int64)
         self._runners_up, self._gaps = torch.zeros_like(self._block), torch.zeros(self._most + 1)
         self._slots, self._positions = torch.zeros_like(self._block), torch.arange(self.limit)
         self._draft_tokens: list[int] = []
         self._chances: list[float] = []
-        # Position of the block's first token, and the place of the one whose logits are next.
+        # Position of the block's first token in the text; index in the block of the token whose logits are next.
         self._begin, self._at = int(self.positions[0]), -1
         self._is_read = False
         self._request = Draft(*map(address, (self._block, self._runners_up, self._gaps)))
@@ -75,7 +75,7 @@ class SpeculativeDecoder(NativeDecoder):
         return self._logits[self._at : self._at + 1]
 
     def append(self, tokens: torch.Tensor) -> None:
-        """Adds the drawn token (1,)."""
+        """Adds the sampled token (1,)."""
         token = int(tokens)
         is_right = False
         if 0 <= self._at < len(self._draft_tokens):
@@ -87,11 +87,11 @@ class SpeculativeDecoder(NativeDecoder):
             self._block[0], self._at, self._is_read = token, 0, False
 
     def _read(self) -> None:
-        """Guesses what follows the block's first token, and reads all of it."""
+        """Drafts tokens after the block's first one, and reads the block."""
         pace, begin = self._pace, time.perf_counter()
-        # A text's last token is drawn and never read.
+        # A text's last token is sampled and never read.
         most = min(pace.most(), self.limit - 2 - self._begin)
-        count = self._draft_ahead(most) if most > 0 else 0
+        count = self._draft(most) if most > 0 else 0
         drafted, rows = time.perf_counter(), count + 1
         positions = self._positions[self._begin : self._begin + rows]
         self._step(self._block[:rows], self._slots, positions, self.every_row[:rows], self._logits, is_prompt=count > 0)
@@ -105,21 +105,21 @@ class SpeculativeDecoder(NativeDecoder):
             self._chances = [_normal_cdf(gap / pace.error) for gap in gaps.tolist()]
             pace.learn(float((first - second - gaps).square().mean()))
 
-    def _draft_ahead(self, most: int) -> int:
-        """Puts guesses behind the block's first token; their number."""
+    def _draft(self, most: int) -> int:
+        """Writes draft tokens after the block's first one; returns their number."""
         step, draft, pace = self.step, self._request, self._pace
         step.slots, step.logits, step.positions, step.is_prompt = address(self._slots), address(self._logits), None, 0
         step.threads = torch.get_num_threads()
         draft.position, draft.most, draft.error = self._begin, most, pace.error
         draft.trust, draft.least = pace.trust, pace.least
-        # What is wrong with a step, the one that reads the block will say.
+        # The step that reads the block reports errors.
         return max(0, self.weights.native.draft(self._drafter, step, draft))
 
     def _make_room(self, rows: int) -> None:
         super()._make_room(max(rows, self._most + 1))
 
     def _point_draft_to_cache(self) -> None:
-        # Guesses see exact keys and values of all that has been read; their own are written over when they are read.
+        # Draft tokens see exact keys and values; reading a draft token overwrites its own.
         self._drafter = Decoder.from_buffer_copy(self._draft_weights.decoder)
         self._drafter.heads, self._drafter.num_positions = self.decoder.heads, self.decoder.num_positions
         self._draft_layers = (Layer * len(self.layers)).from_buffer_copy(self._draft_weights.layers)
@@ -129,18 +129,18 @@ class SpeculativeDecoder(NativeDecoder):
 
 
 class Pace:
-    """How sure guesses have to be, by what they have cost and how many came true.
+    """When drafting stops, by its measured cost and acceptance rate.
 
-    One more guess pays if the chance that it and those before it come true, in tokens, is more than the tokens that
-    its time would have given otherwise.
+    One more draft token pays if its acceptance probability, in tokens, exceeds the tokens that its time would yield
+    otherwise.
 
     Args:
-        limit: Guesses at a time, at most.
+        limit: Most draft tokens at a time.
 
     Attributes:
-        error: Of a gap between the two likeliest logits, root mean square.
-        trust: Guesses that came true, as a share of those that should have by their gaps.
-        least: Chance at which guessing ends.
+        error: Root mean square error of the gap between the two largest draft logits.
+        trust: Accepted draft tokens, as a share of those expected from their gaps.
+        least: Break-even acceptance probability, at which drafting stops.
     """
 
     def __init__(self, limit: int):
@@ -149,17 +149,17 @@ class Pace:
         self._square = 0.0
         self._right = self._expected = 1.0
         self._judged = 0
-        # Seconds of a step at one row, of a guess, and of one more row of a step.
+        # Seconds of a step at one row, of a draft token, and of one more row in a step.
         self._plain = self._draft = self._row = 0.0
-        # Of the last blocks, in running means.
+        # Running means over the last blocks.
         self._seconds = self._tokens = 0.0
         self._waited = 0
 
     def most(self) -> int:
-        """How many tokens may be guessed."""
+        """How many tokens may be drafted now."""
         if not self._plain:
             return 0
-        # Now that it is known which guesses of the last block came true. Without any a step gives one token.
+        # The acceptance of the last block is known now. Without draft tokens a step gives one token.
         self.least = (self._draft + self._row) * max(self._tokens / self._seconds, 1 / self._plain)
         if self.trust > self.least:
             self._waited = 0
@@ -168,7 +168,7 @@ class Pace:
         return int(self._waited % _PATIENCE == 0)
 
     def judge(self, is_right: bool, chance: float) -> None:
-        """A guess of that chance came true or not."""
+        """Counts a draft token of estimated acceptance probability `chance`, accepted (`is_right`) or not."""
         self._judged += 1
         share = max(_SHARE, 1 / (self._judged + 1))
         self._right += share * (is_right - self._right)
@@ -177,12 +177,12 @@ class Pace:
         self._tokens += is_right
 
     def learn(self, square: float) -> None:
-        """The mean square error of a block's gaps."""
+        """Counts the mean square error of a block's gaps."""
         self._square = _mean(self._square, square)
         self.error = max(math.sqrt(self._square), 1e-9)
 
     def measure(self, count: int, drafting: float, reading: float) -> None:
-        """Seconds of a block with that many guesses."""
+        """Counts the seconds of a block with `count` draft tokens."""
         if not count:
             self._plain = _mean(self._plain, reading)
         else:

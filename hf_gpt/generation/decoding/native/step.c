@@ -1,23 +1,24 @@
-/* A decoder's step in one call: tokens in, logits out. Called from decoder.py by ctypes, whose structures mirror those
- * of these files.
+/* A decoder's step in one call: tokens in, logits out. decoder.py calls it by ctypes; structures.py mirrors the
+ * structures.
  *
  *   vectors.h    floats as wide as the registers, exp, activations
  *   threads.h    a pool of threads
- *   products.h   products with weights in float32, bfloat16 or int8: layout, kernels, what becomes of the results
+ *   linear.h     linear layers in float32, bfloat16 or int8: layout, kernels, activations
  *   packing.h    weights into that layout
  *   attention.h  the cache, QK-norm, RoPE, attention
- *   sampling.h    tokens from logits
- *   truncation.h which of them top-k, top-p and min-p leave
+ *   sampling.h   tokens from logits
+ *   truncation.h top-k, top-p and min-p
  *
- * A row is one token of one text: its id, its text's slot in the cache and its position. A step of decoding has a row
- * for each text; reading prompts has one for each token, any number at a time as long as a text's tokens come in order.
- * Everything between products is in float32, but keys and values are kept in bfloat16 unless the products are float32. */
+ * A row is one token of one text: its id, its text's slot in the cache and its position. A decoding step has one row
+ * for each text. Reading prompts has one row for each token, in any number; a text's tokens come in order.
+ * Everything between linear layers is in float32. Keys and values are in bfloat16 unless the linear layers are float32.
+ */
 #include <stdlib.h>
 
 #include "attention.h"
 #include "sampling.h"
 #include "packing.h"
-#include "products.h"
+#include "linear.h"
 #include "threads.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -28,7 +29,7 @@ typedef struct {
 
 typedef struct {
     Norm attention_norm, mlp_norm;
-    Product qkv, output, up, down;
+    Linear qkv, output, up, down;
     Cache cache;
 } Layer;
 
@@ -37,21 +38,20 @@ typedef struct {
     float norm_eps, logit_scale, softcap; /* softcap 0: none */
     const void *embeddings, *positions;   /* (tokens, hidden_size), in bfloat16 or float32; positions or NULL */
     Norm norm;
-    Product head;
+    Linear head;
     Heads heads;
     Layer *layers;
 } Decoder;
 
-/* Rows of one call, and room for what is worked out of them; `wanted` are the rows whose logits (num_wanted,
- * vocab_size) are asked for. */
+/* Rows of one call, and memory for their results. Logits (num_wanted, vocab_size) are those of the rows `wanted`. */
 typedef struct {
     int64_t rows, num_wanted, is_prompt, threads;
     const int64_t *tokens, *slots, *positions, *wanted;
-    float *hidden, *wide, *found; /* (rows, hidden_size), (rows, widest product), (rows, widest input of a product) */
+    float *hidden, *wide, *found; /* (rows, hidden_size), (rows, widest output), (rows, widest input) */
     Inputs inputs;
     float *logits;
-    /* Results of each layer's products as they are, (layers, kept_rows, outputs of a product) each: row r at place
-     * `targets[r]`. NULL: none are kept. */
+    /* Outputs of each layer's linear layers, (layers, kept_rows, outputs) each: row r at `targets[r]`. NULL: not kept.
+     * */
     const int64_t *targets;
     int64_t kept_rows;
     float *kept[4];
@@ -64,9 +64,9 @@ typedef struct {
     const Step *step;
     const Layer *layer;
     const Norm *norm;
-    const Product *product;
+    const Linear *linear;
     const float *from;
-    const int64_t *places; /* rows of `from`, or NULL: all */
+    const int64_t *chosen; /* rows of `from`, or NULL: all */
     int64_t rows, size;
     int must_put, must_attend;
 } Work;
@@ -120,25 +120,25 @@ static void normalise(const Decoder *d, const Norm *norm, const float *restrict 
         for (i = 0; i < n; i++) to[i] += norm->shift[i];
 }
 
-/* Rows as inputs of the next product, through a norm if there is one. */
+/* Rows as inputs of the next linear layer, after a norm if there is one. */
 static void prepare_piece(void *context, int piece) {
     const Work *work = context;
-    int64_t begin, end, n = work->product->inputs;
+    int64_t begin, end, n = work->linear->inputs;
     end_of(work, piece, &begin, &end);
-    int in_place = takes_floats(work->product);
+    int in_place = takes_floats(work->linear);
     float room[work->norm && !in_place ? n : 1];
     for (int64_t row = begin; row < end; row++) {
-        const float *x = work->from + (work->places ? work->places[row] : row) * n;
+        const float *x = work->from + (work->chosen ? work->chosen[row] : row) * n;
         if (work->norm) {
             float *normed = in_place ? (float *)work->step->inputs.steps + row * n : room;
             normalise(work->decoder, work->norm, x, normed);
             x = normed;
         }
-        if (!work->norm || !in_place) put_row(work->product, x, work->step->inputs, row);
+        if (!work->norm || !in_place) put_row(work->linear, x, work->step->inputs, row);
     }
 }
 
-/* Scores of one text's keys; each thread keeps its own. */
+/* Memory for the scores of one text's keys, one for each thread. */
 static float *room_for_scores(int64_t count) {
     static _Thread_local float *room;
     static _Thread_local int64_t size;
@@ -169,11 +169,11 @@ static void attend_piece(void *context, int piece) {
     }
 }
 
-/* The inputs of a product, which may be `from` itself. */
-static Inputs prepare(int threads, Work work, const Norm *norm, const Product *product, float *from) {
-    if (!norm && !work.places && takes_floats(product)) return (Inputs){.steps = (uint32_t *)from};
+/* The inputs of a linear layer, which may be `from` itself. */
+static Inputs prepare(int threads, Work work, const Norm *norm, const Linear *linear, float *from) {
+    if (!norm && !work.chosen && takes_floats(linear)) return (Inputs){.steps = (uint32_t *)from};
     work.norm = norm;
-    work.product = product;
+    work.linear = linear;
     work.from = from;
     run_job(threads, prepare_piece, &work, pieces_of(work.rows, threads, 1, &work.size));
     return work.step->inputs;
@@ -185,31 +185,31 @@ static void attend(int threads, Work work, const Layer *layer, int must_put, int
     work.must_put = must_put;
     work.must_attend = must_attend;
     work.rows *= heads->num_keys;
-    /* Short texts of few rows are done before another thread has begun. */
+    /* Short texts of few rows are done before another thread starts. */
     int64_t reads = work.step->positions[0] * heads->head_dim;
     int64_t least = reads < 4096 ? 4096 / (reads + 1) : 1;
     run_job(threads, attend_piece, &work, pieces_of(work.rows, threads, least > 8 ? 8 : least, &work.size));
 }
 
-/* Puts what a product makes of `from`, through a norm if there is one, into `out`. */
-static void multiply_rows(int threads, const Work *work, const Norm *norm, const Product *product, float *from,
+/* Applies a linear layer to `from`, after a norm if there is one, into `out`. */
+static void multiply_rows(int threads, const Work *work, const Norm *norm, const Linear *linear, float *from,
                           float *out, int finish, int kind) {
     const Decoder *d = work->decoder;
     const Step *step = work->step;
     float *kept = NULL;
     if (step->targets && kind != NOT_KEPT) {
-        int64_t width = product->outputs * (1 + product->is_gated);
+        int64_t width = linear->outputs * (1 + linear->is_gated);
         kept = step->kept[kind] + (work->layer - d->layers) * step->kept_rows * width;
     }
     Multiplication job = {
-        .product = product, .inputs = prepare(threads, *work, norm, product, from), .rows = work->rows, .out = out,
-        .kept = kept, .places = step->targets, .finish = finish, .activation = (int)d->activation,
+        .linear = linear, .inputs = prepare(threads, *work, norm, linear, from), .rows = work->rows, .out = out,
+        .kept = kept, .targets = step->targets, .finish = finish, .activation = (int)d->activation,
         .logit_scale = d->logit_scale, .softcap = d->softcap,
     };
-    run_product(threads, job);
+    run_linear(threads, job);
 }
 
-/* 0, or nothing done: 1 for a token that has no embedding, 2 for a position beyond the cache or the learned ones. */
+/* 0, or an error: 1 for a token without embedding, 2 for a position beyond the cache or the learned ones. */
 EXPORT int64_t hf_gpt_step(const Decoder *d, const Step *step) {
     for (int64_t row = 0; row < step->rows; row++) {
         if (step->tokens[row] < 0 || step->tokens[row] >= d->vocab_size) return 1;
@@ -231,26 +231,26 @@ EXPORT int64_t hf_gpt_step(const Decoder *d, const Step *step) {
     }
     if (step->num_wanted) {
         work.rows = step->num_wanted;
-        work.places = step->wanted;
+        work.chosen = step->wanted;
         multiply_rows(threads, &work, &d->norm, &d->head, step->hidden, step->logits, LOGITS, NOT_KEPT);
     }
     leave_pool(threads);
     return 0;
 }
 
-/* Guesses of what follows a text: the likeliest tokens one after the other, until the chance that all of them come true
- * falls to `least`. */
+/* Draft tokens after a text: the likeliest ones, until the estimated probability that all are accepted falls to
+ * `least`. */
 typedef struct {
-    int64_t *tokens;  /* (most + 1): the text's last token, which is not in the cache yet, and the guesses */
-    int64_t *runners_up; /* (most): the likeliest tokens but for the guesses */
+    int64_t *tokens;  /* (most + 1): the text's last token, not in the cache yet, then the draft tokens */
+    int64_t *runners_up; /* (most): the second likeliest tokens */
     float *gaps;      /* (most): logits between the two */
     int64_t position, most;
-    float error; /* standard deviation of the gaps from those of exact logits */
-    float trust; /* chance of a guess without any error */
+    float error; /* standard deviation of the gaps from exact ones */
+    float trust; /* acceptance probability of a draft token with an infinite gap */
     float least;
 } Draft;
 
-/* The number of guesses, or the negative status of a step, whose row, memory and logits (vocab_size) are `step`'s. */
+/* The number of draft tokens, or the negative status of a step; row, memory and logits (vocab_size) are `step`'s. */
 EXPORT int64_t hf_gpt_draft(const Decoder *d, const Step *step, const Draft *draft) {
     Step one = *step;
     int64_t first = 0, position = draft->position, count = 0;
@@ -275,7 +275,7 @@ EXPORT int64_t hf_gpt_draft(const Decoder *d, const Step *step, const Draft *dra
 }
 
 EXPORT void hf_gpt_pack(const Packing *packing, int64_t threads) {
-    const Product *p = packing->product;
+    const Linear *p = packing->linear;
     int64_t panels = (p->outputs + PANEL - 1) / PANEL * (p->is_gated ? 2 : 1);
     int entered = enter_pool((int)threads);
     run_job(entered, pack_piece, (void *)packing, (int)panels);
@@ -284,13 +284,13 @@ EXPORT void hf_gpt_pack(const Packing *packing, int64_t threads) {
 
 EXPORT void hf_gpt_sample(const SampleRequest *request, int64_t threads) {
     int entered = enter_pool((int)threads);
-    run_job(entered, draw_piece, (void *)request, (int)request->pieces);
+    run_job(entered, sample_piece, (void *)request, (int)request->pieces);
     leave_pool(entered);
 }
 
 EXPORT void hf_gpt_large_pages(void *from, int64_t bytes) { ask_for_large_pages(from, bytes); }
 
-/* LANES, PANEL, whether int8 is there, and sizes of the structures, which decoder.py holds against its own. */
+/* LANES, PANEL, whether int8 is supported, and the sizes of the structures, which structures.py compares. */
 EXPORT void hf_gpt_describe(int64_t out[9]) {
     int64_t found[9] = {LANES,           PANEL,        HAS_INT8,        sizeof(Decoder),
                         sizeof(Layer), sizeof(Step), sizeof(Packing), sizeof(SampleRequest), sizeof(Draft)};

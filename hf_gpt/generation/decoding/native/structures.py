@@ -1,4 +1,4 @@
-"""The structures of `step.c` and its functions, as ctypes has them."""
+"""The structures and functions of `step.c` in ctypes."""
 
 import ctypes
 from typing import NamedTuple
@@ -127,14 +127,14 @@ class Native(NamedTuple):
     """The compiled functions.
 
     Attributes:
-        lanes: Floats in a register; caches are this many tokens or a multiple of it.
+        lanes: Floats in a register; the tokens of a cache are a multiple of it.
         panel: Outputs that lie together in a packed weight.
         has_int8: Whether the processor multiplies int8.
         step: (Decoder, Step) -> 0, 1 for a token that is not in the vocabulary, 2 for a position that does not exist.
-        draft: (Decoder, Step, Draft) -> the number of guesses, or what `step` gives, negative.
+        draft: (Decoder, Step, Draft) -> the number of draft tokens, or the negative status of a step.
         pack: (Packing, threads).
-        sample: (Drawing, threads).
-        large_pages: (address, bytes): memory that is read from one end to the other.
+        sample: (SampleRequest, threads).
+        large_pages: (address, bytes) of memory that is read from one end to the other.
     """
 
     lanes: int
@@ -151,7 +151,7 @@ _described: dict[int, Native | None] = {}
 
 
 def native() -> Native | None:
-    """What `build.library` gives, with its types; None where that does, or where its structures are not those here."""
+    """The functions of `build.library` with their types; None without a library, or if its structures differ."""
     library = build.library()
     if library is None:
         return None
@@ -165,7 +165,7 @@ def _describe(library: ctypes.CDLL) -> Native | None:
     library.hf_gpt_describe(found)
     lanes, panel, has_int8, *sizes = found
     if sizes != [ctypes.sizeof(one) for one in (Decoder, Layer, Step, Packing, SampleRequest, Draft)]:
-        build.logger.info("decoding steps are not used: their structures are laid out in another way")
+        build.logger.info("decoding steps are not used: their structures have another layout")
         return None
     library.hf_gpt_step.argtypes = [ctypes.POINTER(Decoder), ctypes.POINTER(Step)]
     library.hf_gpt_step.restype = _int
@@ -181,5 +181,5 @@ def _describe(library: ctypes.CDLL) -> Native | None:
 
 
 def address(tensor: torch.Tensor | None) -> int | None:
-    """Where a tensor's data begins."""
+    """The address of a tensor's data."""
     return None if tensor is None else tensor.data_ptr()

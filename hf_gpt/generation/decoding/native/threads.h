@@ -1,11 +1,9 @@
-/* A pool of threads that share out the pieces of one job after another.
+/* A pool of threads that share the pieces of a job.
  *
- * The caller publishes a job as tickets, one for each thread: the pieces of its share that are left, first and last in
- * one atomic word, so that a piece is taken by one addition. A thread takes its own pieces in order, so that it can
- * fetch from memory what it will need, and then those of others. The caller takes pieces as well and waits for those
- * alone that somebody has taken: a thread that the system does not run holds nothing up. Threads without work spin for
- * some microseconds, which covers the gap between two jobs of a step, and then sleep, so that they are not in the way of
- * others. */
+ * The caller publishes a job as tickets, one for each thread. A ticket holds the first and last piece left of a share
+ * in one atomic word, so one addition takes a piece. A thread takes its own pieces in order, for prefetching, then
+ * those of others. The caller works too, and waits only for pieces that were taken: a thread that does not run delays
+ * nothing. Idle threads spin for some microseconds, which covers the gap between two jobs of a step, and then sleep. */
 #ifndef HF_GPT_THREADS_H
 #define HF_GPT_THREADS_H
 
@@ -22,7 +20,7 @@
 /* Pieces [piece] of a job that `context` describes. */
 typedef void (*Job)(void *context, int piece);
 
-/* In a cache line of its own. */
+/* In its own cache line. */
 typedef struct {
     _Alignas(64) _Atomic uint64_t ticket; /* end << 32 | next */
 } Share;
@@ -55,14 +53,14 @@ static int is_piece_left(int threads) {
     return 0;
 }
 
-/* Takes one piece, of the thread's own share if there is any, and does it; 0 if there is none. */
+/* Takes a piece, first of the thread's own share, and does it; 0 if there is none. */
 static int take_piece(int own, int threads) {
     for (int i = 0; i < threads; i++) {
-        _Atomic uint64_t *place = &pool.shares[own + i < threads ? own + i : own + i - threads].ticket;
-        if (!has_pieces(atomic_load_explicit(place, memory_order_relaxed))) continue;
-        uint64_t ticket = atomic_fetch_add_explicit(place, 1, memory_order_acq_rel);
+        _Atomic uint64_t *ticket_at = &pool.shares[own + i < threads ? own + i : own + i - threads].ticket;
+        if (!has_pieces(atomic_load_explicit(ticket_at, memory_order_relaxed))) continue;
+        uint64_t ticket = atomic_fetch_add_explicit(ticket_at, 1, memory_order_acq_rel);
         if (!has_pieces(ticket)) continue;
-        /* The job of this ticket cannot end, nor another take its place, before this piece is done. */
+        /* The job cannot end before this piece is done. */
         pool.job(pool.context, (int)(ticket & NEXT));
         atomic_fetch_add_explicit(&pool.done, 1, memory_order_release);
         return 1;
@@ -107,7 +105,7 @@ static void start_workers(int wanted) {
     if (!watches_fork) watches_fork = pthread_atfork(NULL, NULL, forget_threads) == 0;
     sigset_t all, before;
     sigfillset(&all);
-    /* Signals are for Python's own threads. */
+    /* Signals go to Python's threads. */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (; pool.workers < wanted; pool.workers++) {
         pthread_t thread;
@@ -117,7 +115,7 @@ static void start_workers(int wanted) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* Reserves the pool for this caller; returns how many threads it may count on, 1 while another caller has it. */
+/* Reserves the pool; returns the number of threads, 1 while another caller has it. */
 static int enter_pool(int threads) {
     threads = threads > MOST_THREADS ? MOST_THREADS : threads;
     if (threads <= 1 || pthread_mutex_trylock(&pool.in_use)) return 1;
@@ -155,7 +153,7 @@ static void run_job(int threads, Job job, void *context, int pieces) {
     }
 }
 
-/* Pieces that `items` are cut into, `size` items each, so that threads that start late find some left. */
+/* Cuts `items` into pieces of `size`, enough that late threads find some left. */
 static int pieces_of(int64_t items, int threads, int64_t least, int64_t *size) {
     int64_t each = (items + threads * 8 - 1) / (threads * 8);
     *size = threads <= 1 ? items : each < least ? least : each;

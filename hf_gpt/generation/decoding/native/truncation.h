@@ -1,16 +1,16 @@
-/* Which tokens of a row stay: the likeliest by number (top-k, Fan et al. 2018), by mass (top-p, Holtzman et al. 2020) and
- * by share of the likeliest (min-p, Nguyen et al. 2024). Nothing is sorted: a histogram finds the bin of the last token
- * that stays, and a selection inside the bin that token. */
+/* Which tokens of a row stay: top-k (Fan et al. 2018), top-p (Holtzman et al. 2020) and min-p (Nguyen et al. 2024).
+ * Nothing is sorted: a histogram finds the bin of the last token that stays, and a selection finds it inside the bin.
+ */
 #ifndef HF_GPT_TRUNCATION_H
 #define HF_GPT_TRUNCATION_H
 
 #include "vectors.h"
 
-/* Bins of a mass in [0, 1]: its exponent and four bits of its fraction. Bits of positive floats rise with their values. */
+/* Bins of a mass in [0, 1] by exponent and four bits of fraction: bits of positive floats rise with their values. */
 #define BIN_SHIFT 19
 #define BINS ((0x3f800000 >> BIN_SHIFT) + 1)
 
-/* Masses above `least` stay, and of those that equal it the first `tied`. */
+/* Masses above `least` stay, and the first `tied` that equal it. */
 typedef struct {
     float least;
     int64_t tied;
@@ -23,8 +23,8 @@ static int bin_of(float mass) {
     return bits < BINS ? (int)bits : BINS - 1;
 }
 
-/* The cut among `count` candidates, of which those before it weigh `limit` at most: the one that crosses it stays. A
- * token weighs its mass, or 1 where tokens are counted. `some` is written over. */
+/* The cut among `count` candidates: the largest stay up to the weight `limit`, with the one that crosses it. A token
+ * weighs its mass, or 1 where tokens are counted. `some` is overwritten. */
 static Cut cut_inside(float *some, int64_t count, double limit, int is_count) {
     while (count > 0) {
         float a = some[0], b = some[count / 2], c = some[count - 1];
@@ -50,7 +50,7 @@ static Cut cut_inside(float *some, int64_t count, double limit, int is_count) {
         if (all < limit)
             for (int64_t i = 0; i < count; i++)
                 if (some[i] < pivot) some[lower++] = some[i];
-        /* What is left would be nothing by rounding alone. */
+        /* Rounding may leave nothing below the pivot. */
         if (!lower) {
             double wanted = is_count || !(weight > 0) ? (double)equal : ceil((limit - above) / weight);
             return (Cut){pivot, wanted < 1 ? 1 : wanted > (double)equal ? equal : (int64_t)wanted};
@@ -61,7 +61,7 @@ static Cut cut_inside(float *some, int64_t count, double limit, int is_count) {
     return (Cut){0, INT64_MAX};
 }
 
-/* The cut of masses [n]; `share` of their sum where tokens are not counted. `some` [n] is written over. */
+/* The cut of masses [n] at `most` tokens, or at `share` of their sum. `some` [n] is overwritten. */
 static Cut cut_of(const float *masses, int64_t n, double share, int64_t most, float *some) {
     double sums[BINS] = {0};
     int32_t counts[BINS] = {0};
@@ -73,7 +73,7 @@ static Cut cut_of(const float *masses, int64_t n, double share, int64_t most, fl
     double limit = (double)most, total = 0;
     for (int bin = 0; bin < BINS; bin++) total += sums[bin];
     if (!most) limit = share * total;
-    /* Logits that are not numbers are left to whoever draws from them. */
+    /* Logits that are not numbers are left to the sampler. */
     if (!(total > 0 && total < INFINITY)) return (Cut){0, INT64_MAX};
     int bin = BINS - 1;
     for (; bin > 0; bin--) {

@@ -1,5 +1,5 @@
-/* Vectors of floats as wide as the processor's registers, in the notation that GCC and Clang share, so that one source
- * serves AVX-512, AVX, SSE and NEON. Nothing here depends on -ffast-math: infinities and NaN keep their meaning. */
+/* Vectors of floats as wide as the registers, in the notation of GCC and Clang, for AVX-512, AVX, SSE and NEON. Nothing
+ * depends on -ffast-math: infinities and NaN keep their meaning. */
 #ifndef HF_GPT_VECTORS_H
 #define HF_GPT_VECTORS_H
 

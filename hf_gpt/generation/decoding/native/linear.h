@@ -1,12 +1,12 @@
-/* Products x W^T with weights that stay the same, in float32, bfloat16 or int8.
+/* Linear layers x W^T with packed weights, in float32, bfloat16 or int8.
  *
- * Weights (N, K) lie in panels of PANEL outputs. Inside a panel comes one group of inputs after the other, 4 bytes for
- * each output: one float, two bfloat16 or four int8. So any number of rows reads the weights in order, and from memory
- * once: while a panel is multiplied with one block of rows after the other, the next panel is fetched.
+ * Weights (N, K) lie in panels of PANEL outputs. A panel holds groups of inputs, with 4 bytes for each output: one
+ * float, two bfloat16 or four int8. So weights are read in order, and from memory once: while the blocks of rows are
+ * multiplied with a panel, the next panel is prefetched.
  * Inputs lie row by row, and ROWS rows are multiplied at a time.
- * Every output is summed over K in one order whatever the number of rows: a row depends on itself alone. */
-#ifndef HF_GPT_PRODUCTS_H
-#define HF_GPT_PRODUCTS_H
+ * Every output is summed over K in one fixed order, so a row does not depend on the other rows. */
+#ifndef HF_GPT_LINEAR_H
+#define HF_GPT_LINEAR_H
 
 #include "threads.h"
 #include "vectors.h"
@@ -20,7 +20,7 @@
 #else
 #define ROWS 6
 #endif
-/* A loop over the rows of a block, or over groups. Sums stay in registers only if the first is gone altogether. */
+/* Loops over the rows of a block, and over groups. Sums stay in registers only if the first is fully unrolled. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
@@ -28,13 +28,12 @@
 #define UNROLL _Pragma("GCC unroll 8")
 #define UNROLL_TWICE _Pragma("GCC unroll 2")
 #endif
-/* Bytes that a single block of rows fetches ahead. */
+/* Bytes that a single block of rows prefetches. */
 #define DISTANCE 4096
 
 enum { FLOAT32, BFLOAT16, INT8 };
 
-/* The step that stands for 0 in inputs of int8 products: VNNI takes them without a sign, AVX2 with one. Both add up the
- * same integers. */
+/* The int8 input that stands for 0: VNNI takes unsigned inputs, AVX2 signed ones. Both sum the same integers. */
 #if defined(__AVX512VNNI__)
 #define HAS_INT8 1
 #define INT8_ZERO 128
@@ -46,31 +45,31 @@ enum { FLOAT32, BFLOAT16, INT8 };
 #define HAS_INT8 0
 #define INT8_ZERO 0
 #endif
-/* A kernel beside those of the types: bfloat16 weights widened to floats, times floats. */
+/* A further kernel: bfloat16 weights widened to floats, times floats. */
 enum { WIDENED = INT8 + 1 };
 
 typedef struct {
     void *weight;    /* panels, see above; of a gated MLP a panel of gates before each panel of values */
     float *scale;    /* int8: of each output */
-    int32_t *offset; /* int8: INT8_ZERO times the sum of an output's weights, which inputs have too much */
-    float *bias;     /* or NULL; as scale and offset as long as the panels */
+    int32_t *offset; /* int8: INT8_ZERO times the sum of an output's weights, to subtract */
+    float *bias;     /* or NULL; scale, offset and bias are as long as the panels */
     int64_t outputs, inputs, type, is_gated;
-} Product;
+} Linear;
 
-/* Inputs as the kernels read them: `steps` (rows, words of a row), and for int8 a scale of each row. */
+/* Inputs for the kernels: `steps` (rows, words of a row), and for int8 a scale of each row. */
 typedef struct {
     uint32_t *steps;
     float *scales;
 } Inputs;
 
 /* Inputs that share 4 bytes of a weight, and those that share 4 bytes of x. */
-INLINE int64_t groups_of(const Product *p) {
+INLINE int64_t groups_of(const Linear *p) {
     int64_t each = p->type == FLOAT32 ? 1 : p->type == BFLOAT16 ? 2 : 4;
     return (p->inputs + each - 1) / each;
 }
 
-/* Whether products of bfloat16 pairs have an instruction that is worth it: on Intel's cores it takes twice the time of
- * two products of floats (Sapphire Rapids: 86 against 177 GFLOP/s on one core). */
+/* Whether an instruction multiplies bfloat16 pairs faster than floats. On Intel's cores it takes twice as long
+ * (Sapphire Rapids: 86 against 177 GFLOP/s on one core). */
 INLINE int multiplies_pairs(void) {
 #if defined(HF_GPT_PAIRS) && defined(__AVX512BF16__)
     return HF_GPT_PAIRS;
@@ -81,11 +80,11 @@ INLINE int multiplies_pairs(void) {
 #endif
 }
 
-INLINE int kernel_of(const Product *p) {
+INLINE int kernel_of(const Linear *p) {
     return p->type == BFLOAT16 && !multiplies_pairs() ? WIDENED : (int)p->type;
 }
 
-INLINE int64_t input_words(const Product *p) {
+INLINE int64_t input_words(const Linear *p) {
     return kernel_of(p) == WIDENED ? 2 * groups_of(p) : groups_of(p);
 }
 
@@ -98,10 +97,10 @@ static float largest_of(const float *x, int64_t n) {
     return found;
 }
 
-/* LANES whole numbers of 8 bits, from `steps` of 32. */
+/* Stores LANES integers of 32 bits as 8 bits. */
 INLINE void store_bytes(uint8_t *to, ivec steps) {
 #if defined(INT8_BY_AVX2)
-    /* Compilers do this one by one. */
+    /* Compilers do not vectorise this. */
     __m128i lower = _mm256_castsi256_si128((__m256i)steps), upper = _mm256_extracti128_si256((__m256i)steps, 1);
     __m128i shorts = _mm_packs_epi32(lower, upper);
     _mm_storel_epi64((__m128i *)to, _mm_packs_epi16(shorts, shorts));
@@ -116,7 +115,7 @@ INLINE void store_bytes(uint8_t *to, ivec steps) {
 static void round_to_steps(const float *restrict x, int64_t n, float factor, uint32_t *words) {
     uint8_t *restrict steps = (uint8_t *)words;
     int64_t i = 0;
-    /* Half a step more, since the conversion cuts off. */
+    /* Half a step more, since the conversion truncates. */
     for (; i + LANES <= n; i += LANES) {
         ivec from_128 = __builtin_convertvector(load(x + i) * factor + 128.5f, ivec);
         store_bytes(steps + i, from_128 + (INT8_ZERO - 128));
@@ -126,39 +125,39 @@ static void round_to_steps(const float *restrict x, int64_t n, float factor, uin
 }
 
 /* Whether the kernel reads rows of floats as they are. */
-INLINE int takes_floats(const Product *p) {
+INLINE int takes_floats(const Linear *p) {
     int kernel = kernel_of(p);
     return kernel == FLOAT32 || (kernel == WIDENED && p->inputs % 2 == 0);
 }
 
-/* Writes one row of floats as inputs of a product. */
-static void put_row(const Product *p, const float *restrict x, Inputs to, int64_t row) {
+/* Writes one row of floats as inputs of a linear layer. */
+static void put_row(const Linear *p, const float *restrict x, Inputs to, int64_t row) {
     int64_t words = input_words(p), n = p->inputs;
     int kernel = kernel_of(p);
-    uint32_t *restrict place = to.steps + row * words;
+    uint32_t *restrict to_row = to.steps + row * words;
     if (kernel == INT8) {
         float largest = largest_of(x, n);
         largest = largest > 1e-20f ? largest : 1e-20f;
         to.scales[row] = largest / 127;
-        round_to_steps(x, n, 127 / largest, place);
+        round_to_steps(x, n, 127 / largest, to_row);
     } else if (kernel == BFLOAT16) {
-        round_to_bfloat16(x, n, place);
+        round_to_bfloat16(x, n, to_row);
     } else {
-        memcpy(place, x, n * sizeof(float));
-        if (words > n) place[n] = 0;
+        memcpy(to_row, x, n * sizeof(float));
+        if (words > n) to_row[n] = 0;
     }
 }
 
 #if defined(INT8_BY_AVX2)
-/* Adds products of four bytes each, those of `sizes` without a sign, to sums of 32 bits. */
+/* Adds dot products of four bytes to sums of 32 bits; `sizes` are unsigned. */
 INLINE vec add_four(vec sums, __m256i sizes, __m256i others) {
     __m256i fours = _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, others), _mm256_set1_epi16(1));
     return (vec)_mm256_add_epi32((__m256i)sums, fours);
 }
 #endif
 
-/* One panel times a block of `m` rows: sums of floats, or for int8 of integers. `m` is a constant where it is inlined,
- * so the sums stay in registers. Meanwhile memory from `ahead` on is fetched, `pace` bytes for each group. */
+/* One panel times a block of `m` rows: sums of floats, or for int8 of integers. `m` is a constant once inlined, so the
+ * sums stay in registers. Memory from `ahead` on is prefetched, `pace` bytes for each group. */
 INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t words, const uint32_t *restrict w,
                      int64_t groups, const char *ahead, int64_t pace, uvec sums[ROWS][2]) {
     const uint32_t *rows[ROWS];
@@ -211,8 +210,8 @@ INLINE void multiply(int m, int kernel, const uint32_t *restrict x, int64_t word
                 acc[i][1] = (vec)_mm512_dpbusd_epi32((__m512i)acc[i][1], four, (__m512i)w1);
             }
 #elif defined(INT8_BY_AVX2)
-            /* The weight's sign goes over to the input, since one factor has to be without: 127 x 127 x 2 fits in 16
-             * bits, and nothing saturates. */
+            /* One factor must be unsigned, so the weight's sign moves to the input. 127 x 127 x 2 fits in 16 bits, so
+             * nothing saturates. */
             __m256i size0 = _mm256_abs_epi8((__m256i)w0), size1 = _mm256_abs_epi8((__m256i)w1);
             UNROLL
             for (int i = 0; i < m; i++) {
@@ -248,12 +247,12 @@ typedef struct {
 } RowBlock;
 
 /* One panel times a block of rows, with scales and biases, as floats. */
-static void multiply_panel(const Product *p, int64_t panel, Inputs inputs, RowBlock rows, vec tile[ROWS][2]) {
+static void multiply_panel(const Linear *p, int64_t panel, Inputs inputs, RowBlock rows, vec tile[ROWS][2]) {
     int64_t groups = groups_of(p), words = input_words(p), first = rows.first;
     int m = rows.m, kernel = kernel_of(p);
     const uint32_t *x = inputs.steps + first * words;
     const uint32_t *w = (const uint32_t *)p->weight + panel * groups * PANEL;
-    /* Each block fetches its part of the next panel. A single one has no time for that: it is fetched as it is read. */
+    /* Each block prefetches its part of the next panel. A single block prefetches what it reads next. */
     int64_t pace = PANEL * 4 / rows.blocks;
     int64_t next = PANEL * 4 * (1 + p->is_gated) + rows.block * pace;
     const char *ahead = (const char *)w + (rows.blocks == 1 ? DISTANCE : next * groups);
@@ -278,17 +277,17 @@ static void multiply_panel(const Product *p, int64_t panel, Inputs inputs, RowBl
     }
 }
 
-/* What becomes of the results: `out` (rows, outputs) gets them, or is added to, or gets what the activation makes of
- * them (of a gated MLP: times the values), or logits with scale and cap. */
+/* What `out` (rows, outputs) gets: the results; itself plus the results; their activation (of a gated MLP times the
+ * values); or logits with scale and cap. */
 enum { PUT, ADD, ACTIVATE, LOGITS };
 
 typedef struct {
-    const Product *product;
+    const Linear *linear;
     Inputs inputs;
     int64_t rows, size, row_size, row_pieces;
     float *out;
-    float *kept;           /* or NULL: gets the results as they are, gates before values, row r at `places[r]` */
-    const int64_t *places;
+    float *kept;           /* or NULL: the results before `finish`, gates before values, row r at `targets[r]` */
+    const int64_t *targets;
     int finish, activation;
     float logit_scale, softcap;
 } Multiplication;
@@ -303,17 +302,17 @@ static void store_lanes(float *to, vec v, int64_t left) {
     for (int64_t j = 0; j < left; j++) to[j] = some[j];
 }
 
-/* Results of a panel, `count` outputs of row `row`. */
+/* Keeps the results of a panel, `count` outputs of row `row`. */
 static void keep(const Multiplication *job, int64_t row, int64_t panel, int64_t count, const vec found[2], int part) {
-    const Product *p = job->product;
-    float *to = job->kept + (job->places[row] * (1 + p->is_gated) + part) * p->outputs + panel * PANEL;
+    const Linear *p = job->linear;
+    float *to = job->kept + (job->targets[row] * (1 + p->is_gated) + part) * p->outputs + panel * PANEL;
     for (int half = 0; half < 2; half++) store_lanes(to + half * LANES, found[half], count - half * LANES);
 }
 
 INLINE vec finish_vec(const Multiplication *job, vec v, vec value) {
     if (job->finish == ACTIVATE) {
         v = activate(v, job->activation);
-        return job->product->is_gated ? v * value : v;
+        return job->linear->is_gated ? v * value : v;
     }
     if (job->finish == LOGITS) {
         if (job->logit_scale != 1) v *= job->logit_scale;
@@ -324,7 +323,7 @@ INLINE vec finish_vec(const Multiplication *job, vec v, vec value) {
 
 static void multiply_piece(void *context, int piece) {
     const Multiplication *job = context;
-    const Product *p = job->product;
+    const Linear *p = job->linear;
     int64_t panels = (p->outputs + PANEL - 1) / PANEL;
     int64_t begin = piece / job->row_pieces * job->size, end = begin + job->size;
     int64_t first_row = piece % job->row_pieces * job->row_size, last_row = first_row + job->row_size;
@@ -364,12 +363,12 @@ static void multiply_piece(void *context, int piece) {
     }
 }
 
-static void run_product(int threads, Multiplication job) {
-    int64_t panels = (job.product->outputs + PANEL - 1) / PANEL;
+static void run_linear(int threads, Multiplication job) {
+    int64_t panels = (job.linear->outputs + PANEL - 1) / PANEL;
     int pieces = pieces_of(panels, threads, 1, &job.size);
     job.row_size = job.rows;
     job.row_pieces = 1;
-    /* Few outputs for many threads: the rows are shared out as well. */
+    /* Few outputs for many threads: rows are shared too. */
     if (threads > 1 && panels < 4 * threads && job.rows >= 4 * ROWS) {
         job.row_size = 2 * ROWS;
         job.row_pieces = (job.rows + job.row_size - 1) / job.row_size;
