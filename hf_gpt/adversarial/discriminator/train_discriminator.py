@@ -221,7 +221,9 @@ def _batch_loss(discriminator, real, generated, collate, level) -> BatchLoss:
     rows, scorer, device = real + generated, Scorer(discriminator), discriminator.device
 
     def loss(model: nn.Module, positions: np.ndarray) -> tuple[torch.Tensor, float]:
-        batch = {name: tensor.to(device) for name, tensor in collate([rows[position] for position in positions]).items()}
+        batch = {
+            name: tensor.to(device) for name, tensor in collate([rows[position] for position in positions]).items()
+        }
         labels = torch.from_numpy(positions < len(real)).to(device).float()
         if level == "sequence":
             scores = discriminator_logits(model, batch["input_ids"], batch["attention_mask"])
