@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.experiments.data import read_lines
-from hf_gpt.evaluation.text.ngram_bleu import self_bleu
+from hf_gpt.evaluation.text.sentence_bleu import self_bleu
 from hf_gpt.evaluation.text.tokenization import tokenize
 from hf_gpt.reporting.environment import describe_environment
 

@@ -135,8 +135,8 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         fresh = batch - int(batch * self.replay_fraction)
         if min(size, fresh) < 2 and self.calibration_weight:
             raise ConfigError(
-                "--calibration_weight spreads the scores of a group: it needs --group_size 2 or more, and 2 or more new "
-                "texts in a batch."
+                "--calibration_weight spreads the scores of a group: it needs --group_size 2 or more, and 2 or more "
+                "new texts in a batch."
             )
         return size
 

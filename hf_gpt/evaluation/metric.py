@@ -1,4 +1,4 @@
-"""What metrics share: input that is checked before anything is computed, and samples of texts that come in no pairs."""
+"""Base classes of metrics: checked input, and samples of texts without pairs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -48,7 +48,7 @@ class SampleMetric(evaluate.Metric):
             super().add_batch(predictions=check_texts("predictions", predictions, at_least=0), **kwargs)
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
-        """The figures of all texts given here or added before."""
+        """The result for all texts given here or added before."""
         if references is not None:
             self._references += self._checked_references(references)
         taken, self._references = self._references, []
@@ -70,12 +70,12 @@ class SampleMetric(evaluate.Metric):
         return check_texts("references", references)
 
     def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The figures; to be defined by the metric."""
+        """The result; to be defined by the metric."""
         raise NotImplementedError
 
 
 class FeatureMetric(evaluate.Metric):
-    """A metric of two samples of features, or of texts that a model turns into them; not gathered through Arrow.
+    """A metric of two samples of features, or of texts that a model turns into them, without Arrow.
 
     A metric defines `measure(predictions, references, **options)`.
     """
@@ -96,11 +96,11 @@ class FeatureMetric(evaluate.Metric):
         raise ValueError(f"{self.name} takes both samples at once. Call compute(predictions=..., references=...).")
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any]:
-        """The figures of both samples."""
+        """The result for both samples."""
         return self.measure(predictions, references, **options)
 
     def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The figures; to be defined by the metric."""
+        """The result; to be defined by the metric."""
         raise NotImplementedError
 
 
@@ -115,7 +115,7 @@ class PairedMetric(evaluate.Metric):
         super().add_batch(**checked, **kwargs)
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
-        """The figures of all examples given here or added before."""
+        """The result for all examples given here or added before."""
         empty = predictions is None or (hasattr(predictions, "__len__") and not len(predictions))
         if empty and not len(self):
             raise ValueError(f"{self.name}: there are no predictions. Give at least one example.")

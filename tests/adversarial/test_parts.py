@@ -90,7 +90,7 @@ def test_copies_of_a_text_are_on_one_side():
 def test_held_out_texts_that_are_trained_on_too_are_told(caplog, tmp_path):
     texts = [[{"input_ids": [1, n + 3, 2]} for n in part] for part in (range(90), range(87, 97))]
     warn_of_repeats(*(TextRows(part, TOKENS, None, 8) for part in texts))
-    assert "3 of 10 held-out texts (30.0%) stand among those trained on" in caplog.text
+    assert "3 of 10 held-out texts (30.0%) are among the training texts" in caplog.text
     caplog.clear()
     apart = [{"input_ids": [1, n + 3, 2]} for n in range(100)]
     warn_of_repeats(*hold_out(TextRows(apart, TOKENS, None, 8), seed=0))
@@ -122,8 +122,8 @@ def test_replay_keeps_an_even_sample():
         buffer = ReplayBuffer(10, seed)
         for start in range(0, 100, 20):
             buffer.add(generated(100)[start : start + 20])
-        assert len(buffer) == 10 and len({generated.index for generated in buffer.generated}) == 10
-        kept[[generated.index for generated in buffer.generated]] += 1
+        assert len(buffer) == 10 and len({text.index for text in buffer.texts}) == 10
+        kept[[text.index for text in buffer.texts]] += 1
     assert kept.sum() == 4000 and ((kept - 40).abs() < 5 * 6).all()
     assert abs(kept[:50].sum() - 2000) < 5 * 32
 
@@ -134,7 +134,7 @@ def test_replay_goes_on_from_its_state():
     other.load_state_dict(buffer.state_dict())
     for each in (buffer, other):
         each.add(generated(30)[20:])
-    assert buffer.generated == other.generated and buffer.sample(5) == other.sample(5)
+    assert buffer.texts == other.texts and buffer.sample(5) == other.sample(5)
     with pytest.raises(ValueError, match="empty"):
         ReplayBuffer(8).sample(1)
 

@@ -140,7 +140,7 @@ def test_a_rollout_at_another_temperature_raises_a_warning(tmp_path):
         generator = make_generator(initializer_range=0.4)
         trainer = make_trainer(tmp_path / str(is_wrong), generator, rollout_function=function, **settings)
         trainer.train()
-        named = {warning.name for warning in trainer.loop.history.monitors.warnings}
+        named = {warning.name for warning in trainer.loop.history.monitors.alerts}
         assert ("sampler and trainer disagree" in named) == is_wrong
 
 

@@ -130,7 +130,7 @@ def test_a_resumed_game_is_the_straight_one(tmp_path, trunk):
     resumed = play(tmp_path / "resumed", str(tmp_path / "resumed" / "checkpoint-2"))
     for left, right in ((straight.model, resumed.model), (straight.discriminator, resumed.discriminator)):
         assert moved(left, state(right)) == set()
-    assert straight.loop.replay.generated == resumed.loop.replay.generated
+    assert straight.loop.replay.texts == resumed.loop.replay.texts
 
 
 @pytest.mark.parametrize("trunk", TRUNK_KINDS)

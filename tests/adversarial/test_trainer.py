@@ -199,7 +199,7 @@ def test_a_collapse_is_noticed_and_stops(tmp_path):
         advantage_scale="std",
     )
     trainer.train()
-    names = {warning.name for warning in trainer.loop.history.monitors.warnings}
+    names = {warning.name for warning in trainer.loop.history.monitors.alerts}
     assert trainer.state.global_step < 60
     assert {"repeated texts", "few different n-grams"} <= names
     assert trainer.loop.history.monitors.best_step is not None

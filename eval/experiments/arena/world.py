@@ -27,9 +27,9 @@ from eval.experiments.arena.settings import (
 from eval.experiments.arena.stage import caption_rows, make_model, train_teacher
 from eval.experiments.perfect_ratio import Sample, Stage, sample_texts
 from hf_gpt.evaluation.statistics.divergences import compare_densities
-from hf_gpt.evaluation.two_sample.auc import auc
-from hf_gpt.evaluation.two_sample.halves import classifier_test
-from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.evaluation.two_sample.auc_interval import auc
+from hf_gpt.evaluation.two_sample.classifier_test import classifier_test
+from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 from hf_gpt.generation.sampling.rollout import Rollout
 
 

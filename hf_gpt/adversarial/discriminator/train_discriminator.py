@@ -19,7 +19,7 @@ from hf_gpt.data.packed_dataset import tokenize_documents
 from hf_gpt.data.truncation import Cuts, Overlong
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import BatchLoss, fit
-from hf_gpt.evaluation.two_sample.auc import auc_interval
+from hf_gpt.evaluation.two_sample.auc_interval import auc_interval
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import ScoreError, discriminator_logits, sequence_scores
 from hf_gpt.training.monitoring.trainability import check_trainable

@@ -1,13 +1,11 @@
 """
-Losses of the generator whose gradient moves it towards the data, as pure functions on log-probabilities.
+Losses of the generator, as pure functions on log-probabilities.
 
-`logps` (B, C) are log q(y_t | s_t) of generated tokens, with gradient, under the distribution q that they were sampled
-from (`Sampling.policy_logits`: its temperature, what top-k, top-p and min-p left); else the expected score is not 0.
-`mask` (B, C) is 1 at generated tokens up to and including the end-of-text token. p is the distribution of the data, l a
-discriminator's logit. What is descended depends on the reward: see `rewards.REWARDS`.
+`logps` (B, C) are log q(y_t | s_t) of generated tokens, with gradient. q must be the distribution that they were
+sampled from, temperature and truncation included (`Sampling.policy_logits`), or the expected score is not 0. `mask`
+(B, C) is 1 at generated tokens up to and including the end-of-text token. p is the distribution of the data, l a
+discriminator's logit. `rewards.REWARDS` says what each reward descends.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch.nn.functional import log_softmax, one_hot, softplus
@@ -124,9 +122,8 @@ def soft_target_loss(
 ) -> torch.Tensor:
     """(1 - share) (-log q(y)) + share (-sum_v M(v) log q(v)) at real prefixes, M a language model of the real texts.
 
-    The anchor with soft targets: descends KL(p || q), where M = p with none of the variance of one next token a prefix.
-    A generator that is small for its texts learns more from a larger M than from the texts themselves; an M that is no
-    nearer to p than q can come has nothing to teach it.
+    The MLE term with soft targets (distillation). Where M = p it descends KL(p || q) without the variance of a sampled
+    next token. A small generator learns more from a larger M than from the texts; one no better than q teaches nothing.
 
     Source: Hinton et al. 2015, arXiv:1503.02531; of words, Kim and Rush 2016, arXiv:1606.07947, sec. 3.1; beside a
     divergence at the generator's own texts: GKD, Agarwal et al. 2024, arXiv:2306.13649, eq. 4.
@@ -367,14 +364,3 @@ def _reduce(values: torch.Tensor, mask: torch.Tensor, normalization: str) -> tor
     elif normalization != "sequence":
         raise ValueError(f"normalization is {normalization!r}, and must be one of {', '.join(NORMALIZATIONS)}")
     return sums.mean()
-
-
-GENERATOR_ESTIMATORS: dict[str, Callable[..., torch.Tensor]] = {
-    "reinforce": policy_gradient_loss,
-    "grpo": grpo_loss,
-    "weighted_likelihood": weighted_likelihood_loss,
-    "exact_token": exact_token_loss,
-    "gumbel": non_saturating_loss,
-    "relativistic_gumbel": relativistic_generator_loss,
-    "spin": spin_loss,
-}

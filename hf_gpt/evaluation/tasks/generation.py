@@ -1,4 +1,4 @@
-"""Texts that a model writes: after prompts, or from nothing."""
+"""Texts that a model generates: after prompts, or unconditional samples."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def sampler_of(spec: TaskSpec) -> dict[str, Any]:
-    """How a task's texts are drawn, as `rollout` takes it."""
+    """The sampling options of a task, as `rollout` takes them."""
     return {
         "max_new_tokens": spec.max_new_tokens,
         "temperature": spec.temperature,
@@ -39,17 +39,17 @@ def write_after(
 ) -> list[str]:
     """What the model writes after each prompt.
 
-    The text of a prompt depends on the seed and its place alone, not on the batch. A prompt that is too long loses its
-    beginning.
+    The text of a prompt depends only on the seed and its position, not on the batch. A prompt that is too long loses
+    its first tokens.
 
     Args:
         candidate: A language model that reads prompts with its decoder, after the begin token, or its encoder.
         prompts: Texts.
-        seed: Of what is drawn.
-        stop: Whichever comes first ends a text and is not part of it.
+        seed: Of the samples.
+        stop: Strings that end a text and are not part of it.
         batch_size: Texts at a time.
-        max_length: Most tokens read and written; left out, what the model was made for.
-        advance: Is told of texts that are done.
+        max_length: Most tokens read and written. None: the model's limit.
+        advance: Called with the number of texts done.
         sampler: As for `rollout`.
 
     Raises:
@@ -77,10 +77,10 @@ def write_after(
             )
         if cut := sum(len(row) > room for row in rows):
             logger.warning(
-                "%s: %d of %d prompts lose their beginning, to fit %d tokens.", candidate.name, cut, len(rows), room
+                "%s: %d of %d prompts lose their first tokens, to fit %d tokens.", candidate.name, cut, len(rows), room
             )
         rows = [row if len(row) <= room else [*row[:1], *row[1 - room :]] for row in rows]
-    # A generator of its own for each row: neither the batch nor --limit changes what is drawn.
+    # A random generator for each row, so that neither the batch nor --limit changes the samples.
     uniforms = torch.stack(
         [
             torch.rand(
@@ -108,7 +108,7 @@ def write_after(
 
 
 def write_freely(candidate: Candidate, count: int, **options: Any) -> list[str]:
-    """`count` texts from their beginning; options as for `write_after`."""
+    """`count` unconditional samples; options as for `write_after`."""
     _check(candidate)
     if candidate.head == "encoder_decoder":
         raise UserError(f"{candidate.name} is an encoder-decoder: it writes after a prompt alone.")

@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.checks import check_binary, check_vector
-from hf_gpt.evaluation.two_sample.auc import auc_interval
+from hf_gpt.evaluation.two_sample.auc_interval import auc_interval
 
 
 class Auc(metric.PairedMetric):

@@ -11,7 +11,7 @@ from hf_gpt.evaluation.text.references import chosen_tokenizer, composed, refere
 class Bleu(metric.PairedMetric):
     """BLEU over a whole corpus, from 0 to 100; `ngram_bleu` is the mean over sentences that text-GAN papers use.
 
-    `signature` names all settings and the version, by which figures can be compared between papers.
+    `signature` names all settings and the version, so that values can be compared between papers.
     """
 
     def _info(self) -> evaluate.MetricInfo:

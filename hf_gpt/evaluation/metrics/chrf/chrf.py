@@ -11,7 +11,7 @@ from hf_gpt.evaluation.text.references import composed, reference_streams
 class Chrf(metric.PairedMetric):
     """F-score of character n-grams over a whole corpus, from 0 to 100; `word_order=2` is chrF++.
 
-    `signature` names all settings and the version, by which figures can be compared between papers.
+    `signature` names all settings and the version, so that values can be compared between papers.
     """
 
     def _info(self) -> evaluate.MetricInfo:

@@ -1,4 +1,4 @@
-"""NLL_oracle, entropy, both KL divergences and JSD of a generator whose data has a known density."""
+"""NLL_oracle, entropy, both KL divergences and JSD of a generator, for data with a known density."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from hf_gpt.evaluation.text.references import chosen_tokenizer, composed, refere
 class Sacrebleu(metric.PairedMetric):
     """BLEU (https://aclanthology.org/W18-6319) and chrF (https://aclanthology.org/W15-3049), both from 0 to 100.
 
-    `signature` names the tokenisation and version, by which figures can be compared between papers. `tokenize` is one
+    `signature` names the tokenisation and version, so that values can be compared between papers. `tokenize` is one
     of sacrebleu's, or `"auto"`: its default 13a, and where most letters of the references are of scripts without spaces
     zh for Chinese and char for others.
     """

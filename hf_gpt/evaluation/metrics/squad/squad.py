@@ -15,7 +15,7 @@ class Squad(metric.PairedMetric):
     """Answers are compared without case, punctuation and articles; the best of several reference answers counts.
 
     No reference answer means that the question has none; right is then the empty prediction
-    (https://arxiv.org/abs/1806.03822). Figures are percentages. In scripts without spaces, such as Chinese, F1 is that
+    (https://arxiv.org/abs/1806.03822). Values are percentages. In scripts without spaces, such as Chinese, F1 is that
     of characters, as in MLQA (https://arxiv.org/abs/1910.07475).
     """
 
