@@ -1,7 +1,5 @@
 """Corpus BLEU of translations, by sacrebleu."""
 
-import datasets
-import evaluate
 from sacrebleu.metrics import BLEU
 
 from hf_gpt.evaluation import metric
@@ -14,18 +12,10 @@ class Bleu(metric.PairedMetric):
     `signature` names all settings and the version, so that values can be compared between papers.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation="https://aclanthology.org/W18-6319",
-            inputs_description="predictions: texts. references: a list of reference texts for each, all equally many.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.List(datasets.Value("string")),
-                }
-            ),
-        )
+    source = "https://aclanthology.org/W18-6319"
+    inputs = "predictions: texts. references: a list of reference texts for each, all equally many."
+    predictions = "string"
+    references = ["string"]
 
     def _compute(
         self, predictions: list[str], references: list[list[str]], tokenize: str = "auto", lowercase: bool = False

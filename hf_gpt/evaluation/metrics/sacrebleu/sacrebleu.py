@@ -1,7 +1,5 @@
 """BLEU and chrF of translations over a whole corpus, by the `sacrebleu` package."""
 
-import datasets
-import evaluate
 from sacrebleu.metrics import BLEU, CHRF
 
 from hf_gpt.evaluation import metric
@@ -16,18 +14,10 @@ class Sacrebleu(metric.PairedMetric):
     zh for Chinese and char for others.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="https://aclanthology.org/W18-6319",
-            inputs_description="predictions: texts. references: a list of reference texts for each, all equally many.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.List(datasets.Value("string")),
-                }
-            ),
-        )
+    source = "https://aclanthology.org/W18-6319"
+    inputs = "predictions: texts. references: a list of reference texts for each, all equally many."
+    predictions = "string"
+    references = ["string"]
 
     def _compute(
         self, predictions: list[str], references: list[list[str]], tokenize: str = "auto", lowercase: bool = False
