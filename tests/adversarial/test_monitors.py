@@ -22,7 +22,6 @@ START = {
     "repetition_rate": 0.01,
     "real_repetition_rate": 0.01,
     "fresh_auc": 0.80,
-    "frozen_auc": 0.80,
     "reward": 0.0,
     "reward_std": 1.0,
     "length_drift": 0.1,
@@ -31,15 +30,12 @@ START = {
     "copy_rate": 0.002,
     "real_copy_rate": 0.002,
     "real_copy_deviation": 0.001,
-    "ngram_overlap": 0.40,
-    "real_ngram_overlap": 0.40,
-    "real_ngram_deviation": 0.01,
 }
 LATER = START | {"heldout_auc": 0.70, "fresh_auc": 0.72, "entropy": 2.6, "oracle_nll": 2.7, "reward": 1.2}
 
 # What each warning is for, as the change that makes it of a healthy run.
 FAILURES = [
-    ("useless discriminator", {"heldout_auc": 0.53, "train_auc": 0.55, "fresh_auc": 0.6, "frozen_auc": 0.6}),
+    ("useless discriminator", {"heldout_auc": 0.53, "train_auc": 0.55, "fresh_auc": 0.6}),
     ("discriminator memorises", {"train_auc": 0.90}),
     ("discriminator shortcut", {"shortcut_auc": 0.75}),
     ("vanishing reward", {"low_contrast_share": 0.085}),
@@ -49,14 +45,12 @@ FAILURES = [
     ("repeated texts", {"repetition_rate": 0.6}),
     ("repeated texts", {"duplicate_rate": 0.3}),
     ("reward hacking", {"fresh_auc": 0.86, "heldout_auc": 0.80, "reward": 0.3}),
-    ("fooled discriminator", {"heldout_auc": 0.56, "train_auc": 0.58, "frozen_auc": 0.6}),
-    ("frozen discriminator disagrees", {"frozen_auc": 0.95}),
+    ("fooled discriminator", {"heldout_auc": 0.56, "train_auc": 0.58}),
     ("unearned reward", {"reward": 2.5, "fresh_auc": 0.80}),
     ("length drift", {"length_drift": 0.8}),
     ("forgetting", {"heldout_nll": 3.0}),
     ("sampler and trainer disagree", {"logp_mismatch": 0.02}),
     ("copied texts", {"copy_rate": 0.006}),
-    ("copied n-grams", {"ngram_overlap": 0.45}),
 ]
 
 

@@ -48,7 +48,6 @@ def grpo_loss(
     advantages: torch.Tensor,
     mask: torch.Tensor,
     epsilon: float = 0.2,
-    epsilon_high: float | None = None,
     beta: float = 0.0,
     ref_logps: torch.Tensor | None = None,
     normalization: str = "length",
@@ -66,8 +65,7 @@ def grpo_loss(
         old_logps: (B, C) of the policy that generated the texts.
         advantages: (B,) or (B, C).
         mask: (B, C).
-        epsilon: How far below 1 the ratio may go.
-        epsilon_high: How far above 1; left out: `epsilon`.
+        epsilon: How far from 1 the ratio may go.
         beta: Weight of the KL penalty.
         ref_logps: (B, C) of the reference; needed when beta is not 0.
         normalization: As in `policy_gradient_loss`.
@@ -79,16 +77,9 @@ def grpo_loss(
         raise ValueError("a KL penalty (beta) needs ref_logps, the log-probabilities of the reference model")
     advantages = _per_token(advantages, mask)
     ratio = _ratio(logps, old_logps, mask)
-    clipped = ratio.clamp(1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high))
+    clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
     loss = _reduce(-torch.minimum(ratio * advantages, clipped * advantages), mask, normalization)
     return loss + beta * kl_penalty(logps, ref_logps, mask, normalization) if beta else loss
-
-
-def clip_fraction(
-    logps: torch.Tensor, old_logps: torch.Tensor, mask: torch.Tensor, epsilon: float = 0.2
-) -> torch.Tensor:
-    """Share of generated tokens whose probability ratio is outside 1 +- epsilon, fp32 scalar."""
-    return masked_mean(((_ratio(logps, old_logps, mask) - 1).abs() > epsilon).float().detach(), mask)
 
 
 def kl_penalty(
@@ -103,18 +94,6 @@ def kl_penalty(
     """
     difference = torch.where(mask.bool(), ref_logps.detach().float() - logps.float(), 0.0)
     return _reduce(difference.exp() - difference - 1, mask, normalization)
-
-
-def likelihood_anchor(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """-log q of *real* tokens, the mean over tokens: descends KL(p || q), which no collapsed generator keeps small.
-
-    Source: mixing likelihood steps into a text GAN, Caccia et al. 2020, arXiv:1811.02549.
-
-    Args:
-        logps: log q of the tokens of real texts, (B, C).
-        mask: (B, C).
-    """
-    return -masked_mean(logps, mask)
 
 
 def soft_target_loss(

@@ -96,14 +96,6 @@ def pairwise_rewards(real_scores: torch.Tensor, generated_scores: torch.Tensor) 
     return torch.sigmoid(generated - real_scores.detach().float().reshape(-1, 1)).flatten()
 
 
-def verified_rewards(scores: torch.Tensor, verified: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
-    """1[verified] (1 + alpha s(l)), (B,): only what a checker accepts is rewarded for looking real.
-
-    Source: VARL 2026, arXiv:2607.01181.
-    """
-    return torch.where(verified.bool(), 1 + alpha * torch.sigmoid(scores.detach().float()), 0.0)
-
-
 def dense_returns(prefix_rewards: torch.Tensor, completion_mask: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:
     """R_t = sum_{s >= t} gamma^(s-t) r_s, 0 outside the mask.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from hf_gpt.adversarial.discriminator.losses import split_groups
-from hf_gpt.adversarial.masked_reductions import masked_mean, masked_sum
+from hf_gpt.adversarial.masked_reductions import masked_mean
 from hf_gpt.evaluation.text import diversity
 from hf_gpt.evaluation.text.copying import copied_whole
 from hf_gpt.evaluation.two_sample.auc_interval import auc as two_sample_auc
@@ -100,11 +100,6 @@ def entropy_per_token(logps: torch.Tensor, mask: torch.Tensor) -> float:
     q is the distribution that they were sampled from, if `logps` are its: of a lower temperature, H(q) is lower.
     """
     return -masked_mean(logps.detach(), mask).item()
-
-
-def entropy_per_text(logps: torch.Tensor, mask: torch.Tensor) -> float:
-    """-log q of a generator's own samples, summed over tokens, the mean over texts: H(q) in nats."""
-    return -masked_sum(logps.detach(), mask).mean().item()
 
 
 def distinct_ngrams(texts: Sequence[Sequence[int]], n: int) -> int:

@@ -218,14 +218,6 @@ RULES: tuple[Rule, ...] = (
         "discriminator steps, lower --replay_fraction, or start the discriminator again",
     ),
     Rule(
-        "frozen discriminator disagrees",
-        ("frozen_auc", "heldout_auc"),
-        "max_fooled_gap",
-        lambda now, past: now["frozen_auc"] - now["heldout_auc"],
-        "the discriminator has forgotten what it knew at the start. Raise --replay_fraction and lower "
-        "--discriminator_learning_rate",
-    ),
-    Rule(
         "unearned reward",
         ("reward", "reward_std", "fresh_auc"),
         "max_unearned_reward",
@@ -270,14 +262,6 @@ RULES: tuple[Rule, ...] = (
         lambda now, past: (now["copy_rate"] - now["real_copy_rate"]) / max(now["real_copy_deviation"], 1e-12),
         "more generated than held-out real texts are copies of training texts. Stop the MLE warm-up earlier, add "
         "dropout or weight decay, or lower --lambda_mle",
-    ),
-    Rule(
-        "copied n-grams",
-        ("ngram_overlap", "real_ngram_overlap", "real_ngram_deviation"),
-        "max_copying_deviations",
-        lambda now, past: (now["ngram_overlap"] - now["real_ngram_overlap"]) / max(now["real_ngram_deviation"], 1e-12),
-        "generated texts share more 4-grams with the training data than held-out real ones do. Stop the MLE warm-up "
-        "earlier, or add dropout or weight decay",
     ),
 )
 
