@@ -163,13 +163,13 @@ def test_a_language_model_teaches_before_the_game(tmp_path):
         assert schedule.phase(step) is Phase.DISTILLATION
         schedule.distillation_steps += 1
     assert schedule.phase(3) is Phase.ADVERSARIAL and schedule.warmups(2) == (0, 1, 1)
-    with pytest.raises(ConfigError, match="nothing to teach"):
+    with pytest.raises(ConfigError, match="nothing to distil"):
         AdversarialConfig(str(tmp_path), report_to="none", **{**settings, "anchor_soft_targets": 0.0})
 
 
 @pytest.mark.parametrize(
     ("steps", "has_discriminator", "warmups"),
-    [(2, True, "2 of likelihood"), (7, True, "2 of likelihood and 5 at most of"), (8, True, None), (3, False, None)],
+    [(2, True, "2 of maximum likelihood"), (7, True, "2 of maximum likelihood and 5 at most of"), (8, True, None), (3, False, None)],
 )
 def test_a_run_that_is_all_warmup_says_so(tmp_path, steps, has_discriminator, warmups):
     args = AdversarialConfig(str(tmp_path), mle_warmup_steps=2, discriminator_warmup_steps=5, report_to="none")
