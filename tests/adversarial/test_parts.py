@@ -169,7 +169,12 @@ def test_a_language_model_teaches_before_the_game(tmp_path):
 
 @pytest.mark.parametrize(
     ("steps", "has_discriminator", "warmups"),
-    [(2, True, "2 of maximum likelihood"), (7, True, "2 of maximum likelihood and 5 at most of"), (8, True, None), (3, False, None)],
+    [
+        (2, True, "2 of maximum likelihood"),
+        (7, True, "2 of maximum likelihood and 5 at most of"),
+        (8, True, None),
+        (3, False, None),
+    ],
 )
 def test_a_run_that_is_all_warmup_says_so(tmp_path, steps, has_discriminator, warmups):
     args = AdversarialConfig(str(tmp_path), mle_warmup_steps=2, discriminator_warmup_steps=5, report_to="none")
