@@ -229,7 +229,7 @@ def training(stage: Stage) -> dict[str, float]:
 
 
 def adversarial(stage: Stage) -> dict[str, float]:
-    """A few rounds of `AdversarialTrainer` in bfloat16: both players move."""
+    """A few steps of `AdversarialTrainer` in bfloat16: generator and discriminator change."""
     from hf_gpt.adversarial.config import AdversarialConfig
     from hf_gpt.adversarial.trainer import AdversarialTrainer
 
@@ -259,8 +259,8 @@ def adversarial(stage: Stage) -> dict[str, float]:
         for model, former in zip((generator, discriminator), before, strict=True)
     ]
     if not min(moved) > 0:
-        raise AssertionError(f"generator and critic moved by {moved[0]:.2g} and {moved[1]:.2g}")
-    return {"generator moved": moved[0], "critic moved": moved[1]}
+        raise AssertionError(f"generator and discriminator changed by {moved[0]:.2g} and {moved[1]:.2g}")
+    return {"generator moved": moved[0], "discriminator changed": moved[1]}
 
 
 def _first_weight(model: PreTrainedModel) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside the generator: the discriminator, its optimizer, and the state of the game."""
+"""What a checkpoint holds beside the generator: the discriminator, its optimizer, and the adversarial state."""
 
 import json
 from pathlib import Path
@@ -27,14 +27,14 @@ def save_adversarial_state(
 
     Args:
         folder: The checkpoint, which is there already.
-        generator_step: State of the game, the same in every process, with its rounds and discriminator.
+        generator_step: The state of both models' training, the same in every process.
         schedule: What has been done.
-        experiences: Texts that further updates will learn from, each process's own.
+        experiences: Texts for further updates, each process's own.
         metrics: What has been measured since the last log.
-        is_main: Whether this process writes what is common.
+        is_main: Whether this process writes the common files.
         process_index: Its number.
     """
-    # The main process may not have come so far.
+    # The main process may not have made it yet.
     folder.mkdir(parents=True, exist_ok=True)
     loop, discriminator_trainer = generator_step.loop, generator_step.discriminator_trainer
     if discriminator_trainer is not None:
@@ -55,7 +55,7 @@ def load_adversarial_state(
     model: torch.nn.Module,
     process_index: int,
 ) -> tuple[list[Experience], dict[str, list[float]]]:
-    """Reads what `save_adversarial_state` wrote; returns the experiences and figures."""
+    """Reads what `save_adversarial_state` wrote; returns the experiences and metrics."""
     loop, discriminator_trainer = generator_step.loop, generator_step.discriminator_trainer
     adversarial_state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
     schedule.load_state_dict(json.loads((folder / SCHEDULE_FILE).read_text(encoding="utf-8")))

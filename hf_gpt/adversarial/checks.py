@@ -1,4 +1,4 @@
-"""Whether models, texts and arguments make a game: what is refused, and what is said, before any work."""
+"""Checks that models, texts and arguments fit together, before any training."""
 
 import logging
 from typing import Any
@@ -25,7 +25,7 @@ def check_pair_and_data(
     rollout_function: Any,
     processing_class: Any = None,
 ) -> None:
-    """Refuses what cannot be played.
+    """Refuses models, data and arguments that do not fit together.
 
     Args:
         args: The arguments.
@@ -36,7 +36,7 @@ def check_pair_and_data(
         processing_class: The generator's tokenizer, which the discriminator's is held against.
 
     Raises:
-        ConfigError: models, data and arguments that do not fit together.
+        ConfigError: they do not.
     """
     if args.needs_discriminator and (discriminator is None) == (reward_function is None):
         raise ConfigError("give either a discriminator or a reward_function, which takes its place.")
@@ -78,7 +78,7 @@ def check_pair_and_data(
 
 
 def check_learning(args: AdversarialConfig, discriminator: PreTrainedModel) -> None:
-    """Refuses a discriminator that should learn and cannot, and says so of one that will not.
+    """Refuses a discriminator that cannot learn, and warns of one that will not.
 
     Raises:
         ConfigError: all of its parameters are frozen.
@@ -95,7 +95,7 @@ def check_learning(args: AdversarialConfig, discriminator: PreTrainedModel) -> N
 
 
 def warn_of_sameness(rows: TextRows, max_new_tokens: int) -> None:
-    """Logs a warning where all real texts are one and the same, as where a short limit has cut them."""
+    """Logs a warning where all real texts are the same, as a short limit may cut them."""
     texts = {(tuple(row["prompt_ids"]), tuple(row["completion_ids"])) for row in rows.rows}
     if len(texts) == 1 and len(rows) > 1:
         logger.warning(

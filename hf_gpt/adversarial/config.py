@@ -1,6 +1,8 @@
 """`AdversarialConfig`: the arguments of `AdversarialTrainer`, checked."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.errors import ConfigError
@@ -21,7 +23,40 @@ PAIRED_LOSSES = ("bradley_terry", "relativistic")
 # Losses of a language model in the place of a classifier.
 LANGUAGE_MODEL_LOSSES = ("mediator", "density")
 
-# What needs a score that is the logarithm of a density ratio, which margins are not.
+# Losses whose scores are margins and not logarithms of a density ratio.
+_MARGIN_LOSSES = ("hinge", "least_squares", "wasserstein")
+
+_AT_LEAST = {
+    "mle_warmup_steps": 0,
+    "discriminator_warmup_steps": 0,
+    "distillation_warmup_steps": 0,
+    "discriminator_steps": 0,
+    "generator_steps": 1,
+    "max_new_tokens": 1,
+    "top_k": 0,
+    "num_iterations": 1,
+    "replay_size": 0,
+    "calibration_weight": 0,
+    "density_ratio_weight": 0,
+    "r1_gamma": 0,
+    "gradient_penalty_weight": 0,
+    "advantage_clip": 0,
+    "advantage_min_std": 0,
+    "epsilon": 0,
+    "beta": 0,
+    "lambda_mle": 0,
+    "select_best": 0,
+    "reference_steps": 0,
+    "auc_window": 2,
+    "monitor_steps": 1,
+    "heldout_steps": 1,
+    "num_eval_samples": 0,
+    "discriminator_learning_rate": 0,
+    "group_size": 1,
+    "max_prompt_length": 1,
+    "rollout_batch_size": 1,
+}
+
 # Options that are shares or probabilities.
 _SHARES = (
     "discriminator_warmup_auc",
@@ -33,15 +68,14 @@ _SHARES = (
     "min_p",
     "anchor_soft_targets",
 )
-_MARGIN_LOSSES = ("hinge", "least_squares", "wasserstein")
 
 
 @dataclass
 class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
-    """`HfGptTrainingArguments` and `AdversarialArguments`, where every field has its help.
+    """All arguments of `AdversarialTrainer`: those of `AdversarialArguments` and `HfGptTrainingArguments`.
 
     Raises:
-        ConfigError: options out of range, or that contradict each other.
+        ConfigError: options are out of range or contradict each other.
     """
 
     _argument_group_name = "adversarial"
@@ -101,8 +135,8 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         fresh = batch - int(batch * self.replay_fraction)
         if min(size, fresh) < 2 and self.calibration_weight:
             raise ConfigError(
-                "--calibration_weight spreads the scores of a group: it needs --group_size 2 or more, and a batch with "
-                "2 texts or more that are not replayed."
+                "--calibration_weight spreads the scores of a group: it needs --group_size 2 or more, and 2 or more "
+                "new texts in a batch."
             )
         return size
 
@@ -116,38 +150,9 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         return self.gumbel_temperature / self.gumbel_beta_max ** min(max(progress, 0.0), 1.0)
 
     def _check_ranges(self) -> None:
-        at_least = {
-            "mle_warmup_steps": 0,
-            "discriminator_warmup_steps": 0,
-            "distillation_warmup_steps": 0,
-            "discriminator_steps": 0,
-            "generator_steps": 1,
-            "max_new_tokens": 1,
-            "top_k": 0,
-            "num_iterations": 1,
-            "replay_size": 0,
-            "calibration_weight": 0,
-            "density_ratio_weight": 0,
-            "r1_gamma": 0,
-            "gradient_penalty_weight": 0,
-            "advantage_clip": 0,
-            "advantage_min_std": 0,
-            "epsilon": 0,
-            "beta": 0,
-            "lambda_mle": 0,
-            "select_best": 0,
-            "reference_steps": 0,
-            "auc_window": 2,
-            "monitor_steps": 1,
-            "heldout_steps": 1,
-            "num_eval_samples": 0,
-            "discriminator_learning_rate": 0,
-        }
-        # Left out, they are found.
-        optional = {"group_size": 1, "max_prompt_length": 1, "rollout_batch_size": 1}
-        at_least |= {name: least for name, least in optional.items() if getattr(self, name) is not None}
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
+        # Options that were left out are found later.
+        for name, least in _AT_LEAST.items():
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
@@ -161,115 +166,157 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
                 "The limits of jsd are --token_divergence forward_kl and reverse_kl."
             )
         if self.replay_fraction == 1:
-            raise ConfigError("--replay_fraction 1 would never show the discriminator what the generator does now.")
+            raise ConfigError("--replay_fraction 1 would never show the discriminator new texts of the generator.")
 
     def _check_combinations(self) -> None:
-        if self.fp16:
-            raise ConfigError("--fp16 is not for adversarial training: its loss scale covers one model. Use --bf16.")
-        if self.estimator == "exact_token" and not self.has_language_model:
-            raise ConfigError(
-                "--estimator exact_token needs next-token distributions to compare with: set --discriminator_loss "
-                "mediator or density, with a language model as the discriminator."
+        for is_at_odds, message in _CONFLICTS:
+            if is_at_odds(self):
+                raise ConfigError(message.format_map(vars(self)))
+
+
+# What cannot be combined, in the order in which it is looked for, and what is said of it.
+_CONFLICTS: tuple[tuple[Callable[[AdversarialConfig], Any], str], ...] = (
+    (
+        lambda args: args.fp16,
+        "--fp16 is not for adversarial training: its loss scale covers one model. Use --bf16.",
+    ),
+    (
+        lambda args: args.estimator == "exact_token" and not args.has_language_model,
+        "--estimator exact_token compares next-token distributions: set --discriminator_loss mediator or density, with "
+        "a language model as the discriminator.",
+    ),
+    (
+        lambda args: args.token_divergence != "reverse_kl" and args.estimator != "exact_token",
+        "--token_divergence {token_divergence} compares whole next-token distributions: use --estimator exact_token. "
+        "With sampled texts --reward chooses the divergence.",
+    ),
+    (
+        lambda args: args.anchor_soft_targets and not args.has_language_model,
+        "--anchor_soft_targets needs next-token distributions, which a classifier does not have: set "
+        "--discriminator_loss density or mediator, with a language model as the discriminator.",
+    ),
+    (
+        lambda args: args.distillation_warmup_steps and not args.anchor_soft_targets,
+        "--distillation_warmup_steps has nothing to distil: set --anchor_soft_targets above 0 (at most 1), or it to 0.",
+    ),
+    (
+        lambda args: args.has_language_model and args.estimator in DIFFERENTIABLE,
+        "--estimator {estimator} needs a classifier, not a language model.",
+    ),
+    (
+        lambda args: args.has_language_model and args.reward_level == "prefix",
+        "--reward_level prefix is for classifiers: a language model scores each token by itself.",
+    ),
+    (
+        lambda args: args.estimator == "weighted_likelihood" and args.discriminator_loss in _MARGIN_LOSSES,
+        "--estimator weighted_likelihood weighs by density ratios, which the scores of --discriminator_loss "
+        "{discriminator_loss} are not. Use bce or bradley_terry.",
+    ),
+    (
+        lambda args: (
+            args.estimator in REWARDED
+            and args.discriminator_loss in _MARGIN_LOSSES
+            and args.reward not in ("logit", "logit_difference")
+        ),
+        "--reward {reward} reads the score as log p/q, which those of --discriminator_loss {discriminator_loss} are "
+        "not. Use --reward logit or logit_difference, or bce.",
+    ),
+    (
+        lambda args: (
+            args.reward_level == "prefix" and args.discriminator_loss in (*PAIRED_LOSSES, "relativistic_average")
+        ),
+        "--discriminator_loss {discriminator_loss} compares whole texts: use --reward_level sequence, or bce, hinge or "
+        "least_squares.",
+    ),
+    (
+        lambda args: args.reward == "logit_difference" and args.reward_level != "prefix",
+        "--reward logit_difference needs the score of every prefix: add --reward_level prefix.",
+    ),
+    (
+        lambda args: args.reward == "pairwise" and args.reward_level == "prefix",
+        "--reward pairwise compares whole texts: use --reward_level sequence.",
+    ),
+    (
+        lambda args: (
+            args.discriminator_texts == "shared"
+            and (
+                args.estimator in (*DIFFERENTIABLE, "spin")
+                or max(args.discriminator_steps, args.generator_steps, args.num_iterations) > 1
             )
-        if self.token_divergence != "reverse_kl" and self.estimator != "exact_token":
-            raise ConfigError(
-                f"--token_divergence {self.token_divergence} compares whole next-token distributions: use --estimator "
-                "exact_token. With sampled texts --reward chooses the divergence."
-            )
-        if self.anchor_soft_targets and not self.has_language_model:
-            raise ConfigError(
-                "--anchor_soft_targets asks for next-token distributions, which a classifier has not: set "
-                "--discriminator_loss density or mediator, with a language model as the discriminator."
-            )
-        if self.distillation_warmup_steps and not self.anchor_soft_targets:
-            raise ConfigError(
-                "--distillation_warmup_steps has nothing to teach: set --anchor_soft_targets, at most to 1, or it to 0."
-            )
-        if self.has_language_model and self.estimator in DIFFERENTIABLE:
-            raise ConfigError(f"--estimator {self.estimator} needs a classifier, not a language model.")
-        if self.has_language_model and self.reward_level == "prefix":
-            raise ConfigError("--reward_level prefix is for classifiers: a language model judges each token by itself.")
-        if self.estimator == "weighted_likelihood" and self.discriminator_loss in _MARGIN_LOSSES:
-            raise ConfigError(
-                f"--estimator weighted_likelihood weighs by density ratios, which the scores of --discriminator_loss "
-                f"{self.discriminator_loss} are not. Use bce or bradley_terry."
-            )
-        if (
-            self.estimator in REWARDED
-            and self.discriminator_loss in _MARGIN_LOSSES
-            and self.reward not in ("logit", "logit_difference")
-        ):
-            raise ConfigError(
-                f"--reward {self.reward} reads the score as log p/q, which those of --discriminator_loss "
-                f"{self.discriminator_loss} are not. Use --reward logit or logit_difference, or bce."
-            )
-        if self.reward_level == "prefix" and self.discriminator_loss in (*PAIRED_LOSSES, "relativistic_average"):
-            raise ConfigError(
-                f"--discriminator_loss {self.discriminator_loss} compares whole texts: use --reward_level sequence, or "
-                "bce, hinge or least_squares."
-            )
-        if self.reward == "logit_difference" and self.reward_level != "prefix":
-            raise ConfigError("--reward logit_difference needs the score of every prefix: add --reward_level prefix.")
-        if self.reward == "pairwise" and self.reward_level == "prefix":
-            raise ConfigError("--reward pairwise compares whole texts: use --reward_level sequence.")
-        if self.discriminator_texts == "shared" and (
-            self.estimator in DIFFERENTIABLE
-            or self.estimator == "spin"
-            or max(self.discriminator_steps, self.generator_steps, self.num_iterations) > 1
-        ):
-            raise ConfigError(
-                "--discriminator_texts shared needs one update of each side for new texts in every step: set "
-                "--discriminator_steps, --generator_steps and --num_iterations to 1, and an estimator that draws texts."
-            )
-        if self.num_iterations > 1 and self.estimator != "grpo":
-            raise ConfigError("--num_iterations above 1 needs --estimator grpo, whose clip keeps old rollouts safe.")
-        if self.replay_fraction > 0 and self.replay_size == 0:
-            raise ConfigError("--replay_fraction needs --replay_size above 0; set it to 0 for no replay.")
-        if (self.r1_gamma or self.gradient_penalty_weight) and self.reward_level == "prefix":
-            raise ConfigError("--r1_gamma and --gradient_penalty_weight work with --reward_level sequence.")
-        for name in ("calibration_weight", "r1_gamma", "gradient_penalty_weight"):
-            if getattr(self, name) and self.has_language_model:
-                raise ConfigError(
-                    f"--{name} is for classifiers: --discriminator_loss {self.discriminator_loss} would not use it. "
-                    "Set it to 0."
-                )
-        if self.calibration_weight and self.reward_level == "prefix":
-            raise ConfigError("--calibration_weight works with --reward_level sequence.")
-        if self.advantage_power != 1 and self.reward_level == "prefix":
-            raise ConfigError("--advantage_power works with --reward_level sequence.")
-        if self.advantage_power != 1 and self.baseline != "group":
-            raise ConfigError("--advantage_power raises what is left within a group: use --baseline group.")
-        if self.beta and (self.estimator in DIFFERENTIABLE or self.estimator == "spin"):
-            raise ConfigError(
-                f"--beta has no effect with --estimator {self.estimator}, which has no log-probabilities of texts to "
-                "hold near the reference: use --lambda_mle, or another estimator."
-                if self.estimator in DIFFERENTIABLE
-                else "--beta has no effect with --estimator spin, whose loss holds the reference: see --spin_beta."
-            )
-        if self.sampling.is_truncated and (self.estimator == "spin" or self.has_language_model):
-            what = f"--estimator {self.estimator}"
-            if self.has_language_model:
-                what = f"--discriminator_loss {self.discriminator_loss}"
-            raise ConfigError(
-                f"{what} asks how likely real texts are where texts are sampled from, and --top_p, --top_k and --min_p "
-                "leave some of their tokens no probability at all. Use --temperature, or set --top_p 1, --top_k 0 and "
-                "--min_p 0."
-            )
-        if self.reference_steps and not self.needs_reference:
-            raise ConfigError("--reference_steps needs a reference: --beta above 0 or --estimator spin.")
+        ),
+        "--discriminator_texts shared needs new texts and one update of each side in every step: set "
+        "--discriminator_steps, --generator_steps and --num_iterations to 1, and an estimator that samples texts.",
+    ),
+    (
+        lambda args: args.num_iterations > 1 and args.estimator != "grpo",
+        "--num_iterations above 1 needs --estimator grpo, whose clip keeps old rollouts safe.",
+    ),
+    (
+        lambda args: args.replay_fraction > 0 and args.replay_size == 0,
+        "--replay_fraction needs --replay_size above 0; set it to 0 for no replay.",
+    ),
+    (
+        lambda args: (args.r1_gamma or args.gradient_penalty_weight) and args.reward_level == "prefix",
+        "--r1_gamma and --gradient_penalty_weight work with --reward_level sequence.",
+    ),
+    *(
+        (
+            lambda args, name=name: getattr(args, name) and args.has_language_model,
+            f"--{name} is for classifiers: --discriminator_loss {{discriminator_loss}} would not use it. Set it to 0.",
+        )
+        for name in ("calibration_weight", "r1_gamma", "gradient_penalty_weight")
+    ),
+    (
+        lambda args: args.calibration_weight and args.reward_level == "prefix",
+        "--calibration_weight works with --reward_level sequence.",
+    ),
+    (
+        lambda args: args.advantage_power != 1 and args.reward_level == "prefix",
+        "--advantage_power works with --reward_level sequence.",
+    ),
+    (
+        lambda args: args.advantage_power != 1 and args.baseline != "group",
+        "--advantage_power raises differences within a group: use --baseline group.",
+    ),
+    (
+        lambda args: args.beta and args.estimator in DIFFERENTIABLE,
+        "--beta has no effect with --estimator {estimator}, which has no log-probabilities of texts to hold near the "
+        "reference: use --lambda_mle, or another estimator.",
+    ),
+    (
+        lambda args: args.beta and args.estimator == "spin",
+        "--beta has no effect with --estimator spin, whose loss holds the reference: see --spin_beta.",
+    ),
+    *(
+        (
+            lambda args, is_meant=is_meant: args.sampling.is_truncated and is_meant(args),
+            what + " needs the probability of real texts under the sampling distribution. --top_p, --top_k and --min_p "
+            "give some of their tokens a probability of 0. Use --temperature, or set --top_p 1, --top_k 0 and "
+            "--min_p 0.",
+        )
+        for what, is_meant in (
+            ("--discriminator_loss {discriminator_loss}", lambda args: args.has_language_model),
+            ("--estimator {estimator}", lambda args: args.estimator == "spin"),
+        )
+    ),
+    (
+        lambda args: args.reference_steps and not args.needs_reference,
+        "--reference_steps needs a reference: --beta above 0 or --estimator spin.",
+    ),
+)
 
 
 def check_processes(args: AdversarialConfig) -> None:
-    """Refuses ways of several processes in which two models cannot play.
+    """Refuses parallelism in which two models cannot be trained against each other.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: the arguments ask for it.
     """
     if args.deepspeed_plugin is not None:
-        raise ConfigError("DeepSpeed's engine trains one model, not two players. Use --accelerate fsdp2 or ddp.")
+        raise ConfigError("DeepSpeed's engine trains one model, not two. Use --accelerate fsdp2 or ddp.")
     if args.tensor_parallel_size > 1:
         raise ConfigError(
-            "--tensor_parallel_size gives processes common batches, and the game deals each its own texts. Use "
+            "--tensor_parallel_size gives processes common batches, and adversarial training needs one for each. Use "
             "--accelerate fsdp2 or ddp."
         )
     if args.fsdp_size > 1 and args.needs_reference:

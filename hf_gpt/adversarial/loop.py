@@ -1,4 +1,4 @@
-"""The game between two players: its texts, how they are judged, and the discriminator's half of a round."""
+"""The adversarial loop: its texts, their scores, and the updates of the discriminator."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,12 +23,12 @@ from hf_gpt.generation.scoring.discriminator import evaluating
 from hf_gpt.generation.scoring.logprobs import completion_logps
 
 
-# Held-out texts that the likelihood is watched on, over all processes.
+# Held-out texts of the monitored loss, over all processes.
 NLL_TEXTS = 64
 
 
 class AdversarialLoop:
-    """The state of a game between two players, and the discriminator's moves.
+    """The state of adversarial training, and the updates of the discriminator.
 
     Args:
         args: The arguments.
@@ -39,7 +39,7 @@ class AdversarialLoop:
         discriminator_trainer: The discriminator; None with a reward function, or for self-play.
         group_size: Completions of a prompt.
         rollout_function: In place of our sampler.
-        log: Takes a figure's name and value.
+        log: Takes a metric's name and value.
     """
 
     def __init__(
@@ -55,12 +55,8 @@ class AdversarialLoop:
         rollout_function: RolloutFunction | None,
         log: Callable[[str, float], None],
     ):
-        self.args, self.accelerator, self.tokens, self.discriminator_trainer = (
-            args,
-            accelerator,
-            tokens,
-            discriminator_trainer,
-        )
+        self.args, self.accelerator, self.tokens = args, accelerator, tokens
+        self.discriminator_trainer = discriminator_trainer
         self.train_rows, self.eval_rows, self.collate = train_rows, eval_rows, collate
         self.group_size, self.log = group_size, log
         self.is_paired = args.discriminator_loss in PAIRED_LOSSES
@@ -76,14 +72,14 @@ class AdversarialLoop:
     # The discriminator
 
     def update_discriminator(self, model: nn.Module, updates: int = 1, observe: bool = False) -> None:
-        """Updates on fresh and replayed generated texts and the real texts of the same prompts.
+        """Updates on new and replayed generated texts and the real texts of the same prompts.
 
-        The generator is the same in all of them, so their texts are drawn together.
+        The texts of all updates are sampled together, since the generator does not change between them.
 
         Args:
             model: The generator.
             updates: How many.
-            observe: Before each, see how well it tells held-out texts apart.
+            observe: Whether to score held-out texts before each.
         """
         micro_batches = self.args.gradient_accumulation_steps
         batches = self._discriminator_batches(model, updates * micro_batches)
@@ -101,15 +97,15 @@ class AdversarialLoop:
         experiences: list[tuple[dict[str, torch.Tensor], Rollout]],
         judgement: torch.Tensor | None = None,
     ) -> None:
-        """An update on texts that the generator learns from, and replayed ones.
+        """An update on the texts that the generator learns from, and replayed ones.
 
         Args:
             model: The generator.
-            experiences: Collated real texts and the texts drawn for them, for each micro-batch.
-            judgement: Of a single micro-batch, where its texts have been scored with gradient.
+            experiences: Collated real texts and the texts sampled for them, for each micro-batch.
+            judgement: Scores with gradient of a single micro-batch, if there are any.
         """
         group = self.group_size if self.train_rows.has_prompts else 1
-        # On top of fresh ones.
+        # On top of new ones.
         replayed = round(self._replayed(self.args.replay_fraction / (1 - self.args.replay_fraction)))
         due = []
         for inputs, samples in experiences:
@@ -133,7 +129,7 @@ class AdversarialLoop:
             ]
         )
         if self.discriminator_trainer.was_skipped:
-            # What is not finite would stay in the window, and in the means.
+            # Non-finite values would stay in the window and in the means.
             return
         for scores in seen:
             real, generated = map(self.gathered, scores)
@@ -143,14 +139,14 @@ class AdversarialLoop:
         self.log("d_grad_norm", norm)
 
     def _token_counts(self, batches: list[tuple[Batch, Batch]]) -> Counts | None:
-        """Real and generated tokens of all processes, for each process and micro-batch, where a loss is over tokens."""
+        """Mean number of real and of generated tokens of a micro-batch, for losses over tokens."""
         if not self.args.has_language_model and self.args.reward_level != "prefix":
             return None
         real, generated = self._reduced(token_counts(batches)).tolist()
         return max(real, 1.0), max(generated, 1.0)
 
     def token_share(self, mask: torch.Tensor) -> float:
-        """Tokens of this process over those of all processes on average."""
+        """Tokens of this process over the mean of all processes."""
         count = mask.bool().sum().float()
         return (count / self._reduced(count).clamp(min=1)).item()
 
@@ -200,7 +196,7 @@ class AdversarialLoop:
 
         Args:
             model: The generator.
-            samples: Fresh texts without prompts; with prompts, those of held-out rows are drawn here.
+            samples: New texts. Ignored with prompts: texts for held-out prompts are then sampled here.
         """
         real = self.held_out_texts()
         if samples is None or self.eval_rows.has_prompts:
@@ -208,13 +204,13 @@ class AdversarialLoop:
         self.observe_texts(model, real, samples)
 
     def held_out_texts(self) -> Batch:
-        """The next of the real texts that neither player learns from, a batch of them."""
+        """The next batch of held-out real texts."""
         return self._collated(self._share(self.eval_numbers, self.eval_rows, self.args.per_device_train_batch_size))
 
     def observe_texts(
         self, model: nn.Module, real: Batch, samples: Rollout, sample_scores: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Remembers the scores of held-out texts and of drawn ones (B,), and returns the latter."""
+        """Keeps the scores of held-out real texts and of generated ones (B,), and returns the latter."""
         if sample_scores is None:
             sample_scores = self.text_scores(model, as_batch(samples))
         self.count(real.input_ids, samples.sequences)
@@ -227,9 +223,9 @@ class AdversarialLoop:
     def _discriminator_batches(
         self, model: nn.Module, number: int
     ) -> Iterator[tuple[Batch, Batch, torch.Tensor, Rollout]]:
-        """Real texts, generated ones, which real one each of those belongs to, and the fresh ones among them."""
+        """Real texts, generated texts, the row of the real text of each generated one, and the new ones among them."""
         group = self._discriminator_group
-        # In place of fresh ones.
+        # In place of new ones.
         replayed = int(self._replayed(self.args.replay_fraction)) // group * group
         count = (self.args.per_device_train_batch_size - replayed) // group
         parts = [self._share(self.train_numbers, self.train_rows, count) for _ in range(number)]
@@ -240,13 +236,13 @@ class AdversarialLoop:
             yield batch
 
     def _replayed(self, share: float) -> float:
-        """A share of a batch of this process, if there are texts to replay."""
+        """Texts in `share` of a batch of this process; 0 as long as there is nothing to replay."""
         return self.args.per_device_train_batch_size * share if len(self.replay) else 0.0
 
     def _discriminator_batch(
         self, rows: list[dict[str, Any]], group: int, fresh: Rollout, replayed: int
     ) -> tuple[Batch, Batch, torch.Tensor, Rollout]:
-        """`fresh` are `group` texts for each real one in `rows`; they go into the replay after the draw from it."""
+        """`fresh` holds `group` texts for each row. They enter the replay buffer after it was sampled from."""
         world, rank = self.args.world_size, self.args.process_index
         partners = torch.arange(len(rows)).repeat_interleave(group)
         indices = [row["index"] for row in rows for _ in range(group)]
@@ -263,11 +259,11 @@ class AdversarialLoop:
 
     @property
     def _discriminator_group(self) -> int:
-        """Texts drawn for a real one: without prompts, where any texts are a group, each has a real one of its own."""
+        """Texts sampled for a real one: 1 without prompts, where any texts make a group."""
         return self.group_size if self.args.calibration_weight and self.train_rows.has_prompts else 1
 
     def _calibrated_group(self, num_fresh: int) -> int:
-        """Texts whose scores are spread together: those of a prompt; without prompts all, where they do not part."""
+        """Texts whose scores are calibrated together: those of a prompt, or all where groups do not divide them."""
         return self.group_size if num_fresh % self.group_size == 0 else num_fresh
 
     # Scores
@@ -279,12 +275,12 @@ class AdversarialLoop:
 
     def token_logps(self, model: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
         """(R, C) of the generator, without dropout."""
-        positions = batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
+        texts = batch.input_ids, batch.attention_mask, batch.prompt_length, batch.completions
         with torch.no_grad(), evaluating(model):
-            return completion_logps(model, *positions, temperature)
+            return completion_logps(model, *texts, temperature)
 
     def _policy_logps(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """`token_logps` of the policy, which a ratio compares with; a language model's texts are not truncated."""
+        """`token_logps` of the policy. With a language model as discriminator, sampling is never truncated."""
         return self.token_logps(model, batch, self.args.temperature)
 
     def _likelihoods(self, model: nn.Module, *batches: Batch) -> torch.Tensor:
@@ -301,7 +297,7 @@ class AdversarialLoop:
     # Texts
 
     def held_out_nll(self, model: nn.Module) -> float:
-        """Nats a token of held-out real texts under the model at temperature 1, the same texts at each call."""
+        """Held-out loss in nats per token at temperature 1, on the same real texts at each call."""
         size = self.args.per_device_train_batch_size
         count = math.ceil(min(len(self.eval_rows), max(NLL_TEXTS, size)) / self.args.world_size)
         rows = self._share(RowNumbers(len(self.eval_rows), seed=self.args.seed + 3), self.eval_rows, count)
@@ -327,7 +323,7 @@ class AdversarialLoop:
         return self.accelerator.gather(values.detach().float()) if self.args.world_size > 1 else values.detach().float()
 
     def count(self, *tokens: torch.Tensor) -> None:
-        """Adds tokens that a player has written or read, of every process alike."""
+        """Counts tokens that a model has written or read, as many in every process."""
         self.tokens_seen += sum(tensor.numel() for tensor in tokens) * self.args.world_size
 
     # State
@@ -348,6 +344,6 @@ class AdversarialLoop:
         self.replay.load_state_dict(state["replay"])
         self.train_numbers.position, self.eval_numbers.position = state["positions"]
         self.history.load_state_dict(state["history"])
-        # Checkpoints of old have none.
+        # Older checkpoints have none.
         if "guard" in state:
             self.guard.load_state_dict(state["guard"])

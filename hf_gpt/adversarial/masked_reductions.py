@@ -1,4 +1,4 @@
-"""Sums and means over the tokens that count."""
+"""Sums and means under a mask."""
 
 import torch
 
@@ -25,10 +25,9 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def mean_of(values: torch.Tensor, count: float | torch.Tensor | None = None) -> torch.Tensor:
-    """The sum over `count`, or over how many values there are.
+    """The sum divided by `count`, or by the number of values.
 
-    Where a batch is spread over processes whose gradients are averaged, each divides by its share of all that count,
-    their number over that of the processes: the mean of means would give every process the same weight, however many
-    tokens it has.
+    With several processes, `count` is the mean number of values of a process. A mean of the processes' means would
+    give each the same weight, however many tokens it has.
     """
     return values.mean() if count is None else values.sum() / count

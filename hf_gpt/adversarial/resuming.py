@@ -1,4 +1,4 @@
-"""What an adversarial run saves beside that of its generator, and goes on from."""
+"""Saving and resuming adversarial training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from hf_gpt.training.trainer import HfGptTrainer
 
 
 class ResumableAdversarialTrainer(HfGptTrainer):
-    """The part of `AdversarialTrainer` that saves both players and the game, and takes them up."""
+    """The part of `AdversarialTrainer` that saves and restores generator, discriminator and adversarial state."""
 
     args: AdversarialConfig
     discriminator_trainer: DiscriminatorTrainer | None

@@ -1,4 +1,4 @@
-"""Who is trained when: likelihood first, then the discriminator alone, what it can teach, then both in rounds."""
+"""What each step trains: maximum likelihood, the discriminator alone, distillation, then the adversarial loop."""
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -18,12 +18,12 @@ class Phase(str, Enum):
 
 
 # What `Schedule.warmups` counts, in its order.
-WARMUPS = ("of likelihood", "at most of the discriminator alone", "of distillation")
+WARMUPS = ("of maximum likelihood", "at most of the discriminator alone", "of distillation")
 
 
 @dataclass
 class Schedule:
-    """The phase of each step, and what of it has been done.
+    """The phase of each step, and how many have been done.
 
     Attributes:
         args: The arguments.
@@ -31,11 +31,10 @@ class Schedule:
         max_steps: Steps of the whole run.
         warmup_done: Whether the discriminator's warm-up is over.
         warmup_steps: Steps that it took.
-        distillation_steps: Steps so far in which it taught the generator.
-        adversarial_steps: Steps against the discriminator so far.
-        skipped_steps: Those of them in which the gate kept the generator from being updated.
-        discriminator_updates: Updates of the discriminator so far.
-        started_at: Step at which the two first played against each other.
+        distillation_steps: Steps of distillation so far.
+        adversarial_steps: Adversarial steps so far.
+        skipped_steps: Those in which the gate was shut.
+        started_at: The first adversarial step.
         outcomes: What the steps did to the generator, by `Outcome`, counted.
     """
 
@@ -47,7 +46,6 @@ class Schedule:
     distillation_steps: int = 0
     adversarial_steps: int = 0
     skipped_steps: int = 0
-    discriminator_updates: int = 0
     started_at: int | None = None
     outcomes: dict[str, int] = field(default_factory=dict)
 
@@ -71,7 +69,7 @@ class Schedule:
         return Phase.ADVERSARIAL
 
     def warmups(self, max_steps: int) -> tuple[int, int, int]:
-        """Steps of likelihood, at most of the discriminator alone, and of distillation, of a run of `max_steps`."""
+        """Steps of MLE, at most of the discriminator alone, and of distillation, in a run of `max_steps`."""
         likelihood = min(self.args.mle_warmup_steps, max_steps)
         alone, taught = self.args.discriminator_warmup_steps, self.args.distillation_warmup_steps
         if not self.has_discriminator:
@@ -86,13 +84,13 @@ class Schedule:
             return None
         of_each = [f"{count} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
         return (
-            f"a run of {self.max_steps} steps may have none in which the generator learns from the game: its warm-ups "
+            f"a run of {self.max_steps} steps may have no adversarial step: its warm-ups "
             f"are {' and '.join(of_each)}. Raise --max_steps, or lower --mle_warmup_steps, "
             "--discriminator_warmup_steps or --distillation_warmup_steps."
         )
 
     def discriminator_updates_due(self) -> int:
-        """Updates of the discriminator before this step's update of the generator: all of a round before its first."""
+        """Updates of the discriminator before this step: all of them before the first generator step of a loop."""
         if not self.has_discriminator or self.adversarial_steps % self.args.generator_steps:
             return 0
         return self.args.discriminator_steps
@@ -104,14 +102,14 @@ class Schedule:
         self.warmup_done = reached or self.warmup_steps >= self.args.discriminator_warmup_steps
 
     def after_adversarial_step(self, step: int, was_skipped: bool) -> None:
-        """Counts a step of both."""
+        """Counts an adversarial step."""
         if self.started_at is None:
             self.started_at = step
         self.adversarial_steps += 1
         self.skipped_steps += was_skipped
 
     def progress(self, step: int) -> float:
-        """Share that is done of the steps against the discriminator, for weights that change."""
+        """Share of the adversarial steps that is done, from 0 to 1."""
         start = step if self.started_at is None else self.started_at
         return (step - start) / max(1, self.max_steps - 1 - start)
 
@@ -119,8 +117,8 @@ class Schedule:
         """Most updates that the discriminator will get, over which its learning rate is scheduled."""
         if not self.has_discriminator:
             return 0
-        loop = max(0, self.max_steps - self.args.mle_warmup_steps) / self.args.generator_steps
-        return max(1, self.args.discriminator_warmup_steps + int(loop * self.args.discriminator_steps))
+        loops = max(0, self.max_steps - self.args.mle_warmup_steps) / self.args.generator_steps
+        return max(1, self.args.discriminator_warmup_steps + int(loops * self.args.discriminator_steps))
 
     def state_dict(self) -> dict[str, Any]:
         """What has been done."""
@@ -129,5 +127,7 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        for item in fields(self):
+            # Older checkpoints hold a count more.
+            if item.name in state:
+                setattr(self, item.name, state[item.name])

@@ -24,7 +24,7 @@ from hf_gpt.adversarial.loop import AdversarialLoop
 from hf_gpt.adversarial.monitoring import outcomes
 from hf_gpt.adversarial.monitoring.evaluation import sample_metrics
 from hf_gpt.adversarial.monitoring.log import add_adversarial_metrics, count_updates
-from hf_gpt.adversarial.monitoring.monitors import as_log_entry
+from hf_gpt.adversarial.monitoring.monitors import Alert, as_log_entry
 from hf_gpt.adversarial.resuming import ResumableAdversarialTrainer
 from hf_gpt.adversarial.schedule import Phase, Schedule
 from hf_gpt.adversarial.training_mode import has_dropout
@@ -37,36 +37,37 @@ from hf_gpt.training.monitoring.callbacks import CutsCallback
 
 logger = logging.getLogger(__name__)
 
-# Among the figures of steps: 1 where the generator had a loss.
+# Among the metrics of steps: 1 where the generator had a loss.
 _HAS_LOSS = "has_loss"
 
 
 class AdversarialTrainer(ResumableAdversarialTrainer):
     """Trains a generator against a discriminator.
 
-    A step is at most one update of the generator. Steps are, in this order: likelihood training
-    (`mle_warmup_steps`); training of the discriminator alone, until its held-out AUC is `discriminator_warmup_auc`;
-    its lessons, if it is a language model (`distillation_warmup_steps` on real texts, by `anchor_soft_targets`); then
-    rounds of `discriminator_steps` updates of the discriminator, each on a batch of real texts and one of
-    generated texts, and `generator_steps` of the generator. While the discriminator's held-out AUC is below `gate_auc`,
-    steps leave the generator alone.
+    A step is at most one update of the generator. The phases, in this order:
 
-    `per_device_train_batch_size` counts texts: so many real ones are read in a step and so many completions generated,
-    `group_size` of them for one prompt in `group_size` of the batch.
+    1. Maximum likelihood (MLE), for `mle_warmup_steps`.
+    2. The discriminator alone, until its held-out AUC is `discriminator_warmup_auc`.
+    3. Distillation, if the discriminator is a language model: `distillation_warmup_steps` on real texts, by
+       `anchor_soft_targets`.
+    4. The adversarial loop: `discriminator_steps` updates of the discriminator on real and generated texts, then
+       `generator_steps` of the generator. While the held-out AUC is below `gate_auc`, the generator is not updated.
+
+    `per_device_train_batch_size` counts texts. A step reads so many real ones and generates so many completions,
+    `group_size` for each of the prompts it takes.
 
     Args:
         model: The generator: a causal language model, or an encoder-decoder, whose encoder reads the prompts.
         discriminator: A sequence classifier with one label that reads the same tokens; a causal language model where
-            `args.discriminator_loss` is "mediator" or "density". None with `reward_function`, or for self-play.
+            `args.discriminator_loss` is "mediator" or "density". None with `reward_function` and for self-play.
         args: The arguments.
         train_dataset: Real texts, see `TextRows` for the columns.
         eval_dataset: Held-out real texts. Left out: a tenth of the training texts, at most 512.
         processing_class: The tokenizer of both models. Not needed for a dataset of token ids.
         data_collator: In place of `TextCollator`, with the same columns.
         peft_config, discriminator_peft_config: Train an adapter of generator or discriminator instead of its weights.
-        reward_function: Takes the discriminator's place: from a `Rollout` of B texts to their scores (B,), which
-            `args.reward` turns into rewards, or to rewards of each token (B, C). With the true log p/q, it is the
-            perfect discriminator.
+        reward_function: Takes the discriminator's place. From a `Rollout` of B texts it gives their scores (B,), which
+            `args.reward` turns into rewards, or the rewards of each token (B, C).
         rollout_function: Generates, in place of `hf_gpt.generation.sampling.rollout.rollout`.
         callbacks, kwargs: As for `Trainer`.
 
@@ -101,16 +102,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
             raise ConfigError("AdversarialTrainer needs train_dataset, the real texts.")
         self.reward_function, self.rollout_function = reward_function, rollout_function
         self.tokens = SpecialTokens.of(model, processing_class)
-        sizes = (args.max_new_tokens, args.max_prompt_length, args.overlong)
-        rows = TextRows(train_dataset, self.tokens, processing_class, *sizes)
-        if eval_dataset is None:
-            rows, eval_rows = hold_out(rows, args.seed)
-        else:
-            eval_rows = TextRows(eval_dataset, self.tokens, processing_class, *sizes)
-        # Rows that were held out of the others were counted with them.
-        self.cuts = {"texts": rows.cuts, **({"held-out texts": eval_rows.cuts} if eval_dataset is not None else {})}
-        if args.process_index == 0:
-            warn_of_repeats(rows, eval_rows)
+        rows, eval_rows = self._read(args, train_dataset, eval_dataset, processing_class)
         self.group_size = args.resolve_group_size(rows.has_prompts)
         check_pair_and_data(
             args, model, discriminator, rows, eval_rows, reward_function, rollout_function, processing_class
@@ -127,25 +119,47 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
             **kwargs,
         )
         self.validation_content = eval_rows
-        self.discriminator_trainer: DiscriminatorTrainer | None = None
+        self.discriminator_trainer = None
         if discriminator is not None:
-            check_shared_trunk(
-                model,
-                discriminator,
-                num_processes=args.world_size,
-                reads_embeddings=args.needs_embeddings,
-                has_adapter=hasattr(self.model, "peft_config") or discriminator_peft_config is not None,
-                is_sharded=args.is_sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled,
-            )
-            if args.discriminator_texts == "shared" and is_joint(model, discriminator):
-                raise ConfigError(
-                    "--discriminator_texts shared works with a trunk of its own: the two updates of a step would wipe "
-                    "out each other's gradients in a joint one."
-                )
-            discriminator = with_adapter(discriminator, discriminator_peft_config, "SEQ_CLS", args.seed + 1)
-            check_learning(args, discriminator)
-            self.discriminator_trainer = DiscriminatorTrainer(discriminator, args, self.accelerator)
+            self.discriminator_trainer = self._train_beside(model, discriminator, discriminator_peft_config)
         self._begin_run()
+
+    def _read(
+        self, args: AdversarialConfig, train_dataset: Any, eval_dataset: Any, processing_class: Any
+    ) -> tuple[TextRows, TextRows]:
+        """The real texts to train on and the held-out ones."""
+        sizes = (args.max_new_tokens, args.max_prompt_length, args.overlong)
+        rows = TextRows(train_dataset, self.tokens, processing_class, *sizes)
+        self.cuts = {"texts": rows.cuts}
+        if eval_dataset is None:
+            # Those that are held out here have been counted with the others.
+            rows, eval_rows = hold_out(rows, args.seed)
+        else:
+            eval_rows = TextRows(eval_dataset, self.tokens, processing_class, *sizes)
+            self.cuts["held-out texts"] = eval_rows.cuts
+        if args.process_index == 0:
+            warn_of_repeats(rows, eval_rows)
+        return rows, eval_rows
+
+    def _train_beside(
+        self, generator: PreTrainedModel, discriminator: PreTrainedModel, peft_config: Any
+    ) -> DiscriminatorTrainer:
+        check_shared_trunk(
+            generator,
+            discriminator,
+            num_processes=self.args.world_size,
+            reads_embeddings=self.args.needs_embeddings,
+            has_adapter=hasattr(self.model, "peft_config") or peft_config is not None,
+            is_sharded=self.args.is_sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled,
+        )
+        if self.args.discriminator_texts == "shared" and is_joint(generator, discriminator):
+            raise ConfigError(
+                "--discriminator_texts shared needs a discriminator with a trunk of its own: in a joint trunk the two "
+                "updates of a step would overwrite each other's gradients."
+            )
+        discriminator = with_adapter(discriminator, peft_config, "SEQ_CLS", self.args.seed + 1)
+        check_learning(self.args, discriminator)
+        return DiscriminatorTrainer(discriminator, self.args, self.accelerator)
 
     @property
     def discriminator(self) -> PreTrainedModel | None:
@@ -191,20 +205,18 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
             logger.warning("%s", complaint)
 
     def describe_updates(self) -> str:
-        """In a sentence or two, how many steps updated the generator, and what is wrong with that if anything is."""
+        """In a sentence or two, how many steps updated the generator, and what to change if there were too few."""
         counts = self.schedule.outcomes
         line = outcomes.describe(counts)
         return outcomes.complaint(counts) or f"{line[:1].upper()}{line[1:]}."
 
     def update_counts(self) -> dict[str, int]:
-        """Updates of both players so far, and what the steps did to the generator, by `outcomes.Outcome`."""
+        """Updates of generator and discriminator so far, and steps by what they did to the generator (`Outcome`)."""
         counts = {f"steps_{name}": count for name, count in self.schedule.outcomes.items()}
-        known = {"generator_updates": self.schedule.generator_updates, **counts}
-        return (
-            known
-            if self.discriminator_trainer is None
-            else {**known, "discriminator_updates": self.discriminator_trainer.updates}
-        )
+        counts = {"generator_updates": self.schedule.generator_updates, **counts}
+        if self.discriminator_trainer is not None:
+            counts["discriminator_updates"] = self.discriminator_trainer.updates
+        return counts
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         grad_norm = super()._get_grad_norm(model, grad_norm)
@@ -278,13 +290,13 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         return loss
 
     def _adversarial_step(self, model: nn.Module, inputs: dict[str, torch.Tensor], shares: bool) -> torch.Tensor:
-        """One micro-batch of an update of the generator, if the gate lets it, and of the discriminator if it shares."""
+        """A micro-batch: the generator's update if the gate is open, the discriminator's with shared texts."""
         progress = self.schedule.progress(self.state.global_step)
         weight = self.args.anchor_weight(progress)
         if self.args.estimator in DIFFERENTIABLE:
             self.generator_step.experience(self.model, inputs, self._should_evaluate_texts())
             temperature = self.args.gumbel_temperature_at(progress)
-            distillation = lambda: self.generator_step.soft_loss(self.model, inputs, temperature)  # noqa: E731
+            adversarial_loss = lambda: self.generator_step.soft_loss(self.model, inputs, temperature)  # noqa: E731
         else:
             experience = self._experience(inputs, shares and self.args.gradient_accumulation_steps == 1)
             self.loop.guard.mark(experience.is_finite)
@@ -292,14 +304,13 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
             if shares and self.accelerator.sync_gradients:
                 # Now that a judgement is at hand, and before there is another graph.
                 self.loop.update_discriminator_on(self.model, self._taken, experience.judgement)
-            distillation = lambda: self._distillation(model, experience)  # noqa: E731
+            adversarial_loss = lambda: self._adversarial_loss(model, experience)  # noqa: E731
         if self._micro_step == 0:
             self._skips = self.discriminator_trainer is not None and not self.loop.history.gate_open
         if self._skips or not self.loop.guard.is_finite:
             return torch.zeros((), device=self.args.device)
-        losses = [distillation]
-        # Gumbel's passes through the generator are many and go around its wrapper, which then sums up the gradients of
-        # all processes in this one.
+        losses = [adversarial_loss]
+        # Gumbel's many passes go around the generator's wrapper; the anchor's pass reduces gradients over processes.
         if weight or (self.args.estimator in DIFFERENTIABLE and self.args.world_size > 1):
             losses.append(lambda: self._anchor(model, inputs, weight))
         return self._backward(model, losses)
@@ -319,13 +330,13 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         return self.experiences[self._micro_step]
 
     def _should_evaluate_texts(self) -> bool:
-        """Whether this update of the generator is one at which held-out texts are looked at."""
+        """Whether held-out texts are scored at this update of the generator."""
         return self.schedule.adversarial_steps % self.args.heldout_steps == 0
 
-    def _distillation(self, model: nn.Module, experience: Experience) -> torch.Tensor:
+    def _adversarial_loss(self, model: nn.Module, experience: Experience) -> torch.Tensor:
         loss, metrics = generator_loss(self.args, model, experience)
         if self.args.normalization == "token" and self.args.estimator != "spin" and self.args.world_size > 1:
-            # The mean of the processes' means would be another one than that over all tokens.
+            # The mean of the processes' means is not the mean over all tokens.
             loss = loss * self.loop.token_share(experience.rollout.completion_mask)
         self._note("g_loss", loss.item())
         for name, value in metrics.items():
@@ -333,7 +344,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         return loss
 
     def _anchor(self, model: nn.Module, inputs: dict[str, torch.Tensor], weight: float) -> torch.Tensor:
-        # Before its own warm-up the language model has nothing to teach.
+        # Before its own warm-up the language model has learned nothing.
         soft_targets = 0.0 if self._phase is Phase.LIKELIHOOD else self.args.anchor_soft_targets
         targets = self.discriminator_trainer.token_logits(as_batch(inputs)) if soft_targets else None
         loss = anchor_loss(model, inputs, self._num_tokens, targets, soft_targets)
@@ -341,7 +352,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         return weight * loss
 
     def _backward(self, model: nn.Module, losses: list[Callable[[], torch.Tensor]]) -> torch.Tensor:
-        """Computes and differentiates losses one after another; returns their sum, as it is logged."""
+        """Differentiates losses one after another; returns their sum for the log."""
         model.train()
         total = torch.zeros((), device=self.args.device)
         for number, make_loss in enumerate(losses):
@@ -370,16 +381,16 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         if phase is not Phase.LIKELIHOOD and step % self.args.monitor_steps == 0:
             self._monitor(phase, step)
 
-    # Watching
+    # Monitoring
 
     def _monitor(self, phase: Phase, step: int) -> None:
-        """Puts figures before the monitors; says what is new of their warnings, and stops if it must."""
+        """Hands metrics to the monitors, logs new alerts, and stops after a collapse."""
         given: dict[str, float | None] = {"heldout_nll": self.loop.held_out_nll(self.model)}
         given["fresh_auc"], self._fresh_auc = self._fresh_auc, None
         self._note("nll_heldout", given["heldout_nll"])
         if phase is Phase.ADVERSARIAL:
             latest = {"reward": "reward_mean", "reward_std": "reward_std", "low_contrast_share": "low_contrast_share"}
-            # Dropout and rounding make a difference that is no mistake.
+            # Dropout and rounding change log-probabilities without any mistake.
             exact = not self.args.bf16 and self.args.rollout_weight_dtype is None and not has_dropout(self.model)
             if self.args.num_iterations == 1 and exact:
                 latest["logp_mismatch"] = "logp_mismatch"
@@ -389,14 +400,14 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         known = {name: value for name, value in given.items() if value is not None}
         self._raise(self.loop.history.judge(step, **self._over_processes(known)))
 
-    def _raise(self, warnings: list[Any]) -> None:
-        for warning in warnings:
-            if warning.name not in self._raised and self.is_world_process_zero():
-                logger.warning("%s", warning)
-            self.state.log_history.append(as_log_entry(warning))
-        self._raised = {warning.name for warning in warnings}
+    def _raise(self, alerts: list[Alert]) -> None:
+        for alert in alerts:
+            if alert.name not in self._raised and self.is_world_process_zero():
+                logger.warning("%s", alert)
+            self.state.log_history.append(as_log_entry(alert))
+        self._raised = {alert.name for alert in alerts}
         if self.loop.history.monitors.should_stop and self.args.on_collapse == "stop":
-            names = ", ".join(sorted(warning.name for warning in warnings if warning.is_fatal))
+            names = ", ".join(sorted(alert.name for alert in alerts if alert.is_fatal))
             logger.warning("stopping at step %d: %s", self.state.global_step + 1, names)
             self.control.should_training_stop = True
 
@@ -414,7 +425,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             means = {name: sum(each) / len(each) for name, each in self._metrics.items()}
-            # Steps of the discriminator alone, and those that the gate leaves out, count as losses of 0 so far.
+            # Steps without a loss of the generator count as losses of 0 so far.
             with_loss = means.pop(_HAS_LOSS, 1.0)
             if with_loss:
                 logs["loss"] /= with_loss

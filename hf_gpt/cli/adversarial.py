@@ -425,7 +425,7 @@ def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling
 
 def write_metrics(trainer: "AdversarialTrainer", metrics: dict[str, float], path: Path) -> None:
     """Writes the metrics, the updates of both players and the warnings that were raised."""
-    warnings = [dataclasses.asdict(warning) for warning in trainer.loop.history.monitors.warnings]
+    warnings = [dataclasses.asdict(warning) for warning in trainer.loop.history.monitors.alerts]
     found = {**metrics, "steps": trainer.state.global_step, **trainer.update_counts(), "warnings": warnings}
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
@@ -456,7 +456,7 @@ def write_run_report(
         Metric("Training time", format_duration(meter.seconds), f"{format_count(meter.tokens)} tokens of both players"),
         Metric("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
-    warnings = trainer.loop.history.monitors.warnings
+    warnings = trainer.loop.history.monitors.alerts
     named = sorted({warning.name for warning in warnings})
     opponent = "itself" if trainer.discriminator is None else type(trainer.discriminator).__name__
     summary = (
@@ -485,7 +485,7 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
     for name, text in metric_texts(metrics, with_sizes=True).items():
         print(f"{name.replace('_', ' '):<22}{text}")
     print(trainer.describe_updates())
-    for name in sorted({warning.name for warning in trainer.loop.history.monitors.warnings}):
+    for name in sorted({warning.name for warning in trainer.loop.history.monitors.alerts}):
         print(f"warning               {name}")
     print(f"generator             {model_path}")
     if trainer.discriminator is not None:

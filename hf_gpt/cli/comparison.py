@@ -98,11 +98,11 @@ def judge_real(
 
 
 def _told_apart(real: Sequence[Sequence[int]], others: Sequence[Sequence[int]], seed: int) -> dict[str, float]:
-    from hf_gpt.evaluation.two_sample.fresh_classifier import fresh_classifier_scores
-    from hf_gpt.evaluation.two_sample.halves import classifier_test
+    from hf_gpt.evaluation.two_sample.classifier_test import classifier_test
+    from hf_gpt.evaluation.two_sample.neural_classifier import neural_classifier_scores
 
     words = [[list(map(str, text)) for text in texts] for texts in (real, others)]
-    found = classifier_test(*words, fresh_classifier_scores, seed=seed, resamples=200, num_splits=NUM_SPLITS)
+    found = classifier_test(*words, neural_classifier_scores, seed=seed, resamples=200, num_splits=NUM_SPLITS)
     names = {
         "fresh_auc": "auc",
         "fresh_auc_low": "auc_low",

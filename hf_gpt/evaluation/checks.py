@@ -1,4 +1,4 @@
-"""Checks of what a metric is given. Each error names the argument, the place in it, and what to give instead."""
+"""Checks of a metric's input. Each error names the argument, the entry, and what to give instead."""
 
 from collections.abc import Sequence
 from typing import Any

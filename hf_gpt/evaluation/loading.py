@@ -1,4 +1,4 @@
-"""Our metrics, which `evaluate` loads from their folders without the internet."""
+"""The metrics of hf-gpt, which `evaluate` loads from their folders without the internet."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ def load(name: str, **kwargs: Any) -> "evaluate.Metric":
 
 
 def compute(name: str, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any]:
-    """The figures of a metric for all examples at once.
+    """The result of a metric for all examples at once.
 
     Args:
         name: One of `metric_names()`.

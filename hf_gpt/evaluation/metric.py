@@ -1,5 +1,6 @@
-"""What metrics share: input that is checked before anything is computed, and samples of texts that come in no pairs."""
+"""Base classes of metrics: checked input, and samples of texts without pairs."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,36 @@ import evaluate
 from hf_gpt.evaluation.checks import check_integers, check_same_length, check_texts, check_vector
 
 
-class SampleMetric(evaluate.Metric):
+class _Described(evaluate.Metric):
+    """A metric described by the docstrings of its module and its class.
+
+    Attributes:
+        source: Where it was published.
+        inputs: What it takes, in words.
+        predictions, references: Type of a prediction and of a reference, in a list where each is a list of such.
+    """
+
+    source = ""
+    inputs = ""
+    predictions: str | list[str] = "string"
+    references: str | list[str] | None = None
+
+    def _info(self) -> evaluate.MetricInfo:
+        columns = {"predictions": self.predictions, "references": self.references}
+        features = {
+            name: datasets.Value(kind) if isinstance(kind, str) else datasets.List(datasets.Value(kind[0]))
+            for name, kind in columns.items()
+            if kind is not None
+        }
+        return evaluate.MetricInfo(
+            description=f"{sys.modules[type(self).__module__].__doc__}\n\n{type(self).__doc__}",
+            citation=self.source,
+            inputs_description=self.inputs,
+            features=datasets.Features(features),
+        )
+
+
+class SampleMetric(_Described):
     """A metric of a sample of texts, or of two samples that need not be equally large.
 
     `evaluate` pairs predictions with references; here `predictions` is one sample (the generated texts) and
@@ -17,8 +47,6 @@ class SampleMetric(evaluate.Metric):
     without references `measure(predictions, **options)`; its description is its docstring.
     """
 
-    source = ""
-    inputs = ""
     needs_references = True
     least_predictions = 1
     least_references = 1
@@ -26,14 +54,6 @@ class SampleMetric(evaluate.Metric):
     def __init__(self, *args: Any, **kwargs: Any):
         self._references: list[str] = []
         super().__init__(*args, **kwargs)
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation=self.source,
-            inputs_description=self.inputs,
-            features=datasets.Features({"predictions": datasets.Value("string")}),
-        )
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Adds a text to either sample, or to both."""
@@ -48,7 +68,7 @@ class SampleMetric(evaluate.Metric):
             super().add_batch(predictions=check_texts("predictions", predictions, at_least=0), **kwargs)
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
-        """The figures of all texts given here or added before."""
+        """The result for all texts given here or added before."""
         if references is not None:
             self._references += self._checked_references(references)
         taken, self._references = self._references, []
@@ -70,41 +90,33 @@ class SampleMetric(evaluate.Metric):
         return check_texts("references", references)
 
     def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The figures; to be defined by the metric."""
+        """The result; to be defined by the metric."""
         raise NotImplementedError
 
 
-class FeatureMetric(evaluate.Metric):
-    """A metric of two samples of features, or of texts that a model turns into them; not gathered through Arrow.
+class FeatureMetric(_Described):
+    """A metric of two samples of features, or of texts that a model turns into them, without Arrow.
 
     A metric defines `measure(predictions, references, **options)`.
     """
 
-    source = ""
     inputs = "predictions, references: features of shape (texts, dimensions), or texts with a model."
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation=self.source,
-            inputs_description=self.inputs,
-            features=datasets.Features({"predictions": datasets.List(datasets.Value("float64"))}),
-        )
+    predictions = ["float64"]
 
     def add_batch(self, **kwargs: Any) -> None:
         """Refused: both samples are needed at once."""
         raise ValueError(f"{self.name} takes both samples at once. Call compute(predictions=..., references=...).")
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any]:
-        """The figures of both samples."""
+        """The result for both samples."""
         return self.measure(predictions, references, **options)
 
     def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The figures; to be defined by the metric."""
+        """The result; to be defined by the metric."""
         raise NotImplementedError
 
 
-class PairedMetric(evaluate.Metric):
+class PairedMetric(_Described):
     """A metric of predictions that each have a reference, checked against its `features` before Arrow casts them."""
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
@@ -115,7 +127,7 @@ class PairedMetric(evaluate.Metric):
         super().add_batch(**checked, **kwargs)
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
-        """The figures of all examples given here or added before."""
+        """The result for all examples given here or added before."""
         empty = predictions is None or (hasattr(predictions, "__len__") and not len(predictions))
         if empty and not len(self):
             raise ValueError(f"{self.name}: there are no predictions. Give at least one example.")

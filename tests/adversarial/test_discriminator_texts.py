@@ -34,7 +34,7 @@ def test_without_prompts_calibrated_texts_have_as_many_real_ones(tmp_path, seen,
 
 
 def test_a_single_fresh_text_cannot_be_calibrated(tmp_path):
-    with pytest.raises(ConfigError, match="not replayed"):
+    with pytest.raises(ConfigError, match="new texts in a batch"):
         make_trainer(tmp_path, calibration_weight=0.1, per_device_train_batch_size=2, replay_fraction=0.5)
 
 

@@ -61,7 +61,6 @@ def test_contrast_within_groups():
 def test_entropies():
     logps, mask = torch.tensor([[-1.0, -2.0], [-3.0, -99.0]]), torch.tensor([[1, 1], [1, 0]])
     assert metrics.entropy_per_token(logps, mask) == 2
-    assert metrics.entropy_per_text(logps, mask) == 3
 
 
 def test_counts_of_texts():

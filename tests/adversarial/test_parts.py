@@ -90,7 +90,7 @@ def test_copies_of_a_text_are_on_one_side():
 def test_held_out_texts_that_are_trained_on_too_are_told(caplog, tmp_path):
     texts = [[{"input_ids": [1, n + 3, 2]} for n in part] for part in (range(90), range(87, 97))]
     warn_of_repeats(*(TextRows(part, TOKENS, None, 8) for part in texts))
-    assert "3 of 10 held-out texts (30.0%) stand among those trained on" in caplog.text
+    assert "3 of 10 held-out texts (30.0%) are among the training texts" in caplog.text
     caplog.clear()
     apart = [{"input_ids": [1, n + 3, 2]} for n in range(100)]
     warn_of_repeats(*hold_out(TextRows(apart, TOKENS, None, 8), seed=0))
@@ -123,7 +123,7 @@ def test_replay_keeps_an_even_sample():
         for start in range(0, 100, 20):
             buffer.add(generated(100)[start : start + 20])
         assert len(buffer) == 10 and len({text.index for text in buffer.texts}) == 10
-        kept[[generated.index for generated in buffer.texts]] += 1
+        kept[[text.index for text in buffer.texts]] += 1
     assert kept.sum() == 4000 and ((kept - 40).abs() < 5 * 6).all()
     assert abs(kept[:50].sum() - 2000) < 5 * 32
 
@@ -163,13 +163,18 @@ def test_a_language_model_teaches_before_the_game(tmp_path):
         assert schedule.phase(step) is Phase.DISTILLATION
         schedule.distillation_steps += 1
     assert schedule.phase(3) is Phase.ADVERSARIAL and schedule.warmups(2) == (0, 1, 1)
-    with pytest.raises(ConfigError, match="nothing to teach"):
+    with pytest.raises(ConfigError, match="nothing to distil"):
         AdversarialConfig(str(tmp_path), report_to="none", **{**settings, "anchor_soft_targets": 0.0})
 
 
 @pytest.mark.parametrize(
     ("steps", "has_discriminator", "warmups"),
-    [(2, True, "2 of likelihood"), (7, True, "2 of likelihood and 5 at most of"), (8, True, None), (3, False, None)],
+    [
+        (2, True, "2 of maximum likelihood"),
+        (7, True, "2 of maximum likelihood and 5 at most of"),
+        (8, True, None),
+        (3, False, None),
+    ],
 )
 def test_a_run_that_is_all_warmup_says_so(tmp_path, steps, has_discriminator, warmups):
     args = AdversarialConfig(str(tmp_path), mle_warmup_steps=2, discriminator_warmup_steps=5, report_to="none")

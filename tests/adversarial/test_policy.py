@@ -141,7 +141,7 @@ def test_a_rollout_at_another_temperature_raises_a_warning(tmp_path):
         generator = make_generator(initializer_range=0.4)
         trainer = make_trainer(tmp_path / str(is_wrong), generator, rollout_function=function, **settings)
         trainer.train()
-        named = {warning.name for warning in trainer.loop.history.monitors.warnings}
+        named = {warning.name for warning in trainer.loop.history.monitors.alerts}
         assert ("sampler and trainer disagree" in named) == is_wrong
 
 
@@ -169,7 +169,7 @@ def test_recipes_at_a_temperature_start_at_a_ratio_of_one(tmp_path, name):
 )
 @pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}])
 def test_what_asks_for_the_likelihood_of_real_texts_refuses_truncation(tmp_path, settings, cut):
-    with pytest.raises(ConfigError, match="how likely real texts are"):
+    with pytest.raises(ConfigError, match="needs the probability of real texts"):
         config(tmp_path, **settings, **cut)
 
 

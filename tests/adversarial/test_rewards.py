@@ -79,11 +79,6 @@ def test_returns_by_hand():
     assert rewards.future_returns(values, mask, 0.5).tolist() == [[2, 2, 0], [1, 0, 0]]
 
 
-def test_verified_rewards():
-    values = rewards.verified_rewards(torch.tensor([0.0, 9.0]), torch.tensor([True, False]), alpha=2.0)
-    assert values.tolist() == [2.0, 0.0]
-
-
 def test_position_baseline_by_hand():
     returns = torch.tensor([[1.0, 5.0, 9.0], [3.0, 7.0, 0.0], [5.0, 0.0, 0.0], [8.0, 0.0, 0.0]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 0, 0]])

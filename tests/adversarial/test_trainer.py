@@ -201,7 +201,7 @@ def test_a_collapse_is_noticed_and_stops(tmp_path):
         advantage_scale="std",
     )
     trainer.train()
-    names = {warning.name for warning in trainer.loop.history.monitors.warnings}
+    names = {warning.name for warning in trainer.loop.history.monitors.alerts}
     assert trainer.state.global_step < 60
     assert {"repeated texts", "few different n-grams"} <= names
     assert trainer.loop.history.monitors.best_step is not None
@@ -365,7 +365,7 @@ def test_a_trunk_from_the_generator():
         ({}, {"calibration_weight": 0.1, "reward_level": "prefix"}, "--calibration_weight works with"),
         ({}, {"calibration_weight": 0.1, "group_size": 1, "baseline": "none"}, "--group_size 2"),
         ({}, {"calibration_weight": 0.1, "discriminator_loss": "density"}, "--calibration_weight is for classifiers"),
-        ({}, {"anchor_soft_targets": 0.5}, "asks for next-token distributions, which a classifier has not"),
+        ({}, {"anchor_soft_targets": 0.5}, "needs next-token distributions, which a classifier does not have"),
         ({}, {"r1_gamma": 0.1, "discriminator_loss": "mediator"}, "--r1_gamma is for classifiers"),
         ({}, {"gradient_penalty_weight": 1.0, "discriminator_loss": "density"}, "is for classifiers"),
         ({}, {"advantage_power": 1.5, "baseline": "moving_average"}, "--baseline group"),

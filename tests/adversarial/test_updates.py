@@ -70,14 +70,14 @@ def test_a_step_that_is_not_finite_is_none_of_the_updates(tmp_path):
                 trainer.poison = True
 
     trainer = make_trainer(tmp_path, max_steps=5, gate_auc=0.0, nan_action="skip", discriminator_warmup_steps=0)
-    trainer.poison, distillation = False, trainer._distillation
+    trainer.poison, distillation = False, trainer._adversarial_loss
 
     def poisoned(*args):
         loss = distillation(*args)
         trainer.poison, factor = False, math.nan if trainer.poison else 1.0
         return loss * factor
 
-    trainer._distillation = poisoned
+    trainer._adversarial_loss = poisoned
     trainer.add_callback(Poison())
     changes = Changes(trainer.model)
     trainer.add_callback(changes)
@@ -152,7 +152,10 @@ def test_all_held_out_texts_are_read_where_they_are_few(tmp_path):
     ("counts", "says"),
     [
         ({"adversarial_update": 1, "gate_shut": 11}, "generator updated 1 of 12 steps (the gate was shut in 11 steps)"),
-        ({"likelihood_update": 8, "gate_shut": 2}, "generator updated 8 of 10 steps, all of them by likelihood alone"),
+        (
+            {"likelihood_update": 8, "gate_shut": 2},
+            "generator updated 8 of 10 steps, all of them by maximum likelihood alone",
+        ),
         ({"discriminator_warmup": 2}, "generator updated 0 of 2 steps (the discriminator was warmed up alone in 2"),
         ({"non_finite": 1, "zero_gradient": 1}, "loss or gradient was not finite in 1 step; the gradient was 0 in 1 s"),
     ],
@@ -203,7 +206,7 @@ def test_texts_that_a_short_limit_makes_the_same_are_told(tmp_path, caplog):
 def test_page_and_log_show_updates_gate_and_each_warning_with_its_step(tmp_path):
     settings = {"max_steps": 8, "monitor_steps": 2, "auc_window": 8, "on_collapse": "warn"}
     trainer, _ = watched(tmp_path, gate_auc=0.9, discriminator_learning_rate=1e-6, **settings)
-    raised = trainer.loop.history.monitors.warnings
+    raised = trainer.loop.history.monitors.alerts
     alerts = [entry for entry in trainer.state.log_history if "alert" in entry]
     assert [(entry["alert"], entry["step"]) for entry in alerts] == [(each.name, each.step) for each in raised]
     assert any(entry["alert"] == "useless discriminator" for entry in alerts)
@@ -242,5 +245,5 @@ def test_page_shows_a_fresh_classifiers_auc_beside_the_same_of_real_texts(tmp_pa
         settings={},
         environment={},
     ).read_text(encoding="utf-8")
-    for shown in ("The same AUC, real", "Real against real", "Real against generated", "0.5300"):
+    for shown in ("C2ST AUC, control", "Real against real", "Real against generated", "0.5300"):
         assert shown in page

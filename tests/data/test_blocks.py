@@ -28,8 +28,8 @@ def pieces(parts, length=48):
 @pytest.mark.parametrize("seed", range(3))
 def test_held_out_text_is_of_the_same_kind_as_the_rest(seed):
     """The last tenth of Tiny Shakespeare is other plays: a classifier tells it from the rest with an AUC of 0.8."""
-    from hf_gpt.evaluation.two_sample.halves import classifier_test
-    from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+    from hf_gpt.evaluation.two_sample.classifier_test import classifier_test
+    from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 
     def found(parts):
         training, held_out = pieces(parts)

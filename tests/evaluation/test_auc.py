@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hf_gpt.evaluation import load
-from hf_gpt.evaluation.two_sample.auc import auc, auc_interval, hanley_mcneil_error
-from hf_gpt.evaluation.two_sample.halves import classifier_test, controlled_test, mean_over_splits
+from hf_gpt.evaluation.two_sample.auc_interval import auc, auc_interval, hanley_mcneil_error
+from hf_gpt.evaluation.two_sample.classifier_test import classifier_test, controlled_test, mean_over_splits
 
 
 def scores(shift, real, generated, seed=0):
@@ -104,7 +104,7 @@ def test_the_mean_of_splits_is_no_surer_than_one():
 
 
 def test_intervals_of_the_mean_cover_one_half():
-    from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+    from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 
     def texts(seed):
         return [[f"w{n}" for n in row] for row in np.random.default_rng(seed).integers(0, 30, (60, 6))]

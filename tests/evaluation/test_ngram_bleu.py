@@ -7,8 +7,8 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.loading import METRICS
-from hf_gpt.evaluation.text.ngram_bleu import ngram_bleu, self_bleu
 from hf_gpt.evaluation.text.ngrams import count_ngrams
+from hf_gpt.evaluation.text.sentence_bleu import ngram_bleu, self_bleu
 from hf_gpt.evaluation.text.tokenization import tokenize
 
 

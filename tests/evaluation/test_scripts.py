@@ -12,7 +12,7 @@ from rouge_score import rouge_scorer
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.references import chosen_tokenizer
 from hf_gpt.evaluation.text.words import pieces, words
-from hf_gpt.evaluation.two_sample.surface import FEATURES, surface_features
+from hf_gpt.evaluation.two_sample.surface_tests import FEATURES, surface_features
 
 
 SENTENCES = {

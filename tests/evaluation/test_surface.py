@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import chi2_contingency, ks_2samp
 
 from hf_gpt.evaluation import load
-from hf_gpt.evaluation.two_sample.surface import FEATURES, format_test, length_test, surface_features
+from hf_gpt.evaluation.two_sample.surface_tests import FEATURES, format_test, length_test, surface_features
 
 
 def sentences(count, longest, seed, end=" ."):

@@ -7,7 +7,7 @@ from hf_gpt.evaluation import load
 from hf_gpt.evaluation.language_model.fitting import fit, length_batches
 from hf_gpt.evaluation.text.tokenization import tokenize
 from hf_gpt.evaluation.text.vocabulary import BOS, EOS, UNKNOWN, WordVocabulary, pad_rows
-from hf_gpt.evaluation.two_sample.auc import auc, auc_interval
+from hf_gpt.evaluation.two_sample.auc_interval import auc, auc_interval
 
 
 WORDS = [f"w{n}" for n in range(12)]

@@ -122,7 +122,7 @@ def make_prompt(model: PreTrainedModel, rows: int, vocab_size: int) -> torch.Ten
 def generation(
     model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, **settings: Any
 ) -> Callable[[], torch.Tensor | ModelOutput]:
-    """A call of `generate` that draws the likeliest token `new_tokens` times, unless `settings` say otherwise."""
+    """A call of `generate` that takes the likeliest token `new_tokens` times, unless `settings` say otherwise."""
     mask = torch.ones_like(prompt)
     settings = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, **settings}
     return lambda: model.generate(prompt, attention_mask=mask, **settings)

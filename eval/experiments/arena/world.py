@@ -32,9 +32,9 @@ from eval.experiments.known_answer.perfect_ratio import Sample, Stage
 from hf_gpt.adversarial.discriminator.model import discriminator_from_generator
 from hf_gpt.evaluation.language_model.fitting import seeded
 from hf_gpt.evaluation.statistics.divergences import compare_densities
-from hf_gpt.evaluation.two_sample.auc import auc
-from hf_gpt.evaluation.two_sample.halves import classifier_test
-from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.evaluation.two_sample.auc_interval import auc
+from hf_gpt.evaluation.two_sample.classifier_test import classifier_test
+from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 from hf_gpt.generation.sampling.rollout import Rollout
 
 

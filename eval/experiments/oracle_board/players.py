@@ -156,7 +156,7 @@ def train_adversarially(
         "skipped_steps": schedule.skipped_steps,
         "discriminator_updates": trainer.discriminator_trainer.updates,
         "discriminator_auc": history.heldout.auc,
-        "warnings": sorted({warning.name for warning in history.monitors.warnings}),
+        "warnings": sorted({warning.name for warning in history.monitors.alerts}),
     }
     return trainer.model.eval(), seen
 

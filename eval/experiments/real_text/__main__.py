@@ -48,10 +48,10 @@ from eval.experiments.real_text.report import (
 )
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.evaluation.language_model.word_model import WordModel
-from hf_gpt.evaluation.text.ngram_bleu import ngram_bleu, self_bleu
+from hf_gpt.evaluation.text.sentence_bleu import ngram_bleu, self_bleu
 from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
-from hf_gpt.evaluation.two_sample.halves import classifier_test
-from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.evaluation.two_sample.classifier_test import classifier_test
+from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 from hf_gpt.generation.guidance.particle_filter import grow_particles
 from hf_gpt.generation.guidance.selection import effective_sample_size, importance_weights, resample
 from hf_gpt.generation.sampling.distribution import SamplingConfig

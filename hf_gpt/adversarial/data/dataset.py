@@ -1,4 +1,4 @@
-"""Real texts as the two players read them: rows of a prompt and a completion, batches, and a stream of rows."""
+"""Real texts for adversarial training: rows of prompt and completion, batches, and an endless order of rows."""
 
 import copy
 import logging
@@ -73,10 +73,8 @@ class TextRows(Dataset):
     - `text`: completions of the begin token.
     - `prompt_ids` and `completion_ids`, or `input_ids`: tokens, taken as they are.
 
-    Those of the first row are read of every row.
-
-    Real completions are treated as generated ones: they end with the end token, unless they are longer than
-    `max_new_tokens` and cut off there.
+    The first row decides for all rows. Like generated ones, real completions end with the end token, unless they are
+    cut at `max_new_tokens`.
 
     Args:
         dataset: Rows with these columns; a `datasets.Dataset` or a list.
@@ -106,7 +104,7 @@ class TextRows(Dataset):
     ):
         if not hasattr(dataset, "__len__"):
             raise CorpusError(
-                "adversarial training draws rows by number, so it needs a dataset with a length, not a stream. Take a "
+                "adversarial training takes rows by number, so it needs a dataset with a length, not a stream. Use a "
                 "part of it: list(dataset.take(n))."
             )
         if len(dataset) == 0:
@@ -137,7 +135,7 @@ class TextRows(Dataset):
         self, index: int, prompt: list[int], completion: list[int], max_prompt_length: int | None, overlong: Overlong
     ) -> bool:
         """Whether a row is used; counts what is cut of it."""
-        cuts, position = self.cuts, f"row {index} of the dataset"
+        cuts, where = self.cuts, f"row {index} of the dataset"
         cuts.total += 1
         limits = {
             "prompts_cut": ("max_prompt_length", max_prompt_length, len(prompt)),
@@ -149,7 +147,7 @@ class TextRows(Dataset):
             if limit is not None and length > limit
         }
         for option, limit, length in lost.values():
-            if not cuts.keeps(overlong, position, length, option=option, limit=limit):
+            if not cuts.keeps(overlong, where, length, option=option, limit=limit):
                 return False
         for cause, (option, limit, length) in lost.items():
             cuts.add(cause, option=option, limit=limit)
@@ -180,7 +178,7 @@ class TextRows(Dataset):
 
 
 def hold_out(rows: TextRows, seed: int) -> tuple[TextRows, TextRows]:
-    """Splits off a tenth of the rows, at most 512, as texts that neither player learns from; copies are on one side.
+    """Splits off a tenth of the rows, at most 512, as held-out texts; copies are on one side.
 
     Raises:
         CorpusError: there is one row only.
@@ -197,12 +195,12 @@ def _text_of(row: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def warn_of_repeats(rows: TextRows, held_out: TextRows) -> None:
-    """Logs a warning where more than a few held-out texts stand, to the last token, among those that are trained on."""
+    """Logs a warning if more than 1 % of the held-out texts are copies of training texts."""
     known, asked = set(map(_text_of, rows.rows)), list(map(_text_of, held_out.rows))
     count = sum(text in known for text in asked)
     if count > REPEATS_SHARE * len(asked):
         logger.warning(
-            "%d of %d held-out texts (%.1f%%) stand among those trained on as well: AUC, likelihood and copy rate look "
+            "%d of %d held-out texts (%.1f%%) are among the training texts too: AUC, held-out loss and copy rate look "
             "better than they are for new texts. Remove repeats from the data, or hold other texts out.",
             count,
             len(asked),
@@ -248,7 +246,7 @@ class TextCollator:
 
 
 class RowNumbers:
-    """Endless row numbers, each epoch in a new order, which goes on from a saved position.
+    """Endless row numbers, each epoch in a new order, resumable from a saved position.
 
     Args:
         num_rows: Rows of the dataset.

@@ -1,4 +1,4 @@
-"""Old generated texts, of which the discriminator goes on seeing a share, lest it forget what it saw through."""
+"""Old generated texts, replayed so that the discriminator does not forget them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +25,11 @@ class GeneratedText:
 class ReplayBuffer:
     """A uniform sample of all texts that were ever added, by reservoir sampling (Vitter 1985, algorithm R).
 
-    The latest texts are fresh in every batch anyway; an even sample of the past is what keeps a discriminator from
-    being led around in a circle.
+    Batches hold the latest texts anyway. An even sample of the past keeps training from going in circles.
 
     Args:
         size: Most texts kept.
-        seed: Draws which ones.
+        seed: Of the sample.
     """
 
     def __init__(self, size: int, seed: int = 0):

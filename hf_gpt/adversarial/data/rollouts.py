@@ -1,4 +1,4 @@
-"""Rollouts for training: the same texts however many processes share the work, drawn by a saved state."""
+"""Rollouts for training, resumable, and the same for any number of processes."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -23,16 +23,16 @@ _WHOLE = ("MULTI_CPU", "MULTI_GPU")
 
 
 class Collector:
-    """Draws completions of prompts.
+    """Samples completions of prompts.
 
-    Each process draws the uniform numbers of all and uses its own share of them.
+    Each process makes the random numbers of all processes and uses its own share.
 
     Args:
-        args: How texts are drawn.
+        args: The sampling options.
         accelerator: The trainer's.
         tokens: The special tokens.
-        rollout_function: In place of `hf_gpt.generation.sampling.rollout.rollout`, with its arguments and
-            result; to generate by another engine. Its `logps` are those of the distribution that it sampled from.
+        rollout_function: Another engine in place of `hf_gpt.generation.sampling.rollout.rollout`, with its arguments
+            and result. Its `logps` are those of the distribution that it sampled from.
         seed: Of the texts.
     """
 
@@ -75,7 +75,7 @@ class Collector:
         activation_cache: ActivationCache | None = None,
         **settings: Any,
     ) -> list[Rollout]:
-        """The rollouts of several calls of `sample`, the same texts, in the time of one.
+        """The rollouts of several calls of `sample`, in one batch: the same texts in less time.
 
         Args:
             model: The generator.
@@ -88,8 +88,8 @@ class Collector:
         uniforms = []
         for size in sizes:
             shape = (world * size, self.args.max_new_tokens)
-            samples = torch.rand(shape, dtype=torch.float64, generator=generator or self.generator)
-            uniforms.append(samples[rank * size : (rank + 1) * size])
+            numbers = torch.rand(shape, dtype=torch.float64, generator=generator or self.generator)
+            uniforms.append(numbers[rank * size : (rank + 1) * size])
         if len(requests) == 1:
             rows, number = requests[0]
         else:
@@ -97,7 +97,7 @@ class Collector:
         prompt_ids, prompt_mask = self._prompts(rows)
         settings |= {"eos_token_id": self.tokens.eos, "pad_token_id": self.tokens.pad}
         options = {"sampling": dataclasses.replace(self.args.sampling, num_return_sequences=number, **settings)}
-        # Other functions need not know of these.
+        # Other functions need not accept these.
         if self.rollout_function is rollout:
             options["activation_cache"] = activation_cache
             options["weight_dtype"] = self.args.rollout_weight_dtype or ("bfloat16" if self.args.bf16 else None)
@@ -160,7 +160,7 @@ def as_batch(texts: Rollout | Mapping[str, torch.Tensor]) -> Batch:
 
 
 def prompt_rows(batch: Batch) -> list[dict[str, list[int]]]:
-    """The prompts of texts, as `Collector.draw` takes them."""
+    """The prompts of texts, as `Collector.sample` takes them."""
     lengths = batch.prompt_length.tolist()
     return [{"prompt_ids": ids[:length].tolist()} for ids, length in zip(batch.input_ids, lengths, strict=True)]
 

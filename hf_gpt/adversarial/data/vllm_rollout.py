@@ -1,11 +1,11 @@
-"""Rollouts by a vLLM server, through TRL's client: the server draws, our policy says how likely the draws are.
+"""Rollouts by a vLLM server, through TRL's client.
 
     VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}'
     AdversarialTrainer(model, ..., rollout_function=VllmRollout.connect("http://localhost:8000", device="cuda:0"))
 
-The server gets the generator's weights whenever they have changed. Log-probabilities are computed again by the
-generator itself, so that ratios of policies are exact, whatever the server's kernels round. Its draws follow its own
-random numbers: a resumed run goes on from the same state, but draws other texts.
+The server gets the generator's weights whenever they have changed. The generator itself computes log-probabilities
+again, so ratios of policies are exact whatever the server rounds. The server has its own random numbers: a resumed run
+continues from the same state, but samples other texts.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from hf_gpt.training.distributed.sharding import local
 
 logger = logging.getLogger(__name__)
 
-# Mean difference in nats a token between the server's log-probabilities and ours that kernels do not explain.
+# Mean difference in nats per token of the server's log-probabilities and ours that rounding does not explain.
 MOST_DIFFERENCE = 0.1
 
 
@@ -44,15 +44,15 @@ class VllmClient(Protocol):
 
 
 class VllmRollout:
-    """Draws as `hf_gpt.generation.sampling.rollout.rollout` does, on a vLLM server.
+    """Samples as `hf_gpt.generation.sampling.rollout.rollout` does, on a vLLM server.
 
     Args:
         client: In the first process, connected to the server, with its weight update group; None in the others.
 
     Attributes:
         syncs: How often weights were sent.
-        difference: Mean absolute difference, in nats a token, of the server's log-probabilities and ours at the latest
-            draw; None where temperature or truncation make them those of another distribution.
+        difference: Mean absolute difference, in nats per token, of the server's latest log-probabilities and ours;
+            None where temperature or truncation make them those of another distribution.
     """
 
     def __init__(self, client: VllmClient | None):
@@ -109,7 +109,7 @@ class VllmRollout:
         prompt_mask = torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask
         prompts = [ids[kept].tolist() for ids, kept in zip(prompt_ids, prompt_mask.bool(), strict=True)]
         settings = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-        # Old servers and clients do not have it.
+        # Older servers and clients do not know min_p.
         settings |= {"n": sampling.num_return_sequences} | ({"min_p": sampling.min_p} if sampling.min_p else {})
         end = {"stop_token_ids": sampling.end_tokens} if sampling.end_tokens else {"ignore_eos": True}
         completions, server_logps = self._generate(
@@ -174,7 +174,7 @@ class VllmRollout:
         if self.difference > MOST_DIFFERENCE and not self._warned:
             self._warned = True
             logger.warning(
-                "the vLLM server's log-probabilities differ by %.3f nats a token from the generator's: it samples "
+                "the vLLM server's log-probabilities differ by %.3f nats per token from the generator's: it samples "
                 "another model. Start it from the generator's checkpoint, in the same dtype.",
                 self.difference,
             )
@@ -230,7 +230,7 @@ def _until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
 
 @torch.no_grad()
 def _with_logps(model: nn.Module, samples: Rollout, sampling: SamplingConfig, batch_size: int) -> Rollout:
-    """The same with log-probabilities, and what could have been sampled, as our own logits say."""
+    """The same with log-probabilities and support by our own logits."""
     sizes = [len(part) for part in torch.arange(len(samples)).split(batch_size)]
     logps, supports = [], []
     with evaluating(model):
@@ -239,7 +239,7 @@ def _with_logps(model: nn.Module, samples: Rollout, sampling: SamplingConfig, ba
             logits = completion_logits(model, part.sequences, part.attention_mask, part.prompt_length, width)
             support = None
             if sampling.is_truncated:
-                # Kernels round: what the server has sampled could be sampled.
+                # Rounding differs: what the server has sampled is in the support.
                 support = pack(sampling.support(logits).scatter_(-1, part.completions[..., None], True))
                 supports.append(support)
             logps.append(token_logps(sampling.policy_logits(logits, support), part.completions))

@@ -13,8 +13,8 @@ def make_discriminator(kind: str, generator: PreTrainedModel, **config_overrides
     """An untrained discriminator for a generator's tokens.
 
     Args:
-        kind: `"from_generator"`: a copy of the generator's trunk, which knows the language. `"ngram_cnn"`: the small
-            n-gram CNN from nothing, the quickest on little data; `"ngram_cnn-seqgan"` with SeqGAN's widths.
+        kind: `"from_generator"`: a copy of the generator's trunk, which knows the language. `"ngram_cnn"`: a small
+            untrained n-gram CNN, the quickest on little data. `"ngram_cnn-seqgan"`: the same with SeqGAN's widths.
         generator: The generator.
         config_overrides: Fields of its config.
 

@@ -1,10 +1,9 @@
 """
 Losses of the discriminator, as pure functions on its scores.
 
-Scores are logits l, one a sequence, shape (B,), or one a prefix, shape (B, C) with a mask; positive means real. p is
-the distribution of the data, q that of the generator. Each docstring names the optimal score l* and the divergence
-that a generator descends against it: the least value of the loss, over all scores, is a constant minus that
-divergence.
+Scores are logits l: one for each text (B,), or one for each prefix (B, C) with a mask. Positive means real. p is the
+distribution of the data, q that of the generator. Each docstring names the optimal score l* and the least value of the
+loss over all scores: a constant minus the divergence that a generator descends against l*.
 """
 
 from collections.abc import Callable
@@ -29,8 +28,8 @@ def bce_loss(
     """Binary cross-entropy with one-sided label smoothing: half of -a log s(l_r) - (1-a) log s(-l_r) - log s(-l_f).
 
     With a = `real_label` = 1: l* = log p/q, least value log 2 - JSD(p, q). With a < 1, s(l*) = a p / (p + q): no score
-    above log a/(1-a) pays, so that rewards stay bounded where the fakes never are; the zero point moves to
-    log a/(2-a). Fakes are not smoothed, which would reward q for what it already does.
+    above log a/(1-a) pays, so rewards stay bounded where q is 0. The zero point moves to log a/(2-a). Generated texts
+    are not smoothed, which would reward q for what it already does.
 
     Source: Goodfellow et al. 2014, arXiv:1406.2661, eq. 1; smoothing: Salimans et al. 2016, arXiv:1606.03498, sec. 3.4.
 
@@ -127,7 +126,7 @@ def bradley_terry_loss(real_scores: torch.Tensor, generated_scores: torch.Tensor
         generated_scores: Logits (P * N,); the N generated texts of a prompt are adjacent.
 
     Raises:
-        ValueError: The number of fakes is no multiple of the number of real texts.
+        ValueError: the number of generated texts is no multiple of that of real texts.
     """
     return softplus(-_margins(real_scores, generated_scores)).mean()
 
@@ -179,13 +178,8 @@ def mediator_loss(
         fp32 scalar, nats per token.
     """
     num_real, num_generated = counts or (None, None)
-    return (
-        -(
-            mean_of(select(real_logps, real_mask), num_real)
-            + mean_of(select(generated_logps, generated_mask), num_generated)
-        )
-        / 2
-    )
+    real, generated = select(real_logps, real_mask), select(generated_logps, generated_mask)
+    return -(mean_of(real, num_real) + mean_of(generated, num_generated)) / 2
 
 
 def density_loss(
@@ -200,9 +194,8 @@ def density_loss(
 ) -> torch.Tensor:
     """Likelihood of a language model psi on real text, and `weight` times `bce_loss` of l(y) = log psi(y) - log q(y).
 
-    psi* = p by either part, so l* = log p/q: a discriminator that is normalised by itself and exact for every next
-    token. The likelihood teaches it all it can know before the generator has written anything; the cross-entropy, whose
-    least value is log 2 - JSD(p, q), corrects it where the generator goes.
+    psi* = p by either part, so l* = log p/q, normalised and exact for every next token. The likelihood needs no
+    generated texts. The cross-entropy, whose least value is log 2 - JSD(p, q), corrects psi where the generator goes.
 
     Source: the cross-entropy is noise-contrastive estimation (Gutmann & Hyvarinen 2010, AISTATS, eq. 3) with the
     generator as the noise; the sum of both is ours, measured in `eval.experiments.arena`.
@@ -230,8 +223,7 @@ def density_loss(
 def r1_penalty(scores: torch.Tensor, embeddings: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:
     """gamma/2 times the mean over real texts of the squared gradient of the score with respect to its embeddings.
 
-    Keeps the discriminator flat around the data, where its gradient should vanish at the equilibrium; descends no
-    divergence of its own.
+    Keeps the discriminator flat around the data, as at the equilibrium. Descends no divergence of its own.
 
     Source: Mescheder et al. 2018, arXiv:1801.04406, eq. 9.
 
@@ -272,11 +264,11 @@ def mix_embeddings(
 def grgc_calibration(generated_scores: torch.Tensor, group_size: int) -> torch.Tensor:
     """Squared optimal-transport distance of a group's centred scores from the quantiles of a standard Gaussian.
 
-    (1/N) sum_j (r_(j) - mean r - q_j)^2 with q_j = Phi^-1((j - 1/2)/N), the mean over groups: the Bradley-Terry loss is
-    content with critics that give one group one score, from which a policy gradient within the group learns nothing.
-    To be added with weight 0.01; descends no divergence of its own.
+    (1/N) sum_j (r_(j) - mean r - q_j)^2 with q_j = Phi^-1((j - 1/2)/N), the mean over groups. The Bradley-Terry loss
+    allows equal scores within a group, from which a policy gradient learns nothing. To be added with weight 0.01.
+    Descends no divergence of its own.
 
-    Source: GRGC 2026, calibration of the critic.
+    Source: GRGC 2026, calibration of the discriminator.
 
     Args:
         generated_scores: Logits (G * N,) of the generated texts; those of a prompt are adjacent.

@@ -1,4 +1,4 @@
-"""The discriminator as one module that scores texts, prefixes, embeddings or tokens; who fits whom."""
+"""The discriminator as one module that scores texts, prefixes, embeddings or tokens, and checks of model pairs."""
 
 import copy
 from typing import Any
@@ -27,7 +27,7 @@ from hf_gpt.models.pooling_hf_gpt import HfGptSpectralLinear
 
 
 class Scorer(nn.Module):
-    """Every way in which a discriminator is asked, behind one `forward`, so that wrappers for several processes see it.
+    """All ways to score with a discriminator behind one `forward`, so that distributed wrappers see each call.
 
     Args:
         model: A classifier with one label, or a language model.
@@ -75,7 +75,7 @@ class Scorer(nn.Module):
         if kind == "token":
             return completion_logits(self.model, sequences, attention_mask, prompt_length, num_tokens)
         scores = prefix_logits(self.model, sequences, attention_mask)
-        # What padding was cut off stood past the end of every text.
+        # Positions past the scores are padding in every text.
         positions = completion_positions(prompt_length - 1, num_tokens + 1, scores.shape[1])
         return scores.gather(1, positions)
 
@@ -83,14 +83,14 @@ class Scorer(nn.Module):
 def check_generator(
     generator: PreTrainedModel, *, largest_token: int, longest_prompt: int, max_new_tokens: int, samples: bool
 ) -> None:
-    """Refuses a generator that cannot read the data, or write as much as it is to.
+    """Refuses a generator that cannot read the data, or write long enough texts.
 
     Args:
         generator: The generator.
         largest_token: Largest token id of the data.
         longest_prompt: Tokens of the longest prompt.
         max_new_tokens: Most tokens of a completion.
-        samples: Whether `hf_gpt.generation.sampling.rollout` draws the texts.
+        samples: Whether `hf_gpt.generation.sampling.rollout` samples the texts.
 
     Raises:
         ConfigError: it cannot.
@@ -116,7 +116,7 @@ def check_pair(
     tokenizer: Any = None,
     discriminator_tokenizer: Any = None,
 ) -> None:
-    """Refuses two models that cannot play with each other, before any training.
+    """Refuses two models that cannot be trained against each other.
 
     Args:
         generator: The generator.
@@ -126,7 +126,7 @@ def check_pair(
         is_language_model: Whether the discriminator is to be a language model.
         reads_prefixes: Whether it has to score every prefix.
         reads_embeddings: Whether it has to take embeddings in place of tokens.
-        needs_bound: Whether its loss falls without end unless its layers bound how steep it is.
+        needs_bound: Whether its loss is unbounded unless its layers bound its slope.
         tokenizer, discriminator_tokenizer: Those of the two; see `check_shared_tokens`.
 
     Raises:
@@ -173,7 +173,7 @@ def check_pair(
         )
     if needs_bound and not _is_spectrally_normalised(discriminator):
         raise ConfigError(
-            "--discriminator_loss wasserstein falls without end for a discriminator as steep as it likes: set "
+            "--discriminator_loss wasserstein falls without end if the discriminator's slope is unbounded: set "
             "--gradient_penalty_weight (10 as published), which works with --reward_level sequence, or apply "
             "torch.nn.utils.parametrizations.spectral_norm to every layer of it. Or use hinge."
         )
@@ -188,7 +188,7 @@ def discriminator_from_generator(generator: PreTrainedModel, **config_overrides:
         config_overrides: Fields of the discriminator's config, such as `classifier_dropout`.
 
     Returns:
-        A model with one label. The trunk is a copy; the head's weights are new, drawn from PyTorch's generator.
+        A model with one label. The trunk is a copy; the head's weights are new, from PyTorch's random state.
 
     Raises:
         ConfigError: the architecture has no such head.
@@ -231,6 +231,6 @@ def _check_tokens(model: nn.Module, who: str, largest_token: int) -> None:
     size = vocabulary_size(model)
     if largest_token >= size:
         raise ConfigError(
-            f"the data hold token {largest_token}, but the {who} has {size} embeddings: it belongs to another "
+            f"the data contain token {largest_token}, but the {who} has {size} embeddings: it belongs to another "
             "tokenizer."
         )

@@ -1,4 +1,4 @@
-"""A discriminator on the generator's own trunk: a head that reads the hidden states of the language model it judges."""
+"""A discriminator on the generator's trunk: a head over the hidden states of the language model that it scores."""
 
 from typing import Any, Literal
 
@@ -16,14 +16,14 @@ TRUNK_KINDS: tuple[str, ...] = ("frozen", "detached", "joint")
 
 
 class DetachedTrunk(nn.Module):
-    """The generator's trunk as it is now, read without gradient and without dropout.
+    """The generator's present trunk, read without gradient and without dropout.
 
-    The trunk is not a part of this module: its weights belong to the generator, with its optimizer and its checkpoint.
+    Its weights are no part of this module: they belong to the generator's optimizer and checkpoint.
     """
 
     def __init__(self, trunk: PreTrainedModel):
         super().__init__()
-        # Not as a submodule.
+        # A tuple, so that it is no submodule.
         self._trunk = (trunk,)
 
     @property
@@ -49,16 +49,14 @@ def shared_discriminator(
 ) -> PreTrainedModel:
     """A discriminator D(x) = sigmoid(W^T f(x) + b) whose f is the generator's trunk.
 
-    - "frozen": the trunk as it is now, which neither player changes. f stays where it is, so what the head has learnt
-      of old fakes holds for new ones, and a generator that collapses does not take its judge along. Costs the memory
-      of the trunk, without gradients and optimizer state.
-    - "detached": the trunk as it is at each moment. Costs no memory; f moves whenever the generator does, so the head
-      needs more updates, and it knows no more of the language than the generator.
-    - "joint": the trunk learns from the discriminator's loss too (as RARO, arXiv:2511.21667, where the critic's share
-      is a ninth): lower `discriminator_learning_rate`, and watch the warning of forgetting.
+    - "frozen": a copy of the present trunk, which nothing changes. What the head has learned stays valid, even if the
+      generator collapses. Costs the memory of the trunk, without gradients and optimizer state.
+    - "detached": the generator's trunk at each moment. Costs no memory. f moves with the generator, so the head needs
+      more updates.
+    - "joint": the discriminator's loss trains the generator's trunk too, as in RARO (arXiv:2511.21667), with a weight
+      of 1/9. Lower `discriminator_learning_rate`, and look out for the alert of forgetting.
 
-    The default is the one whose failures are seen: with a moving f the training discriminator and one trained afresh
-    part company without either being wrong.
+    With the default, failures show: with a moving f, discriminator and C2ST may disagree without either being wrong.
 
     Args:
         generator: A causal language model without adapter.
@@ -88,8 +86,7 @@ def shared_discriminator(
         discriminator.base_model.requires_grad_(False)
     else:
         own = generator.base_model
-        position = DetachedTrunk(own) if trunk == "detached" else own
-        setattr(discriminator, discriminator.base_model_prefix, position)
+        setattr(discriminator, discriminator.base_model_prefix, DetachedTrunk(own) if trunk == "detached" else own)
     return discriminator
 
 
@@ -114,17 +111,17 @@ def check_shared_trunk(
     has_adapter: bool,
     is_sharded: bool,
 ) -> None:
-    """Refuses what a trunk with two owners cannot do.
+    """Refuses what does not work with a shared trunk.
 
     Args:
-        generator, discriminator: The players.
+        generator, discriminator: The two models.
         num_processes: Of the run.
         reads_embeddings: Whether gradients have to flow through the discriminator into its inputs.
-        has_adapter: Whether either player gets an adapter.
+        has_adapter: Whether either model gets an adapter.
         is_sharded: Whether weights are in shards over the processes.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the arguments ask for it.
     """
     trunk, joint = shared_trunk(discriminator), is_joint(generator, discriminator)
     if trunk is None and not joint:
@@ -137,17 +134,17 @@ def check_shared_trunk(
             f"Gumbel samples and gradient penalties would train the {kind} trunk by both losses. {remedy}"
         )
     if has_adapter:
-        raise ConfigError(f"an adapter would change the {kind} trunk under both players. {remedy}")
+        raise ConfigError(f"an adapter would change the {kind} trunk of both models. {remedy}")
     if joint and num_processes > 1:
         raise ConfigError(
             f"a joint trunk works in one process alone: two wrappers would reduce its gradients. {remedy}"
         )
     if is_sharded:
-        raise ConfigError(f"a {kind} trunk cannot be in shards, whose gathering belongs to the generator. {remedy}")
+        raise ConfigError(f"a {kind} trunk cannot be sharded: the generator gathers its shards. {remedy}")
 
 
 def whole_state(discriminator: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state of a discriminator with that of a detached trunk, so that what is saved opens by itself."""
+    """The state of a discriminator including a detached trunk, so that a saved one can be loaded by itself."""
     trunk = shared_trunk(discriminator)
     if trunk is None:
         return state

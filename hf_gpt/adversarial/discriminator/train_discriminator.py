@@ -1,9 +1,9 @@
-"""Training of a critic for a generator that stays as it is: real texts against the generator's own, in one go."""
+"""Training of a discriminator for a generator that does not change: real texts against generated ones."""
 
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,8 +18,8 @@ from hf_gpt.adversarial.monitoring.diagnostics import accuracy, format_features,
 from hf_gpt.data.packed_dataset import tokenize_documents
 from hf_gpt.data.truncation import Cuts, Overlong
 from hf_gpt.errors import ConfigError, CorpusError
-from hf_gpt.evaluation.language_model.fitting import fit
-from hf_gpt.evaluation.two_sample.auc import auc_interval
+from hf_gpt.evaluation.language_model.fitting import BatchLoss, fit
+from hf_gpt.evaluation.two_sample.auc_interval import auc_interval
 from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import ScoreError, discriminator_logits, sequence_scores
@@ -33,18 +33,60 @@ _FEWEST_TEXTS = 30
 
 
 @dataclass(frozen=True)
-class DiscriminatorResult:
-    """How a critic's training went. Test figures are of texts that neither its weights nor its stopping have seen.
+class DiscriminatorTrainingConfig:
+    """Settings of `train_discriminator`.
 
     Attributes:
-        auc: Probability that a real test text scores above a generated one; 0.5 is guessing.
+        max_new_tokens: Most tokens of a text or completion, the end token included.
+        level: `"sequence"` scores whole texts. `"prefix"` scores every prefix, which step-wise guidance needs.
+        epochs: Passes over the texts, at most.
+        batch_size: Texts in a step.
+        learning_rate: Of AdamW. None: 1e-3 for the n-gram CNN, 2e-4 for others.
+        weight_decay: Of AdamW.
+        patience: Epochs without a lower held-out loss before it stops.
+        rollout_batch_size: Texts generated at once.
+        seed: Of the generated texts, the split and the order.
+        overlong: What is done about a text longer than `max_new_tokens`, as for [`TextRows`].
+
+    Raises:
+        ConfigError: an unknown level, or epochs or a learning rate that train nothing.
+    """
+
+    max_new_tokens: int = 64
+    level: Literal["sequence", "prefix"] = "sequence"
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float | None = None
+    weight_decay: float = 0.01
+    patience: int = 2
+    rollout_batch_size: int = 256
+    seed: int = 0
+    overlong: Overlong = "truncate"
+
+    def __post_init__(self):
+        if self.level not in ("sequence", "prefix"):
+            raise ConfigError(f"level must be sequence or prefix, got {self.level!r}.")
+        if self.epochs < 1 or (self.learning_rate is not None and self.learning_rate <= 0):
+            raise ConfigError(
+                f"{self.epochs} epochs at a learning rate of {self.learning_rate} train nothing: both must be above 0."
+            )
+
+
+@dataclass(frozen=True)
+class DiscriminatorResult:
+    """How a discriminator's training went.
+
+    Test metrics are of texts that neither training nor early stopping has seen.
+
+    Attributes:
+        auc: Probability that a real test text scores above a generated one; 0.5 is chance.
         auc_low, auc_high: Ends of its 95 % interval.
         accuracy: Share of test texts on the right side of 0.
-        loss: Binary cross-entropy in nats on the texts it was stopped by; log 2 = 0.693 is guessing.
-        shortcut_auc: AUC that length and special tokens alone reach on training texts: far above 0.5 the critic need
+        loss: Binary cross-entropy in nats on the texts of early stopping; log 2 = 0.693 is chance.
+        shortcut_auc: AUC on training texts of length and special tokens alone. Far above 0.5, the discriminator need
             not read.
-        num_texts: Real texts learnt from, and as many generated ones.
-        num_test_texts: Real texts in the test, and as many generated ones.
+        num_texts: Real training texts, and as many generated ones.
+        num_test_texts: Real test texts, and as many generated ones.
         epochs: Passes over the texts up to the weights that were kept.
     """
 
@@ -59,7 +101,7 @@ class DiscriminatorResult:
     epochs: int
 
     def to_dict(self) -> dict[str, float | int]:
-        """The figures by name."""
+        """The metrics by name."""
         return asdict(self)
 
 
@@ -69,131 +111,71 @@ def train_discriminator(
     real_texts: Sequence[str] | Sequence[Mapping[str, Any]] | Any,
     *,
     processing_class: PreTrainedTokenizerBase | None = None,
-    max_new_tokens: int = 64,
-    level: Literal["sequence", "prefix"] = "sequence",
-    epochs: int = 20,
-    batch_size: int = 64,
-    learning_rate: float | None = None,
-    weight_decay: float = 0.01,
-    patience: int = 2,
-    rollout_batch_size: int = 256,
-    seed: int = 0,
-    overlong: Overlong = "truncate",
+    config: DiscriminatorTrainingConfig | None = None,
     report_cuts: Callable[[Cuts], None] | None = None,
+    **settings: Any,
 ) -> DiscriminatorResult:
     """Trains a discriminator to tell real texts from the generator's, and leaves its best weights in it.
 
-    Both kinds are the same but for who wrote them: the same tokens begin them (the begin token, or the row's prompt),
-    `max_new_tokens` cuts them, and the end token is part of those that end before. There are as many generated texts as
-    real ones, one for each prompt, so that the logit estimates the log-ratio of data to generator. The generator draws
-    from its own distribution, at temperature 1. A tenth of both is held out to stop by, another tenth to measure on.
+    Real and generated texts start with the same tokens: the begin token, or the row's prompt. Both are cut at
+    `max_new_tokens`, and the end token is part of those that end before. Each prompt gets one generated text, sampled
+    at temperature 1, so the logit estimates the log-ratio of data to generator. A tenth of both is held out for early
+    stopping, another tenth for the test.
 
     Args:
         generator: A causal language model; it is not changed.
         discriminator: A sequence classifier with one label over the generator's tokens; see `make_discriminator`.
         real_texts: Texts, or rows with the columns that [`TextRows`] takes, such as prompt and completion.
         processing_class: The generator's tokenizer, for text.
-        max_new_tokens: Most tokens of a text or completion, the end token included.
-        level: `"sequence"` judges whole texts; `"prefix"` every beginning of them, which step-wise guidance needs.
-        epochs: Passes over the texts, at most.
-        batch_size: Texts in a step.
-        learning_rate: Of AdamW. Left out: 1e-3 for the n-gram CNN, 2e-4 for others.
-        weight_decay: Of AdamW.
-        patience: Epochs without a better held-out loss before it stops.
-        rollout_batch_size: Texts generated at once.
-        seed: Of the generated texts, the parts and the order.
-        overlong: What is done about a text longer than `max_new_tokens`, as for [`TextRows`].
-        report_cuts: Given, before training, what of the real texts is cut or left out. Left out: it is logged.
+        config: The settings. None: the defaults.
+        report_cuts: Called before training with what is cut or left out of the real texts. None: it is logged.
+        settings: Fields of [`DiscriminatorTrainingConfig`], in place of those in `config`.
 
     Raises:
         ConfigError: models that do not fit each other, or scores that are not finite after training.
         CorpusError: too few real texts, or none in the data.
     """
-    if level not in ("sequence", "prefix"):
-        raise ConfigError(f"level must be sequence or prefix, got {level!r}.")
+    config = replace(config or DiscriminatorTrainingConfig(), **settings)
     check_trainable(discriminator)
-    if epochs < 1 or (learning_rate is not None and learning_rate <= 0):
-        raise ConfigError(f"{epochs} epochs at a learning rate of {learning_rate} train nothing: both must be above 0.")
-    if len(real_texts) and isinstance(real_texts[0], str):
-        real_texts = [{"text": text} for text in real_texts]
     tokens = SpecialTokens.of(generator, processing_class)
-    rows = TextRows(real_texts, tokens, processing_class, max_new_tokens, overlong=overlong)
-    if report_cuts is not None:
-        report_cuts(rows.cuts)
-    elif rows.cuts:
-        logger.warning("of the real texts: %s", rows.cuts.describe())
-    if len(rows) < _FEWEST_TEXTS:
-        raise CorpusError(f"{len(rows)} real texts are too few to train a critic: give at least {_FEWEST_TEXTS}.")
+    rows = _read(real_texts, tokens, processing_class, config, report_cuts)
     check_pair(
         generator,
         discriminator,
         largest_token=rows.largest_token,
-        longest=rows.longest + max_new_tokens,
+        longest=rows.longest + config.max_new_tokens,
         is_language_model=False,
-        reads_prefixes=level == "prefix",
+        reads_prefixes=config.level == "prefix",
         reads_embeddings=False,
         tokenizer=processing_class,
     )
-    collate = TextCollator(tokens.pad)
-    real_rows = list(rows)
-    generated_rows = _generated_rows(generator, real_rows, tokens, max_new_tokens, rollout_batch_size, seed)
-    lengths = np.array([len(row["prompt_ids"]) + len(row["completion_ids"]) for row in real_rows + generated_rows])
-    training, validation, test = _parts(len(real_rows), seed)
-    warn_of_sameness(rows, max_new_tokens)
+    real = list(rows)
+    generated = _generated_rows(generator, real, tokens, config)
+    training, validation, test = _parts(len(real), config.seed)
+    warn_of_sameness(rows, config.max_new_tokens)
     warn_of_repeats(rows.select(training), rows.select(test))
-    device = discriminator.device
-    scorer = Scorer(discriminator)
-
-    def loss(model: nn.Module, positions: np.ndarray) -> tuple[torch.Tensor, float]:
-        chosen = [
-            real_rows[position] if position < len(real_rows) else generated_rows[position - len(real_rows)]
-            for position in positions
-        ]
-        batch = {name: tensor.to(device) for name, tensor in collate(chosen).items()}
-        labels = torch.from_numpy(positions < len(real_rows)).to(device).float()
-        if level == "sequence":
-            scores = discriminator_logits(model, batch["input_ids"], batch["attention_mask"])
-            return nn.functional.binary_cross_entropy_with_logits(scores, labels), len(positions)
-        width = batch["completions"].shape[1]
-        options = {"kind": "prefix", "prompt_length": batch["prompt_length"], "num_tokens": width}
-        # The first score is that of the prompt, which both kinds share.
-        scores = scorer(batch["input_ids"], batch["attention_mask"], **options)[:, 1:]
-        inside = batch["completion_mask"].bool()
-        targets = labels[:, None].expand_as(scores)
-        losses = nn.functional.binary_cross_entropy_with_logits(scores[inside], targets[inside])
-        return losses, int(inside.sum())
-
-    both = [np.concatenate([part, part + len(real_rows)]) for part in (training, validation)]
+    collate = TextCollator(tokens.pad)
+    learning_rate = config.learning_rate
     if learning_rate is None:
         learning_rate = 1e-3 if discriminator.config.model_type == "hf_ngram_cnn" else 2e-4
+    both = [np.concatenate([part, part + len(real)]) for part in (training, validation)]
     record = fit(
         discriminator,
-        loss,
-        lengths,
+        _batch_loss(discriminator, real, generated, collate, config.level),
+        [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in real + generated],
         *both,
-        epochs=epochs,
-        batch_size=batch_size,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
         learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        patience=patience,
-        seed=seed,
+        weight_decay=config.weight_decay,
+        patience=config.patience,
+        seed=config.seed,
     )
-    real, generated = (collate([texts[position] for position in test]) for texts in (real_rows, generated_rows))
-    try:
-        real_scores, generated_scores = (
-            sequence_scores(discriminator, part["input_ids"], part["attention_mask"], batch_size)
-            for part in (real, generated)
-        )
-    except ScoreError as error:
-        raise ConfigError(f"the critic is no use after training: {error} Lower the learning rate.") from error
-    found = auc_interval(real_scores.double().cpu().numpy(), generated_scores.double().cpu().numpy(), seed=seed)
+    batches = [collate([texts[position] for position in test]) for texts in (real, generated)]
     return DiscriminatorResult(
-        auc=found.auc,
-        auc_low=found.low,
-        auc_high=found.high,
-        accuracy=accuracy(real_scores, generated_scores),
+        **_test_metrics(discriminator, *batches, config),
         loss=record.loss,
-        shortcut_auc=_shortcut(real_rows, generated_rows, training, collate, tokens),
+        shortcut_auc=_shortcut(real, generated, training, collate, tokens),
         num_texts=len(training),
         num_test_texts=len(test),
         epochs=record.best_epoch,
@@ -203,10 +185,9 @@ def train_discriminator(
 def text_windows(
     documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt_tokens: int, max_new_tokens: int
 ) -> list[dict[str, list[int]]]:
-    """Pieces of long documents, one after the other, as prompts of `prompt_tokens` and completions of `max_new_tokens`.
+    """Consecutive windows of documents, as prompts of `prompt_tokens` and completions of `max_new_tokens` tokens.
 
-    The first piece of a document begins with its begin token, and the last may be shorter and ends with the end token,
-    as a continuation by the generator may.
+    A document's first window begins with the begin token. Its last one may be shorter and ends with the end token.
 
     Raises:
         CorpusError: no document is longer than a prompt.
@@ -221,7 +202,60 @@ def text_windows(
     return rows
 
 
-def _generated_rows(generator, real_rows, tokens, max_new_tokens, batch_size, seed) -> list[dict[str, Any]]:
+def _read(real_texts, tokens, processing_class, config, report_cuts) -> TextRows:
+    if len(real_texts) and isinstance(real_texts[0], str):
+        real_texts = [{"text": text} for text in real_texts]
+    rows = TextRows(real_texts, tokens, processing_class, config.max_new_tokens, overlong=config.overlong)
+    if report_cuts is not None:
+        report_cuts(rows.cuts)
+    elif rows.cuts:
+        logger.warning("of the real texts: %s", rows.cuts.describe())
+    if len(rows) < _FEWEST_TEXTS:
+        raise CorpusError(
+            f"{len(rows)} real texts are too few to train a discriminator: give at least {_FEWEST_TEXTS}."
+        )
+    return rows
+
+
+def _batch_loss(discriminator, real, generated, collate, level) -> BatchLoss:
+    """Binary cross-entropy of texts by their positions: real texts first, then the generated ones."""
+    rows, scorer, device = real + generated, Scorer(discriminator), discriminator.device
+
+    def loss(model: nn.Module, positions: np.ndarray) -> tuple[torch.Tensor, float]:
+        batch = {
+            name: tensor.to(device) for name, tensor in collate([rows[position] for position in positions]).items()
+        }
+        labels = torch.from_numpy(positions < len(real)).to(device).float()
+        if level == "sequence":
+            scores = discriminator_logits(model, batch["input_ids"], batch["attention_mask"])
+            return nn.functional.binary_cross_entropy_with_logits(scores, labels), len(positions)
+        width = batch["completions"].shape[1]
+        options = {"kind": "prefix", "prompt_length": batch["prompt_length"], "num_tokens": width}
+        # The first score is that of the prompt, which both kinds share.
+        scores = scorer(batch["input_ids"], batch["attention_mask"], **options)[:, 1:]
+        inside = batch["completion_mask"].bool()
+        targets = labels[:, None].expand_as(scores)
+        losses = nn.functional.binary_cross_entropy_with_logits(scores[inside], targets[inside])
+        return losses, int(inside.sum())
+
+    return loss
+
+
+def _test_metrics(discriminator, real, generated, config) -> dict[str, float]:
+    try:
+        real_scores, generated_scores = (
+            sequence_scores(discriminator, texts["input_ids"], texts["attention_mask"], config.batch_size)
+            for texts in (real, generated)
+        )
+    except ScoreError as error:
+        raise ConfigError(f"the discriminator is useless after training: {error} Lower the learning rate.") from error
+    samples = [scores.double().cpu().numpy() for scores in (real_scores, generated_scores)]
+    found = auc_interval(*samples, seed=config.seed)
+    right = accuracy(real_scores, generated_scores)
+    return {"auc": found.auc, "auc_low": found.low, "auc_high": found.high, "accuracy": right}
+
+
+def _generated_rows(generator, real_rows, tokens, config) -> list[dict[str, Any]]:
     longest = max(len(row["prompt_ids"]) for row in real_rows)
     prompts = torch.full((len(real_rows), longest), tokens.pad)
     mask = torch.zeros_like(prompts)
@@ -232,9 +266,9 @@ def _generated_rows(generator, real_rows, tokens, max_new_tokens, batch_size, se
         generator,
         prompts,
         mask,
-        sampling=SamplingConfig(max_new_tokens=max_new_tokens, eos_token_id=tokens.eos, pad_token_id=tokens.pad),
-        generator=torch.Generator().manual_seed(seed),
-        batch_size=batch_size,
+        sampling=SamplingConfig(max_new_tokens=config.max_new_tokens, eos_token_id=tokens.eos, pad_token_id=tokens.pad),
+        generator=torch.Generator().manual_seed(config.seed),
+        batch_size=config.rollout_batch_size,
     )
     completions = zip(samples.completions.cpu(), samples.completion_mask.bool().cpu(), strict=True)
     return [
@@ -243,8 +277,7 @@ def _generated_rows(generator, real_rows, tokens, max_new_tokens, batch_size, se
 
 
 def _parts(number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Copies may be in several parts, of which `warn_of_repeats` tells: without a common text a part would be of another
-    # distribution, and the logit estimates the ratio of distributions.
+    # Copies may be in several parts: without a common text a part would be of another distribution.
     order = np.random.default_rng(seed).permutation(number)
     held_out = math.ceil(number / 10)
     return order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]

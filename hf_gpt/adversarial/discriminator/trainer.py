@@ -1,4 +1,4 @@
-"""The discriminator as a player: its wrapper, optimizer and schedule, its updates, what is saved of it."""
+"""The discriminator's training: wrapper, optimizer, schedule, updates, saving and loading."""
 
 import contextlib
 import math
@@ -30,7 +30,7 @@ from hf_gpt.training.resumption.resumed_rates import check_schedule, settings_of
 
 
 class DiscriminatorTrainer:
-    """Trains a discriminator beside `Trainer`, which knows one model alone.
+    """Trains a discriminator beside `Trainer`, which trains one model only.
 
     Args:
         model: A classifier with one label, or a language model.
@@ -39,11 +39,11 @@ class DiscriminatorTrainer:
 
     Attributes:
         model: As it was given.
-        scorer: It behind one `forward`.
+        scorer: The model behind one `forward`.
         wrapped: The scorer as it is trained, once `prepare` has been called.
-        updates: How many there were, those that were skipped not counted.
-        skipped: Updates that left the weights alone since loss or gradient were not finite.
-        was_skipped: Whether the last one did.
+        updates: Updates so far, without the skipped ones.
+        skipped: Updates skipped since loss or gradient were not finite.
+        was_skipped: Whether the last one was.
     """
 
     def __init__(self, model: PreTrainedModel, args: AdversarialConfig, accelerator: Accelerator):
@@ -77,7 +77,7 @@ class DiscriminatorTrainer:
             groups,
             lr=self.args.discriminator_learning_rate,
             betas=(self.args.discriminator_adam_beta1, self.args.discriminator_adam_beta2),
-            # As the generator's: one pass over weights and moments. Parts of sharded weights go one by one.
+            # One pass over weights and moments, which sharded weights do not allow.
             fused=not self._is_sharded and self.args.device.type in ("cpu", "cuda"),
         )
         if self.wrapped is self.scorer and not self._is_sharded:
@@ -90,7 +90,7 @@ class DiscriminatorTrainer:
         self.updates = self.skipped = 0
 
     def update(self, losses: list[Callable[[nn.Module], torch.Tensor]]) -> tuple[float, float]:
-        """One step of the optimizer on the mean of losses, each computed and differentiated by itself.
+        """One step of the optimizer on the mean of losses, differentiated one after another.
 
         Args:
             losses: From the wrapped scorer to a scalar.
@@ -99,8 +99,8 @@ class DiscriminatorTrainer:
             The mean loss and the norm of the gradient.
 
         Raises:
-            NonFiniteError: one of them is not finite in some process, and `nan_action` is "stop". Else the weights are
-                left as they are.
+            NonFiniteError: one of them is not finite in some process, and `nan_action` is "stop". With "skip" the
+                weights stay as they are.
         """
         total = 0.0
         self.wrapped.train()
@@ -126,7 +126,7 @@ class DiscriminatorTrainer:
                     f"update {self.updates + 1} of the discriminator: the loss of {describe_scorer(self.model)} is "
                     f"{total:g} and the gradient's norm {norm:g}, in this process. They must be finite in all. Its "
                     f"weights are those before the update. {advice_on(self.model)} Or lower "
-                    "--discriminator_learning_rate, or go over such updates by --nan_action skip."
+                    "--discriminator_learning_rate, or skip such updates by --nan_action skip."
                 )
             else:
                 self.skipped += 1
@@ -140,7 +140,7 @@ class DiscriminatorTrainer:
 
         Args:
             batch: The texts.
-            generator_logps: (R, C), which a language model M is compared with: its score is the sum of log M - log G.
+            generator_logps: (R, C) of the generator G. The score of a language model M is the sum of log M - log G.
         """
         with evaluating(self.scorer):
             if self.args.has_language_model:
@@ -152,9 +152,9 @@ class DiscriminatorTrainer:
             return self.scorer(batch.input_ids, batch.attention_mask, prompt_length=batch.prompt_length)
 
     def judgement(self, batch: Batch) -> torch.Tensor | None:
-        """`scores` with gradient, which an update on the same texts may go on from; None where it could not.
+        """`scores` with gradient, for reuse in an update on the same texts; None where it would give other numbers.
 
-        That takes one process, whose wrapper does nothing, and a model that is alike in training.
+        It needs one process and a model without dropout or running statistics.
         """
         scores_texts = not self.args.has_language_model and self.args.reward_level == "sequence"
         if self.args.world_size > 1 or self._is_sharded or not scores_texts or not is_alike_in_training(self.model):
@@ -173,7 +173,7 @@ class DiscriminatorTrainer:
         return self._asked(batch, "token")
 
     def save(self, folder: Path, processing_class: Any, is_main: bool) -> None:
-        """Writes the model into `folder/discriminator`, which opens it by itself."""
+        """Saves the model in `folder/discriminator`, complete by itself."""
         state = whole(self.accelerator.get_state_dict(self.wrapped), keep=is_main)
         if not is_main:
             return
@@ -228,7 +228,7 @@ class DiscriminatorTrainer:
             torch.save({**kept, "updates": self.updates, "skipped": self.skipped}, folder / DISCRIMINATOR_OPTIMIZER)
 
     def load_optimizer(self, folder: Path) -> None:
-        """Goes on from saved states; rates and schedule are those of this run."""
+        """Restores saved states; learning rates and schedule stay those of this run."""
         settings = settings_of(self.optimizer)
         state = torch.load(folder / DISCRIMINATOR_OPTIMIZER, map_location="cpu", weights_only=True)
         check_schedule(self.scheduler, state["scheduler"])
@@ -264,7 +264,7 @@ class DiscriminatorTrainer:
 
     @contextlib.contextmanager
     def _synchronised(self) -> Iterator[None]:
-        # The generator may be in the middle of accumulating, in which Accelerate would leave this step out.
+        # Accelerate skips optimizer steps while the generator accumulates gradients.
         state = self.accelerator.gradient_state
         former = state.sync_gradients
         compat.set_sync_gradients(state, True)

@@ -50,7 +50,7 @@ class Batch:
 
 
 def concatenate(batches: "list[Batch]", pad_token_id: int) -> Batch:
-    """The rows of all batches, padded to one width: real and generated texts go through one forward pass alike."""
+    """The rows of all batches, padded to one width, for one forward pass."""
     fill = {"input_ids": pad_token_id, "completions": pad_token_id}
     joined = {}
     for name in vars(batches[0]):
@@ -95,11 +95,10 @@ def discriminator_loss(
         pad_token_id: Fills rows.
         num_fresh: Texts that the calibration is over.
         group_size: Their group.
-        noise: Draws the points of the gradient penalty.
-        counts: Real and generated tokens, where tokens are what the loss is a mean over, that sums are divided by; left
-            out: those of the batch.
+        noise: Random numbers for the points of the gradient penalty.
+        counts: Real and generated tokens that sums are divided by, for losses over tokens. None: those of the batch.
         generator_logps: (R + F,) of whole texts, real ones first, under the generator, for the density ratio.
-        fresh_scores: Of the first generated texts, with gradient, where whole texts are scored and these have been.
+        fresh_scores: Scores of the first generated texts, with gradient, if they are known.
 
     Returns:
         A scalar with gradient, and (F,) and (F,) logits of the partners and of the generated texts.
@@ -186,7 +185,7 @@ def _language_model(args, scorer, both, num_real, partners, counts, generator_lo
 
 
 def _twice_differentiable() -> contextlib.AbstractContextManager[None]:
-    # PyTorch's fused attention has no second derivative, which a penalty on a gradient takes.
+    # PyTorch's fused attention has no second derivative.
     return sdpa_kernel(SDPBackend.MATH)
 
 

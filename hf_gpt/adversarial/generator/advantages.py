@@ -1,4 +1,4 @@
-"""From scores of generated texts to what the policy gradient weighs their tokens by, as the arguments say."""
+"""From scores of generated texts to the advantages of the policy gradient, as the arguments say."""
 
 from dataclasses import dataclass
 
@@ -22,11 +22,11 @@ from hf_gpt.adversarial.generator.rewards import (
 
 @dataclass
 class Scores:
-    """What the discriminator, or a known density, says about generated texts.
+    """Scores of generated texts by the discriminator or a reward function.
 
     Attributes:
         texts: (B,) logits of whole texts.
-        prefixes: (B, C) logits of the text up to each token, if they were asked for.
+        prefixes: (B, C) logits of the text up to each token, with reward level "prefix".
         prompts: (B,) logits of the prompts alone, with `prefixes`.
         real: (P,) logits of the prompts' real texts, for pairwise rewards.
         token_rewards: (B, C), in place of rewards from logits.
@@ -65,11 +65,11 @@ def make_advantages(
     """Rewards, baseline, scale and clip.
 
     Args:
-        args: Says which.
+        args: The arguments, which choose them.
         scores: Of the texts.
         mask: (B, C), 1 at generated tokens.
         group_size: Texts of a prompt, adjacent.
-        auc: The discriminator's held-out AUC; None for a reward that is known to be right.
+        auc: The discriminator's held-out AUC; None for a reward function.
         average: The moving average so far.
     """
     if scores.token_rewards is not None:
@@ -90,7 +90,7 @@ def make_advantages(
 
 
 def _sparse(args, rewards, mask, group_size, auc, average) -> Advantages:
-    """One reward a text."""
+    """One reward for each text."""
     known = 1.0 if auc is None else auc
     if args.advantage_power != 1:
         scaled = known if args.advantage_scale == "auc" else None
@@ -109,7 +109,7 @@ def _sparse(args, rewards, mask, group_size, auc, average) -> Advantages:
 
 
 def _dense(args, token_rewards, mask, group_size, auc, average) -> Advantages:
-    """A reward a token."""
+    """One reward for each token."""
     known = 1.0 if auc is None else auc
     rewards = torch.where(mask.bool(), token_rewards, 0.0)
     returns = dense_returns(rewards, mask, args.gamma)

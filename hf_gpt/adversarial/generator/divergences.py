@@ -13,7 +13,7 @@ import torch
 
 
 def reverse_kl(log_g: torch.Tensor, log_m: torch.Tensor, beta: float = 0.5) -> torch.Tensor:
-    """KL(G || M), which seeks modes: G is punished for what M would not say. `beta` plays no part.
+    """KL(G || M), mode-seeking: G is punished for what M would not say. `beta` is not used.
 
     Source: CoT, Lu et al. 2019, arXiv:1804.03782; on-policy distillation with it: MiniLLM, arXiv:2306.08543.
     """
@@ -21,7 +21,7 @@ def reverse_kl(log_g: torch.Tensor, log_m: torch.Tensor, beta: float = 0.5) -> t
 
 
 def forward_kl(log_g: torch.Tensor, log_m: torch.Tensor, beta: float = 0.5) -> torch.Tensor:
-    """KL(M || G), which covers: G is punished for not saying what M would. `beta` plays no part.
+    """KL(M || G), mode-covering: G is punished for not saying what M would. `beta` is not used.
 
     At G's own prefixes it is imitation of M where G goes (DAgger); at real ones, distillation by soft labels.
 
@@ -33,8 +33,8 @@ def forward_kl(log_g: torch.Tensor, log_m: torch.Tensor, beta: float = 0.5) -> t
 def jsd(log_g: torch.Tensor, log_m: torch.Tensor, beta: float = 0.5) -> torch.Tensor:
     """beta KL(M || W) + (1 - beta) KL(G || W), W = beta M + (1 - beta) G: the generalised Jensen-Shannon divergence.
 
-    At 1/2 it is what a perfect classifier of single tokens has left to see, never above log 2. Over beta it tends to
-    KL(M || G) as beta falls to 0, and over 1 - beta to KL(G || M) as beta rises to 1.
+    Never above log 2 at beta = 1/2. Divided by beta it tends to KL(M || G) as beta falls to 0; divided by 1 - beta it
+    tends to KL(G || M) as beta rises to 1.
 
     Source: GKD, arXiv:2306.13649, eq. 1 (P is M, Q is G).
     """
@@ -92,7 +92,7 @@ def token_divergence(
 
 
 def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    # What p never gives adds nothing, and neither does its gradient.
+    # Where p is 0, neither value nor gradient counts.
     never = log_p.isneginf()
     log_p, log_q = log_p.masked_fill(never, 0.0), log_q.masked_fill(never, 0.0)
     return torch.where(never, 0.0, log_p.exp() * (log_p - log_q)).sum(-1)

@@ -1,4 +1,4 @@
-"""The generator's half of a round: texts are drawn and judged, and what is to be learned from them is made."""
+"""The generator's experience: texts are sampled and scored, and become advantages."""
 
 import copy
 import math
@@ -22,29 +22,29 @@ from hf_gpt.adversarial.generator.rewards import differential_rewards, future_re
 from hf_gpt.adversarial.generator.update import Experience, logps_of
 from hf_gpt.adversarial.loop import AdversarialLoop
 from hf_gpt.adversarial.monitoring.diagnostics import entropy_per_token, low_contrast_share
-from hf_gpt.adversarial.monitoring.history import GeneratedText
+from hf_gpt.adversarial.monitoring.history import ScoredText
 from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import evaluating
 from hf_gpt.generation.scoring.logprobs import completion_logits, completion_logps, token_logps
 
 
-# AUC of guessing.
+# AUC of a discriminator that knows nothing.
 CHANCE = 0.5
 
 RewardFunction = Callable[[Rollout], torch.Tensor]
 
 
 class GeneratorStep:
-    """Makes the generator's lessons, from texts that it has drawn and what is said of them.
+    """Makes the experience that the generator learns from: its samples, their scores and advantages.
 
     Args:
-        loop: The game, whose texts, discriminator and memory it shares.
+        loop: The adversarial loop, whose texts, discriminator and history it shares.
         reward_function: In place of the discriminator.
 
     Attributes:
-        reference: The generator as it was, for KL and self-play; None until `take_reference`.
-        average_return: Of former updates, for a baseline; None before the first.
+        reference: A copy of the generator, for KL and self-play; None until `take_reference`.
+        average_return: Moving average over updates, for a baseline; None before the first.
     """
 
     def __init__(self, loop: AdversarialLoop, reward_function: RewardFunction | None = None):
@@ -63,19 +63,19 @@ class GeneratorStep:
         keep_judgement: bool = False,
         activation_cache: ActivationCache | None = None,
     ) -> Experience:
-        """Texts drawn for the prompts of a batch, and what is to be learned from them.
+        """Texts sampled for the prompts of a batch, with what the generator learns from them.
 
         Args:
             model: The generator, without wrappers.
             inputs: A collated batch of real texts.
-            observe: See, too, how well the discriminator tells held-out texts apart.
-            keep_judgement: Score with gradient where the discriminator can go on from there.
-            activation_cache: Gets what drawing works out, for an update of the same weights.
+            observe: Whether to score held-out texts too.
+            keep_judgement: Whether to score with gradient, if the discriminator's update can reuse it.
+            activation_cache: Takes the activations of sampling, for an update of the same weights.
         """
         if self.args.estimator == "spin":
             return self._self_play(inputs)
         size = self.group_size
-        # Spread over the batch, so that processes that share it take the same ones.
+        # Every `size`-th prompt, so that the number of processes does not change the choice.
         requests = [(prompt_rows(as_batch(inputs))[::size], size)]
         held_out = self.loop.held_out_texts() if observe and self.discriminator_trainer is not None else None
         if held_out is not None and self.loop.eval_rows.has_prompts:
@@ -97,7 +97,7 @@ class GeneratorStep:
             )
             rewards = ratios.sum(-1)
             if self.args.gamma:
-                # What a token leads to, which the exact gradient at its own place leaves out.
+                # The exact gradient leaves out what a token leads to.
                 token_rewards = ratios
                 if self.args.token_divergence != "reverse_kl":
                     token_rewards = self._divergence_rewards(model, batch, found.mediator_logits)
@@ -124,8 +124,8 @@ class GeneratorStep:
         return found
 
     def activation_cache(self, step: int) -> ActivationCache | None:
-        """For what drawing texts works out at a step, where the generator's update may go on from it."""
-        # Where the monitors look at how the two agree, it works all out for itself.
+        """A cache for the activations of sampling, where the generator's update at this step may reuse them."""
+        # At steps with monitors, recomputed log-probabilities are compared with those of sampling.
         has_hooks = (step + 1) % self.args.monitor_steps == 0
         return None if has_hooks or self.args.world_size > 1 else ActivationCache()
 
@@ -135,7 +135,7 @@ class GeneratorStep:
         Args:
             model: The generator, without wrappers.
             inputs: A collated batch of real texts.
-            temperature: Of the relaxed samples. The texts themselves are sampled as all rollouts are.
+            temperature: Of the relaxed samples only; tokens are sampled as in all rollouts.
         """
         batch = as_batch(inputs)
         soft = gumbel_rollout(
@@ -159,7 +159,7 @@ class GeneratorStep:
         return relativistic_generator_loss(real_scores, generated_scores)
 
     def take_reference(self, model: nn.Module) -> None:
-        """Keeps the generator as it is now, for KL and self-play."""
+        """Copies the present generator, for KL and self-play."""
         if self.reference is None:
             self.reference = copy.deepcopy(model).eval().requires_grad_(False)
         else:
@@ -186,7 +186,7 @@ class GeneratorStep:
     def _judge(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], samples: Rollout, known: torch.Tensor | None
     ) -> Scores:
-        """Scores of drawn texts; `known` are those of the whole texts, where they have been worked out."""
+        """Scores of samples; `known` holds those of whole texts, if there are any."""
         mask = samples.completion_mask
         if self.reward_function is not None:
             given = self.reward_function(samples).to(mask.device)
@@ -195,7 +195,7 @@ class GeneratorStep:
             if given.shape != mask.shape[:1]:
                 raise ValueError(
                     f"reward_function gave shape {tuple(given.shape)} for {len(samples)} texts of <= {mask.shape[1]} "
-                    "tokens: it must give one score a text, or one reward a token."
+                    "tokens: it must give one score for each text, or one reward for each token."
                 )
             return Scores(given)
         batch = as_batch(samples)
@@ -210,7 +210,7 @@ class GeneratorStep:
         return scores
 
     def _known_auc(self) -> float | None:
-        """What advantages go by: until there are scores enough, that of a discriminator which knows nothing."""
+        """The AUC for advantages: chance until there are enough scores, None with a reward function."""
         if self.discriminator_trainer is None:
             return None
         auc = self.history.heldout.auc
@@ -228,7 +228,7 @@ class GeneratorStep:
         )
 
     def _centred(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(B, C) less the mean at each position over the texts of all processes."""
+        """(B, C) minus the mean at each position over the texts of all processes."""
         sums = torch.stack([torch.where(mask.bool(), values, 0.0).sum(0), mask.sum(0)])
         if self.args.world_size > 1:
             whole = sums.new_zeros(2, self.args.max_new_tokens)
@@ -243,19 +243,15 @@ class GeneratorStep:
             if tokens is not None:
                 texts = texts + torch.where(mask.bool() & ~tokens.isfinite(), torch.nan, 0.0).sum(-1)
         parts = [texts] if scores.real is None else [texts, scores.real]
-        # Every process gathers all of them, whatever the first are.
+        # All processes gather all parts, or they would wait for each other.
         seen = [self.loop.guard.look(self.loop.gathered(part)) for part in parts]
         return all(seen)
 
     def _remember(self, samples: Rollout, rewards: torch.Tensor, everyones: torch.Tensor) -> None:
-        """Keeps and logs what texts are like; `everyones` are the rewards of all processes."""
+        """Adds texts to the history and logs their metrics; `everyones` are the rewards of all processes."""
         generated, logps = self.collector.gather(samples, range(len(samples)))
-        self.history.add_texts(
-            [
-                GeneratedText(generated.completion, logp, reward)
-                for generated, logp, reward in zip(generated, logps.tolist(), everyones.tolist(), strict=True)
-            ]
-        )
+        rows = zip(generated, logps.tolist(), everyones.tolist(), strict=True)
+        self.history.add_texts([ScoredText(text.completion, logp, reward) for text, logp, reward in rows])
         self.log("entropy", entropy_per_token(samples.logps, samples.completion_mask))
         self.log("completion_length", samples.completion_mask.sum(-1).mean().item())
         self.log("reward_mean", everyones.mean().item())

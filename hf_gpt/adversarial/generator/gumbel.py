@@ -1,4 +1,4 @@
-"""Texts that the discriminator's gradient flows through: straight-through Gumbel samples (RelGAN)."""
+"""Straight-through Gumbel samples, through which the discriminator's gradient flows (RelGAN)."""
 
 from dataclasses import dataclass
 
@@ -49,15 +49,14 @@ def gumbel_rollout(
     eos_token_id: int,
     generator: torch.Generator | None = None,
 ) -> SoftRollout:
-    """Generates with gradient through every token, into the model's own next input too.
+    """Samples with gradient through every token, also by way of the model's next inputs.
 
     Args:
         model: A causal language model that takes `inputs_embeds`.
         prompt_ids: (B, P) int64.
         prompt_mask: (B, P).
         max_new_tokens: Most tokens of a completion.
-        temperature: Of the relaxed samples; the lower, the less bias and the more variance. It does not change which
-            tokens are sampled.
+        temperature: Of the relaxed samples. Lower means less bias and more variance; tokens stay the same.
         sampling: The distribution that tokens are sampled from.
         eos_token_id: Ends a text.
         generator: Source of the noise, on the model's device.

@@ -1,13 +1,11 @@
 """
-Losses of the generator whose gradient moves it towards the data, as pure functions on log-probabilities.
+Losses of the generator, as pure functions on log-probabilities.
 
-`logps` (B, C) are log q(y_t | s_t) of generated tokens, with gradient, under the distribution q that they were sampled
-from: `SamplingConfig.policy_logits`, with its temperature, top-k, top-p and min-p. Else the expected score is not 0.
-`mask` (B, C) is 1 at generated tokens up to and including the end-of-text token. p is the distribution of the data, l a
-discriminator's logit. What is descended depends on the reward: see `rewards.REWARDS`.
+`logps` (B, C) are log q(y_t | s_t) of generated tokens, with gradient. q must be the distribution that they were
+sampled from, temperature and truncation included (`SamplingConfig.policy_logits`), or the expected score is not 0. `mask`
+(B, C) is 1 at generated tokens up to and including the end-of-text token. p is the distribution of the data, l a
+discriminator's logit. `rewards.REWARDS` says what each reward descends.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch.nn.functional import log_softmax, one_hot, softplus
@@ -50,7 +48,6 @@ def grpo_loss(
     advantages: torch.Tensor,
     mask: torch.Tensor,
     epsilon: float = 0.2,
-    epsilon_high: float | None = None,
     beta: float = 0.0,
     ref_logps: torch.Tensor | None = None,
     normalization: str = "length",
@@ -68,8 +65,7 @@ def grpo_loss(
         old_logps: (B, C) of the policy that generated the texts.
         advantages: (B,) or (B, C).
         mask: (B, C).
-        epsilon: How far below 1 the ratio may go.
-        epsilon_high: How far above 1; left out: `epsilon`.
+        epsilon: How far from 1 the ratio may go.
         beta: Weight of the KL penalty.
         ref_logps: (B, C) of the reference; needed when beta is not 0.
         normalization: As in `policy_gradient_loss`.
@@ -81,16 +77,9 @@ def grpo_loss(
         raise ValueError("a KL penalty (beta) needs ref_logps, the log-probabilities of the reference model")
     advantages = _per_token(advantages, mask)
     ratio = _ratio(logps, old_logps, mask)
-    clipped = ratio.clamp(1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high))
+    clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
     loss = _reduce(-torch.minimum(ratio * advantages, clipped * advantages), mask, normalization)
     return loss + beta * kl_penalty(logps, ref_logps, mask, normalization) if beta else loss
-
-
-def clip_fraction(
-    logps: torch.Tensor, old_logps: torch.Tensor, mask: torch.Tensor, epsilon: float = 0.2
-) -> torch.Tensor:
-    """Share of generated tokens whose probability ratio is outside 1 +- epsilon, fp32 scalar."""
-    return masked_mean(((_ratio(logps, old_logps, mask) - 1).abs() > epsilon).float().detach(), mask)
 
 
 def kl_penalty(
@@ -107,26 +96,13 @@ def kl_penalty(
     return _reduce(difference.exp() - difference - 1, mask, normalization)
 
 
-def likelihood_anchor(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """-log q of *real* tokens, the mean over tokens: descends KL(p || q), which no collapsed generator keeps small.
-
-    Source: mixing likelihood steps into a text GAN, Caccia et al. 2020, arXiv:1811.02549.
-
-    Args:
-        logps: log q of the tokens of real texts, (B, C).
-        mask: (B, C).
-    """
-    return -masked_mean(logps, mask)
-
-
 def soft_target_loss(
     logits: torch.Tensor, tokens: torch.Tensor, target_logits: torch.Tensor, share: float = 1.0
 ) -> torch.Tensor:
     """(1 - share) (-log q(y)) + share (-sum_v M(v) log q(v)) at real prefixes, M a language model of the real texts.
 
-    The anchor with soft targets: descends KL(p || q), where M = p with none of the variance of one next token a prefix.
-    A generator that is small for its texts learns more from a larger M than from the texts themselves; an M that is no
-    nearer to p than q can come has nothing to teach it.
+    The MLE term with soft targets (distillation). Where M = p it descends KL(p || q) without the variance of a sampled
+    next token. A small generator learns more from a larger M than from the texts; one no better than q teaches nothing.
 
     Source: Hinton et al. 2015, arXiv:1503.02531; of words, Kim and Rush 2016, arXiv:1606.07947, sec. 3.1; beside a
     divergence at the generator's own texts: GKD, Agarwal et al. 2024, arXiv:2306.13649, eq. 4.
@@ -367,14 +343,3 @@ def _reduce(values: torch.Tensor, mask: torch.Tensor, normalization: str) -> tor
     elif normalization != "sequence":
         raise ValueError(f"normalization is {normalization!r}, and must be one of {', '.join(NORMALIZATIONS)}")
     return sums.mean()
-
-
-GENERATOR_ESTIMATORS: dict[str, Callable[..., torch.Tensor]] = {
-    "reinforce": policy_gradient_loss,
-    "grpo": grpo_loss,
-    "weighted_likelihood": weighted_likelihood_loss,
-    "exact_token": exact_token_loss,
-    "gumbel": non_saturating_loss,
-    "relativistic_gumbel": relativistic_generator_loss,
-    "spin": spin_loss,
-}

@@ -1,5 +1,5 @@
 """
-From a discriminator's scores to what the generator is to do more of: rewards, returns, baselines, advantages.
+From a discriminator's scores to rewards, returns, baselines and advantages.
 
 Scores are logits l, positive for real; rewards carry no gradient. `completion_mask` (B, C) is 1 at generated tokens
 up to and including the end-of-text token. p is the distribution of the data, q that of the generator. Generations for
@@ -26,7 +26,7 @@ REWARDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "logit": lambda scores: scores,
     # log s(l): KL(q || p) - 2 JSD(p, q) (Arjovsky & Bottou 2017, arXiv:1701.04862, theorem 2.5).
     "log_sigmoid": logsigmoid,
-    # -log(1 - s(l)) = log(1 + p/q): 2 JSD(p, q), the generator's side of the original game (arXiv:1406.2661).
+    # -log(1 - s(l)) = log(1 + p/q): 2 JSD(p, q), the generator's side of the original GAN (arXiv:1406.2661).
     "softplus": softplus,
     # s(l), SeqGAN's reward (arXiv:1609.05473): KL(p || (p + q)/2), bounded.
     "sigmoid": torch.sigmoid,
@@ -94,14 +94,6 @@ def pairwise_rewards(real_scores: torch.Tensor, generated_scores: torch.Tensor) 
     """
     generated = generated_scores.detach().float().reshape(real_scores.numel(), -1)
     return torch.sigmoid(generated - real_scores.detach().float().reshape(-1, 1)).flatten()
-
-
-def verified_rewards(scores: torch.Tensor, verified: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
-    """1[verified] (1 + alpha s(l)), (B,): only what a checker accepts is rewarded for looking real.
-
-    Source: VARL 2026, arXiv:2607.01181.
-    """
-    return torch.where(verified.bool(), 1 + alpha * torch.sigmoid(scores.detach().float()), 0.0)
 
 
 def dense_returns(prefix_rewards: torch.Tensor, completion_mask: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:
@@ -203,7 +195,7 @@ def moving_average(previous: float | None, value: float, decay: float = 0.99) ->
 
 
 def discriminator_reliability(auc: float) -> float:
-    """max(0, 2 AUC - 1): the share of a discriminator's ranking that is better than guessing, in [0, 1]."""
+    """max(0, 2 AUC - 1): the share of a discriminator's ranking that is better than chance, in [0, 1]."""
     return max(0.0, 2 * auc - 1)
 
 

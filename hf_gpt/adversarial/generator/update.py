@@ -27,20 +27,20 @@ from hf_gpt.generation.scoring.logprobs import completion_logits, completion_log
 
 @dataclass
 class Experience:
-    """Generated texts and what is to be learned from them; a batch of B rows.
+    """Generated texts and what the generator learns from them; B rows.
 
     Attributes:
         rollout: The texts, with the log-probabilities of the distribution that they were sampled from.
         group_size: Texts of a prompt, adjacent.
         scores: (B,) logits.
-        judgement: The same with gradient, where an update of the discriminator on these texts goes on from them.
+        judgement: The same with gradient, where the discriminator's update reuses them.
         advantages: (B,) or (B, C), for the policy gradients and beside the exact one.
         reference_logps: (B, C) of the reference model, sampled in the same way, for KL and self-play.
         mediator_logits: (B, C, V), for the exact gradient.
         real: The batch of real texts of the same prompts, for self-play.
         real_reference_logps: (B, C') of it.
-        activation_cache: What drawing the texts has worked out of the generator's forward pass.
-        is_finite: Whether all scores are, in every process; else nothing is to be learned from these texts.
+        activation_cache: Activations of the generator from sampling.
+        is_finite: Whether all scores are finite in every process; if not, the texts teach nothing.
     """
 
     rollout: Rollout
@@ -59,11 +59,10 @@ class Experience:
 def generator_loss(
     args: AdversarialConfig, model: nn.Module, experience: Experience
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """The loss on generated texts, as a scalar with gradient, and figures for the log.
+    """The loss on generated texts, as a scalar with gradient, and metrics for the log.
 
-    The policy is the distribution that the texts were sampled from: of logits / temperature, inside what top-k, top-p
-    and min-p left of the vocabulary then. All log-probabilities are the policy's, and so are ratio, KL and the figure
-    `logp_mismatch`, which holds them against those that were recorded in sampling.
+    All log-probabilities are those of the policy: the distribution that the texts were sampled from, temperature and
+    truncation included. `logp_mismatch` compares them with those recorded in sampling.
 
     Args:
         args: Names the estimator.
@@ -80,7 +79,7 @@ def generator_loss(
     logits = args.sampling.policy_logits(logits, rollout.support, _sampled(rollout))
     logps = token_logps(logits, rollout.completions)
     metrics = {}
-    # What was recorded would be compared with itself.
+    # With cached activations, the values would be compared with themselves.
     if activation_cache is None or not activation_cache.linear_outputs:
         metrics["logp_mismatch"] = logp_mismatch(rollout.logps, logps, mask)
     if args.estimator == "exact_token":
@@ -112,15 +111,13 @@ def anchor_loss(
     target_logits: torch.Tensor | None = None,
     soft_targets: float = 0.0,
 ) -> torch.Tensor:
-    """-log q of the completions of real texts, over `num_tokens`: the mean over tokens if that is their number.
-
-    q is the model itself, at temperature 1, whatever texts are sampled by.
+    """-log q of the completions of real texts, divided by `num_tokens`; q is the model at temperature 1.
 
     Args:
         model: The generator, as it is trained (wrapped).
         batch: Of real texts.
         num_tokens: The divisor.
-        target_logits: (B, C, V) of a language model at the same places, for the share `soft_targets` of the loss.
+        target_logits: (B, C, V) of a language model at the same positions, for the share `soft_targets` of the loss.
         soft_targets: See `losses.soft_target_loss`.
     """
     completions, mask = batch["completions"], batch["completion_mask"]
@@ -135,15 +132,14 @@ def anchor_loss(
 
 @torch.no_grad()
 def logps_of(model: nn.Module, rollout: Rollout, sampling: SamplingConfig) -> torch.Tensor:
-    """(B, C) log-probabilities of the rollout's tokens under another model, at the temperature of `sampling` and among
-    the tokens that could be sampled when the rollout was."""
+    """(B, C) log-probabilities of the rollout's tokens under another model, with its temperature and truncation."""
     width = rollout.completions.shape[1]
     logits = completion_logits(model, rollout.sequences, rollout.attention_mask, rollout.prompt_length, width)
     return token_logps(sampling.policy_logits(logits, rollout.support, _sampled(rollout)), rollout.completions)
 
 
 def _sampled(rollout: Rollout) -> torch.Tensor | None:
-    """The tokens, where it is not known what else could have been sampled."""
+    """The sampled tokens, if the support of the distribution was not recorded."""
     return rollout.completions if rollout.support is None else None
 
 
@@ -159,7 +155,7 @@ def _weighted_likelihood(args, logps, experience) -> torch.Tensor:
     loss = weighted_likelihood_loss(logps, weights, mask, num_groups=len(weights) // size)
     if args.normalization == "sequence":
         return loss
-    # In the anchor's unit, nats a token.
+    # In the anchor's unit, nats per token.
     return loss / (mask.sum() / len(weights)).clamp(min=1)
 
 

@@ -1,5 +1,5 @@
 """
-Figures by which adversarial training shows that it fails: pure functions of scores, samples and log-probabilities.
+Metrics of failures in adversarial training: pure functions of scores, samples and log-probabilities.
 
 `monitors` compares them with thresholds. "Texts" are rows of token ids, right padded, with a mask that is 1 at tokens.
 """
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from hf_gpt.adversarial.discriminator.losses import split_groups
-from hf_gpt.adversarial.masked_reductions import masked_mean, masked_sum
+from hf_gpt.adversarial.masked_reductions import masked_mean
 from hf_gpt.evaluation.text import diversity
 from hf_gpt.evaluation.text.copying import copied_whole
-from hf_gpt.evaluation.two_sample.auc import auc as two_sample_auc
+from hf_gpt.evaluation.two_sample.auc_interval import auc as two_sample_auc
 
 
 def auc(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> float:
-    """Probability that a real text scores above a generated one, ties counting half (Mann-Whitney): 0.5 is guessing.
+    """Probability that a real text scores above a generated one, ties counting half (Mann-Whitney): 0.5 is chance.
 
     Its standard error at n texts a side is about 0.29 sqrt(2/n) near 0.5: 0.018 for 500.
     """
@@ -32,15 +32,15 @@ def accuracy(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> float
 
 
 def format_features(input_ids: torch.Tensor, mask: torch.Tensor, special_token_ids: Sequence[int]) -> torch.Tensor:
-    """What a text shows without being read, (B, F) float64: length and special tokens.
+    """Length and special tokens of each text, (B, F) float64.
 
     Columns: number of tokens, its square, whether the first and the last token are special, and the count of each
-        special token.
+    special token.
 
     Args:
         input_ids: (B, T).
         mask: (B, T).
-        special_token_ids: End of text, beginning of text, padding and the like.
+        special_token_ids: BOS, EOS, padding and the like.
     """
     mask = mask.bool()
     length = mask.sum(1)
@@ -102,11 +102,6 @@ def entropy_per_token(logps: torch.Tensor, mask: torch.Tensor) -> float:
     return -masked_mean(logps.detach(), mask).item()
 
 
-def entropy_per_text(logps: torch.Tensor, mask: torch.Tensor) -> float:
-    """-log q of a generator's own samples, summed over tokens, the mean over texts: H(q) in nats."""
-    return -masked_sum(logps.detach(), mask).mean().item()
-
-
 def distinct_ngrams(texts: Sequence[Sequence[int]], n: int) -> int:
     """How many different n-grams there are; compare only between equally many texts."""
     return diversity.distinct_ngrams(texts, n)[-1][0]
@@ -118,12 +113,12 @@ def duplicate_rate(texts: Iterable[Sequence[int]]) -> float:
 
 
 def repetition_rate(texts: Sequence[Sequence[int]]) -> float:
-    """Share of texts half of which stands in another one; compare only between equally many texts."""
+    """Share of texts that share half of their tokens with another; compare only between equally many texts."""
     return diversity.repetition_rate(texts)
 
 
 def copy_rate(texts: Sequence[Sequence[int]], training_texts: Sequence[Sequence[int]]) -> float:
-    """Share of texts that stand word for word in the training data."""
+    """Share of texts that are copies of a training text, or of a part of one."""
     return float(copied_whole(texts, training_texts).mean())
 
 
@@ -143,10 +138,9 @@ def length_drift(generated_lengths: torch.Tensor, real_lengths: torch.Tensor) ->
 
 
 def logp_mismatch(sampled: torch.Tensor, recomputed: torch.Tensor, mask: torch.Tensor) -> float:
-    """Mean absolute difference, over tokens, of log q as recorded in sampling and as the training pass computes it.
+    """Mean absolute difference, over tokens, of log q in sampling and in the training pass.
 
-    Both are of one distribution, at the same temperature and among the same tokens: about 0 in float32. Another
-    temperature, other weights, dropout or another precision in one of the two are seen.
+    About 0 in float32. Another temperature, other weights, dropout or another precision in one of the two raise it.
     """
     return masked_mean((sampled - recomputed).detach().abs(), mask).item()
 

@@ -1,4 +1,4 @@
-"""What an evaluation measures of the generator's texts, beside the likelihood of real ones."""
+"""What an evaluation measures of generated texts, beside the loss on real ones."""
 
 import importlib.util
 import logging
@@ -36,22 +36,22 @@ def sample_metrics(
     seed: int,
     others: TextRows | None = None,
 ) -> dict[str, float]:
-    """Figures of texts that are generated for held-out prompts, the same draws at each evaluation.
+    """Metrics of texts generated for held-out prompts, with the same random numbers at each evaluation.
 
-    They are of the model's own distribution, at temperature 1 and without truncation, whatever rollouts are drawn by.
+    They are sampled at temperature 1 and without truncation, whatever the settings of rollouts.
 
-    - `entropy`: nats a token of the generator's own samples.
+    - `entropy`: nats per token of the samples.
     - `completion_length`, `distinct_trigrams` (as a share of all), `duplicate_rate`.
-    - `fresh_auc`: of a classifier that is trained here and now, TF-IDF with logistic regression, on halves of real and
-      generated texts, and measured on the others; the mean over splits. `fresh_auc_low` and `fresh_auc_high` are the
-      ends of its 95 % interval, `fresh_auc_error` is its standard error,
-      `fresh_auc_texts` the texts of each kind, and `fresh_auc_real` the same between these real texts and as many of
-      `others`, measured: what it is to be held against. Needs scikit-learn.
+    - `fresh_auc`: the held-out classifier two-sample test (C2ST). TF-IDF with logistic regression learns half of the
+      real and generated texts and is measured on the rest; the mean over splits. `fresh_auc_low` and `fresh_auc_high`
+      are the ends of its 95 % interval, `fresh_auc_error` is its standard error, `fresh_auc_texts` the number of texts
+      of each kind. `fresh_auc_real` is the control: the same between real texts and as many of `others`. Needs
+      scikit-learn.
     - `discriminator_auc`: of the discriminator in training.
 
     Args:
         model: The generator, without wrappers.
-        collector: Draws; the generator whose state is saved is left alone.
+        collector: Samples the texts; its saved random state is left alone.
         rows: Held-out real texts.
         discriminator_trainer: The discriminator.
         num_samples: Texts, over all processes.
@@ -60,13 +60,13 @@ def sample_metrics(
     """
     world, rank = collector.accelerator.num_processes, collector.accelerator.process_index
     share = max(1, num_samples // world)
-    # From all over the held-out texts, which may be sorted: the same ones at each evaluation and in every process.
+    # Held-out texts may be sorted. The order is the same at each evaluation and in every process.
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     own = [rows[order[number % len(rows)]] for number in range(rank * share, (rank + 1) * share)]
     generator = torch.Generator().manual_seed(seed)
     samples = collector.sample(model, own, generator=generator, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
     generated, _ = collector.gather(samples, [row["index"] for row in own])
-    texts = [generated.completion for generated in generated]
+    texts = [text.completion for text in generated]
     found = {
         "entropy": _mean_over_processes(
             collector, -(samples.logps * samples.completion_mask).sum(), samples.completion_mask
@@ -89,16 +89,16 @@ def sample_metrics(
 
 
 def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]], seed: int) -> dict[str, float]:
-    """AUC of a fresh classifier on held-out halves, see `sample_metrics`; empty: too few texts or no scikit-learn."""
+    """AUC of C2ST, see `sample_metrics`; empty with too few texts or without scikit-learn."""
     if min(len(real), len(generated)) < LEAST_TEXTS:
         return {}
     if importlib.util.find_spec("sklearn") is None:
         logger.warning("fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
         return {}
-    from hf_gpt.evaluation.two_sample.halves import classifier_test
-    from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+    from hf_gpt.evaluation.two_sample.classifier_test import classifier_test
+    from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 
-    # Tokens as words, which tell texts apart that decode alike.
+    # Tokens serve as words: different tokens may decode to the same text.
     words = [[list(map(str, text)) for text in texts] for texts in (real, generated)]
     found = classifier_test(*words, tfidf_scores, seed=seed, resamples=200)
     number = min(len(real), len(generated))
@@ -107,15 +107,15 @@ def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]],
 
 
 def headline_metrics(metrics: Mapping[str, float]) -> "list[Metric]":
-    """What an evaluation found, for the head of a page; an AUC of a fresh classifier beside the same of real texts."""
+    """An evaluation's metrics for the head of a report: the AUC of C2ST stands beside its control."""
     from hf_gpt.reporting.report import Metric
 
     tiles = [Metric("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
     control = "real text against other real text"
-    beside = f"hold it against {control}" if "eval_fresh_auc_real" in metrics else "too few real texts for a control"
+    beside = f"compare with {control}" if "eval_fresh_auc_real" in metrics else "too few real texts for a control"
     for name, label, note in (
-        ("eval_fresh_auc", "Fresh classifier's AUC", f"real against generated; {beside}"),
-        ("eval_fresh_auc_real", "The same AUC, real", control),
+        ("eval_fresh_auc", "C2ST AUC", f"real against generated; {beside}"),
+        ("eval_fresh_auc_real", "C2ST AUC, control", control),
         ("eval_discriminator_auc", "Discriminator's AUC", "held-out texts"),
         ("eval_entropy", "Entropy", "nats per token of generated text"),
     ):
@@ -130,15 +130,15 @@ def headline_metrics(metrics: Mapping[str, float]) -> "list[Metric]":
 
 
 def check_fresh_auc(num_texts: int) -> None:
-    """Refuses to choose the best model by a figure that cannot be measured on `num_texts` texts of each kind.
+    """Refuses C2ST as the metric of the best model where it cannot be measured on `num_texts` texts of each kind.
 
     Raises:
-        ConfigError: too few texts, or no scikit-learn.
+        ConfigError: there are too few texts, or no scikit-learn.
     """
     if num_texts < LEAST_TEXTS:
         raise ConfigError(
             f"--metric_for_best_model fresh_auc needs {LEAST_TEXTS} held-out and generated texts, and there are "
-            f"{num_texts}: give more, raise --num_eval_samples, or choose another figure, such as loss."
+            f"{num_texts}: give more, raise --num_eval_samples, or choose another metric, such as loss."
         )
     if importlib.util.find_spec("sklearn") is None:
         raise ConfigError("--metric_for_best_model fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")

@@ -1,4 +1,4 @@
-"""What is remembered of the latest scores and texts, and the figures that monitors judge a run by."""
+"""The latest scores and texts of a run, and the metrics that monitors take from them."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ COPY_LIMIT = 5_000_000
 
 
 @dataclass(frozen=True)
-class GeneratedText:
-    """A generated text as it is remembered: its completion, the sum of its log-probabilities, its reward."""
+class ScoredText:
+    """A generated text: its completion, the sum of its log-probabilities, its reward."""
 
     completion: tuple[int, ...]
     logp: float
@@ -34,7 +34,7 @@ class ScoreWindow:
 
     Args:
         size: Scores of each side that are kept.
-        paired: Whether scores can be compared only with the one of the same prompt.
+        paired: Whether only scores of the same prompt can be compared.
     """
 
     def __init__(self, size: int, paired: bool):
@@ -43,8 +43,7 @@ class ScoreWindow:
         self.generated: deque[float] = deque(maxlen=size)
 
     def add(self, real: torch.Tensor, generated: torch.Tensor) -> None:
-        """Adds scores, one-dimensional; of pairs in the same order. Those that are not finite are left out: they can be
-        neither above nor below others."""
+        """Adds one-dimensional scores, pairs in the same order. Non-finite ones are left out, as they have no rank."""
         real, generated = real.float(), generated.float()
         kept = [real.isfinite(), generated.isfinite()]
         if self.paired and len(real) == len(generated):
@@ -54,7 +53,7 @@ class ScoreWindow:
 
     @property
     def auc(self) -> float | None:
-        """Probability that a real text scores above a generated one, of its prompt if paired; None: too few scores."""
+        """Probability that a real text scores above a generated one (paired: of its prompt); None: too few scores."""
         count = min(len(self.real), len(self.generated))
         if count < min(LEAST_SCORES, self.real.maxlen):
             return None
@@ -65,7 +64,7 @@ class ScoreWindow:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of texts on the right side of 0, which for pairs has no meaning."""
+        """Share of texts on the right side of 0; None for pairs."""
         if self.paired or self.auc is None:
             return None
         return metrics.accuracy(torch.tensor(list(self.real)), torch.tensor(list(self.generated)))
@@ -79,7 +78,7 @@ class History:
         tokens: Special tokens, for the shortcut test.
         train_rows: Real texts that are trained on.
         eval_rows: Held-out real texts.
-        paired: Whether the discriminator's scores mean something within a prompt alone.
+        paired: Whether only scores of the same prompt can be compared.
     """
 
     def __init__(
@@ -89,9 +88,9 @@ class History:
         self.train_rows, self.eval_rows = train_rows, eval_rows
         self.heldout = ScoreWindow(args.auc_window, paired)
         self.train = ScoreWindow(args.auc_window, paired)
-        self.texts: deque[GeneratedText] = deque(maxlen=min(args.auc_window, len(train_rows)))
+        self.texts: deque[ScoredText] = deque(maxlen=min(args.auc_window, len(train_rows)))
         self.monitors = Monitors(thresholds=Thresholds(min_auc=args.gate_auc or None))
-        self._sample = RowNumbers(len(train_rows), args.seed)
+        self._row_numbers = RowNumbers(len(train_rows), args.seed)
         self._copies: dict[str, Any] | None = None
 
     @property
@@ -100,12 +99,12 @@ class History:
         auc = self.heldout.auc
         return not self.args.gate_auc or (auc is not None and auc >= self.args.gate_auc)
 
-    def add_texts(self, texts: Sequence[GeneratedText]) -> None:
-        """Remembers generated texts."""
+    def add_texts(self, texts: Sequence[ScoredText]) -> None:
+        """Adds generated texts."""
         self.texts.extend(texts)
 
     def judge(self, step: int, **given: float | None) -> list[Alert]:
-        """Figures of the remembered texts and those given, put before the monitors."""
+        """Hands metrics of the latest texts, and those given, to the monitors; returns their alerts."""
         found = {
             "heldout_auc": self.heldout.auc,
             "train_auc": self.train.auc,
@@ -119,8 +118,8 @@ class History:
         texts = list(self.texts)
         if len(texts) < min(LEAST_TEXTS, self.texts.maxlen):
             return {}
-        self._sample.position = 0
-        real = [self.train_rows[row]["completion_ids"] for row in self._sample.take(len(texts))]
+        self._row_numbers.position = 0
+        real = [self.train_rows[row]["completion_ids"] for row in self._row_numbers.take(len(texts))]
         generated = [text.completion for text in texts]
         tokens = sum(map(len, generated))
         found = {
@@ -153,7 +152,7 @@ class History:
             if sum(map(len, known)) <= COPY_LIMIT:
                 held_out = [row["completion_ids"] for row in self.eval_rows.rows]
                 rate = metrics.copy_rate(held_out, known)
-                # Of the two samples together: the generated one is drawn too.
+                # Both samples vary, the held-out and the generated one.
                 deviation = metrics.rate_deviation(rate, len(held_out)) + metrics.rate_deviation(
                     rate, self.texts.maxlen
                 )
@@ -167,7 +166,7 @@ class History:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is remembered, in plain types."""
+        """The state, in plain types."""
         return {
             "windows": [[list(window.real), list(window.generated)] for window in (self.heldout, self.train)],
             "texts": [[list(text.completion), text.logp, text.reward] for text in self.texts],
@@ -179,5 +178,5 @@ class History:
         for window, (real, generated) in zip((self.heldout, self.train), state["windows"], strict=True):
             window.real.extend(real)
             window.generated.extend(generated)
-        self.texts.extend(GeneratedText(tuple(ids), logp, reward) for ids, logp, reward in state["texts"])
+        self.texts.extend(ScoredText(tuple(ids), logp, reward) for ids, logp, reward in state["texts"])
         self.monitors.load_state_dict(state["monitors"])

@@ -1,4 +1,4 @@
-"""What a log entry of adversarial training says beside Trainer's own: both players, the gate and the updates."""
+"""What adversarial training adds to Trainer's log entries: discriminator, gate and updates."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ def add_adversarial_metrics(
     schedule: Schedule,
     discriminator_trainer: DiscriminatorTrainer | None,
     phase: Phase,
-    num_warnings: int,
+    num_alerts: int,
 ) -> None:
-    """Puts the state of the game into a log entry of training.
+    """Puts the adversarial state into a log entry of training.
 
     Args:
         logs: The entry.
         history: AUCs of the discriminator.
         schedule: Steps that the gate left out.
         discriminator_trainer: The discriminator, if there is one.
-        phase: Of the last step.
-        num_warnings: That stand.
+        phase: That of the last step.
+        num_alerts: Alerts of the last evaluation step.
     """
     logs["phase"] = phase.value
-    logs["warnings"] = num_warnings
+    logs["warnings"] = num_alerts
     for name, value in (("d_auc_heldout", history.heldout.auc), ("d_auc_train", history.train.auc)):
         if value is not None:
             logs[name] = value
@@ -40,7 +40,7 @@ def add_adversarial_metrics(
 
 
 def count_updates(logs: dict[str, Any], schedule: Schedule, last: outcomes.Outcome | None) -> None:
-    """Puts the generator's updates into any log entry, and takes out what steps without a loss would falsify.
+    """Puts the generator's updates into a log entry, and removes what steps without a loss would falsify.
 
     Args:
         logs: The entry.

@@ -1,9 +1,7 @@
 """
-Warnings of adversarial training: what is going wrong, by which figure, and what to change.
+Alerts of adversarial training: what is going wrong, by which metric, and what to change.
 
-`Monitors` takes the figures of `diagnostics` as the trainer measures them, warns, closes the gate that generator steps
-go through while the discriminator knows nothing, and says when to stop and which step was the best. It trains and
-saves nothing itself.
+`Monitors` takes the metrics of `diagnostics` and raises alerts. It also says when to stop and which step was the best.
 """
 
 import dataclasses
@@ -16,7 +14,7 @@ from hf_gpt.errors import did_you_mean
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where a figure turns into a warning; None switches a warning off."""
+    """Where a metric raises an alert; None switches that alert off."""
 
     # The gate: below this held-out AUC the generator learns from noise.
     min_auc: float | None = 0.55
@@ -29,14 +27,13 @@ class Thresholds:
     min_entropy_of_start: float | None = 0.85
     # NLL of samples under the data's own density, as a share of H(p).
     min_oracle_nll_of_data: float | None = 1.0
-    # Different n-grams in as many generated as real texts; above the real rate: texts that are there already, and texts
-    # that share half of themselves with another.
+    # Of as many real texts: different n-grams. Above the real rate: copies of another text, and half copies.
     min_distinct_of_data: float | None = 0.5
     max_extra_duplicates: float | None = 0.05
     max_extra_repetition: float | None = 0.5
     max_fresh_auc_rise: float | None = 0.05
     max_fooled_gap: float | None = 0.15
-    # Reward gained, in units of its standard deviation at the start, while a fresh discriminator sees no progress.
+    # Reward gained, in units of its standard deviation at the start, while C2ST sees no progress.
     max_unearned_reward: float | None = 1.0
     max_length_drift: float | None = 0.5
     max_nll_rise: float | None = 0.05
@@ -60,15 +57,15 @@ class Alert:
         return f"step {self.step}: {self.name} ({self.value:.4g} against {self.threshold:.4g}): {self.advice}"
 
 
-def as_log_entry(warning: Alert) -> dict[str, Any]:
-    """A warning as an entry of a trainer's log, from which pages show it."""
-    named = {"alert": warning.name, "alert_value": warning.value, "alert_threshold": warning.threshold}
-    return {"step": warning.step, **named, "alert_advice": warning.advice}
+def as_log_entry(alert: Alert) -> dict[str, Any]:
+    """An alert as an entry of a trainer's log, from which reports show it."""
+    named = {"alert": alert.name, "alert_value": alert.value, "alert_threshold": alert.threshold}
+    return {"step": alert.step, **named, "alert_advice": alert.advice}
 
 
 @dataclass(frozen=True)
 class Past:
-    """First and lowest value of each figure so far, the present one not counted, unless it is the first."""
+    """First and lowest value of each metric before this evaluation step, or at the first one, its own."""
 
     first: Mapping[str, float]
     lowest: Mapping[str, float]
@@ -76,19 +73,19 @@ class Past:
 
 @dataclass(frozen=True)
 class Rule:
-    """A warning: from which figures, by which formula, against which threshold.
+    """When an alert is raised: metrics, formula and threshold.
 
     Attributes:
-        name: Of the warning.
-        metrics: Without all of these there is no verdict.
+        name: Of the alert.
+        metrics: Those it needs, all of them.
         threshold: Field of `Thresholds`.
-        value: What is compared, from the present figures and the past.
+        value: What is compared with it, from present and past metrics.
         advice: What is wrong and what to change.
         is_below: Whether low values are the bad ones.
         is_fatal: Whether training should stop if it lasts.
-        after_warmup: Whether it applies only once the discriminator has had its warm-up.
-        only_first: Whether only the first values of its figures are judged.
-        unless: A figure whose presence switches the rule off, as a better rule applies.
+        after_warmup: Whether it applies only after the discriminator's warm-up.
+        only_first: Whether only the first values are judged.
+        unless: A metric whose presence switches this rule off, since a better rule applies.
     """
 
     name: str
@@ -109,9 +106,9 @@ RULES: tuple[Rule, ...] = (
         ("heldout_auc",),
         "min_auc",
         lambda now, past: now["heldout_auc"],
-        "on held-out text the discriminator's AUC is below gate_auc (0.5 is guessing), so generator steps are skipped. "
-        "Start it from a pretrained model, warm it up for longer, or take more discriminator steps; if real and "
-        "generated text can hardly be told apart by a fresh one either, training is done",
+        "on held-out text the discriminator's AUC is below gate_auc (0.5 is chance), so generator steps are skipped. "
+        "Start it from a pretrained model, warm it up for longer, or take more discriminator steps. If the AUC of C2ST "
+        "is near 0.5 too, training is done",
         is_below=True,
         after_warmup=True,
     ),
@@ -120,8 +117,8 @@ RULES: tuple[Rule, ...] = (
         ("train_auc", "heldout_auc"),
         "max_auc_gap",
         lambda now, past: now["train_auc"] - now["heldout_auc"],
-        "the discriminator knows its training texts by heart, and its reward is worth little elsewhere. Raise its "
-        "dropout or weight decay, lower its learning rate or number of steps, use fresh fakes or the R1 penalty",
+        "the discriminator has memorised its training texts, so its scores of new texts mean little. Raise its dropout "
+        "or weight decay, lower its learning rate or number of steps, replay less, or use the R1 penalty",
     ),
     Rule(
         "discriminator shortcut",
@@ -136,8 +133,8 @@ RULES: tuple[Rule, ...] = (
         ("discriminator_accuracy",),
         "max_first_accuracy",
         lambda now, past: now["discriminator_accuracy"],
-        "it told nearly all texts apart from the first measurement on: look for a difference of format or of dtype, "
-        "or warm the generator up on likelihood first; a reward from so sure a judge hardly differs between texts",
+        "it told nearly all texts apart at the first evaluation step, so rewards hardly differ between texts. Look for "
+        "a difference of format or dtype, or warm the generator up by maximum likelihood first",
         only_first=True,
     ),
     Rule(
@@ -145,18 +142,16 @@ RULES: tuple[Rule, ...] = (
         ("low_contrast_share",),
         "max_low_contrast_share",
         lambda now, past: now["low_contrast_share"],
-        "many groups get one reward for all their texts, from which nothing can be learned. Raise the sampling "
-        "temperature or the group size, add the GRGC calibration to the discriminator's loss, or read logits and "
-        "not probabilities as the reward",
+        "in many groups all texts get the same reward, which teaches nothing. Raise the sampling temperature or the "
+        "group size, set --calibration_weight, or use logits instead of probabilities as the reward",
     ),
     Rule(
         "entropy collapse",
         ("entropy", "data_entropy"),
         "min_entropy_of_data",
         lambda now, past: now["entropy"] / now["data_entropy"],
-        "the generator's entropy is below that of the data: it keeps to a few modes. Raise the weight of the "
-        "likelihood anchor or of the KL penalty, lower the generator's learning rate, or go back to the best "
-        "checkpoint",
+        "the generator's entropy is below that of the data: it covers few modes. Raise --lambda_mle or --beta, lower "
+        "--learning_rate, or go back to the best checkpoint",
         is_below=True,
         is_fatal=True,
     ),
@@ -165,8 +160,8 @@ RULES: tuple[Rule, ...] = (
         ("entropy",),
         "min_entropy_of_start",
         lambda now, past: now["entropy"] / past.first["entropy"],
-        "the generator's entropy has fallen far below where it began. Raise the weight of the likelihood anchor or "
-        "of the KL penalty, lower the generator's learning rate, or go back to the best checkpoint",
+        "the generator's entropy has fallen far below its first value. Raise --lambda_mle or --beta, lower "
+        "--learning_rate, or go back to the best checkpoint",
         is_below=True,
         is_fatal=True,
         unless="data_entropy",
@@ -176,8 +171,8 @@ RULES: tuple[Rule, ...] = (
         ("oracle_nll", "data_entropy"),
         "min_oracle_nll_of_data",
         lambda now, past: now["oracle_nll"] / now["data_entropy"],
-        "samples are more probable under the data's density than real texts are, as a collapsed or a cold "
-        "generator's would be: the figure says nothing good below H(p). Raise the weight of the likelihood anchor",
+        "samples are more probable under the data's density than real texts are, as after a collapse or at a low "
+        "temperature. Below H(p), a lower value is not better. Raise --lambda_mle",
         is_below=True,
     ),
     Rule(
@@ -185,8 +180,7 @@ RULES: tuple[Rule, ...] = (
         ("distinct_ngrams", "real_distinct_ngrams"),
         "min_distinct_of_data",
         lambda now, past: now["distinct_ngrams"] / max(now["real_distinct_ngrams"], 1),
-        "as many real texts hold many more different n-grams. Raise the weight of the likelihood anchor or the "
-        "sampling temperature",
+        "as many real texts have far more different n-grams. Raise --lambda_mle or --temperature",
         is_below=True,
         is_fatal=True,
     ),
@@ -195,8 +189,7 @@ RULES: tuple[Rule, ...] = (
         ("duplicate_rate", "real_duplicate_rate"),
         "max_extra_duplicates",
         lambda now, past: now["duplicate_rate"] - now["real_duplicate_rate"],
-        "the generator writes the same texts again and again. Raise the weight of the likelihood anchor or the "
-        "sampling temperature, or go back to the best checkpoint",
+        "the generator repeats whole texts. Raise --lambda_mle or --temperature, or go back to the best checkpoint",
         is_fatal=True,
     ),
     Rule(
@@ -204,8 +197,7 @@ RULES: tuple[Rule, ...] = (
         ("repetition_rate", "real_repetition_rate"),
         "max_extra_repetition",
         lambda now, past: now["repetition_rate"] - now["real_repetition_rate"],
-        "the generator writes the same passages again and again. Raise the weight of the likelihood anchor or the "
-        "sampling temperature, or go back to the best checkpoint",
+        "the generator repeats passages. Raise --lambda_mle or --temperature, or go back to the best checkpoint",
         is_fatal=True,
     ),
     Rule(
@@ -213,8 +205,8 @@ RULES: tuple[Rule, ...] = (
         ("fresh_auc",),
         "max_fresh_auc_rise",
         lambda now, past: now["fresh_auc"] - past.lowest["fresh_auc"],
-        "a discriminator trained afresh tells the texts apart better than before: the generator moves away from the "
-        "data. Go back to the best checkpoint; take more discriminator steps, replay old fakes, raise the anchor",
+        "the AUC of C2ST has risen: the generator moves away from the data. Go back to the best checkpoint, take more "
+        "discriminator steps, raise --replay_fraction or --lambda_mle",
         is_fatal=True,
     ),
     Rule(
@@ -222,16 +214,8 @@ RULES: tuple[Rule, ...] = (
         ("fresh_auc", "heldout_auc"),
         "max_fooled_gap",
         lambda now, past: now["fresh_auc"] - now["heldout_auc"],
-        "a discriminator trained afresh sees what the one in training does not: the reward is being gamed. Take "
-        "more discriminator steps, replay fewer old fakes, or start it again",
-    ),
-    Rule(
-        "frozen discriminator disagrees",
-        ("frozen_auc", "heldout_auc"),
-        "max_fooled_gap",
-        lambda now, past: now["frozen_auc"] - now["heldout_auc"],
-        "the discriminator of the start still sees what the one in training has forgotten. Replay more old fakes "
-        "and lower the discriminator's learning rate",
+        "C2ST tells texts apart that the discriminator does not: the generator exploits its reward. Take more "
+        "discriminator steps, lower --replay_fraction, or start the discriminator again",
     ),
     Rule(
         "unearned reward",
@@ -242,24 +226,24 @@ RULES: tuple[Rule, ...] = (
             if now["fresh_auc"] > past.first["fresh_auc"] - 0.01
             else 0.0
         ),
-        "the reward rises while a discriminator trained afresh tells the texts apart as well as at the start. Take "
-        "more discriminator steps, or a larger or pretrained discriminator",
+        "the reward rises while the AUC of C2ST does not fall. Take more discriminator steps, or a larger or "
+        "pretrained discriminator",
     ),
     Rule(
         "length drift",
         ("length_drift",),
         "max_length_drift",
         lambda now, past: now["length_drift"],
-        "generated texts have become longer or shorter than real ones. Check that real and generated text end the "
-        "same way; use a normalisation that does not reward length, or raise the anchor",
+        "generated texts have become longer or shorter than real ones. Check that both end the same way, use a "
+        "--normalization that does not reward length, or raise --lambda_mle",
     ),
     Rule(
         "forgetting",
         ("heldout_nll",),
         "max_nll_rise",
         lambda now, past: now["heldout_nll"] / past.first["heldout_nll"] - 1,
-        "the likelihood of held-out text has fallen against that of the model before adversarial training. Raise "
-        "the weight of the likelihood anchor or lower the generator's learning rate",
+        "the held-out loss is above that of the generator before adversarial training. Raise --lambda_mle or lower "
+        "--learning_rate",
         is_fatal=True,
     ),
     Rule(
@@ -267,25 +251,17 @@ RULES: tuple[Rule, ...] = (
         ("logp_mismatch",),
         "max_logp_mismatch",
         lambda now, past: now["logp_mismatch"],
-        "log-probabilities of the sampler differ from those of the training pass, so that the gradient belongs to "
-        "another distribution. Sample in the dtype of training, without dropout, at the temperature, top-k, top-p and "
-        "min-p of the arguments; a rollout_function gives the log-probabilities of what it sampled from",
+        "log-probabilities of the sampler differ from those of the training pass, so the gradient is biased. Sample in "
+        "the dtype of training, without dropout, with the arguments' temperature, top-k, top-p and min-p. A "
+        "rollout_function must give the log-probabilities of the distribution it sampled from",
     ),
     Rule(
         "copied texts",
         ("copy_rate", "real_copy_rate", "real_copy_deviation"),
         "max_copying_deviations",
         lambda now, past: (now["copy_rate"] - now["real_copy_rate"]) / max(now["real_copy_deviation"], 1e-12),
-        "generated texts stand word for word in the training data more often than held-out real ones do. Stop the "
-        "likelihood warm-up earlier, add dropout or weight decay, or lower the weight of the anchor",
-    ),
-    Rule(
-        "copied n-grams",
-        ("ngram_overlap", "real_ngram_overlap", "real_ngram_deviation"),
-        "max_copying_deviations",
-        lambda now, past: (now["ngram_overlap"] - now["real_ngram_overlap"]) / max(now["real_ngram_deviation"], 1e-12),
-        "generated texts share more 4-grams with the training data than held-out real ones do. Stop the likelihood "
-        "warm-up earlier, add dropout or weight decay",
+        "more generated than held-out real texts are copies of training texts. Stop the MLE warm-up earlier, add "
+        "dropout or weight decay, or lower --lambda_mle",
     ),
 )
 
@@ -294,19 +270,18 @@ METRICS: tuple[str, ...] = tuple(sorted({name for rule in RULES for name in rule
 
 @dataclass
 class Monitors:
-    """Watches the figures of a run.
+    """Raises alerts from the metrics of a run.
 
-    Entropies and likelihoods may be in nats a token or a text, as long as all of them are in the same unit.
+    Entropies and likelihoods may be in nats per token or per text, all in the same unit.
 
     Attributes:
-        thresholds: Where warnings begin.
-        patience: Evaluations in a row with a fatal warning after which `should_stop` is True.
-        warmup_steps: Steps before which a discriminator may be useless.
-        best_metric: What tells the best step among those without a fatal warning, such as "fresh_auc"; left out: the
-            last of them is the best.
+        thresholds: Where alerts begin.
+        patience: Evaluation steps in a row with a fatal alert after which `should_stop` is True.
+        warmup_steps: Steps in which the discriminator may be useless.
+        best_metric: Chooses the best step among those without a fatal alert, such as "fresh_auc". None: the last one.
         greater_is_better: Whether `best_metric` is to be high.
-        first: Values that later ones are compared with. Given ones count from the start, as those of the model before
-            adversarial training; others are the first that come.
+        first: Values that later ones are compared with, such as those before adversarial training. Others are added
+            at their first evaluation step.
     """
 
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -317,59 +292,55 @@ class Monitors:
     first: dict[str, float] = field(default_factory=dict)
     lowest: dict[str, float] = field(default_factory=dict, init=False)
     latest: dict[str, float] = field(default_factory=dict, init=False)
-    warnings: list[Alert] = field(default_factory=list, init=False)
+    alerts: list[Alert] = field(default_factory=list, init=False)
     best_step: int | None = field(default=None, init=False)
     best_value: float | None = field(default=None, init=False)
     fatal_in_a_row: int = field(default=0, init=False)
 
     def update(self, step: int, **metrics: float) -> list[Alert]:
-        """Takes the figures of a step and says what is wrong with them.
+        """Takes the metrics of a step and returns its alerts.
 
-        Only warnings for which all figures are given are judged, so that cheap ones may come more often than dear ones.
+        A rule applies where all of its metrics are given, so costly metrics may come less often than cheap ones.
 
         Args:
             step: Of the generator.
-            **figures: By the names in `METRICS`, and `best_metric`; None and NaN count as not given.
+            **metrics: By the names in `METRICS`, and `best_metric`; None and NaN count as not given.
 
         Raises:
-            ValueError: There is no such figure.
+            ValueError: There is no such metric.
         """
         known = {*METRICS, self.best_metric}
         for name in metrics:
             if name not in known:
-                raise ValueError(f"there is no figure {name!r}{did_you_mean(name, METRICS)}")
+                raise ValueError(f"there is no metric {name!r}{did_you_mean(name, METRICS)}")
         now = {name: float(value) for name, value in metrics.items() if value is not None and value == value}
         self.latest |= now
         past = Past(now | self.first, now | self.lowest)
-        raised = [warning for rule in RULES if (warning := self._judge(rule, step, now, past)) is not None]
+        raised = [alert for rule in RULES if (alert := self._judge(rule, step, now, past)) is not None]
         self.first = dict(past.first)
         self.lowest = {name: min(value, now.get(name, value)) for name, value in past.lowest.items()}
-        self.warnings += raised
+        self.alerts += raised
         self._keep_score(step, now, raised)
         return raised
 
     @property
-    def gate_open(self) -> bool:
-        """Whether the generator may learn: not before a held-out AUC is known, nor while it is below `min_auc`."""
-        floor = self.thresholds.min_auc
-        return floor is None or self.latest.get("heldout_auc", 0.0) >= floor
-
-    @property
     def should_stop(self) -> bool:
-        """Whether a fatal warning has stood for `patience` evaluations; the checkpoint to keep is `best_step`'s."""
+        """Whether there were fatal alerts at `patience` evaluation steps in a row; `best_step` is the one to keep."""
         return self.fatal_in_a_row >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """All that has been seen, fit for JSON."""
+        """The state, fit for JSON."""
         names = ("first", "lowest", "latest", "best_step", "best_value", "fatal_in_a_row")
         state = {name: getattr(self, name) for name in names}
-        return state | {"warnings": [dataclasses.asdict(warning) for warning in self.warnings]}
+        return state | {"warnings": [dataclasses.asdict(alert) for alert in self.alerts]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `state_dict`."""
         for name, value in state.items():
-            setattr(self, name, dict(value) if isinstance(value, Mapping) else value)
-        self.warnings = [Alert(**warning) for warning in state["warnings"]]
+            if name != "warnings":
+                setattr(self, name, dict(value) if isinstance(value, Mapping) else value)
+        # Files keep the former name.
+        self.alerts = [Alert(**alert) for alert in state["warnings"]]
 
     def _judge(self, rule: Rule, step: int, now: Mapping[str, float], past: Past) -> Alert | None:
         threshold = getattr(self.thresholds, rule.threshold)
@@ -385,7 +356,7 @@ class Monitors:
         return Alert(rule.name, value, threshold, rule.advice, step, rule.is_fatal)
 
     def _keep_score(self, step: int, now: Mapping[str, float], raised: list[Alert]) -> None:
-        fatal = any(warning.is_fatal for warning in raised)
+        fatal = any(alert.is_fatal for alert in raised)
         judged = any(all(name in now for name in rule.metrics) for rule in RULES if rule.is_fatal)
         if judged:
             self.fatal_in_a_row = self.fatal_in_a_row + 1 if fatal else 0
@@ -396,7 +367,7 @@ class Monitors:
             if value is None:
                 return
             if self.best_value is not None:
-                gain = value - self.best_value if self.greater_is_better else self.best_value - value
-                if gain <= 0:
+                improvement = value - self.best_value if self.greater_is_better else self.best_value - value
+                if improvement <= 0:
                     return
         self.best_step, self.best_value = step, value

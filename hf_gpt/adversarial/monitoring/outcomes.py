@@ -1,4 +1,4 @@
-"""What became of the generator in each step, counted: a run may take all of its steps and train nothing."""
+"""What each step did to the generator, counted. A run may take all of its steps and train nothing."""
 
 import math
 from collections.abc import Mapping
@@ -35,11 +35,11 @@ _WORDS = {
 
 
 def outcome(*, alone: bool, by_likelihood: bool, gated: bool, grad_norm: float | None, learning_rate: float) -> Outcome:
-    """What a step does, just before the optimizer's own.
+    """What a step does to the generator, known just before the optimizer's step.
 
     Args:
         alone: Whether it trains the discriminator alone.
-        by_likelihood: Whether it trains the generator by likelihood or distillation, before the two meet.
+        by_likelihood: Whether it trains the generator by MLE or distillation alone.
         gated: Whether the gate leaves the generator alone.
         grad_norm: Of the generator's gradient over all processes; None where it is not known.
         learning_rate: The highest of the generator's parameters.
@@ -73,16 +73,16 @@ def describe(counts: Mapping[str, int]) -> str:
     line = f"generator updated {updates(counts):,} of {steps:,} steps"
     if likelihood:
         number = "all" if likelihood == updates(counts) else f"{likelihood:,}"
-        line += f", {number} of them by likelihood alone"
+        line += f", {number} of them by maximum likelihood alone"
     reasons = [words.format(_steps(counts[each.value])) for each, words in _WORDS.items() if counts.get(each.value)]
     return f"{line} ({'; '.join(reasons)})" if reasons else line
 
 
 def complaint(counts: Mapping[str, int]) -> str | None:
-    """What to say of a run that hardly trained the generator, or hardly against the discriminator; None of others."""
+    """What to say of a run that hardly trained the generator against the discriminator; None for other runs."""
     likelihood, steps = counts.get(Outcome.LIKELIHOOD.value, 0), sum(counts.values())
-    played = steps - likelihood
-    if not played or counts.get(Outcome.ADVERSARIAL.value, 0) >= LEAST_SHARE * played:
+    others = steps - likelihood
+    if not others or counts.get(Outcome.ADVERSARIAL.value, 0) >= LEAST_SHARE * others:
         return None
     if not updates(counts):
         found = f"The generator was never updated and is what it was before: {describe(counts)}."
@@ -91,7 +91,7 @@ def complaint(counts: Mapping[str, int]) -> str | None:
     causes = {each: counts.get(each.value, 0) for each in _WORDS}
     cause = max(causes, key=causes.get)
     if cause is Outcome.ZERO_RATE and likelihood > causes[cause]:
-        # The first steps of a run have no rate; likelihood took the others.
+        # Only the first steps have a rate of 0.
         cause = Outcome.LIKELIHOOD
     return f"{found} {_ADVICE[cause]}"
 

@@ -1,4 +1,4 @@
-"""What is done about scores that are not finite: the step teaches nobody, and a discriminator that goes on is named."""
+"""The guard against non-finite scores: such a step changes no weights, and several in a row stop the run."""
 
 import logging
 from typing import Any
@@ -11,7 +11,7 @@ from hf_gpt.generation.scoring.discriminator import ScoreError, check_scores
 
 logger = logging.getLogger(__name__)
 
-# Steps with such scores, one after another, after which nothing will get better.
+# Steps with such scores in a row after which training stops.
 MOST_IN_A_ROW = 5
 
 
@@ -20,14 +20,14 @@ class NonFiniteScoresError(UserError):
 
 
 class ScoreGuard:
-    """Looks at the scores of a step, which are the same in every process.
+    """Checks the scores of a step, which are the same in every process.
 
     Args:
-        source: The discriminator or reward function, to be named.
+        source: The discriminator or reward function, named in errors.
 
     Attributes:
         steps: Steps so far in which a score was not finite.
-        in_a_row: The latest of them without one in between.
+        in_a_row: The latest of them that followed each other.
     """
 
     def __init__(self, source: Any):
@@ -52,13 +52,13 @@ class ScoreGuard:
         return True
 
     def mark(self, is_finite: bool) -> None:
-        """Says whether the scores of texts were finite that may be used again."""
+        """Marks the step where it uses texts of an earlier step whose scores were not finite."""
         self._saw_any = True
         if not is_finite and self._message is None:
             self._message = "the texts of an earlier step are used again, whose scores were not finite."
 
     def end_step(self, step: int, model: torch.nn.Module) -> None:
-        """Ends a step. Of one whose scores were not finite, other micro-batches lose the gradients they left, too.
+        """Ends a step, and drops all of its gradients if a score was not finite.
 
         Raises:
             NonFiniteScoresError: it was the last of `MOST_IN_A_ROW` whose scores were not.
@@ -69,20 +69,20 @@ class ScoreGuard:
             if saw_any:
                 self.in_a_row = 0
             return
-        # Optimizers pass over parameters without a gradient, and so change neither them nor their state.
+        # Optimizers skip parameters without a gradient, and their state.
         model.zero_grad(set_to_none=True)
         self.steps += 1
         self.in_a_row += 1
         if self.in_a_row >= MOST_IN_A_ROW:
             raise NonFiniteScoresError(
-                f"step {step}: {message} It was so in {self.in_a_row} steps in a row, in which the generator learnt "
-                "nothing. A lower --discriminator_learning_rate or --discriminator_max_grad_norm keeps weights finite."
+                f"step {step}: {message} This happened in {self.in_a_row} steps in a row, in which nothing was "
+                "learned. A lower --discriminator_learning_rate or --discriminator_max_grad_norm keeps weights finite."
             )
         if self.in_a_row == 1:
             logger.warning("step %d changes no weight of the generator: %s", step, message)
 
     def metrics(self) -> dict[str, int]:
-        """For the log, once there is something to tell."""
+        """For the log; empty while all scores have been finite."""
         return {"steps_with_scores_not_finite": self.steps} if self.steps else {}
 
     def state_dict(self) -> dict[str, int]:

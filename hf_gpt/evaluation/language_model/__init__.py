@@ -1,1 +1,1 @@
-"""What language models say about texts: likelihood under a given one, and under small ones trained for the purpose."""
+"""Likelihood of texts under a given language model, and under small ones that metrics train."""

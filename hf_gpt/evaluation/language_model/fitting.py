@@ -1,4 +1,8 @@
-"""The training loop of the small models that metrics train: seconds on a CPU, early stop on held-out loss."""
+"""The training loop of the small models that metrics train: seconds on a CPU, early stopping on held-out loss.
+
+It is no Trainer, whose start-up and callbacks take longer than many of these fits and whose order of data would change
+published numbers.
+"""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +16,13 @@ from torch import nn
 from hf_gpt.allocator import keeps_freed_memory
 
 
-# From a model and the places of some examples to their mean loss and to what that mean weighs (examples or tokens).
+# From a model and the positions of examples to their mean loss and its weight (their number, or that of their tokens).
 BatchLoss = Callable[[nn.Module, np.ndarray], tuple[torch.Tensor, float]]
 
 
 @dataclass
 class Fit:
-    """How a fit went: held-out loss after each epoch, and the epoch (from 1) whose weights were kept."""
+    """Held-out loss after each epoch, and the epoch (from 1) whose weights were kept."""
 
     losses: list[float] = field(default_factory=list)
     best_epoch: int = 0
@@ -31,7 +35,7 @@ class Fit:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws inside follow from `seed`; outside nothing has changed."""
+    """Seeds random numbers inside; the state outside stays as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -66,22 +70,22 @@ def fit(
     patience: int = 2,
     seed: int = 0,
 ) -> Fit:
-    """Trains by AdamW until the held-out loss has not fallen for `patience` epochs, and leaves the best weights.
+    """Trains by AdamW until the held-out loss stops falling, and leaves the best weights.
 
     Args:
         model: Trained in place; in evaluation mode afterwards.
-        loss: Mean loss of the examples at some places, with gradients, and its weight.
+        loss: Mean loss of the examples at some positions, with gradient, and its weight.
         lengths: Of every example in tokens, for batches with little padding.
-        training, validation: Places of the examples to learn from and to stop by, int64.
+        training, validation: Positions of the examples for training and for early stopping, int64.
         epochs: At most.
         batch_size: Examples in a batch.
         learning_rate: Highest; warmed up over the first tenth of the first epoch, constant after it.
         weight_decay: Of AdamW.
-        patience: As above.
+        patience: Epochs without a lower held-out loss before it stops.
         seed: Of the order of the examples and of dropout.
 
     Raises:
-        ValueError: there is nothing to train on or to stop by.
+        ValueError: there are no examples to train on or to stop by.
         FloatingPointError: the held-out loss is not finite.
     """
     if not len(training) or not len(validation):

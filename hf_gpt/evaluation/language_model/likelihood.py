@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hf_gpt.generation.scoring.discriminator import evaluating
+from hf_gpt.generation.scoring.logprobs import token_logps
 
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def likelihood(
     stride: int | None = None,
     batch_size: int = 8,
 ) -> Likelihood:
-    """Likelihood of each text, which begins after the BOS token (or EOS, where a tokenizer has no BOS).
+    """Likelihood of each text after the BOS token, or EOS for a tokenizer without BOS.
 
     A special token that is spelled out in a text is text, as in training.
 
@@ -106,9 +107,9 @@ def likelihood(
         model: Any causal language model that takes `input_ids` and `attention_mask`; read without dropout.
         processing_class: Its tokenizer.
         texts: At least one.
-        max_length: Tokens of a window; left out, what the model was made for, at most 1024.
-        stride: From window to window, below `max_length`; left out, half of it. Smaller is slower and gives each token
-            more context.
+        max_length: Tokens of a window. None: the model's limit, at most 1024.
+        stride: From window to window, below `max_length`. None: half of it. A smaller stride is slower and gives each
+            token more context.
         batch_size: Windows in a batch.
 
     Raises:
@@ -140,8 +141,8 @@ def likelihood(
                 wanted[n, predicted - begin : end - begin] = True
             ids = ids.to(device)
             logits = model(input_ids=ids, attention_mask=mask.to(device)).logits[:, :-1].float()
-            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-            sums = (losses.double().cpu() * wanted[:, 1:]).sum(1).numpy()
-            np.add.at(nll, [piece[0] for piece in batch], sums)
+            logps = token_logps(logits, ids[:, 1:])
+            sums = (logps.double().cpu() * wanted[:, 1:]).sum(1).numpy()
+            np.subtract.at(nll, [piece[0] for piece in batch], sums)
     tokens = np.array([len(ids) - 1 for ids in rows])
     return Likelihood(nll, tokens, np.array([len(text.encode()) for text in texts]))

@@ -1,4 +1,4 @@
-"""A small language model over words, trained from nothing within minutes: the judge of LM and reverse-LM score."""
+"""A small language model over words, trained within minutes, behind LM score and reverse LM score."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -70,8 +70,7 @@ class WordModel:
         Args:
             sentences, validation: Words of each text.
             epochs, batch_size, learning_rate, patience, seed: See `fit`.
-            teacher: A model of the same words, whose next-word distributions at the sentences are learnt in place of
-                the next words themselves (https://arxiv.org/abs/1503.02531).
+            teacher: A model of the same words, whose next-word distributions are learned in place of the next words (https://arxiv.org/abs/1503.02531).
         """
         rows = self.vocabulary.encode([*sentences, *validation], self.max_length)
         positions = np.arange(len(rows))
@@ -146,8 +145,8 @@ def lm_score(
 ) -> dict[str, float | int]:
     """Quality: nats per token of generated texts under a language model of real ones (https://arxiv.org/abs/1811.02549).
 
-    Of the real texts 8/10 are learnt, 1/10 stops the training and 1/10 is scored beside the generated ones: the figure
-    that real texts have. A generator below it writes likelier text than people, which temperature alone achieves.
+    Of the real texts 8/10 are learned, 1/10 is for early stopping and 1/10 is scored beside the generated ones, as the
+    value of real texts. A generator below it writes likelier text than people, as at a low temperature.
 
     Args:
         generated, real: Tokens of each text; at least 20 real ones.
@@ -182,11 +181,12 @@ def reverse_lm_score(
     epochs: int = 20,
     batch_size: int = 64,
 ) -> dict[str, float | int]:
-    """Diversity and quality: nats per token of real texts under a language model that learnt generated ones only.
+    """Diversity and quality: nats per token of real texts under a language model of generated texts alone.
 
-    (https://arxiv.org/abs/1706.04223, https://arxiv.org/abs/1811.02549.) The vocabulary is that of the real texts. Half
-    of them stop the training, the other half is scored. The figure falls as the generated sample grows, so compare at
-    equal numbers, and with real texts in place of the generated ones.
+    The vocabulary is that of the real texts. Half of them is for early stopping, the other half is scored. The score
+    falls as the generated sample grows, so compare at equal numbers, and with real texts in place of generated ones.
+
+    Source: https://arxiv.org/abs/1706.04223, https://arxiv.org/abs/1811.02549.
 
     Args:
         generated, real: Tokens of each text; at least 20 real ones.

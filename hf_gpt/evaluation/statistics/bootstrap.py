@@ -1,9 +1,9 @@
 """
 Intervals and paired tests by resampling items.
 
-A figure over a set of items varies with the items that happen to be in it. The bootstrap
-(https://doi.org/10.1214/aos/1176344552) draws sets of equal size with replacement; two models that did the same items
-are compared on the same draws (https://aclanthology.org/W04-3250).
+A metric over a set of items varies with the choice of items. The bootstrap (https://doi.org/10.1214/aos/1176344552)
+resamples sets of equal size with replacement. Models on the same items are compared on the same resamples
+(https://aclanthology.org/W04-3250).
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ _WEIGHTS_AT_A_TIME = 4_000_000
 
 
 class MetricValues(ABC):
-    """Figures of a set of items that can be computed again for any multiset of them.
+    """Metrics of a set of items that can be computed again for any multiset of them.
 
     Attributes:
         count: Items.
@@ -28,24 +28,24 @@ class MetricValues(ABC):
 
     @abstractmethod
     def of(self, weights: np.ndarray) -> dict[str, float]:
-        """The figures of items that each occur `weights` times, int64 `(count,)`."""
+        """The metrics of items that each occur `weights` times, int64 `(count,)`."""
 
     def value(self) -> dict[str, float]:
-        """The figures of every item once."""
+        """The metrics with each item once."""
         return self.of(np.ones(self.count, np.int64))
 
     def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The figures of many draws: weights `(draws, count)`, each figure float64 `(draws,)`."""
+        """The metrics of many resamples: weights `(resamples, count)`, each metric float64 `(resamples,)`."""
         rows = [self.of(row) for row in weights]
         return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
 
 
 class Sums(MetricValues):
-    """Figures that depend on sums over the items alone, such as means, ratios and corpus BLEU.
+    """Metrics that depend only on sums over the items, such as means, ratios and corpus BLEU.
 
     Args:
         statistics: Float `(count, k)`.
-        combine: From the sums `(k,)` to figures.
+        combine: From the sums `(k,)` to metrics.
     """
 
     def __init__(self, statistics: Any, combine: Callable[[np.ndarray], Mapping[str, float]]):
@@ -62,11 +62,11 @@ class Sums(MetricValues):
 
 
 class Recomputed(MetricValues):
-    """Any figures of predictions and references, computed anew for each draw.
+    """Any metrics of predictions and references, computed again for each resample.
 
     Args:
         predictions, references: One of each for every item.
-        compute: From predictions and references to figures.
+        compute: From predictions and references to metrics.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Recomputed(MetricValues):
 
 
 class Averaged(MetricValues):
-    """The mean of the figures of several runs over the same items, such as those of different seeds."""
+    """The mean of the metrics of several runs over the same items, such as different seeds."""
 
     def __init__(self, runs: Sequence[MetricValues]):
         self.runs, self.count = list(runs), runs[0].count
@@ -96,35 +96,37 @@ class Averaged(MetricValues):
 
 
 def means(values: Mapping[str, Sequence[float]]) -> Sums:
-    """Figures that are means of a number for each item: name to numbers."""
+    """Metrics that are means of a number for each item: name to numbers."""
     names = list(values)
     table = np.array([*(np.asarray(values[name], float) for name in names), np.ones(len(values[names[0]]))]).T
     return Sums(table, lambda sums: {name: float(sums[n] / sums[-1]) for n, name in enumerate(names)})
 
 
-def bootstrap(metrics: Mapping[str, MetricValues], samples: int, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
-    """The figures of several models on the same draws of `count` items with replacement.
+def bootstrap(metrics: Mapping[str, MetricValues], resamples: int, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """The metrics of several models on the same resamples of `count` items with replacement.
 
     Args:
         metrics: Of each model, all of the same items.
-        samples: How many.
-        seed: Of the draws.
+        resamples: How many.
+        seed: Of the resamples.
 
     Returns:
-        For each model and figure float64 `(draws,)`.
+        For each model and metric float64 `(resamples,)`.
 
     Raises:
-        ValueError: the models have different numbers of items, or there are no draws.
+        ValueError: the models have different numbers of items, or there are no resamples.
     """
     counts = {each.count for each in metrics.values()}
-    if len(counts) != 1 or samples < 1:
-        raise ValueError(f"the models have {sorted(counts)} items and there are {samples} draws. Give the same items.")
+    if len(counts) != 1 or resamples < 1:
+        raise ValueError(
+            f"the models have {sorted(counts)} items, with {resamples} resamples. Give the same items, and 1 or more."
+        )
     count = counts.pop()
     generator = np.random.default_rng(seed)
     parts: dict[str, list[dict[str, np.ndarray]]] = {model: [] for model in metrics}
     step = max(1, _WEIGHTS_AT_A_TIME // count)
-    for first in range(0, samples, step):
-        size = min(step, samples - first)
+    for first in range(0, resamples, step):
+        size = min(step, resamples - first)
         weights = generator.multinomial(count, np.full(count, 1 / count), size=size)
         for model, each in metrics.items():
             parts[model].append(each.resampled(weights))
@@ -135,14 +137,14 @@ def bootstrap(metrics: Mapping[str, MetricValues], samples: int, seed: int = 0) 
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of resampled figures; NaN where a draw has none."""
+    """The percentile interval of resampled metrics; NaN if one of them is."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of one model less that of another, on the same items.
+    """A metric of one model minus that of another, on the same items.
 
     Attributes:
         value: The difference.
@@ -160,16 +162,16 @@ def difference(value: float, first: np.ndarray, second: np.ndarray) -> Differenc
     """The paired bootstrap test.
 
     Args:
-        value: Of all items once.
-        first, second: Figures of both models on the same draws.
+        value: With each item once.
+        first, second: A metric of both models on the same resamples.
 
     Returns:
-        The difference. Its p-value is twice the smaller share of draws on either side of zero, with one added to
-        counts, since finitely many draws cannot show a zero (https://doi.org/10.2202/1544-6115.1585).
+        The difference. Its p-value is twice the smaller share of resamples on either side of zero, with one added to
+        the counts, since a p-value is never 0 (https://doi.org/10.2202/1544-6115.1585).
     """
     with np.errstate(invalid="ignore"):
         gaps = first - second
-    # What is no number, such as the gap of two infinite figures, speaks for neither side.
+    # NaN, such as the gap of two infinite values, is on neither side.
     smaller = min(int((~(gaps > 0)).sum()), int((~(gaps < 0)).sum()))
     return Difference(value, *interval(gaps), min(1.0, 2 * (smaller + 1) / (len(gaps) + 1)))
 

@@ -1,7 +1,7 @@
 """
 Quality and diversity of generators over the settings of their samplers.
 
-One point of a generator says nothing: temperature moves it along a curve. Compare curves: quality at equal diversity,
+One point of a generator says little: temperature moves it along a curve. Compare curves: quality at equal diversity,
 the area they dominate, or each model at its own best setting (https://arxiv.org/abs/1811.02549).
 """
 
@@ -23,7 +23,7 @@ class Point:
     Attributes:
         model: Its name.
         setting: Of the sampler, such as `"temperature=0.7"`.
-        quality, diversity: Two figures of the same sample.
+        quality, diversity: Two metrics of the same sample.
         seed: Of training and sampling.
     """
 
@@ -76,7 +76,7 @@ def pareto_front(points: Sequence[Point], plane: Plane = SELF_BLEU) -> list[Poin
     """The points that no other one equals or surpasses in both, by falling diversity; one of several that are equal.
 
     Raises:
-        ValueError: there are no points, or a figure is not finite.
+        ValueError: there are no points, or a value is not finite.
     """
     _check(points)
     front: list[Point] = []
@@ -96,7 +96,7 @@ def quality_at(points: Sequence[Point], diversity: float, plane: Plane = SELF_BL
         None outside the range that the model reaches: nothing is extrapolated.
 
     Raises:
-        ValueError: there are no points, or a figure is not finite.
+        ValueError: there are no points, or a value is not finite.
     """
     front = sorted((point.diversity, point.quality) for point in pareto_front(points, plane))
     for (left, low), (right, high) in pairwise(front):
@@ -119,7 +119,7 @@ def improvements_at_equal_diversity(
         plane: Which way is better.
 
     Returns:
-        Diversity and gain in quality, positive where `points` is better; only where both reach.
+        Diversity and improvement in quality, positive where `points` is better; only where both reach.
     """
     if diversities is None:
         fronts = [*pareto_front(points, plane), *pareto_front(baseline, plane)]
@@ -146,7 +146,7 @@ def hypervolume(points: Sequence[Point], reference: tuple[float, float], plane: 
         plane: Which way is better.
 
     Raises:
-        ValueError: there are no points, or a figure is not finite.
+        ValueError: there are no points, or a value is not finite.
     """
     corner = plane.oriented(Point("", "", reference[0], reference[1]))
     area, height = 0.0, corner[1]
@@ -162,7 +162,7 @@ def common_reference(points: Sequence[Point], plane: Plane = SELF_BLEU) -> tuple
     """The worst quality and the worst diversity among all points: a reference for `hypervolume`.
 
     Raises:
-        ValueError: there are no points, or a figure is not finite.
+        ValueError: there are no points, or a value is not finite.
     """
     _check(points)
     worst: Callable[..., float] = min if plane.quality == "higher" else max
@@ -176,7 +176,7 @@ class Best:
 
     Attributes:
         model, metric, setting: Which.
-        mean, spread: Of the reported figures over seeds; the spread is their standard deviation, 0 for one seed.
+        mean, spread: Of the reported values over seeds; the spread is their standard deviation, 0 for one seed.
         seeds: How many.
     """
 
@@ -194,18 +194,18 @@ def super_baseline(
     """Each model at the setting that is best for it, for each metric separately.
 
     The protocol asks for a model that beats the best of all settings of the other, not one of them. Settings are chosen
-    on one set of figures (validation) and reported on another (test), or the choice itself would raise the figures.
+    on one set of values (validation) and reported on another (test), or the choice itself would raise them.
 
     Args:
         chosen_by: Rows with `model`, `setting` and the metrics, one for each seed; settings are chosen by their means.
-        reported: Rows of the same kind, for the figures in the result.
+        reported: Rows of the same kind, for the values in the result.
         metrics: Names, and which way is better.
 
     Returns:
         One entry for each model and metric.
 
     Raises:
-        ValueError: there are no rows, a row lacks a figure or has one that is not finite, or the best setting is not
+        ValueError: there are no rows, a row lacks a metric or has one that is not finite, or the best setting is not
             among the reported rows.
     """
     choices, reports = (_metrics(rows, metrics) for rows in (chosen_by, reported))
@@ -232,7 +232,7 @@ def _metrics(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> dict[
                 raise ValueError(f"row {number} has no {key!r}.")
         for metric in metrics:
             if not math.isfinite(row[metric]):
-                raise ValueError(f"row {number} has {metric} = {row[metric]}. Every figure must be finite.")
+                raise ValueError(f"row {number} has {metric} = {row[metric]}. Every value must be finite.")
             found.setdefault((row["model"], row["setting"], metric), []).append(float(row[metric]))
     return found
 

@@ -1,4 +1,4 @@
-"""How far a language model is from another one whose density is known: both KL divergences, JSD and entropies."""
+"""Divergences between two language models: both KL divergences, JSD and entropies."""
 
 import math
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is known about a pair of densities from samples of both.
+    """Divergences between two densities, from samples of both.
 
     Attributes:
-        estimates: In nats a text: `kl_qp` KL(q || p), `kl_pq` KL(p || q), `jsd`, `entropy_q` H(q), `entropy_p` H(p),
+        estimates: In nats per text: `kl_qp` KL(q || p), `kl_pq` KL(p || q), `jsd`, `entropy_q` H(q), `entropy_p` H(p),
             `nll_oracle` -E_q log p, `nll_test` -E_p log q.
         data_scores: log p/q of each text of the data, (B,): the logit of the perfect discriminator.
         model_scores: The same of each text of the model.
@@ -46,8 +46,8 @@ def compare_densities(
 ) -> Comparison:
     """Divergences between the data's distribution p and the model's q over completions of the same prompts.
 
-    All but the JSD take the expectation over each next token exactly and sample the prefixes alone, which leaves them
-    unbiased with a fraction of the variance. The JSD is the mean over samples of both sides.
+    All but the JSD sample only the prefixes and take the expectation over each next token exactly: unbiased, with less
+    variance. The JSD is the mean over samples of both sides.
 
     Args:
         data_model: The language model whose samples are the data.
@@ -81,9 +81,9 @@ def _sums(data_model, model, texts: Rollout, temperature: float, batch_size: int
         for start in range(0, len(texts), batch_size):
             rows = slice(start, start + batch_size)
             mask = texts.completion_mask[rows].double()
-            positions = (texts.sequences[rows], texts.attention_mask[rows], texts.prompt_length[rows], mask.shape[1])
-            log_p = completion_logits(data_model, *positions).double().log_softmax(-1)
-            log_q = (completion_logits(model, *positions).double() / temperature).log_softmax(-1)
+            inputs = (texts.sequences[rows], texts.attention_mask[rows], texts.prompt_length[rows], mask.shape[1])
+            log_p = completion_logits(data_model, *inputs).double().log_softmax(-1)
+            log_q = (completion_logits(model, *inputs).double() / temperature).log_softmax(-1)
             p, q, chosen = log_p.exp(), log_q.exp(), texts.completions[rows]
             for name, per_token in (
                 ("score", token_logps(log_p, chosen) - token_logps(log_q, chosen)),

@@ -56,7 +56,7 @@ def _check(own: np.ndarray, other: np.ndarray, own_name: str, other_name: str) -
             "for at least 2 samples."
         )
     if not np.isfinite(own).all():
-        raise ValueError(f"{own_name} must be finite: what a distribution has drawn has a density under it.")
+        raise ValueError(f"{own_name} must be finite: a sample has a density above 0 under its own distribution.")
     if np.isnan(other).any() or (other == np.inf).any():
         raise ValueError(f"{other_name} holds NaN or +inf. A log-density is finite, or -inf for what cannot occur.")
     return own, other

@@ -1,1 +1,1 @@
-"""The tasks of `hf-gpt eval`: a table of yaml files, what each kind asks of a model, and its figures."""
+"""The tasks of `hf-gpt eval`: YAML files, how each kind is run, and its metrics."""

@@ -1,4 +1,4 @@
-"""Log-likelihood of continuations, and which of several choices a language model finds likeliest.
+"""Log-likelihood of continuations, and the likeliest of several choices.
 
 Contexts and continuations are cut into tokens, and counts of characters normalised, as the LM evaluation harness does
 (https://github.com/EleutherAI/lm-evaluation-harness), so that accuracies agree with its own.
@@ -40,14 +40,14 @@ def score_continuations(
 ) -> list[Continuation]:
     """What a language model says of each continuation after its context.
 
-    A text begins with the begin token. Contexts that are too long lose their beginning.
+    A text starts with the begin token. Contexts that are too long lose their first tokens.
 
     Args:
         candidate: A causal language model or an encoder-decoder, whose encoder reads the context.
         pairs: Context, which may be empty, and continuation.
         batch_size: Pairs read at a time.
-        max_length: Most tokens read; left out, what the model was made for.
-        advance: Is told of rows that are done.
+        max_length: Most tokens read. None: the model's limit.
+        advance: Called with the number of rows done.
 
     Raises:
         UserError: the model writes nothing, or a continuation is empty or longer than the model reads.

@@ -1,4 +1,4 @@
-"""Texts that a model writes: after prompts, or from nothing."""
+"""Texts that a model generates: after prompts, or unconditional samples."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def sampler_of(spec: TaskSpec) -> dict[str, Any]:
-    """How a task's texts are drawn, as fields of `SamplingConfig`."""
+    """The sampling options of a task, as fields of `SamplingConfig`."""
     return {
         "max_new_tokens": spec.max_new_tokens,
         "temperature": spec.temperature,
@@ -40,58 +40,28 @@ def write_after(
 ) -> list[str]:
     """What the model writes after each prompt.
 
-    The text of a prompt depends on the seed and its place alone, not on the batch. A prompt that is too long loses its
-    beginning.
+    The text of a prompt depends only on the seed and its position, not on the batch. A prompt that is too long loses
+    its first tokens.
 
     Args:
         candidate: A language model that reads prompts with its decoder, after the begin token, or its encoder.
         prompts: Texts.
-        seed: Of what is drawn.
-        stop: Whichever comes first ends a text and is not part of it.
+        seed: Of the samples.
+        stop: Strings that end a text and are not part of it.
         batch_size: Texts at a time.
-        max_length: Most tokens read and written; left out, what the model was made for.
-        advance: Is told of texts that are done.
+        max_length: Most tokens read and written. None: the model's limit.
+        advance: Called with the number of texts done.
         sampler: Fields of `SamplingConfig`.
 
     Raises:
         UserError: the model writes nothing, or has no room for a prompt.
     """
     _check(candidate)
-    begin = candidate.begin
-    if candidate.head == "encoder_decoder":
-        rows = [[*ids, candidate.tokenizer.eos_token_id] for ids in candidate.encode(list(prompts))]
-    else:
-        rows = [[begin, *ids] for ids in candidate.encode(list(prompts))]
-    limits = [limit for limit in (candidate.limit, max_length) if limit is not None]
-    if limits:
-        reads_apart = candidate.head == "encoder_decoder"
-        room = min(limits) - (0 if reads_apart else sampler["max_new_tokens"])
-        if room < min(2, max(map(len, rows))):
-            raise UserError(
-                f"{candidate.name} reads {min(limits)} tokens: no room for a prompt beside max_new_tokens = "
-                f"{sampler['max_new_tokens']}. Lower it with --max_new_tokens."
-            )
-        if reads_apart and candidate.limit is not None and sampler["max_new_tokens"] > candidate.limit:
-            raise UserError(
-                f"{candidate.name} writes at most {candidate.limit} tokens, fewer than max_new_tokens = "
-                f"{sampler['max_new_tokens']}. Lower it with --max_new_tokens."
-            )
-        if cut := sum(len(row) > room for row in rows):
-            logger.warning(
-                "%s: %d of %d prompts lose their beginning, to fit %d tokens.", candidate.name, cut, len(rows), room
-            )
-        rows = [row if len(row) <= room else [*row[:1], *row[1 - room :]] for row in rows]
-    # A generator of its own for each row: neither the batch nor --limit changes what is drawn.
-    uniforms = torch.stack(
-        [
-            torch.rand(
-                sampler["max_new_tokens"],
-                dtype=torch.float64,
-                generator=torch.Generator().manual_seed(seed * 1_000_003 + position),
-            )
-            for position in range(len(rows))
-        ]
-    )
+    rows = _prompt_rows(candidate, prompts, sampler["max_new_tokens"], max_length)
+    # A random generator for each row, so that neither the batch nor --limit changes the samples.
+    generators = [torch.Generator().manual_seed(seed * 1_000_003 + position) for position in range(len(rows))]
+    size = sampler["max_new_tokens"]
+    uniforms = torch.stack([torch.rand(size, dtype=torch.float64, generator=each) for each in generators])
     texts = [""] * len(rows)
     order = sorted(range(len(rows)), key=lambda position: -len(rows[position]))
     for first in range(0, len(order), batch_size):
@@ -108,7 +78,7 @@ def write_after(
 
 
 def write_freely(candidate: Candidate, count: int, **options: Any) -> list[str]:
-    """`count` texts from their beginning; options as for `write_after`."""
+    """`count` unconditional samples; options as for `write_after`."""
     _check(candidate)
     if candidate.head == "encoder_decoder":
         raise UserError(f"{candidate.name} is an encoder-decoder: it writes after a prompt alone.")
@@ -120,6 +90,34 @@ def write_freely(candidate: Candidate, count: int, **options: Any) -> list[str]:
         )
         options["max_new_tokens"] = limit - 2
     return [text.strip() for text in write_after(candidate, [""] * count, **options)]
+
+
+def _prompt_rows(
+    candidate: Candidate, prompts: Sequence[str], new_tokens: int, max_length: int | None
+) -> list[list[int]]:
+    """Token ids of prompts, cut to what leaves room for `new_tokens`."""
+    reads_apart = candidate.head == "encoder_decoder"
+    begin, encoded = candidate.begin, candidate.encode(list(prompts))
+    rows = [[*ids, candidate.tokenizer.eos_token_id] if reads_apart else [begin, *ids] for ids in encoded]
+    limits = [limit for limit in (candidate.limit, max_length) if limit is not None]
+    if not limits:
+        return rows
+    room = min(limits) - (0 if reads_apart else new_tokens)
+    if room < min(2, max(map(len, rows))):
+        raise UserError(
+            f"{candidate.name} reads {min(limits)} tokens: no room for a prompt beside max_new_tokens = {new_tokens}. "
+            "Lower it with --max_new_tokens."
+        )
+    if reads_apart and candidate.limit is not None and new_tokens > candidate.limit:
+        raise UserError(
+            f"{candidate.name} writes at most {candidate.limit} tokens, fewer than max_new_tokens = {new_tokens}. "
+            "Lower it with --max_new_tokens."
+        )
+    if cut := sum(len(row) > room for row in rows):
+        logger.warning(
+            "%s: %d of %d prompts lose their first tokens, to fit %d tokens.", candidate.name, cut, len(rows), room
+        )
+    return [row if len(row) <= room else [*row[:1], *row[1 - room :]] for row in rows]
 
 
 def _check(candidate: Candidate) -> None:

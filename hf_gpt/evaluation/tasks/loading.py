@@ -1,4 +1,4 @@
-"""Any checkpoint as something to evaluate: its model class, its tokenizer, its device, and what identifies it."""
+"""Checkpoints to evaluate: model class, tokenizer, device and fingerprint."""
 
 import hashlib
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def name_models(arguments: list[str]) -> dict[str, str]:
 
 
 def fingerprint(path: str, revision: str = "main") -> str:
-    """What changes when the model at `path` does: its files' names and contents; for a Hub id its revision."""
+    """A hash of the names and contents of the model's files; for a Hub id its revision."""
     from hf_gpt.files.checkpoints import find_model
 
     found = Path(find_model(path))
@@ -122,11 +122,11 @@ def open_candidate(
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         chosen = pick_device(device)
-        position = find_existing_model(path)
-        config = transformers.AutoConfig.from_pretrained(position, **options)
+        folder = find_existing_model(path)
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
         head, auto_class = _head(config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(position, **options)
-        model = getattr(transformers, auto_class).from_pretrained(position, dtype=dtype, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        model = getattr(transformers, auto_class).from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     return Candidate(name, model.to(chosen).eval(), tokenizer, head)

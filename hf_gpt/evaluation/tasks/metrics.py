@@ -1,4 +1,4 @@
-"""From the records of models to figures: each by the metric of that name, with what its interval is computed from."""
+"""From the records of models to metrics, with what their intervals are computed from."""
 
 import contextlib
 import math
@@ -20,11 +20,11 @@ Better = Literal["higher", "lower", "reference"]
 
 @dataclass(frozen=True)
 class Meaning:
-    """How a figure is read.
+    """How a metric is read.
 
     Attributes:
         label: For tables.
-        better: Which way is better; `"reference"`: what real texts have is the aim.
+        better: Which way is better; `"reference"`: the value of real texts is the aim.
         largest: What it cannot exceed; intervals end there.
     """
 
@@ -33,7 +33,7 @@ class Meaning:
     largest: float = math.inf
 
 
-# The figures that tables show; a metric may give more, which are in the files alone.
+# The values that tables show. A metric may give more, which are only in the files.
 MEANINGS: dict[str, Meaning] = {
     "perplexity": Meaning("Perplexity", "lower"),
     "bits_per_byte": Meaning("Bits per byte", "lower"),
@@ -63,14 +63,14 @@ MEANINGS: dict[str, Meaning] = {
     "reverse_lm_score": Meaning("Reverse LM score", "lower"),
     "copy_rate": Meaning("Copied whole", "reference", 1),
 }
-# Metrics of BLEU's kind: corpus figures that depend on sums of counts.
+# Corpus metrics that depend on sums of counts, as BLEU.
 _CORPUS = ("sacrebleu", "bleu", "chrf")
 # Metrics that are means over examples.
 _MEANS = ("squad", "rouge", "accuracy")
 
 
 def metrics_of(spec: TaskSpec, record: Mapping[str, Any]) -> MetricValues:
-    """The figures of a record that has items: every kind but `unconditional`."""
+    """The metrics of a record with items: of every kind but `unconditional`."""
     if spec.kind == "language_modelling":
         return Sums(np.stack([record[name] for name in ("nll", "tokens", "bytes")], 1), _likelihoods)
     if spec.kind == "last_word":
@@ -84,9 +84,9 @@ def metrics_of(spec: TaskSpec, record: Mapping[str, Any]) -> MetricValues:
 
 
 def sample_metrics(spec: TaskSpec, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Figures of texts that come in no pairs with real ones, by each metric of the task.
+    """Metrics of generated texts without pairs among the real ones, as the task names them.
 
-    A figure that several metrics give, such as `auc`, is prefixed by its metric.
+    A value that several metrics give, such as `auc`, is prefixed by its metric.
 
     Raises:
         UserError: a metric refuses the texts or its options.
@@ -98,7 +98,7 @@ def sample_metrics(spec: TaskSpec, texts: Sequence[str], references: Sequence[st
         if getattr(metric, "needs_references", True):
             given["references"] = list(references)
         if name in _CONTROLLED:
-            # Real texts have a row of their own, in a model's place.
+            # Real texts have a row of their own.
             given.setdefault("with_control", False)
         with _named(spec, name):
             result = metric.compute(predictions=list(texts), **given)
@@ -147,7 +147,7 @@ def _named(spec: TaskSpec, metric: str) -> Iterator[None]:
 
 
 class _Joined(MetricValues):
-    """Figures of several metrics over the same items."""
+    """The values of several metrics over the same items."""
 
     def __init__(self, parts: Sequence[MetricValues]):
         self.parts, self.count = list(parts), parts[0].count
@@ -168,7 +168,7 @@ def _joined(spec: TaskSpec, predictions: list[Any], references: list[Any]) -> Me
 
 
 def _metric(name: str, options: Mapping[str, Any], predictions: list[Any], references: list[Any]) -> MetricValues:
-    # Checks the input, once for all draws.
+    # Checks the input, once for all resamples.
     whole = compute(name, predictions, references, **options)
     metric = load(name)
     if name in _MEANS:

@@ -1,4 +1,4 @@
-"""The table of tasks: what a task is, those that come with the package, and those of a user's yaml file."""
+"""The registry of tasks: those of the package, and those of a user's YAML file."""
 
 import dataclasses
 import re
@@ -39,7 +39,7 @@ _TEXTS = ("name", "description", "prompt", "text", "document_separator", "labels
 
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
-    """A row of the table.
+    """A task.
 
     Attributes:
         name, description: For people.
@@ -56,10 +56,10 @@ class TaskSpec:
         labels: Names of the classes by number; a language model is asked which of them follows the prompt.
         target: Column with the text, or the list of texts, that would be right; or several columns, a text in each.
         metrics: Names and options; left out, those of the kind.
-        samples: Texts drawn, for texts without a prompt, at most as many as half the real ones, which is the default.
-        max_new_tokens, temperature, top_k, top_p, min_p: How texts are drawn; temperature 0 takes the likeliest token.
+        samples: Number of unconditional samples, at most half of the real texts, which is the default.
+        max_new_tokens, temperature, top_k, top_p, min_p: Sampling options; temperature 0 takes the likeliest token.
         stop: What ends a written text.
-        max_length: Most tokens that are read; left out, what the model was made for.
+        max_length: Most tokens read. None: the model's limit.
     """
 
     name: str
@@ -177,7 +177,7 @@ def read_task(path: Path) -> TaskSpec:
     return check_task(TaskSpec(**{"name": path.stem, "kind": "", **content}), str(path))
 
 
-def check_task(spec: TaskSpec, position: str) -> TaskSpec:
+def check_task(spec: TaskSpec, source: str) -> TaskSpec:
     """The task itself, after making sure that it can be run.
 
     Raises:
@@ -185,35 +185,35 @@ def check_task(spec: TaskSpec, position: str) -> TaskSpec:
     """
     if spec.kind not in KINDS:
         hint = did_you_mean(str(spec.kind), KINDS)
-        raise ConfigError(f"task {position}: kind is {spec.kind!r}{hint} Kinds: {', '.join(KINDS)}.")
+        raise ConfigError(f"task {source}: kind is {spec.kind!r}{hint} Kinds: {', '.join(KINDS)}.")
     for name in _NEEDED.get(spec.kind, ()):
         if getattr(spec, name) is None or getattr(spec, name) == "":
-            raise ConfigError(f"task {position}: a task of kind {spec.kind} needs {name!r}.")
+            raise ConfigError(f"task {source}: a task of kind {spec.kind} needs {name!r}.")
     for name in ("prompt", "text", "description"):
         if not isinstance(getattr(spec, name), str):
-            raise ConfigError(f"task {position}: {name} must be a text, got {getattr(spec, name)!r}.")
+            raise ConfigError(f"task {source}: {name} must be a text, got {getattr(spec, name)!r}.")
     if spec.contexts is not None and not isinstance(spec.choices, str):
-        raise ConfigError(f"task {position}: with contexts, choices is one template such as '{{continuation}}'.")
+        raise ConfigError(f"task {source}: with contexts, choices is one template such as '{{continuation}}'.")
     if isinstance(spec.choices, (list, tuple)) and len(spec.choices) < 2:
-        raise ConfigError(f"task {position}: choices needs two templates at least.")
+        raise ConfigError(f"task {source}: choices needs two templates at least.")
     if isinstance(spec.stop, str):
         spec = dataclasses.replace(spec, stop=(spec.stop,))
     if spec.metrics is not None:
-        spec = dataclasses.replace(spec, metrics=_check_metrics(spec, position))
+        spec = dataclasses.replace(spec, metrics=_check_metrics(spec, source))
     if spec.max_new_tokens < 1 or spec.temperature < 0:
-        raise ConfigError(f"task {position}: needs max_new_tokens of at least 1 and a temperature of at least 0.")
+        raise ConfigError(f"task {source}: needs max_new_tokens of at least 1 and a temperature of at least 0.")
     return spec
 
 
-def _check_metrics(spec: TaskSpec, position: str) -> dict[str, dict[str, Any]]:
+def _check_metrics(spec: TaskSpec, source: str) -> dict[str, dict[str, Any]]:
     from hf_gpt.evaluation.loading import metric_names
 
     given = dict.fromkeys(spec.metrics) if isinstance(spec.metrics, (list, tuple)) else spec.metrics
     if not isinstance(given, Mapping):
-        raise ConfigError(f"task {position}: metrics must be names, each with its options or nothing, got {given!r}.")
+        raise ConfigError(f"task {source}: metrics must be names, each with its options or nothing, got {given!r}.")
     if spec.kind in ("language_modelling", "last_word", "multiple_choice") and given:
-        raise ConfigError(f"task {position}: the figures of {spec.kind} are fixed. Leave metrics out.")
+        raise ConfigError(f"task {source}: the metrics of {spec.kind} are fixed. Leave metrics out.")
     for name in given:
         if name not in metric_names():
-            raise ConfigError(f"task {position}: there is no metric {name!r}{did_you_mean(str(name), metric_names())}")
+            raise ConfigError(f"task {source}: there is no metric {name!r}{did_you_mean(str(name), metric_names())}")
     return {name: dict(options or {}) for name, options in given.items()}

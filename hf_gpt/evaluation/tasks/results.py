@@ -1,4 +1,4 @@
-"""From records of models on tasks to rows of results: figures with intervals, and differences with tests."""
+"""From records of models on tasks to rows of results: metrics with intervals, and differences with tests."""
 
 import math
 import warnings
@@ -20,13 +20,13 @@ Row = dict[str, Any]
 def task_results(
     spec: TaskSpec, records: Mapping[str, Record], samples: int, seed: int = 0
 ) -> tuple[list[Row], list[Row]]:
-    """The figures of all models on a task, and the differences between every two models.
+    """The metrics of all models on a task, and the differences between every two models.
 
     Args:
         spec: The task.
         records: Of each model.
-        samples: Of the bootstrap; 0: no intervals and tests.
-        seed: Of the draws.
+        samples: Resamples of the bootstrap; 0: no intervals and tests.
+        seed: Of the resamples.
 
     Returns:
         Rows with `task`, `model`, `metric`, `value`, `low`, `high` (95 %), `interval` (what it is over: items or
@@ -43,22 +43,22 @@ def task_results(
 def results_over_items(
     task: str, metrics: Mapping[str, MetricValues], seeds: Mapping[str, int], samples: int, seed: int = 0
 ) -> tuple[list[Row], list[Row]]:
-    """As `task_results`, of figures over items."""
-    samples = bootstrap(metrics, samples, seed) if samples else {}
+    """As `task_results`, of metrics over items."""
+    resampled = bootstrap(metrics, samples, seed) if samples else {}
     rows, values = [], {}
     for model, each in metrics.items():
         values[model] = each.value()
         for name, value in values[model].items():
-            low, high = interval(samples[model][name]) if samples else (None, None)
-            kind = "items" if samples else None
+            low, high = interval(resampled[model][name]) if resampled else (None, None)
+            kind = "items" if resampled else None
             rows.append(_row(task, model, name, value, low, high, kind, each.count, seeds.get(model, 0)))
     compared = []
     for first, second in combinations(metrics, 2):
         for name in values[first]:
-            if not samples or name not in values[second] or name not in MEANINGS:
+            if not resampled or name not in values[second] or name not in MEANINGS:
                 continue
             gap = values[first][name] - values[second][name]
-            found = difference(gap, samples[first][name], samples[second][name])
+            found = difference(gap, resampled[first][name], resampled[second][name])
             compared.append(_difference(task, name, first, second, gap, found.low, found.high, found.p_value, "items"))
     return rows, compared
 
@@ -117,7 +117,7 @@ def _of_samples(spec: TaskSpec, records: Mapping[str, Record]) -> tuple[list[Row
 
 
 def _over_seeds(name: str, values: Sequence[float]) -> tuple[float | None, float | None, str | None]:
-    """Student's 95 % interval of the mean, inside what the figure can be; none for fewer than two seeds."""
+    """Student's 95 % interval of the mean, within the metric's range; none for fewer than two seeds."""
     if len(values) < 2:
         return None, None, None
     from scipy.stats import t

@@ -40,15 +40,13 @@ def find_file(spec: TaskSpec, data: Path | None) -> Path | None:
         if spec.hub is None:
             raise UserError(f"task {spec.name} has no data of its own. Name a file with --data.")
         return None
-    positions = [
-        position for position in (data, Path(spec.folder) if spec.folder else None, Path()) if position is not None
-    ]
-    for position in positions:
-        if (position / spec.file).is_file():
-            return position / spec.file
+    folders = [folder for folder in (data, Path(spec.folder) if spec.folder else None, Path()) if folder is not None]
+    for folder in folders:
+        if (folder / spec.file).is_file():
+            return folder / spec.file
     if spec.hub is not None:
         return None
-    tried = ", ".join(dict.fromkeys(str(position) for position in positions))
+    tried = ", ".join(dict.fromkeys(map(str, folders)))
     raise UserError(
         f"task {spec.name}: no file {spec.file} in {tried}. Name the folder that it lies in with --data, or the file "
         "itself."
@@ -61,7 +59,7 @@ def read_task_rows(spec: TaskSpec, data: Path | None, limit: int | None = None) 
     Args:
         spec: The task.
         data: As for `find_file`.
-        limit: Most rows. They are drawn at random, the same ones each time, since files are often sorted.
+        limit: Most rows: a random choice, the same each time, since files are often sorted.
 
     Raises:
         UserError: there is no such data, a row lacks a column, or nothing is there.

@@ -1,6 +1,6 @@
-"""What a model does on a task: for each kind a record of its answers, from which figures are computed later.
+"""Runs a model on a task. Metrics are computed later, from the record of its answers.
 
-A record is made of lists, numbers and texts, so that it can be kept as JSON and a run that was stopped goes on.
+A record is JSON, so that a stopped run can be resumed.
 """
 
 import contextlib
@@ -35,9 +35,9 @@ def run_task(
         spec: The task.
         candidate: The model.
         rows: As `read_task_rows` gives them.
-        seeds: For texts that are drawn; what is not drawn is done once.
+        seeds: Of sampled texts; without sampling, a task is run once.
         batch_size: Rows at a time.
-        advance: Is told of parts of the work that are done; all of it is `work_of`.
+        advance: Called with the amount of work done, `work_of` in all.
 
     Raises:
         UserError: the model cannot do the task, or a row cannot be used.
@@ -47,7 +47,6 @@ def run_task(
         "last_word": _predict_last_words,
         "multiple_choice": _choose,
         "classification": _classify,
-        "unconditional": _write_freely,
     }
     if spec.kind in WRITING:
         return _write(spec, candidate, rows, seeds if spec.sampled else seeds[:1], batch_size, advance)
@@ -57,8 +56,9 @@ def run_task(
 
 
 def real_texts(spec: TaskSpec, rows: Rows) -> tuple[list[str], list[str]]:
-    """Two halves of a task's texts, sampled at random and the same each time: references, and real texts in the place
-    of a model's, which show what figures real texts have. Both are equally large, and copies of a text are in one.
+    """Two random halves of a task's texts, the same each time: references, and real texts in the place of a model's.
+
+    The second half shows the values of real texts. Both are equally large, and copies of a text are in one.
 
     Raises:
         CorpusError: there are fewer than four texts.
@@ -76,15 +76,13 @@ def real_texts(spec: TaskSpec, rows: Rows) -> tuple[list[str], list[str]]:
 
 
 def sample_count(spec: TaskSpec, rows: Rows) -> int:
-    """Texts that are sampled from nothing: no more than there are real ones in a model's place, since many figures of a
-    sample depend on its size.
-    """
+    """Number of unconditional samples: at most one half of the real texts, since metrics depend on it."""
     half = len(real_texts(spec, rows)[0])
     return min(spec.samples or half, half)
 
 
 def work_of(spec: TaskSpec, rows: Rows, seeds: Sequence[int]) -> int:
-    """How much `run_task` tells of."""
+    """The work that `run_task` reports to `advance`."""
     if spec.kind == "unconditional":
         return len(seeds) * sample_count(spec, rows)
     return len(rows) * (len(seeds) if spec.sampled else 1)

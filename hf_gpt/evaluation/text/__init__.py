@@ -1,1 +1,1 @@
-"""Measures of texts as strings: pure functions, each the algorithm behind a metric of the same name."""
+"""Measures of texts as strings, as pure functions; `metrics` makes `evaluate` modules of them."""

@@ -1,4 +1,4 @@
-"""What a sample has taken over word for word: whole texts, spans and n-grams that are in other texts."""
+"""What a sample has copied from other texts: whole texts, spans and n-grams."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def copied_whole(texts: Sequence[Sequence[str]], references: Sequence[Sequence[s
 def longest_copied_spans(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> np.ndarray:
     """Tokens of the longest span of each text that stands somewhere in one reference, int64 `(texts,)`.
 
-    Grows all common spans by one token at a time and keeps only places whose span is on both sides. Those that are
+    Grows all common spans by one token at a time and keeps only positions whose span is on both sides. Those that are
     still there at `_GROWN` tokens are finished by a suffix automaton, so that whole copies of long texts take time in
     proportion to their length.
     """
@@ -57,8 +57,8 @@ def longest_copied_spans(texts: Sequence[Sequence[str]], references: Sequence[Se
 def _runs(
     positions: np.ndarray, owners: np.ndarray, tokens: np.ndarray, length: int
 ) -> tuple[list[list[int]], list[int]]:
-    """The tokens that spans of `length` at these places cover, joined where they overlap in one text, and where each
-    such run begins.
+    """The tokens that spans of `length` at these positions cover, joined where they overlap in one text, and the start
+    of each such run.
     """
     positions = np.sort(positions)
     begins = np.flatnonzero(np.diff(positions, prepend=-2 * length - 2) > length)

@@ -20,7 +20,7 @@ def lcs_length(first: Tokens, second: Tokens) -> int:
 
 
 def lcs_positions(first: Tokens, second: Tokens) -> list[int]:
-    """Places in `first` of a longest common subsequence: of several the one that the package `rouge-score` takes."""
+    """Positions in `first` of a longest common subsequence, of several the one of the package `rouge-score`."""
     rows = [(1 << len(second)) - 1, *_rows(first, second)]
     i, j, positions = len(first), len(second), []
     while i > 0 and j > 0:
@@ -58,7 +58,7 @@ def summary_lcs_f_measure(targets: Sequence[Tokens], predictions: Sequence[Token
 
 
 def _rows(first: Tokens, second: Tokens) -> Iterator[int]:
-    """For each beginning of `first` the row of its lengths with all beginnings of `second`."""
+    """For each prefix of `first`, the row of its lengths with all prefixes of `second`."""
     masks: dict[Hashable, int] = {}
     positions: dict[Hashable, list[int]] = {}
     for position, token in enumerate(second):

@@ -31,7 +31,7 @@ def sentence_lengths(sentences: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def ngram_ids(sentences: Sequence[Sequence[str]], max_order: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """For each order from 1 to `max_order` every n-gram in its place.
+    """For each order from 1 to `max_order`, every n-gram in the order of the text.
 
     Yields:
         The sentence of each n-gram and its number, both int64 `(occurrences,)` in the order of the text, and how many
@@ -45,7 +45,7 @@ def ngram_ids(sentences: Sequence[Sequence[str]], max_order: int) -> Iterator[tu
         int(lengths.sum()),
     )
     owners = np.repeat(np.arange(len(sentences)), lengths)
-    # Tokens from each place to the end of its sentence, itself included.
+    # Tokens from each position to the end of its sentence, itself included.
     left = np.repeat(lengths.cumsum(), lengths) - np.arange(len(tokens))
     positions, ids, size = np.arange(len(tokens)), tokens, len(vocabulary)
     for order in range(1, max_order + 1):

@@ -1,4 +1,4 @@
-"""Words to numbers for the small models that metrics train: a vocabulary of whole words, and rows of a batch."""
+"""Vocabulary and batches of words for the small models that metrics train."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

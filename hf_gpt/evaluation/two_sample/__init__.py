@@ -1,1 +1,1 @@
-"""Are two samples of texts drawn from the same distribution? Tests and distances, as pure functions."""
+"""Tests and distances of two samples of texts, as pure functions."""

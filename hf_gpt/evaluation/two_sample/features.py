@@ -20,7 +20,7 @@ def mean_hidden_states(
 ) -> np.ndarray:
     """The last hidden states of each text, averaged over its tokens, padding left out.
 
-    The model must be neither the generator nor its critic, and the same for all samples that are compared.
+    The model must be neither the generator nor its discriminator, and the same for all samples that are compared.
 
     Args:
         model: Any model of Transformers (with or without a head), or the path or Hub id of one.

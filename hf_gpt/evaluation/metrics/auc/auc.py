@@ -1,12 +1,10 @@
 """Area under the ROC curve of scores, by scikit-learn, and its average precision."""
 
-import datasets
-import evaluate
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.checks import check_binary, check_vector
-from hf_gpt.evaluation.two_sample.auc import auc_interval
+from hf_gpt.evaluation.two_sample.auc_interval import auc_interval
 
 
 class Auc(metric.PairedMetric):
@@ -15,15 +13,10 @@ class Auc(metric.PairedMetric):
     Scores are logits or probabilities; only their order counts. `average_precision` depends on how common label 1 is.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation="https://doi.org/10.1016/j.patrec.2005.10.010",
-            inputs_description="predictions: a score for each example. references: 0 or 1.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
-            ),
-        )
+    source = "https://doi.org/10.1016/j.patrec.2005.10.010"
+    inputs = "predictions: a score for each example. references: 0 or 1."
+    predictions = "float64"
+    references = "int64"
 
     def _compute(
         self, predictions: list[float], references: list[int], resamples: int = 1000, seed: int = 0

@@ -1,7 +1,5 @@
 """Corpus BLEU of translations, by sacrebleu."""
 
-import datasets
-import evaluate
 from sacrebleu.metrics import BLEU
 
 from hf_gpt.evaluation import metric
@@ -11,21 +9,13 @@ from hf_gpt.evaluation.text.references import chosen_tokenizer, composed, refere
 class Bleu(metric.PairedMetric):
     """BLEU over a whole corpus, from 0 to 100; `ngram_bleu` is the mean over sentences that text-GAN papers use.
 
-    `signature` names all settings and the version, by which figures can be compared between papers.
+    `signature` names all settings and the version, so that values can be compared between papers.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation="https://aclanthology.org/W18-6319",
-            inputs_description="predictions: texts. references: a list of reference texts for each, all equally many.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.List(datasets.Value("string")),
-                }
-            ),
-        )
+    source = "https://aclanthology.org/W18-6319"
+    inputs = "predictions: texts. references: a list of reference texts for each, all equally many."
+    predictions = "string"
+    references = ["string"]
 
     def _compute(
         self, predictions: list[str], references: list[list[str]], tokenize: str = "auto", lowercase: bool = False

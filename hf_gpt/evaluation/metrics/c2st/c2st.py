@@ -1,4 +1,4 @@
-"""Classifier two-sample test: how well a fresh classifier tells generated texts from real ones."""
+"""Held-out classifier two-sample test (C2ST): how well a new classifier tells generated texts from real ones."""
 
 from functools import partial
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.checks import check_texts
 from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
-from hf_gpt.evaluation.two_sample.fresh_classifier import fresh_classifier_scores
-from hf_gpt.evaluation.two_sample.halves import LEAST, NUM_SPLITS, controlled_test
+from hf_gpt.evaluation.two_sample.classifier_test import LEAST, NUM_SPLITS, controlled_test
+from hf_gpt.evaluation.two_sample.neural_classifier import neural_classifier_scores
 
 
 class C2st(metric.SampleMetric):
-    """AUC, on held-out halves, of a classifier trained from nothing on the other halves, the mean of several splits.
+    """AUC on held-out halves of a classifier trained on the other halves, the mean over splits.
 
-    `real_auc` is the same of real texts against real ones, measured: what the AUC is to be held against. It takes
-    `held_out` (more real texts) in the place of the generated ones, or compares the halves of the references.
+    `real_auc` is the control: the same between real texts. It takes `held_out` (more real texts) in the place of the
+    generated ones, or compares the halves of the references.
 
-    The critic that a generator was trained against must not judge it: it has been deceived by construction. Give both
-    samples in the same form (spaces before punctuation, case), or that is what the classifier finds; the metric
-    `surface` tells. `tfidf_test` is a second opinion.
+    Do not judge a generator by the discriminator it was trained against, which it has learned to fool. Give both
+    samples in the same format (spaces before punctuation, case), or the classifier finds the difference; `surface`
+    shows it. `tfidf_test` is a second opinion.
     """
 
     source = "https://arxiv.org/abs/1610.06545"
@@ -40,7 +40,7 @@ class C2st(metric.SampleMetric):
         **training: Any,
     ) -> dict[str, Any]:
         name, function = get_tokenizer(tokenizer, predictions)
-        trained = partial(fresh_classifier_scores, body=classifier, seed=seed, **training)
+        trained = partial(neural_classifier_scores, body=classifier, seed=seed, **training)
         real, generated = tokenize(references, function), tokenize(predictions, function)
         others = None if held_out is None else tokenize(check_texts("held_out", held_out), function)
         options = {"seed": seed, "resamples": resamples, "num_splits": num_splits, "with_control": with_control}

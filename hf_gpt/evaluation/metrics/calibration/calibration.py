@@ -1,7 +1,5 @@
 """Are predicted probabilities what they say? Calibration error and Brier score."""
 
-import datasets
-import evaluate
 from sklearn.metrics import brier_score_loss
 
 from hf_gpt.evaluation import metric
@@ -12,15 +10,10 @@ from hf_gpt.evaluation.statistics.calibration import expected_calibration_error
 class Calibration(metric.PairedMetric):
     """Expected calibration error over `bins` of equal width, and mean squared error (Brier score), of label 1."""
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation="https://arxiv.org/abs/1706.04599",
-            inputs_description="predictions: probability of label 1 for each example. references: 0 or 1.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
-            ),
-        )
+    source = "https://arxiv.org/abs/1706.04599"
+    inputs = "predictions: probability of label 1 for each example. references: 0 or 1."
+    predictions = "float64"
+    references = "int64"
 
     def _compute(self, predictions: list[float], references: list[int], bins: int = 15) -> dict[str, float]:
         probabilities, labels = check_vector("predictions", predictions), check_binary("references", references)

@@ -1,7 +1,5 @@
 """Corpus chrF of translations, by sacrebleu."""
 
-import datasets
-import evaluate
 from sacrebleu.metrics import CHRF
 
 from hf_gpt.evaluation import metric
@@ -11,21 +9,13 @@ from hf_gpt.evaluation.text.references import composed, reference_streams
 class Chrf(metric.PairedMetric):
     """F-score of character n-grams over a whole corpus, from 0 to 100; `word_order=2` is chrF++.
 
-    `signature` names all settings and the version, by which figures can be compared between papers.
+    `signature` names all settings and the version, so that values can be compared between papers.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation="https://aclanthology.org/W15-3049",
-            inputs_description="predictions: texts. references: a list of reference texts for each, all equally many.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.List(datasets.Value("string")),
-                }
-            ),
-        )
+    source = "https://aclanthology.org/W15-3049"
+    inputs = "predictions: texts. references: a list of reference texts for each, all equally many."
+    predictions = "string"
+    references = ["string"]
 
     def _compute(
         self, predictions: list[str], references: list[list[str]], word_order: int = 0

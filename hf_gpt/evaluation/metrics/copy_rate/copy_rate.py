@@ -1,4 +1,4 @@
-"""How much of generated texts stands word for word in the training texts."""
+"""How much of generated texts is copied from the training texts."""
 
 import math
 from typing import Any
@@ -12,12 +12,12 @@ from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokeni
 class CopyRate(metric.SampleMetric):
     """Whole copies, the longest copied span of each text in tokens, and the share of n-grams that were there before.
 
-    With `held_out` (real texts that were not trained on) the same figures of them, prefixed: a model copies if it is
-    clearly above. `copy_rate_error` is the standard error.
+    With `held_out` (real texts that were not trained on) the same for them, prefixed. A model copies if it is clearly
+    above. `copy_rate_error` is the standard error.
     """
 
     source = "https://arxiv.org/abs/2111.09509"
-    inputs = "predictions: generated texts. references: the texts that the model learnt from."
+    inputs = "predictions: generated texts. references: the training texts of the model."
 
     def measure(
         self,

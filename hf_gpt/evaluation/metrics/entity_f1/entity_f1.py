@@ -1,26 +1,15 @@
 """F1 of whole entities in sequences of IOB tags, as in the CoNLL-2003 evaluation."""
 
-import datasets
-import evaluate
-
 from hf_gpt.evaluation import metric
 
 
 class EntityF1(metric.PairedMetric):
     """An entity is right when its type and both its ends are right. `accuracy` is that of the single tags."""
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="https://aclanthology.org/W03-0419",
-            inputs_description="predictions, references: tags such as B-PER, I-PER and O, a list for each sentence.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.List(datasets.Value("string")),
-                    "references": datasets.List(datasets.Value("string")),
-                }
-            ),
-        )
+    source = "https://aclanthology.org/W03-0419"
+    inputs = "predictions, references: tags such as B-PER, I-PER and O, a list for each sentence."
+    predictions = ["string"]
+    references = ["string"]
 
     def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
         found = expected = both = right = total = 0

@@ -1,9 +1,6 @@
-"""NLL_oracle, entropy, both KL divergences and JSD of a generator whose data has a known density."""
+"""NLL_oracle, entropy, both KL divergences and JSD of a generator, for data with a known density."""
 
 from typing import Any
-
-import datasets
-import evaluate
 
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.checks import check_same_length, check_vector
@@ -17,19 +14,14 @@ class ExactDivergence(metric.PairedMetric):
     less the generator's own entropy, and is zero only where both distributions agree.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation="https://arxiv.org/abs/1609.05473, https://arxiv.org/abs/1811.02549",
-            inputs_description=(
-                "predictions: log q of samples from the generator. references: log p of the same samples. "
-                "data_predictions, data_references: log q and log p of samples from the data. "
-                "predictions and references must be equally many."
-            ),
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
-            ),
-        )
+    source = "https://arxiv.org/abs/1609.05473, https://arxiv.org/abs/1811.02549"
+    inputs = (
+        "predictions: log q of samples from the generator. references: log p of the same samples. "
+        "data_predictions, data_references: log q and log p of samples from the data. "
+        "predictions and references must be equally many."
+    )
+    predictions = "float64"
+    references = "float64"
 
     def _compute(
         self,

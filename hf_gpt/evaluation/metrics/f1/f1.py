@@ -1,8 +1,5 @@
 """F1 of class ids: the harmonic mean of precision and recall, of one class or averaged over classes."""
 
-import datasets
-import evaluate
-
 from hf_gpt.evaluation import metric
 
 
@@ -15,13 +12,9 @@ class F1(metric.PairedMetric):
     A class that is neither predicted nor there does not count; one that is only one of the two has F1 0.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            inputs_description="predictions, references: class ids, one for each example.",
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
-        )
+    inputs = "predictions, references: class ids, one for each example."
+    predictions = "int64"
+    references = "int64"
 
     def _compute(self, predictions: list[int], references: list[int], average: str = "macro") -> dict[str, float]:
         if average not in AVERAGES:

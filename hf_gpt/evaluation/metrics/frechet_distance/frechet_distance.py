@@ -10,8 +10,8 @@ from hf_gpt.evaluation.two_sample.features import as_features
 class FrechetDistance(metric.FeatureMetric):
     """Distance of the normal distributions fitted to both samples of features, 0 where they agree.
 
-    The features are mean hidden states of a model that is neither generator nor critic (`model`, with texts), or given
-    as tables. The estimate is biased by the number of texts, so both sides are cut to the same `size`, and
+    The features are given as tables, or are mean hidden states of `model` for texts. It must be neither generator nor
+    discriminator. The estimate is biased by the number of texts, so both sides are cut to the same `size`, and
     `floor` is what two samples of real texts of that size come to.
     """
 

@@ -10,8 +10,8 @@ from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokeni
 class LmScore(metric.SampleMetric):
     """`lm_score` in nats per token, the end of each text included; `lm_score_references` is that of real texts.
 
-    Low is likely, not good: the figure of real texts is the aim, and low temperature goes below it. Read it together
-    with `reverse_lm_score`. The small model over words is trained here, and stopped by held-out real texts.
+    Low is likely, not good: the value of real texts is the aim, and a low temperature goes below it. Read it together
+    with `reverse_lm_score`. A small model over words is trained here, with early stopping on held-out real texts.
     """
 
     source = "https://arxiv.org/abs/1811.02549"

@@ -1,4 +1,4 @@
-"""MAUVE of generated texts against real ones over features of a model of one's own."""
+"""MAUVE of generated texts against real ones over features of any model."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.two_sample.features import as_features
-from hf_gpt.evaluation.two_sample.mauve import mauve_score
+from hf_gpt.evaluation.two_sample.mauve_score import mauve_score
 
 
 class Mauve(metric.FeatureMetric):
     """Area under the divergence frontier of both samples after clustering, from 0 to 1; 1 is the same distribution.
 
-    Figures compare only for the same features, number of texts and number of buckets. Clustering is random: `mauve` is
-    the mean over `seeds`, `mauve_spread` the standard deviation. About 5,000 texts are needed for a steady figure, and
-    good models are all near 1. The published default downloads gpt2-large; this one downloads nothing.
+    Values compare only for the same features, number of texts and number of buckets. Clustering is random: `mauve` is
+    the mean over `seeds`, `mauve_spread` the standard deviation. A steady value needs about 5,000 texts. Good models
+    are all near 1. The published default downloads gpt2-large; this one downloads nothing.
     """
 
     source = "https://arxiv.org/abs/2102.01454"

@@ -11,8 +11,8 @@ from hf_gpt.evaluation.two_sample.features import as_features
 class Mmd(metric.FeatureMetric):
     """Unbiased squared MMD with a Gaussian kernel, around 0 where both samples come from one distribution.
 
-    The features are mean hidden states of a model that is neither generator nor critic (`model`, with texts), or given
-    as tables. The bandwidth is the median distance of real texts unless given; `floor` is what two samples of real
+    The features are given as tables, or are mean hidden states of `model` for texts. It must be neither generator nor
+    discriminator. The bandwidth is the median distance of real texts unless given; `floor` is what two samples of real
     texts of the same `size` come to.
     """
 

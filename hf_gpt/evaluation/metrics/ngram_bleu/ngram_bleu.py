@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.text.ngram_bleu import EPSILON, ngram_bleu
+from hf_gpt.evaluation.text.sentence_bleu import EPSILON, ngram_bleu
 from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 
 
 class NgramBleu(metric.SampleMetric):
     """BLEU-n as text-GAN benchmarks use it: of each text against every reference, averaged; from 0 to 1.
 
-    Every reference and every prediction counts, whereas published code takes the first 500 references (Texygen), 100
-    predictions (RelGAN) or 200 (TextGAN-PyTorch), so figures compare only at equal `n_refs`, `n_hyps`, `smoothing` and
-    `tokenizer`, which are in the result. Compare with the figure of real texts: more than that is mode-seeking, not
-    quality.
+    Every reference and prediction counts. Published code takes the first 500 references (Texygen), 100 predictions
+    (RelGAN) or 200 (TextGAN-PyTorch). Values compare only at equal `n_refs`, `n_hyps`, `smoothing` and `tokenizer`;
+    all are in the result. Compare with the value of real texts: more than that is mode-seeking, not quality.
     """
 
     source = "https://aclanthology.org/P02-1040, https://arxiv.org/abs/1802.01886"

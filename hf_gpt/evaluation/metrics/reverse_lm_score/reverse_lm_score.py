@@ -11,7 +11,7 @@ class ReverseLmScore(metric.SampleMetric):
     """`reverse_lm_score` in nats per token, the end of each text included; low is good.
 
     It punishes what is missing as well as what is wrong. It falls as the sample grows: compare equally many texts, and
-    with the figure that real texts of that number reach in their place.
+    with as many real texts in their place.
     """
 
     source = "https://arxiv.org/abs/1706.04223"

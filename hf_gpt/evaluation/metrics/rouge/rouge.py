@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import datasets
-import evaluate
 from rouge_score import rouge_scorer, tokenizers
 
 from hf_gpt.evaluation import metric
@@ -22,18 +20,10 @@ class Rouge(metric.PairedMetric):
     are stemmed by `use_stemmer`.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="https://aclanthology.org/W04-1013",
-            inputs_description="predictions: texts. references: a list of reference texts for each.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.List(datasets.Value("string")),
-                }
-            ),
-        )
+    source = "https://aclanthology.org/W04-1013"
+    inputs = "predictions: texts. references: a list of reference texts for each."
+    predictions = "string"
+    references = ["string"]
 
     def _compute(
         self,

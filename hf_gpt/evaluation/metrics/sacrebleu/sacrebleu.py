@@ -1,7 +1,5 @@
 """BLEU and chrF of translations over a whole corpus, by the `sacrebleu` package."""
 
-import datasets
-import evaluate
 from sacrebleu.metrics import BLEU, CHRF
 
 from hf_gpt.evaluation import metric
@@ -11,23 +9,15 @@ from hf_gpt.evaluation.text.references import chosen_tokenizer, composed, refere
 class Sacrebleu(metric.PairedMetric):
     """BLEU (https://aclanthology.org/W18-6319) and chrF (https://aclanthology.org/W15-3049), both from 0 to 100.
 
-    `signature` names the tokenisation and version, by which figures can be compared between papers. `tokenize` is one
+    `signature` names the tokenisation and version, so that values can be compared between papers. `tokenize` is one
     of sacrebleu's, or `"auto"`: its default 13a, and where most letters of the references are of scripts without spaces
     zh for Chinese and char for others.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="https://aclanthology.org/W18-6319",
-            inputs_description="predictions: texts. references: a list of reference texts for each, all equally many.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.List(datasets.Value("string")),
-                }
-            ),
-        )
+    source = "https://aclanthology.org/W18-6319"
+    inputs = "predictions: texts. references: a list of reference texts for each, all equally many."
+    predictions = "string"
+    references = ["string"]
 
     def _compute(
         self, predictions: list[str], references: list[list[str]], tokenize: str = "auto", lowercase: bool = False

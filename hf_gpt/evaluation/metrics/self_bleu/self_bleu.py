@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.text.ngram_bleu import EPSILON, self_bleu
+from hf_gpt.evaluation.text.sentence_bleu import EPSILON, self_bleu
 from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 
 
 class SelfBleu(metric.SampleMetric):
     """How alike texts of one sample are, from 0 to 1; low is diverse. Each text is left out of its own references.
 
-    It grows with the number of texts, so compare at equal `n_hyps`, and with the figure of equally many real texts.
+    It grows with the number of texts, so compare at equal `n_hyps`, and with equally many real texts.
     """
 
     source = "https://arxiv.org/abs/1802.01886"

@@ -4,9 +4,6 @@ import re
 import string
 from collections import Counter
 
-import datasets
-import evaluate
-
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.text.words import has_other_letters, is_punctuation, lower_case, pieces
 
@@ -15,22 +12,14 @@ class Squad(metric.PairedMetric):
     """Answers are compared without case, punctuation and articles; the best of several reference answers counts.
 
     No reference answer means that the question has none; right is then the empty prediction
-    (https://arxiv.org/abs/1806.03822). Figures are percentages. In scripts without spaces, such as Chinese, F1 is that
+    (https://arxiv.org/abs/1806.03822). Values are percentages. In scripts without spaces, such as Chinese, F1 is that
     of characters, as in MLQA (https://arxiv.org/abs/1910.07475).
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="https://arxiv.org/abs/1606.05250",
-            inputs_description="predictions: answers. references: lists of right answers, empty if there is none.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.List(datasets.Value("string")),
-                }
-            ),
-        )
+    source = "https://arxiv.org/abs/1606.05250"
+    inputs = "predictions: answers. references: lists of right answers, empty if there is none."
+    predictions = "string"
+    references = ["string"]
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         matches, scores, has_answer = [], [], []

@@ -1,18 +1,18 @@
-"""Tests of length and format, and how far they alone tell generated texts from real ones."""
+"""Tests of length and format, and how well they alone tell generated texts from real ones."""
 
 from typing import Any
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.two_sample.halves import LEAST, NUM_SPLITS
-from hf_gpt.evaluation.two_sample.surface import format_test, length_test, shortcut_test
+from hf_gpt.evaluation.two_sample.classifier_test import LEAST, NUM_SPLITS
+from hf_gpt.evaluation.two_sample.surface_tests import format_test, length_test, shortcut_test
 
 
 class Surface(metric.SampleMetric):
-    """Kolmogorov-Smirnov test of lengths, chi-square test of beginnings and ends, AUC of a shortcut classifier.
+    """Kolmogorov-Smirnov test of lengths, chi-square test of first and last characters, AUC of a shortcut classifier.
 
     The shortcut classifier is a logistic regression on length, case, punctuation and blanks. A `shortcut_auc` above 0.6
-    says that the two samples were prepared differently; mend that before believing any other comparison of them.
-    `shortcut_real_auc` is the same between the halves of the references.
+    says that the two samples were prepared differently; correct that before any other comparison.
+    `shortcut_real_auc` is the control: the same between the halves of the references.
     """
 
     source = "https://arxiv.org/abs/1610.06545"

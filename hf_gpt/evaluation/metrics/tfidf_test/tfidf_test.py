@@ -6,16 +6,15 @@ from typing import Any
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.checks import check_texts
 from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
-from hf_gpt.evaluation.two_sample.halves import LEAST, NUM_SPLITS, controlled_test
-from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.evaluation.two_sample.classifier_test import LEAST, NUM_SPLITS, controlled_test
+from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 
 
 class TfidfTest(metric.SampleMetric):
-    """AUC, on held-out halves, of a linear classifier over n-grams learnt on the other halves, the mean of splits.
+    """AUC on held-out halves of a linear classifier over n-grams, trained on the other halves, the mean over splits.
 
-    `real_auc` is the same of real texts against real ones, measured: what the AUC is to be held against. It takes
-    `held_out` (more real texts) in the place of the generated ones, or compares the halves of the references.
-    Deterministic, without a neural network, done in seconds: a second opinion beside `c2st`.
+    `real_auc` is the control: the same between real texts. It takes `held_out` (more real texts) in the place of the
+    generated ones, or compares the halves of the references. Takes seconds: a second opinion beside `c2st`.
     """
 
     source = "https://arxiv.org/abs/1610.06545"

@@ -1,4 +1,4 @@
-"""MAUVE over features of a model of one's own, by the `mauve-text` package."""
+"""MAUVE over features of any model, by the `mauve-text` package."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ def mauve_score(first: np.ndarray, second: np.ndarray, seed: int = 25, **options
 
     Args:
         first, second: `(n, dimensions)` and `(m, dimensions)`.
-        seed: Of the clustering, on which the figure depends: give the spread over several.
+        seed: Of the clustering, on which the value depends: give the spread over several.
         options: Of `mauve.compute_mauve`, such as `num_buckets` and `mauve_scaling_factor`.
 
     Returns:

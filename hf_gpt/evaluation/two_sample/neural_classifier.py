@@ -1,4 +1,4 @@
-"""A neural classifier that owes nothing to generator or critic: an n-gram CNN or a small GPT, trained from nothing."""
+"""The neural classifiers of C2ST: an n-gram CNN or a small GPT, independent of generator and discriminator."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -57,7 +57,7 @@ def make_classifier(body: Body, vocab_size: int, max_length: int) -> "PreTrained
     raise ValueError(f"classifier must be one of {', '.join(BODIES)}; got {body!r}.")
 
 
-def fresh_classifier_scores(
+def neural_classifier_scores(
     texts: Sequence[Sequence[str]],
     labels: np.ndarray,
     others: Sequence[Sequence[str]],
@@ -70,9 +70,9 @@ def fresh_classifier_scores(
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of label 1 for texts that were learnt from and for others, after training on the former.
+    """Logits of label 1 for training texts and for others, after training on the former.
 
-    A tenth of the training texts is held out to stop by, copies with each other. Texts of both labels are cut, framed
+    A tenth of the training texts is held out for early stopping, copies together. Texts of both labels are cut, framed
     and padded alike.
 
     Args:
@@ -81,8 +81,8 @@ def fresh_classifier_scores(
         others: Tokens of each text to score.
         body: As in `make_classifier`.
         max_length: Words of a text that are read.
-        vocab_size: Words that are known, at most; they come from `texts` alone. One that occurs there once is unknown,
-            so that what is learnt of unknown words tells texts which nobody would write so from others.
+        vocab_size: Words that are known, at most; they come from `texts` alone. Words that
+            occur only once are unknown, so that the classifier learns what unknown words tell.
         epochs, batch_size, learning_rate: Of the training.
         seed: Of the weights and the training.
 

@@ -1,7 +1,7 @@
 """
-Do two samples differ on the surface: in length, case, punctuation, blanks?
+Differences on the surface of two samples: length, case, punctuation, blanks.
 
-A critic that finds such a difference looks excellent and teaches nothing, so these tests come before every other.
+A discriminator that finds them looks excellent and teaches nothing, so run these tests first.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_gpt.evaluation.text.words import is_punctuation, pieces
-from hf_gpt.evaluation.two_sample.halves import NUM_SPLITS, controlled_test
+from hf_gpt.evaluation.two_sample.classifier_test import NUM_SPLITS, controlled_test
 
 
 FEATURES: tuple[str, ...] = (

@@ -1,4 +1,4 @@
-"""The protocol of a classifier two-sample test: learn on one half of each sample, judge the other."""
+"""The protocol of a classifier two-sample test: train on one half of each sample, score the other."""
 
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hf_gpt.evaluation.two_sample.auc import AucInterval, auc, auc_interval
+from hf_gpt.evaluation.two_sample.auc_interval import AucInterval, auc, auc_interval
 
 
 Item = TypeVar("Item")
 # From training items, their labels (1 real, 0 generated) and test items to scores of training and test items.
 Classifier = Callable[[list[Any], np.ndarray, list[Any]], tuple[np.ndarray, np.ndarray]]
 LEAST, NUM_SPLITS = 20, 4
-# What a measured comparison of real texts with real ones is called beside that of generated ones.
+# Prefix of results of the control: real texts against real ones.
 REAL = "real_"
 
 
@@ -25,15 +25,15 @@ def classifier_test(
     resamples: int = 1000,
     num_splits: int = NUM_SPLITS,
 ) -> dict[str, float | int]:
-    """Classifier two-sample test (https://arxiv.org/abs/1610.06545), judged by the AUC of the held-out halves.
+    """Held-out classifier two-sample test (C2ST, https://arxiv.org/abs/1610.06545), by the AUC of the held-out halves.
 
     Args:
         real, generated: The two samples, at least `LEAST` items each. Both are split at random into halves; copies of
             an item are in one half, be they real or generated.
-        classifier: Learns from the training half and scores both; higher is more real. Fresh for every split.
+        classifier: Learns from the training half and scores both; higher is more real. Untrained at every split.
         seed: Of the splits and the bootstrap.
         resamples: Of the bootstrap.
-        num_splits: How many splits the figures are the mean of.
+        num_splits: How many splits the results are the mean of.
 
     Returns:
         `auc` with `auc_low`, `auc_high` (95 %), `auc_error` (standard error) and `p_value`; `accuracy`, the mean over
@@ -83,17 +83,17 @@ def controlled_test(
     with_control: bool = True,
     **options: Any,
 ) -> dict[str, float | int]:
-    """A classifier two-sample test and, measured the same way, what it finds between two samples of real texts.
+    """A classifier two-sample test and its control: the same between two samples of real texts.
 
     Args:
         real, generated, classifier: As for `classifier_test`.
         held_out: Real texts besides `real`, of which as many are taken as there are generated ones. Left out, the
             halves of `real` are compared with each other: a wider interval, for texts that are fewer.
-        with_control: Whether the second is measured at all; to be left out only where another row has it.
+        with_control: Whether to measure the control.
         options: As for `classifier_test`.
 
     Returns:
-        Its figures; the same of real against real, their names prefixed by `real_`, unless there are too few.
+        Its results, and those of real against real with the prefix `real_`, unless there are too few texts.
 
     Raises:
         ValueError: as `classifier_test`, or `held_out` has too few texts.
@@ -139,10 +139,10 @@ def mean_over_splits(found: Sequence[AucInterval]) -> dict[str, float]:
 
 
 def _training_half(keys: Sequence[Hashable], labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Which items are learnt from: half of each label, copies in one half, bool `(items,)`.
+    """Which items are for training: half of each label, copies in one half, bool `(items,)`.
 
-    A text that makes up more than a quarter of a sample is the exception, its copies are split as if they differed:
-    else a generator that repeats itself would be left out of one half.
+    Copies of a text that makes up more than a quarter of a sample are split as if they differed. Otherwise one half
+    would lack a generator that repeats itself.
     """
     wanted = np.bincount(labels, minlength=2) // 2
     numbers: dict[Hashable, int] = {}
