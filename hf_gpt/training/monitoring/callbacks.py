@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import torch
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 
 from hf_gpt.data.truncation import Cuts, cuts_to_dict
 from hf_gpt.training.monitoring.throughput import format_count, format_duration
@@ -69,6 +70,14 @@ class ProgressCallback(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def use_own_progress(trainer: Trainer) -> None:
+    """Puts `ProgressCallback` in place of the library's progress bar or printer, if the trainer has one."""
+    for library_callback in (LibraryProgressCallback, PrinterCallback):
+        if any(isinstance(callback, library_callback) for callback in trainer.callback_handler.callbacks):
+            trainer.remove_callback(library_callback)
+            trainer.add_callback(ProgressCallback())
 
 
 def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
