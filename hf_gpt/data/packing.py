@@ -112,16 +112,16 @@ def pack(
     position_ids = np.zeros((len(rows), max_length), dtype=np.int32)
     arrays = [np.asarray(document, dtype=np.int32) for document in documents]
     for row, segments in enumerate(rows):
-        position = 0
+        offset = 0
         for document, start, end in segments:
-            stop = position + end - start
-            input_ids[row, position:stop] = arrays[document][start:end]
-            labels[row, position + 1 : stop] = arrays[document][start + 1 : end]
-            position_ids[row, position:stop] = np.arange(end - start)
-            position = stop
+            stop = offset + end - start
+            input_ids[row, offset:stop] = arrays[document][start:end]
+            labels[row, offset + 1 : stop] = arrays[document][start + 1 : end]
+            position_ids[row, offset:stop] = np.arange(end - start)
+            offset = stop
         # Padding counts on from the last segment: no token looks ahead, so it needs no mask of its own.
-        if position < max_length:
-            position_ids[row, position:] = np.arange(max_length - position) + position_ids[row, position - 1] + 1
+        if offset < max_length:
+            position_ids[row, offset:] = np.arange(max_length - offset) + position_ids[row, offset - 1] + 1
     return {"input_ids": input_ids, "position_ids": position_ids, "labels": labels}
 
 

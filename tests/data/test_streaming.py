@@ -118,7 +118,7 @@ def test_reading_goes_on_without_reading_what_was_read(files, tokenizer, monkeyp
     state = stream.state_dict(20)
     stream.load_state_dict(state)
     next(iter(stream))
-    assert places[-1] == state["documents"]["places"][0] and places[-1][1] >= 5
+    assert places[-1] == state["documents"]["positions"][0] and places[-1][1] >= 5
 
 
 def test_weights_are_shares_of_the_text(tmp_path):
@@ -221,7 +221,7 @@ def test_resume_equals_a_straight_run_bit_for_bit(make_trainer, files, checkpoin
 
     # A run that starts anew reads from the beginning, also with the same trainer.
     resumed.train_dataset.rewind()
-    assert resumed.train_dataset.state_dict(0)["documents"]["places"] == [None, None]
+    assert resumed.train_dataset.state_dict(0)["documents"]["positions"] == [None, None]
 
 
 def test_streaming_settings_that_cannot_work(make_trainer, files):
