@@ -486,6 +486,22 @@ def generation_cache(model: Any) -> contextlib.AbstractContextManager[Any]:
     return _while_called(config, use_cache=True) if hasattr(config, "use_cache") else contextlib.nullcontext()
 
 
+def saved_as(model: "nn.Module", model_class: type) -> contextlib.ExitStack:
+    """Inside, a model is saved with the code of a class that its own was derived from.
+
+    Transformers 5.17 to 5.23, `PreTrainedModel.save_pretrained`: it saves the code of `type(model)` and no other.
+    """
+    return _while_called(model, __class__=model_class)
+
+
+def saved_whole(config: Any) -> contextlib.ExitStack:
+    """Inside, the weights of a sharded model are saved as whole tensors that were gathered before.
+
+    Transformers 5.17 to 5.23, `PreTrainedConfig.distributed_config`: `save_pretrained` gathers where it is set.
+    """
+    return _while_called(config, distributed_config=None)
+
+
 # Accelerate, Datasets, Evaluate, PEFT, sacrebleu
 
 

@@ -60,7 +60,7 @@ def plan_best_fit(lengths: Sequence[int], max_length: int) -> list[list[Segment]
 
     rows: list[list[Segment]] = []
     by_space: list[list[int]] = [[] for _ in range(max_length + 1)]
-    # Bit s is set while a row with s free places exists, which finds the tightest fit in one operation.
+    # Bit s is set while a row with s free tokens exists, which finds the tightest fit in one operation.
     occupied = 0
     for piece in pieces:
         size = piece.end - piece.start
@@ -93,7 +93,7 @@ def pack(
     Args:
         documents: Token ids of each document, with its begin and end tokens.
         max_length: Length of a row.
-        pad_token_id: Fills what stays free at the end of a row; such places are not predicted.
+        pad_token_id: Fills what stays free at the end of a row; it is not predicted.
         strategy: `plan_best_fit` or `plan_sequential`.
 
     Returns:

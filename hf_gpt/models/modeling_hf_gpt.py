@@ -136,8 +136,8 @@ class HfGptModel(HfGptPreTrainedModel):
             use_cache (`bool`, *optional*):
                 Whether to return the cache.
             query_positions (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                The one position of each row whose last hidden state is asked for: `last_hidden_state` has that alone, of
-                shape `(batch_size, 1, hidden_size)`, and the last layer works out no other where it can.
+                The one position of each row that is asked for: `last_hidden_state` has shape
+                `(batch_size, 1, hidden_size)`. Where it can, the last layer computes no other.
 
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`; a token id outside the vocabulary or a
@@ -267,8 +267,8 @@ class HfGptForCausalLM(HfGptLanguageHeadMixin, HfGptPreTrainedModel, GenerationM
                 Number of last positions that get logits (0: all), or the positions (1D; 2D for each row), or a 2D
                 boolean mask of them.
             skip_logits (`bool` or `"auto"`, *optional*):
-                Return the loss alone, without ever holding the logits of all tokens; `"auto"`: where they would be
-                large. Left out: only in training, and only where `config.chunked_loss` is `"always"`.
+                Return the loss without computing all logits at once; `"auto"`: where they would be large. Left out:
+                in training with `config.chunked_loss="always"`.
 
         Returns:
             [`~transformers.modeling_outputs.CausalLMOutputWithPast`], `logits` of shape
@@ -333,9 +333,8 @@ class HfGptForSequenceClassification(HfGptSequenceHeadMixin, HfGptPreTrainedMode
         r"""
         Args:
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
-                For one label 1 (real) or 0 (generated), or anything between; class ids for several; see
-                [`~loss_hf_gpt.classification_loss`]. Other values for one label make it a regression, in the config
-                too.
+                One label: 1 (real) to 0 (generated); other values make it a regression, in the config too. Several
+                labels: class ids. See [`~loss_hf_gpt.classification_loss`].
 
         Returns:
             [`~transformers.modeling_outputs.SequenceClassifierOutputWithPast`], `logits` of shape

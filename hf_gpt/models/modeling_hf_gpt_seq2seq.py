@@ -233,7 +233,7 @@ class HfGptForConditionalGeneration(HfGptLanguageHeadMixin, HfGptSeq2SeqPreTrain
             pretrained_model_name_or_path (`str`):
                 Checkpoint of a decoder, [`HfGptForCausalLM`].
             cross_attention_init (`str`, *optional*, defaults to `"self_attention"`):
-                What the decoder's attention to the source begins as: its attention to itself, or `"fresh"` random weights.
+                Initial weights of cross-attention: those of self-attention, or `"fresh"` random ones.
             config_overrides (`dict`, *optional*):
                 Fields of [`HfGptSeq2SeqConfig`] that differ from the decoder's; with fewer `encoder_layers` the first
                 ones are taken.

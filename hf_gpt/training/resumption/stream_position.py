@@ -37,7 +37,7 @@ class StreamPosition:
         self._random_state_from: str | None = None
 
     def rewind(self) -> None:
-        """Goes back to the beginning."""
+        """Goes back to the start."""
         self.batches_taken = 0
         self.stream.rewind()
 
