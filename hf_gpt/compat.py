@@ -4,6 +4,7 @@ A release of such a library may drop a private name without notice. `tests/test_
 what has to change stands here. `hf_gpt.models` imports nothing of ours, so what it needs stands there.
 """
 
+import contextlib
 import functools
 import importlib
 import sys
@@ -422,6 +423,83 @@ def set_last_logged_step(trainer: "Trainer", step: int) -> None:
     Transformers 5.17 to 5.23, `Trainer._globalstep_last_logged`: as above.
     """
     trainer._globalstep_last_logged = step
+
+
+def _while_called(owner: Any, **values: Any) -> contextlib.ExitStack:
+    """Sets attributes of an object until the end of a `with` block.
+
+    Transformers 5.17 to 5.23, `Trainer`: it reads these settings itself, and no argument of a method replaces them.
+    """
+    stack = contextlib.ExitStack()
+    for name, value in values.items():
+        stack.callback(setattr, owner, name, getattr(owner, name))
+        setattr(owner, name, value)
+    return stack
+
+
+def accepts_sharded_optimizer(args: Any) -> contextlib.ExitStack:
+    """Inside, `Trainer.__init__` takes a sharded model with checkpoints of the optimizer, which we save ourselves.
+
+    Transformers 5.17 to 5.23, `TrainingArguments.save_only_model`: `__init__` refuses all else for such a model.
+    """
+    return _while_called(args, save_only_model=args.save_only_model or args.is_sharded)
+
+
+def drops_last_batch(args: Any, drop_last: bool) -> contextlib.ExitStack:
+    """Inside, `Trainer` makes a loader that drops an incomplete last batch if `drop_last`.
+
+    Transformers 5.17 to 5.23, `TrainingArguments.dataloader_drop_last`: one option serves training and evaluation.
+    """
+    return _while_called(args, dataloader_drop_last=drop_last)
+
+
+def schedule_options(args: Any, options: dict[str, Any]) -> contextlib.ExitStack:
+    """Inside, `Trainer.create_scheduler` makes a schedule with these options.
+
+    Transformers 5.17 to 5.23, `TrainingArguments.lr_scheduler_kwargs`: some depend on the number of steps.
+    """
+    return _while_called(args, lr_scheduler_kwargs=options)
+
+
+def evaluates_on_start(args: Any, evaluates: bool) -> contextlib.ExitStack:
+    """Inside, `Trainer.train` evaluates before the first step if `evaluates`.
+
+    Transformers 5.17 to 5.23, `TrainingArguments.eval_on_start`: it counts for a resumed run too.
+    """
+    return _while_called(args, eval_on_start=evaluates)
+
+
+def without_label_smoothing(trainer: "Trainer") -> contextlib.ExitStack:
+    """Inside, the loss is that of the labels as they are.
+
+    Transformers 5.17 to 5.23, `Trainer.label_smoother`: `prediction_step` smooths where training does.
+    """
+    return _while_called(trainer, label_smoother=None)
+
+
+def generation_cache(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """Inside, the config asks for the cache, without which a saved model would generate slowly.
+
+    Transformers 5.17 to 5.23, `PreTrainedConfig.use_cache`: `Trainer` sets it to False and saves that.
+    """
+    config = getattr(model, "config", None)
+    return _while_called(config, use_cache=True) if hasattr(config, "use_cache") else contextlib.nullcontext()
+
+
+def saved_as(model: "nn.Module", model_class: type) -> contextlib.ExitStack:
+    """Inside, a model is saved with the code of a class that its own was derived from.
+
+    Transformers 5.17 to 5.23, `PreTrainedModel.save_pretrained`: it saves the code of `type(model)` and no other.
+    """
+    return _while_called(model, __class__=model_class)
+
+
+def saved_whole(config: Any) -> contextlib.ExitStack:
+    """Inside, the weights of a sharded model are saved as whole tensors that were gathered before.
+
+    Transformers 5.17 to 5.23, `PreTrainedConfig.distributed_config`: `save_pretrained` gathers where it is set.
+    """
+    return _while_called(config, distributed_config=None)
 
 
 # Accelerate, Datasets, Evaluate, PEFT, sacrebleu

@@ -32,7 +32,9 @@ OWN_CLASSES = (
     "hf_gpt.evaluation.metric.SampleMetric",
     "hf_gpt.training.distributed.sharding.CpuParallelismConfig",
     "hf_gpt.training.optim.muon.Muon",
+    "hf_gpt.training.distributed.sharded_trainer.ShardedTrainer",
     "hf_gpt.training.resumption.resumable.ResumableTrainer",
+    "hf_gpt.training.resumption.staged.StagedTrainer",
     "hf_gpt.training.tasks.trainer.TaskTrainer",
     "hf_gpt.training.trainer.HfGptTrainer",
 )

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model.eval()
     with torch.no_grad():
         losses = [accelerator.gather_for_metrics(model(**batch).loss[None]) for batch in held_out_loader]
-    accelerator.print(f"held-out loss: {torch.cat(losses).mean():.3f} nats a token")
+    accelerator.print(f"held-out loss: {torch.cat(losses).mean():.3f} nats per token")
 
     accelerator.wait_for_everyone()
     plain_model = accelerator.unwrap_model(model)

@@ -3,7 +3,7 @@
     python training/adversarial.py --output_dir runs/training/adversarial
 
 Left out, `--model_name_or_path` is a new small model, which half of the steps train by likelihood first. What the
-figures mean, and which recipe to choose, is in docs/adversarial.md.
+metrics mean, and which recipe to choose, is in docs/adversarial.md.
 """
 
 from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
@@ -35,7 +35,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument("--output_dir", default="runs/training/adversarial", help="folder of both models")
     parser.add_argument("--discriminator", default="ngram_cnn", help="ngram_cnn or from_generator")
     parser.add_argument("--max_steps", type=int, default=400, help="steps in all; at least 4")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     return parser.parse_args(argv)
 
 
@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer.save_model()
 
     print(trainer.describe_updates())
-    print(f"likelihood of held-out texts: {metrics['eval_loss']:.3f} nats a token")
+    print(f"likelihood of held-out texts: {metrics['eval_loss']:.3f} nats per token")
     # Where few texts are held out, there is none to train a classifier on.
     if "eval_fresh_auc" in metrics:
-        print(f"AUC of a fresh classifier, 0.5 if it cannot tell real texts: {metrics['eval_fresh_auc']:.2f}")
+        print(f"AUC of a held-out classifier, 0.5 if it cannot tell real texts: {metrics['eval_fresh_auc']:.2f}")
     start = tokenizer(tokenizer.bos_token, return_tensors="pt").to(generator.device)
     options = {"do_sample": True, "max_new_tokens": MAX_NEW_TOKENS, "num_return_sequences": 3}
     samples = generator.generate(**start, **options, custom_generate=fast_generate)

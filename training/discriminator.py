@@ -1,9 +1,9 @@
-"""A critic of a generator that stays as it is, and texts that are chosen by the critic among several.
+"""A discriminator of a generator that stays as it is, and generation guided by it.
 
     python training/discriminator.py --output_dir runs/training/discriminator
 
-The critic learns to tell real texts from the generator's. Its score then says which of the generator's candidates is
-most like a real text. Left out, `--model_name_or_path` is a new small model, trained by likelihood first.
+The discriminator learns to tell real texts from the generator's. Its score then says which of the generator's
+candidates is most like a real text. Left out, `--model_name_or_path` is a new small model, trained by likelihood first.
 """
 
 from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
@@ -37,17 +37,17 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="files, a blank line between texts")
     parser.add_argument("--model_name_or_path", help="generator; left out: a new small model")
-    parser.add_argument("--output_dir", default="runs/training/discriminator", help="folder of the critic")
+    parser.add_argument("--output_dir", default="runs/training/discriminator", help="folder of the discriminator")
     parser.add_argument("--discriminator", default="ngram_cnn", help="ngram_cnn or from_generator")
     parser.add_argument("--max_steps", type=int, default=100, help="training steps of a new generator")
-    parser.add_argument("--epochs", type=int, default=6, help="most passes of the critic over the texts")
-    parser.add_argument("--num_texts", type=int, default=2000, help="real texts that the critic learns from")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument("--epochs", type=int, default=6, help="most passes of the discriminator over the texts")
+    parser.add_argument("--num_texts", type=int, default=2000, help="real texts that the discriminator learns from")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Trains the critic, saves it, and prints texts with and without its choice."""
+    """Trains the discriminator, saves it, and prints texts with and without its choice."""
     args = parse(argv)
     set_seed(args.seed)
     texts = read_corpus(args.corpus, document_separator=r"\n\n")
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     discriminator.save_pretrained(args.output_dir)
     tokenizer.save_pretrained(args.output_dir)
-    # At 0.5 the critic guesses, and its choice among candidates is one by chance.
+    # At 0.5 the discriminator does no better than chance, and neither does its choice among candidates.
     print(f"AUC on unseen texts: {result.auc:.2f} (95 % interval {result.auc_low:.2f} to {result.auc_high:.2f})")
 
     start = tokenizer(tokenizer.bos_token, return_tensors="pt").to(generator.device)
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ).logits.squeeze(-1)
         for text, score in zip(tokenizer.batch_decode(sequences, skip_special_tokens=True), scores, strict=True):
             print(f"{name}, score {score:+.2f}: {text!r}")
-    print(f"critic saved in {args.output_dir}")
+    print(f"discriminator saved in {args.output_dir}")
 
 
 def open_generator(args: Namespace, texts: datasets.Dataset) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -1,9 +1,9 @@
-"""A small student learns from a teacher's texts alone, against a critic that knows teacher and student apart.
+"""A small student learns from a teacher's texts alone, against a discriminator that tells teacher and student apart.
 
     python training/distill.py --output_dir runs/training/distill
 
 Only texts of the teacher are read, never its probabilities, so it may as well be a service. The student first learns
-the texts by likelihood, then by the critic's score of its own (GAD, https://arxiv.org/abs/2511.10643). Left out,
+the texts by likelihood, then by the discriminator's score of its own (GAD, https://arxiv.org/abs/2511.10643). Left out,
 `--model_name_or_path` is a teacher that is trained here.
 """
 
@@ -42,7 +42,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument("--teacher_steps", type=int, default=100, help="training steps of a new teacher")
     parser.add_argument("--max_steps", type=int, default=300, help="training steps of the student; at least 4")
     parser.add_argument("--num_prompts", type=int, default=1500, help="prompts that the teacher answers")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     return parser.parse_args(argv)
 
 
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer.save_model()
 
     print(trainer.describe_updates())
-    print(f"the student's likelihood of the teacher's held-out answers: {metrics['eval_loss']:.3f} nats a token")
+    print(f"the student's likelihood of the teacher's held-out answers: {metrics['eval_loss']:.3f} nats per token")
     for name, model in (("teacher", teacher), ("student", student)):
         print(f"{name}: {answers(model, tokenizer, prompts[:1])[0]!r}")
     print(f"student saved in {args.output_dir}")
@@ -109,7 +109,7 @@ def new_model(tokenizer: PreTrainedTokenizerBase, preset: str, **fields: int) ->
 
 
 def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
-    """One text for each prompt, drawn from the model."""
+    """One sampled text for each prompt."""
     batch = tokenizer(list(prompts), return_tensors="pt", padding=True).to(model.device)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     sampling = SamplingConfig(max_new_tokens=ANSWER_TOKENS, **ids)

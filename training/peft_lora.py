@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     after = trainer.evaluate()["eval_loss"]
     trainer.save_model()
     tokenizer.save_pretrained(args.output_dir)
-    print(f"held-out conversations: {before:.3f} nats a token before, {after:.3f} after")
+    print(f"held-out conversations: {before:.3f} nats per token before, {after:.3f} after")
 
     again = AutoPeftModelForCausalLM.from_pretrained(args.output_dir)
     prompt = tokenizer("Anna: Will you", return_tensors="pt").to(again.device)

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics = trainer.evaluate()
     trainer.save_model()
 
-    print(f"held-out loss: {metrics['eval_loss']:.3f} nats a token")
+    print(f"held-out loss: {metrics['eval_loss']:.3f} nats per token")
     prompt = tokenizer(f"{tokenizer.bos_token}ROMEO:\n", return_tensors="pt").to(model.device)
     sample = model.generate(**prompt, do_sample=True, max_new_tokens=40)
     print(f"sample:\n{tokenizer.decode(sample[0], skip_special_tokens=True)}")

@@ -2,9 +2,10 @@
 
     from trl import GRPOConfig, GRPOTrainer
 
-    critic = CoTrainedDiscriminator(discriminator, tokenizer, real={row["prompt"]: row["completion"] for row in rows})
+    real = {row["prompt"]: row["completion"] for row in rows}
+    reward = CoTrainedDiscriminator(discriminator, tokenizer, real=real)
     trainer = GRPOTrainer(
-        model, reward_funcs=critic, args=GRPOConfig(...), train_dataset=rows, callbacks=[critic.callback]
+        model, reward_funcs=reward, args=GRPOConfig(...), train_dataset=rows, callbacks=[reward.callback]
     )
     trainer.train()
 

@@ -471,8 +471,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             nats = anchor_loss(model, inputs, 1.0)
         targets = int(inputs["completion_mask"].sum())
-        self._eval_nats += nats.item()
-        self._eval_targets += targets
+        self._heldout_loss.add(nats.item(), targets)
         return nats / targets, None, None
 
     # Checkpoints

@@ -28,13 +28,13 @@ class DataArguments:
     corpus_weights: list[float] | None = field(
         default=None,
         metadata={
-            "help": "With --streaming, share of each corpus in the text that is trained on; one that ends begins anew. "
-            "Left out: one after the other."
+            "help": "With --streaming, share of each corpus in the training text; a corpus that ends starts again. "
+            "Left out: one corpus after the other."
         },
     )
     malformed_rows: Literal["stop", "skip"] = field(
         default="stop",
-        metadata={"help": "With --streaming, what is done about a row that cannot be read; skipped ones are counted."},
+        metadata={"help": "With --streaming, what to do about an unreadable row. Skipped rows are counted."},
     )
     text_column: str = field(
         default="text", metadata={"help": "Column of a .jsonl, .csv or .parquet file that is read."}
@@ -42,8 +42,8 @@ class DataArguments:
     document_separator: str | None = field(
         default=None,
         metadata={
-            "help": r"Where a .txt file parts into documents, e.g. '\n\n', whichever line ends the file has. Left out: "
-            "one file, one document."
+            "help": r"What separates documents in a .txt file, e.g. '\n\n'. Any kind of line end matches. Left out: "
+            "one file is one document."
         },
     )
     validation_file: list[str] | None = field(
@@ -52,20 +52,20 @@ class DataArguments:
     validation_fraction: float = field(
         default=0.1,
         metadata={
-            "help": "Share of the documents held out, sampled by seed; of a single document, blocks from all over it."
+            "help": "Share of the documents held out, sampled by seed. Of a single document, blocks are held out."
         },
     )
     max_length: int = field(default=512, metadata={"help": "Tokens in a row; also the model's context length."})
     overlong: Literal["truncate", "drop", "error"] = field(
         default="truncate",
         metadata={
-            "help": "What is done about a document longer than a row: truncate parts it into rows, "
-            "drop leaves it out, error stops."
+            "help": "What to do about a document longer than a row. truncate: split it into rows. drop: leave it out. "
+            "error: stop."
         },
     )
     packing_strategy: Literal["best_fit", "sequential"] = field(
         default="best_fit",
-        metadata={"help": "best_fit keeps documents whole where they fit; sequential keeps their order, without gaps."},
+        metadata={"help": "best_fit: keep documents whole where they fit. sequential: keep their order, without gaps."},
     )
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "Tokenizer to use: a folder or Hub id. Left out: the model's, or a new one."}

@@ -65,8 +65,8 @@ def cut_into_blocks(text: str, size: int) -> list[str]:
     """Cuts a text into blocks of half to one and a half times `size` characters.
 
     A cut lies after a blank line where that leaves a choice, else after a line end, else after other blanks, else
-    between any two characters. Which one, the characters before it decide and not their place: so a passage that comes
-    again is cut at the same places again, and its copies are equal blocks.
+    between any two characters. The characters before a cut decide where it lies. So a passage that is repeated is cut
+    alike, and its copies are equal blocks.
 
     Args:
         text: Any text; blocks that would be blank are part of the one before.

@@ -128,7 +128,7 @@ def text_of(example: Example, column: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for an error: as JSON, of a long one the beginning."""
+    """A value for an error: as JSON, of a long one the start."""
     try:
         return json.dumps(value, default=str)[:60]
     except (TypeError, ValueError):
@@ -192,7 +192,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    """Rows by the library, which makes images and sounds of columns that say they hold them."""
+    """Rows by the library, which makes images and audio of columns that say they hold them."""
     import datasets
     import pyarrow as pa
 

@@ -95,7 +95,7 @@ def complete_batches(rows: datasets.Dataset, batch_size: int, pad_token_id: int)
 
 
 def filler_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What fills empty places of a row: the padding token, or lacking one the end token."""
+    """What fills a row: the padding token, or lacking one the end token."""
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 

@@ -60,7 +60,7 @@ def plan_best_fit(lengths: Sequence[int], max_length: int) -> list[list[Segment]
 
     rows: list[list[Segment]] = []
     by_space: list[list[int]] = [[] for _ in range(max_length + 1)]
-    # Bit s is set while a row with s free places exists, which finds the tightest fit in one operation.
+    # Bit s is set while a row with s free tokens exists, which finds the tightest fit in one operation.
     occupied = 0
     for piece in pieces:
         size = piece.end - piece.start
@@ -93,7 +93,7 @@ def pack(
     Args:
         documents: Token ids of each document, with its begin and end tokens.
         max_length: Length of a row.
-        pad_token_id: Fills what stays free at the end of a row; such places are not predicted.
+        pad_token_id: Fills what stays free at the end of a row; it is not predicted.
         strategy: `plan_best_fit` or `plan_sequential`.
 
     Returns:
@@ -112,16 +112,16 @@ def pack(
     position_ids = np.zeros((len(rows), max_length), dtype=np.int32)
     arrays = [np.asarray(document, dtype=np.int32) for document in documents]
     for row, segments in enumerate(rows):
-        position = 0
+        offset = 0
         for document, start, end in segments:
-            stop = position + end - start
-            input_ids[row, position:stop] = arrays[document][start:end]
-            labels[row, position + 1 : stop] = arrays[document][start + 1 : end]
-            position_ids[row, position:stop] = np.arange(end - start)
-            position = stop
+            stop = offset + end - start
+            input_ids[row, offset:stop] = arrays[document][start:end]
+            labels[row, offset + 1 : stop] = arrays[document][start + 1 : end]
+            position_ids[row, offset:stop] = np.arange(end - start)
+            offset = stop
         # Padding counts on from the last segment: no token looks ahead, so it needs no mask of its own.
-        if position < max_length:
-            position_ids[row, position:] = np.arange(max_length - position) + position_ids[row, position - 1] + 1
+        if offset < max_length:
+            position_ids[row, offset:] = np.arange(max_length - offset) + position_ids[row, offset - 1] + 1
     return {"input_ids": input_ids, "position_ids": position_ids, "labels": labels}
 
 

@@ -65,7 +65,7 @@ def read_rows(
 
     Args:
         path: The file.
-        position: Where a former reading was; None is the beginning. Packed files and `.json` arrays have no places.
+        position: Where to read on; None is the start. Packed files and `.json` arrays have no positions.
         columns: The option that names it, to the column that is read. A `.csv` or `.parquet` file must have them all;
             of the latter no others are read. Left out: all, whatever they are.
 

@@ -9,8 +9,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 class LengthGroups(LengthGroupedSampler):
     """The library's sampler, whose order depends on nothing but the seed and the epoch.
 
-    The library draws it from the random state of the process, which dropout and a resumption change: a run that goes on
-    within a later epoch would pass over other examples than those it has seen, and processes would part ways.
+    The library's order depends on the random state of the process, which dropout and a resumption change. A run that
+    is resumed within an epoch would then repeat some examples and miss others.
 
     Args:
         lengths: Of each example.

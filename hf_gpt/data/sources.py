@@ -38,7 +38,7 @@ class Source:
 
     Attributes:
         name: Its path or Hub id.
-        read: Yields the items from a place on; None is the beginning.
+        read: Yields the items from a position on; None is the start.
         num_bytes: Size of the file, None if it is not known.
         classes: Names of the classes in a column, where the source says them beforehand.
     """
@@ -75,7 +75,7 @@ def open_source(source: str, *, text_column: str = "text", document_separator: s
 
 
 def warn_of_absent_separator(names: Sequence[str], document_separator: str | None) -> None:
-    """Logs a warning where the separator does not occur at the beginning of any text file among the sources."""
+    """Logs a warning where the separator does not occur at the start of any text file among the sources."""
     from hf_gpt.data.corpus import CORPORA
 
     if document_separator is None:

@@ -16,8 +16,8 @@ def held_out_rows(keys: Iterable[Hashable], fraction: float, seed: int, *, is_st
     Args:
         keys: What each row says, of two rows or more. Where all say the same, the split is one of rows.
         fraction: Share held out, above 0 and below 1: so many rows, or a few less where rows repeat.
-        seed: Seed of the draw.
-        is_stratified: Whether rows are sampled evenly from beginning to end, one from each stretch of `1 / fraction`:
+        seed: Seed of the choice.
+        is_stratified: Whether rows are sampled evenly from first to last, one from each stretch of `1 / fraction`:
             for rows whose neighbours are of one kind, such as blocks of a text.
 
     Returns:

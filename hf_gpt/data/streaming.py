@@ -23,7 +23,7 @@ from hf_gpt.errors import ConfigError, CorpusError
 MAX_WINDOW_CHARACTERS = 2**23
 # A stream is given up when none of so many documents or examples, one after the other, gives a row.
 FRUITLESS_DOCUMENTS = 1000
-# A new tokenizer learns from about so much text at the beginning.
+# A new tokenizer learns from about so much text at the start.
 TOKENIZER_CHARACTERS = 50_000_000
 
 
@@ -66,7 +66,7 @@ class DocumentStream:
         self.rewind()
 
     def rewind(self) -> None:
-        """Goes back to the beginning."""
+        """Goes back to the start."""
         count = len(self.sources)
         self.state = {"positions": [None] * count, "characters": [0] * count, "current": 0, "epoch": 0, "skipped": 0}
 
@@ -74,7 +74,7 @@ class DocumentStream:
         """Lists of documents, from the present state on; the state is that after the list.
 
         Args:
-            passes: End after so many passes over all sources, counted from their beginning; left out: never. With
+            passes: End after so many passes over all sources, counted from their start; left out: never. With
                 weights a pass is over when each source has ended.
 
         Raises:
@@ -170,7 +170,7 @@ class WindowStream(torch.utils.data.IterableDataset, ABC):
         """The rows of a window, which depend on nothing else."""
 
     def rewind(self) -> None:
-        """Reading begins at the beginning."""
+        """Reading begins at the start."""
         self.documents.rewind()
         self.load_state_dict({"documents": self.documents.state, "window": 0, "row": 0})
 
@@ -280,7 +280,7 @@ def check_streaming(data_args: DataArguments, training_args: Any) -> None:
     if training_args.max_steps <= 0:
         raise ConfigError("--streaming needs --max_steps: a stream has no length to count epochs by.")
     if not data_args.validation_file:
-        raise ConfigError("--streaming needs --validation_file: nothing can be drawn from a stream that is not read.")
+        raise ConfigError("--streaming needs --validation_file: no held-out part can be sampled from an unread stream.")
 
 
 def open_documents(data_args: DataArguments) -> DocumentStream:
@@ -297,7 +297,7 @@ def open_documents(data_args: DataArguments) -> DocumentStream:
 
 
 def one_pass(documents: DocumentStream, characters: float = math.inf) -> Iterator[Any]:
-    """Documents from the beginning to the end, or up to so many characters in all; the stream is rewound after."""
+    """Documents from first to last, or up to so many characters in all; the stream is rewound after."""
     documents.rewind()
     for window in documents.windows(passes=1):
         yield from window

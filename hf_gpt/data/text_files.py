@@ -119,7 +119,7 @@ def stream_documents(
     Args:
         path: The file, not packed.
         separator: As `parse_separator` gives it.
-        position: Byte offset to read on from, in a list; None is the beginning.
+        position: Byte offset to read on from, in a list; None is the start.
 
     Yields:
         A document, or what is wrong with it; and the place behind it.

@@ -1,11 +1,11 @@
 """Token ids of many texts, in which a word that occurs often is encoded once.
 
-The pattern of `train_tokenizer` lets no token reach over certain places, and what stands before such a place does not
-depend on what follows: before a space that a character other than white space follows, between a line end and such a
+The pattern of `train_tokenizer` lets no token reach over certain boundaries. What stands before one does not depend on
+what follows: before a space that a character other than white space follows, between a line end and such a
 character, and between an ASCII letter or digit and another kind of ASCII character. So texts are cut there, and each
 part is encoded once, to the same ids. A tokenizer spends most of its time on cutting and looking up, not on merges.
 
-Texts are cut twice: at spaces, which takes next to no time, and what differs of that at all places.
+Texts are cut twice: at spaces, which takes next to no time, then each distinct part at all boundaries.
 """
 
 import collections
@@ -26,7 +26,7 @@ from hf_gpt.data.tokenizer import SPLIT_PATTERN, UNBOUNDED_PATTERN
 # Python's white space holds all that the pattern takes for it.
 _SPACE_IN_WHITE_SPACE, _LINE = re.compile(r" (?!\S)"), re.compile(r"\n(?=\S)")
 _CUT = re.compile(r"(?= )|(?<=[A-Za-z])(?=[\x00-@\[-`{-\x7f])|(?<=[0-9])(?=[\x00-/:-\x7f])")
-# Where the texts do not hold them, these stand for the beginning of a text or a line and for a space that is no cut.
+# Where the texts do not hold them, these stand for the start of a text or a line and for a space that is no cut.
 _MARKS = [chr(code) for code in (*range(9), *range(14, 28))]
 _SPLITS = [
     {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}

@@ -1,4 +1,4 @@
-"""Images and sounds as token sequences."""
+"""Images and audio as token sequences."""
 
 from hf_gpt.modalities.feature_extraction_audio import HfGptAudioFeatureExtractor
 from hf_gpt.modalities.feature_extraction_image import HfGptImageFeatureExtractor

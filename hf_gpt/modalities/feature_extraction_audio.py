@@ -1,4 +1,4 @@
-"""Sounds as values: mu-law levels of the wave, or codewords of log-mel frames."""
+"""Audio as values: mu-law levels of the wave, or codewords of log-mel frames."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -29,10 +29,10 @@ class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
     part each band's own, and the deviation is made 1. What that takes away is kept on average, for `decode`. Pauses
     and the length of loud parts are not: a sound that was stretched by loudness is decoded at an even pace.
 
-    What is left of a speaker can be taken away too where there are several recordings of them (speaker normalisation;
-    cepstral mean normalisation, Furui 1981, for each place in the word): their mean, which `voice` gives and `features`
-    and `encode` take. Frames of an extractor that was fitted with voices are always without one: without the mean of
-    those that it was fitted with, if no other is given.
+    What is left of a speaker can be taken away too where there are several clips of them (speaker normalisation;
+    cepstral mean normalisation, Furui 1981, for each position in the word): their mean, which `voice` gives and
+    `features` and `encode` take. An extractor that was fitted with voices always subtracts one: the mean of those that
+    it was fitted with, if no other is given.
 
     Args:
         encoding: `"mu_law"` or `"log_mel"`.
@@ -42,19 +42,19 @@ class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
         n_fft: Samples in a window.
         hop_length: Samples from a frame to the next.
         num_groups: Values in a frame; it divides the bands.
-        num_frames: Every sound is stretched to this many frames, so that a place in the sequence is a place in the
+        num_frames: Every sound is stretched to this many frames, so that a position in the sequence is one in the
             word, however fast it is spoken; None keeps the hop.
         trim_range: Frames at the ends are cut whose power is further than this below the loudest frame's, in nats; None
             cuts none.
         loudness_share: How far a sound is stretched by loudness rather than by time, from 0 to 1: at 1 a stretch of it
             takes as many of the `num_frames` as its summed loudness above the quietest frame says, and silence none, so
-            that it matters little where a recording was cut.
+            that it matters little where a clip was cut.
         dynamic_range: Bands are raised to this far below the loudest band of any frame, in nats.
         band_share: How much of the mean that is taken away is each band's own; the rest is that of all bands.
         codebooks: Shape (num_groups, size, num_mel_bins / num_groups); None before `fit`.
-        band_means, deviation: What levelling takes away, on average over sounds; a number for each band, and one.
+        band_means, deviation: What levelling takes away, on average over clips; a number for each band, and one.
         mean_frames: Frames of a sound before it is stretched, on average.
-        mean_voice: Mean voice of the sounds that it was fitted with, shape (num_frames, num_mel_bins); None where
+        mean_voice: Mean voice of the clips that it was fitted with, shape (num_frames, num_mel_bins); None where
             voices are kept.
         kwargs: As for `FeatureExtractionMixin`.
 
@@ -93,7 +93,7 @@ class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
         if not 0 <= loudness_share <= 1:
             raise ValueError(f"loudness_share must be from 0 to 1, got {loudness_share}.")
         if loudness_share and num_frames is None and encoding == "log_mel":
-            raise ValueError("loudness_share says how sounds are stretched, so it needs num_frames.")
+            raise ValueError("loudness_share says how audio is stretched, so it needs num_frames.")
         self.encoding = encoding
         self.sampling_rate = sampling_rate
         self.num_levels = num_levels
@@ -126,7 +126,7 @@ class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
     def fit(
         self, audio: Sequence[Any], codebook_size: int, seed: int = 0, voices: Sequence[np.ndarray] | None = None
     ) -> "HfGptAudioFeatureExtractor":
-        """Finds codebooks and averages of these sounds; returns itself. Mu-law needs none.
+        """Finds codebooks and averages of these clips; returns itself. Mu-law needs none.
 
         Args:
             audio: Waves.
@@ -153,9 +153,9 @@ class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
         return self
 
     def voice(self, audio: Sequence[Any]) -> np.ndarray:
-        """What recordings of one speaker have in common: the mean of their levelled frames.
+        """What clips of one speaker have in common: the mean of their levelled frames.
 
-        It takes some 20 recordings of different words: with few, the words themselves are taken away.
+        It takes some 20 clips of different words: with fewer, the words themselves are taken away.
 
         Args:
             audio: Waves of one speaker, no labels needed.
@@ -164,12 +164,12 @@ class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
             float64 of shape (num_frames, num_mel_bins).
 
         Raises:
-            ValueError: sounds are not stretched to one length, or there are none.
+            ValueError: clips are not stretched to one length, or there are none.
         """
         if self.encoding != "log_mel" or self.num_frames is None:
-            raise ValueError("a voice is a mean over sounds of one length. Set encoding='log_mel' and num_frames.")
+            raise ValueError("a voice is a mean over clips of one length. Set encoding='log_mel' and num_frames.")
         if not len(audio):
-            raise ValueError("a voice needs sounds of it, and none is given.")
+            raise ValueError("a voice needs audio of the speaker, and none is given.")
         return np.mean([self._levelled(self._stretched(self._log_mel(audio))) for audio in audio], axis=0)
 
     def features(self, audio: Any, positions: np.ndarray | None = None, voice: np.ndarray | None = None) -> np.ndarray:
@@ -291,11 +291,11 @@ class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
 
     def _fitted(self) -> np.ndarray:
         if self.codebooks is None:
-            raise ValueError("log-mel values need codebooks. Call fit(sounds, codebook_size) first.")
+            raise ValueError("log-mel values need codebooks. Call fit(audio, codebook_size) first.")
         return self.codebooks
 
 
 def _at(frames: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Frames between frames, by linear interpolation; places from 0 to 1."""
+    """Frames between frames, by linear interpolation; positions from 0 to 1."""
     numbers = np.arange(len(frames))
     return np.stack([np.interp(positions * (len(frames) - 1), numbers, band) for band in frames.T], axis=1)

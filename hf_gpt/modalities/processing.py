@@ -14,7 +14,7 @@ END, PAD = "<|endoftext|>", "<|pad|>"
 
 
 class HfGptModalityProcessor(ProcessorMixin):
-    """Images or sounds to token ids and back.
+    """Images or audio to token ids and back.
 
     A sequence is the class, or `<|endoftext|>` where none is given, then the values of the signal, then
     `<|endoftext|>`. With the class in front a causal model writes signals of that class.

@@ -349,16 +349,22 @@ class HfGptConfig(HfGptDerivedFieldsMixin, PreTrainedConfig):
 
     def validate_architecture(self):
         """Raises `ValueError`, which names the field and the remedy, for settings that cannot work together."""
-        for field in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        self._validate_ranges()
+        self._validate_heads_and_layers()
+        for field in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            ids = getattr(self, field)
+            for token_id in ids if isinstance(ids, list) else [ids]:
+                remedy = f"must be at least 0 and below vocab_size={self.vocab_size}"
+                _require(token_id is None or 0 <= token_id < self.vocab_size, field, token_id, remedy)
+        if self.position_embedding_type == "rope":
+            self._validate_rope()
+
+    def _validate_ranges(self):
+        at_least_one = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        for field in (*at_least_one, "num_key_value_heads", "head_dim", "max_position_embeddings"):
             _require(getattr(self, field) > 0, field, getattr(self, field), "must be at least 1")
-        for field in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
-            _require(getattr(self, field) > 0, field, getattr(self, field), "must be at least 1")
-        _require(
-            self.num_hidden_layers <= MOST_LAYERS,
-            "num_hidden_layers",
-            self.num_hidden_layers,
-            f"must be {MOST_LAYERS:,} at most",
-        )
+        layers = self.num_hidden_layers
+        _require(layers <= MOST_LAYERS, "num_hidden_layers", layers, f"must be {MOST_LAYERS:,} at most")
         for field in ("attention_dropout", "hidden_dropout", "classifier_dropout"):
             _require(0 <= getattr(self, field) < 1, field, getattr(self, field), "must be at least 0 and below 1")
         for field in ("norm_eps", "initializer_range"):
@@ -370,65 +376,35 @@ class HfGptConfig(HfGptDerivedFieldsMixin, PreTrainedConfig):
             value = getattr(self, field)
             _require(value is None or value > 0, field, value, "must be above 0; leave it out to do without")
 
-        _require(
-            self.hidden_size % self.num_attention_heads == 0
-            or self.head_dim != self.hidden_size // self.num_attention_heads,
-            "num_attention_heads",
-            self.num_attention_heads,
-            f"must divide hidden_size={self.hidden_size}; or set head_dim yourself",
+    def _validate_heads_and_layers(self):
+        heads, kinds = self.num_attention_heads, self.layer_types
+        fits = self.hidden_size % heads == 0 or self.head_dim != self.hidden_size // heads
+        remedy = f"must divide hidden_size={self.hidden_size}; or set head_dim yourself"
+        _require(fits, "num_attention_heads", heads, remedy)
+        groups = self.num_key_value_heads
+        _require(heads % groups == 0, "num_key_value_heads", groups, f"must divide num_attention_heads={heads}")
+        remedy = (
+            f"has {len(kinds)} entries and must have num_hidden_layers={self.num_hidden_layers}; leave it out to have "
+            "all layers alike"
         )
-        _require(
-            self.num_attention_heads % self.num_key_value_heads == 0,
-            "num_key_value_heads",
-            self.num_key_value_heads,
-            f"must divide num_attention_heads={self.num_attention_heads}",
-        )
-        _require(
-            len(self.layer_types) == self.num_hidden_layers,
-            "layer_types",
-            self.layer_types,
-            f"has {len(self.layer_types)} entries and must have num_hidden_layers={self.num_hidden_layers}; leave it "
-            "out to have all layers alike",
-        )
-        for layer_type in self.layer_types:
-            _require(
-                layer_type in ("full_attention", "sliding_attention"),
-                "layer_types",
-                layer_type,
-                "must hold 'full_attention' or 'sliding_attention' for each layer",
-            )
-        _require(
-            "sliding_attention" not in self.layer_types or self.sliding_window is not None,
-            "sliding_window",
-            self.sliding_window,
-            "must be set when layer_types has 'sliding_attention'",
-        )
-        for field in ("pad_token_id", "bos_token_id", "eos_token_id"):
-            ids = getattr(self, field)
-            for token_id in ids if isinstance(ids, list) else [ids]:
-                _require(
-                    token_id is None or 0 <= token_id < self.vocab_size,
-                    field,
-                    token_id,
-                    f"must be at least 0 and below vocab_size={self.vocab_size}",
-                )
-        if self.position_embedding_type == "rope":
-            _require(self.head_dim % 2 == 0, "head_dim", self.head_dim, "must be even with RoPE, which turns pairs")
-            rope_type = self.rope_parameters["rope_type"]
-            _require(
-                rope_type == "default" or rope_type in ROPE_INIT_FUNCTIONS,
-                "rope_type",
-                rope_type,
-                f"must be one of default, {', '.join(sorted(ROPE_INIT_FUNCTIONS))}",
-            )
-            _require(
-                not any(isinstance(value, dict) for value in self.rope_parameters.values()),
-                "rope_parameters",
-                self.rope_parameters,
-                "must be one set for all layers, not one for each layer type",
-            )
-            partial = self.rope_parameters.get("partial_rotary_factor", 1.0)
-            _require(partial == 1.0, "partial_rotary_factor", partial, "must be 1.0: RoPE turns the whole head here")
+        _require(len(kinds) == self.num_hidden_layers, "layer_types", kinds, remedy)
+        remedy = "must hold 'full_attention' or 'sliding_attention' for each layer"
+        for kind in kinds:
+            _require(kind in ("full_attention", "sliding_attention"), "layer_types", kind, remedy)
+        has_window = "sliding_attention" not in kinds or self.sliding_window is not None
+        remedy = "must be set when layer_types has 'sliding_attention'"
+        _require(has_window, "sliding_window", self.sliding_window, remedy)
+
+    def _validate_rope(self):
+        _require(self.head_dim % 2 == 0, "head_dim", self.head_dim, "must be even with RoPE, which turns pairs")
+        parameters = self.rope_parameters
+        kind, kinds = parameters["rope_type"], ["default", *sorted(ROPE_INIT_FUNCTIONS)]
+        _require(kind in kinds, "rope_type", kind, f"must be one of {', '.join(kinds)}")
+        is_one_set = not any(isinstance(value, dict) for value in parameters.values())
+        remedy = "must be one set for all layers, not one for each layer type"
+        _require(is_one_set, "rope_parameters", parameters, remedy)
+        partial = parameters.get("partial_rotary_factor", 1.0)
+        _require(partial == 1.0, "partial_rotary_factor", partial, "must be 1.0: RoPE turns the whole head here")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "HfGptConfig":

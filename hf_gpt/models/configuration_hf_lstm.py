@@ -1,4 +1,4 @@
-"""Configuration of the LSTM generator and critic: an encoder, a decoder back to the embedding's width, a tied head."""
+"""Configuration of the LSTM generator and discriminator: encoder, decoder back to the embedding's width, tied head."""
 
 from typing import Any, ClassVar, Literal
 

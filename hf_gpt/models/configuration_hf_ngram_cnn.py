@@ -1,4 +1,4 @@
-"""Configuration of the n-gram CNN: a critic that reads a text through convolutions of several widths."""
+"""Configuration of the n-gram CNN: a discriminator that reads a text through convolutions of several widths."""
 
 from typing import Any, ClassVar, Literal
 

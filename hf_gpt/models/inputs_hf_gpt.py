@@ -39,6 +39,13 @@ def num_tokens(embedding: nn.Module, config: PreTrainedConfig) -> int:
     return getattr(embedding, "num_embeddings", config.vocab_size)
 
 
+def count_tokens(past_key_values: Cache | None, layer_idx: int, hidden_states: torch.Tensor) -> None:
+    """Has a cache know how many tokens were read, which it looks up at a layer that another stage may have."""
+    if past_key_values is not None:
+        counted = hidden_states.new_zeros(*hidden_states.shape[:2], 1)[:, None]
+        past_key_values.update(counted, counted, layer_idx)
+
+
 def document_ids(position_ids: torch.LongTensor) -> torch.LongTensor:
     """Number from 0 of the document that each token of packed rows belongs to, of the shape of `position_ids`."""
     return (position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1).cumsum(-1)
@@ -102,4 +109,12 @@ def create_masks(
     return masks
 
 
-__all__ = ["check_not_empty", "check_range", "create_masks", "default_position_ids", "document_ids", "num_tokens"]
+__all__ = [
+    "check_not_empty",
+    "check_range",
+    "count_tokens",
+    "create_masks",
+    "default_position_ids",
+    "document_ids",
+    "num_tokens",
+]

@@ -9,7 +9,7 @@ from .pooling_hf_gpt import last_token_positions, token_mask
 
 
 def at_positions(states: torch.Tensor, positions: torch.LongTensor) -> torch.Tensor:
-    """`states` (batch_size or 1, sequence_length, ...) at one place of each row, of shape `(batch_size, 1, ...)`."""
+    """`states` (batch_size or 1, sequence_length, ...) at one position of each row, of shape `(batch_size, 1, ...)`."""
     states = states.expand(len(positions), *states.shape[1:])
     positions = positions.to(states.device)
     return states[torch.arange(len(positions), device=states.device), positions][:, None]
@@ -34,7 +34,7 @@ def mask_at_positions(
     past_key_values: Cache | None,
 ) -> torch.Tensor | None:
     """
-    The rows of a mask (batch_size or 1, heads or 1, sequence_length, keys) that belong to these places, of shape
+    The rows of a mask (batch_size or 1, heads or 1, sequence_length, keys) at these positions, of shape
     `(batch_size, heads or 1, 1, keys)`. No mask stands for a causal one, which a single query would take for none.
     """
     if attention_mask is not None:

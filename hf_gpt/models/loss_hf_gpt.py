@@ -206,7 +206,7 @@ def classification_loss(
         logits (`torch.Tensor` of shape `(..., num_labels)`):
             Scores before sigmoid or softmax.
         labels (`torch.Tensor`):
-            Shape `(...)` with class ids, or with real/fake in [0, 1] when `num_labels` is 1; shape `(..., num_labels)`
+            Shape `(...)` with class ids, or in [0, 1] (1 is real) when `num_labels` is 1; shape `(..., num_labels)`
             for several targets. Entries equal to `ignore_index` do not count.
         problem_type (`str`, *optional*):
             `"regression"`: squared error; `"multi_label_classification"`: binary cross-entropy of each label;

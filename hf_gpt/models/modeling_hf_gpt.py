@@ -1,6 +1,7 @@
 """The HfGpt decoder and its heads: language model, sequence score (the discriminator), token score, answer span."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,12 +24,20 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checkpoint_hf_gpt import HfGptCheckpointMixin
 from .configuration_hf_gpt import HfGptConfig
-from .inputs_hf_gpt import check_not_empty, check_range, create_masks, default_position_ids, num_tokens
+from .inputs_hf_gpt import (
+    check_not_empty,
+    check_range,
+    count_tokens,
+    create_masks,
+    default_position_ids,
+    num_tokens,
+)
 from .language_head_hf_gpt import HfGptLanguageHeadMixin
 from .last_token_hf_gpt import at_positions, can_query_positions, mask_at_positions, positions_to_pool
 from .layers_hf_gpt import HfGptAttention, HfGptDecoderLayer, HfGptRotaryEmbedding, build_norm
 from .loss_hf_gpt import are_values, classification_loss, question_answering_loss
-from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear, token_mask
+from .pooling_hf_gpt import HfGptPooler, HfGptSpectralLinear
+from .sequence_head_hf_gpt import HfGptSequenceHeadMixin
 
 
 # One architecture with switches, on purpose: ARCHITECTURE.md says which model family sets which.
@@ -127,8 +136,8 @@ class HfGptModel(HfGptPreTrainedModel):
             use_cache (`bool`, *optional*):
                 Whether to return the cache.
             query_positions (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                The one place of each row whose last hidden state is asked for: `last_hidden_state` has that alone, of
-                shape `(batch_size, 1, hidden_size)`, and the last layer works out no other where it can.
+                The one position of each row that is asked for: `last_hidden_state` has shape
+                `(batch_size, 1, hidden_size)`. Where it can, the last layer computes no other.
 
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`; a token id outside the vocabulary or a
@@ -151,6 +160,32 @@ class HfGptModel(HfGptPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = self._new_cache()
 
+        hidden_states, position_embeddings = self._embed_positions(inputs_embeds, position_ids)
+        masks = [mask_mapping[kind] for kind in self.config.layer_types[: self.config.num_hidden_layers]]
+        asked = query_positions is not None and can_query_positions(self, masks[-1])
+        if asked:
+            masks[-1] = mask_at_positions(self.config, masks[-1], query_positions, hidden_states, past_key_values)
+        hidden_states = self._run_layers(
+            hidden_states,
+            masks,
+            query_positions if asked else None,
+            position_embeddings=position_embeddings,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = self.norm(hidden_states)
+        if query_positions is not None and not asked:
+            hidden_states = at_positions(hidden_states, query_positions)
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
+        )
+
+    def _embed_positions(
+        self, inputs_embeds: torch.Tensor, position_ids: torch.LongTensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """What the first layer reads, and the cosines and sines of RoPE."""
         hidden_states, position_embeddings = inputs_embeds, None
         # A later stage of a pipeline goes on from hidden states, which it is given as embeddings. Layers of other
         # stages are identities, in the library as in vLLM.
@@ -160,48 +195,33 @@ class HfGptModel(HfGptPreTrainedModel):
             hidden_states = hidden_states + self.embed_positions(position_ids.to(inputs_embeds.device))
         elif self.config.position_embedding_type == "rope":
             position_embeddings = self.rotary_emb(hidden_states, position_ids)
-        if begins:
-            hidden_states = self.dropout(hidden_states)
+        return self.dropout(hidden_states) if begins else hidden_states, position_embeddings
 
+    def _run_layers(
+        self,
+        hidden_states: torch.Tensor,
+        masks: list[torch.Tensor | None],
+        last_positions: torch.LongTensor | None,
+        *,
+        past_key_values: Cache | None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """The output of the last layer, at `last_positions` alone if there are any."""
         # By position: reentrant checkpointing gives gradients to nothing else.
         layer_inputs = [kwargs.pop("encoder_hidden_states")] if "encoder_hidden_states" in kwargs else []
-        layers = self.layers[: self.config.num_hidden_layers]
-        masks = [mask_mapping[kind] for kind in self.config.layer_types[: len(layers)]]
-        asked = query_positions is not None and can_query_positions(self, masks[-1])
-        if asked:
-            masks[-1] = mask_at_positions(self.config, masks[-1], query_positions, hidden_states, past_key_values)
-        for i, decoder_layer in enumerate(layers):
+        for i, decoder_layer in enumerate(self.layers[: self.config.num_hidden_layers]):
             if isinstance(decoder_layer, nn.Identity):
-                self._count_tokens(past_key_values, i, hidden_states)
+                count_tokens(past_key_values, i, hidden_states)
                 continue
-            if asked and i == len(layers) - 1:
-                kwargs["query_positions"] = query_positions
+            if last_positions is not None and i == len(masks) - 1:
+                kwargs["query_positions"] = last_positions
             hidden_states = decoder_layer(
-                hidden_states,
-                *layer_inputs,
-                attention_mask=masks[i],
-                position_embeddings=position_embeddings,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
-                **kwargs,
+                hidden_states, *layer_inputs, attention_mask=masks[i], past_key_values=past_key_values, **kwargs
             )
-        hidden_states = self.norm(hidden_states)
-        if query_positions is not None and not asked:
-            hidden_states = at_positions(hidden_states, query_positions)
-        return BaseModelOutputWithPast(
-            last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
-        )
+        return hidden_states
 
     def _new_cache(self) -> Cache:
         return DynamicCache(config=self.config)
-
-    @staticmethod
-    def _count_tokens(past_key_values: Cache | None, layer_idx: int, hidden_states: torch.Tensor) -> None:
-        """Has a cache know how many tokens were read, which it looks up at a layer that another stage may have."""
-        if past_key_values is not None:
-            counted = hidden_states.new_zeros(*hidden_states.shape[:2], 1)[:, None]
-            past_key_values.update(counted, counted, layer_idx)
 
 
 class HfGptForCausalLM(HfGptLanguageHeadMixin, HfGptPreTrainedModel, GenerationMixin):
@@ -247,8 +267,8 @@ class HfGptForCausalLM(HfGptLanguageHeadMixin, HfGptPreTrainedModel, GenerationM
                 Number of last positions that get logits (0: all), or the positions (1D; 2D for each row), or a 2D
                 boolean mask of them.
             skip_logits (`bool` or `"auto"`, *optional*):
-                Return the loss alone, without ever holding the logits of all tokens; `"auto"`: where they would be
-                large. Left out: only in training, and only where `config.chunked_loss` is `"always"`.
+                Return the loss without computing all logits at once; `"auto"`: where they would be large. Left out:
+                in training with `config.chunked_loss="always"`.
 
         Returns:
             [`~transformers.modeling_outputs.CausalLMOutputWithPast`], `logits` of shape
@@ -275,7 +295,7 @@ class HfGptForCausalLM(HfGptLanguageHeadMixin, HfGptPreTrainedModel, GenerationM
         )
 
 
-class HfGptForSequenceClassification(HfGptPreTrainedModel):
+class HfGptForSequenceClassification(HfGptSequenceHeadMixin, HfGptPreTrainedModel):
     """
     One score or one set of class scores for a sequence. With `num_labels=1` it is the discriminator
     D(x) = sigmoid(W^T f(x) + b): `logits` are W^T f(x) + b, the loss is binary cross-entropy.
@@ -313,9 +333,8 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
         r"""
         Args:
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
-                For one label 1 (real) or 0 (generated), or anything between; class ids for several; see
-                [`~loss_hf_gpt.classification_loss`]. Other values for one label make it a regression, in the config
-                too.
+                One label: 1 (real) to 0 (generated); other values make it a regression, in the config too. Several
+                labels: class ids. See [`~loss_hf_gpt.classification_loss`].
 
         Returns:
             [`~transformers.modeling_outputs.SequenceClassifierOutputWithPast`], `logits` of shape
@@ -337,20 +356,15 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        if positions is None:
-            mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
-            pooled = self.pooler(hidden_states, mask)
-        else:
-            pooled = hidden_states[:, 0]
+        pooled = self._pool(hidden_states, input_ids, attention_mask) if positions is None else hidden_states[:, 0]
         logits = self._score(pooled)
         loss = None
         if labels is not None:
             if self.config.problem_type is None and self.num_labels == 1 and are_values(labels):
                 # As the library's own heads do, so that a value is regressed from here on and after reloading.
                 self.config.problem_type = "regression"
-            loss = classification_loss(
-                logits, labels, self.config.problem_type, num_items_in_batch=kwargs.get("num_items_in_batch")
-            )
+            num_items = kwargs.get("num_items_in_batch")
+            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch=num_items)
         return SequenceClassifierOutputWithPast(
             loss=loss,
             logits=logits,
@@ -358,34 +372,6 @@ class HfGptForSequenceClassification(HfGptPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-    def _score(self, pooled: torch.Tensor) -> torch.Tensor:
-        pooled = self.dropout(pooled)
-        if self.config.classifier_hidden_size is not None:
-            pooled = self.act_fn(self.dense(pooled))
-        return self.score(pooled)
-
-    def prefix_logits(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """
-        The score of every prefix in one pass, of shape `(batch_size, sequence_length, num_labels)`: entry `t` is the
-        logit of the tokens up to `t`; at padding it means nothing.
-
-        Raises:
-            ValueError: each token of this model sees the ones after it.
-        """
-        if not self.config.is_causal:
-            raise ValueError("is_causal=False: a prefix has no score of its own within a longer text.")
-        outputs = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, use_cache=False
-        )
-        hidden_states = outputs.last_hidden_state
-        mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
-        return self._score(self.pooler(hidden_states, mask, of_prefixes=True))
 
 
 class HfGptForTokenClassification(HfGptPreTrainedModel):
@@ -434,9 +420,8 @@ class HfGptForTokenClassification(HfGptPreTrainedModel):
         logits = self.score(self.dropout(outputs.last_hidden_state))
         loss = None
         if labels is not None:
-            loss = classification_loss(
-                logits, labels, self.config.problem_type, num_items_in_batch=kwargs.get("num_items_in_batch")
-            )
+            num_items = kwargs.get("num_items_in_batch")
+            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch=num_items)
         return TokenClassifierOutput(
             loss=loss,
             logits=logits,

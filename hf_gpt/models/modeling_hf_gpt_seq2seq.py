@@ -29,7 +29,6 @@ from .modeling_hf_gpt import (
     HfGptModel,
     HfGptPreTrainedModel,
 )
-from .pooling_hf_gpt import token_mask
 
 
 # trf-ignore: TRF041 config.share_encoder_decoder_embeddings
@@ -234,7 +233,7 @@ class HfGptForConditionalGeneration(HfGptLanguageHeadMixin, HfGptSeq2SeqPreTrain
             pretrained_model_name_or_path (`str`):
                 Checkpoint of a decoder, [`HfGptForCausalLM`].
             cross_attention_init (`str`, *optional*, defaults to `"self_attention"`):
-                What the decoder's attention to the source begins as: its attention to itself, or drawn `"fresh"`.
+                Initial weights of cross-attention: those of self-attention, or `"fresh"` random ones.
             config_overrides (`dict`, *optional*):
                 Fields of [`HfGptSeq2SeqConfig`] that differ from the decoder's; with fewer `encoder_layers` the first
                 ones are taken.
@@ -420,8 +419,7 @@ class HfGptSeq2SeqForSequenceClassification(HfGptSeq2SeqPreTrainedModel, HfGptFo
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        mask = token_mask(decoder_input_ids, decoder_attention_mask, hidden_states, self.config.pad_token_id)
-        logits = self._score(self.pooler(hidden_states, mask))
+        logits = self._score(self._pool(hidden_states, decoder_input_ids, decoder_attention_mask))
         loss = None
         if labels is not None:
             loss = classification_loss(
@@ -463,8 +461,7 @@ class HfGptSeq2SeqForSequenceClassification(HfGptSeq2SeqPreTrainedModel, HfGptFo
             decoder_attention_mask=decoder_attention_mask,
             use_cache=False,
         ).last_hidden_state
-        mask = token_mask(decoder_input_ids, decoder_attention_mask, hidden_states, self.config.pad_token_id)
-        return self._score(self.pooler(hidden_states, mask, of_prefixes=True))
+        return self._score(self._pool(hidden_states, decoder_input_ids, decoder_attention_mask, of_prefixes=True))
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The LSTM generator and critic: embedding, LSTM encoder, LSTM decoder back to the embedding's width, and the heads."""
+"""The LSTM generator and discriminator: embedding, LSTM encoder, LSTM decoder back to the embedding's width, heads."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from .modeling_hf_gpt import (
 
 class HfLstmCacheLayer(CacheLayerMixin):
     """
-    What an LSTM carries from token to token, in the places of keys and values: output and cell, each of shape
+    What an LSTM carries from token to token, in place of keys and values: output and cell, each of shape
     `(batch_size, width)` whatever the number of tokens.
     """
 

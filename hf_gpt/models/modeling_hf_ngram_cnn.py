@@ -21,9 +21,10 @@ from .configuration_hf_ngram_cnn import HfNgramCnnConfig
 from .inputs_hf_gpt import check_not_empty
 from .loss_hf_gpt import classification_loss
 from .pooling_hf_gpt import HfGptSpectralLinear, token_mask
+from .sequence_head_hf_gpt import HfGptSequenceHeadMixin
 
 
-# A switch of the critic, on purpose: spectral normalisation is an option of its training.
+# A switch of the discriminator, on purpose: spectral normalisation is an option of its training.
 # trf-ignore: TRF041 config.classifier_spectral_norm
 
 
@@ -181,7 +182,7 @@ class HfNgramCnnModel(HfNgramCnnPreTrainedModel):
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 
-class HfNgramCnnForSequenceClassification(HfNgramCnnPreTrainedModel):
+class HfNgramCnnForSequenceClassification(HfGptSequenceHeadMixin, HfNgramCnnPreTrainedModel):
     """
     One score or one set of class scores for a text. With `num_labels=1` it is the discriminator
     D(x) = sigmoid(W^T f(x) + b): `logits` are W^T f(x) + b, the loss is binary cross-entropy.
@@ -221,9 +222,7 @@ class HfNgramCnnForSequenceClassification(HfNgramCnnPreTrainedModel):
         outputs: BaseModelOutput = self.model(
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
         )
-        hidden_states = outputs.last_hidden_state
-        mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
-        logits = self._score(self.pooler(hidden_states, mask))
+        logits = self._score(self._pool(outputs.last_hidden_state, input_ids, attention_mask))
         loss = None
         if labels is not None:
             loss = classification_loss(
@@ -235,27 +234,6 @@ class HfNgramCnnForSequenceClassification(HfNgramCnnPreTrainedModel):
         for highway in self.highway:
             pooled = highway(pooled)
         return self.score(self.dropout(pooled))
-
-    def prefix_logits(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """
-        The score of every prefix in one pass, of shape `(batch_size, sequence_length, num_labels)`: entry `t` is the
-        logit of the tokens up to `t`; at padding it means nothing.
-
-        Raises:
-            ValueError: the windows of this model reach beyond their token.
-        """
-        if not self.config.is_causal:
-            raise ValueError("is_causal=False: a prefix has no score of its own within a longer text.")
-        hidden_states = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
-        ).last_hidden_state
-        mask = token_mask(input_ids, attention_mask, hidden_states, self.config.pad_token_id)
-        return self._score(self.pooler(hidden_states, mask, of_prefixes=True))
 
 
 __all__ = ["HfNgramCnnForSequenceClassification", "HfNgramCnnModel", "HfNgramCnnPreTrainedModel"]

@@ -59,13 +59,13 @@ def build_model(
     task_fields: Mapping[str, Any] | None = None,
     quantization_config: Any = None,
 ) -> PreTrainedModel:
-    """A model: loaded if `model_name_or_path` says so, else new with weights drawn by `seed`.
+    """A model: loaded if `model_name_or_path` says so, else new with random weights by `seed`.
 
     Args:
         model_args: Which model.
         tokenizer: Its tokenizer, which sizes the embeddings.
         max_length: Longest row in tokens.
-        seed: Draws new weights, those of a new head on a loaded model too.
+        seed: Of new weights, those of a new head on a loaded model too.
         auto_class: Name of the Auto class that makes it, by default a causal language model.
         quantization_config: How the weights of a loaded model are kept; None keeps them as they are.
         task_fields: Config fields that a task decides. Given, they and `config_overrides` hold for a loaded model too.

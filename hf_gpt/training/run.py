@@ -178,7 +178,7 @@ def total_steps(trainer: "HfGptTrainer") -> int:
 
 
 def describe_steps(trainer: "HfGptTrainer") -> str:
-    """The steps that the meter's figures are of, which a run that was resumed has not all counted."""
+    """The steps that the meter has counted, and of a resumed run all steps."""
     counted, steps = trainer.meter.steps, trainer.state.global_step
     return f"{steps:,} steps" if counted == steps else f"{counted:,} of {steps:,} steps, since it was resumed"
 
@@ -234,7 +234,7 @@ def _describe_kept(checkpoint: Path | None) -> str:
 
 
 def final_metrics(trainer: "HfGptTrainer", *, anew: bool = False) -> dict[str, float]:
-    """The validation figures of the trained model, evaluated unless that was done after the last step or `anew`."""
+    """The validation metrics of the trained model, evaluated unless that was done after the last step or `anew`."""
     last = next((entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry), None)
     if (
         not anew

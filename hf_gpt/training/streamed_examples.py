@@ -95,7 +95,7 @@ def check_streaming(task: Task, training_args: "HfGptTrainingArguments") -> None
     if not task.streams:
         raise ConfigError(f"--streaming is for tasks on texts; {args.task} learns from all signals together.")
     if args.dataset_name is None and not args.validation_file:
-        raise ConfigError("--streaming needs --validation_file: nothing can be drawn from a stream that is not read.")
+        raise ConfigError("--streaming needs --validation_file: no held-out part can be sampled from an unread stream.")
     for name in ("held_out_groups", "max_train_samples"):
         if getattr(args, name):
             raise ConfigError(f"--{name} does not go with --streaming: part the files, or set --max_steps.")
@@ -164,7 +164,7 @@ def _parser(task: Task) -> Any:
 def _set_steps(training_args: "HfGptTrainingArguments", num_examples: int) -> None:
     """Sets `max_steps` to what `num_train_epochs` passes take, and what is done each epoch to each so many steps.
 
-    Passes follow each other without a gap, so a batch may hold the end of one and the beginning of the next.
+    Passes follow each other without a gap, so a batch may hold the end of one and the start of the next.
     """
     rows = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.data_parallel_size
     training_args.max_steps = math.ceil(training_args.num_train_epochs * num_examples / rows)

@@ -30,29 +30,25 @@ class HfGptTrainingArguments(TrainingArguments):
     output_dir: str | None = field(
         default="runs/pretrain", metadata={"help": "Folder of the run: checkpoints, model, report and settings."}
     )
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Start anew in a folder that holds a run, whose checkpoints are deleted."}
-    )
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete the run in the folder and start anew."})
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={
             "nargs": "?",
             "const": "last",
-            "help": "Go on from a checkpoint: its folder, or last (also without a value) for the run's newest.",
+            "help": "Resume from a checkpoint: its folder, or last (or no value) for the newest.",
         },
     )
     dry_run: bool = field(
         default=False,
-        metadata={"help": "Print sizes, steps and the time they would take, from a few timed steps; train nothing."},
+        metadata={"help": "Print sizes, steps and an estimate of the time, from a few timed steps. Nothing is saved."},
     )
     optimizer: Literal["muon", "adamw"] = field(
         default="muon",
-        metadata={
-            "help": "muon: Muon for the hidden weight matrices, AdamW for the rest. adamw: the library's, see --optim."
-        },
+        metadata={"help": "muon: Muon for the hidden weight matrices, AdamW for the rest. adamw: see --optim."},
     )
     muon_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of Muon, in AdamW's scale. Left out: learning_rate."}
+        default=None, metadata={"help": "Learning rate of Muon, on the scale of AdamW's. Left out: learning_rate."}
     )
     muon_momentum: float = field(default=0.95, metadata={"help": "Momentum of Muon."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate."})
@@ -63,9 +59,10 @@ class HfGptTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = field(
         default="warmup_stable_decay", metadata={"help": "Learning-rate schedule, see the library's SchedulerType."}
     )
-    warmup_steps: float = field(default=0.02, metadata={"help": "Steps of warm-up, or below 1 their share of all."})
+    warmup_steps: float = field(default=0.02, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
     decay_steps: float = field(
-        default=0.5, metadata={"help": "Steps of decay at the end of warmup_stable_decay, or below 1 their share."}
+        default=0.5,
+        metadata={"help": "Steps of decay at the end of warmup_stable_decay; below 1, a share of all."},
     )
     early_stopping_patience: int | None = field(
         default=None,
@@ -74,15 +71,15 @@ class HfGptTrainingArguments(TrainingArguments):
     ema_decay: float | None = field(
         default=None,
         metadata={
-            "help": "Average the weights over steps with this decay, 0.999 for example; the average is evaluated and "
-            "saved as the final model. Left out: no average."
+            "help": "Average the weights over steps with this decay, for example 0.999. Evaluation and the final model "
+            "use the average. Left out: no average."
         },
     )
     nan_action: Literal["stop", "skip"] = field(
         default="stop",
         metadata={
-            "help": "On a loss or gradient that is not finite: stop, with the batch saved in the run's folder, or skip "
-            "the step and count it. Weights are left alone in both."
+            "help": "What to do about a loss or gradient that is not finite. stop: save the batch in the run's folder "
+            "and stop. skip: skip the step and count it. Neither changes the weights."
         },
     )
     bf16: bool | None = field(
@@ -90,14 +87,14 @@ class HfGptTrainingArguments(TrainingArguments):
         metadata={
             "nargs": "?",
             "const": True,
-            "help": "Compute in bfloat16. Left out: where the GPU does; on a CPU only if set.",
+            "help": "Compute in bfloat16. Left out: on GPUs that support it.",
         },
     )
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows in a step, on each device."})
     per_device_eval_batch_size: int = field(
         default=16, metadata={"help": "Rows in an evaluation step, on each device."}
     )
-    logging_steps: float = field(default=10, metadata={"help": "Steps between logs, or below 1 their share of all."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between logs; below 1, a share of all steps."})
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; older ones are deleted."})
     tensor_parallel_size: int = field(
@@ -107,22 +104,22 @@ class HfGptTrainingArguments(TrainingArguments):
     fsdp_size: int = field(
         default=1,
         metadata={
-            "help": "Processes over which weights, gradients and optimizer state are sharded by Transformers (FSDP2), "
-            "on a CPU too. Times tensor_parallel_size it is the number of processes."
+            "help": "Processes that share weights, gradients and optimizer state (FSDP2), on a CPU too. "
+            "fsdp_size x tensor_parallel_size must be the number of processes."
         },
     )
     keep_freed_memory: bool = field(
         default=True,
         metadata={
-            "help": "On a CPU under glibc, keep freed memory for the next step while training, in place of giving it "
-            "back and having new pages cleared: faster, with a somewhat higher peak."
+            "help": "On a CPU under glibc, keep freed memory for the next training step. Faster, with somewhat more "
+            "memory."
         },
     )
     prediction_loss_only: bool = field(
-        default=True, metadata={"help": "Evaluate the loss alone, so that logits are never kept."}
+        default=True, metadata={"help": "Evaluate the loss alone, without keeping logits."}
     )
     ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Search for unused parameters under DDP, at a cost in every step."}
+        default=False, metadata={"help": "Search for unused parameters under DDP, which makes every step slower."}
     )
 
     def __post_init__(self):
@@ -155,7 +152,7 @@ class HfGptTrainingArguments(TrainingArguments):
                 raise ConfigError("--early_stopping_patience needs evaluations: set --eval_strategy steps or epoch.")
             self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.greater_is_better is None and str(self.metric_for_best_model).endswith("bits_per_byte"):
-            # The library takes every figure but a loss for the better the greater.
+            # To the library every metric but a loss is better when it is higher.
             self.greater_is_better = False
         try:
             super().__post_init__()

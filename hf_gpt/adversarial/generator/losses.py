@@ -2,9 +2,9 @@
 Losses of the generator, as pure functions on log-probabilities.
 
 `logps` (B, C) are log q(y_t | s_t) of generated tokens, with gradient. q must be the distribution that they were
-sampled from, temperature and truncation included (`SamplingConfig.policy_logits`), or the expected score is not 0. `mask`
-(B, C) is 1 at generated tokens up to and including the end-of-text token. p is the distribution of the data, l a
-discriminator's logit. `rewards.REWARDS` says what each reward descends.
+sampled from, temperature and truncation included (`SamplingConfig.policy_logits`), or the expected score is not 0.
+`mask` (B, C) is 1 at generated tokens up to and including the end-of-text token. p is the distribution of the data, l
+a discriminator's logit. `rewards.REWARDS` says what each reward descends.
 """
 
 import torch

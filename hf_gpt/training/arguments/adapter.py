@@ -22,7 +22,7 @@ class PeftArguments:
         default_factory=lambda: ["all-linear"],
         metadata={"help": "Modules that are changed, by the end of their names; all-linear: all but the head."},
     )
-    num_virtual_tokens: int = field(default=16, metadata={"help": "prefix, prompt: length of what is learned."})
+    num_virtual_tokens: int = field(default=16, metadata={"help": "prefix, prompt: number of learned virtual tokens."})
     load_in_4bit: bool = field(
         default=False,
         metadata={"help": "Keep the model's own weights in 4 bits while the adapter is trained (QLoRA, bitsandbytes)."},

@@ -8,15 +8,15 @@ from hf_gpt.option_values import parse_mapping
 
 @dataclass
 class DiscriminatorArguments:
-    """Who tells real from generated texts."""
+    """What tells real from generated texts."""
 
     _argument_group_name = "discriminator"
 
     discriminator: str = field(
         default="from_generator",
         metadata={
-            "help": "from_generator: the generator's trunk with a new head, or all of it for a loss of language "
-            "models. ngram_cnn, ngram_cnn-seqgan: a new convolutional network. language_model: a new GPT. Else a "
+            "help": "from_generator: the generator's trunk with a new head; all of it if the loss needs a language "
+            "model. ngram_cnn, ngram_cnn-seqgan: a new convolutional network. language_model: a new GPT. Else a "
             "checkpoint folder or Hub id with one label. none: self-play."
         },
     )
@@ -30,8 +30,8 @@ class DiscriminatorArguments:
     discriminator_trunk: Literal["own", "frozen", "detached", "joint"] = field(
         default="own",
         metadata={
-            "help": "Of --discriminator from_generator. own: a copy that is trained. frozen: a copy that is not. "
-            "detached: the generator's as it changes. joint: the same, trained by both."
+            "help": "For --discriminator from_generator. own: a copy that is trained. frozen: a copy that is not. "
+            "detached: the generator's own trunk, not trained by the discriminator. joint: trained by both."
         },
     )
     discriminator_lora_r: int = field(

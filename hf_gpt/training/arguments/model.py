@@ -14,7 +14,7 @@ class ModelArguments:
 
     model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "Go on from these weights: a checkpoint folder or a Hub id. Left out: a new model."},
+        metadata={"help": "Start from these weights: a checkpoint folder or a Hub id. Left out: a new model."},
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a Hub id."})
     trust_remote_code: bool = field(
@@ -36,9 +36,8 @@ class ModelArguments:
     config_overrides: str | None = field(
         default=None,
         metadata={
-            "help": "Config fields of a new model, with pretrain and finetune of a loaded one too, as "
-            "hidden_size=256,num_hidden_layers=6 or as JSON; a mapping in a recipe. The command line replaces single "
-            "entries of the recipe's."
+            "help": "Config fields as hidden_size=256,num_hidden_layers=6, as JSON or, in a recipe, as a mapping. They set "
+            "a new model; pretrain and finetune change a loaded one too. The command line replaces single entries."
         },
     )
     attn_implementation: str | None = field(
@@ -48,7 +47,8 @@ class ModelArguments:
         default="float32", metadata={"help": "Type of the weights. --bf16 computes in bfloat16 over float32 weights."}
     )
     pad_vocab_to_multiple_of: int = field(
-        default=64, metadata={"help": "Round a new model's vocabulary up to a multiple of this, which GPUs like."}
+        default=64,
+        metadata={"help": "Round a new model's vocabulary up to a multiple of this; faster on GPUs."},
     )
 
     @property

@@ -31,9 +31,8 @@ class TaskArguments:
     architecture: Literal["auto", "decoder", "encoder_decoder"] = field(
         default="auto",
         metadata={
-            "help": "summarization, translation, closed_book_qa, dialogue: a decoder reads and writes in one sequence, "
-            "an encoder_decoder reads in one and writes in another; a decoder's checkpoint becomes both halves of it. "
-            "auto: as --model_name_or_path or --model_type is."
+            "help": "For tasks that write text. decoder: one sequence for prompt and answer. encoder_decoder: one for "
+            "each; a decoder's checkpoint becomes both halves. auto: as --model_name_or_path or --model_type is."
         },
     )
     train_file: list[str] | None = field(
@@ -44,7 +43,7 @@ class TaskArguments:
         default=None, metadata={"help": "Examples to validate on. Left out: validation_fraction of the others."}
     )
     dataset_name: str | None = field(
-        default=None, metadata={"help": "In place of files, a data set of the Hub, or a folder of that form."}
+        default=None, metadata={"help": "A data set of the Hub, or a folder of that form, in place of files."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
     train_split: str = field(default="train", metadata={"help": "Its split to train on; train[:1000] is a part."})
@@ -52,7 +51,9 @@ class TaskArguments:
         default=None,
         metadata={"help": "Its split to validate on. Left out: its validation split, else validation_fraction."},
     )
-    validation_fraction: float = field(default=0.1, metadata={"help": "Share of the examples held out, drawn by seed."})
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the examples held out, chosen by seed."}
+    )
     group_column: str | None = field(
         default=None, metadata={"help": "Column of the group of an example: its speaker, source or the like."}
     )
@@ -62,21 +63,17 @@ class TaskArguments:
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Read examples while training, in constant memory: needs --validation_file, or --dataset_name with "
-            "a validation split. Without --max_steps files are read once before, to count examples; the same where "
-            "classes are not named."
+            "help": "Read examples while training, in constant memory. Needs --validation_file, or --dataset_name with "
+            "a validation split. Files are read once before if --max_steps or the names of the classes are missing."
         },
     )
     shuffle_buffer_size: int = field(
         default=4096,
-        metadata={
-            "help": "With --streaming, examples that are in memory and shuffled among themselves, by seed; 0 keeps "
-            "their order."
-        },
+        metadata={"help": "With --streaming, number of examples that are shuffled at a time; 0 keeps their order."},
     )
     malformed_rows: Literal["stop", "skip"] = field(
         default="stop",
-        metadata={"help": "With --streaming, what is done about a row that cannot be used; skipped ones are counted."},
+        metadata={"help": "With --streaming, what to do about an unusable row. Skipped rows are counted."},
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first this many examples."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on the first this many examples."})
@@ -87,8 +84,8 @@ class TaskArguments:
     label_column: str = field(
         default="label",
         metadata={
-            "help": "classification, image, sound: column of the class, a name or id. To learn classes of texts from, "
-            "also the probability of each class in a list."
+            "help": "classification, image, sound: column of the class, a name or id. classification also learns "
+            "from a list with the probability of each class."
         },
     )
     class_names: list[str] | None = field(
@@ -98,8 +95,8 @@ class TaskArguments:
     start_from_counts: bool = field(
         default=False,
         metadata={
-            "help": "classification: let the embeddings of a new model begin with what naive Bayes makes of the "
-            "training texts: the log-count ratios of each token's classes."
+            "help": "classification: start the embeddings of a new model from naive Bayes: the log-count ratio of each "
+            "token between the classes."
         },
     )
     tokens_column: str = field(default="tokens", metadata={"help": "token_classification: column of the words."})
@@ -122,9 +119,7 @@ class TaskArguments:
     )
     tools_column: str = field(
         default="tools",
-        metadata={
-            "help": "dialogue: column of the tools that the model's own chat template describes; rows may lack it."
-        },
+        metadata={"help": "dialogue: column of the tools for the model's chat template; rows may lack it."},
     )
     media_column: str = field(
         default="signal", metadata={"help": "image, sound: column of the array; rows of pixels, or samples."}
@@ -151,40 +146,38 @@ class TaskArguments:
     )
     trim_range: float = field(
         default=4.0,
-        metadata={"help": "sound: frames at the ends are cut that are this far below the loudest, in nats of power."},
+        metadata={"help": "sound: cut frames at both ends whose power is this many nats below the loudest."},
     )
     loudness_share: float = field(
         default=0.0,
-        metadata={"help": "sound: stretch to num_frames by loudness instead of time, in part or (1) wholly."},
+        metadata={"help": "sound: stretch to num_frames by time (0), by loudness (1) or by both."},
     )
     normalize_by_group: bool = field(
         default=False,
         metadata={
-            "help": "sound_classification: take away from the frames of a sound what all sounds of its group_column, "
-            "such as its speaker, have in common, labels unseen; also when it is evaluated. Needs num_frames."
+            "help": "sound_classification: subtract from the frames of a sound the mean of its group_column, such as "
+            "its speaker. No labels are used. Evaluation does the same. Needs num_frames."
         },
     )
     augmented_copies: int = field(
-        default=0, metadata={"help": "image, sound: changed copies of each example that are trained on too."}
+        default=0, metadata={"help": "image, sound: changed copies of each example to train on."}
     )
     augmentation_strength: float = field(
         default=1.0,
         metadata={
-            "help": "image, sound: how far copies are changed; below 1 for signals that are drawn like the real."
+            "help": "image, sound: how far copies are changed; try below 1 where generated signals should look real."
         },
     )
     eval_copies: int = field(
         default=0,
         metadata={
-            "help": "image_classification, sound_classification: a prediction sums up that for a signal and those for "
+            "help": "image_classification, sound_classification: average the prediction for a signal with those for "
             "this many changed copies of it."
         },
     )
-    temperature: float = field(default=1.0, metadata={"help": "image, sound: temperature of what is drawn."})
-    top_p: float = field(default=1.0, metadata={"help": "image, sound: draw from the likeliest tokens of this mass."})
-    samples_per_class: int = field(
-        default=10, metadata={"help": "image, sound: how many of each class are drawn for the report."}
-    )
+    temperature: float = field(default=1.0, metadata={"help": "image, sound: sampling temperature."})
+    top_p: float = field(default=1.0, metadata={"help": "image, sound: sample from the likeliest tokens of this mass."})
+    samples_per_class: int = field(default=10, metadata={"help": "image, sound: samples of each class in the report."})
     prompt_template: str = field(
         default="{source}\n=>",
         metadata={"help": "What the model reads before it writes; {source} is the text or question."},
@@ -193,8 +186,8 @@ class TaskArguments:
     overlong: Literal["truncate", "drop", "error"] = field(
         default="truncate",
         metadata={
-            "help": "What is done about an example that is too long: truncate cuts it, drop leaves it out, "
-            "error stops. It is counted."
+            "help": "What to do about an example that is too long. truncate: cut it. drop: leave it out. error: stop. "
+            "Such examples are counted."
         },
     )
     doc_stride: int = field(
@@ -204,7 +197,7 @@ class TaskArguments:
         default=MAX_ANSWER_LENGTH, metadata={"help": "question_answering: most tokens of an answer."}
     )
     predict_with_generate: bool = field(
-        default=True, metadata={"help": "Evaluate what the model writes too; without it the loss alone."}
+        default=True, metadata={"help": "Evaluate generated answers too, not only the loss."}
     )
     max_new_tokens: int = field(default=64, metadata={"help": "Most tokens that the model writes."})
     num_beams: int = field(default=1, metadata={"help": "Beams of the search; 1 takes the likeliest token each time."})

@@ -15,7 +15,7 @@ class TextArguments:
     )
     text_column: str = field(default="text", metadata={"help": "Column of a table that holds a text."})
     document_separator: str | None = field(
-        default=r"\n\n", metadata={"help": "Where a .txt file parts into texts; by default at blank lines."}
+        default=r"\n\n", metadata={"help": "What separates texts in a .txt file; by default blank lines."}
     )
     prompt_column: str | None = field(
         default=None, metadata={"help": "Column of a table that holds a prompt. Left out: texts without prompts."}
@@ -26,7 +26,7 @@ class TextArguments:
     validation_file: list[str] | None = field(
         default=None, metadata={"help": "Held-out texts of the same form. Left out: validation_fraction of the others."}
     )
-    validation_fraction: float = field(default=0.1, metadata={"help": "Share of the texts held out, drawn by seed."})
+    validation_fraction: float = field(default=0.1, metadata={"help": "Share of the texts held out, chosen by seed."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first this many texts."})
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "Tokenizer to use: a folder or Hub id. Left out: the model's, or a new one."}

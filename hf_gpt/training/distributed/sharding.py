@@ -125,19 +125,12 @@ def named_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return fsdp2_canonicalize_names(dict(model.named_parameters()))
 
 
-@contextlib.contextmanager
-def own_class(model: torch.nn.Module) -> Iterator[None]:
+def own_class(model: torch.nn.Module) -> contextlib.AbstractContextManager[Any]:
     """Inside, a model in shards is of the class that `fully_shard` derived one from, whose code a checkpoint carries.
 
     The library would copy PyTorch's code into the checkpoint, and name a class of it in `auto_map`.
     """
-    derived = type(model)
-    if isinstance(model, FSDPModule):
-        model.__class__ = _sharded_class(model)
-    try:
-        yield
-    finally:
-        model.__class__ = derived
+    return compat.saved_as(model, _sharded_class(model) if isinstance(model, FSDPModule) else type(model))
 
 
 def keep_name(model: torch.nn.Module) -> None:
@@ -192,11 +185,8 @@ def tied_once(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[st
 def whole_state_dict(model: PreTrainedModel, keep: bool) -> Iterator[dict[str, torch.Tensor]]:
     """The state of a sharded model in whole tensors, tied ones once; inside, `model` is saved as one without shards."""
     state = whole(tied_once(model, model.state_dict()), keep)
-    former, model.config.distributed_config = model.config.distributed_config, None
-    try:
+    with compat.saved_whole(model.config):
         yield state
-    finally:
-        model.config.distributed_config = former
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

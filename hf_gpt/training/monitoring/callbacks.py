@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import torch
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_callback import ProgressCallback as LibraryProgressCallback
 
 from hf_gpt.data.truncation import Cuts, cuts_to_dict
 from hf_gpt.training.monitoring.throughput import format_count, format_duration
@@ -18,7 +19,7 @@ class ProgressCallback(TrainerCallback):
 
     def __init__(self, show_bar: bool | None = None):
         """Args:
-        show_bar: Whether to draw a bar. None: if standard error is a terminal and `disable_tqdm` is not set.
+        show_bar: Whether to show a bar. None: if standard error is a terminal and `disable_tqdm` is not set.
         """
         self.show_bar = show_bar
         self.bar: tqdm | None = None
@@ -71,6 +72,14 @@ class ProgressCallback(TrainerCallback):
             self.bar = None
 
 
+def use_own_progress(trainer: Trainer) -> None:
+    """Puts `ProgressCallback` in place of the library's progress bar or printer, if the trainer has one."""
+    for library_callback in (LibraryProgressCallback, PrinterCallback):
+        if any(isinstance(callback, library_callback) for callback in trainer.callback_handler.callbacks):
+            trainer.remove_callback(library_callback)
+            trainer.add_callback(ProgressCallback())
+
+
 def describe_log(logs: dict[str, float], step: int, max_steps: int) -> str:
     """One line for a log entry of training or evaluation; empty for other entries."""
     parts = [f"step {step:>{len(str(max_steps))}}/{max_steps}"]
@@ -105,18 +114,18 @@ def _is_of_training(logs: dict[str, float]) -> bool:
 
 
 def task_metrics(logs: dict[str, float]) -> dict[str, float]:
-    """The figures of a task in a log entry of evaluation: all but the loss and the times."""
+    """The metrics of a task in a log entry of evaluation: all but the loss and the times."""
     other = ("loss", "bits_per_byte", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
     metrics = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
     return {name: value for name, value in metrics.items() if name not in other}
 
 
 def metric_texts(logs: Mapping[str, float], *, with_sizes: bool = False) -> dict[str, str]:
-    """The figures of a task as they are shown, numbers alone; one with an interval has it behind it.
+    """The metrics of a task as they are shown, numbers alone; one with an interval has it behind it.
 
     Args:
         logs: A log entry of evaluation.
-        with_sizes: Whether the number of texts that a figure was measured on is named too.
+        with_sizes: Whether the number of texts that a metric was measured on is named too.
     """
     metrics = {name: value for name, value in task_metrics(dict(logs)).items() if isinstance(value, (int, float))}
     texts = {}

@@ -4,8 +4,11 @@ import functools
 import time
 
 import torch
+from torch import nn
 
 from hf_gpt import compat
+from hf_gpt.training.monitoring.cost_model import model_flops_per_token
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 # Long enough for a steady pace, short enough not to be noticed.
@@ -33,6 +36,22 @@ def measured_peak_flops(device_type: str, dtype: torch.dtype) -> float:
         if seconds > _SECONDS / 16 or time.perf_counter() - started > _SECONDS:
             break
     return best
+
+
+def utilisation(model: nn.Module, args: HfGptTrainingArguments, row_length: int, tokens_per_second: float) -> float:
+    """The model FLOPs utilisation (MFU) of training: the share of what the devices reach in matrix products.
+
+    Args:
+        model: With a `config`.
+        args: Precision, device and number of processes.
+        row_length: Tokens of a row.
+        tokens_per_second: Of all processes.
+    """
+    dtype = next(model.parameters()).dtype
+    if args.bf16 or args.fp16:
+        dtype = torch.bfloat16 if args.bf16 else torch.float16
+    peak = measured_peak_flops(args.device.type, dtype) * args.world_size
+    return tokens_per_second * model_flops_per_token(model, row_length) / peak
 
 
 @functools.lru_cache

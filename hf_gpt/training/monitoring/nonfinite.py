@@ -34,6 +34,18 @@ class StepRecorder:
         """Whether a loss of the step is not finite, in this process."""
         return any(not math.isfinite(loss.item()) for loss in self.losses)
 
+    def is_bad(self, gradient_norm: float, accelerator: Accelerator) -> bool:
+        """Whether the step must not reach the weights. All processes must ask together.
+
+        Args:
+            gradient_norm: Over all processes; 0 where it is not known.
+            accelerator: Of the trainer.
+        """
+        # The loss scaler of float16 expects infinite gradients and skips such steps by itself. But a loss that is no
+        # number may come with a gradient of zero. DeepSpeed has taken its step by now.
+        is_bad = anywhere(self.has_bad_loss, accelerator)
+        return is_bad or (accelerator.scaler is None and not math.isfinite(gradient_norm))
+
     def clear(self) -> None:
         """Forgets the step."""
         self.batches.clear()

@@ -39,7 +39,7 @@ class ReloadRequest:
         max_length: Length of a row.
         packing_strategy: As in training, so that the score compares.
         batch_size: Rows scored at once.
-        prompts: Texts to continue; an empty one starts from the beginning of a text.
+        prompts: Texts to continue; an empty one starts a new text.
         sampling: Arguments for `generate`.
         sample_batch_size: Prompts continued at once.
         seed: Seed of the samples.

@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from hf_gpt import compat
-from hf_gpt.errors import CheckpointError
+from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.files.checkpoint_parts import WEIGHT_AVERAGE_NAME
 from hf_gpt.training.distributed.sharding import local, named_parameters, reshard, shard_like, whole
 
@@ -102,6 +102,17 @@ class WeightAverage:
     def _copy(source: dict[str, torch.Tensor], target: dict[str, nn.Parameter]) -> None:
         for name, parameter in target.items():
             local(parameter).copy_(local(source[name]))
+
+
+def check_can_average(trainer: Trainer) -> None:
+    """Raises `ConfigError` where weights are sharded in a way that cannot be averaged."""
+    if trainer.is_fsdp_enabled and not trainer.accelerator.is_fsdp2:
+        raise ConfigError("--ema_decay does not work with FSDP of version 1. Set fsdp_version: 2.")
+    if trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3:
+        raise ConfigError(
+            "--ema_decay does not work with DeepSpeed ZeRO-3, which shards weights in a way of its own. "
+            "Use --accelerate zero2 or fsdp2."
+        )
 
 
 class WeightAverageCallback(TrainerCallback):

@@ -159,11 +159,11 @@ class ResumableTrainer(Trainer):
         self._checked = None
         self._to_take_up = None if checkpoint is None else (checkpoint, read_record(Path(checkpoint)))
         # The straight run was not evaluated here.
-        evaluates, self.args.eval_on_start = self.args.eval_on_start, self.args.eval_on_start and checkpoint is None
+        evaluates = self.args.eval_on_start and checkpoint is None
         try:
-            return super().train(checkpoint, *args, **kwargs)
+            with compat.evaluates_on_start(self.args, evaluates):
+                return super().train(checkpoint, *args, **kwargs)
         finally:
-            self.args.eval_on_start = evaluates
             self._to_take_up = None
 
     # State

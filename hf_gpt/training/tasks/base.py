@@ -1,4 +1,4 @@
-"""What a task is: rows of a file to model inputs, model outputs to predictions, predictions to figures."""
+"""What a task is: rows of a file to model inputs, model outputs to predictions, predictions to metrics."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -28,9 +28,9 @@ class Task(ABC):
         auto_class: Name of the Auto class of its model.
         peft_type: Name of the task in PEFT.
         is_encoder_decoder: Whether what is read goes to an encoder and what is written comes from a decoder.
-        main_metric: The figure that sums up how well it is done; higher is better.
+        main_metric: The metric that sums up how well it is done; higher is better.
         writes: Whether predictions are what the model generates after `prompts`.
-        samples: Whether it draws them, rather than taking the likeliest.
+        samples: Whether it samples them, rather than taking the likeliest.
         processing_class: Name of the Auto class of its tokenizer or processor.
         streams: Whether rows can be made of a part of the examples, so that the others need not be read before.
         classes_column: The column whose values are its classes, which must be known before training.
@@ -38,7 +38,7 @@ class Task(ABC):
         one_row_each: Whether an example becomes one row, so that counting examples counts rows.
         words: How its metrics cut texts into words, for people; empty where they do not.
         cuts: What `encode` has cut or left out so far, of examples to train on and of those to validate on.
-        kept: Places of the examples that the last `encode` has not left out of validation (`--overlong drop`).
+        kept: Indices of the examples that the last `encode` has not left out of validation (`--overlong drop`).
         end_token_ids: Tokens beside the end-of-text token that end what the task lets a model write.
     """
 
@@ -88,7 +88,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, predictions: Sequence[Any], examples: Sequence[Example]) -> dict[str, float]:
-        """Figures of the predictions, one for each example."""
+        """Metrics of the predictions, of which there is one for each example."""
 
     def check(self, example: Example) -> None:
         """Looks whether an example can be used; before `learn`, as far as that can be told.

@@ -18,7 +18,7 @@ def template_rows(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools:
 
     A template with `{% generation %}` says what the assistant writes. Of another, a turn is what stands between the
     conversation up to it, with a generation prompt, and the conversation with it. That is one row if each of these is
-    the beginning of the next, as text and as tokens. A template that rewrites what was said before, such as one that
+    a prefix of the next, as text and as tokens. A template that rewrites what was said before, such as one that
     leaves out earlier thoughts, gives a row for each turn: what the model reads when it writes that turn.
 
     Raises:

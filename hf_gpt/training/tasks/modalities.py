@@ -1,4 +1,4 @@
-"""Images and sounds: which class a signal is of, and signals written for a class."""
+"""Images and audio: which class a signal is of, and signals written for a class."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -187,7 +187,7 @@ class MediaGeneration(MediaTask, WritingTask):
     """Signals of a class: the class in front, then the values; bits a value, and whether a judge sees the class.
 
     The judge is a support vector machine on the training signals as they are
-    (`hf_gpt.evaluation.media_classifier`). A prediction is a list of values, drawn after the class of the example.
+    (`hf_gpt.evaluation.media_classifier`). A prediction is a list of values, sampled after the class of the example.
     """
 
     main_metric = "recognised"
@@ -267,6 +267,6 @@ class ImageGeneration(MediaGeneration):
 
 
 class AudioGeneration(MediaGeneration):
-    """Sounds of a class, sample by sample or frame by frame."""
+    """Audio of a class, sample by sample or frame by frame."""
 
     kind = "audio"

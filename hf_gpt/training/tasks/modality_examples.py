@@ -1,4 +1,4 @@
-"""Images and sounds as examples: what ships, how they become arrays, and changed copies of them to train on."""
+"""Images and audio as examples: what ships, how they become arrays, and changed copies of them to train on."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from hf_gpt.modalities.feature_extraction import ModalityFeatureExtractor
 from hf_gpt.training.arguments.task import TaskArguments
 
 
-# The built-in sounds: two tones, one after the other, in hertz.
+# The built-in audio: two tones, one after the other, in hertz.
 _TONES = {"low": (220.0, 330.0), "up": (330.0, 660.0), "down": (660.0, 330.0), "high": (990.0, 1320.0)}
 _VOICES = ("flute", "reed", "string")
 _TONES_OF_A_VOICE = 20
@@ -52,7 +52,7 @@ class ModalityKind(ABC):
 
     @abstractmethod
     def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
-        """The first half of the values of a signal: its upper part, or its beginning."""
+        """The first half of the values of a signal: its upper part, or its start."""
 
     def array(self, example: Example, column: str) -> np.ndarray:
         """The signal of an example.
@@ -120,7 +120,7 @@ class Images(ModalityKind):
 
 
 class Audio(ModalityKind):
-    """Mono sounds of one sampling rate."""
+    """Mono audio of one sampling rate."""
 
     def built_in(self, args: TaskArguments) -> list[Example]:
         """Two tones in a row, four classes, by three synthetic voices; the same ones each time."""
@@ -154,7 +154,7 @@ class Audio(ModalityKind):
             voices = None if groups is None else voices_of(extractor, media, groups)
             return extractor.fit(media, args.codebook_size, voices=voices)
         except ValueError as error:
-            raise ConfigError(f"these settings do not suit the sounds: {error}") from error
+            raise ConfigError(f"these settings do not suit the audio: {error}") from error
 
     def changed_values(
         self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
@@ -196,15 +196,15 @@ class Audio(ModalityKind):
 
 
 def voices_of(extractor: HfGptAudioFeatureExtractor, media: Sequence[Any], groups: Sequence[Any]) -> list[np.ndarray]:
-    """The voice of each sound: that of all sounds of its group.
+    """The voice of each clip: that of all clips of its group.
 
     Args:
         extractor: What gives a voice.
-        media: Sounds.
+        media: Audio clips.
         groups: The group of each, such as its speaker.
 
     Raises:
-        ValueError: sounds are not stretched to one length.
+        ValueError: clips are not stretched to one length.
     """
     members: dict[Any, list[Any]] = {}
     for signal, group in zip(media, groups, strict=True):

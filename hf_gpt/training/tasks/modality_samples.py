@@ -1,4 +1,4 @@
-"""Pictures and sounds that a class-conditional model wrote: files beside the report, and parts of it."""
+"""Images and audio that a class-conditional model wrote: files beside the report, and parts of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,17 +34,17 @@ def write_media(
     seed: int = 0,
     batch_size: int = 100,
 ) -> list[list[int]]:
-    """Values of signals that a model draws after their classes, the given ones included.
+    """Values of signals that a model samples after their classes, the given ones included.
 
     Args:
         model: A causal language model.
         processor: Its processor.
         class_names: A class for each signal; None for any.
         given: Values that each signal begins with; left out: none.
-        max_new_tokens: Most values that are drawn for a signal, its end counted.
+        max_new_tokens: Most values that are sampled for a signal, its end counted.
         temperature, top_p: As in `SamplingConfig`.
-        seed: Of the draws.
-        batch_size: Signals drawn at once.
+        seed: Of the sampling.
+        batch_size: Signals sampled at once.
     """
     prompts = processor.prompts(class_names, given, return_tensors="pt")
     limit = getattr(model.config, "max_position_embeddings", None)
@@ -76,9 +76,9 @@ def write_gallery(
     examples: Sequence[Example],
     folder: Path,
 ) -> "list[Section]":
-    """Draws signals of every class and completes halves of real ones; writes the files and returns the report's parts.
+    """Samples signals of every class and completes halves of real ones; writes files, returns the report's parts.
 
-    Images: `samples.png` with a row for each class, `completions.png`. Sounds: `samples/CLASS-NUMBER.wav`,
+    Images: `samples.png` with a row for each class, `completions.png`. Audio: `samples/CLASS-NUMBER.wav`,
     `samples/completed-NUMBER.wav`.
     """
     args, extractor = task.args, processor.feature_extractor
@@ -95,7 +95,7 @@ def write_gallery(
     parts = [[extractor.decode(values) for values in group] for group in (whole, given, completed)]
     if task.kind == "image":
         return _images(task, media, parts, extractor.value_range, folder)
-    return _sounds(names, classes, media, parts, extractor.sampling_rate, folder)
+    return _audio(names, classes, media, parts, extractor.sampling_rate, folder)
 
 
 def _images(task, media, parts, value_range, folder: Path) -> "list[Section]":
@@ -118,24 +118,24 @@ def _images(task, media, parts, value_range, folder: Path) -> "list[Section]":
     ]
 
 
-def _sounds(names, classes, media, parts, sampling_rate: int, folder: Path) -> "list[Section]":
-    position = folder / "samples"
-    position.mkdir(exist_ok=True)
+def _audio(names, classes, media, parts, sampling_rate: int, folder: Path) -> "list[Section]":
+    sample_folder = folder / "samples"
+    sample_folder.mkdir(exist_ok=True)
     written, halves = [], []
     for number, (name, signal) in enumerate(zip(names, media, strict=True)):
         written.append((f"class {name}", wav_bytes(_audible(signal), sampling_rate)))
-        (position / f"{_file_name(name)}-{number}.wav").write_bytes(written[-1][1])
+        (sample_folder / f"{_file_name(name)}-{number}.wav").write_bytes(written[-1][1])
     for number, (name, *versions) in enumerate(zip(classes, *parts, strict=True)):
         for kind, signal in zip(("whole", "given", "completed"), versions, strict=True):
             content = wav_bytes(_audible(signal), sampling_rate)
-            (position / f"{kind}-{number}.wav").write_bytes(content)
-            # A page of sounds is large: three are enough to hear what completion does.
+            (sample_folder / f"{kind}-{number}.wav").write_bytes(content)
+            # A page of audio is large: three are enough to hear what completion does.
             if number < 3:
                 halves.append((f"class {name}, {kind}", content))
-    note = "From held-out sounds, through the values and back: whole, the half that was given, and completed."
+    note = "From held-out audio, through the values and back: whole, the half that was given, and completed."
     return [
-        media_section("written", "Written sounds", "Sampled after their class.", audio=written),
-        media_section("completed", "Completed sounds", note, audio=halves),
+        media_section("written", "Written audio", "Sampled after their class.", audio=written),
+        media_section("completed", "Completed audio", note, audio=halves),
     ]
 
 

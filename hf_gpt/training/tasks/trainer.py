@@ -1,4 +1,4 @@
-"""`HfGptTrainer` that evaluates a task: predictions and their figures beside the loss."""
+"""`HfGptTrainer` that evaluates a task: predictions and their metrics beside the loss."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -79,13 +79,14 @@ class TaskTrainer(HfGptTrainer):
         self.has_token_labels = task.has_token_labels
         self.eval_examples = self.validation_content = eval_examples
         self.predictions: list[Any] | None = None
-        self.args.prediction_loss_only = task.writes
 
     def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> SequentialSampler | None:
         # Outputs are matched to examples by their order, which grouping by length would change.
         return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
+        # Predictions of a model that writes are made below.
+        kwargs["prediction_loss_only"] = self.task.writes
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self.task.writes and self.task.args.predict_with_generate:
             self.predictions = self.generate_predictions()
@@ -137,8 +138,8 @@ class TaskTrainer(HfGptTrainer):
         # A model may know more ends than its tokenizer, such as that of a turn.
         ends = sorted({end, *end_tokens(model), *self.task.end_token_ids} - {None})
         if self.task.samples:
-            # Each example has draws of its own, so batches and processes change nothing.
-            samples = [
+            # Each example has random numbers of its own, so batches and processes change nothing.
+            uniforms = [
                 torch.rand(args.max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(index))
                 for index in indices
             ]
@@ -153,7 +154,7 @@ class TaskTrainer(HfGptTrainer):
                     eos_token_id=end,
                     pad_token_id=pad,
                 ),
-                uniforms=torch.stack(samples),
+                uniforms=torch.stack(uniforms),
             ).completions
         output = model.generate(
             input_ids=input_ids,
