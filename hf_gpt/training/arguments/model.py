@@ -36,8 +36,8 @@ class ModelArguments:
     config_overrides: str | None = field(
         default=None,
         metadata={
-            "help": "Config fields as hidden_size=256,num_hidden_layers=6, as JSON or, in a recipe, as a mapping. They set "
-            "a new model; pretrain and finetune change a loaded one too. The command line replaces single entries."
+            "help": "Config fields as hidden_size=256,num_hidden_layers=6, as JSON or, in a recipe, as a mapping. They "
+            "set a new model; pretrain and finetune change a loaded one too. The command line replaces single entries."
         },
     )
     attn_implementation: str | None = field(
