@@ -24,6 +24,8 @@ def check_pair_and_data(
     reward_function: Any,
     rollout_function: Any,
     processing_class: Any = None,
+    *,
+    has_text_rewards: bool = False,
 ) -> None:
     """Refuses models, data and arguments that do not fit together.
 
@@ -34,16 +36,12 @@ def check_pair_and_data(
         rows, eval_rows: Real texts to learn from, and held-out ones.
         reward_function, rollout_function: As the trainer got them.
         processing_class: The generator's tokenizer, which the discriminator's is held against.
+        has_text_rewards: Whether there are reward functions on texts.
 
     Raises:
         ConfigError: they do not.
     """
-    if args.needs_discriminator and (discriminator is None) == (reward_function is None):
-        raise ConfigError("give either a discriminator or a reward_function, which takes its place.")
-    if not args.needs_discriminator and (discriminator is not None or reward_function is not None):
-        raise ConfigError(f"--estimator {args.estimator} is self-play: give no discriminator or reward_function.")
-    if reward_function is not None and args.estimator not in (*REWARDED, "weighted_likelihood"):
-        raise ConfigError(f"--estimator {args.estimator} needs a discriminator, not a reward_function.")
+    _check_judges(args, discriminator is not None, reward_function is not None, has_text_rewards)
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     if len(rows) < batch:
         raise ConfigError(
@@ -75,6 +73,26 @@ def check_pair_and_data(
         )
     if args.process_index == 0:
         warn_of_sameness(rows, args.max_new_tokens)
+
+
+def _check_judges(args: AdversarialConfig, has_discriminator: bool, has_scores: bool, has_text_rewards: bool) -> None:
+    """Refuses too many or too few of what can score the texts."""
+    if not args.needs_discriminator and (has_discriminator or has_scores or has_text_rewards):
+        raise ConfigError(f"--estimator {args.estimator} is self-play: give no discriminator and no reward function.")
+    if args.needs_discriminator and has_discriminator and has_scores:
+        raise ConfigError(
+            "give either a discriminator or a reward_function, which takes its place. Rewards beside a discriminator "
+            "go to reward_funcs, as functions of prompts and completions."
+        )
+    if args.needs_discriminator and not (has_discriminator or has_scores or has_text_rewards):
+        raise ConfigError("give a discriminator, reward_funcs or a reward_function: nothing scores the texts.")
+    if has_scores and args.estimator not in (*REWARDED, "weighted_likelihood"):
+        raise ConfigError(f"--estimator {args.estimator} needs a discriminator, not a reward_function.")
+    if has_text_rewards and (args.estimator not in REWARDED or has_scores):
+        what = "a reward_function" if has_scores else f"--estimator {args.estimator}"
+        raise ConfigError(
+            f"reward_funcs do not go with {what}. They add to the rewards of --estimator {' or '.join(REWARDED)}."
+        )
 
 
 def check_learning(args: AdversarialConfig, discriminator: PreTrainedModel) -> None:

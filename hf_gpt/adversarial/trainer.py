@@ -16,9 +16,11 @@ from hf_gpt.adversarial.checks import check_learning, check_pair_and_data
 from hf_gpt.adversarial.config import DIFFERENTIABLE, AdversarialConfig, check_processes
 from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRows, hold_out, warn_of_repeats
 from hf_gpt.adversarial.data.rollouts import RolloutFunction, as_batch
+from hf_gpt.adversarial.discriminator.module import as_discriminator
 from hf_gpt.adversarial.discriminator.shared_trunk import check_shared_trunk, is_joint
 from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer, with_adapter
 from hf_gpt.adversarial.generator.experience import GeneratorStep, RewardFunction
+from hf_gpt.adversarial.generator.reward_functions import TextRewardFunction, TextRewards, takes_texts
 from hf_gpt.adversarial.generator.update import Experience, anchor_loss, generator_loss
 from hf_gpt.adversarial.loop import AdversarialLoop
 from hf_gpt.adversarial.monitoring import outcomes
@@ -58,14 +60,17 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
 
     Args:
         model: The generator: a causal language model, or an encoder-decoder, whose encoder reads the prompts.
-        discriminator: A sequence classifier with one label that reads the same tokens; a causal language model where
-            `args.discriminator_loss` is "mediator" or "density". None with `reward_function` and for self-play.
+        discriminator: A sequence classifier with one label that reads the same tokens; any `nn.Module` that returns one
+            logit for each text; a causal language model where `args.discriminator_loss` is "mediator" or "density".
+            None with a reward function alone and for self-play.
         args: The arguments.
         train_dataset: Real texts, see `TextRows` for the columns.
         eval_dataset: Held-out real texts. Left out: a tenth of the training texts, at most 512.
         processing_class: The tokenizer of both models. Not needed for a dataset of token ids.
         data_collator: In place of `TextCollator`, with the same columns.
         peft_config, discriminator_peft_config: Train an adapter of generator or discriminator instead of its weights.
+        reward_funcs: Functions with TRL's signature, beside the discriminator or in its place: see `TextRewards`.
+        reward_weights: Weight of each of them. The discriminator's reward has weight 1. None: 1 for all.
         reward_function: Takes the discriminator's place. From a `Rollout` of B texts it gives their scores (B,), which
             `args.reward` turns into rewards, or the rewards of each token (B, C).
         rollout_function: Generates, in place of `hf_gpt.generation.sampling.rollout.rollout`.
@@ -82,7 +87,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        discriminator: PreTrainedModel | None = None,
+        discriminator: PreTrainedModel | nn.Module | None = None,
         args: AdversarialConfig | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
@@ -92,20 +97,36 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         discriminator_peft_config: Any = None,
         callbacks: list[Any] | None = None,
         reward_function: RewardFunction | None = None,
+        reward_funcs: TextRewardFunction | Sequence[TextRewardFunction] | None = None,
+        reward_weights: Sequence[float] | None = None,
         rollout_function: RolloutFunction | None = None,
         **kwargs: Any,
     ):
-        args = AdversarialConfig() if args is None else args
+        args = args or AdversarialConfig()
         if not isinstance(args, AdversarialConfig):
             raise TypeError(f"AdversarialTrainer needs AdversarialConfig as args, got {type(args).__name__}.")
         if train_dataset is None:
             raise ConfigError("AdversarialTrainer needs train_dataset, the real texts.")
+        if reward_function is not None and reward_funcs is None and takes_texts(reward_function):
+            reward_function, reward_funcs = None, reward_function
         self.reward_function, self.rollout_function = reward_function, rollout_function
+        self.text_rewards = None
+        if reward_funcs is not None:
+            self.text_rewards = TextRewards(reward_funcs, reward_weights, processing_class)
+        discriminator = as_discriminator(discriminator, model)
         self.tokens = SpecialTokens.of(model, processing_class)
         rows, eval_rows = self._read(args, train_dataset, eval_dataset, processing_class)
         self.group_size = args.resolve_group_size(rows.has_prompts)
         check_pair_and_data(
-            args, model, discriminator, rows, eval_rows, reward_function, rollout_function, processing_class
+            args,
+            model,
+            discriminator,
+            rows,
+            eval_rows,
+            reward_function,
+            rollout_function,
+            processing_class,
+            has_text_rewards=self.text_rewards is not None,
         )
         check_processes(args)
         super().__init__(
@@ -184,7 +205,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
             self.rollout_function,
             self._note,
         )
-        self.generator_step = GeneratorStep(self.loop, self.reward_function)
+        self.generator_step = GeneratorStep(self.loop, self.reward_function, self.text_rewards)
         self.experiences: list[Experience] = []
         self._raised: set[str] = set()
         self._fresh_auc: float | None = None

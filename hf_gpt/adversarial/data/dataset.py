@@ -25,6 +25,9 @@ HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 512
 # Share of held-out texts up to which repeats say nothing: short texts repeat by nature.
 REPEATS_SHARE = 0.01
 
+# Not kept for reward functions, which get tokens and texts in other ways.
+_TEXT_COLUMNS = ("text", "messages", "prompt_ids", "completion_ids", "input_ids")
+
 logger = logging.getLogger(__name__)
 
 
@@ -70,8 +73,11 @@ class TextRows(Dataset):
     Columns of the dataset, the first that is there:
 
     - `prompt` and `completion`: texts, or lists of messages, which the tokenizer's chat template turns into text.
+    - `messages`: a conversation, whose last message is the completion.
     - `text`: completions of the begin token.
     - `prompt_ids` and `completion_ids`, or `input_ids`: tokens, taken as they are.
+
+    A list of strings counts as a column `text`. Further columns are kept for reward functions.
 
     The first row decides for all rows. Like generated ones, real completions end with the end token, unless they are
     cut at `max_new_tokens`.
@@ -109,17 +115,20 @@ class TextRows(Dataset):
             )
         if len(dataset) == 0:
             raise CorpusError("the dataset is empty. Give at least one batch of texts.")
-        columns = _columns_of(dataset[0])
-        self.has_prompts = columns[0] in ("prompt", "prompt_ids")
-        if columns[0] in ("prompt", "text") and processing_class is None:
+        columns = _columns_of(_as_row(dataset[0], 0))
+        self.has_prompts = columns[0] in ("prompt", "messages", "prompt_ids")
+        if columns[0] in ("prompt", "messages", "text") and processing_class is None:
             raise ConfigError("a dataset of texts needs processing_class, the tokenizer. Or give prompt_ids and so on.")
         self.rows: list[dict[str, Any]] = []
         self.cuts = Cuts("rows", "max_new_tokens", max_new_tokens)
-        for index, row in enumerate(dataset):
+        for index, given in enumerate(dataset):
+            row = _as_row(given, index)
             for column in columns:
                 # `datasets` fills what a row lacks with None.
                 if row.get(column) is None:
                     raise CorpusError(f"row {index} of the dataset has no {column}, as row 0 has. Mend or remove it.")
+            if columns[0] == "messages":
+                row = _split_messages(row, index)
             prompt, completion = _tokens_of(row, columns[0], tokens, processing_class)
             if not self._keeps(index, prompt, completion, max_prompt_length, overlong):
                 continue
@@ -128,7 +137,10 @@ class TextRows(Dataset):
             completion = completion[:max_new_tokens]
             if not prompt or not completion:
                 raise CorpusError(f"row {index} of the dataset has an empty {'completion' if prompt else 'prompt'}.")
-            self.rows.append({"prompt_ids": prompt, "completion_ids": completion, "index": len(self.rows)})
+            kept = {name: value for name, value in row.items() if name not in _TEXT_COLUMNS}
+            self.rows.append(
+                {"prompt_ids": prompt, "completion_ids": completion, "index": len(self.rows), "columns": kept}
+            )
         check_usable(len(self.rows), self.cuts, "of the dataset")
 
     def _keeps(
@@ -273,17 +285,45 @@ class RowNumbers:
 def _columns_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     if "prompt" in row and "completion" not in row:
         raise CorpusError("the dataset has prompts but no column completion, the real texts that answer them.")
-    for columns in (("prompt", "completion"), ("text",), ("prompt_ids", "completion_ids"), ("input_ids",)):
+    for columns in (
+        ("prompt", "completion"),
+        ("messages",),
+        ("text",),
+        ("prompt_ids", "completion_ids"),
+        ("input_ids",),
+    ):
         if set(columns) <= set(row):
             return columns
     raise CorpusError(
-        f"row 0 of the dataset has the columns {', '.join(sorted(row))}. Needed are prompt and completion, or text, or "
-        "tokens as prompt_ids and completion_ids or input_ids."
+        f"row 0 of the dataset has the columns {', '.join(sorted(row))}. Needed are prompt and completion, or "
+        "messages, or text, or tokens as prompt_ids and completion_ids or input_ids."
     )
 
 
+def _as_row(given: Any, index: int) -> Mapping[str, Any]:
+    if isinstance(given, str):
+        return {"text": given}
+    if isinstance(given, Mapping):
+        return given
+    raise CorpusError(
+        f"row {index} of the dataset is a {type(given).__name__}. Give strings, or rows as dicts with a column text, "
+        "messages, or prompt and completion."
+    )
+
+
+def _split_messages(row: Mapping[str, Any], index: int) -> dict[str, Any]:
+    messages = list(row["messages"])
+    if len(messages) < 2 or messages[-1].get("role") != "assistant":
+        raise CorpusError(
+            f"row {index} of the dataset: messages must end with a message of the assistant, after at least one other. "
+            "Mend or remove the row."
+        )
+    others = {name: value for name, value in row.items() if name != "messages"}
+    return {**others, "prompt": messages[:-1], "completion": messages[-1:]}
+
+
 def _tokens_of(row, first_column, tokens, tokenizer) -> tuple[list[int], list[int]]:
-    if first_column == "prompt":
+    if first_column in ("prompt", "messages"):
         prompt, completion = _prompt_and_completion(row, tokenizer)
         start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         if prompt[:1] == start:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_gpt.adversarial.checks import warn_of_sameness
 from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRows, warn_of_repeats
 from hf_gpt.adversarial.discriminator.model import Scorer, check_pair
+from hf_gpt.adversarial.discriminator.module import as_discriminator
 from hf_gpt.adversarial.monitoring.diagnostics import accuracy, format_features, shortcut_auc
 from hf_gpt.data.packed_dataset import tokenize_documents
 from hf_gpt.data.truncation import Cuts, Overlong
@@ -125,6 +126,7 @@ def train_discriminator(
     Args:
         generator: A causal language model; it is not changed.
         discriminator: A sequence classifier with one label over the generator's tokens; see `make_discriminator`.
+            Or any `nn.Module` that returns one logit for each text.
         real_texts: Texts, or rows with the columns that [`TextRows`] takes, such as prompt and completion.
         processing_class: The generator's tokenizer, for text.
         config: The settings. None: the defaults.
@@ -136,6 +138,7 @@ def train_discriminator(
         CorpusError: too few real texts, or none in the data.
     """
     config = replace(config or DiscriminatorTrainingConfig(), **settings)
+    discriminator = as_discriminator(discriminator, generator)
     check_trainable(discriminator)
     tokens = SpecialTokens.of(generator, processing_class)
     rows = _read(real_texts, tokens, processing_class, config, report_cuts)

@@ -30,6 +30,8 @@ class Scores:
         prompts: (B,) logits of the prompts alone, with `prefixes`.
         real: (P,) logits of the prompts' real texts, for pairwise rewards.
         token_rewards: (B, C), in place of rewards from logits.
+        added: (B,) rewards of reward functions on texts, on top of the rewards from logits.
+        has_logits: Whether `texts` are logits; else `added` is all there is.
     """
 
     texts: torch.Tensor
@@ -37,6 +39,8 @@ class Scores:
     prompts: torch.Tensor | None = None
     real: torch.Tensor | None = None
     token_rewards: torch.Tensor | None = None
+    added: torch.Tensor | None = None
+    has_logits: bool = True
 
 
 @dataclass
@@ -72,21 +76,29 @@ def make_advantages(
         auc: The discriminator's held-out AUC; None for a reward function.
         average: The moving average so far.
     """
-    if scores.token_rewards is not None:
-        found = _dense(args, scores.token_rewards.detach().float(), mask, group_size, auc, average)
-    elif scores.prefixes is not None:
-        if args.reward == "logit_difference":
-            rewards = logit_difference_rewards(scores.prefixes, mask, scores.prompts)
-        else:
-            rewards = torch.where(mask.bool(), score_rewards(scores.prefixes, args.reward), 0.0)
-        found = _dense(args, rewards, mask, group_size, auc, average)
-    elif args.reward == "pairwise":
-        found = _sparse(args, pairwise_rewards(scores.real, scores.texts), mask, group_size, auc, average)
-    else:
-        found = _sparse(args, score_rewards(scores.texts, args.reward), mask, group_size, auc, average)
+    rewards = _rewards(args, scores, mask)
+    if scores.added is not None:
+        rewards = rewards + (scores.added if rewards.ndim == 1 else sparse_rewards(scores.added, mask))
+    turn = _sparse if rewards.ndim == 1 else _dense
+    found = turn(args, rewards, mask, group_size, auc, average)
     if args.advantage_clip:
         found.values = found.values.clamp(-args.advantage_clip, args.advantage_clip)
     return found
+
+
+def _rewards(args: AdversarialConfig, scores: Scores, mask: torch.Tensor) -> torch.Tensor:
+    """Rewards of each text (B,) or of each token (B, C)."""
+    if not scores.has_logits:
+        return torch.zeros_like(scores.texts)
+    if scores.token_rewards is not None:
+        return scores.token_rewards.detach().float()
+    if scores.prefixes is not None:
+        if args.reward == "logit_difference":
+            return logit_difference_rewards(scores.prefixes, mask, scores.prompts)
+        return torch.where(mask.bool(), score_rewards(scores.prefixes, args.reward), 0.0)
+    if args.reward == "pairwise":
+        return pairwise_rewards(scores.real, scores.texts)
+    return score_rewards(scores.texts, args.reward)
 
 
 def _sparse(args, rewards, mask, group_size, auc, average) -> Advantages:

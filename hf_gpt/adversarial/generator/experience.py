@@ -18,6 +18,7 @@ from hf_gpt.adversarial.generator.losses import (
     relativistic_generator_loss,
     token_divergence_rewards,
 )
+from hf_gpt.adversarial.generator.reward_functions import TextRewards
 from hf_gpt.adversarial.generator.rewards import differential_rewards, future_returns
 from hf_gpt.adversarial.generator.update import Experience, logps_of
 from hf_gpt.adversarial.loop import AdversarialLoop
@@ -41,14 +42,20 @@ class GeneratorStep:
     Args:
         loop: The adversarial loop, whose texts, discriminator and history it shares.
         reward_function: In place of the discriminator.
+        text_rewards: Reward functions on texts, beside the discriminator or in its place.
 
     Attributes:
         reference: A copy of the generator, for KL and self-play; None until `take_reference`.
         average_return: Moving average over updates, for a baseline; None before the first.
     """
 
-    def __init__(self, loop: AdversarialLoop, reward_function: RewardFunction | None = None):
-        self.loop, self.reward_function = loop, reward_function
+    def __init__(
+        self,
+        loop: AdversarialLoop,
+        reward_function: RewardFunction | None = None,
+        text_rewards: TextRewards | None = None,
+    ):
+        self.loop, self.reward_function, self.text_rewards = loop, reward_function, text_rewards
         self.args, self.accelerator, self.tokens = loop.args, loop.accelerator, loop.tokens
         self.discriminator_trainer, self.group_size = loop.discriminator_trainer, loop.group_size
         self.collector, self.history, self.log = loop.collector, loop.history, loop.log
@@ -107,7 +114,7 @@ class GeneratorStep:
                         )
                 found.advantages = self._centred(future_returns(token_rewards, mask, self.args.gamma), mask)
         else:
-            scores = self._judge(model, inputs, samples, known)
+            scores = self._with_text_rewards(self._judge(model, inputs, samples, known), inputs, samples)
             found.scores, rewards = scores.texts, scores.texts
             if self.args.estimator in REWARDED:
                 advantages = make_advantages(self.args, scores, mask, size, self._known_auc(), self.average_return)
@@ -198,6 +205,8 @@ class GeneratorStep:
                     "tokens: it must give one score for each text, or one reward for each token."
                 )
             return Scores(given)
+        if self.discriminator_trainer is None:
+            return Scores(mask.new_zeros(len(mask), dtype=torch.float32), has_logits=False)
         batch = as_batch(samples)
         if self.args.reward_level == "prefix":
             scores = self.discriminator_trainer.prefix_scores(batch)
@@ -207,6 +216,19 @@ class GeneratorStep:
         if self.args.reward == "pairwise":
             real = as_batch({name: tensor[:: self.group_size] for name, tensor in inputs.items()})
             scores.real = self.loop.text_scores(model, real)
+        return scores
+
+    def _with_text_rewards(self, scores: Scores, inputs: dict[str, torch.Tensor], samples: Rollout) -> Scores:
+        """The scores with the rewards of functions on texts, if there are any; logs the mean of each."""
+        if self.text_rewards is None:
+            return scores
+        indices = inputs["index"][:: self.group_size].repeat_interleave(self.group_size).tolist()
+        scores.added, means = self.text_rewards(samples, [self.loop.train_rows[index] for index in indices])
+        if not scores.has_logits:
+            scores.texts = scores.added
+        for name, mean in means.items():
+            if not math.isnan(mean):
+                self.log(f"rewards/{name}/mean", mean)
         return scores
 
     def _known_auc(self) -> float | None:
