@@ -59,7 +59,7 @@ def make_page(gradio: Any, writers: Mapping[str, Writer], judge: Judge | None) -
             with gradio.Row():
                 with gradio.Column(scale=2):
                     name = gradio.Dropdown(names, value=names[0], label="Model")
-                    prompt = gradio.Textbox(label="Prompt", lines=3, placeholder="Left out: a text from its beginning")
+                    prompt = gradio.Textbox(label="Prompt", lines=3, placeholder="Left out: a text without a prompt")
                     with gradio.Row():
                         button = gradio.Button("Write", variant="primary")
                         stop = gradio.Button("Stop")

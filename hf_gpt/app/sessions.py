@@ -77,7 +77,7 @@ class Judge:
             (result,) = score_texts(self.model, self.tokenizer, [text])
             tokens = ""
         says = "looks real" if result["logit"] > 0 else "looks generated"
-        cut = " Only its beginning was read." if result.get("truncated") else ""
+        cut = " Only its first part was read." if result.get("truncated") else ""
         head = f"<p><b>{result['probability']:.0%} real</b>: it {says} (logit {result['logit']:+.2f}).{cut}</p>"
         return f'{head}<pre dir="auto" class="tokens">{tokens}</pre>' if tokens else head
 

@@ -355,7 +355,7 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
     counts = trainer.schedule.warmups(steps)
     parts = [f"{count:,} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
     if sum(counts) == steps:
-        parts.append("and perhaps none of the game")
+        parts.append("and perhaps none of the adversarial loop")
     total = len(data.train_rows) + len(data.validation_rows)
     return [
         ("texts", f"{total:,} documents: {len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
@@ -401,7 +401,7 @@ def generation_options(sampling_args: SamplingArguments, training_args: "Adversa
 
 
 def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_args: SamplingArguments) -> list[Any]:
-    """Texts for the report: completions of held-out prompts, or texts from their beginning."""
+    """Texts for the report: completions of held-out prompts, or texts without a prompt."""
     import torch
 
     from hf_gpt.reporting.report import Sample
@@ -424,7 +424,7 @@ def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling
 
 
 def write_metrics(trainer: "AdversarialTrainer", metrics: dict[str, float], path: Path) -> None:
-    """Writes the metrics, the updates of both players and the warnings that were raised."""
+    """Writes the metrics, the updates of generator and discriminator, and the warnings."""
     warnings = [dataclasses.asdict(warning) for warning in trainer.loop.history.monitors.alerts]
     found = {**metrics, "steps": trainer.state.global_step, **trainer.update_counts(), "warnings": warnings}
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -438,7 +438,7 @@ def write_run_report(
     samples: list[Any],
     path: Path,
 ) -> Path:
-    """Writes the report: headline, the curves of both players, warnings and samples."""
+    """Writes the report: headline metrics, the curves of generator and discriminator, warnings and samples."""
     import yaml
     from transformers import TrainingArguments
 
@@ -453,7 +453,7 @@ def write_run_report(
     headline += [
         Metric("Generator's updates", f"{schedule.generator_updates:,}", updated),
         Metric("Steps", f"{trainer.state.global_step:,}", played),
-        Metric("Training time", format_duration(meter.seconds), f"{format_count(meter.tokens)} tokens of both players"),
+        Metric("Training time", format_duration(meter.seconds), f"{format_count(meter.tokens)} tokens of both models"),
         Metric("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
     ]
     warnings = trainer.loop.history.monitors.alerts
@@ -478,7 +478,7 @@ def write_run_report(
 
 
 def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model_path: Path, report: Path) -> None:
-    """Prints the figures, the warnings and where things are."""
+    """Prints the metrics, the warnings and the paths."""
     from hf_gpt.training.monitoring.callbacks import metric_texts
 
     print(f"\n{'held-out loss':<22}{metrics['eval_loss']:.4f}")

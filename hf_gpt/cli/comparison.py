@@ -1,4 +1,4 @@
-"""Ways of writing side by side: what a fresh classifier, the likelihood and counts say of each; table and report."""
+"""Generators side by side: two-sample test, held-out loss and distinct trigrams of each; table and report."""
 
 import json
 import math
@@ -30,7 +30,7 @@ class Contestant:
         discriminator: The discriminator that chooses one of `CANDIDATES` texts by importance resampling, if one does.
         metrics: By name, see `judge`.
         texts: Completions of the judged prompts, as token ids.
-        updates: Steps that changed the generator, and steps in all, of training against the critic.
+        updates: Steps that changed the generator, and steps in all, of adversarial training.
     """
 
     name: str
@@ -54,7 +54,7 @@ def judge(
     - `fresh_auc`: AUC of a classifier trained here on half of the real and generated completions, on the other half,
       the mean over splits, with the ends of its 95 % interval and its standard error; `fresh_auc_texts`: texts of each
       kind. To be held against `judge_real`, not against 0.5.
-    - `heldout_nll`: nats a token of the real completions; not for a contestant with a critic, whose density is unknown.
+    - `heldout_nll`: nats per token of the real completions. A contestant with a discriminator has no known density.
     - `distinct_trigrams`: share of different ones among all; `real_distinct_trigrams`: the same of the real texts.
 
     Args:
@@ -119,7 +119,7 @@ def write_texts(
     max_new_tokens: int,
     seed: int,
 ) -> list[list[int]]:
-    """A completion of each row's prompt at temperature 1, chosen by the critic if there is one."""
+    """A completion of each row's prompt at temperature 1, chosen by the discriminator if there is one."""
     import torch
 
     from hf_gpt.generation.guidance.selection import resample
@@ -151,7 +151,7 @@ def write_texts(
 
 
 def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]]]) -> float:
-    """Nats a token of the rows' completions under a model; rows of one length."""
+    """Nats per token of the rows' completions under a model; rows of one length."""
     import torch
 
     from hf_gpt.generation.scoring.logprobs import completion_logps
@@ -174,14 +174,22 @@ def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]
 def results_table(
     contestants: Sequence[Contestant], control: Mapping[str, float], discriminator: "DiscriminatorResult | None" = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Names of columns, and a row of cells for each contestant, for the critic and for real texts.
+    """Names of columns, and a row of cells for each contestant, for the discriminator and for real texts.
 
     Args:
-        contestants: With their figures.
+        contestants: With their metrics.
         control: Of `judge_real`.
         discriminator: How well the discriminator tells the first contestant's texts from unseen real ones.
     """
-    names = ["", "classifier's AUC (95 %)", "texts", "held-out nats/token", "distinct trigrams", "updates", "compute"]
+    names = [
+        "",
+        "C2ST AUC (95 %)",
+        "texts",
+        "held-out loss (nats per token)",
+        "distinct trigrams",
+        "updates",
+        "compute",
+    ]
     rows = []
     for contestant in contestants:
         metrics, updates = contestant.metrics, contestant.updates
@@ -197,10 +205,10 @@ def results_table(
             ]
         )
     real = contestants[0].metrics["real_distinct_trigrams"]
-    rows.append(["real text against real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
+    rows.append(["real text with real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
     if discriminator is not None:
         interval = f"{discriminator.auc:.3f} ({discriminator.auc_low:.2f} to {discriminator.auc_high:.2f})"
-        rows.append(["the critic's own verdict", interval, _sizes(discriminator.num_test_texts), "", "", "", ""])
+        rows.append(["the discriminator itself", interval, _sizes(discriminator.num_test_texts), "", "", "", ""])
     return names, rows
 
 
@@ -266,9 +274,9 @@ def write_comparison(
 
     Args:
         folder: That is there.
-        contestants: With their figures.
+        contestants: With their metrics.
         control: Of `judge_real`.
-        discriminator: How the critic's training went.
+        discriminator: How the discriminator's training went.
         log_history: Of the training against it.
         rows: Those that were judged.
         tokenizer: Theirs.
@@ -286,10 +294,10 @@ def write_comparison(
     (folder / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     names, cells = results_table(contestants, control, discriminator)
     note = (
-        f"{conclusion} The AUC is that of a classifier trained afresh on half of the real and generated texts and "
-        f"tried on the rest, the mean of {NUM_SPLITS} splits, with a 95 % interval. Hold it against the row of real "
-        "text against real text, which is measured the same way. All began from the first row's model; the last column "
-        "is the compute that each got on top. The critic's own verdict is on texts of the first row."
+        f"{conclusion} The AUC is that of a classifier two-sample test (C2ST): a new classifier learns from half of the "
+        f"real and generated texts and is tried on the rest (mean of {NUM_SPLITS} splits, 95 % interval). Compare it with "
+        "the row of real text with real text. All began from the first row's model. The last column is the compute that "
+        "each got on top. The last row is the AUC of the demo's discriminator on texts of the first row."
     )
     shown = [
         (
@@ -301,13 +309,13 @@ def write_comparison(
     ]
     return write_report(
         folder / "comparison.html",
-        title="A GPT and its critic",
+        title="A GPT and its discriminator",
         summary=(
-            "A model trained by likelihood; the same with its critic choosing among candidates; with more likelihood "
-            "training; and trained against the critic for as much computing."
+            "A model trained by maximum likelihood. The same with its discriminator choosing among candidates. The same "
+            "after more maximum likelihood. The same trained against the discriminator with as much compute."
         ),
         metrics=[
-            *(_auc_card(item.name, item.metrics, "fresh classifier's AUC") for item in contestants),
+            *(_auc_card(item.name, item.metrics, "two-sample test, AUC") for item in contestants),
             _auc_card("real text", control, "the same against other real text"),
             Metric("discriminator", f"{discriminator.auc:.3f}", "its AUC on texts that it has not seen"),
         ],

@@ -1,8 +1,8 @@
 """`hf-gpt demo`: the whole story in one run, on a text that ships with the package.
 
-A GPT is trained by likelihood; its critic learns to tell its texts from real ones; the critic guides generation; and
-both are trained against each other, beside a model that gets the same computing time of likelihood. One table and one
-report say how far each is from real text.
+A GPT is trained by maximum likelihood. A discriminator learns to tell its texts from real ones, then chooses among
+its samples. Both are trained against each other, beside a model that gets as much compute of maximum likelihood. One
+table and one report say how far each is from real text.
 """
 
 import argparse
@@ -30,16 +30,16 @@ RECIPE, CORPUS = "demo", "tinyshakespeare"
 
 # A text is a piece of the corpus: so many tokens are given, so many written.
 PROMPT_TOKENS, NEW_TOKENS = 16, 32
-CRITIC_TEXTS, JUDGED_TEXTS = 1024, 1400
+DISCRIMINATOR_TEXTS, JUDGED_TEXTS = 1024, 1400
 BATCH_SIZE = 32
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"), help="folder of everything it writes")
-    parser.add_argument("--pretrain_steps", type=int, help="steps of likelihood training; left out: the recipe's")
-    parser.add_argument("--seconds", type=float, default=25, help="computing time of training against the critic")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument("--pretrain_steps", type=int, help="steps of maximum likelihood; left out: the recipe's")
+    parser.add_argument("--seconds", type=float, default=25, help="CPU seconds of adversarial training")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
     return parser
 
 
@@ -60,7 +60,7 @@ def demo(args: argparse.Namespace) -> int:
     """Trains, compares and reports; returns the exit status."""
     from hf_gpt.cli import pretrain
 
-    heading("1. A GPT, from likelihood")
+    heading("1. A GPT, by maximum likelihood")
     steps = [] if args.pretrain_steps is None else ["--max_steps", str(args.pretrain_steps)]
     options = ["--config", RECIPE, "--output_dir", str(args.output_dir), "--seed", str(args.seed), *steps]
     status = pretrain.main(options)
@@ -83,20 +83,20 @@ def demo(args: argparse.Namespace) -> int:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     train_rows, judged_rows = read_rows(tokenizer, args.seed)
 
-    heading("2. Its critic: real, or written by the model?")
+    heading("2. Its discriminator: real, or generated?")
     began = time.process_time()
     discriminator, result = train_on_texts(model, tokenizer, train_rows, args)
     discriminator_seconds = time.process_time() - began
     print(
-        f"puts the real text above the model's in {result.auc:.0%} of pairs that it has not seen (50% is guessing;\n"
+        f"puts the real text above the model's in {result.auc:.0%} of pairs that it has not seen (50% is chance;\n"
         f"95 % interval {result.auc_low:.0%} to {result.auc_high:.0%}, {result.num_test_texts:,} texts of each kind),\n"
         f"after {result.epochs} epochs on {result.num_texts:,} texts of each kind"
     )
 
-    heading("3. Generator against discriminator, beside as much more likelihood")
+    heading("3. Adversarial training, beside as much more maximum likelihood")
     plain = Contestant("likelihood", model)
-    guided = Contestant("likelihood, critic choosing", model, discriminator_seconds, discriminator)
-    # Each gets the same time in all: the adversary has had its critic's share already.
+    guided = Contestant("likelihood, best of candidates", model, discriminator_seconds, discriminator)
+    # Each gets the same time in all: the adversarial arm has used its discriminator's share already.
     more = Contestant("more likelihood", copy.deepcopy(model))
     train_pair(more, None, args.seconds + discriminator_seconds, tokenizer, train_rows, judged_rows, args)
     adversarial = Contestant("adversarial", copy.deepcopy(model), discriminator_seconds)
@@ -108,7 +108,7 @@ def demo(args: argparse.Namespace) -> int:
         judge(contestant, judged_rows, tokenizer, NEW_TOKENS, args.seed)
     control = judge_real(judged_rows, train_rows, args.seed)
     print_table(*results_table(contestants, control, result))
-    # Those with the critic had as much compute as this one.
+    # Those with the discriminator had as much compute as this one.
     conclusion = verdict([guided, more, adversarial], more)
     print("\n" + textwrap.fill(conclusion, 116))
     report = write_comparison(
@@ -152,7 +152,7 @@ def validation_fraction() -> float:
 
 
 def train_on_texts(model, tokenizer, rows, args: argparse.Namespace) -> tuple["PreTrainedModel", Any]:
-    """A critic of the model, trained and saved."""
+    """A discriminator for the model, trained and saved."""
     from transformers import set_seed
 
     from hf_gpt.adversarial.discriminator.factory import make_discriminator
@@ -163,7 +163,7 @@ def train_on_texts(model, tokenizer, rows, args: argparse.Namespace) -> tuple["P
     result = train_discriminator(
         model,
         discriminator,
-        rows[:CRITIC_TEXTS],
+        rows[:DISCRIMINATOR_TEXTS],
         processing_class=tokenizer,
         max_new_tokens=NEW_TOKENS,
         epochs=6,
@@ -188,7 +188,7 @@ def train_pair(
     judged_rows,
     args: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """Trains a contestant for some computing time, against the critic or, without one, by likelihood.
+    """Trains a contestant for some CPU seconds, against the discriminator or, without one, by maximum likelihood.
 
     Returns:
         The trainer's log.
@@ -229,7 +229,7 @@ def train_pair(
     )
     # Time ends the training: a count of steps and the time left would both mislead.
     trainer.remove_callback(ProgressCallback)
-    print(f"{contestant.name}: {seconds:.0f} s of computing ...", flush=True)
+    print(f"{contestant.name}: {seconds:.0f} CPU seconds ...", flush=True)
     began = time.process_time()
     trainer.train()
     spent = time.process_time() - began
@@ -243,12 +243,12 @@ def train_pair(
 
 
 def no_reward(rollout: Any) -> Any:
-    """Never asked for: likelihood training alone rewards nothing."""
-    raise AssertionError("likelihood training asked for a reward")
+    """Never called: maximum likelihood has no rewards."""
+    raise AssertionError("maximum likelihood asked for a reward")
 
 
 def compute_time_limit(seconds: float) -> Any:
-    """A callback that stops after so much time of the process's own computing."""
+    """A callback that stops after so many CPU seconds of the process."""
     from transformers import TrainerCallback
 
     class ComputeTimeLimit(TrainerCallback):

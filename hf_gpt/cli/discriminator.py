@@ -1,4 +1,4 @@
-"""`hf-gpt discriminator`: trains a critic for a generator, from real texts and the generator's own."""
+"""`hf-gpt discriminator`: trains a discriminator on real texts and the generator's own."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = CommandParser(
         prog="hf-gpt discriminator",
-        description="Trains a critic that tells real texts from those of a generator, which stays as it is. "
+        description="Trains a discriminator that tells real texts from those of a generator, which stays as it is. "
         "hf-gpt generate --discriminator and hf-gpt score use it.",
     )
     parser.add_argument("--model_name_or_path", required=True, help="the generator: folder of a run, or a Hub id")
@@ -35,10 +35,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--prompt_tokens",
         type=int,
         help="tokens of real text that both kinds begin with: texts are then windows of the documents. 0: whole "
-        f"documents from their beginning. Left out: 0, or {_WINDOW_PROMPT} with fewer than {_FEW_DOCUMENTS} documents",
+        f"documents without a prompt. Left out: 0, or {_WINDOW_PROMPT} with fewer than {_FEW_DOCUMENTS} documents",
     )
-    parser.add_argument("--output_dir", default="runs/critic", help="folder of the critic (%(default)s)")
-    parser.add_argument("--overwrite_output_dir", action="store_true", help="replace a critic that is there already")
+    parser.add_argument("--output_dir", default="runs/discriminator", help="folder of the discriminator (%(default)s)")
+    parser.add_argument(
+        "--overwrite_output_dir", action="store_true", help="replace a discriminator that is there already"
+    )
     parser.add_argument(
         "--discriminator",
         default="from_generator",
@@ -49,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--level",
         choices=["sequence", "prefix"],
         default="sequence",
-        help="judge whole texts, or every beginning of them, which stepwise guidance needs (%(default)s)",
+        help="score whole texts, or every prefix, which stepwise guidance needs (%(default)s)",
     )
     parser.add_argument("--max_new_tokens", type=int, default=64, help="most tokens of a text (%(default)s)")
     parser.add_argument(
@@ -58,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         default="truncate",
         help="what is done about a longer text: truncate cuts it, drop leaves it out, error stops (%(default)s)",
     )
-    parser.add_argument("--max_train_samples", type=int, help="real texts used, drawn by seed; left out: all")
+    parser.add_argument("--max_train_samples", type=int, help="real texts used, sampled by seed; left out: all")
     parser.add_argument("--num_train_epochs", type=int, default=20, help="passes over the texts, at most (%(default)s)")
     parser.add_argument("--per_device_train_batch_size", type=int, default=64, help="texts in a step (%(default)s)")
     parser.add_argument("--learning_rate", type=float, help="left out: 1e-3 for ngram_cnn, 2e-4 for others")
@@ -81,12 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped. No critic was saved.", file=sys.stderr)
+        print("Stopped. No discriminator was saved.", file=sys.stderr)
         return INTERRUPTED
 
 
 def train(args: argparse.Namespace) -> int:
-    """Trains and saves the critic with the generator's tokenizer, and prints how well it tells texts apart."""
+    """Trains and saves the discriminator with the generator's tokenizer, and prints how well it tells texts apart."""
     import datasets
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
@@ -167,9 +169,9 @@ def train(args: argparse.Namespace) -> int:
         discriminator.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
         settings = {"settings": vars(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
-        (folder / "critic.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (folder / "discriminator.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     print(
-        f"critic     {output_dir / 'model'}: AUC {result.auc:.3f} ({result.auc_low:.2f} to "
+        f"discriminator  {output_dir / 'model'}: AUC {result.auc:.3f} ({result.auc_low:.2f} to "
         f"{result.auc_high:.2f}) and accuracy {result.accuracy:.1%} on "
         f"{2 * result.num_test_texts:,} held-out texts, after {result.epochs} epochs over {2 * result.num_texts:,}"
     )
@@ -181,12 +183,14 @@ def train(args: argparse.Namespace) -> int:
         )
     if result.auc_low <= 0.5:
         print(
-            "warning: on held-out texts the critic does no better than guessing, as far as they can tell (95 % "
+            "warning: on held-out texts the discriminator is no better than chance (95 % "
             f"interval of its AUC {result.auc_low:.2f} to {result.auc_high:.2f}): it cannot guide. Give more texts.",
             file=sys.stderr,
         )
     elif result.auc < 0.55:
-        print("warning: the critic hardly tells them apart, so it cannot guide. Give more texts.", file=sys.stderr)
+        print(
+            "warning: the discriminator hardly tells them apart, so it cannot guide. Give more texts.", file=sys.stderr
+        )
     return 0
 
 

@@ -180,7 +180,7 @@ def finetune(settings: Settings) -> int:
         return make_trainer(adapted, data, training_args)
 
     def finish(trainer: "TaskTrainer", output_dir: Path) -> None:
-        # A run that was resumed at its end has figures in its checkpoint, but not what they are of.
+        # A run that was resumed at its end has metrics in its checkpoint, but not the predictions.
         predicts = not data.task.writes or task_args.predict_with_generate
         metrics = final_metrics(trainer, anew=predicts and trainer.predictions is None)
         if peft_args.merge_adapter:
@@ -381,7 +381,7 @@ def generation_options(task: "Task") -> dict[str, Any]:
     if not task.writes:
         return {}
     if task.samples:
-        # As evaluation draws: `generate` would keep the 50 likeliest.
+        # As evaluation samples: `generate` would keep the 50 likeliest.
         samples = {"temperature": task.args.temperature, "top_p": task.args.top_p, "top_k": 0}
         return {"max_new_tokens": task.args.max_new_tokens, "do_sample": True, **samples}
     return {"max_new_tokens": task.args.max_new_tokens, "num_beams": task.args.num_beams, "do_sample": False}
@@ -489,7 +489,7 @@ def write_run_report(
 def print_result(
     data: TaskData, predictions: Sequence[Any] | None, metrics: Mapping[str, Any], model_path: Path, report: Path
 ) -> None:
-    """Prints a few predictions, the figures and where things are."""
+    """Prints a few predictions, the metrics and the paths."""
     from hf_gpt.training.monitoring.callbacks import task_metrics
 
     for example, prediction in list(zip(data.validation_examples, predictions or [], strict=False))[:3]:

@@ -29,22 +29,20 @@ def make_parser() -> argparse.ArgumentParser:
         "set here is as the model's generation config says.",
     )
     parser.add_argument("model", help="folder of a run or checkpoint, or a Hub id")
-    parser.add_argument(
-        "prompt", nargs="?", help="text to continue; left out: standard input, or the beginning of a text"
-    )
+    parser.add_argument("prompt", nargs="?", help="text to continue; left out: standard input, or an empty prompt")
     add_options(parser)
     add_arguments(parser)
     return parser
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of how a model is loaded and draws."""
+    """Adds the options of how a model is loaded and samples."""
     parser.add_argument("--max_new_tokens", type=int, help="most tokens added")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token each time")
-    parser.add_argument("--top_k", type=int, help="draw from this many of the likeliest tokens")
-    parser.add_argument("--top_p", type=float, help="draw from the likeliest tokens of this total mass")
+    parser.add_argument("--top_k", type=int, help="sample from this many of the likeliest tokens")
+    parser.add_argument("--top_p", type=float, help="sample from the likeliest tokens of this total mass")
     parser.add_argument("--repetition_penalty", type=float, help="above 1 makes words that were used less likely")
-    parser.add_argument("--seed", type=int, help="the same seed draws the same text")
+    parser.add_argument("--seed", type=int, help="the same seed gives the same text")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--device", help="cpu, cuda, ...; left out: an accelerator if there is one")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
@@ -112,7 +110,7 @@ def generate(args: argparse.Namespace) -> int:
 
 
 def _is_fast(model: "PreTrainedModel") -> bool:
-    """Whether `fast_generate` is worth its memory for one text: on a CPU, drawn or greedy."""
+    """Whether `fast_generate` is worth its memory for one text: on a CPU, sampled or greedy."""
     from hf_gpt.generation.decoding.plain_decoder import can_decode
 
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

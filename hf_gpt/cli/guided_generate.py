@@ -9,16 +9,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("guided by a discriminator")
     group.add_argument(
         "--discriminator",
-        help="folder of a critic or checkpoint, or a Hub id: it chooses the text. A classifier with one label, or "
-        "another language model with the same tokenizer, for texts as that one would write them",
+        help="folder of a discriminator or checkpoint, or a Hub id: it chooses the text. A classifier with one label "
+        "or another language model with the same tokenizer, for texts as that one would write them",
     )
     group.add_argument(
         "--guidance",
         choices=["resample", "reject", "best_of_n", "particles", "stepwise"],
         help="resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
-        "best_of_n: the most real; particles: resample beginnings of texts again and again as they grow; stepwise: "
-        "token by token. The last two need a critic of unfinished texts (hf-gpt discriminator --level prefix) or a "
-        "language model. Left out: resample",
+        "best_of_n: the most real; particles: resample prefixes as they grow; stepwise: token by token. The last two need "
+        "a discriminator of unfinished texts (hf-gpt discriminator --level prefix) or a language model. Left out: resample",
     )
     group.add_argument("--num_candidates", type=int, default=8, help="texts to choose from, at most (%(default)s)")
     group.add_argument(
@@ -37,7 +36,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Raises `ValueError` where guidance is asked for and there is nobody to guide, or a threshold of nothing."""
     if args.guidance is not None and args.discriminator is None:
         raise ValueError(
-            f"--guidance {args.guidance} needs --discriminator: a critic (hf-gpt discriminator) or a larger model."
+            f"--guidance {args.guidance} needs --discriminator: one of hf-gpt discriminator, or a larger model."
         )
     if args.rejection_threshold is not None and args.guidance != "reject":
         raise ValueError("--rejection_threshold is of --guidance reject alone. Add that, or leave the threshold out.")
@@ -48,7 +47,7 @@ def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any, model:
 
     Raises:
         ValueError: a discriminator with several labels, or with another tokenizer where `as_guide` takes none; or a
-            temperature of 0 with guidance that draws.
+            temperature of 0 with guidance that samples.
         OSError: there is no such discriminator.
     """
     from transformers import AutoTokenizer
@@ -82,7 +81,7 @@ def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: s
     """The discriminator as what guides a generator with this tokenizer, through text where its own is another.
 
     Raises:
-        ValueError: too few embeddings, or another tokenizer, of a language model or for guidance that judges beginnings
+        ValueError: too few embeddings, or another tokenizer, of a language model or for guidance by prefixes
             of texts.
     """
     from hf_gpt.generation.guidance.guided_generate import PREFIX_SCORES

@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "chat": Command("hf_gpt.cli.chat", "talk with a model that was trained on dialogues", True),
     "score": Command("hf_gpt.cli.score", "is this text real? what a discriminator says of each text of a file", True),
-    "eval": Command("hf_gpt.cli.evaluation.main", "evaluate models on tasks: figures, intervals, tests, a report"),
+    "eval": Command("hf_gpt.cli.evaluation.main", "evaluate models on tasks: metrics, intervals, tests, a report"),
     "app": Command("hf_gpt.app.command", "write and judge texts in a browser; compare two models"),
     "tokenizer": Command("hf_gpt.cli.tokenizer", "train a tokenizer from files"),
     "convert": Command("hf_gpt.cli.convert", "weights of GPT-2, Llama, Mistral or Qwen in and out"),

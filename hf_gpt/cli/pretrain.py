@@ -311,7 +311,7 @@ def check_reloaded(
     sampling_args: SamplingArguments,
     training_args: "HfGptTrainingArguments",
 ) -> "ReloadResult":
-    """Scores the saved model and draws the samples in a fresh process."""
+    """Scores the saved model and generates the samples in a fresh process."""
     from hf_gpt.training.monitoring.reload_check import ReloadRequest, check_in_fresh_process
 
     return check_in_fresh_process(

@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Says how real each text looks to a discriminator: its logit (above 0: real) and probability.",
     )
     parser.add_argument("file", help="texts: a text, .jsonl, .json, .csv or .parquet file, or - for standard input")
-    parser.add_argument("--discriminator", required=True, help="folder of a critic or checkpoint, or a Hub id")
+    parser.add_argument("--discriminator", required=True, help="folder of a discriminator or checkpoint, or a Hub id")
     parser.add_argument("--per_token", action="store_true", help="give the logit after each token as well")
     parser.add_argument(
         "--format", choices=["table", "jsonl"], help="left out: table on a terminal, jsonl when piped or in a file"
@@ -142,7 +142,7 @@ def score_texts(
     """`text`, `logit` and `probability` of each text; `tokens` with the `logit` after each and its `change`, where
     tokens that are parts of one character stand as one.
 
-    `truncated` is there, and true, for a text of which only the beginning was read.
+    `truncated` is there, and true, for a text of which only the first part was read.
 
     Raises:
         ValueError: per-token scores of a discriminator that is not causal, or several labels.
@@ -190,7 +190,7 @@ def _whole_characters(tokenizer: Any, ids: Sequence[int]) -> Iterator[tuple[int,
 
 
 def table(results: Sequence[dict[str, Any]], width: int = 60) -> list[str]:
-    """The results as lines: logit, probability and the beginning of the text, then its tokens where there are any."""
+    """The results as lines: logit, probability and the first words of the text, then its tokens where there are any."""
     lines = [f"{'logit':>8}  {'real':>6}  text"]
     for result in results:
         text = " ".join(result["text"].split())

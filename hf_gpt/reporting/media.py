@@ -1,4 +1,4 @@
-"""Pictures and sounds in files and in the report."""
+"""Images and audio in files and in the report."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ def image_grid(rows: Sequence[Sequence[np.ndarray]], *, low: float, high: float,
     Args:
         rows: Images of one shape (height, width), floating; rows may differ in length.
         low, high: What black and white are.
-        side: Height of an image in the picture in pixels, rounded down to a multiple of its own.
+        side: Height of one image of the grid in pixels, rounded down to a multiple of its own.
     """
     from PIL import Image
 
@@ -56,7 +56,7 @@ def media_section(
     images: Sequence[tuple[str, bytes]] = (),
     audio: Sequence[tuple[str, bytes]] = (),
 ) -> Section:
-    """Pictures (PNG) and sounds (WAV), each with its caption, within the page itself."""
+    """Images (PNG) and audio (WAV), each with its caption, within the page itself."""
     parts = [f'<p class="muted">{escape(note)}</p>']
     for caption, content in images:
         parts.append(
@@ -69,7 +69,7 @@ def media_section(
             f'<audio controls preload="metadata" src="data:audio/wav;base64,{_text(content)}"></audio></figure>'
             for caption, content in audio
         )
-        parts.append(f'<div class="sounds">\n{items}\n</div>')
+        parts.append(f'<div class="audio">\n{items}\n</div>')
     return Section(uid, title, "\n".join(parts))
 
 

@@ -132,7 +132,7 @@ def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     adversarial training also the updates, the gate, how well the discriminator tells, what it rewards, and how the
     generator stays.
     """
-    # The game's loss is another quantity than the likelihood of evaluation and warm-up: no trend joins the two.
+    # The adversarial loss is another quantity than the loss of evaluation and warm-up: no trend joins the two.
     adversarial_state = [entry for entry in log_history if entry.get("phase") == "adversarial"]
     others = [entry for entry in log_history if entry.get("phase") != "adversarial"]
     charts = [
@@ -163,7 +163,7 @@ def _pair_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
         Chart("Steps with the gate shut, as a share", lines(("Gate shut", "gate_shut")), from_zero=True),
         Chart("Discriminator's AUC", lines(("Held out", "d_auc_heldout"), ("Training", "d_auc_train"))),
         Chart(
-            "Fresh classifier's AUC",
+            "Two-sample test (C2ST), AUC",
             lines(("Real against generated", "eval_fresh_auc"), ("Real against real", "eval_fresh_auc_real")),
         ),
         Chart("Discriminator's loss", lines(("Discriminator's loss", "d_loss"))),

@@ -283,7 +283,7 @@ def fold(summary: str, body: str) -> str:
     return f"<details>\n<summary>{escape(summary)}</summary>\n{body}\n</details>"
 
 
-# Control characters as the pictures that Unicode has for them, but for the line feed and the tab.
+# Control characters as the symbols that Unicode has for them, but for the line feed and the tab.
 _CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
 
 
@@ -475,8 +475,8 @@ mark{background:var(--mark);color:inherit;border-radius:3px;padding:.1em .15em;-
 box-decoration-break:clone;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 footer{margin-top:3.5rem;border-top:1px solid var(--rule);padding-top:.9rem}
 .media{margin-top:1rem}.media img{display:block;max-width:100%;border-radius:6px;image-rendering:pixelated}
-.sounds{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));margin-top:1rem}
-.sounds audio{width:100%}
+.audio{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));margin-top:1rem}
+.audio audio{width:100%}
 @media (max-width:480px){body{padding:1.5rem 1rem 2rem}.tiles{grid-template-columns:1fr 1fr;gap:.6rem}
 .tiles>div:last-child:nth-child(odd){grid-column:1/-1}.tiles>div{padding:.7rem .8rem}
 .tiles dd{font-size:1.25rem}section{margin-top:2.4rem}

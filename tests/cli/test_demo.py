@@ -34,7 +34,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     options = ["--output_dir", str(tmp_path / "run"), "--pretrain_steps", "2", "--seconds", "1"]
     assert main(["demo", *options]) == 0
     found = json.loads((tmp_path / "run" / "comparison.json").read_text())
-    ways = ["likelihood", "likelihood, critic choosing", "more likelihood", "adversarial"]
+    ways = ["likelihood", "likelihood, best of candidates", "more likelihood", "adversarial"]
     assert list(found) == [*ways, "real text", "discriminator"]
     for name in (*ways, "real text"):
         metrics = found[name]
@@ -43,7 +43,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     # Measured, with an interval, and not the constant that it should be near to.
     assert found["real text"]["fresh_auc"] != 0.5
     assert 0 <= found["adversarial"]["generator_updates"] <= found["adversarial"]["steps"]
-    assert "heldout_nll" not in found["likelihood, critic choosing"]
+    assert "heldout_nll" not in found["likelihood, best of candidates"]
     # More likelihood trains at a rate that is not still warming up.
     assert found["more likelihood"]["heldout_nll"] < found["likelihood"]["heldout_nll"]
     page = (tmp_path / "run" / "comparison.html").read_text()
@@ -51,7 +51,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     for name in ("model", "discriminator", "adversarial", "adversarial/discriminator", "more_likelihood"):
         assert (tmp_path / "run" / name / "config.json").is_file(), name
     printed = capsys.readouterr().out
-    assert "How far from real text?" in printed and "real text against real text" in printed
+    assert "How far from real text?" in printed and "real text with real text" in printed
     updates, steps = found["adversarial"]["generator_updates"], found["adversarial"]["steps"]
     assert f"generator updated {updates} of {steps} steps" in printed and f"{updates} of {steps} steps" in page
     conclusion = next(line for line in printed.splitlines() if line.startswith(("Nothing wins", "Closer to real")))
@@ -117,21 +117,21 @@ def test_the_table_has_a_row_for_each_and_the_measured_one_of_real_text(model):
     assert [len(row) for row in rows] == [len(names)] * 4
     assert rows[0] == ["likelihood", "0.700 (0.67 to 0.73)", "1,400 + 1,400", "3.000", "0.900", "", "+0 s"]
     assert rows[1][-2:] == ["6 of 60 steps", "+20 s"]
-    assert rows[2][:3] == ["real text against real text", "0.512 (0.48 to 0.54)", "1,400 + 1,400"]
-    assert rows[3][:3] == ["the critic's own verdict", "0.600 (0.55 to 0.66)", "103 + 103"]
+    assert rows[2][:3] == ["real text with real text", "0.512 (0.48 to 0.54)", "1,400 + 1,400"]
+    assert rows[3][:3] == ["the discriminator itself", "0.600 (0.55 to 0.66)", "103 + 103"]
 
 
 def test_a_sentence_says_whether_anything_wins(model):
     more = Contestant("more likelihood", model, metrics=judged(0.70))
     close = Contestant("adversarial", model, metrics=judged(0.67))
-    clear = Contestant("critic choosing", model, metrics=judged(0.60))
-    worse = Contestant("critic choosing", model, metrics=judged(0.80))
+    clear = Contestant("best of candidates", model, metrics=judged(0.60))
+    worse = Contestant("best of candidates", model, metrics=judged(0.80))
     said = verdict([more, close, worse], more)
     # Of a difference of 0.03 the error is 0.021, and two are asked for at once: 2.24 errors.
     assert said.startswith("Nothing wins") and "adversarial by +0.030 (-0.018 to +0.078)" in said
-    assert "critic choosing by -0.100 (-0.148 to -0.052)" in said
+    assert "best of candidates by -0.100 (-0.148 to -0.052)" in said
     said = verdict([more, close, clear], more)
-    assert said == "Closer to real text than more likelihood, in AUC: critic choosing by +0.100 (+0.052 to +0.148)."
+    assert said == "Closer to real text than more likelihood, in AUC: best of candidates by +0.100 (+0.052 to +0.148)."
 
 
 def test_real_text_is_compared_with_real_text_in_equal_numbers():

@@ -25,7 +25,7 @@ def run_harness_task(name: str, candidate: Candidate, limit: int | None, batch_s
     """The record of a model on a task of the harness.
 
     Returns:
-        `scores`, for each figure that is a mean over items its value of each item; `aggregates`, all figures as the
+        `scores`, for each metric that is a mean over items its value of each item; `aggregates`, all metrics as the
         harness gives them; `items`.
 
     Raises:
@@ -62,7 +62,7 @@ def run_harness_task(name: str, candidate: Candidate, limit: int | None, batch_s
 
 
 def harness_record(found: dict[str, Any], task: str) -> dict[str, Any]:
-    """What the harness returned for one task, as a record; a group of tasks has its own figures, without items."""
+    """What the harness returned for one task, as a record; a group of tasks has its own metrics, without items."""
     metrics = {
         key.removesuffix(",none"): value
         for key, value in found["results"].get(task, {}).items()

@@ -48,7 +48,7 @@ def facts_of(args: argparse.Namespace, job: Job, path: str) -> list[Any]:
     """What the record of a model on a task depends on."""
     spec = None if job.spec is None else dataclasses.asdict(job.spec)
     if spec is not None:
-        # Figures of what has items are computed from the record each time.
+        # Metrics of items are computed from the record each time.
         later = () if job.spec.kind == "unconditional" else ("metrics",)
         spec = {k: v for k, v in spec.items() if k not in ("name", "description", "folder", *later)}
     seeds = args.seeds if job.spec is not None and job.spec.sampled else args.seeds[:1]

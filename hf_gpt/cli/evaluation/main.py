@@ -16,7 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = CommandParser(
         prog="hf-gpt eval",
-        description="Evaluates models on tasks: figures with bootstrap intervals, paired tests between models, as "
+        description="Evaluates models on tasks: metrics with bootstrap intervals, paired tests between models, as "
         "JSON, CSV, Markdown and a page that is complete in itself. The same command goes on where it was stopped.",
     )
     parser.add_argument(
@@ -34,14 +34,14 @@ def make_parser() -> argparse.ArgumentParser:
     tasks.add_argument(
         "--data", type=Path, help="folder that the tasks' files lie in, or a file in place of the one task's own"
     )
-    tasks.add_argument("--limit", type=int, help="most rows of a task, drawn at random, always the same")
-    tasks.add_argument("--seeds", type=int, nargs="+", default=[0], help="of texts that are drawn (%(default)s)")
-    tasks.add_argument("--bootstrap", type=int, default=1000, help="draws behind intervals and tests (%(default)s)")
-    tasks.add_argument("--samples", type=int, help="texts drawn from nothing, in place of the task's number")
+    tasks.add_argument("--limit", type=int, help="most rows of a task: a random sample, always the same")
+    tasks.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the samples (%(default)s)")
+    tasks.add_argument("--bootstrap", type=int, default=1000, help="resamples behind intervals and tests (%(default)s)")
+    tasks.add_argument("--samples", type=int, help="unconditional samples, in place of the task's number")
     tasks.add_argument("--max_new_tokens", type=int, help="most tokens of a text, in place of the task's number")
     curve = parser.add_argument_group("curves of quality against diversity, with --curve")
     curve.add_argument(
-        "--curve", action="store_true", help="draw texts with every sampler below, each model at its own best sampler"
+        "--curve", action="store_true", help="sample texts with every sampler below, each model at its own best sampler"
     )
     curve.add_argument("--temperatures", type=float, nargs="*", default=[0.5, 0.7, 0.85, 1.0, 1.2], metavar="T")
     curve.add_argument("--top_ps", type=float, nargs="*", default=[0.8, 0.9, 0.95], metavar="P")
@@ -50,7 +50,9 @@ def make_parser() -> argparse.ArgumentParser:
     run = parser.add_argument_group("run")
     run.add_argument("--output_dir", type=Path, default=Path("runs/eval"), help="folder of the results (%(default)s)")
     run.add_argument("--overwrite", action="store_true", help="replace the results of another evaluation there")
-    run.add_argument("--discriminator", help="a critic whose score after each token colours the samples of the page")
+    run.add_argument(
+        "--discriminator", help="a discriminator whose score after each token colours the samples of the page"
+    )
     run.add_argument("--batch_size", type=int, default=16, help="rows at a time (%(default)s)")
     run.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     run.add_argument("--device", help="cpu, cuda, ...; left out: an accelerator if there is one")

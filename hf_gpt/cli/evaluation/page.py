@@ -114,7 +114,7 @@ def _heatmaps(results: Mapping[str, Any], judge: tuple[Any, Any]) -> list[Sectio
     try:
         scored = score_texts(*judge, [text for _, text in kept], per_token=True)
     except ValueError as error:
-        # The figures of a long evaluation are worth more than a picture of it.
+        # The metrics of a long evaluation are worth more than a plot of them.
         note = f'<p class="muted">{escape(str(error))}</p>'
         return [Section("heatmap", "What the discriminator sees", note)]
     named = [(name, text) for (name, _), text in zip(kept, scored, strict=True)]
