@@ -294,10 +294,10 @@ def write_comparison(
     (folder / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     names, cells = results_table(contestants, control, discriminator)
     note = (
-        f"{conclusion} The AUC is that of a classifier two-sample test (C2ST): a new classifier learns from half of the "
-        f"real and generated texts and is tried on the rest (mean of {NUM_SPLITS} splits, 95 % interval). Compare it with "
-        "the row of real text with real text. All began from the first row's model. The last column is the compute that "
-        "each got on top. The last row is the AUC of the demo's discriminator on texts of the first row."
+        f"{conclusion} The AUC is that of a classifier two-sample test (C2ST): a new classifier learns from half of "
+        f"the real and generated texts and is tried on the rest (mean of {NUM_SPLITS} splits, 95 % interval). Compare "
+        "it to the row of real text. All began from the first row's model. The last column is the compute "
+        "that each got on top. The last row is the AUC of the demo's discriminator on texts of the first row."
     )
     shown = [
         (
@@ -311,8 +311,8 @@ def write_comparison(
         folder / "comparison.html",
         title="A GPT and its discriminator",
         summary=(
-            "A model trained by maximum likelihood. The same with its discriminator choosing among candidates. The same "
-            "after more maximum likelihood. The same trained against the discriminator with as much compute."
+            "A model trained by maximum likelihood. The same with its discriminator choosing among candidates. The "
+            "same after more maximum likelihood. The same trained against the discriminator with as much compute."
         ),
         metrics=[
             *(_auc_card(item.name, item.metrics, "two-sample test, AUC") for item in contestants),

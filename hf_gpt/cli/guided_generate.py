@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance",
         choices=["resample", "reject", "best_of_n", "particles", "stepwise"],
         help="resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
-        "best_of_n: the most real; particles: resample prefixes as they grow; stepwise: token by token. The last two need "
-        "a discriminator of unfinished texts (hf-gpt discriminator --level prefix) or a language model. Left out: resample",
+        "best_of_n: the most real; particles: resample prefixes as they grow; stepwise: token by token. The last two "
+        "need a discriminator of prefixes (hf-gpt discriminator --level prefix) or a language model. Default: resample",
     )
     group.add_argument("--num_candidates", type=int, default=8, help="texts to choose from, at most (%(default)s)")
     group.add_argument(
