@@ -1,5 +1,6 @@
-"""The pages of docs/: examples do what they say, commands find what they read, the option reference is current."""
+"""The pages of docs/: examples do what they say, commands find what they read, references are whole and current."""
 
+import json
 import re
 import runpy
 from dataclasses import dataclass, field
@@ -9,7 +10,9 @@ import pytest
 import torch
 from transformers import GenerationMixin, Trainer
 
+import hf_gpt
 from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.adversarial.monitoring.monitors import RULES
 from hf_gpt.cli.main import COMMANDS
 from hf_gpt.cli.option_reference import reference
 from hf_gpt.data.tokenizer import train_tokenizer
@@ -17,10 +20,18 @@ from tests.docs_commands import LEAVES, known_options, recipe_path, steps_of
 
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.rglob("*.md") if page.parent.name != "log")]
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.py"))
+
+
+def name_of(page: Path) -> str:
+    """A page's path without its ending, below docs/."""
+    return page.relative_to(DOCS).with_suffix("").as_posix() if page.is_relative_to(DOCS) else page.stem
+
+
 EXAMPLES = [
-    pytest.param(code, id=f"{page.stem}-{number}")
+    pytest.param(code, id=f"{name_of(page)}-{number}")
     for page in PAGES
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
 ]
@@ -104,6 +115,8 @@ def check(done: Done, code: str) -> None:
 
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_example_runs(code, checkpoint, monkeypatch, done):
+    if "from trl import" in code:
+        pytest.importorskip("trl", reason="needs TRL: make check-trl")
     monkeypatch.chdir(checkpoint.parent)
     exec(compile(code.replace("runs/demo/model", str(checkpoint)), "example", "exec"), {})
     check(done, code)
@@ -119,14 +132,14 @@ def test_example_runs(code, checkpoint, monkeypatch, done):
 def test_notebook_runs(name, says, tmp_path, monkeypatch, capsys, done):
     monkeypatch.setenv("STEPS", "4")
     monkeypatch.chdir(tmp_path)
-    path = ROOT / "docs" / "notebooks" / f"{name}.py"
+    path = DOCS / "notebooks" / f"{name}.py"
     runpy.run_path(str(path))
     output = capsys.readouterr().out.strip()
     assert re.search(says, output), output
     check(done, path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=name_of)
 def test_paths_of_a_page_are_written_before_they_are_read(page):
     # What `make demo`, the first command of all, leaves.
     there = {f"runs/demo{part}" for part in LEAVES["demo"]}
@@ -135,7 +148,7 @@ def test_paths_of_a_page_are_written_before_they_are_read(page):
         there |= step.writes
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_command_of_a_page_writes_where_another_wrote(page):
     written: dict[str, str] = {}
     for step in steps_of(page):
@@ -144,7 +157,7 @@ def test_no_command_of_a_page_writes_where_another_wrote(page):
                 assert written.setdefault(path, step.text) == step.text, f"{step.text} would find {path}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_and_recipes_of_a_page_exist(page):
     for step in steps_of(page):
         if step.argv:
@@ -166,12 +179,12 @@ def test_a_path_that_nothing_writes_is_found(tmp_path):
     assert "runs/gad/discriminator" not in steps_of(page)[0].writes
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_exist(page):
     assert set(re.findall(r"^ *hf-gpt (\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (page.parent / target).exists(), target
@@ -184,6 +197,46 @@ def test_make_targets_exist():
 
 
 def test_option_reference_is_current():
-    assert (ROOT / "docs" / "options.md").read_text(encoding="utf-8") == reference(), (
+    assert (DOCS / "options.md").read_text(encoding="utf-8") == reference(), (
         "make it anew: python -m hf_gpt.cli.option_reference > docs/options.md"
     )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_is_in_a_language_that_is_checked(page):
+    # Commands stand in blocks without a language, which `steps_of` reads.
+    languages = set(re.findall(r"^ *```(\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert languages <= {"python", "yaml", "text"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("README.md", "options.md", "results.md")])
+def test_a_page_begins_with_what_the_reader_can_do_after_it(page):
+    first = page.read_text(encoding="utf-8").split("\n")[2]
+    assert first.startswith(("After this page you", "After these pages you")), first
+
+
+def test_every_public_name_is_in_the_api_reference():
+    pages = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    public = {f"hf_gpt.{name}" for name in hf_gpt.__all__ if name != "__version__"}
+    assert public <= set(re.findall(r"^::: (\S+)$", pages, flags=re.MULTILINE))
+
+
+def test_every_alert_is_in_troubleshooting():
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| ([a-z][^|]*?)(?: \(fatal\))? \|", page, flags=re.MULTILINE))
+    assert {rule.name for rule in RULES} <= told
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_notebook_and_its_text_are_in_step(path):
+    cells = json.loads(path.with_suffix(".ipynb").read_text(encoding="utf-8"))["cells"]
+    text = path.read_text(encoding="utf-8").partition("\n# ---\n")[2]
+    parts = re.split(r"^# %%(.*)\n", text, flags=re.MULTILINE)[1:]
+    as_text = [
+        "".join(line.removeprefix("#").removeprefix(" ") for line in part.strip().splitlines(keepends=True))
+        if "markdown" in kind
+        else part.strip()
+        for kind, part in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    assert ["".join(cell["source"]) for cell in cells] == as_text, "make it anew: make notebooks"
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
