@@ -109,12 +109,8 @@ lint: .venv/installed
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
-# In a folder of their own, since they write to runs/.
 notebooks: .venv/installed
-	mkdir -p build/notebooks
-	cd docs/notebooks && for name in *.py; do \
-	  PYTHONPATH=$(CURDIR) $(PYTEST) $(CURDIR)/$(BIN)/python -m jupytext --to ipynb --execute \
-	    --run-path $(CURDIR)/build/notebooks $$name || exit 1; done
+	$(PYTEST) $(BIN)/python docs/site/make_notebooks.py build/notebooks
 
 check-conformance: .venv/installed
 	$(PYTEST) $(BIN)/python -m tests.conformance

@@ -1,5 +1,6 @@
 """The pages of docs/: examples do what they say, commands find what they read, references are whole and current."""
 
+import ast
 import json
 import re
 import runpy
@@ -225,6 +226,32 @@ def test_every_alert_is_in_troubleshooting():
     page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     told = set(re.findall(r"^\| ([a-z][^|]*?)(?: \(fatal\))? \|", page, flags=re.MULTILINE))
     assert {rule.name for rule in RULES} <= told
+
+
+def _messages() -> str:
+    """All texts of the library, a gap where a value comes in."""
+    found = []
+    for path in (ROOT / "hf_gpt").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%[\d.,]*[dsf]", "\0", node.value))
+    return "\n".join(found)
+
+
+def test_messages_of_troubleshooting_are_those_of_the_library():
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8").partition("## A run that trained nothing")[2]
+    messages = _messages()
+    quoted = [
+        quote for cell in re.findall(r"^\| (`.*?) \|", page, flags=re.MULTILINE) for quote in cell.split("`")[1::2]
+    ]
+    parts = [
+        part.strip() for quote in quoted for part in re.split(r"\.\.\.|\b[NM]\b|-100", quote) if part.strip(" :']\"")
+    ]
+    assert len(parts) > 60
+    assert not [part for part in parts if part not in messages]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
