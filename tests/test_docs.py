@@ -99,7 +99,7 @@ def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def _tokens(row) -> tuple:
-    names = [name for name in ("prompt_ids", "completion_ids", "input_ids") if name in row]
+    names = [name for name in ("prompt_ids", "completion_ids", "input_ids", "prompt", "completion") if name in row]
     return tuple(tuple(row[name]) for name in names)
 
 
