@@ -1,7 +1,9 @@
 # Two commands, each of which sets up all it needs in .venv:
-#   make demo    a GPT on Tiny Shakespeare, its critic, and both against each other; a table and a report (< 5 minutes)
+#   make demo    a GPT on Tiny Shakespeare, its discriminator, both against each other; a report (< 5 minutes)
 #   make test    run the tests (< 12 minutes on 2 cores)
 # Checks that take longer or need an environment of their own:
+#   make docs                the site of docs/ into build/docs, without a network (seconds)
+#   make notebooks           the notebooks of docs/notebooks anew, with their outputs (minutes)
 #   make lint                ruff, import-linter, no circle of files, pyright, transformers-mlinter
 #   make test-slow           the tests marked slow
 #   make check-conformance   transformers' own model tests over our classes
@@ -28,14 +30,14 @@ BIN := .venv/bin
 FLOOR := .venv-floor/bin
 # One thread for each of two test processes: the models are too small for more.
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
-# Checks of clients print their figures, and keep them with RECORDS=docs/clients.json.
+# Checks of clients print their metrics, and keep them with RECORDS=docs/clients.json.
 CLIENT := HF_GPT_CLIENT_RECORDS=$(RECORDS) $(PYTEST)
 CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check-conformance check-mutations check-floor check-pythons check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve \
-  check-llama-cpp check-ctranslate2 check-torchao check-vllm check-hub-npm check-distributed check-deepspeed \
-  check-accelerator clean
+.PHONY: help demo test test-slow lint docs notebooks check-conformance check-mutations check-floor check-pythons \
+  check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve check-llama-cpp check-ctranslate2 \
+  check-torchao check-vllm check-hub-npm check-distributed check-deepspeed check-accelerator clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -104,6 +106,12 @@ lint: .venv/installed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python tests/lint_models.py
 
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+notebooks: .venv/installed
+	$(PYTEST) $(BIN)/python docs/site/make_notebooks.py build/notebooks
+
 check-conformance: .venv/installed
 	$(PYTEST) $(BIN)/python -m tests.conformance
 
@@ -118,7 +126,8 @@ check-pythons: .venv/installed
 	$(BIN)/python -m tests.pythons
 
 check-trl: .venv-trl/installed
-	$(CLIENT) .venv-trl/bin/python $(CLIENT_TEST) tests/adversarial/test_trl.py tests/clients/test_trl.py
+	$(CLIENT) .venv-trl/bin/python $(CLIENT_TEST) tests/adversarial/test_trl.py tests/clients/test_trl.py \
+	  'tests/test_docs.py::test_example_runs[own_parts/trl-0]'
 
 check-lm-eval: .venv-lm-eval/installed
 	$(CLIENT) .venv-lm-eval/bin/python $(CLIENT_TEST) tests/evaluation/test_lm_eval.py

@@ -1,5 +1,7 @@
-"""The pages of docs/: examples do what they say, commands find what they read, the option reference is current."""
+"""The pages of docs/: examples do what they say, commands find what they read, references are whole and current."""
 
+import ast
+import json
 import re
 import runpy
 from dataclasses import dataclass, field
@@ -9,7 +11,9 @@ import pytest
 import torch
 from transformers import GenerationMixin, Trainer
 
+import hf_gpt
 from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.adversarial.monitoring.monitors import RULES
 from hf_gpt.cli.main import COMMANDS
 from hf_gpt.cli.option_reference import reference
 from hf_gpt.data.tokenizer import train_tokenizer
@@ -17,10 +21,18 @@ from tests.docs_commands import LEAVES, known_options, recipe_path, steps_of
 
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.rglob("*.md") if page.parent.name != "log")]
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.py"))
+
+
+def name_of(page: Path) -> str:
+    """A page's path without its ending, below docs/."""
+    return page.relative_to(DOCS).with_suffix("").as_posix() if page.is_relative_to(DOCS) else page.stem
+
+
 EXAMPLES = [
-    pytest.param(code, id=f"{page.stem}-{number}")
+    pytest.param(code, id=f"{name_of(page)}-{number}")
     for page in PAGES
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
 ]
@@ -87,7 +99,7 @@ def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def _tokens(row) -> tuple:
-    names = [name for name in ("prompt_ids", "completion_ids", "input_ids") if name in row]
+    names = [name for name in ("prompt_ids", "completion_ids", "input_ids", "prompt", "completion") if name in row]
     return tuple(tuple(row[name]) for name in names)
 
 
@@ -104,6 +116,8 @@ def check(done: Done, code: str) -> None:
 
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_example_runs(code, checkpoint, monkeypatch, done):
+    if "from trl import" in code:
+        pytest.importorskip("trl", reason="needs TRL: make check-trl")
     monkeypatch.chdir(checkpoint.parent)
     exec(compile(code.replace("runs/demo/model", str(checkpoint)), "example", "exec"), {})
     check(done, code)
@@ -119,14 +133,14 @@ def test_example_runs(code, checkpoint, monkeypatch, done):
 def test_notebook_runs(name, says, tmp_path, monkeypatch, capsys, done):
     monkeypatch.setenv("STEPS", "4")
     monkeypatch.chdir(tmp_path)
-    path = ROOT / "docs" / "notebooks" / f"{name}.py"
+    path = DOCS / "notebooks" / f"{name}.py"
     runpy.run_path(str(path))
     output = capsys.readouterr().out.strip()
     assert re.search(says, output), output
     check(done, path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=name_of)
 def test_paths_of_a_page_are_written_before_they_are_read(page):
     # What `make demo`, the first command of all, leaves.
     there = {f"runs/demo{part}" for part in LEAVES["demo"]}
@@ -135,7 +149,7 @@ def test_paths_of_a_page_are_written_before_they_are_read(page):
         there |= step.writes
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_command_of_a_page_writes_where_another_wrote(page):
     written: dict[str, str] = {}
     for step in steps_of(page):
@@ -144,7 +158,7 @@ def test_no_command_of_a_page_writes_where_another_wrote(page):
                 assert written.setdefault(path, step.text) == step.text, f"{step.text} would find {path}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_and_recipes_of_a_page_exist(page):
     for step in steps_of(page):
         if step.argv:
@@ -166,12 +180,12 @@ def test_a_path_that_nothing_writes_is_found(tmp_path):
     assert "runs/gad/discriminator" not in steps_of(page)[0].writes
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_exist(page):
     assert set(re.findall(r"^ *hf-gpt (\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (page.parent / target).exists(), target
@@ -184,6 +198,72 @@ def test_make_targets_exist():
 
 
 def test_option_reference_is_current():
-    assert (ROOT / "docs" / "options.md").read_text(encoding="utf-8") == reference(), (
+    assert (DOCS / "options.md").read_text(encoding="utf-8") == reference(), (
         "make it anew: python -m hf_gpt.cli.option_reference > docs/options.md"
     )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_is_in_a_language_that_is_checked(page):
+    # Commands stand in blocks without a language, which `steps_of` reads.
+    languages = set(re.findall(r"^ *```(\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert languages <= {"python", "yaml", "text"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("README.md", "options.md", "results.md")])
+def test_a_page_begins_with_what_the_reader_can_do_after_it(page):
+    first = page.read_text(encoding="utf-8").split("\n")[2]
+    assert first.startswith(("After this page you", "After these pages you")), first
+
+
+def test_every_public_name_is_in_the_api_reference():
+    pages = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    public = {f"hf_gpt.{name}" for name in hf_gpt.__all__ if name != "__version__"}
+    assert public <= set(re.findall(r"^::: (\S+)$", pages, flags=re.MULTILINE))
+
+
+def test_every_alert_is_in_troubleshooting():
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| ([a-z][^|]*?)(?: \(fatal\))? \|", page, flags=re.MULTILINE))
+    assert {rule.name for rule in RULES} <= told
+
+
+def _messages() -> str:
+    """All texts of the library, a gap where a value comes in."""
+    found = []
+    for path in (ROOT / "hf_gpt").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%[\d.,]*[dsf]", "\0", node.value))
+    return "\n".join(found)
+
+
+def test_messages_of_troubleshooting_are_those_of_the_library():
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8").partition("## A run that trained nothing")[2]
+    messages = _messages()
+    quoted = [
+        quote for cell in re.findall(r"^\| (`.*?) \|", page, flags=re.MULTILINE) for quote in cell.split("`")[1::2]
+    ]
+    parts = [
+        part.strip() for quote in quoted for part in re.split(r"\.\.\.|\b[NM]\b|-100", quote) if part.strip(" :']\"")
+    ]
+    assert len(parts) > 60
+    assert not [part for part in parts if part not in messages]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_notebook_and_its_text_are_in_step(path):
+    cells = json.loads(path.with_suffix(".ipynb").read_text(encoding="utf-8"))["cells"]
+    text = path.read_text(encoding="utf-8").partition("\n# ---\n")[2]
+    parts = re.split(r"^# %%(.*)\n", text, flags=re.MULTILINE)[1:]
+    as_text = [
+        "".join(line.removeprefix("#").removeprefix(" ") for line in part.strip().splitlines(keepends=True))
+        if "markdown" in kind
+        else part.strip()
+        for kind, part in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    assert ["".join(cell["source"]) for cell in cells] == as_text, "make it anew: make notebooks"
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))

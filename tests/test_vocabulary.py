@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # The word, what to write in its place, and the files in which it means something else.
 WORDS = {
-    r"critics?": ("discriminator", r"^docs/(adversarial|concepts)\.md$|^README\.md$|cli/main\.py$"),
+    r"critics?": ("discriminator", r"^docs/guides/adversarial\.md$|^docs/concepts/|^README\.md$|cli/main\.py$"),
     r"figures?": ("metric", r"reporting/|/curves?\.py$|plot"),
     r"drawn|draws?|drawing": ("sample", r"reporting/|^hf_gpt/app/|plot|curve"),
     r"fakes?": ("generated text", r"^$"),

@@ -3,7 +3,7 @@
     python training/adversarial.py --output_dir runs/training/adversarial
 
 Left out, `--model_name_or_path` is a new small model, which half of the steps train by likelihood first. What the
-metrics mean, and which recipe to choose, is in docs/adversarial.md.
+metrics mean, and which recipe to choose, is in docs/guides/adversarial.md.
 """
 
 from argparse import ArgumentParser, Namespace, RawTextHelpFormatter

@@ -1,16 +1,28 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
-# # Its critic, and both against each other
+# # A discriminator, and adversarial training
 #
-# A critic learns to tell real text from what a GPT writes; then it chooses among drafts; then the two are trained
-# against each other. At the end a classifier that neither has met says whether anything was gained. Figures are small
-# again: raise `STEPS` for a verdict worth having, and see docs/results.md for ours.
-#
-# This file is a notebook: Jupyter (with jupytext), VS Code and PyCharm open it cell by cell.
+# After this notebook you can train a discriminator, choose among samples by it, and train generator and discriminator
+# against each other. At the end a classifier that neither has met tests what was gained. The run is small, so nothing
+# is to be expected of it: raise `STEPS` for a verdict worth having, and see the results page for ours.
 
 # %%
 import os
 import random
 
+import matplotlib.pyplot as plt
 import torch
 from transformers import set_seed
 
@@ -19,29 +31,27 @@ from hf_gpt import (
     AdversarialTrainer,
     HfGptConfig,
     HfGptForCausalLM,
-    SamplingConfig,
     make_discriminator,
-    rollout,
     train_discriminator,
 )
 from hf_gpt.data.corpus import read_corpus
 from hf_gpt.data.tokenizer import train_tokenizer
-from hf_gpt.evaluation.two_sample.classifier_test import controlled_test
-from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
+from hf_gpt.evaluation.two_sample.halves import controlled_test
+from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
 from hf_gpt.generation.guidance.selection import best_of
 from hf_gpt.generation.scoring.discriminator import sequence_scores
 
 
-STEPS = int(os.environ.get("STEPS", 12))
+STEPS = int(os.environ.get("STEPS", 30))
 LENGTH = 24
 set_seed(0)
 
 # %% [markdown]
-# Real texts: single lines of Shakespeare, half of them to learn from.
+# Real texts: single lines of Shakespeare, most of them to learn from.
 
 # %%
 lines = [line for text in read_corpus(["tinyshakespeare"])["text"] for line in text.split("\n") if len(line) > 20]
-# From all over the plays: the lines that follow those learnt from would be about something else.
+# Sampled from all of the plays: lines from the end alone would be about something else.
 lines = random.Random(0).sample(list(dict.fromkeys(lines)), 1200)
 real, unseen = lines[:1000], lines[1000:1200]
 tokenizer = train_tokenizer(iter(real), 400, model_max_length=LENGTH + 1)
@@ -52,9 +62,10 @@ generator = HfGptForCausalLM(
 )
 
 # %% [markdown]
-# ## Likelihood first
+# ## Maximum likelihood first
 #
-# The trainer of the game has a warm-up by likelihood. Here it is all there is, and the estimator needs no critic.
+# `AdversarialTrainer` has a warm-up by maximum likelihood. Here it takes all steps. The estimator `spin` needs no
+# discriminator.
 
 # %%
 rows = [{"text": line} for line in real]
@@ -74,18 +85,19 @@ AdversarialTrainer(model=generator, args=arguments, train_dataset=rows, processi
 
 
 def sample(count: int, seed: int = 1):
-    sampling = SamplingConfig(max_new_tokens=LENGTH, num_return_sequences=count, **ids)
-    samples = rollout(generator, sampling=sampling, generator=torch.Generator().manual_seed(seed))
-    return samples, tokenizer.batch_decode(samples.completions, skip_special_tokens=True)
+    set_seed(seed)
+    start = torch.full((count, 1), begin)
+    samples = generator.generate(start, do_sample=True, top_k=0, max_new_tokens=LENGTH)
+    return samples, tokenizer.batch_decode(samples, skip_special_tokens=True)
 
 
 print("\n".join(sample(3)[1]))
 
 # %% [markdown]
-# ## The critic
+# ## The discriminator
 #
-# `ngram_cnn` is the quickest on little data; any model with one label can be one. Its AUC on texts that it has not seen
-# is how well real and generated can be told apart: 0.5 would be not at all.
+# `ngram_cnn` is the quickest on little data; any classifier with one label can take its place. Its AUC on unseen texts
+# is the probability that a real text scores above a generated one: 0.5 is chance.
 
 # %%
 discriminator = make_discriminator("ngram_cnn", generator)
@@ -95,19 +107,19 @@ found = train_discriminator(generator, discriminator, encoded, max_new_tokens=LE
 print(f"held-out AUC {found.auc:.2f}")
 
 # %% [markdown]
-# Without training anything more, the critic takes the best of four drafts.
+# Without any more training, the discriminator takes the best of four samples.
 
 # %%
-samples, drafts = sample(80)
-scores = sequence_scores(discriminator, samples.sequences, samples.attention_mask)
-chosen = [drafts[4 * row + position] for row, position in enumerate(best_of(scores.view(20, 4)).tolist())]
+samples, texts = sample(80)
+scores = sequence_scores(discriminator, samples, (samples != pad).long())
+chosen = [texts[4 * row + position] for row, position in enumerate(best_of(scores.view(20, 4)).tolist())]
 print("\n".join(chosen[:3]))
 
 # %% [markdown]
-# ## Both against each other
+# ## Generator against discriminator
 #
-# The gate keeps the generator still while the critic cannot tell texts apart; the likelihood of real text stays in its
-# loss.
+# The gate leaves the generator alone while the discriminator cannot tell texts apart. Maximum likelihood on real text
+# stays in the loss.
 
 # %%
 arguments = AdversarialConfig(
@@ -117,12 +129,13 @@ trainer = AdversarialTrainer(
     model=generator, discriminator=discriminator, args=arguments, train_dataset=rows, processing_class=tokenizer
 )
 trainer.train()
+print(trainer.describe_updates())
 
 # %% [markdown]
 # ## The verdict
 #
-# A classifier trained afresh on half of the texts, tried on the others, with its 95 % interval. Beside it the same for
-# real texts in the place of the generated ones: what the generator's AUC is to be held against.
+# A held-out classifier two-sample test: a classifier learns on half of the texts and is tried on the others. Beside its
+# AUC with the 95 % interval stands that of real texts against other real texts. Compare the two, not with 0.5.
 
 # %%
 _, generated = sample(len(unseen), seed=2)
@@ -130,3 +143,16 @@ words = [[(text or ".").split() for text in texts] for texts in (unseen, generat
 verdict = controlled_test(*words[:2], tfidf_scores, held_out=words[2], seed=0)
 print(f"AUC {verdict['auc']:.2f} ({verdict['auc_low']:.2f} to {verdict['auc_high']:.2f})")
 print(f"real {verdict['real_auc']:.2f} ({verdict['real_auc_low']:.2f} to {verdict['real_auc_high']:.2f})")
+
+# %%
+plt.figure(figsize=(6, 2))
+for row, (name, prefix) in enumerate([("real against real", "real_auc"), ("real against generated", "auc")]):
+    plt.plot([verdict[f"{prefix}_low"], verdict[f"{prefix}_high"]], [row, row], color="C0")
+    plt.plot(verdict[prefix], row, "o", color="C0")
+    plt.text(1.02, row, name, va="center")
+plt.axvline(0.5, linestyle=":", color="grey")
+plt.xlim(0.3, 1)
+plt.yticks([])
+plt.title("Two-sample test, 95 % intervals (further left is better)")
+plt.xlabel("AUC")
+plt.show()

@@ -1,14 +1,26 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # A GPT of your own
 #
-# Text to a tokenizer, packed rows, a trained model and new text, in the parts that `hf-gpt pretrain` is made of. The
-# figures are small, so that every cell runs in seconds on a laptop; raise `STEPS` for text worth reading.
-#
-# This file is a notebook: Jupyter (with jupytext), VS Code and PyCharm open it cell by cell.
+# After this notebook you can go from text to a tokenizer, packed rows, a trained model and new text, in the parts that
+# `hf-gpt pretrain` is made of. The run is small, so that it takes a minute; raise `STEPS` for text worth reading.
 
 # %%
 import os
 
+import matplotlib.pyplot as plt
 from transformers import AutoModelForCausalLM, set_seed
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM, HfGptTrainer, HfGptTrainingArguments, fast_generate
@@ -19,13 +31,13 @@ from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.training.monitoring.likelihood import total_nats
 
 
-STEPS = int(os.environ.get("STEPS", 40))
+STEPS = int(os.environ.get("STEPS", 120))
 LENGTH = 128
 set_seed(0)
 
 # %% [markdown]
 # The corpus comes with the package; `read_corpus(["book.txt"])` reads yours: text, jsonl, csv, parquet. A part is held
-# out before anything is learned from it.
+# out before training.
 
 # %%
 corpus, held_out = split_corpus(read_corpus(["tinyshakespeare"]), 0.05, seed=0)
@@ -56,12 +68,12 @@ model = HfGptForCausalLM(
 print(f"{model.num_parameters():,} parameters")
 
 
-def nats_a_token() -> float:
+def held_out_loss() -> float:
     nats, tokens = total_nats(model, validation, 16)
     return nats / tokens
 
 
-before = nats_a_token()
+before = held_out_loss()
 
 # %% [markdown]
 # `HfGptTrainer` is transformers' Trainer with Muon beside AdamW; every argument of `TrainingArguments` works.
@@ -78,8 +90,19 @@ arguments = HfGptTrainingArguments(
 )
 trainer = HfGptTrainer(model=model, args=arguments, train_dataset=train, data_collator=PackedRowsCollator())
 trainer.train()
-after = nats_a_token()
-print(f"held-out loss {before:.2f} before, {after:.2f} after, nats a token")
+after = held_out_loss()
+print(f"held-out loss {before:.2f} before, {after:.2f} after, nats per token")
+
+# %%
+entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+plt.figure(figsize=(6, 3))
+plt.plot([entry["step"] for entry in entries], [entry["loss"] for entry in entries], label="training")
+plt.plot([0, STEPS], [before, after], "o", label="held out")
+plt.title("Loss of a small GPT on Tiny Shakespeare (lower is better)")
+plt.xlabel("step")
+plt.ylabel("loss, nats per token")
+plt.legend()
+plt.show()
 
 # %% [markdown]
 # What is saved opens by the Auto classes, here or elsewhere (`trust_remote_code=True` where hf-gpt is not installed).

@@ -192,7 +192,7 @@ class AdversarialArguments:
         "spin",
     ] = field(
         default="reinforce",
-        metadata={"help": "Gradient estimator of the generator; docs/adversarial.md describes each."},
+        metadata={"help": "Gradient estimator of the generator; docs/guides/adversarial.md describes each."},
     )
     token_divergence: Literal["reverse_kl", "forward_kl", "jsd", "skew_reverse_kl", "skew_forward_kl"] = field(
         default="reverse_kl",

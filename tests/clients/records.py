@@ -1,9 +1,9 @@
 """
-What the checks of clients found, as figures: printed after the tests and, if HF_GPT_CLIENT_RECORDS names a file, kept
+What the checks of clients found: printed after the tests and, if HF_GPT_CLIENT_RECORDS names a file, kept
 there.
 
     make check-onnx RECORDS=docs/clients.json
-    python -m tests.clients.records        # docs/ecosystem.md gets its table from docs/clients.json
+    python -m tests.clients.records        # docs/clients.md gets its table from docs/clients.json
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "docs/clients.json"
-PAGE = ROOT / "docs/ecosystem.md"
+PAGE = ROOT / "docs/clients.md"
 _TABLE = re.compile(r"(?<=<!-- clients -->\n).*?(?=<!-- /clients -->)", flags=re.DOTALL)
 _KEYS = ("client", "version", "check", "compared", "metric")
 
@@ -31,14 +31,14 @@ def record(
     package: str | None = None,
     version: str | None = None,
 ) -> None:
-    """Keeps a figure of a test.
+    """Keeps a metric of a test.
 
     Args:
         record_property: The fixture of that name.
         client: Its name for readers.
         check: The target that ran it, without `make check-`.
         compared: What was compared.
-        metric: The figure, with its unit.
+        metric: Its value, with its unit.
         package: Its distribution, whose version is looked up.
         version: Its version, where it is no Python package.
     """
@@ -48,7 +48,7 @@ def record(
 
 
 def equal_tokens(equal: int, total: int) -> str:
-    """The figure of a comparison of tokens."""
+    """The metric of a comparison of tokens."""
     return f"{equal} of {total} tokens equal"
 
 
@@ -60,7 +60,7 @@ def pytest_terminal_summary(terminalreporter):
         if name == "client"
     ]
     for entry in found:
-        terminalreporter.write_line("{client} {version}: {compared}: {figure}".format(**entry))
+        terminalreporter.write_line("{client} {version}: {compared}: {metric}".format(**entry))
     path = os.environ.get("HF_GPT_CLIENT_RECORDS")
     if path and found:
         keep(Path(path), found)
@@ -75,10 +75,10 @@ def keep(path: Path, found: list[dict[str, str]]) -> None:
 
 def table(records: list[dict[str, str]]) -> str:
     """The records as a table, a client's rows together."""
-    lines = ["| client | version | check | what is compared | figure |", "|---|---|---|---|---|"]
+    lines = ["| client | version | check | what is compared | metric |", "|---|---|---|---|---|"]
     order = {name: position for position, name in reversed(list(enumerate(entry["client"] for entry in records)))}
     for entry in sorted(records, key=lambda entry: order[entry["client"]]):
-        lines.append("| {client} | {version} | `{check}` | {compared} | {figure} |".format(**entry))
+        lines.append("| {client} | {version} | `{check}` | {compared} | {metric} |".format(**entry))
     return "\n".join(lines) + "\n"
 
 

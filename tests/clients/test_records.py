@@ -1,4 +1,4 @@
-"""The table of docs/ecosystem.md."""
+"""The table of docs/clients.md."""
 
 import json
 

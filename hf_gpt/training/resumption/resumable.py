@@ -56,7 +56,7 @@ class EpochEndCallback(TrainerCallback):
 
 
 class ResumableTrainer(Trainer):
-    """What `HfGptTrainer` does to resume exactly; docs/resume.md is the contract.
+    """What `HfGptTrainer` does to resume exactly; docs/guides/resume.md is the contract.
 
     - A checkpoint is looked through before it is taken, and its run compared with this one.
     - Changed options take effect, which a line says: rates, schedule, settings of the optimizer, cadence.
