@@ -28,6 +28,7 @@ BY_SOURCE = {"accelerate.Accelerator": "prepare_model"}
 OWN_CLASSES = (
     "hf_gpt.adversarial.resuming.ResumableAdversarialTrainer",
     "hf_gpt.adversarial.trainer.AdversarialTrainer",
+    "hf_gpt.evaluation.metric._Described",
     "hf_gpt.evaluation.metric.FeatureMetric",
     "hf_gpt.evaluation.metric.SampleMetric",
     "hf_gpt.training.distributed.sharding.CpuParallelismConfig",
