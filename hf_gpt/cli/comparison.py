@@ -181,15 +181,7 @@ def results_table(
         control: Of `judge_real`.
         discriminator: How well the discriminator tells the first contestant's texts from unseen real ones.
     """
-    names = [
-        "",
-        "C2ST AUC (95 %)",
-        "texts",
-        "held-out loss (nats per token)",
-        "distinct trigrams",
-        "updates",
-        "compute",
-    ]
+    names = ["", "C2ST AUC (95 %)", "texts", "held-out loss", "distinct trigrams", "updates", "compute"]
     rows = []
     for contestant in contestants:
         metrics, updates = contestant.metrics, contestant.updates
@@ -200,7 +192,7 @@ def results_table(
                 *_auc_cells(metrics),
                 "" if nll is None else f"{nll:.3f}",
                 f"{metrics['distinct_trigrams']:.3f}",
-                "" if updates is None else f"{updates[0]:,} of {updates[1]:,} steps",
+                "" if updates is None else f"{updates[0]:,} of {updates[1]:,}",
                 f"+{contestant.seconds:.0f} s",
             ]
         )
@@ -225,7 +217,7 @@ def _auc_card(name: str, metrics: Mapping[str, float], note: str) -> "Metric":
 
 
 def _sizes(number: float) -> str:
-    return f"{number:,.0f} + {number:,.0f}"
+    return f"2 x {number:,.0f}"
 
 
 def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
@@ -296,8 +288,9 @@ def write_comparison(
     note = (
         f"{conclusion} The AUC is that of a classifier two-sample test (C2ST): a new classifier learns from half of "
         f"the real and generated texts and is tried on the rest (mean of {NUM_SPLITS} splits, 95 % interval). Compare "
-        "it to the row of real text. All began from the first row's model. The last column is the compute "
-        "that each got on top. The last row is the AUC of the demo's discriminator on texts of the first row."
+        "it to the row of real text. All began from the first row's model. The "
+        "held-out loss is in nats per token, updates are of the generator, and the last column is the compute that each got "
+        "on top. The last row is the AUC of the demo's discriminator on texts of the first row."
     )
     shown = [
         (

@@ -70,6 +70,7 @@ def demo(args: argparse.Namespace) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from hf_gpt.cli.comparison import (
+        CANDIDATES,
         Contestant,
         judge,
         judge_real,
@@ -95,7 +96,7 @@ def demo(args: argparse.Namespace) -> int:
 
     heading("3. Adversarial training, beside as much more maximum likelihood")
     plain = Contestant("likelihood", model)
-    guided = Contestant("likelihood, best of candidates", model, discriminator_seconds, discriminator)
+    guided = Contestant(f"likelihood, one of {CANDIDATES}", model, discriminator_seconds, discriminator)
     # Each gets the same time in all: the adversarial arm has used its discriminator's share already.
     more = Contestant("more likelihood", copy.deepcopy(model))
     train_pair(more, None, args.seconds + discriminator_seconds, tokenizer, train_rows, judged_rows, args)

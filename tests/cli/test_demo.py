@@ -34,7 +34,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     options = ["--output_dir", str(tmp_path / "run"), "--pretrain_steps", "2", "--seconds", "1"]
     assert main(["demo", *options]) == 0
     found = json.loads((tmp_path / "run" / "comparison.json").read_text())
-    ways = ["likelihood", "likelihood, best of candidates", "more likelihood", "adversarial"]
+    ways = ["likelihood", "likelihood, one of 8", "more likelihood", "adversarial"]
     assert list(found) == [*ways, "real text", "discriminator"]
     for name in (*ways, "real text"):
         metrics = found[name]
@@ -43,7 +43,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     # Measured, with an interval, and not the constant that it should be near to.
     assert found["real text"]["fresh_auc"] != 0.5
     assert 0 <= found["adversarial"]["generator_updates"] <= found["adversarial"]["steps"]
-    assert "heldout_nll" not in found["likelihood, best of candidates"]
+    assert "heldout_nll" not in found["likelihood, one of 8"]
     # More likelihood trains at a rate that is not still warming up.
     assert found["more likelihood"]["heldout_nll"] < found["likelihood"]["heldout_nll"]
     page = (tmp_path / "run" / "comparison.html").read_text()
@@ -115,10 +115,10 @@ def test_the_table_has_a_row_for_each_and_the_measured_one_of_real_text(model):
     discriminator = DiscriminatorResult(0.6, 0.55, 0.66, 0.5, 0.6, 0.5, 818, 103, 3)
     names, rows = results_table([plain, trained], judged(0.512), discriminator)
     assert [len(row) for row in rows] == [len(names)] * 4
-    assert rows[0] == ["likelihood", "0.700 (0.67 to 0.73)", "1,400 + 1,400", "3.000", "0.900", "", "+0 s"]
-    assert rows[1][-2:] == ["6 of 60 steps", "+20 s"]
-    assert rows[2][:3] == ["real text with real text", "0.512 (0.48 to 0.54)", "1,400 + 1,400"]
-    assert rows[3][:3] == ["the discriminator itself", "0.600 (0.55 to 0.66)", "103 + 103"]
+    assert rows[0] == ["likelihood", "0.700 (0.67 to 0.73)", "2 x 1,400", "3.000", "0.900", "", "+0 s"]
+    assert rows[1][-2:] == ["6 of 60", "+20 s"]
+    assert rows[2][:3] == ["real text with real text", "0.512 (0.48 to 0.54)", "2 x 1,400"]
+    assert rows[3][:3] == ["the discriminator itself", "0.600 (0.55 to 0.66)", "2 x 103"]
 
 
 def test_a_sentence_says_whether_anything_wins(model):

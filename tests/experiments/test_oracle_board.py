@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from eval.experiments.oracle_board import __main__ as board
-from eval.experiments.oracle_board import players, report
+from eval.experiments.oracle_board import report
+from eval.experiments.oracle_board import training as generators
 from eval.experiments.oracle_board.language import make_oracle, read_oracle
 from eval.experiments.oracle_board.measures import copying, log_density, lookup_table, measure, sample
 from hf_gpt.adversarial.config import AdversarialConfig
@@ -76,7 +77,7 @@ def test_the_oracle_has_one_bias_a_gate_and_goes_on_from_its_state():
 
 def test_figures_are_those_of_all_texts():
     """Vocabulary 4, length 2: all 16 texts, whose sums the sample's means must meet within their errors."""
-    oracle, model = make_oracle(0, 4, 4), players.make_generator(4, 4, seed=1)
+    oracle, model = make_oracle(0, 4, 4), generators.make_generator(4, 4, seed=1)
     torch.nn.init.normal_(model.lm_head.weight, std=2.0, generator=torch.Generator().manual_seed(0))
     every = torch.tensor(list(itertools.product(range(4), repeat=2)))
     temperature = 0.7
@@ -117,12 +118,12 @@ def test_the_best_epoch_is_kept_beside_the_last():
     oracle = make_oracle(0, 20, 8)
     training, validation = sample(oracle, 60, 6, 1), sample(oracle, 60, 6, 2)
     settings = {"epochs": 12, "batch_size": 10, "learning_rate": 5e-2}
-    found = players.train_likelihood(players.make_generator(20, 8, 0), training, validation, **settings)
+    found = generators.train_likelihood(generators.make_generator(20, 8, 0), training, validation, **settings)
     assert len(found.held_out) == 12 and 1 < found.best_epoch < 12
-    assert players.mean_nats(found.best, validation) == pytest.approx(min(found.held_out))
-    assert players.mean_nats(found.last, validation) == pytest.approx(found.held_out[-1])
+    assert generators.mean_nats(found.best, validation) == pytest.approx(min(found.held_out))
+    assert generators.mean_nats(found.last, validation) == pytest.approx(found.held_out[-1])
     # A mean over tokens, which leaves the start token out.
-    assert players.mean_nats(found.last, validation) == pytest.approx(
+    assert generators.mean_nats(found.last, validation) == pytest.approx(
         -log_density(found.last, validation).mean() / 6, rel=1e-5
     )
 
@@ -130,8 +131,8 @@ def test_the_best_epoch_is_kept_beside_the_last():
 @pytest.mark.parametrize("recipe", list(board.ADVERSARIAL_STEPS))
 def test_recipes_are_the_methods(recipe, tmp_path):
     """Nothing of a recipe is left out but what names files, sizes or data."""
-    options = players.read_recipe(recipe)
-    taken = {name: value for name, value in options.items() if name not in players.NOT_THE_METHOD}
+    options = generators.read_recipe(recipe)
+    taken = {name: value for name, value in options.items() if name not in generators.NOT_THE_METHOD}
     assert AdversarialConfig(output_dir=str(tmp_path), **taken).estimator == "reinforce"
     assert options["discriminator"] == "ngram_cnn" and {"reward", "lambda_mle", "discriminator_steps"} <= set(taken)
 
@@ -158,7 +159,7 @@ def test_the_verdict_says_what_temperature_does(tmp_path):
     assert report.likelihood_at(points, 0, 5.5) == pytest.approx(8.0)
     assert report.likelihood_at(points, 0, 1.0) is None
     points["0/MLE T=0.3"] = _point(6.5, 2.0, temperature=0.3)
-    assert "No temperature of likelihood training is below" in report.table(points, [0], settings)
+    assert "No temperature of maximum likelihood is below" in report.table(points, [0], settings)
 
 
 def test_a_run_is_kept_and_not_repeated(tmp_path, monkeypatch, capsys):

@@ -66,7 +66,7 @@ def test_the_report_tells_gains_of_each_seed_and_how_many_points_gain(rows, tmp_
     assert "| adversarial | temperature 1 | 0.400 | 0.350 | +0.050 | 0.350 | -0.150 |" in told
     assert "| adversarial | temperature 0.5 | 0.700 | 0.900 | beyond | 0.900 | beyond |" in told
     assert "- adversarial by temperature, BLEU-5 at equal self-BLEU-5: better at 1 of 1" in told
-    assert "- adversarial by temperature, fresh classifier's AUC at equal self-BLEU-5: better at 0 of 1" in told
+    assert "- adversarial by temperature, two-sample test's AUC at equal self-BLEU-5: better at 0 of 1" in told
     assert (
         "- adversarial by temperature, BLEU-5, where at most as diverse as real text: better at 1 of 1, +0.050" in told
     )

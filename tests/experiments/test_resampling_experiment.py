@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from eval.experiments.resampling.discriminators import log_ratio
 
 from eval.experiments.common.results import Results
 from eval.experiments.resampling.choosing import WAYS, choose
 from eval.experiments.resampling.curves import envelope, gain_at, passes, summarise
+from eval.experiments.resampling.discriminators import log_ratio
 from eval.experiments.resampling.particles import sample_by_particles
 from eval.experiments.resampling.pools import encode, sample, text_logps
 from eval.experiments.resampling.report import write_plot, write_table
@@ -95,7 +95,7 @@ def test_report_names_what_passes(tmp_path):
     text = write_table("captions", points, 5, folder)
     assert "in every seed: passed by ratio: resample of 8." in text and "seeds 0, 1" in text
     assert "| ratio: best of 8 | 2.450 | 4.500 | 100.0% | +0.050 (+0.05, not measured) |" in text
-    assert "critic ratio: AUC on texts that no player has seen 0.750" in text
+    assert "discriminator ratio: AUC on texts that no model has seen 0.750" in text
     write_plot(tmp_path)
     assert (tmp_path / "resampling.png").stat().st_size > 10_000
 

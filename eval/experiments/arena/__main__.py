@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -> dict[str, Any]:
-    """The arms of a seed, those that are finished read from their files; likelihood training last."""
+    """The arms of a seed, those that are finished read from their files; maximum likelihood last."""
     from tqdm import tqdm
 
     from eval.experiments.arena.world import World
@@ -53,7 +53,7 @@ def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -
             bar.set_postfix_str(arm)
             results[arm] = kept(folder / f"{file_name(arm)}.json", lambda arm=arm: _measured(world, arm, results))
         for arm in arms if LIKELIHOOD in arms else ():
-            bar.set_postfix_str(f"{arm}: fresh classifier")
+            bar.set_postfix_str(f"{arm}: held-out classifier")
             path = folder / f"{file_name(arm)}_fresh.json"
             results[arm]["fresh"] = kept(path, lambda arm=arm: _classified(world, arm, results))
     return {"seed": seed, "settings": settings.to_dict(), "arms": results}
@@ -71,7 +71,7 @@ def _measured(world: "World", arm: str, results: Mapping[str, Any]) -> dict[str,
 
 
 def _classified(world: "World", arm: str, results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The fresh classifier on an arm at its temperatures, and on likelihood training at the same entropies."""
+    """The held-out classifier on an arm at its temperatures, and on maximum likelihood at the same entropies."""
     from eval.experiments.arena.curves import points_of, temperature_at
     from eval.experiments.arena.ledger import Cost
 

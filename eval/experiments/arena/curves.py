@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Point:
-    """One temperature: H(q) and KL(q || p), nats a token, with the standard error of the latter."""
+    """One temperature: H(q) and KL(q || p), nats per token, with the standard error of the latter."""
 
     temperature: float
     entropy: float
@@ -18,7 +18,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Gain:
-    """KL(q || p) of a baseline minus that of an arm at the same entropy, nats a token; positive where the arm wins.
+    """KL(q || p) of a baseline minus that of an arm at the same entropy, nats per token; positive where the arm wins.
 
     Attributes:
         entropy: At which both are compared.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Run = Mapping[str, Any]
 
-# The line to reach: nats a token of KL(q || p) below likelihood training at equal H(q), in each seed.
+# The line to reach: nats per token of KL(q || p) below maximum likelihood at equal H(q), in each seed.
 LEAST_GAIN = 0.10
 
 
@@ -35,17 +35,17 @@ def write_report(runs: Sequence[Run], output: Path) -> str:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """The runs in Markdown: an arm a row, nats a token."""
+    """The runs in Markdown: an arm a row, nats per token."""
     names = [name for name in runs[0]["arms"] if all(name in run["arms"] for run in runs)]
     entropies = [_estimate(run, run["arms"][names[0]]["curve"][0], "entropy_p") for run in runs]
     passed = [name for name in names if name not in (LIKELIHOOD, *CEILINGS) and _passes(name, runs)]
     return "\n\n".join(
         [
-            f"Seeds {listed(run['seed'] for run in runs)}; nats a token, mean ± standard deviation over seeds; "
+            f"Seeds {listed(run['seed'] for run in runs)}; nats per token, mean ± standard deviation over seeds; "
             f"H(p) = {spread(entropies)}.",
             markdown_table([_row(name, runs) for name in names]),
             f"Line: at each arm's best temperature KL(q‖p) is at least {LEAST_GAIN} below that of MLE at equal H(q), "
-            f"and the fresh classifier's AUC is lower, in each seed. Reached by: {', '.join(passed) or 'none'}.",
+            f"and the two-sample test's AUC is lower, in each seed. Reached by: {', '.join(passed) or 'none'}.",
         ]
     )
 
@@ -99,7 +99,7 @@ def _passes(name: str, runs: Sequence[Run]) -> bool:
 
 
 def _aucs(name: str, run: Run, temperature: float) -> tuple[float, float] | None:
-    """The fresh classifier's AUC for an arm at a temperature, and for MLE at the same entropy."""
+    """The two-sample test's AUC for an arm at a temperature, and for MLE at the same entropy."""
     for found in run["arms"][name].get("fresh", ()):
         if found["temperature"] == temperature and found["baseline"] is not None:
             return found["arm"]["auc"], found["baseline"]["auc"]
@@ -135,6 +135,6 @@ def _sample(axes: "Axes", run: Run) -> None:
             lw=1.5,
             label=name,
         )
-    axes.set_xlabel(f"H(q), nats a token; seed {run['seed']}")
-    axes.set_title("KL(q‖p), nats a token, over temperatures", loc="left", fontsize=12)
+    axes.set_xlabel(f"H(q), nats per token; seed {run['seed']}")
+    axes.set_title("KL(q‖p), nats per token, over temperatures", loc="left", fontsize=12)
     axes.legend(frameon=False, fontsize=9)

@@ -21,7 +21,7 @@ FILES = ("image_coco.txt", "test_coco.txt")
 
 
 def caption_rows(folder: str, vocab_size: int, length: int, seed: int = 0) -> tuple[torch.Tensor, list[str]]:
-    """Rows of a stream of captions, each row from the beginning of a caption.
+    """Rows of a stream of captions, each row from the start of a caption.
 
     Lower-case words without punctuation; captions with a word outside the vocabulary are left out. After its caption
     and `END` a row goes on with the next caption, so that all rows have the same number of tokens and no model can gain

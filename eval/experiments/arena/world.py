@@ -92,7 +92,7 @@ class World:
 
     @cached_property
     def start(self) -> tuple[PreTrainedModel, Cost]:
-        """The student after likelihood training, from which all arms go on."""
+        """The student after maximum likelihood, from which all arms go on."""
         s = self.settings
         return self._kept(
             "start",
@@ -130,7 +130,7 @@ class World:
 
         Args:
             arm: One of `settings.ARMS`.
-            others: Dearest of the other arms, whose cost likelihood training is given.
+            others: Dearest of the other arms, whose cost maximum likelihood is given.
         """
         return self._kept(file_name(arm), self._student, lambda: self._train(arm, others))
 
@@ -162,7 +162,7 @@ class World:
         return trained, ledger.cost
 
     def _long_likelihood(self, others: Cost) -> tuple[PreTrainedModel, Cost]:
-        """Likelihood training for as many CPU-seconds as the dearest arm, and on to its FLOPs while that gains."""
+        """Maximum likelihood for as many CPU-seconds as the dearest arm, and on to its FLOPs while that gains."""
         s = self.settings
         (student, cost), rounds = self.start, 0
         nll, stalls = self._held_out_nll(student), False

@@ -11,7 +11,7 @@ from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 class RandomLanguage(nn.Module):
     """
-    An LSTM with weights drawn from N(0, 1), whose logits are multiplied by `sharpness`. Texts begin after token 0.
+    An LSTM with weights sampled from N(0, 1), whose logits are multiplied by `sharpness`. Texts begin after token 0.
 
     Source: the oracle of SeqGAN, Yu et al. 2017, arXiv:1609.05473, sec. 4 (its own weights are not used).
     """

@@ -32,7 +32,7 @@ COLUMNS = {
     "model": "model",
     "texts": "texts",
     "words": "words",
-    "fresh classifier AUC": "c2st_auc:.3f",
+    "held-out classifier AUC": "c2st_auc:.3f",
     "low": "c2st_low:.3f",
     "high": "c2st_high:.3f",
     "TF-IDF AUC": "tfidf_auc:.3f",
@@ -46,13 +46,13 @@ COLUMNS = {
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/seqxgpt_detection"), help="for the results")
-    parser.add_argument("--epochs", type=int, default=15, help="of the fresh classifier, at most")
+    parser.add_argument("--epochs", type=int, default=15, help="of the held-out classifier, at most")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
 def read_texts(file: str, words: int, seed: int) -> dict[str, list[str]]:
-    """The texts of each source, `words` words long, each beginning at a word; shorter ones are left out."""
+    """The texts of each source, `words` words long, each prefix at a word; shorter ones are left out."""
     path = data_folder() / "detection" / "seqxgpt" / f"{file}.jsonl.gz"
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()]
     prefixes = [row["human_prefix_chars"] for row in rows if row["label"] and "human_prefix_chars" in row]

@@ -38,7 +38,7 @@ SOURCES = {
 TABLES = {
     "Close to real text": {
         "sample": "sample",
-        "fresh classifier AUC": "c2st_auc:.3f",
+        "held-out classifier AUC": "c2st_auc:.3f",
         "low": "c2st_auc_low:.3f",
         "high": "c2st_auc_high:.3f",
         "TF-IDF AUC": "tfidf_auc:.3f",
@@ -114,7 +114,7 @@ def score(
     epochs: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Every figure of one sample; copies are looked for in the whole of `training`."""
+    """Every metric of one sample; copies are looked for in the whole of `training`."""
     same = references[: len(texts)]
     words = tokenize(texts)
     metrics: dict[str, Any] = {}

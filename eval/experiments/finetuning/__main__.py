@@ -85,12 +85,12 @@ CLASSIFICATION = {
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its files, settings and figure.
+    """A task: its files, settings and metric.
 
     Attributes:
         train: Training file, below the data folder.
         validation: File of the score.
-        figure: Name of the score in `metrics.json`.
+        metric: Name of the score in `metrics.json`.
         aim: Score to reach, or None.
         settings: Options of `hf-gpt finetune`.
         arms: What each arm changes; an arm that names a corpus in `pretraining` begins from a model of that.
@@ -99,7 +99,7 @@ class Task:
 
     train: str
     validation: str
-    figure: str
+    metric: str
     aim: float | None
     settings: Mapping[str, Any]
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"pretrained": {}, "scratch": SHAPE})
@@ -110,7 +110,7 @@ TASKS = {
     "sst2": Task(
         train="classification/sst2/train.jsonl",
         validation="classification/sst2/dev.jsonl",
-        figure="eval_accuracy",
+        metric="eval_accuracy",
         aim=0.82,
         settings={**CLASSIFICATION, "num_train_epochs": 3, "max_length": 128},
         arms={"pretrained": {}, "scratch": {**SHAPE, "num_train_epochs": 4}},
@@ -118,14 +118,14 @@ TASKS = {
     "trec": Task(
         train="classification/trec/train.jsonl",
         validation="classification/trec/test.jsonl",
-        figure="eval_accuracy",
+        metric="eval_accuracy",
         aim=0.88,
         settings={**CLASSIFICATION, "num_train_epochs": 4, "max_length": 64},
     ),
     "multi30k": Task(
         train="translation/multi30k_en_de/train.jsonl.gz",
         validation="translation/multi30k_en_de/test_2016_flickr.jsonl",
-        figure="eval_sacrebleu",
+        metric="eval_sacrebleu",
         aim=25.0,
         settings={
             **TRAINING,
@@ -146,7 +146,7 @@ TASKS = {
     "dialogsum": Task(
         train="summarization/dialogsum/train.jsonl.gz",
         validation="summarization/dialogsum/dev.jsonl",
-        figure="eval_rougeL",
+        metric="eval_rougeL",
         aim=None,
         settings={
             **TRAINING,
@@ -247,7 +247,7 @@ def summary(output: Path) -> str:
             scores, minutes = [], []
             for folder in sorted(output.glob(f"{name}-{arm}-*")):
                 if (folder / "cost.json").exists():
-                    scores.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))[task.figure])
+                    scores.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))[task.metric])
                     costs = [folder]
                     if arm in task.pretraining:
                         costs.append(output / f"pretraining_{task.pretraining[arm]}-{folder.name.rpartition('-')[2]}")

@@ -4,7 +4,7 @@ LSTM whose density is exact, so the discriminator can be perfect and every diver
 
     python -m eval.experiments.known_answer --seeds 0 1 2 --output runs/known_answer
 
-gain       vocabulary 32, length 10: KL(q || p) of each estimator against likelihood training at its best temperature
+gain       vocabulary 32, length 10: KL(q || p) of each estimator against maximum likelihood at its best temperature
 collapse   vocabulary 64, length 20: without an anchor the generator collapses and the monitors say so; with one it
            does not
 """
@@ -152,7 +152,7 @@ def run(
         trained = perfect_ratio.train(model, stage, seed=seed, on_step=after, **kwargs)
         seconds = time.process_time() - began - (history.seconds if history else 0.0)
         curve = []
-        # Temperature is the rival that adversarial training has to beat, so likelihood training gets all of it.
+        # Temperature is the rival that adversarial training has to beat, so maximum likelihood gets all of it.
         for temperature in settings.temperatures if "estimator" not in kwargs else (1.0,):
             texts = sample_texts(trained, settings.num_evaluation, settings.length, seed + 2000, temperature)
             comparison = compare_densities(stage.language, trained, data_texts, texts, temperature)

@@ -2,7 +2,7 @@
 Adversarial training against the perfect discriminator, which knows log p/q of every prefix: what no learned one can
 beat.
 
-A thin loop over the pure functions of `hf_gpt.adversarial`, and likelihood training beside it.
+A thin loop over the pure functions of `hf_gpt.adversarial`, and maximum likelihood beside it.
 """
 
 import copy

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Result = Mapping[str, Any]
 
-# The lines to reach: KL(q || p) against likelihood training at its best temperature; H(q) against H(p).
+# The lines to reach: KL(q || p) against maximum likelihood at its best temperature; H(q) against H(p).
 MOST_KL_OF_LIKELIHOOD = 0.85
 LEAST_ENTROPY_OF_DATA = 0.9
 # What a collapse shows, by the names of the monitors' warnings. "Reward hacking" is not among them: the perfect
@@ -30,7 +30,7 @@ SIGNS_OF_COLLAPSE = (
 
 def write_report(results: Mapping[str, Sequence[Result]], output: Path) -> str:
     """Writes `known_answer.md` and `known_answer.png`; returns the former's text."""
-    parts = {"gain": (_gain_table, _draw_gain), "collapse": (_collapse_table, _draw_collapse)}
+    parts = {"gain": (_gain_table, _plot_gain), "collapse": (_collapse_table, _plot_collapse)}
     panels = [(sample, results[name]) for name, (_, sample) in parts.items() if name in results]
     text = write_page(output, "known_answer", *(parts[name][0](results[name]) for name in parts if name in results))
 
@@ -43,7 +43,7 @@ def write_report(results: Mapping[str, Sequence[Result]], output: Path) -> str:
 
 
 def best_likelihood_kl(result: Result) -> float:
-    """The least KL(q || p) of likelihood training, over its arms and temperatures."""
+    """The least KL(q || p) of maximum likelihood, over its arms and temperatures."""
     return min(point["kl_qp"]["value"] for name in _likelihood_arms(result) for point in result["arms"][name]["curve"])
 
 
@@ -54,7 +54,7 @@ def kl_ratios(result: Result) -> dict[str, float]:
 
 
 def likelihood_nll_at(result: Result, entropy: float) -> float | None:
-    """-E_q log p that likelihood training has at this H(q), between its temperatures; the better of its arms.
+    """-E_q log p that maximum likelihood has at this H(q), between its temperatures; the better of its arms.
 
     None where no temperature goes that far.
     """
@@ -144,7 +144,7 @@ def _spread_at_one(arms: Sequence[Mapping[str, Any]], key: str, digits: int = 3)
 
 
 def _against_likelihood(runs: Sequence[Result], name: str) -> str:
-    """In each seed NLL_oracle less that of likelihood training at the same H(q): the gap of KL(q || p), too."""
+    """In each seed NLL_oracle less that of maximum likelihood at the same H(q): the gap of KL(q || p), too."""
     if name in _likelihood_arms(runs[0]):
         return "–"
     return listed(signed(_gap(run, name), 2) for run in runs)
@@ -187,7 +187,7 @@ def _warnings(arms: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{n} ({listed(arm['warnings'].get(n, 'never') for arm in arms)})" for n in names) or "none"
 
 
-def _draw_gain(axes: "Axes", runs: Sequence[Result]) -> None:
+def _plot_gain(axes: "Axes", runs: Sequence[Result]) -> None:
     colours = light_colours()
     names = list(runs[0]["arms"])
     for row, name in enumerate(names):
@@ -201,12 +201,12 @@ def _draw_gain(axes: "Axes", runs: Sequence[Result]) -> None:
     axes.annotate(f" line: {MOST_KL_OF_LIKELIHOOD}", (MOST_KL_OF_LIKELIHOOD, -0.5), color=colours[2])
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.9)
-    axes.set_xlabel("KL(q‖p) as a share of likelihood training's at its best temperature, a dot a seed")
+    axes.set_xlabel("KL(q‖p) as a share of maximum likelihood's at its best temperature, a dot a seed")
     axes.legend(frameon=False, loc="lower right")
     axes.set_title("The true density ratio as reward", loc="left", fontsize=12)
 
 
-def _draw_collapse(axes: "Axes", runs: Sequence[Result]) -> None:
+def _plot_collapse(axes: "Axes", runs: Sequence[Result]) -> None:
     """Entropy against NLL_oracle of the first seed: temperatures of the likelihood arms, the way of the others."""
     colours = light_colours()
     run = runs[0]

@@ -1,10 +1,10 @@
 """
-Pixels and sound as tokens: digits of 8x8 pixels classified and drawn, and spoken digits of speakers that were never
+Pixels and sound as tokens: digits of 8x8 pixels classified and sampled, and spoken digits of speakers that were never
 heard. Every run is `hf-gpt finetune` with the built-in recipe in a process of its own; runs that are done are kept.
 
     python -m eval.experiments.modalities.digits images drawings speech adapted_speech --seeds 0 1 2
 
-In `speech` each recording is judged by itself. In `adapted_speech` what the held-out speaker's 100 recordings have in
+In `speech` each audio clip is judged by itself. In `adapted_speech` what the held-out speaker's 100 audio clips have in
 common is taken away from each of them first, without their labels.
 
 The judge of drawings is a support vector machine on the pixels of the real training images. Speech needs the folder of
@@ -31,11 +31,11 @@ HELD_OUT_SPEAKERS = ("theo", "yweweler")
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is measured: a built-in recipe, its figure, and the score to reach."""
+    """What is measured: a built-in recipe, its metric, and the score to reach."""
 
     title: str
     recipe: str
-    figure: str
+    metric: str
     aim: float
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -44,13 +44,13 @@ _COLUMNS = {"media_column": "samples", "label_column": "digit", "group_column": 
 MEASUREMENTS = {
     "images": Measurement("digits, accuracy on held-out images", "digits", "eval_accuracy", 0.97),
     "drawings": Measurement(
-        "drawn digits, share that the judge sees as their class", "digits_generation", "eval_recognised", 0.90
+        "sampled digits, share that the judge sees as their class", "digits_generation", "eval_recognised", 0.90
     ),
     "speech": Measurement(
         "spoken digits, accuracy on a held-out speaker", "spoken_digits", "eval_accuracy", 0.85, _COLUMNS
     ),
     "adapted_speech": Measurement(
-        "spoken digits, the same with all of the speaker's recordings at hand, unlabelled",
+        "spoken digits, the same with all of the speaker's audio clips at hand, unlabelled",
         "spoken_digits",
         "eval_accuracy",
         0.85,
@@ -111,13 +111,13 @@ def summary(output: Path) -> str:
             continue
         metrics = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in runs]
         by_seed: dict[str, list[float]] = {}
-        for folder, figure in zip(runs, metrics, strict=True):
-            by_seed.setdefault(folder.name.rpartition("-")[2], []).append(figure[measurement.figure])
+        for folder, metric in zip(runs, metrics, strict=True):
+            by_seed.setdefault(folder.name.rpartition("-")[2], []).append(metric[measurement.metric])
         scores = [statistics.mean(found) for found in by_seed.values()]
         minutes = [
             json.loads((folder / "cost.json").read_text(encoding="utf-8"))["cpu_seconds"] / 60 for folder in runs
         ]
-        judge = [figure["eval_judge_on_real"] for figure in metrics if "eval_judge_on_real" in figure]
+        judge = [metric["eval_judge_on_real"] for metric in metrics if "eval_judge_on_real" in metric]
         rows.append(
             {
                 "name": measurement.title,

@@ -1,14 +1,15 @@
 """
 Honesty board: the synthetic benchmark of SeqGAN (Yu et al. 2017, arXiv:1609.05473), with the columns that its tables
 leave out. An LSTM with random weights is the language ("oracle"): vocabulary 5000, texts of 20 tokens, 10,000 of them
-to train on; the generator has the oracle's shape. Published tables rank by NLL_oracle alone, nats a token of generated
-text under the oracle. Here beside it: the generator's entropy H(q), KL(q || p) = NLL_oracle - H(q), the likelihood of
-held-out text, and what is copied from the training texts. Likelihood training at low temperatures is a row like others.
+to train on; the generator has the oracle's shape. Published tables rank by NLL_oracle alone, nats per token of
+generated text under the oracle. Here beside it: the generator's entropy H(q), KL(q || p) = NLL_oracle - H(q), the
+likelihood of held-out text, and what is copied from the training texts. Maximum likelihood at low temperatures is a row
+like others.
 
     python -m eval.experiments.oracle_board --seeds 0 1 2 --output_dir runs/oracle_board
 
-The oracle is drawn by the seed; --oracle takes SeqGAN's own weights. Every row is kept in output_dir/results.json, and
-a run that was stopped goes on from there.
+The oracle is sampled by the seed; --oracle takes SeqGAN's own weights. Every row is kept in output_dir/results.json,
+and a run that was stopped goes on from there.
 """
 
 import argparse
@@ -37,11 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from eval.experiments.oracle_board.report import write_report
 
     parser = make_parser(__doc__, "oracle_board", "of oracle, texts, weights and order")
-    parser.add_argument("--oracle", type=Path, help="SeqGAN's save/target_params_py3.pkl; left out: drawn by the seed")
+    parser.add_argument(
+        "--oracle", type=Path, help="SeqGAN's save/target_params_py3.pkl; left out: sampled by the seed"
+    )
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.8, 0.6, 0.5, 0.4, 0.35, 0.3])
     recipes = list(ADVERSARIAL_STEPS)
     parser.add_argument("--recipes", nargs="*", choices=recipes, default=recipes, metavar="RECIPE")
-    parser.add_argument("--epochs", type=int, default=12, help="of likelihood training (SeqGAN: 120)")
+    parser.add_argument("--epochs", type=int, default=12, help="of maximum likelihood (SeqGAN: 120)")
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each row, and held-out ones")
     parser.add_argument("--num_train", type=int, default=10_000, help="texts to train on")
     parser.add_argument("--vocab_size", type=int, default=5000)
@@ -86,7 +89,7 @@ def run_seed(options: argparse.Namespace, results: Results, seed: int) -> None:
         row(VALIDATED, "best", temperature)
     row(OVERTRAINED, "last", 1.0)
     for recipe in options.recipes:
-        # Low temperatures too: what helps likelihood training is open to any generator.
+        # Low temperatures too: what helps maximum likelihood is open to any generator.
         results.point(seed, recipe, lambda recipe=recipe: world.train_adversarially(recipe))
         for temperature in sorted({1.0, min(options.temperatures)}, reverse=True):
             row(recipe, recipe, temperature)
@@ -136,11 +139,11 @@ class World:
 
     def train_likelihood(self) -> dict[str, Any]:
         """Trains and keeps the generator by likelihood: its best epoch and its last."""
-        from eval.experiments.oracle_board import players
+        from eval.experiments.oracle_board import training
 
         began = time.process_time()
-        found = players.train_likelihood(
-            players.make_generator(self.oracle.embedding.num_embeddings, self.options.width, self.seed),
+        found = training.train_likelihood(
+            training.make_generator(self.oracle.embedding.num_embeddings, self.options.width, self.seed),
             self.training,
             self.validation,
             epochs=self.options.epochs,
@@ -152,14 +155,14 @@ class World:
         return {"cpu_seconds": spent, "best_epoch": found.best_epoch, "held_out": found.held_out}
 
     def train_adversarially(self, recipe: str) -> dict[str, Any]:
-        """Trains and keeps a generator by a recipe, from the best epoch of likelihood training."""
-        from eval.experiments.oracle_board import players
+        """Trains and keeps a generator by a recipe, from the best epoch of maximum likelihood."""
+        from eval.experiments.oracle_board import training
 
         began = time.process_time()
         steps, warmup_steps = (
             max(1, round(number * self.options.adversarial_scale)) for number in ADVERSARIAL_STEPS[recipe]
         )
-        trained, seen = players.train_adversarially(
+        trained, seen = training.train_adversarially(
             recipe,
             self.generator("best"),
             self.training,

@@ -41,14 +41,14 @@ def measure(
     temperature: float,
     seed: int,
 ) -> dict[str, float]:
-    """Figures of a sample; likelihoods, entropies and divergences in nats a token with standard errors (`_error`).
+    """Metrics of a sample; likelihoods, entropies and divergences in nats per token with standard errors (`_error`).
 
     Args:
         oracle: p.
         model: q, sampled at `temperature`; its own density is that at this temperature.
         training: Texts of p that q was trained on.
         test: Texts of p that it was not.
-        count: Texts drawn.
+        count: Texts sampled.
         temperature, seed: Of them.
     """
     length = test.shape[1]
@@ -64,7 +64,7 @@ def measure(
 
 
 def lookup_table(oracle: nn.Module, training: torch.Tensor, test: torch.Tensor) -> dict[str, Any]:
-    """The figures of the generator that draws one of its training texts: q is 1/n at each of them and 0 elsewhere."""
+    """The metrics of the generator that samples one of its training texts: q is 1/n at each of them and 0 elsewhere."""
     length, texts = training.shape[1], training.unique(dim=0)
     entropy = math.log(len(texts)) / length
     nll = float(-log_density(oracle, texts).mean() / length)

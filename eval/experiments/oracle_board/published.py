@@ -1,4 +1,4 @@
-"""Published NLL_oracle at length 20, nats a token, all on SeqGAN's own oracle."""
+"""Published NLL_oracle at length 20, nats per token, all on SeqGAN's own oracle."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ METAEX = "README of MetaEx-GAN (TASLP 2023)"
 
 @dataclass(frozen=True)
 class Published:
-    """A figure of the literature."""
+    """A metric of the literature."""
 
     method: str
     nll_oracle: float
@@ -17,7 +17,7 @@ class Published:
     deviation: float | None = None
 
 
-# MaliGAN's paper gives a figure without numbers; what others print under its name was not found at a source.
+# MaliGAN's paper gives a metric without numbers; what others print under its name was not found at a source.
 PUBLISHED: tuple[Published, ...] = (
     Published("real text", 5.750, RELGAN),
     Published("MLE", 9.038, RELGAN),

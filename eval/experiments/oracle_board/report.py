@@ -24,7 +24,7 @@ def write_report(points: Points, seeds: Sequence[int], settings: Mapping[str, st
 
 
 def table(points: Points, seeds: Sequence[int], settings: Mapping[str, str]) -> str:
-    """The board in Markdown: published figures, then measured rows by falling NLL_oracle."""
+    """The board in Markdown: published metrics, then measured rows by falling NLL_oracle."""
     names = sorted(rows_of(points, seeds), key=lambda name: -_mean(points, seeds, name, "nll_oracle"))
     held_out = [points[f"{seed}/held-out text"] for seed in seeds]
     entropy = spread([points[f"{seed}/lookup table"]["data_entropy"] for seed in seeds], 2)
@@ -50,7 +50,7 @@ def table(points: Points, seeds: Sequence[int], settings: Mapping[str, str]) -> 
         [
             f"Vocabulary {settings['vocab_size']}, length {settings['length']}, {settings['num_train']} texts to train "
             f"on, {settings['num_samples']} a row; seeds {listed(seeds)}, an oracle each; mean ± standard "
-            "deviation over seeds; nats a token. Published figures (in italics, on SeqGAN's oracle) know NLL_oracle "
+            "deviation over seeds; nats per token. Published metrics (in italics, on SeqGAN's oracle) know NLL_oracle "
             f"alone: {sources}.",
             markdown_table([real, *published, *(_row(points, seeds, name) for name in names)]),
             *_training(points, seeds),
@@ -66,7 +66,7 @@ def rows_of(points: Points, seeds: Sequence[int]) -> list[str]:
 
 
 def likelihood_at(points: Points, seed: int, entropy: float) -> float | None:
-    """NLL_oracle of likelihood training at an H(q), between its temperatures; None beyond them."""
+    """NLL_oracle of maximum likelihood at an H(q), between its temperatures; None beyond them."""
     own = [point for key, point in points.items() if key.startswith(f"{seed}/MLE T=")]
     return between([(point["entropy"], point["nll_oracle"]) for point in own], entropy)
 
@@ -125,12 +125,12 @@ def _verdict(points: Points, seeds: Sequence[int], rows: Sequence[str]) -> str:
     if beaten:
         first = max(beaten, key=lambda name: _mean(points, seeds, name, "entropy"))
         sentence = (
-            f"Likelihood training alone, sampled at a low temperature ({first}), has an NLL_oracle of "
+            f"Maximum likelihood alone, sampled at a low temperature ({first}), has an NLL_oracle of "
             f"{_mean(points, seeds, first, 'nll_oracle'):.2f}: below every published GAN, the best of which is "
             f"{BEST.method} with {BEST.nll_oracle:.3f}. "
         )
     else:
-        sentence = f"No temperature of likelihood training is below {BEST.method}'s {BEST.nll_oracle:.3f} here. "
+        sentence = f"No temperature of maximum likelihood is below {BEST.method}'s {BEST.nll_oracle:.3f} here. "
     return sentence + (
         f"Its KL(q‖p) is lowest at {nearest}. NLL_oracle is lowest for a generator that writes one likely text again "
         "and again, and a table of the training texts has that of real text: it must not be read without H(q)."
@@ -160,8 +160,8 @@ def _sample(axes: "Axes", points: Points, seeds: Sequence[int]) -> None:
         axes.annotate(
             f" {row.method.split(' (')[0]}", position, xycoords=("axes fraction", "data"), va="center", fontsize=9
         )
-    axes.set_xlabel("KL(q‖p), nats a token; a line a seed, over temperatures")
-    axes.set_title("NLL_oracle, nats a token; dotted: published", loc="left", fontsize=12)
+    axes.set_xlabel("KL(q‖p), nats per token; a line a seed, over temperatures")
+    axes.set_title("NLL_oracle, nats per token; dotted: published", loc="left", fontsize=12)
     axes.legend(frameon=False, fontsize=10)
 
 

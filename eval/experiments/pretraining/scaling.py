@@ -152,7 +152,7 @@ def table(found: dict[str, Any]) -> str:
     tokens = [{**row, "microseconds": 1e6 * row["seconds"]} for row in found["decoding"]]
     lines = [
         markdown_table(
-            steps, {"tokens in a step": "tokens:,", "seconds": "seconds:.3f", "line": "line:.3f", "off": "off:+.1%"}
+            steps, {"tokens in a step": "tokens:,", "seconds": "seconds:.3f", "line": "line:.3f", "off": "off:+0.1%"}
         ),
         f"\nA step is at most {worst:.1%} off a line over its tokens.\n",
         markdown_table(

@@ -8,11 +8,11 @@ all of the first cost, its discriminator included, or until it is saturated: six
 learning rate of the one before, have gained nothing. Every point is one temperature or top-p: BLEU-5 against held-out
 texts, self-BLEU-5, and the AUC of a classifier trained afresh.
 
-An adversarial model has a critic too, so more curves let it choose by the log-ratio of discriminator to generator, both
-at one temperature: one of `--candidates` texts by importance resampling, or beginnings of `--particles` texts that are
-resampled as they grow, after every `--block` tokens. The same discriminator chooses among the texts of the likelihood
-model, which shows what the generator's training adds. The discriminator's own samples are a curve too: what a model of
-its size reaches.
+An adversarial model has a discriminator too, so more curves let it choose by the log-ratio of discriminator to
+generator, both at one temperature: one of `--candidates` texts by importance resampling, or prefixes of `--particles`
+texts that are resampled as they grow, after every `--block` tokens. The same discriminator chooses among the texts of
+the likelihood model, which shows what the generator's training adds. The discriminator's own samples are a curve too:
+what a model of its size reaches.
 
     python -m eval.experiments.real_text coco news --seeds 0 1 2 --output_dir runs/real_text
 
@@ -75,11 +75,11 @@ TOP_P = {LIKELIHOOD: (0.95, 0.9, 0.8, 0.7, 0.6), OURS: (0.95, 0.9, 0.8, 0.7, 0.6
 # Learning rates of the discriminator's last epochs.
 ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)
-# Rounds in a row without improvement, each at half the rate, that end maximum likelihood training.
+# Rounds in a row without improvement, each at half the rate, that end maximum maximum likelihood.
 SATURATED = 6
 
-# Texts by a sampler's settings, with figures of how they were drawn.
-Draw = Callable[..., tuple[Rollout, dict[str, float]]]
+# Texts by a sampler's settings, with metrics of how they were sampled.
+Sampler = Callable[..., tuple[Rollout, dict[str, float]]]
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -92,7 +92,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
-    parser.add_argument("--anchor", type=float, default=1.0, help="weight of the lessons in them")
+    parser.add_argument("--anchor", type=float, default=1.0, help="weight of the distillation in them")
     parser.add_argument("--soft_targets", type=float, default=1.0, help="share of it that the discriminator teaches")
     parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
     parser.add_argument("--beta", type=float)
@@ -120,7 +120,7 @@ class Run:
 
     Args:
         corpus: A key of `FILES`.
-        seed: Of split, weights and draws.
+        seed: Of split, weights and samples.
         options: Of the command.
     """
 
@@ -247,7 +247,7 @@ class Run:
         )
         make_trainer(model.model, judge.model, rows, held_out, settings=settings).train()
         # The discriminator's weights are kept in the same run as the generator's.
-        (self.folder / "player.pt").unlink(missing_ok=True)
+        (self.folder / "discriminator.pt").unlink(missing_ok=True)
         self._kept("discriminator_trainer", judge, lambda model: {})
         return {"validation": [self._held_out(model)]}
 
@@ -262,7 +262,7 @@ class Run:
         """Texts that were learnt from, as many as the others: what a perfect model's would be like."""
         return self._measured(REAL, "", REAL, lambda: self._metrics(self.training[: len(self.test)]))
 
-    def _curve(self, name: str, sample: Draw) -> Iterable[dict[str, Any]]:
+    def _curve(self, name: str, sample: Sampler) -> Iterable[dict[str, Any]]:
         settings = [{"temperature": temperature} for temperature in TEMPERATURES[name]]
         for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P.get(name, ()))]:
             label = "".join(f"{key} {value:g}" for key, value in setting.items())
@@ -275,10 +275,10 @@ class Run:
         point = self.results.point(self.seed, key, measure)
         return {"corpus": self.corpus, "seed": self.seed, "model": model, "setting": setting, **point}
 
-    def _plain(self, model: WordModel) -> Draw:
+    def _plain(self, model: WordModel) -> Sampler:
         return lambda **policy: (rollout(model.model, **self._texts(1, **policy)), {})
 
-    def _chosen(self, model: WordModel, chooser: WordModel) -> Draw:
+    def _chosen(self, model: WordModel, chooser: WordModel) -> Sampler:
         """One of several whole texts."""
 
         def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
@@ -293,8 +293,8 @@ class Run:
 
         return sample
 
-    def _resampled(self, model: WordModel, chooser: WordModel) -> Draw:
-        """Texts whose beginnings are resampled as they grow."""
+    def _resampled(self, model: WordModel, chooser: WordModel) -> Sampler:
+        """Texts whose prefixes are resampled as they grow."""
 
         def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
             settings = self._texts(1, temperature=temperature)

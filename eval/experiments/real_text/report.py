@@ -16,11 +16,11 @@ REAL = "real text"
 LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discriminator's samples"
 DISTILLED = "distilled from its discriminator, no game"
 OURS_CHOSEN, LIKELIHOOD_CHOSEN = "adversarial, its discriminator chooses", "MLE, that discriminator chooses"
-OURS_RESAMPLED = "adversarial, its discriminator resamples beginnings"
-LIKELIHOOD_RESAMPLED = "MLE, that discriminator resamples beginnings"
-# Figures by name; better is higher for those with 1, lower for those with -1.
+OURS_RESAMPLED = "adversarial, its discriminator resamples prefixes"
+LIKELIHOOD_RESAMPLED = "MLE, that discriminator resamples prefixes"
+# Metrics by name; better is higher for those with 1, lower for those with -1.
 QUALITIES = {"bleu5": 1, "auc": -1}
-HEADINGS = {"bleu5": "BLEU-5", "auc": "fresh classifier's AUC"}
+HEADINGS = {"bleu5": "BLEU-5", "auc": "two-sample test's AUC"}
 
 # What is varied along a curve, and the point that all have.
 SAMPLERS = {"temperature": "-", "top_p": ":"}
@@ -50,25 +50,25 @@ def gain(
     own = [other for other in rows if other["model"] == baseline and other["seed"] == row["seed"]]
     found = []
     for sampler in samplers:
-        line = [(other["self_bleu5"], other[quality]) for other in own if _is_drawn_by(sampler, other)]
+        line = [(other["self_bleu5"], other[quality]) for other in own if _is_sampled_by(sampler, other)]
         height = between(line, row["self_bleu5"])
         if height is not None:
             found.append(QUALITIES[quality] * (row[quality] - height))
     return min(found, default=None)
 
 
-def _is_drawn_by(sampler: str, row: Row) -> bool:
+def _is_sampled_by(sampler: str, row: Row) -> bool:
     """Whether a point is on the curve of a sampler, of which each begins with the model's own distribution."""
     return row["setting"].startswith(sampler) or row["setting"] == OWN_DISTRIBUTION
 
 
 def report(corpus: str, rows: Sequence[Row]) -> str:
     """Markdown: every point with its gains in each seed, how many points of each model gain, of all and of those that
-    are at most as diverse as real text, and what the game gains beside the lessons before it.
+    are at most as diverse as real text, and what adversarial training gains beside the distillation before it.
 
     Args:
         corpus: Whose points they are; others are left out.
-        rows: Points of all seeds, each with corpus, seed, model, setting and figures.
+        rows: Points of all seeds, each with corpus, seed, model, setting and metrics.
     """
     own = [row for row in rows if row["corpus"] == corpus]
     seeds = sorted({row["seed"] for row in own})
@@ -144,8 +144,8 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
 
 
 def _means(rows: Sequence[Row], model: str, quality: str, sampler: str = "") -> tuple[list[float], list[float]]:
-    """Places and heights of a curve, by rising place; one setting of the sampler a point."""
-    own = [row for row in rows if row["model"] == model and _is_drawn_by(sampler, row)]
+    """Positions and heights of a curve, by rising position; one setting of the sampler a point."""
+    own = [row for row in rows if row["model"] == model and _is_sampled_by(sampler, row)]
     points = []
     for setting in dict.fromkeys(row["setting"] for row in own):
         some = [row for row in own if row["setting"] == setting]

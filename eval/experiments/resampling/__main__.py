@@ -2,10 +2,10 @@
 Discriminator resampling against temperature: quality (LM score) at equal diversity (reverse-LM score).
 
 A small GPT q is trained by likelihood with early stopping. Its samples over temperature and top-p are the curve to
-beat. Critics of the same texts choose among its samples: the log-ratio of a larger language model psi to q, and that
-with a classifier begun from psi; by importance resampling among n, and by resampling beginnings as they grow
-(`particles.py`). Why not draw from psi itself? That is a row over temperature too, and a classifier chooses among psi's
-samples in turn. LM score: nats a word of the samples under a judge trained on real texts that no player has seen;
+beat. Discriminators of the same texts choose among its samples: the log-ratio of a larger language model psi to q, and
+that with a classifier begun from psi; by importance resampling among n, and by resampling prefixes as they grow
+(`particles.py`). Why not sample from psi itself? That is a row over temperature too, and a classifier chooses among
+psi's samples in turn. LM score: nats a word of the samples under a judge trained on real texts that no model has seen;
 reverse-LM score: nats a word of real texts under a model that learnt the samples alone. Lower is better for both.
 Passed where resampling's LM score is at least 0.1 nats below that of temperature at equal reverse-LM score, in every
 seed (after Caccia et al. 2020, arXiv:1811.02549, whose rejection by a discriminator reached 0.2 on EMNLP news).
@@ -28,9 +28,9 @@ from eval.experiments.resampling.report import LARGER, REAL, TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
     import torch
-    from eval.experiments.resampling.discriminators import Critic
 
     from eval.experiments.common.results import Results
+    from eval.experiments.resampling.discriminators import Discriminator
     from eval.experiments.resampling.pools import Pool
     from eval.experiments.resampling.stage import Corpus
     from hf_gpt.evaluation.language_model.word_model import WordModel
@@ -51,12 +51,12 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpora", nargs="+", choices=("coco", "news"), metavar="CORPUS", help="coco, news")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split, weights and draws")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split, weights and samples")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/resampling"))
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each point")
     parser.add_argument("--num_real", type=int, help="texts used of each of the two files; left out: all")
     parser.add_argument("--candidates", type=int, nargs="+", default=[8, 32], help="whole texts to choose one of")
-    parser.add_argument("--particles", type=int, nargs="*", default=[16], help="beginnings that grow side by side")
+    parser.add_argument("--particles", type=int, nargs="*", default=[16], help="prefixes that grow side by side")
     parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
     parser.add_argument("--generator", type=int, nargs=2, default=[16, 1], metavar=("WIDTH", "LAYERS"), help="q")
     parser.add_argument("--density", type=int, nargs=2, default=[64, 2], metavar=("WIDTH", "LAYERS"), help="psi")
@@ -134,7 +134,7 @@ class Seed:
         self._choose("ratio + classifier", "resample", most, pool, both)
 
     def _particles(self) -> None:
-        """Texts of q whose beginnings are resampled by the log-ratio."""
+        """Texts of q whose prefixes are resampled by the log-ratio."""
         from eval.experiments.resampling.particles import sample_by_particles
 
         stage = self.stage
@@ -158,15 +158,15 @@ class Seed:
         scores = cache(lambda: weight * self._kept(f"classifier of density, {count}", lambda: discriminator(pool())))
         self._choose(f"{LARGER} + classifier", "resample", count, pool, scores)
 
-    def _weigh(self, name: str, discriminators: "list[Critic]", model: "WordModel") -> list[float]:
-        """The weights of a sum of critics; 1 for a log-ratio alone."""
+    def _weigh(self, name: str, discriminators: "list[Discriminator]", model: "WordModel") -> list[float]:
+        """The weights of a sum of discriminators; 1 for a log-ratio alone."""
         from eval.experiments.resampling.discriminators import best_weights, unseen_auc
 
         def measure() -> dict[str, Any]:
             weights = [1.0] if name == "ratio" else best_weights(self.stage, discriminators, model)
             return {"weights": weights, "unseen_auc": round(unseen_auc(self.stage, discriminators, weights, model), 4)}
 
-        return self.results.point(self.seed, f"critic {name}", measure)["weights"]
+        return self.results.point(self.seed, f"discriminator {name}", measure)["weights"]
 
     def _choose(
         self, discriminator: str, way: str, count: int, pool: "Callable[[], Pool]", scores: "Callable[[], torch.Tensor]"

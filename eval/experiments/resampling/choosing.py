@@ -1,4 +1,4 @@
-"""Ways to choose among candidates by a critic's logits, each giving as many texts as the others."""
+"""Ways to choose among candidates by a discriminator's logits, each giving as many texts as the others."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,10 +13,10 @@ def choose(way: str, scores: torch.Tensor, number: int, candidates: int, seed: i
 
     Args:
         way: One of `WAYS`.
-        scores: Shape `(pool,)`, logits of candidates drawn independently.
+        scores: Shape `(pool,)`, logits of candidates sampled independently.
         number: Rows wanted.
         candidates: For each of them.
-        seed: Of the draws.
+        seed: Of the samples.
 
     Raises:
         ValueError: the pool is too small.
@@ -55,7 +55,7 @@ def _rejection(scores, number, samples) -> torch.Tensor:
         accepted = acceptance_probabilities(scores, scores.max(), gamma, 1e-8)
         low, high = (gamma, high) if accepted.sum() > number else (low, gamma)
     uniform = torch.rand(len(scores), generator=samples)
-    # As many as are wanted, in place of a number that the draws decide: those whose draw is the farthest below.
+    # As many as are wanted, in place of a number that the samples decide: those whose sample is the farthest below.
     return (uniform / accepted).topk(number, largest=False).indices
 
 

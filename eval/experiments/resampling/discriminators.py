@@ -1,8 +1,9 @@
 """
-Critics of a model's texts: the log-ratio of a larger language model, classifiers of real against generated, and both.
+Discriminators of a model's texts: the log-ratio of a larger language model, classifiers of real against generated, and
+both.
 
-A critic is a function of a pool to logits; log p(x) - log q(x) of the real texts to the model that drew the pool is the
-best that it can be, up to a constant.
+A discriminator is a function of a pool to logits; log p(x) - log q(x) of the real texts to the model that drew the pool
+is the best that it can be, up to a constant.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,16 +24,16 @@ from hf_gpt.evaluation.text.vocabulary import BOS
 from hf_gpt.generation.scoring.discriminator import sequence_scores
 
 
-Critic = Callable[[Pool], torch.Tensor]
+Discriminator = Callable[[Pool], torch.Tensor]
 
 
-def log_ratio(psi: WordModel, q: WordModel, psi_temperature: float = 1.0, q_temperature: float = 1.0) -> Critic:
+def log_ratio(psi: WordModel, q: WordModel, psi_temperature: float = 1.0, q_temperature: float = 1.0) -> Discriminator:
     """log psi(x) - log q(x) of whole texts, each at its temperature: the weights that turn samples of one into those of
     the other."""
     return lambda pool: text_logps(psi, pool, psi_temperature) - text_logps(q, pool, q_temperature)
 
 
-def classifier(stage: Stage, of: Literal["generator", "density"]) -> Critic:
+def classifier(stage: Stage, of: Literal["generator", "density"]) -> Discriminator:
     """A classifier of real texts against those of a model of the stage, trained when first used and kept.
 
     It begins as psi with a head on the last token's state. The stage's training texts are the real ones.
@@ -55,11 +56,11 @@ def classifier(stage: Stage, of: Literal["generator", "density"]) -> Critic:
     return lambda pool: sequence_scores(trained(), pool.ids.long(), pool.mask, batch_size=64)
 
 
-def best_weights(stage: Stage, discriminators: Sequence[Critic], model: WordModel) -> list[float]:
-    """Weights of the sum of critics that tells validation texts from a model's own best.
+def best_weights(stage: Stage, discriminators: Sequence[Discriminator], model: WordModel) -> list[float]:
+    """Weights of the sum of discriminators that tells validation texts from a model's own best.
 
-    By logistic regression, so that the sum is a log-ratio in nats whatever the scale of its parts. None of the critics
-    may have learnt from validation texts.
+    By logistic regression, so that the sum is a log-ratio in nats whatever the scale of its parts. None of the
+    discriminators may have learnt from validation texts.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -73,8 +74,10 @@ def best_weights(stage: Stage, discriminators: Sequence[Critic], model: WordMode
     return [float(weight) for weight in fitted.coef_[0]]
 
 
-def unseen_auc(stage: Stage, discriminators: Sequence[Critic], weights: Sequence[float], model: WordModel) -> float:
-    """Probability that a real text that no player has seen scores above one of a model's, by a sum of critics."""
+def unseen_auc(
+    stage: Stage, discriminators: Sequence[Discriminator], weights: Sequence[float], model: WordModel
+) -> float:
+    """Probability that a real text that no model has seen scores above one of a model's, by a sum of discriminators."""
     real = encode(stage.reverse_texts[:1000], stage.vocabulary, stage.max_words)
     scores = [
         sum(weight * discriminator(pool) for weight, discriminator in zip(weights, discriminators, strict=True))

@@ -1,4 +1,4 @@
-"""Texts of a model of words whose beginnings another one resamples, as a pool."""
+"""Texts of a model of words whose prefixes another one resamples, as a pool."""
 
 import torch
 
@@ -21,14 +21,14 @@ def sample_by_particles(
     psi_temperature: float = 1.0,
     batch_size: int = 500,
 ) -> Pool:
-    """Texts drawn from q, their beginnings resampled by the log-ratio of psi to q; see `grow_particles`.
+    """Texts sampled from q, their prefixes resampled by the log-ratio of psi to q; see `grow_particles`.
 
     Args:
         q, psi: Language models of the same words, each at its temperature.
         number: Texts.
-        particles: Beginnings of each text.
-        block: Tokens drawn between two resamplings.
-        seed: Of all draws.
+        particles: Prefixes of each text.
+        block: Tokens sampled between two resamplings.
+        seed: Of all samples.
         batch_size: Particles that a model reads at once.
     """
     generator = torch.Generator().manual_seed(seed)

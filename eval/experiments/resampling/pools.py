@@ -1,4 +1,4 @@
-"""Texts drawn from a model in large batches, and their log-probabilities under any other of the same words."""
+"""Texts sampled from a model in large batches, and their log-probabilities under any other of the same words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -44,7 +44,7 @@ def write_plot(output: Path) -> None:
         for own, (title, points) in zip(axes, panels.items(), strict=True):
             _sample(own, title, points)
 
-    label = "LM score against reverse-LM score of samplers and of texts that critics chose"
+    label = "LM score against reverse-LM score of samplers and of texts that discriminators chose"
     path = output / "resampling.png"
     save_png(sample, path, width=480 * len(panels), height=430, columns=len(panels), label=label)
 
@@ -75,14 +75,14 @@ def table(title: str, points: Points, num_samples: int) -> str:
             "",
             f"Pass line, at least {PASS_LINE} nats below temperature in every seed: {verdict}.",
             "",
-            *_critics(points, seeds),
+            *_discriminators(points, seeds),
             "",
         ]
     )
 
 
 def is_choice(name: str) -> bool:
-    """Whether a critic chose these texts."""
+    """Whether a discriminator chose these texts."""
     return not name.startswith((f"{TEMPERATURE} ", f"{TOP_P} ", f"{LARGER} T", REAL))
 
 
@@ -120,10 +120,10 @@ def _shown(row: Mapping[str, Any], curve: str, seeds: Sequence[int]) -> str | No
     return f"{statistics.fmean(found):+.3f} ({each})" if found else "beyond"
 
 
-def _critics(points: Points, seeds: Sequence[int]) -> list[str]:
+def _discriminators(points: Points, seeds: Sequence[int]) -> list[str]:
     names = dict.fromkeys(key.split("/", 1)[1] for key, point in points.items() if "unseen_auc" in point)
     lines = []
     for name in names:
         found = [points[f"{seed}/{name}"]["unseen_auc"] for seed in seeds if f"{seed}/{name}" in points]
-        lines.append(f"- {name}: AUC on texts that no player has seen {', '.join(f'{value:.3f}' for value in found)}")
+        lines.append(f"- {name}: AUC on texts that no model has seen {', '.join(f'{value:.3f}' for value in found)}")
     return lines

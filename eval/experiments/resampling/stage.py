@@ -21,7 +21,7 @@ REVERSE_TEXTS = 2000
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts to learn from and texts that no player sees.
+    """Texts to learn from and texts that no model sees.
 
     Attributes:
         title: Of tables and plots.
@@ -48,7 +48,7 @@ CORPORA = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Width and layers of the two models that draw texts, and the passes that likelihood training may take."""
+    """Width and layers of the two models that sample texts, and the passes that maximum likelihood may take."""
 
     generator: tuple[int, int] = (16, 1)
     density: tuple[int, int] = (64, 2)
@@ -68,7 +68,7 @@ class Stage:
 
     Attributes:
         training, validation: Words of texts to learn from and to stop by.
-        judge_texts, reverse_texts: Those of texts that no player sees: the judge of quality learns the former,
+        judge_texts, reverse_texts: Those of texts that no model sees: the judge of quality learns the former,
             diversity is measured on the latter.
     """
 
@@ -86,20 +86,20 @@ class Stage:
         self.validation, self.training = ([split[n] for n in part] for part in np.split(order, [tenth]))
         # All points share them, so more would tell hardly more.
         self.judge_texts, self.reverse_texts = unseen[::2], unseen[1::2][:REVERSE_TEXTS]
-        # Those who draw and those who choose share their tokens.
+        # Those who sample and those who choose share their tokens.
         self.vocabulary = WordVocabulary(split)
         folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def generator(self) -> WordModel:
-        """q, which draws the candidates."""
+        """q, which samples the candidates."""
         model = WordModel(self.vocabulary, self.max_words, *self.sizes.generator, seed=self.seed)
         # So small a model takes larger steps.
         return self._trained("generator", model, self.training, self.validation, learning_rate=6e-3)
 
     @cached_property
     def density(self) -> WordModel:
-        """psi, a larger model of the same texts, whose ratio to q is a critic."""
+        """psi, a larger model of the same texts, whose ratio to q is a discriminator."""
         model = WordModel(self.vocabulary, self.max_words, *self.sizes.density, seed=self.seed + 500)
         return self._trained("density", model, self.training, self.validation)
 

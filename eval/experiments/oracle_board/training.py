@@ -61,7 +61,7 @@ def make_generator(vocab_size: int, width: int, seed: int) -> PreTrainedModel:
 
 @dataclass
 class Likelihood:
-    """Likelihood training: held-out nats a token after each epoch, the best weights and the last."""
+    """Maximum likelihood: held-out nats per token after each epoch, the best weights and the last."""
 
     held_out: list[float] = field(default_factory=list)
     best: PreTrainedModel | None = None
@@ -111,7 +111,7 @@ def train_likelihood(
 
 @torch.no_grad()
 def mean_nats(model: PreTrainedModel, texts: torch.Tensor, batch_size: int = 500) -> float:
-    """-log q of texts of one length, nats a token."""
+    """-log q of texts of one length, nats per token."""
     model.eval()
     parts = texts.split(batch_size)
     return sum(_nats(model, part).item() * len(part) for part in parts) / len(texts)
@@ -131,7 +131,7 @@ def train_adversarially(
 
     Args:
         recipe: Of `hf-gpt adversarial`.
-        model: After likelihood training.
+        model: After maximum likelihood.
         training, validation: Real texts.
         steps: Updates of the generator.
         warmup_steps: Most updates of the discriminator before them.
