@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM, terminal
 from hf_gpt.cli import main as cli
-from hf_gpt.reporting.report import write_whole
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.terminal import SafeStream, run_program, safe_output
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
@@ -164,7 +164,7 @@ def test_closed_streams_are_no_error():
 
 
 def test_files_hold_lone_surrogates_as_json_has_them(tmp_path):
-    path = write_whole(tmp_path / "a.json", json.dumps({"text": f"{EMOJI} \ud83d"}, ensure_ascii=False))
+    path = write_text(tmp_path / "a.json", json.dumps({"text": f"{EMOJI} \ud83d"}, ensure_ascii=False))
     assert json.loads(path.read_text(encoding="utf-8")) == {"text": f"{EMOJI} \ud83d"}
 
 

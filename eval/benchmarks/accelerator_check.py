@@ -32,8 +32,9 @@ from eval.benchmarks.speed.machine import default_device
 from eval.benchmarks.speed.models import SIZES
 from eval.benchmarks.speed.timing import synchronize
 from eval.experiments.silent_arguments import QUIET
-from eval.experiments.tables import markdown_table, write_json
+from eval.experiments.tables import markdown_table
 from hf_gpt import HfGptConfig, HfGptForCausalLM, HfGptForSequenceClassification
+from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.reporting.environment import describe_environment
 
 
@@ -318,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(options.output_dir / "checks.json", {"environment": environment, "checks": rows})
     columns = {"check": "name", "verdict": "verdict", "found": "told", "seconds": "seconds:.1f"}
     report = markdown_table(rows, columns)
-    (options.output_dir / "checks.md").write_text(report + "\n", encoding="utf-8")
+    write_text(options.output_dir / "checks.md", report + "\n")
     for name in options.benchmarks:
         left = options.seconds - (time.perf_counter() - began)
         print(f"\n# {name}: {run_benchmark(name, options.output_dir, left)}", flush=True)

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.files.atomic_files import write_json
+
 
 GPT2 = {
     "position_embedding_type": "learned",
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [_summarise(name, results) for name, results in runs.items()]
     print(_table(rows))
     if options.output:
-        options.output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        write_json(options.output, rows)
     return 0
 
 

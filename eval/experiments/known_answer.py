@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.files.atomic_files import write_json
+
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 steps += settings.more_likelihood * settings.adversarial_steps
                 with tqdm(total=steps, desc=f"{name}, seed {seed}", unit="step", disable=None) as bar:
                     result = run(settings, seed, bar.update, bar.set_postfix_str)
-                path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                write_json(path, result)
             results.setdefault(name, []).append(result)
     print(write_report(results, args.output))
     return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.reporting.plots import light_colours, save_png
 
 
@@ -36,7 +37,7 @@ def write_report(results: Mapping[str, Sequence[Result]], output: Path) -> str:
     if "collapse" in results:
         sections.append(_collapse_table(results["collapse"]))
     text = "\n\n".join(sections) + "\n"
-    (output / "known_answer.md").write_text(text, encoding="utf-8")
+    write_text(output / "known_answer.md", text)
     panels = [(_draw_gain, results["gain"])] if "gain" in results else []
     panels += [(_draw_collapse, results["collapse"])] if "collapse" in results else []
 

@@ -18,6 +18,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hf_gpt.files.atomic_files import write_text
+
 
 PACKAGE, FILE = "vaderSentiment", "vader_lexicon.txt"
 # Ratings nearer to 0 than this say little, and nearer than the second say nothing of the negated word.
@@ -99,10 +101,7 @@ def write_words(
     """
     rows = examples(read_ratings(lexicon), negated_share=negated_share, seed=seed)
     rows = [row for row in rows if not is_left_out(row["text"])]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = path.with_suffix(".incomplete")
-    incomplete.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    incomplete.replace(path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     return len(rows)
 
 

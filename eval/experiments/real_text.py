@@ -47,13 +47,13 @@ from eval.experiments.real_text_report import (
     report,
 )
 from eval.experiments.silent_arguments import QUIET
-from eval.experiments.tables import write_json
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.ngram_bleu import ngram_bleu, self_bleu
 from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
 from hf_gpt.evaluation.two_sample.halves import classifier_test
 from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.files.atomic_files import replaces_file, write_json, write_text
 from hf_gpt.generation.guidance.particle_filter import grow_particles
 from hf_gpt.generation.guidance.selection import effective_sample_size, importance_weights, resample
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for corpus in options.corpora:
         plot(corpus, rows, options.output_dir / f"{corpus}.png")
     told = "\n".join(report(corpus, rows) for corpus in options.corpora)
-    (options.output_dir / "results.md").write_text(told, encoding="utf-8")
+    write_text(options.output_dir / "results.md", told)
     print(told)
     return 0
 
@@ -276,9 +276,8 @@ class Run:
 
     def _save(self, name: str, model: WordModel) -> None:
         path = self.folder / f"{name}.pt"
-        draft = path.with_suffix(".part")
-        torch.save(model.model.state_dict(), draft)
-        draft.replace(path)
+        with replaces_file(path) as draft:
+            torch.save(model.model.state_dict(), draft)
 
     def _load(self, name: str, model: WordModel) -> WordModel:
         model.model.load_state_dict(torch.load(self.folder / f"{name}.pt", weights_only=True))

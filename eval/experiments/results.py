@@ -1,11 +1,12 @@
 """Measured points of an experiment in one file, kept after each, so that a run that was stopped goes on from there."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from hf_gpt.files.atomic_files import write_json
 
 
 class Results:
@@ -39,8 +40,6 @@ class Results:
             began = time.process_time()
             self.points[key] = {**measure(), "seconds": round(time.process_time() - began, 1)}
             written = {"settings": self.settings, "points": self.points}
-            temporary = self.path.with_suffix(".incomplete")
-            temporary.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, self.path)
+            write_json(self.path, written)
             print(f"seed {seed}  {name:32} {json.dumps(self.points[key])}", flush=True)
         return self.points[key]

@@ -18,6 +18,7 @@ import numpy as np
 from eval.experiments.data import read_lines
 from hf_gpt.evaluation.text.ngram_bleu import self_bleu
 from hf_gpt.evaluation.text.tokenization import tokenize
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.reporting.environment import describe_environment
 
 
@@ -88,8 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = json.dumps(result, indent=1)
     print(text)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(text + "\n", encoding="utf-8")
+        write_text(args.json, text + "\n")
     return 0
 
 

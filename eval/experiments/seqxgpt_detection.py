@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from eval.experiments.data import data_folder
-from eval.experiments.tables import markdown_table, write_json
+from eval.experiments.tables import markdown_table
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.text.tokenization import tokenize
+from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.reporting.environment import describe_environment
 
 
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(args.folder / "seqxgpt_detection.json", {"rows": rows, "environment": describe_environment()})
             print(rows[-1], flush=True)
     page = f"# Human or machine (SeqXGPT)\n\n{markdown_table(rows, COLUMNS)}\n"
-    (args.folder / "seqxgpt_detection.md").write_text(page, encoding="utf-8")
+    write_text(args.folder / "seqxgpt_detection.md", page)
     print(page)
     return 0
 

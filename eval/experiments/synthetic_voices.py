@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_gpt.files.atomic_files import replaces_file
+
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029")
@@ -89,10 +91,8 @@ def write_voices(path: Path, words: Sequence[str], *, accents_per_voice: int, sa
                     sampling_rate=sampling_rate,
                 )
                 rows.append({"digit": digit, "speaker": f"espeak-{name}", "index": index, "samples": samples.tolist()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = path.with_suffix(".incomplete")
-    pq.write_table(pa.Table.from_pylist(rows), incomplete)
-    incomplete.replace(path)
+    with replaces_file(path) as draft:
+        pq.write_table(pa.Table.from_pylist(rows), draft)
     return len(rows)
 
 

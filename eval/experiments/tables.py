@@ -1,8 +1,6 @@
 """Tables of experiments: the same rows as JSON and as Markdown."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 
@@ -21,11 +19,3 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
             cells.append("" if row.get(name) is None else format(row[name], form))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as a JSON file, its folder too; never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(path.suffix + ".part")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)

@@ -22,6 +22,7 @@ import numpy as np
 
 from eval.experiments.review_texts import Overlap, RatedSentence, Review, read_rated_sentences, read_reviews
 from hf_gpt.data.examples import read_examples
+from hf_gpt.files.atomic_files import write_text
 
 
 if TYPE_CHECKING:
@@ -119,10 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     teacher = fit_teacher([*train, *distillation_steps(reviews, rated)])
     texts = [sentence for review in reviews for sentence in review.sentences]
     rows = taught_rows(teacher, [*texts, *(sentence.text for sentence in rated), *further])
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = options.output.with_suffix(".incomplete")
-    incomplete.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    incomplete.replace(options.output)
+    write_text(options.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{len(rows)} of {len(texts) + len(rated) + len(further)} sentences labelled in {options.output}")
     for path, rows in zip(options.held_out, held_out, strict=True):
         log_odds = teacher.decision_function([row["text"] for row in rows])

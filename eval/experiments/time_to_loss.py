@@ -29,7 +29,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from eval.experiments.tables import markdown_table, write_json
+from eval.experiments.tables import markdown_table
+from hf_gpt.files.atomic_files import write_json, write_text
 
 
 CONTEXT, WIDTH, LAYERS, HEADS = 64, 128, 4, 4
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append({"name": name, "seed": seed, "steps": int(name.rpartition("-")[2]), **found})
             print(json.dumps(rows[-1]), flush=True)
     report = table(rows)
-    (options.output_dir / "results.md").write_text(report + "\n", encoding="utf-8")
+    write_text(options.output_dir / "results.md", report + "\n")
     print(report)
     return 0
 

@@ -3,7 +3,6 @@
 import argparse
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.cli.training_command import make_command_parser, run_command
 from hf_gpt.data.truncation import cut_lines
 from hf_gpt.errors import ConfigError, UserError
+from hf_gpt.files.atomic_files import write_json
 from hf_gpt.reporting.truncation import cuts_section
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.discriminator import DiscriminatorArguments
@@ -427,7 +427,7 @@ def write_metrics(trainer: "AdversarialTrainer", metrics: dict[str, float], path
     """Writes the metrics, the updates of both players and the warnings that were raised."""
     warnings = [dataclasses.asdict(warning) for warning in trainer.loop.history.monitors.warnings]
     found = {**metrics, "steps": trainer.state.global_step, **trainer.update_counts(), "warnings": warnings}
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(path, found)
 
 
 def write_run_report(

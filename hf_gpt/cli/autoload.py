@@ -7,13 +7,13 @@ PEFT is imported and costs milliseconds. Nothing is switched on unless somebody 
 """
 
 import argparse
-import os
 import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gpt.cli.parser import CommandParser
+from hf_gpt.files.atomic_files import write_text
 
 
 FILE = "hf_gpt_autoload.pth"
@@ -48,10 +48,7 @@ def is_on() -> bool:
 
 def switch_on() -> None:
     """Writes the file. Raises `OSError` where packages cannot be written."""
-    path = pth_path()
-    staging = path.with_suffix(".incomplete")
-    staging.write_text(LINE, encoding="utf-8")
-    os.replace(staging, path)
+    write_text(pth_path(), LINE)
 
 
 def switch_off() -> None:

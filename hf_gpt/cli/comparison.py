@@ -1,6 +1,5 @@
 """Ways of writing side by side: what a fresh classifier, the likelihood and counts say of each; table and report."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -272,6 +271,7 @@ def write_comparison(
         settings: To be shown.
         conclusion: Of `verdict`.
     """
+    from hf_gpt.files.atomic_files import write_json
     from hf_gpt.reporting.environment import describe_environment
     from hf_gpt.reporting.report import Metric, side_by_side_section, table_section, write_report
 
@@ -280,7 +280,7 @@ def write_comparison(
         if item.updates is not None:
             found[item.name] |= {"generator_updates": item.updates[0], "steps": item.updates[1]}
     found |= {REAL: dict(control), "discriminator": discriminator.to_dict()}
-    (folder / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "comparison.json", found)
     names, cells = results_table(contestants, control, discriminator)
     note = (
         f"{conclusion} The AUC is that of a classifier trained afresh on half of the real and generated texts and "

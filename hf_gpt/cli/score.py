@@ -18,6 +18,7 @@ from hf_gpt.data.text_files import (
     read_text,
     split_text,
 )
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.terminal import INTERRUPTED
 
 
@@ -125,7 +126,7 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
     is_ascii = args.output is None and codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
     lines = [json.dumps(result, ensure_ascii=is_ascii) for result in results] if form == "jsonl" else table(results)
     if args.output is not None:
-        args.output.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+        write_text(args.output, "\n".join(lines) + "\n")
     else:
         print("\n".join(lines), flush=True)
     if cut := sum(result.get("truncated", False) for result in results):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_gpt.errors import ConfigError, did_you_mean
-from hf_gpt.option_names import renamed
 from hf_gpt.files.model_paths import check_exists
+from hf_gpt.option_names import renamed
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
 from hf_gpt.option_values import as_written, parse_mapping
 

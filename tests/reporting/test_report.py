@@ -12,7 +12,7 @@ import pytest
 from hf_gpt.reporting import environment, plots, report
 from hf_gpt.reporting.alerts import alert_rows
 from hf_gpt.reporting.environment import describe_environment
-from hf_gpt.reporting.report import Figure, Sample, Section, write_report
+from hf_gpt.reporting.report import Metric, Sample, Section, write_report
 
 
 VOID = {"meta", "link", "br", "wbr", "img", "hr", "input"}
@@ -79,7 +79,7 @@ def write(folder: Path, **changes) -> str:
     arguments = {
         "title": "A run",
         "summary": "It ran.\n\nIt ended.",
-        "metrics": [Figure("Loss", "1.5", "at the end")],
+        "metrics": [Metric("Loss", "1.5", "at the end")],
         "log_history": history(),
         "samples": [Sample("Once", " upon a time", "greedy")],
         "settings": {"learning_rate": 3e-4, "lora": {"r": 8}},
@@ -119,7 +119,7 @@ def test_every_text_is_escaped(tmp_path):
         tmp_path,
         title=HOSTILE,
         summary=HOSTILE,
-        metrics=[Figure(HOSTILE, HOSTILE, HOSTILE)],
+        metrics=[Metric(HOSTILE, HOSTILE, HOSTILE)],
         log_history=[*history(), {"step": 70, f"eval_{HOSTILE}_loss": 2.0}],
         samples=[Sample(HOSTILE, HOSTILE * 40, HOSTILE)],
         settings={HOSTILE: HOSTILE, "long": HOSTILE * 40, "nested": {HOSTILE: [HOSTILE]}},

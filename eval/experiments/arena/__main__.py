@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.experiments.arena.settings import ARMS, LIKELIHOOD, Settings, file_name
+from hf_gpt.files.atomic_files import write_json
 
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ def run_seed(settings: Settings, seed: int, arms: Sequence[str], output: Path) -
             path = output / f"seed{seed}" / f"{file_name(arm)}.json"
             if not path.exists():
                 bar.set_postfix_str(arm)
-                _write(path, _measured(world, arm, results))
+                write_json(path, _measured(world, arm, results))
             results[arm] = json.loads(path.read_text(encoding="utf-8"))
         for arm in arms if LIKELIHOOD in arms else ():
             path = output / f"seed{seed}" / f"{file_name(arm)}_fresh.json"
             if not path.exists():
                 bar.set_postfix_str(f"{arm}: fresh classifier")
-                _write(path, _classified(world, arm, results))
+                write_json(path, _classified(world, arm, results))
             results[arm]["fresh"] = json.loads(path.read_text(encoding="utf-8"))
     return {"seed": seed, "settings": settings.to_dict(), "arms": results}
 
@@ -102,16 +103,9 @@ def _check_settings(settings: Settings, output: Path) -> None:
     """Keeps results of other settings apart."""
     path = output / "settings.json"
     if not path.exists():
-        _write(path, settings.to_dict())
+        write_json(path, settings.to_dict())
     elif json.loads(path.read_text(encoding="utf-8")) != settings.to_dict():
         raise SystemExit(f"{path} holds other settings than this run: give another --output.")
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

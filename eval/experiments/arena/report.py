@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.experiments.arena.curves import Gain, Point, best, gain, points_of
 from eval.experiments.arena.settings import CEILINGS, LIKELIHOOD
+from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.reporting.plots import light_colours, save_png
 
 
@@ -36,11 +37,9 @@ COLUMNS = (
 
 def write_report(runs: Sequence[Run], output: Path) -> str:
     """Writes `arena.json`, `arena.md` and `arena.png`; returns the table's text."""
-    import json
-
     text = table(runs)
-    (output / "arena.json").write_text(json.dumps(list(runs), indent=1) + "\n", encoding="utf-8")
-    (output / "arena.md").write_text(text + "\n", encoding="utf-8")
+    write_json(output / "arena.json", list(runs))
+    write_text(output / "arena.md", text + "\n")
 
     def sample(*axes: "Axes") -> None:
         for ax, run in zip(axes, runs, strict=True):

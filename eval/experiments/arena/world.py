@@ -30,6 +30,7 @@ from hf_gpt.evaluation.statistics.divergences import compare_densities
 from hf_gpt.evaluation.two_sample.auc import auc
 from hf_gpt.evaluation.two_sample.halves import classifier_test
 from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.files.atomic_files import replaces_file
 from hf_gpt.generation.sampling.rollout import Rollout
 
 
@@ -241,7 +242,5 @@ def _as_words(texts: Rollout) -> list[list[str]]:
 
 
 def _save(state: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    with replaces_file(path) as draft:
+        torch.save(state, draft)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.experiments.oracle_board.published import BEST, PUBLISHED
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.reporting.plots import light_colours, save_png
 
 
@@ -33,7 +34,7 @@ _EMPTY = ("–",) * (len(COLUMNS) - 2)
 def write_report(points: Points, seeds: Sequence[int], settings: Mapping[str, str], output: Path) -> str:
     """Writes `oracle_board.md` and `oracle_board.png`; returns the former's text."""
     text = table(points, seeds, settings)
-    (output / "oracle_board.md").write_text(text + "\n", encoding="utf-8")
+    write_text(output / "oracle_board.md", text + "\n")
     save_png(lambda axes: _sample(axes, points, seeds), output / "oracle_board.png", width=760, height=520, label=text)
     return text
 

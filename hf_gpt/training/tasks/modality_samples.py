@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hf_gpt.data.examples import Example
+from hf_gpt.files.atomic_files import write_bytes
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.modalities import HfGptModalityProcessor
 from hf_gpt.reporting.media import image_grid, media_section, wav_bytes
@@ -100,8 +101,8 @@ def _images(task, media, parts, value_range, folder: Path) -> "list[Section]":
     each = task.args.samples_per_class
     rows = [media[first : first + each] for first in range(0, len(media), each)]
     written, halves = image_grid(rows, low=low, high=high), image_grid(parts, low=low, high=high)
-    (folder / "samples.png").write_bytes(written)
-    (folder / "completions.png").write_bytes(halves)
+    write_bytes(folder / "samples.png", written)
+    write_bytes(folder / "completions.png", halves)
     return [
         media_section(
             "written", "Written images", "A row for each class.", [(f"Classes {', '.join(task.names)}", written)]
@@ -117,15 +118,14 @@ def _images(task, media, parts, value_range, folder: Path) -> "list[Section]":
 
 def _sounds(names, classes, media, parts, sampling_rate: int, folder: Path) -> "list[Section]":
     position = folder / "samples"
-    position.mkdir(exist_ok=True)
     written, halves = [], []
     for number, (name, signal) in enumerate(zip(names, media, strict=True)):
         written.append((f"class {name}", wav_bytes(_audible(signal), sampling_rate)))
-        (position / f"{_file_name(name)}-{number}.wav").write_bytes(written[-1][1])
+        write_bytes(position / f"{_file_name(name)}-{number}.wav", written[-1][1])
     for number, (name, *versions) in enumerate(zip(classes, *parts, strict=True)):
         for kind, signal in zip(("whole", "given", "completed"), versions, strict=True):
             content = wav_bytes(_audible(signal), sampling_rate)
-            (position / f"{kind}-{number}.wav").write_bytes(content)
+            write_bytes(position / f"{kind}-{number}.wav", content)
             # A page of sounds is large: three are enough to hear what completion does.
             if number < 3:
                 halves.append((f"class {name}, {kind}", content))
