@@ -37,7 +37,7 @@ def model_index(results: Mapping[str, Any], model: str | None = None, name: str 
     entries = []
     for task in dict.fromkeys(row["task"] for row in results["results"]):
         rows = [row for row in results["results"] if row["task"] == task and row["model"] == model]
-        shown = [row for row in rows if row["figure"] in MEANINGS and row["value"] is not None]
+        shown = [row for row in rows if row["metric"] in MEANINGS and row["value"] is not None]
         if not shown:
             continue
         facts = results["tasks"].get(task, {})
@@ -50,7 +50,7 @@ def model_index(results: Mapping[str, Any], model: str | None = None, name: str 
             {
                 "task": {"type": kind, "name": task},
                 "dataset": dataset,
-                "metrics": [_metric(row, MEANINGS[row["figure"]].label) for row in shown],
+                "metrics": [_metric(row, MEANINGS[row["metric"]].label) for row in shown],
             }
         )
     if not entries:
@@ -59,7 +59,7 @@ def model_index(results: Mapping[str, Any], model: str | None = None, name: str 
 
 
 def _metric(row: Mapping[str, Any], label: str) -> dict[str, Any]:
-    metric = {"type": row["figure"], "name": label, "value": row["value"]}
+    metric = {"type": row["metric"], "name": label, "value": row["value"]}
     if row.get("low") is not None:
         metric["args"] = {"low": row["low"], "high": row["high"], "level": 0.95, "items": row["items"]}
     return metric
