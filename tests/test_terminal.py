@@ -139,7 +139,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("argv", [HELP, ["-m", "hf_gpt.cli.plan", *HELP[3:]], ["-m", "hf_gpt", "pretrain", "--help"]])
+@pytest.mark.parametrize("argv", [HELP, ["-m", "hf_gpt.cli.option_reference"], ["-m", "hf_gpt", "pretrain", "--help"]])
 def test_a_result_that_could_not_be_written_is_an_error(argv):
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = run(*argv, stdout=full)

@@ -491,9 +491,3 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
     if trainer.discriminator is not None:
         print(f"discriminator         {model_path / 'discriminator'}")
     print(f"report                {report}")
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

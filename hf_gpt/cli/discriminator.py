@@ -188,9 +188,3 @@ def train(args: argparse.Namespace) -> int:
     elif result.auc < 0.55:
         print("warning: the critic hardly tells them apart, so it cannot guide. Give more texts.", file=sys.stderr)
     return 0
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

@@ -503,9 +503,3 @@ def print_result(
     if data.task.args.streaming and (cut := data.task.cuts["training"]):
         print(f"{'cut':<18}training: {cut.describe()}")
     print(f"checkpoint        {model_path}\nreport            {report}")
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
