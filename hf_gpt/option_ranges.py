@@ -76,13 +76,13 @@ RANGES: dict[str, Range] = {
             num_levels num_mel_bins num_return_sequences num_virtual_tokens patch_size per_device_eval_batch_size
             per_device_train_batch_size pretrain_steps rollout_batch_size rounds rows sample_batch_size
             sample_max_new_tokens samples samples_per_class sampling_rate save_total_limit steps tensor_parallel_size
-            text_length tokenizer_vocab_size torch_empty_cache_steps vocab_size
+            text_length tokenizer_vocab_size top_ks torch_empty_cache_steps vocab_size
         """,
         COUNT_OR_NONE="""
             augmented_copies bootstrap dataloader_num_workers discriminator_lora_r discriminator_steps
             discriminator_warmup_steps distillation_warmup_steps doc_stride eval_copies generator_steps
             mle_warmup_steps num_eval_samples pad_vocab_to_multiple_of prompt_tokens reference_steps replay_size
-            select_best shuffle_buffer_size top_k top_ks
+            select_best shuffle_buffer_size top_k
         """,
         POSITIVE="""
             advantage_power eval_steps guidance_temperature gumbel_beta_max gumbel_temperature logging_steps megabytes

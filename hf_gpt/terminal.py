@@ -115,8 +115,7 @@ def run_program(main: Callable[[], int | None], *, prints_result: bool = False) 
     _open_standard_files()
     with safe_output(stops=prints_result):
         stdout, stderr = sys.stdout, sys.stderr
-        if not stderr.isatty():
-            _hide_bars()
+        hide_bars()
         try:
             status = main() or 0
         except OutputClosedError:
@@ -132,8 +131,10 @@ def run_program(main: Callable[[], int | None], *, prints_result: bool = False) 
         return _end(stdout, stderr, status, prints_result)
 
 
-def _hide_bars() -> None:
+def hide_bars() -> None:
     """Keeps the progress bars of libraries that are imported already out of files and pipes."""
+    if sys.stderr.isatty():
+        return
     switches = {"datasets": "disable_progress_bars", "transformers.utils.logging": "disable_progress_bar"}
     for library, switch in switches.items():
         if library in sys.modules:

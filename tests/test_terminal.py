@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM, terminal
 from hf_gpt.cli import main as cli
-from hf_gpt.reporting.report import write_whole
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.terminal import SafeStream, run_program, safe_output
 from hf_gpt.training.trainer import HfGptTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
@@ -139,7 +139,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("argv", [HELP, ["-m", "hf_gpt.cli.plan", *HELP[3:]], ["-m", "hf_gpt", "pretrain", "--help"]])
+@pytest.mark.parametrize("argv", [HELP, ["-m", "hf_gpt.cli.option_reference"], ["-m", "hf_gpt", "pretrain", "--help"]])
 def test_a_result_that_could_not_be_written_is_an_error(argv):
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = run(*argv, stdout=full)
@@ -164,7 +164,7 @@ def test_closed_streams_are_no_error():
 
 
 def test_files_hold_lone_surrogates_as_json_has_them(tmp_path):
-    path = write_whole(tmp_path / "a.json", json.dumps({"text": f"{EMOJI} \ud83d"}, ensure_ascii=False))
+    path = write_text(tmp_path / "a.json", json.dumps({"text": f"{EMOJI} \ud83d"}, ensure_ascii=False))
     assert json.loads(path.read_text(encoding="utf-8")) == {"text": f"{EMOJI} \ud83d"}
 
 

@@ -33,8 +33,8 @@ from eval.benchmarks.speed.models import SIZES
 from eval.benchmarks.speed.timing import synchronize
 from eval.experiments.common.adversarial import QUIET
 from eval.experiments.common.reports import markdown_table
-from eval.experiments.common.results import write_json
 from hf_gpt import HfGptConfig, HfGptForCausalLM, HfGptForSequenceClassification
+from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.reporting.environment import describe_environment
 
 
@@ -321,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(options.output_dir / "checks.json", {"environment": environment, "checks": rows})
     columns = {"check": "name", "verdict": "verdict", "found": "told", "seconds": "seconds:.1f"}
     report = markdown_table(rows, columns)
-    (options.output_dir / "checks.md").write_text(report + "\n", encoding="utf-8")
+    write_text(options.output_dir / "checks.md", report + "\n")
     for name in options.benchmarks:
         left = options.seconds - (time.perf_counter() - began)
         print(f"\n# {name}: {run_benchmark(name, options.output_dir, left)}", flush=True)

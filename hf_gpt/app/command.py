@@ -2,11 +2,10 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
+from hf_gpt.cli.command import add_loading_options, exit_status
 from hf_gpt.cli.parser import CommandParser
-from hf_gpt.terminal import INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -21,10 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines too (%(default)s)")
     parser.add_argument("--port", type=int, default=7860, help="of the page (%(default)s)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
-    parser.add_argument("--device", help="cpu, cuda, ...; left out: an accelerator if there is one")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit of Hub ids")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run model code that comes with a checkpoint")
+    add_loading_options(parser)
     return parser
 
 
@@ -33,30 +29,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     # Read when the library is imported, which would ask its maker for news.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-    except ImportError as error:
-        print(f"error: the app needs more packages ({error}): pip install 'hf-gpt[app]'", file=sys.stderr)
-        return 2
-    try:
-        return serve(args, gradio)
-    except (OSError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return exit_status(lambda: serve(args), expected=(OSError, ValueError), extra="app")
 
 
-def serve(args: argparse.Namespace, gradio: object) -> int:
+def serve(args: argparse.Namespace) -> int:
     """Loads the models and serves the page until it is stopped."""
-    from transformers.utils import logging
+    import gradio
 
     from hf_gpt.app.page import launch_options, make_page
     from hf_gpt.app.sessions import Judge, Writer, open_judge
     from hf_gpt.evaluation.tasks.loading import name_models, open_candidate
+    from hf_gpt.terminal import hide_bars
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+    hide_bars()
     options = {key: getattr(args, key) for key in ("device", "dtype", "revision", "trust_remote_code")}
     writers: dict[str, Writer] = {}
     for name, path in name_models(args.models).items():
@@ -76,9 +61,3 @@ def serve(args: argparse.Namespace, gradio: object) -> int:
     print(f"The page is at {address} until Ctrl-C.", flush=True)
     page.block_thread()
     return 0
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

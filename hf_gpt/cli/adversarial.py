@@ -3,7 +3,6 @@
 import argparse
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.cli.training_command import make_command_parser, run_command
 from hf_gpt.data.truncation import cut_lines
 from hf_gpt.errors import ConfigError, UserError
+from hf_gpt.files.atomic_files import write_json
 from hf_gpt.reporting.truncation import cuts_section
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.discriminator import DiscriminatorArguments
@@ -427,7 +427,7 @@ def write_metrics(trainer: "AdversarialTrainer", metrics: dict[str, float], path
     """Writes the metrics, the updates of generator and discriminator, and the warnings."""
     warnings = [dataclasses.asdict(warning) for warning in trainer.loop.history.monitors.alerts]
     found = {**metrics, "steps": trainer.state.global_step, **trainer.update_counts(), "warnings": warnings}
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(path, found)
 
 
 def write_run_report(
@@ -491,9 +491,3 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
     if trainer.discriminator is not None:
         print(f"discriminator         {model_path / 'discriminator'}")
     print(f"report                {report}")
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

@@ -7,13 +7,14 @@ PEFT is imported and costs milliseconds. Nothing is switched on unless somebody 
 """
 
 import argparse
-import os
-import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.parser import CommandParser
+from hf_gpt.errors import UserError
+from hf_gpt.files.atomic_files import write_text
 
 
 FILE = "hf_gpt_autoload.pth"
@@ -48,10 +49,7 @@ def is_on() -> bool:
 
 def switch_on() -> None:
     """Writes the file. Raises `OSError` where packages cannot be written."""
-    path = pth_path()
-    staging = path.with_suffix(".incomplete")
-    staging.write_text(LINE, encoding="utf-8")
-    os.replace(staging, path)
+    write_text(pth_path(), LINE)
 
 
 def switch_off() -> None:
@@ -62,23 +60,22 @@ def switch_off() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
+    return exit_status(lambda: autoload(args.action))
+
+
+def autoload(action: str) -> None:
+    """Does `on`, `off` or `status`, and prints how it stands.
+
+    Raises:
+        UserError: the environment's packages cannot be changed.
+    """
     try:
-        if args.action == "on":
+        if action == "on":
             switch_on()
-        elif args.action == "off":
+        elif action == "off":
             switch_off()
     except OSError as error:
-        print(
-            f"error: {pth_path()} cannot be changed: {error.strerror}. Use an environment of your own (python -m "
-            "venv).",
-            file=sys.stderr,
-        )
-        return 2
+        raise UserError(
+            f"{pth_path()} cannot be changed: {error.strerror}. Use an environment of your own (python -m venv)."
+        ) from error
     print(f"autoload is {'on' if is_on() else 'off'}: {pth_path()}")
-    return 0
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

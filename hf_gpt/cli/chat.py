@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from hf_gpt.cli.generate import add_options, generation_options, load, with_names
+from hf_gpt.cli.command import exit_status
+from hf_gpt.cli.generate import add_options, generation_options, load
 from hf_gpt.cli.parser import CommandParser
-from hf_gpt.terminal import INTERRUPTED
 
 
 if TYPE_CHECKING:
@@ -36,20 +36,17 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    try:
-        model, tokenizer = load(args)
-        conversation = Conversation(model, tokenizer, args.system, generation_options(args))
-    except (OSError, ValueError) as error:
-        print(f"error: {with_names(error, args.model)}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: chat(args), expected=(OSError, ValueError), stopped="", paths=(args.model,))
+
+
+def chat(args: argparse.Namespace) -> int:
+    """Loads the model and answers standard input; returns the exit status."""
+    model, tokenizer = load(args)
+    conversation = Conversation(model, tokenizer, args.system, generation_options(args))
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         print(HELP, file=sys.stderr)
-    try:
-        return talk(conversation, read_lines(is_terminal), is_terminal)
-    except KeyboardInterrupt:
-        print()
-        return INTERRUPTED
+    return talk(conversation, read_lines(is_terminal), is_terminal)
 
 
 def read_lines(is_terminal: bool) -> Iterable[str]:
@@ -180,9 +177,3 @@ class Conversation:
     def _pad_token_id(self) -> int | None:
         given = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if given is None else given
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main, prints_result=True))

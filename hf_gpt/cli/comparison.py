@@ -1,6 +1,5 @@
 """Generators side by side: two-sample test, held-out loss and distinct trigrams of each; table and report."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -275,6 +274,7 @@ def write_comparison(
         settings: To be shown.
         conclusion: Of `verdict`.
     """
+    from hf_gpt.files.atomic_files import write_json
     from hf_gpt.reporting.environment import describe_environment
     from hf_gpt.reporting.report import Metric, side_by_side_section, table_section, write_report
 
@@ -283,14 +283,13 @@ def write_comparison(
         if item.updates is not None:
             found[item.name] |= {"generator_updates": item.updates[0], "steps": item.updates[1]}
     found |= {REAL: dict(control), "discriminator": discriminator.to_dict()}
-    (folder / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "comparison.json", found)
     names, cells = results_table(contestants, control, discriminator)
     note = (
         f"{conclusion} The AUC is that of a classifier two-sample test (C2ST): a new classifier learns from half of "
         f"the real and generated texts and is tried on the rest (mean of {NUM_SPLITS} splits, 95 % interval). Compare "
-        "it to the row of real text. All began from the first row's model. The "
-        "held-out loss is in nats per token, updates are of the generator, and the last column is the compute that each got "
-        "on top. The last row is the AUC of the demo's discriminator on texts of the first row."
+        "it to the row of real text. All began from the first row's model. The held-out loss is in nats per token, "
+        "updates are of the generator, and the last column is the compute that each got on top. The last row is the AUC of the demo's discriminator on texts of the first row."
     )
     shown = [
         (

@@ -1,11 +1,10 @@
 """`hf-gpt convert`: a checkpoint as another architecture that computes the same."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
+from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.parser import CommandParser
-from hf_gpt.terminal import INTERRUPTED
 
 
 _TARGETS = ("hf_gpt", "gpt2", "llama", "mistral", "qwen2", "qwen3")
@@ -32,28 +31,23 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status, 2 for what the user can put right."""
+    """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    from hf_gpt.errors import UserError
+    return exit_status(lambda: _convert(args), stopped="Stopped. Nothing was written.")
 
-    try:
-        from hf_gpt.conversion.checkpoint import convert
 
-        result = convert(
-            args.source,
-            args.destination,
-            args.to,
-            max_shard_size=args.max_shard_size,
-            revision=args.revision,
-            tokenizer=not args.no_tokenizer,
-            overwrite=args.overwrite,
-        )
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped. Nothing was written.", file=sys.stderr)
-        return INTERRUPTED
+def _convert(args: argparse.Namespace) -> None:
+    from hf_gpt.conversion.checkpoint import convert
+
+    result = convert(
+        args.source,
+        args.destination,
+        args.to,
+        max_shard_size=args.max_shard_size,
+        revision=args.revision,
+        tokenizer=not args.no_tokenizer,
+        overwrite=args.overwrite,
+    )
     files = f"{len(result.files)} files" if len(result.files) > 1 else result.files[0]
     print(
         f"{args.destination}: {result.source_type} -> {result.target_type}, {result.num_parameters:,} parameters in "
@@ -61,10 +55,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for note in result.notes:
         print(f"note: {note}")
-    return 0
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

@@ -7,16 +7,14 @@ table and one report say how far each is from real text.
 
 import argparse
 import copy
-import sys
 import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.parser import CommandParser
-from hf_gpt.errors import UserError
-from hf_gpt.terminal import INTERRUPTED
 
 
 if TYPE_CHECKING:
@@ -46,14 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    try:
-        return demo(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"Stopped. What was finished is in {args.output_dir}.", file=sys.stderr)
-        return INTERRUPTED
+    return exit_status(lambda: demo(args), stopped=f"Stopped. What was finished is in {args.output_dir}.")
 
 
 def demo(args: argparse.Namespace) -> int:

@@ -1,13 +1,13 @@
 """`hf-gpt discriminator`: trains a discriminator on real texts and the generator's own."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.errors import UserError
+from hf_gpt.files.atomic_files import write_json
 from hf_gpt.terminal import INTERRUPTED
 
 
@@ -169,7 +169,7 @@ def train(args: argparse.Namespace) -> int:
         discriminator.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
         settings = {"settings": vars(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
-        (folder / "discriminator.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "discriminator.json", settings)
     print(
         f"discriminator  {output_dir / 'model'}: AUC {result.auc:.3f} ({result.auc_low:.2f} to "
         f"{result.auc_high:.2f}) and accuracy {result.accuracy:.1%} on "
@@ -192,9 +192,3 @@ def train(args: argparse.Namespace) -> int:
             "warning: the discriminator hardly tells them apart, so it cannot guide. Give more texts.", file=sys.stderr
         )
     return 0
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

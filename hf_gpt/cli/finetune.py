@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gpt.cli.training_command import make_command_parser, run_command
 from hf_gpt.data.truncation import check_usable, count_labelled, count_unread, cut_lines, cuts_to_dict
 from hf_gpt.errors import ConfigError
+from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.option_values import check_at_least
 from hf_gpt.reporting.truncation import cuts_section
 from hf_gpt.training.arguments.adapter import PeftArguments
@@ -389,12 +390,12 @@ def generation_options(task: "Task") -> dict[str, Any]:
 
 def write_results(trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, Any], output_dir: Path) -> None:
     """Writes `metrics.json`, and `predictions.jsonl` with the validation examples."""
-    (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_json(output_dir / "metrics.json", metrics)
     if trainer.predictions is not None:
-        with (output_dir / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as file:
-            for example, prediction in zip(data.validation_examples, trainer.predictions, strict=True):
-                row = {**data.task.record(example), "prediction": prediction}
-                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        pairs = zip(data.validation_examples, trainer.predictions, strict=True)
+        rows = ({**data.task.record(example), "prediction": prediction} for example, prediction in pairs)
+        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        write_text(output_dir / "predictions.jsonl", "".join(lines))
 
 
 def count_same_after_reloading(
@@ -502,9 +503,3 @@ def print_result(
     if data.task.args.streaming and (cut := data.task.cuts["training"]):
         print(f"{'cut':<18}training: {cut.describe()}")
     print(f"checkpoint        {model_path}\nreport            {report}")
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

@@ -3,14 +3,13 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_gpt.cli.command import add_loading_options, exit_status
 from hf_gpt.cli.guided_generate import add_arguments, check_arguments, guided_options, print_texts
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.data.row_files import broken_text, has_broken_text
 from hf_gpt.data.text_files import decode_text, fold_line_ends
-from hf_gpt.terminal import INTERRUPTED
 
 
 if TYPE_CHECKING:
@@ -43,26 +42,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top_p", type=float, help="sample from the likeliest tokens of this total mass")
     parser.add_argument("--repetition_penalty", type=float, help="above 1 makes words that were used less likely")
     parser.add_argument("--seed", type=int, help="the same seed gives the same text")
-    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
-    parser.add_argument("--device", help="cpu, cuda, ...; left out: an accelerator if there is one")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
-    parser.add_argument(
-        "--trust_remote_code", action="store_true", help="run model code that comes with the checkpoint"
-    )
+    add_loading_options(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    try:
-        args.prompt = read_prompt(args.prompt)
-        return generate(args)
-    except (OSError, ValueError) as error:
-        print(f"error: {with_names(error, args.model, args.discriminator)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print()
-        return INTERRUPTED
+    paths = (args.model, args.discriminator)
+    return exit_status(lambda: generate(args), expected=(OSError, ValueError), stopped="", paths=paths)
 
 
 def read_prompt(given: str | None) -> str:
@@ -87,8 +74,9 @@ def generate(args: argparse.Namespace) -> int:
     from transformers import TextStreamer
 
     check_arguments(args)
+    prompt = read_prompt(args.prompt)
     model, tokenizer = load(args)
-    ids = tokenizer(args.prompt, return_tensors="pt")["input_ids"].long()
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].long()
     if ids.shape[1] == 0:
         begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         ids = torch.tensor([[begin]])
@@ -125,13 +113,12 @@ def _is_fast(model: "PreTrainedModel") -> bool:
 def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The model, ready to generate on its device, and its tokenizer; sets the seed."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-    from transformers.utils import logging
 
     from hf_gpt.files.checkpoints import find_existing_model
     from hf_gpt.generation.devices import pick_device
+    from hf_gpt.terminal import hide_bars
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+    hide_bars()
     device = pick_device(args.device)
     path = find_existing_model(args.model)
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
@@ -154,17 +141,3 @@ def generation_options(args: argparse.Namespace) -> dict[str, object]:
     if any(getattr(args, name) is not None for name in ("temperature", "top_k", "top_p", "seed")):
         options["do_sample"] = True
     return options
-
-
-def with_names(error: Exception, *paths: str | None) -> str:
-    """An error's text, with those of the paths that are no folders here: the Hub's does not say what it looked for."""
-    absent = [path for path in paths if path is not None and path not in str(error) and not Path(path).exists()]
-    return (
-        f"{error}\nThere is no folder {' or '.join(absent)}." if absent and isinstance(error, OSError) else f"{error}"
-    )
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main, prints_result=True))

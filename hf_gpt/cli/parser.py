@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from hf_gpt.files.output_paths import wrong_output
+from hf_gpt.option_names import former_name_in
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
 
 
@@ -23,11 +24,12 @@ class CommandParser(argparse.ArgumentParser):
         self._negative_number_matcher = NEGATIVE_NUMBER
 
     def parse_known_args(self, args=None, namespace=None):
-        """As in the base class; also refuses numbers out of range, and outputs that cannot be written."""
+        """As in the base class; also refuses former names, numbers out of range and outputs that cannot be written."""
+        args = list(sys.argv[1:] if args is None else args)
+        options = [name.removeprefix("--") for name in self._option_string_actions]
+        refuse(former_name_in(args, options))
         namespace, rest = super().parse_known_args(args, namespace)
-        if (wrong := wrong_number(vars(namespace)) or wrong_output(vars(namespace))) is not None:
-            print(f"error: {wrong}", file=sys.stderr)
-            raise RefusedValue(2)
+        refuse(wrong_number(vars(namespace)) or wrong_output(vars(namespace)))
         return namespace, rest
 
     def error(self, message: str) -> NoReturn:
@@ -41,6 +43,13 @@ class CommandParser(argparse.ArgumentParser):
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", line):
             return _nearest(wrong[1], [name.strip(" '") for name in wrong[2].split(",")])
         return "."
+
+
+def refuse(wrong: str | None) -> None:
+    """Prints the sentence about what is wrong, if there is one, and ends the command."""
+    if wrong is not None:
+        print(f"error: {wrong}", file=sys.stderr)
+        raise RefusedValue(2)
 
 
 def _nearest(wrong: str, valid: Iterable[str]) -> str:

@@ -3,13 +3,13 @@
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.parser import CommandParser
-from hf_gpt.errors import ConfigError, UserError
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.monitoring.cost_model import (
     ASSUMED_MFU,
     GPUS,
@@ -61,13 +61,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    try:
-        plan = make_plan(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(plan) if args.json else "\n".join(describe_plan(plan)))
-    return 0
+    return exit_status(lambda: print_plan(make_plan(args), as_json=args.json))
+
+
+def print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
+    """Prints a plan, as lines for people or as one JSON object."""
+    print(json.dumps(plan) if as_json else "\n".join(describe_plan(plan)))
 
 
 def parse_count(text: str, option: str) -> float:
@@ -221,9 +220,3 @@ def _tensor_parallel_size(heads: int, gpus: int) -> int:
 
 def _format_days(seconds: float) -> str:
     return format_duration(seconds) if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main, prints_result=True))

@@ -411,9 +411,3 @@ def print_result(
         print("warning: the two differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
     print(f"checkpoint     {model_path}")
     print(f"report         {report}")
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

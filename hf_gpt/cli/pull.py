@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from hf_gpt.cli.hub_errors import report
+from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.parser import CommandParser
 
 
@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    return report(lambda: _pull(args))
+    return exit_status(lambda: print(_pull(args)))
 
 
 def _pull(args: argparse.Namespace) -> str:
@@ -38,9 +38,3 @@ def _pull(args: argparse.Namespace) -> str:
         overwrite=args.overwrite,
     )
     return f"{args.repo_id} is in {folder}"
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

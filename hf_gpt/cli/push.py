@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from hf_gpt.cli.hub_errors import report
+from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.parser import CommandParser
 
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if (args.folder is None) != args.code_only:
         parser.error("give a folder and a repository; with --code_only the repository alone")
-    return report(lambda: _push(args))
+    return exit_status(lambda: print(_push(args)))
 
 
 def _push(args: argparse.Namespace) -> str:
@@ -58,9 +58,3 @@ def _push(args: argparse.Namespace) -> str:
         )
     kept = f"\nleft out, no part of a checkpoint: {', '.join(done.left_out)}" if done.left_out else ""
     return f"{done.url}: {len(done.files)} files{kept}"
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.cli.command import add_loading_options, add_text_options, exit_status
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.data.row_files import Malformed, Row, advised, read_rows, rows_of_lines, table_format, text_in
 from hf_gpt.data.text_files import (
@@ -18,7 +19,7 @@ from hf_gpt.data.text_files import (
     read_text,
     split_text,
 )
-from hf_gpt.terminal import INTERRUPTED
+from hf_gpt.files.atomic_files import write_text
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,34 +35,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--format", choices=["table", "jsonl"], help="left out: table on a terminal, jsonl when piped or in a file"
     )
     parser.add_argument("--output", type=Path, help="file to write; left out: standard output")
-    parser.add_argument("--text_column", default="text", help="column of a table that holds the text (%(default)s)")
-    parser.add_argument(
-        "--document_separator", help=r"where a text file parts into texts, e.g. '\n'; left out: it is one text"
-    )
+    add_text_options(parser)
     parser.add_argument("--batch_size", type=int, default=32, help="texts scored at a time (%(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, ...; left out: an accelerator if there is one")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
-    parser.add_argument(
-        "--trust_remote_code", action="store_true", help="run model code that comes with the checkpoint"
-    )
+    add_loading_options(parser, dtype=False)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    try:
-        texts = list(read_texts(args.file, args.text_column, args.document_separator))
-        if not texts:
-            raise ValueError(f"{args.file}: no text found. Every text is empty or blank.")
-        return score(args, texts)
-    except (OSError, ValueError) as error:
-        from hf_gpt.cli.generate import with_names
-
-        print(f"error: {with_names(error, args.discriminator)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return exit_status(lambda: score(args), expected=(OSError, ValueError), paths=(args.discriminator,))
 
 
 def read_texts(source: str, text_column: str = "text", document_separator: str | None = None) -> Iterator[str]:
@@ -103,17 +86,19 @@ def _texts_of(rows: Iterable[Row], text_column: str) -> Iterator[str]:
             yield fold_line_ends(text)
 
 
-def score(args: argparse.Namespace, texts: list[str]) -> int:
-    """Loads the discriminator, scores the texts and writes the results."""
+def score(args: argparse.Namespace) -> int:
+    """Reads the texts, loads the discriminator, scores them and writes the results."""
+    texts = list(read_texts(args.file, args.text_column, args.document_separator))
+    if not texts:
+        raise ValueError(f"{args.file}: no text found. Every text is empty or blank.")
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
     from hf_gpt.files.checkpoints import find_existing_model
     from hf_gpt.generation.devices import pick_device
     from hf_gpt.generation.guidance.guided_generate import load_discriminator
+    from hf_gpt.terminal import hide_bars
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+    hide_bars()
     device = pick_device(args.device)
     path = find_existing_model(args.discriminator)
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
@@ -125,7 +110,7 @@ def score(args: argparse.Namespace, texts: list[str]) -> int:
     is_ascii = args.output is None and codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
     lines = [json.dumps(result, ensure_ascii=is_ascii) for result in results] if form == "jsonl" else table(results)
     if args.output is not None:
-        args.output.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+        write_text(args.output, "\n".join(lines) + "\n")
     else:
         print("\n".join(lines), flush=True)
     if cut := sum(result.get("truncated", False) for result in results):
@@ -214,9 +199,3 @@ def _is_object(line: bytes) -> bool:
         return isinstance(json.loads(line.decode("utf-8")), dict)
     except (ValueError, RecursionError):
         return False
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main, prints_result=True))

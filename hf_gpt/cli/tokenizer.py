@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_gpt.cli.command import add_text_options, exit_status
 from hf_gpt.cli.parser import CommandParser
-from hf_gpt.errors import UserError
-from hf_gpt.terminal import INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -22,8 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output_dir", required=True, help="folder that the tokenizer is saved in")
     parser.add_argument("--vocab_size", type=int, default=4096, help="most tokens, special ones included (%(default)s)")
-    parser.add_argument("--text_column", default="text", help="column that holds the text (%(default)s)")
-    parser.add_argument("--document_separator", help="where a .txt file parts into documents")
+    add_text_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there already")
     return parser
 
@@ -31,24 +29,16 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = make_parser().parse_args(argv)
-    try:
-        return train(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped. A tokenizer is written whole or not at all.", file=sys.stderr)
-        return INTERRUPTED
+    return exit_status(lambda: train(args), stopped="Stopped. A tokenizer is written whole or not at all.")
 
 
 def train(args: argparse.Namespace) -> int:
     """Trains and saves the tokenizer, and prints its size and how well it compresses."""
-    import datasets
-
     from hf_gpt.data.corpus import count_bytes, read_corpus
     from hf_gpt.data.tokenizer import train_tokenizer
     from hf_gpt.errors import CheckpointError
     from hf_gpt.files.checkpoints import atomic_directory
+    from hf_gpt.terminal import hide_bars
 
     output_dir = Path(args.output_dir)
     if output_dir.exists() and not output_dir.is_dir():
@@ -58,8 +48,7 @@ def train(args: argparse.Namespace) -> int:
         if not (args.overwrite and is_tokenizer):
             remedy = "replace it with --overwrite" if is_tokenizer else "choose another folder"
             raise CheckpointError(f"--output_dir {output_dir} is not empty: {remedy}.")
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
+    hide_bars()
     texts = read_corpus(args.corpus, text_column=args.text_column, document_separator=args.document_separator)
     print(f"corpus     {len(texts):,} document{'' if len(texts) == 1 else 's'}", flush=True)
     tokenizer = train_tokenizer((text for text in texts["text"]), args.vocab_size, show_progress=sys.stderr.isatty())
@@ -68,9 +57,3 @@ def train(args: argparse.Namespace) -> int:
     num_bytes, num_tokens = count_bytes(texts), sum(len(tokenizer(text)["input_ids"]) for text in texts["text"])
     print(f"tokenizer  {output_dir}: {len(tokenizer):,} tokens, {num_bytes / max(num_tokens, 1):.2f} bytes each")
     return 0
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

@@ -1,14 +1,13 @@
 """The frame of a training command: help, settings, errors and exit status."""
 
 import argparse
-import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.options import command_options, make_help_parser
 from hf_gpt.errors import UserError
-from hf_gpt.terminal import INTERRUPTED
 from hf_gpt.training.settings import (
     RECIPES,
     Settings,
@@ -49,13 +48,14 @@ def run_command(
         recipes: Folder of the built-in recipes.
 
     Returns:
-        0; 2 for what the user can put right, with one line on standard error; 130 after Ctrl-C.
+        The exit status, see `exit_status`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if "-h" in argv or "--help" in argv:
         make_parser().print_help()
         return 0
-    try:
+
+    def work() -> int:
         shown = [*dataclass_types, *([] if trainer_type is None else [trainer_type])]
         names = [option.name for options in command_options(shown).values() for option in options]
         names.remove("config")
@@ -66,17 +66,9 @@ def run_command(
         status = run(_load(rest, dataclass_types, make_training_class or _training_class, recipe, path))
         _leave_process_group()
         return status
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"error: {error}. Make room on the disk; checkpoints that are there are whole.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped. No checkpoint was saved for this moment.", file=sys.stderr)
-        return INTERRUPTED
+
+    # Another error of the system than a full disk is a fault of ours, whose traceback is wanted.
+    return exit_status(work, expected=(UserError,), stopped="Stopped. No checkpoint was saved for this moment.")
 
 
 def _leave_process_group() -> None:

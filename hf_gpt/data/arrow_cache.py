@@ -1,8 +1,6 @@
 """Texts of a large file, in Arrow on disk under a name that changes with the file and with the code that reads it."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import datasets
 from datasets.arrow_writer import ArrowWriter
 
 from hf_gpt.errors import CorpusError
+from hf_gpt.files.atomic_files import replaces_file
 
 
 # Files up to this size are read into memory each time, which takes seconds.
@@ -39,26 +38,18 @@ def text_dataset(
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "hf_gpt_texts"
     kept = folder / f"{digest.hexdigest()}.arrow"
     if not kept.is_file():
-        _write(read, folder, kept)
+        _write(read, kept)
     return datasets.Dataset.from_file(str(kept))
 
 
-def _write(read: Callable[[], Iterator[str]], folder: Path, kept: Path) -> None:
+def _write(read: Callable[[], Iterator[str]], kept: Path) -> None:
     """Writes the texts beside `kept` and renames, so that a run that is stopped leaves no half of them."""
-    part = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-        os.close(handle)
-        with ArrowWriter(path=part, features=_FEATURES) as writer:
+        with replaces_file(kept) as draft, ArrowWriter(path=str(draft), features=_FEATURES) as writer:
             for text in read():
                 writer.write({"text": text})
             writer.finalize()
-        os.replace(part, kept)
     except OSError as error:
         raise CorpusError(
-            f"{folder}: cannot be written to: {error}. Set HF_DATASETS_CACHE to another folder."
+            f"{kept.parent}: cannot be written to: {error}. Set HF_DATASETS_CACHE to another folder."
         ) from error
-    finally:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.files.atomic_files import replaces_file
+
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -319,14 +321,11 @@ def save_png(
         columns: Number of axes.
         label: What the drawing shows, in words, kept in the file.
     """
-    import os
-
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    partial = path.with_name(f".{path.name}.partial")
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), replaces_file(path) as draft:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"font.size": 12})
         figure = Figure(figsize=(width / 72, height / 72), dpi=144, layout="constrained")
@@ -335,8 +334,7 @@ def save_png(
         for axes in panels:
             _style(axes, _LIGHT[AXIS], _LIGHT[GRID])
         draw(*panels)
-        figure.savefig(partial, format="png", metadata={"Software": None, "Description": label})
-    os.replace(partial, path)
+        figure.savefig(draft, format="png", metadata={"Software": None, "Description": label})
 
 
 def light_colours() -> tuple[str, ...]:

@@ -5,14 +5,13 @@ A page is a list of `Section`s; a further kind of result is a function that retu
 """
 
 import html
-import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.reporting.alerts import NAMES, alert_rows, is_adversarial
 from hf_gpt.reporting.plots import (
     LIGHT_COLOURS,
@@ -102,7 +101,7 @@ def write_report(
         environment_section(environment),
     ]
     page = render_page(title, header(title, summary, metrics), [part for part in parts if part is not None])
-    return write_whole(Path(path), page)
+    return write_text(Path(path), page)
 
 
 def header(title: str, summary: str, metrics: Sequence[Metric], eyebrow: str = "Training report") -> str:
@@ -387,22 +386,6 @@ def _value(value: object) -> str:
     if len(text) > _VALUE_CHARACTERS:
         return fold(f"{text[:60].strip()} … ({len(text):,} characters)", f"<pre>\n{escape(text)}</pre>")
     return escape(text) or '<span class="muted">empty</span>'
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Puts `text` at `path` in one step, so that a reader finds the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with draft.open("xb") as file:
-            # A lone surrogate, which is no character, as its escape: what it is in JSON, too.
-            file.write(text.encode("utf-8", "backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path
 
 
 _STYLE = (

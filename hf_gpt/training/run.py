@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.errors import CorpusError, WorkerError
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.training.monitoring.step_times import Stretch, time_steps
 from hf_gpt.training.monitoring.throughput import format_count
 from hf_gpt.training.settings import Settings, settings_to_yaml
@@ -277,7 +278,7 @@ def write_recipe(settings: Settings, prog: str, path: Path, history: Sequence[st
     header = f"Settings of a run of {prog}: hf-gpt {__version__}, transformers {transformers_version}."
     header = "\n".join([header, *history])
     text = settings_to_yaml(Settings(settings.arguments, kept, settings.recipe), TrainingArguments, header)
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(path, text)
 
 
 def print_lines(say: Any, lines: Sequence[tuple[str, str]]) -> None:

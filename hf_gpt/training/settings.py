@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_gpt.errors import ConfigError, did_you_mean
 from hf_gpt.files.model_paths import check_exists
-from hf_gpt.option_names import renamed
+from hf_gpt.option_names import former_name_in, renamed
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
 from hf_gpt.option_values import as_written, parse_mapping
 
@@ -92,7 +92,7 @@ def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
         raise ConfigError(f"{path}: must be a mapping of options to values, found a {type(content).__name__}.")
     for key in content:
         if key not in set(names):
-            if (successor := renamed(str(key))) is not None:
+            if (successor := renamed(str(key), set(names))) is not None:
                 raise ConfigError(f"{path}: {key!r} is now {successor!r}. Rename it.")
             raise ConfigError(f"{path}: unknown key {key!r}{did_you_mean(str(key), list(names))} See --help.")
     return Recipe(content, written or {})
@@ -128,8 +128,8 @@ def check_option_names(argv: Sequence[str], names: Iterable[str]) -> None:
             continue
         name = token[2:].partition("=")[0].replace("-", "_")
         if name not in valid and name.removeprefix("no_") not in valid:
-            if (successor := renamed(name)) is not None:
-                raise ConfigError(f"--{name} is now --{successor}. Rename it.")
+            if (former := former_name_in([token], valid)) is not None:
+                raise ConfigError(former)
             hint = did_you_mean(f"--{name}", [f"--{option}" for option in valid])
             raise ConfigError(f"unknown option --{name}{hint} See --help.")
 

@@ -2,7 +2,10 @@
 
 import pytest
 
+from hf_gpt import option_names
 from hf_gpt.cli.parser import CommandParser
+from hf_gpt.errors import ConfigError
+from hf_gpt.training.settings import check_option_names, read_recipe
 
 
 @pytest.mark.parametrize(
@@ -22,3 +25,36 @@ def test_a_slip_is_answered_in_one_line_that_names_the_nearest(argv, said, capsy
         parser.parse_args(argv)
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and said in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def renamed_option(monkeypatch):
+    """`--paint` of former versions is `--colour` today."""
+    monkeypatch.setitem(option_names.RENAMED_OPTIONS, "paint", "colour")
+
+
+@pytest.mark.parametrize("argv", [["--paint", "red"], ["--paint=red"]])
+def test_a_former_name_is_refused_with_the_present_one(argv, renamed_option, capsys):
+    parser = CommandParser(prog="paint")
+    parser.add_argument("--colour")
+    parser.add_argument("--required", required=True)
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(argv)
+    assert stopped.value.code == 2 and capsys.readouterr().err == "error: --paint is now --colour. Rename it.\n"
+
+
+def test_a_name_in_use_is_not_refused_although_another_command_has_renamed_it(renamed_option):
+    parser = CommandParser(prog="paint")
+    parser.add_argument("--paint")
+    assert parser.parse_args(["--paint", "red"]).paint == "red"
+
+
+def test_recipes_and_training_commands_refuse_former_names(renamed_option, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("paint: red\n")
+    with pytest.raises(ConfigError, match="'paint' is now 'colour'"):
+        read_recipe(path, ["colour"])
+    with pytest.raises(ConfigError, match="--paint is now --colour"):
+        check_option_names(["--paint", "red"], ["colour"])
+    with pytest.raises(ConfigError, match="unknown option --paint"):
+        check_option_names(["--paint", "red"], ["size"])

@@ -253,7 +253,7 @@ def test_a_large_file_is_kept_on_disk_until_it_changes(tmp_path, monkeypatch):
     path.write_text('{"text": "one"}\n{"text": 5}\n')
     with pytest.raises(CorpusError, match="line 2"):
         in_memory(path)
-    assert not list((tmp_path / "cache").rglob("*.part"))
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
 def test_a_stream_goes_over_malformed_rows_where_it_is_told_to(tmp_path):

@@ -92,7 +92,7 @@ def bench(args: argparse.Namespace) -> int:
     """Runs the benchmarks, prints their tables and writes the files, after each one so that none is lost."""
     from eval.benchmarks.speed.machine import limits
     from eval.benchmarks.speed.timing import interleave, use_clock
-    from eval.experiments.common.results import write_json
+    from hf_gpt.files.atomic_files import write_json, write_text
     from hf_gpt.reporting.environment import describe_environment
 
     use_clock(args.clock)
@@ -109,7 +109,7 @@ def bench(args: argparse.Namespace) -> int:
             print(f"\n{pages[-1]}", flush=True)
             if args.output_dir is not None:
                 write_json(args.output_dir / "bench.json", result)
-                (args.output_dir / "bench.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
+                write_text(args.output_dir / "bench.md", "\n\n".join(pages) + "\n")
     return 0
 
 

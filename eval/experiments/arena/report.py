@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eval.experiments.arena.curves import Gain, Point, best, gain, points_of
 from eval.experiments.arena.settings import CEILINGS, LIKELIHOOD
 from eval.experiments.common.reports import listed, markdown_table, spread, write_page
-from eval.experiments.common.results import write_json
+from hf_gpt.files.atomic_files import write_json
 from hf_gpt.reporting.plots import light_colours, save_png
 
 

@@ -6,16 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.reporting.report import write_whole
+from hf_gpt.files.atomic_files import replaces_file, write_json
 
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as a JSON file, its folder too; never half of it."""
-    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -47,9 +42,8 @@ def kept_model(path: Path, model: "nn.Module", train: Callable[[], dict[str, Any
         began = time.process_time()
         found = train()
         write_json(path.with_suffix(".json"), {**found, "cpu_seconds": time.process_time() - began})
-        partial = path.with_suffix(".partial")
-        torch.save(model.state_dict(), partial)
-        partial.replace(path)
+        with replaces_file(path) as draft:
+            torch.save(model.state_dict(), draft)
     model.load_state_dict(torch.load(path, weights_only=True))
     model.eval()
     return read_json(path.with_suffix(".json"))

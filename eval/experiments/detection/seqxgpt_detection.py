@@ -20,9 +20,9 @@ import numpy as np
 
 from eval.experiments.common.data import data_folder
 from eval.experiments.common.reports import markdown_table
-from eval.experiments.common.results import write_json
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.text.tokenization import tokenize
+from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.reporting.environment import describe_environment
 
 
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(args.folder / "seqxgpt_detection.json", {"rows": rows, "environment": describe_environment()})
             print(rows[-1], flush=True)
     page = f"# Human or machine (SeqXGPT)\n\n{markdown_table(rows, COLUMNS)}\n"
-    (args.folder / "seqxgpt_detection.md").write_text(page, encoding="utf-8")
+    write_text(args.folder / "seqxgpt_detection.md", page)
     print(page)
     return 0
 

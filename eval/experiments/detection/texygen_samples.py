@@ -18,12 +18,12 @@ import numpy as np
 
 from eval.experiments.common.data import read_lines
 from eval.experiments.common.reports import markdown_table
-from eval.experiments.common.results import write_json
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.language_model.word_model import WordModel, reverse_lm_score
 from hf_gpt.evaluation.statistics.curves import Plane, Point
 from hf_gpt.evaluation.text.tokenization import tokenize
 from hf_gpt.evaluation.text.vocabulary import WordVocabulary
+from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.reporting.curve_plots import draw_curves, standalone_svg
 from hf_gpt.reporting.environment import describe_environment
 
@@ -175,11 +175,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(args.folder / "texygen_samples.json", result)
         print(f"{name}: {rows[-1]['cpu_seconds']} CPU-seconds", flush=True)
     page = as_markdown(rows, settings)
-    (args.folder / "texygen_samples.md").write_text(page, encoding="utf-8")
+    write_text(args.folder / "texygen_samples.md", page)
     points = [Point(row["sample"], "as published", row["lm_score"], row["reverse_lm_score"]) for row in rows]
     plane = Plane("LM score", "reverse LM score", "lower", "lower")
     drawing = standalone_svg(draw_curves(points, plane, uid="texygen"))
-    (args.folder / "texygen_samples.svg").write_text(drawing, encoding="utf-8")
+    write_text(args.folder / "texygen_samples.svg", drawing)
     print(page)
     return 0
 

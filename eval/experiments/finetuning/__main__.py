@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.files.atomic_files import replaces_file, write_json
+
 
 # Files below the data folder whose texts are pretrained on: the column of the text, and how often each is repeated.
 CORPORA = {
@@ -233,7 +235,7 @@ def run(command: str, settings: Mapping[str, Any], folder: Path, seed: int) -> N
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
     }
-    (folder / "cost.json").write_text(json.dumps(cost) + "\n", encoding="utf-8")
+    write_json(folder / "cost.json", cost)
 
 
 def summary(output: Path) -> str:
@@ -266,13 +268,11 @@ def summary(output: Path) -> str:
 def write_corpus(files: Mapping[str, tuple[Any, int]], data: Path, path: Path) -> None:
     """Writes the texts of files as JSON lines, without any sentence of the held-out files."""
     held_out = held_out_keys(data)
-    incomplete = path.with_suffix(".incomplete")
-    with incomplete.open("w", encoding="utf-8") as file:
+    with replaces_file(path) as draft, draft.open("w", encoding="utf-8") as file:
         for name, (columns, times) in files.items():
             for text in _texts(data / name, [columns] if isinstance(columns, str) else columns):
                 if _key(text) not in held_out:
                     file.write((json.dumps({"text": text}, ensure_ascii=False) + "\n") * times)
-    incomplete.replace(path)
 
 
 def held_out_keys(data: Path) -> set[str]:

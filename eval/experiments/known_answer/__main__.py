@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eval.experiments.common.command import make_parser, start, use_one_thread
-from eval.experiments.common.results import read_json, write_json
+from eval.experiments.common.results import read_json
+from hf_gpt.files.atomic_files import write_json
 
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from typing import Any
 
 from eval.experiments.common.data import data_folder
 from eval.experiments.common.reports import markdown_table
+from hf_gpt.files.atomic_files import write_json
 
 
 CONTEXT, ROWS = 256, 16
@@ -157,9 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         share = f"-{options.first_share:g}" if name == measured and options.first_share != 1 else ""
         path = output / f"{name}-{learning_rate:g}{share}-{seed}.json"
         if not path.exists():
-            path.write_text(
-                json.dumps(train(name, learning_rate, seed, steps[name], corpus, data)) + "\n", encoding="utf-8"
-            )
+            write_json(path, train(name, learning_rate, seed, steps[name], corpus, data))
         found = json.loads(path.read_text(encoding="utf-8"))
         print(f"{path.stem}: {json.dumps(found)}", flush=True)
         return found
@@ -301,7 +300,7 @@ def plan_steps(
         seconds = {name: statistics.median(found) for name, found in times.items()}
         scale = known.get(names[0], seconds[names[0]]) / seconds[names[0]]
         known |= {name: scale * seconds[name] for name in missing}
-        path.write_text(json.dumps(known) + "\n", encoding="utf-8")
+        write_json(path, known)
     return {name: int(cpu_seconds / known[name]) for name in names}
 
 

@@ -22,8 +22,8 @@ from transformers.generation.streamers import BaseStreamer
 from eval.benchmarks.speed.models import SIZES, build
 from eval.benchmarks.speed.timing import CLOCKS, Contender, interleave, now, synchronize, use_clock
 from eval.experiments.common.reports import markdown_table
-from eval.experiments.common.results import write_json
 from hf_gpt.allocator import keeps_freed_memory
+from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.generation.decoding.fast_generate import fast_generate
 from hf_gpt.reporting.environment import describe_environment
 from hf_gpt.reporting.plots import light_colours, save_png
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = {"training": steps, "decoding": tokens, "environment": describe_environment()}
     write_json(options.output_dir / "scaling.json", found)
     report = table(found)
-    (options.output_dir / "scaling.md").write_text(report + "\n", encoding="utf-8")
+    write_text(options.output_dir / "scaling.md", report + "\n")
     sample(found, options.output_dir / "scaling.png")
     print(report)
     return 0

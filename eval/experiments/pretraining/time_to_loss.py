@@ -30,7 +30,7 @@ import torch
 from torch.nn import functional as F
 
 from eval.experiments.common.reports import markdown_table
-from eval.experiments.common.results import write_json
+from hf_gpt.files.atomic_files import write_json, write_text
 
 
 CONTEXT, WIDTH, LAYERS, HEADS = 64, 128, 4, 4
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append({"name": name, "seed": seed, "steps": int(name.rpartition("-")[2]), **found})
             print(json.dumps(rows[-1]), flush=True)
     report = table(rows)
-    (options.output_dir / "results.md").write_text(report + "\n", encoding="utf-8")
+    write_text(options.output_dir / "results.md", report + "\n")
     print(report)
     return 0
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.experiments.resampling.report import LARGER, REAL, TEMPERATURE, TOP_P
+from hf_gpt.files.atomic_files import replaces_file
 
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ class Seed:
         file = self.folder / f"scores, {name}.pt"
         if not file.exists():
             found = score()
-            torch.save(found, file)
+            with replaces_file(file) as draft:
+                torch.save(found, draft)
         return torch.load(file)
 
     def _point(self, name: str, sample: "Callable[[], Pool]") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eval.experiments.common.reports import markdown_table
 from eval.experiments.resampling.curves import PASS_LINE, Points, passes, position, seeds_of, summarise
 from eval.experiments.resampling.stage import CORPORA
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.reporting.plots import light_colours, save_png
 
 
@@ -28,7 +29,7 @@ HEADINGS = {
 def write_table(title: str, points: Points, num_samples: int, folder: Path) -> str:
     """Writes `results.md` and returns its text."""
     text = table(title, points, num_samples)
-    (folder / "results.md").write_text(text, encoding="utf-8")
+    write_text(folder / "results.md", text)
     return text
 
 

@@ -14,6 +14,7 @@ from eval.experiments.common.data import read_words
 from eval.experiments.common.results import Results
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import WordVocabulary
+from hf_gpt.files.atomic_files import replaces_file
 
 
 REVERSE_TEXTS = 2000
@@ -139,5 +140,6 @@ class Stage:
         else:
             self.results.points.pop(f"{self.seed}/{name}", None)
             self.results.point(self.seed, name, train)
-            torch.save(model.state_dict(), file)
+            with replaces_file(file) as draft:
+                torch.save(model.state_dict(), draft)
         return model.eval()

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hf_gpt.reporting.report import write_whole
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.version import __version__
 
 
@@ -39,4 +39,4 @@ class Cache:
 
     def put(self, path: Path, record: dict[str, Any]) -> None:
         """Keeps a record, whole or not at all."""
-        write_whole(path, json.dumps(record, ensure_ascii=False))
+        write_text(path, json.dumps(record, ensure_ascii=False))

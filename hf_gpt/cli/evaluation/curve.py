@@ -5,7 +5,6 @@ The texts of a sampler are halved, and so are the real ones: a sampler is chosen
 second, or the choice itself would raise the figures (https://arxiv.org/abs/1811.02549).
 """
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -13,6 +12,7 @@ from typing import Any
 
 from hf_gpt.cli.evaluation.cache import Cache
 from hf_gpt.cli.evaluation.job import facts_of, open_model, progress
+from hf_gpt.cli.evaluation.settings import EvaluationSettings
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.statistics.curves import Plane, Point, common_reference, hypervolume, super_baseline
 from hf_gpt.evaluation.tasks.loading import Candidate
@@ -30,54 +30,53 @@ _NOT_CHOSEN_BY = ("shortcut_auc",)
 _WIDE, _NARROW = (880, 460), (330, 340)
 
 
-def samplers(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+def samplers(settings: EvaluationSettings) -> dict[str, dict[str, float]]:
     """The samplers that the options ask for: what tables call them, and their settings.
 
     Raises:
-        UserError: there is none, or a setting is out of range.
+        UserError: there is none.
     """
-    found: dict[str, dict[str, float]] = {}
-    ranges = {"temperature": (0, None), "top_p": (0, 1), "top_k": (1, None), "min_p": (0, 1)}
-    for name, values in zip(ranges, (args.temperatures, args.top_ps, args.top_ks, args.min_ps), strict=True):
-        low, high = ranges[name]
-        for value in values:
-            if value < low or (name == "top_p" and value == 0) or (high is not None and value > high):
-                raise UserError(f"--{name}s: {value} is out of range.")
-            found[f"{name}={value:g}"] = {"temperature": 1.0, name: value}
+    lists = {
+        "temperature": settings.temperatures,
+        "top_p": settings.top_ps,
+        "top_k": settings.top_ks,
+        "min_p": settings.min_ps,
+    }
+    found = {
+        f"{name}={value:g}": {"temperature": 1.0, name: value} for name, values in lists.items() for value in values
+    }
     if not found:
         raise UserError("--curve needs a sampler: --temperatures, --top_ps, --top_ks or --min_ps.")
     return found
 
 
 def curve_results(
-    args: argparse.Namespace, models: Mapping[str, str], jobs: Sequence[Any], cache: Cache
+    settings: EvaluationSettings, models: Mapping[str, str], jobs: Sequence[Any], cache: Cache
 ) -> dict[str, Any]:
     """Draws and measures; the part of the results that this gives.
 
     Raises:
         UserError: a task is of another kind, or its data too little.
     """
-    settings = samplers(args)
+    chosen = samplers(settings)
     for job in jobs:
         if job.spec is None or job.spec.kind != "unconditional":
-            raise UserError(
-                f"--curve needs tasks of texts sampled from nothing, such as texts; {job.name} is another kind."
-            )
+            raise UserError(f"--curve needs tasks of unconditional samples, such as texts; {job.name} is another kind.")
         if len(job.rows) < 80 or sample_count(job.spec, job.rows) < 40:
             raise UserError(f"task {job.name}: --curve needs 80 real texts and 40 samples at least; more tell more.")
     points = {job.name: _real_point(job) for job in jobs}
     records = {job.name: {} for job in jobs}
     for model, path in models.items():
         candidate = None
-        with progress(len(jobs) * len(settings), model) as bar:
+        with progress(len(jobs) * len(chosen), model) as bar:
             for job in jobs:
-                for setting, sampler in settings.items():
+                for setting, sampler in chosen.items():
                     sampled = dataclasses.replace(job, spec=_with_sampler(job.spec, sampler))
-                    position = cache.path(job.name, f"{model}-{setting}", ["curve", facts_of(args, sampled, path)])
+                    position = cache.path(job.name, f"{model}-{setting}", ["curve", facts_of(settings, sampled, path)])
                     record = cache.get(position)
                     if record is None:
-                        candidate = candidate or open_model(args, model, path)
-                        record = _measure(sampled, candidate, args)
+                        candidate = candidate or open_model(settings, model, path)
+                        record = _measure(sampled, candidate, settings)
                         cache.put(position, record)
                     records[job.name][model, setting] = record
                     bar.update(1)
@@ -132,9 +131,9 @@ def _halves(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(texts[:middle]), list(texts[middle : 2 * middle])
 
 
-def _measure(job: Any, candidate: Candidate, args: argparse.Namespace) -> dict[str, Any]:
+def _measure(job: Any, candidate: Candidate, settings: EvaluationSettings) -> dict[str, Any]:
     references = _halves(real_texts(job.spec, job.rows)[0])
-    samples = run_task(job.spec, candidate, job.rows, args.seeds, args.batch_size, lambda rows: None)
+    samples = run_task(job.spec, candidate, job.rows, settings.seeds, settings.batch_size, lambda rows: None)
     metrics: dict[str, list[dict[str, float]]] = {"chosen_by": [], "reported": []}
     for texts in samples["texts"]:
         for part, some, real in zip(metrics, _halves(texts), references, strict=True):

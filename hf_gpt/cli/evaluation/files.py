@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_gpt.evaluation.tasks.metrics import MEANINGS
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.reporting.plots import format_number
-from hf_gpt.reporting.report import write_whole
 
 
 COLUMNS = ("task", "model", "metric", "value", "low", "high", "interval", "items", "seeds")
@@ -21,9 +21,9 @@ _UNKNOWN_SHOWN = 4
 def write_files(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     """Writes `results.json`, `results.csv` and `results.md` and returns their paths."""
     return [
-        write_whole(folder / "results.json", json.dumps(finite(results), indent=1, ensure_ascii=False) + "\n"),
-        write_whole(folder / "results.csv", as_csv(results["results"])),
-        write_whole(folder / "results.md", as_markdown(results)),
+        write_text(folder / "results.json", json.dumps(finite(results), indent=1, ensure_ascii=False) + "\n"),
+        write_text(folder / "results.csv", as_csv(results["results"])),
+        write_text(folder / "results.md", as_markdown(results)),
     ]
 
 

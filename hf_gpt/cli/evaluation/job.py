@@ -1,10 +1,10 @@
 """A task with its data, the model that is opened for it, and what its record depends on."""
 
-import argparse
 import dataclasses
 import sys
 from typing import Any
 
+from hf_gpt.cli.evaluation.settings import EvaluationSettings
 from hf_gpt.data.code_version import package_version
 from hf_gpt.evaluation.tasks.loading import Candidate, fingerprint, open_candidate
 from hf_gpt.evaluation.tasks.registry import TaskSpec
@@ -30,10 +30,9 @@ class Job:
     source: str
 
 
-def open_model(args: argparse.Namespace, name: str, path: str) -> Candidate:
+def open_model(settings: EvaluationSettings, name: str, path: str) -> Candidate:
     """A model as the options say."""
-    options = {key: getattr(args, key) for key in ("device", "dtype", "revision", "trust_remote_code")}
-    return open_candidate(name, path, **options)
+    return open_candidate(name, path, **settings.loading)
 
 
 def progress(total: float, label: str) -> Any:
@@ -44,14 +43,14 @@ def progress(total: float, label: str) -> Any:
     return tqdm(total=total, desc=label, disable=not sys.stderr.isatty(), leave=False, bar_format=form)
 
 
-def facts_of(args: argparse.Namespace, job: Job, path: str) -> list[Any]:
+def facts_of(settings: EvaluationSettings, job: Job, path: str) -> list[Any]:
     """What the record of a model on a task depends on."""
     spec = None if job.spec is None else dataclasses.asdict(job.spec)
     if spec is not None:
         # Metrics of items are computed from the record each time.
         later = () if job.spec.kind == "unconditional" else ("metrics",)
         spec = {k: v for k, v in spec.items() if k not in ("name", "description", "folder", *later)}
-    seeds = args.seeds if job.spec is not None and job.spec.sampled else args.seeds[:1]
+    seeds = settings.seeds if job.spec is not None and job.spec.sampled else settings.seeds[:1]
     code = package_version("hf_gpt.evaluation", "hf_gpt.generation", "hf_gpt.models")
     # The code comes third, since what is kept of real texts depends on no more.
     return [
@@ -59,6 +58,6 @@ def facts_of(args: argparse.Namespace, job: Job, path: str) -> list[Any]:
         job.name if spec is None else "",
         [job.data, code],
         seeds,
-        args.dtype,
-        fingerprint(path, args.revision),
+        settings.dtype,
+        fingerprint(path, settings.revision),
     ]

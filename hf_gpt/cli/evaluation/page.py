@@ -12,6 +12,7 @@ from hf_gpt.cli.evaluation.files import (
     overview,
     tables,
 )
+from hf_gpt.files.atomic_files import write_text
 from hf_gpt.reporting.report import (
     Section,
     environment_section,
@@ -21,7 +22,6 @@ from hf_gpt.reporting.report import (
     settings_section,
     side_by_side_section,
     table_section,
-    write_whole,
 )
 
 
@@ -50,7 +50,7 @@ def write_page(folder: Path, results: Mapping[str, Any], judge: tuple[Any, Any] 
     title = "Evaluation" if count > 1 else f"Evaluation of {results['models'][0]['name']}"
     summary = f"{count} model{'s' * (count > 1)} on {tasks} task{'s' * (tasks > 1)}. {INTERVAL_NOTE}"
     top = header(title, summary, [], eyebrow="Evaluation report")
-    return write_whole(folder / "report.html", render_page(title, top, [part for part in sections if part is not None]))
+    return write_text(folder / "report.html", render_page(title, top, [part for part in sections if part is not None]))
 
 
 def _tables(results: Mapping[str, Any]) -> list[Section]:

@@ -1,17 +1,16 @@
 """The evaluation itself: every model on every task, then results, files and page."""
 
-import argparse
 import dataclasses
 import gc
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from hf_gpt.cli.evaluation.cache import Cache
 from hf_gpt.cli.evaluation.harness import harness_name, is_harness_task, run_harness_task
 from hf_gpt.cli.evaluation.job import Job, facts_of, open_model, progress
+from hf_gpt.cli.evaluation.settings import EvaluationSettings
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.tasks.loading import Candidate, name_models
 from hf_gpt.evaluation.tasks.metrics import sample_metrics
@@ -21,54 +20,46 @@ from hf_gpt.evaluation.tasks.rows import find_file, read_task_rows
 from hf_gpt.evaluation.tasks.runner import Record, real_texts, run_task, sample_count, work_of
 from hf_gpt.files.model_paths import check_exists
 from hf_gpt.generation.devices import pick_device
+from hf_gpt.terminal import hide_bars
 
 
 RESULTS = "results.json"
 
 
-def run_evaluation(args: argparse.Namespace) -> list[Path]:
-    """Runs every model on every task; returns the files of results that it wrote to `args.output_dir`.
+def run_evaluation(settings: EvaluationSettings) -> list[Path]:
+    """Runs every model on every task; returns the files that it wrote to `settings.output_dir`.
 
     Raises:
         UserError: what the user can put right.
     """
-    _be_quiet_when_piped()
-    models = name_models(args.models)
+    hide_bars()
+    models = name_models(settings.models)
     for path in models.values():
         check_exists(path)
-    pick_device(args.device)
-    jobs = [_prepare(name, args) for name in args.tasks]
+    pick_device(settings.device)
+    jobs = [_prepare(name, settings) for name in settings.tasks]
     _check_names(jobs, models)
-    _check_output(args, models, jobs)
-    judge = None if args.discriminator is None else _open_judge(args)
-    cache = Cache(args.output_dir / "cache")
-    if args.curve:
+    _check_output(settings, models, jobs)
+    judge = None if settings.discriminator is None else _open_judge(settings)
+    cache = Cache(settings.output_dir / "cache")
+    if settings.curve:
         from hf_gpt.cli.evaluation.curve import curve_results
 
-        results = curve_results(args, models, jobs, cache)
+        results = curve_results(settings, models, jobs, cache)
     else:
-        records = _run(args, models, jobs, cache)
-        results = _results(args, jobs, records)
-    results = {**_head(args, models, jobs), **results}
+        records = _run(settings, models, jobs, cache)
+        results = _results(settings, jobs, records)
+    results = {**_head(settings, models, jobs), **results}
 
     from hf_gpt.cli.evaluation.files import write_files
     from hf_gpt.cli.evaluation.page import write_page
 
-    written = [*write_files(args.output_dir, results), write_page(args.output_dir, results, judge)]
+    written = [*write_files(settings.output_dir, results), write_page(settings.output_dir, results, judge)]
     return written
 
 
-def _be_quiet_when_piped() -> None:
-    if not sys.stderr.isatty():
-        import datasets
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        datasets.disable_progress_bars()
-
-
 def _run(
-    args: argparse.Namespace, models: dict[str, str], jobs: list[Job], cache: Cache
+    settings: EvaluationSettings, models: dict[str, str], jobs: list[Job], cache: Cache
 ) -> dict[str, dict[str, Record]]:
     """The records of each task and model."""
     records: dict[str, dict[str, Record]] = {job.name: {} for job in jobs}
@@ -76,14 +67,14 @@ def _run(
         if job.spec is not None and job.spec.kind == "unconditional":
             references, held_out = real_texts(job.spec, job.rows)
             held_out = held_out[: sample_count(job.spec, job.rows)]
-            position = cache.path(job.name, REAL, [*facts_of(args, job, "real")[:3]])
+            position = cache.path(job.name, REAL, [*facts_of(settings, job, "real")[:3]])
             record = cache.get(position)
             if record is None:
                 record = {"texts": [held_out], "metrics": [sample_metrics(job.spec, held_out, references)], "seeds": []}
                 cache.put(position, record)
             records[job.name][REAL] = record
     for name, path in models.items():
-        positions = {job.name: cache.path(job.name, name, facts_of(args, job, path)) for job in jobs}
+        positions = {job.name: cache.path(job.name, name, facts_of(settings, job, path)) for job in jobs}
         waiting = []
         for job in jobs:
             record = cache.get(positions[job.name])
@@ -91,37 +82,37 @@ def _run(
                 waiting.append(job)
             else:
                 records[job.name][name] = record
-        candidate = open_model(args, name, path) if waiting else None
+        candidate = open_model(settings, name, path) if waiting else None
         for job in waiting:
-            records[job.name][name] = _record(args, job, candidate)
+            records[job.name][name] = _record(settings, job, candidate)
             cache.put(positions[job.name], records[job.name][name])
         del candidate
         gc.collect()
     return records
 
 
-def _open_judge(args: argparse.Namespace) -> tuple[Any, Any]:
+def _open_judge(settings: EvaluationSettings) -> tuple[Any, Any]:
     """The discriminator that colours samples, and its tokenizer."""
     from transformers import AutoTokenizer
 
     from hf_gpt.files.checkpoints import find_existing_model
     from hf_gpt.generation.guidance.guided_generate import load_discriminator
 
-    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     try:
-        path = find_existing_model(args.discriminator)
+        path = find_existing_model(settings.discriminator)
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        return load_discriminator(path, **options).to(pick_device(args.device)), tokenizer
+        return load_discriminator(path, **options).to(pick_device(settings.device)), tokenizer
     except ValueError as error:
-        raise UserError(f"--discriminator {args.discriminator}: {' '.join(str(error).split())}") from error
+        raise UserError(f"--discriminator {settings.discriminator}: {' '.join(str(error).split())}") from error
 
 
-def _record(args: argparse.Namespace, job: Job, candidate: Candidate) -> Record:
+def _record(settings: EvaluationSettings, job: Job, candidate: Candidate) -> Record:
     if job.spec is None:
-        return run_harness_task(job.source, candidate, args.limit, args.batch_size)
-    with progress(work_of(job.spec, job.rows, args.seeds), f"{candidate.name}: {job.name}") as bar:
+        return run_harness_task(job.source, candidate, settings.limit, settings.batch_size)
+    with progress(work_of(job.spec, job.rows, settings.seeds), f"{candidate.name}: {job.name}") as bar:
         try:
-            record = run_task(job.spec, candidate, job.rows, args.seeds, args.batch_size, bar.update)
+            record = run_task(job.spec, candidate, job.rows, settings.seeds, settings.batch_size, bar.update)
         except UserError as error:
             raise UserError(f"task {job.name}, model {candidate.name}: {error}") from error
     if job.spec.kind == "unconditional":
@@ -130,14 +121,14 @@ def _record(args: argparse.Namespace, job: Job, candidate: Candidate) -> Record:
     return record
 
 
-def _results(args: argparse.Namespace, jobs: list[Job], records: dict[str, dict[str, Record]]) -> dict[str, Any]:
+def _results(settings: EvaluationSettings, jobs: list[Job], records: dict[str, dict[str, Record]]) -> dict[str, Any]:
     rows, compared, samples = [], [], []
     for job in jobs:
         of = records[job.name]
         if job.spec is None:
-            found, gaps = harness_results(job.name, of, args.bootstrap)
+            found, gaps = harness_results(job.name, of, settings.bootstrap)
         else:
-            found, gaps = task_results(job.spec, of, args.bootstrap)
+            found, gaps = task_results(job.spec, of, settings.bootstrap)
         rows += found
         compared += gaps
         if job.spec is not None:
@@ -174,15 +165,16 @@ def _samples(job: Job, records: dict[str, Record], count: int = 3) -> list[dict[
     return []
 
 
-def _prepare(name: str, args: argparse.Namespace) -> Job:
+def _prepare(name: str, settings: EvaluationSettings) -> Job:
     if is_harness_task(name):
         held = _digest(Path(name)) if Path(name).is_file() else ""
-        return Job(harness_name(name), None, [], json.dumps([args.limit, held]), name)
+        return Job(harness_name(name), None, [], json.dumps([settings.limit, held]), name)
     spec = find_task(name)
-    changed = {key: getattr(args, key) for key in ("samples", "max_new_tokens") if getattr(args, key) is not None}
+    given = {"samples": settings.samples, "max_new_tokens": settings.max_new_tokens}
+    changed = {name: value for name, value in given.items() if value is not None}
     spec = dataclasses.replace(spec, **changed)
-    path = find_file(spec, args.data)
-    rows = read_task_rows(spec, args.data, args.limit)
+    path = find_file(spec, settings.data)
+    rows = read_task_rows(spec, settings.data, settings.limit)
     where = _digest(path) if path is not None else f"{spec.hub} {spec.subset} {spec.split}"
     return Job(spec.name, spec, rows, f"{where} {len(rows)}", name)
 
@@ -200,7 +192,7 @@ def _check_names(jobs: list[Job], models: dict[str, str]) -> None:
         raise UserError(f"no model may be called {REAL!r}. Name it with NAME=MODEL.")
 
 
-def _head(args: argparse.Namespace, models: dict[str, str], jobs: list[Job]) -> dict[str, Any]:
+def _head(settings: EvaluationSettings, models: dict[str, str], jobs: list[Job]) -> dict[str, Any]:
     from hf_gpt.reporting.environment import describe_environment
 
     tasks = {
@@ -217,33 +209,34 @@ def _head(args: argparse.Namespace, models: dict[str, str], jobs: list[Job]) -> 
         "format": 1,
         "models": [{"name": name, "path": path} for name, path in models.items()],
         "tasks": tasks,
-        "settings": _settings(args),
+        "settings": _settings(settings),
         "environment": describe_environment(),
     }
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def _settings(settings: EvaluationSettings) -> dict[str, Any]:
     kept = ("limit", "seeds", "bootstrap", "samples", "max_new_tokens", "dtype", "revision", "batch_size", "curve")
-    if args.curve:
+    if settings.curve:
         kept = (*kept, "temperatures", "top_ps", "top_ks", "min_ps")
-    return {name: getattr(args, name) for name in kept}
+    return {name: getattr(settings, name) for name in kept}
 
 
-def _check_output(args: argparse.Namespace, models: dict[str, str], jobs: list[Job]) -> None:
+def _check_output(settings: EvaluationSettings, models: dict[str, str], jobs: list[Job]) -> None:
     """Refuses a folder that holds results which this evaluation would not have."""
-    if args.output_dir.exists() and not args.output_dir.is_dir():
-        raise UserError(f"--output_dir {args.output_dir} is a file. Name a folder.")
-    path = args.output_dir / RESULTS
-    if args.overwrite or not path.exists():
+    if settings.output_dir.exists() and not settings.output_dir.is_dir():
+        raise UserError(f"--output_dir {settings.output_dir} is a file. Name a folder.")
+    path = settings.output_dir / RESULTS
+    if settings.overwrite or not path.exists():
         return
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        same = {entry["name"] for entry in held["models"]} <= set(models) and held["settings"]["curve"] == args.curve
+        same = {entry["name"] for entry in held["models"]} <= set(models)
+        same = same and held["settings"]["curve"] == settings.curve
         same = same and set(held["tasks"]) <= {job.name for job in jobs}
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
         raise UserError(
-            f"--output_dir {args.output_dir} holds the results of another evaluation. Choose another folder, or "
+            f"--output_dir {settings.output_dir} holds the results of another evaluation. Choose another folder, or "
             "replace them with --overwrite."
         )

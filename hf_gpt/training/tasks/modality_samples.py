@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hf_gpt.data.examples import Example
+from hf_gpt.files.atomic_files import write_bytes
 from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.modalities import HfGptModalityProcessor
@@ -103,8 +104,8 @@ def _images(task, media, parts, value_range, folder: Path) -> "list[Section]":
     each = task.args.samples_per_class
     rows = [media[first : first + each] for first in range(0, len(media), each)]
     written, halves = image_grid(rows, low=low, high=high), image_grid(parts, low=low, high=high)
-    (folder / "samples.png").write_bytes(written)
-    (folder / "completions.png").write_bytes(halves)
+    write_bytes(folder / "samples.png", written)
+    write_bytes(folder / "completions.png", halves)
     return [
         media_section(
             "written", "Written images", "A row for each class.", [(f"Classes {', '.join(task.names)}", written)]
@@ -120,15 +121,14 @@ def _images(task, media, parts, value_range, folder: Path) -> "list[Section]":
 
 def _audio(names, classes, media, parts, sampling_rate: int, folder: Path) -> "list[Section]":
     sample_folder = folder / "samples"
-    sample_folder.mkdir(exist_ok=True)
     written, halves = [], []
     for number, (name, signal) in enumerate(zip(names, media, strict=True)):
         written.append((f"class {name}", wav_bytes(_audible(signal), sampling_rate)))
-        (sample_folder / f"{_file_name(name)}-{number}.wav").write_bytes(written[-1][1])
+        write_bytes(sample_folder / f"{_file_name(name)}-{number}.wav", written[-1][1])
     for number, (name, *versions) in enumerate(zip(classes, *parts, strict=True)):
         for kind, signal in zip(("whole", "given", "completed"), versions, strict=True):
             content = wav_bytes(_audible(signal), sampling_rate)
-            (sample_folder / f"{kind}-{number}.wav").write_bytes(content)
+            write_bytes(sample_folder / f"{kind}-{number}.wav", content)
             # A page of audio is large: three are enough to hear what completion does.
             if number < 3:
                 halves.append((f"class {name}, {kind}", content))
