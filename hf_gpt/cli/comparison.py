@@ -289,7 +289,8 @@ def write_comparison(
         f"{conclusion} The AUC is that of a classifier two-sample test (C2ST): a new classifier learns from half of "
         f"the real and generated texts and is tried on the rest (mean of {NUM_SPLITS} splits, 95 % interval). Compare "
         "it to the row of real text. All began from the first row's model. The held-out loss is in nats per token, "
-        "updates are of the generator, and the last column is the compute that each got on top. The last row is the AUC of the demo's discriminator on texts of the first row."
+        "updates are of the generator, and the last column is the compute that each got on top. The last row is the "
+        "AUC of the demo's discriminator on texts of the first row."
     )
     shown = [
         (
