@@ -4,11 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.errors import UserError
 from hf_gpt.files.atomic_files import write_json
 from hf_gpt.terminal import INTERRUPTED
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hf_gpt.adversarial.discriminator.train_discriminator import DiscriminatorResult
 
 
 # With fewer documents than this, texts are windows of them.
@@ -90,62 +97,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(args: argparse.Namespace) -> int:
     """Trains and saves the discriminator with the generator's tokenizer, and prints how well it tells texts apart."""
     import datasets
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import set_seed
     from transformers.utils import logging
 
-    from hf_gpt.adversarial.discriminator.factory import make_discriminator
-    from hf_gpt.adversarial.discriminator.train_discriminator import text_windows, train_discriminator
-    from hf_gpt.data.corpus import read_corpus
+    from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
     from hf_gpt.data.truncation import Cuts
-    from hf_gpt.errors import CheckpointError
-    from hf_gpt.files.checkpoints import atomic_directory, check_output_dir, find_existing_model
-    from hf_gpt.generation.devices import pick_device
-    from hf_gpt.generation.guidance.guided_generate import load_discriminator
-    from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
+    from hf_gpt.files.checkpoints import atomic_directory, check_output_dir
 
-    device = pick_device(args.device)
     output_dir = Path(args.output_dir)
     check_output_dir(output_dir, overwrite=args.overwrite_output_dir, resume=False)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
         logging.disable_progress_bar()
-    texts = read_corpus(args.train_file, text_column=args.text_column, document_separator=args.document_separator)
-    print(f"corpus     {len(texts):,} document{'' if len(texts) == 1 else 's'}", flush=True)
-    options = {"trust_remote_code": args.trust_remote_code}
-    path = find_existing_model(args.model_name_or_path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        generator = AutoModelForCausalLM.from_pretrained(path, **options)
-    except ValueError as error:
-        raise CheckpointError(f"--model_name_or_path: no causal language model in {path}: {error}") from error
-    generator.to(device).eval()
+    documents = _read_documents(args)
+    generator, tokenizer = _load_generator(args)
     set_seed(args.seed)
-    if Path(args.discriminator).exists() or "/" in args.discriminator:
-        try:
-            discriminator = load_discriminator(find_existing_model(args.discriminator), **options).to(generator.device)
-            check_shared_tokens(generator, discriminator, tokenizer)
-        except ValueError as error:
-            raise CheckpointError(f"--discriminator: {error}") from error
-    else:
-        discriminator = make_discriminator(args.discriminator, generator)
-
+    discriminator = _make_or_load(args, generator, tokenizer)
     prompt_tokens = args.prompt_tokens
     if prompt_tokens is None:
-        prompt_tokens = _WINDOW_PROMPT if len(texts) < _FEW_DOCUMENTS else 0
-    rows = list(texts["text"])
-    if prompt_tokens:
-        rows = text_windows(rows, tokenizer, prompt_tokens, args.max_new_tokens)
-    if args.max_train_samples is not None and args.max_train_samples < len(rows):
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(args.seed))
-        rows = [rows[position] for position in order[: args.max_train_samples].tolist()]
-    print(f"texts      {len(rows):,} real ones, and as many to generate", flush=True)
+        prompt_tokens = _WINDOW_PROMPT if len(documents) < _FEW_DOCUMENTS else 0
+    rows = _real_texts(args, documents, tokenizer, prompt_tokens)
     cut: dict[str, int] = {}
 
     def report_cuts(cuts: Cuts) -> None:
         cut.update(cuts.to_dict())
         if cuts:
-            print(f"cut        {cuts.describe()}", flush=True)
+            print(f"{'cut':<15}{cuts.describe()}", flush=True)
 
     result = train_discriminator(
         generator,
@@ -170,8 +147,73 @@ def train(args: argparse.Namespace) -> int:
         tokenizer.save_pretrained(folder / "model")
         settings = {"settings": vars(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
         write_json(folder / "discriminator.json", settings)
+    _print_result(result, output_dir / "model")
+    return 0
+
+
+def _read_documents(args: argparse.Namespace) -> list[str]:
+    from hf_gpt.data.corpus import read_corpus
+
+    texts = read_corpus(args.train_file, text_column=args.text_column, document_separator=args.document_separator)
+    print(f"{'corpus':<15}{len(texts):,} document{'' if len(texts) == 1 else 's'}", flush=True)
+    return list(texts["text"])
+
+
+def _load_generator(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from hf_gpt.errors import CheckpointError
+    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.generation.devices import pick_device
+
+    path = find_existing_model(args.model_name_or_path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=args.trust_remote_code)
+        generator = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=args.trust_remote_code)
+    except ValueError as error:
+        raise CheckpointError(f"--model_name_or_path: no causal language model in {path}: {error}") from error
+    return generator.to(pick_device(args.device)).eval(), tokenizer
+
+
+def _make_or_load(
+    args: argparse.Namespace, generator: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> "PreTrainedModel":
+    from hf_gpt.adversarial.discriminator.factory import make_discriminator
+    from hf_gpt.errors import CheckpointError
+    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.generation.guidance.guided_generate import load_discriminator
+    from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
+
+    if not Path(args.discriminator).exists() and "/" not in args.discriminator:
+        return make_discriminator(args.discriminator, generator)
+    try:
+        path = find_existing_model(args.discriminator)
+        discriminator = load_discriminator(path, trust_remote_code=args.trust_remote_code).to(generator.device)
+        check_shared_tokens(generator, discriminator, tokenizer)
+    except ValueError as error:
+        raise CheckpointError(f"--discriminator: {error}") from error
+    return discriminator
+
+
+def _real_texts(
+    args: argparse.Namespace, documents: list[str], tokenizer: "PreTrainedTokenizerBase", prompt_tokens: int
+) -> list[Any]:
+    """The documents or pieces of them, at most `--max_train_samples`, sampled by the seed."""
+    import torch
+
+    from hf_gpt.adversarial.discriminator.train_discriminator import text_windows
+
+    rows = text_windows(documents, tokenizer, prompt_tokens, args.max_new_tokens) if prompt_tokens else documents
+    if args.max_train_samples is not None and args.max_train_samples < len(rows):
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(args.seed))
+        rows = [rows[position] for position in order[: args.max_train_samples].tolist()]
+    print(f"{'texts':<15}{len(rows):,} real ones, and as many to generate", flush=True)
+    return rows
+
+
+def _print_result(result: "DiscriminatorResult", path: Path) -> None:
     print(
-        f"discriminator  {output_dir / 'model'}: AUC {result.auc:.3f} ({result.auc_low:.2f} to "
+        f"{'discriminator':<15}{path}: AUC {result.auc:.3f} ({result.auc_low:.2f} to "
         f"{result.auc_high:.2f}) and accuracy {result.accuracy:.1%} on "
         f"{2 * result.num_test_texts:,} held-out texts, after {result.epochs} epochs over {2 * result.num_texts:,}"
     )
@@ -191,4 +233,3 @@ def train(args: argparse.Namespace) -> int:
         print(
             "warning: the discriminator hardly tells them apart, so it cannot guide. Give more texts.", file=sys.stderr
         )
-    return 0

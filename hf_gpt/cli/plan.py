@@ -91,13 +91,7 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: a setting that cannot be planned with.
     """
-    positive = ("gpus", "per_device_train_batch_size", "mfu", "peak_tflops", "memory_gb", "tensor_parallel_size")
-    for name in (*positive, "max_length"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"--{name} must be above 0, got {value}.")
-    if args.mfu > 1:
-        raise ConfigError(f"--mfu is a share of the peak, at most 1, got {args.mfu}. Write 0.4 for 40 %.")
+    _check_numbers(args)
     gpu = find_gpu(args.gpu)
     given = {
         "peak_flops": None if args.peak_tflops is None else args.peak_tflops * 1e12,
@@ -155,6 +149,16 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
         "gpu_hours": duration.gpu_hours,
         "cost": duration.cost,
     }
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    positive = ("gpus", "per_device_train_batch_size", "mfu", "peak_tflops", "memory_gb", "tensor_parallel_size")
+    for name in (*positive, "max_length"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"--{name} must be above 0, got {value}.")
+    if args.mfu > 1:
+        raise ConfigError(f"--mfu is a share of the peak, at most 1, got {args.mfu}. Write 0.4 for 40 %.")
 
 
 def describe_plan(plan: dict[str, Any]) -> list[str]:

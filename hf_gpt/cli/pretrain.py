@@ -156,7 +156,7 @@ def prepare_data(
         training_args: Batch sizes and seed.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
-    from hf_gpt.data.corpus import count_bytes, is_split_by_blocks, read_corpus, split_corpus
+    from hf_gpt.data.corpus import count_bytes
     from hf_gpt.data.packed_dataset import (
         complete_batches,
         count_parted,
@@ -164,73 +164,104 @@ def prepare_data(
         keep_fitting,
         tokenize_and_pack,
     )
-    from hf_gpt.data.streaming import TOKENIZER_CHARACTERS, RowStream, check_streaming, one_pass, open_documents
-    from hf_gpt.data.tokenizer import train_tokenizer
     from hf_gpt.data.truncation import Cuts, check_usable
-    from hf_gpt.errors import ConfigError
-    from hf_gpt.training.model import load_tokenizer
 
-    form = {"text_column": data_args.text_column, "document_separator": data_args.document_separator}
-    documents = num_documents = num_blocks = None
-    if data_args.streaming:
-        check_streaming(data_args, training_args)
-        documents = open_documents(data_args)
-    elif data_args.corpus_weights:
-        raise ConfigError("--corpus_weights needs --streaming.")
-    else:
-        train_texts = read_corpus(data_args.corpus, **form)
-        num_documents = len(train_texts)
-    if data_args.validation_file:
-        validation_texts = read_corpus(data_args.validation_file, **form)
-    else:
-        parts_documents = is_split_by_blocks(train_texts, data_args.validation_fraction)
-        train_texts, validation_texts = split_corpus(train_texts, data_args.validation_fraction, training_args.seed)
-        num_blocks = len(train_texts) + len(validation_texts) if parts_documents else None
-
-    source = checkpoint or data_args.tokenizer_name or model_args.model_name_or_path
-    if source is not None:
-        tokenizer = load_tokenizer(str(source), model_args)
-    else:
-        tokenizer = train_tokenizer(
-            (text for text in train_texts["text"]) if documents is None else one_pass(documents, TOKENIZER_CHARACTERS),
-            data_args.tokenizer_vocab_size,
-            model_max_length=data_args.max_length,
-        )
-
+    texts = _read_texts(data_args, training_args)
+    tokenizer = _load_or_train_tokenizer(model_args, data_args, checkpoint, texts)
     pack_options = {"max_length": data_args.max_length, "strategy": data_args.packing_strategy}
     overlong, max_length = data_args.overlong, data_args.max_length
-    unit = "documents" if num_blocks is None else "blocks"
+    unit = "documents" if texts.num_blocks is None else "blocks"
     cuts = {name: Cuts(unit, "max_length", max_length) for name in ("training", "validation")}
     filler, processes = filler_token_id(tokenizer), training_args.data_parallel_size
-    if documents is None:
-        train_texts = keep_fitting(train_texts, tokenizer, max_length, overlong, cuts["training"])
-        check_usable(len(train_texts), cuts["training"], "to train on")
-        train_rows = tokenize_and_pack(train_texts, tokenizer, desc="packing the training text", **pack_options)
+    if texts.stream is None:
+        training = keep_fitting(texts.training, tokenizer, max_length, overlong, cuts["training"])
+        check_usable(len(training), cuts["training"], "to train on")
+        train_rows = tokenize_and_pack(training, tokenizer, desc="packing the training text", **pack_options)
         count_parted(train_rows, tokenizer, cuts["training"])
         # Whole steps: a run that goes on with other batches, of as many rows in a step, has the same rows in its epoch.
         rows_of_a_step = training_args.train_batch_size * training_args.gradient_accumulation_steps * processes
         train_rows = complete_batches(train_rows, rows_of_a_step, filler)
-        train_bytes = count_bytes(train_texts)
+        train_bytes = count_bytes(training)
     else:
-        train_rows = RowStream(documents, tokenizer, shuffle_seed=training_args.seed, overlong=overlong, **pack_options)
+        train_rows, train_bytes = _streamed_rows(texts.stream, tokenizer, training_args.seed, overlong, pack_options)
         cuts["training"] = train_rows.cuts
-        sizes = [source.num_bytes for source in documents.sources]
-        train_bytes = None if None in sizes else sum(sizes)
-    validation_texts = keep_fitting(validation_texts, tokenizer, max_length, overlong, cuts["validation"])
-    check_usable(len(validation_texts), cuts["validation"], "to validate on")
-    validation_rows = tokenize_and_pack(validation_texts, tokenizer, desc="packing the validation text", **pack_options)
+    validation = keep_fitting(texts.validation, tokenizer, max_length, overlong, cuts["validation"])
+    check_usable(len(validation), cuts["validation"], "to validate on")
+    validation_rows = tokenize_and_pack(validation, tokenizer, desc="packing the validation text", **pack_options)
     count_parted(validation_rows, tokenizer, cuts["validation"])
     return PretrainingData(
         train_rows=train_rows,
         validation_rows=complete_batches(validation_rows, training_args.eval_batch_size * processes, filler),
-        validation_texts=list(validation_texts["text"]),
+        validation_texts=list(validation["text"]),
         train_bytes=train_bytes,
-        validation_bytes=count_bytes(validation_texts),
-        num_documents=num_documents,
-        num_blocks=num_blocks,
+        validation_bytes=count_bytes(validation),
+        num_documents=texts.num_documents,
+        num_blocks=texts.num_blocks,
         tokenizer=tokenizer,
         cuts=cuts,
     )
+
+
+@dataclass
+class _Texts:
+    """Text to train and to validate on; `stream` in place of `training` with --streaming."""
+
+    validation: Any
+    training: Any = None
+    stream: Any = None
+    num_documents: int | None = None
+    num_blocks: int | None = None
+
+
+def _read_texts(data_args: DataArguments, training_args: "HfGptTrainingArguments") -> _Texts:
+    from hf_gpt.data.corpus import is_split_by_blocks, read_corpus, split_corpus
+    from hf_gpt.data.streaming import check_streaming, open_documents
+    from hf_gpt.errors import ConfigError
+
+    form = {"text_column": data_args.text_column, "document_separator": data_args.document_separator}
+    if data_args.streaming:
+        check_streaming(data_args, training_args)
+        return _Texts(stream=open_documents(data_args), validation=read_corpus(data_args.validation_file, **form))
+    if data_args.corpus_weights:
+        raise ConfigError("--corpus_weights needs --streaming.")
+    texts = read_corpus(data_args.corpus, **form)
+    if data_args.validation_file:
+        validation = read_corpus(data_args.validation_file, **form)
+        return _Texts(validation, texts, num_documents=len(texts))
+    by_blocks = is_split_by_blocks(texts, data_args.validation_fraction)
+    training, validation = split_corpus(texts, data_args.validation_fraction, training_args.seed)
+    num_blocks = len(training) + len(validation) if by_blocks else None
+    return _Texts(validation, training, num_documents=len(texts), num_blocks=num_blocks)
+
+
+def _load_or_train_tokenizer(
+    model_args: ModelArguments, data_args: DataArguments, checkpoint: Path | None, texts: _Texts
+) -> Any:
+    from hf_gpt.data.streaming import TOKENIZER_CHARACTERS, one_pass
+    from hf_gpt.data.tokenizer import train_tokenizer
+    from hf_gpt.training.model import load_tokenizer
+
+    source = checkpoint or data_args.tokenizer_name or model_args.model_name_or_path
+    if source is not None:
+        return load_tokenizer(str(source), model_args)
+    return train_tokenizer(
+        (text for text in texts.training["text"])
+        if texts.stream is None
+        else one_pass(texts.stream, TOKENIZER_CHARACTERS),
+        data_args.tokenizer_vocab_size,
+        model_max_length=data_args.max_length,
+    )
+
+
+def _streamed_rows(
+    stream: Any, tokenizer: Any, seed: int, overlong: str, pack_options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Rows that are read while training, and the bytes of their sources if they are known."""
+    from hf_gpt.data.streaming import RowStream
+
+    sizes = [source.num_bytes for source in stream.sources]
+    rows = RowStream(stream, tokenizer, shuffle_seed=seed, overlong=overlong, **pack_options)
+    return rows, None if None in sizes else sum(sizes)
 
 
 def make_trainer(model: Any, data: PretrainingData, training_args: "HfGptTrainingArguments") -> "HfGptTrainer":
