@@ -354,7 +354,7 @@ def test_a_trunk_from_the_generator():
         ({}, {"texts": [{"text": "x"}] * 30}, "processing_class"),
         ({}, {"texts": make_texts(8)}, "fewer than"),
         ({}, {"group_size": 1}, "--group_size 2"),
-        (None, {}, "discriminator or a reward_function"),
+        (None, {}, "reward_funcs or a reward_function"),
         ({}, {"metric_for_best_model": "fresh_auc"}, "needs 40"),
         ({}, {"max_new_tokens": 40}, "more than the 32 positions of HfGptForCausalLM. .* Lower --max_new_tokens"),
         (

@@ -24,7 +24,7 @@ from hf_gpt.data.tokenizer import train_tokenizer
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(demo, "CRITIC_TEXTS", 60)
+    monkeypatch.setattr(demo, "DISCRIMINATOR_TEXTS", 60)
     monkeypatch.setattr(demo, "JUDGED_TEXTS", 48)
     monkeypatch.setattr(demo, "NEW_TOKENS", 6)
     monkeypatch.setattr(demo, "BATCH_SIZE", 8)
@@ -53,7 +53,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "How far from real text?" in printed and "real text with real text" in printed
     updates, steps = found["adversarial"]["generator_updates"], found["adversarial"]["steps"]
-    assert f"generator updated {updates} of {steps} steps" in printed and f"{updates} of {steps} steps" in page
+    assert f"generator updated {updates} of {steps} steps" in printed and f"{updates} of {steps}<" in page
     conclusion = next(line for line in printed.splitlines() if line.startswith(("Nothing wins", "Closer to real")))
     assert html.escape(conclusion) in page
 

@@ -138,8 +138,9 @@ class TextRows(Dataset):
             if not prompt or not completion:
                 raise CorpusError(f"row {index} of the dataset has an empty {'completion' if prompt else 'prompt'}.")
             kept = {name: value for name, value in row.items() if name not in _TEXT_COLUMNS}
+            columns_of_row = {"columns": kept} if kept else {}
             self.rows.append(
-                {"prompt_ids": prompt, "completion_ids": completion, "index": len(self.rows), "columns": kept}
+                {"prompt_ids": prompt, "completion_ids": completion, "index": len(self.rows), **columns_of_row}
             )
         check_usable(len(self.rows), self.cuts, "of the dataset")
 
