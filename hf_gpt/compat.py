@@ -453,9 +453,9 @@ def data_fingerprint(dataset: Any) -> str:
 
 
 def compute_unchecked(metric: Any, **inputs: Any) -> dict[str, Any]:
-    """The figures of an `evaluate` metric, without the checks and the table on disk of `compute`.
+    """The values of an `evaluate` metric, without the checks and the table on disk of `compute`.
 
-    evaluate 0.4.5 to 0.4.6, `Metric._compute`: `compute` writes its input to disk first, for each of many draws.
+    evaluate 0.4.5 to 0.4.6, `Metric._compute`: `compute` writes its input to disk first, for each of many samples.
     """
     return metric._compute(**inputs)
 

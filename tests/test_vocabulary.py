@@ -31,8 +31,8 @@ WORDS = {
     r"nats a token": ("nats per token", r"^$"),
     r"places": ("positions", r"^$"),
 }
-# A number without its leading zero, as .5; not in a version, a file's name or a slice.
-BARE_FRACTION = re.compile(r"(?<![\w.\])}*/~`'\"-])\.\d+(?![\w/])")
+# A number without its leading zero, as .5; not in a version, a file's name, a slice or the form of a number.
+BARE_FRACTION = re.compile(r"(?<![\w.\])}*/~`'\"-])\.\d+(?![\w/]|%(?:\}|$))")
 
 
 def prose_of(path: str) -> list[tuple[int, str]]:

@@ -12,11 +12,11 @@ def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = CommandParser(
         prog="hf-gpt app",
-        description="Opens a page on this machine that writes with models, guided by a discriminator or not, colours "
-        "texts by its score, and compares two models. It needs no connection and tells nobody anything.",
+        description="Opens a page on this machine that writes with models, colours texts by "
+        "a discriminator's score, and compares two models. It needs no connection and sends nothing.",
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folders or Hub ids; NAME=MODEL names one")
-    parser.add_argument("--discriminator", help="folder of a critic or checkpoint, or a Hub id")
+    parser.add_argument("--discriminator", help="folder of a discriminator or checkpoint, or a Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines too (%(default)s)")
     parser.add_argument("--port", type=int, default=7860, help="of the page (%(default)s)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")

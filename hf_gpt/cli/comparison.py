@@ -1,4 +1,4 @@
-"""Ways of writing side by side: what a fresh classifier, the likelihood and counts say of each; table and report."""
+"""Generators side by side: held-out classifier two-sample test (C2ST), held-out loss, diversity; table and report."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ CANDIDATES, SHOWN, BATCH_SIZE, NUM_SPLITS = 8, 3, 128, 4
 
 @dataclass
 class Contestant:
-    """A way of writing, and what was found about it.
+    """A generator, guided or not, and what was measured of it.
 
     Attributes:
         name: In the table.
         model: The generator.
-        seconds: Computing time spent on it after the training that all share.
+        seconds: CPU seconds spent on it after the training that all share.
         discriminator: The discriminator that chooses one of `CANDIDATES` texts by importance resampling, if one does.
         metrics: By name, see `judge`.
         texts: Completions of the judged prompts, as token ids.
-        updates: Steps that changed the generator, and steps in all, of training against the critic.
+        updates: Steps that changed the generator, and steps in all, of adversarial training.
     """
 
     name: str
@@ -50,10 +50,10 @@ def judge(
 ) -> None:
     """Generates a completion for each row's prompt and fills `metrics` and `texts`.
 
-    - `fresh_auc`: AUC of a classifier trained here on half of the real and generated completions, on the other half,
-      the mean over splits, with the ends of its 95 % interval and its standard error; `fresh_auc_texts`: texts of each
-      kind. To be held against `judge_real`, not against 0.5.
-    - `heldout_nll`: nats a token of the real completions; not for a contestant with a critic, whose density is unknown.
+    - `fresh_auc`: AUC of a classifier trained on half of the real and generated completions, on the other half. It is
+      the mean over splits, with its 95 % interval and standard error. Compare it with that of `judge_real`, not 0.5.
+    - `fresh_auc_texts`: texts of each kind.
+    - `heldout_nll`: nats per token of the real completions; a guided generator has none, its density is unknown.
     - `distinct_trigrams`: share of different ones among all; `real_distinct_trigrams`: the same of the real texts.
 
     Args:
@@ -78,7 +78,7 @@ def judge(
 def judge_real(
     rows: Sequence[Mapping[str, list[int]]], others: Sequence[Mapping[str, list[int]]], seed: int
 ) -> dict[str, float]:
-    """What `judge` finds where real texts are in a contestant's place: the least that a contestant can be asked for.
+    """The `fresh_auc` of real texts against other real texts: the best that a contestant can reach.
 
     Args:
         rows: Real texts that contestants are judged by.
@@ -118,7 +118,7 @@ def write_texts(
     max_new_tokens: int,
     seed: int,
 ) -> list[list[int]]:
-    """A completion of each row's prompt at temperature 1, chosen by the critic if there is one."""
+    """A completion of each row's prompt at temperature 1, chosen by the discriminator if there is one."""
     import torch
 
     from hf_gpt.generation.guidance.selection import resample
@@ -147,7 +147,7 @@ def write_texts(
 
 
 def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]]]) -> float:
-    """Nats a token of the rows' completions under a model; rows of one length."""
+    """Nats per token of the rows' completions under a model; rows of one length."""
     import torch
 
     from hf_gpt.generation.scoring.logprobs import completion_logps
@@ -170,14 +170,14 @@ def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]
 def results_table(
     contestants: Sequence[Contestant], control: Mapping[str, float], discriminator: "DiscriminatorResult | None" = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Names of columns, and a row of cells for each contestant, for the critic and for real texts.
+    """Names of columns, and a row of cells for each contestant, for real texts and for the discriminator.
 
     Args:
-        contestants: With their figures.
+        contestants: With their metrics.
         control: Of `judge_real`.
         discriminator: How well the discriminator tells the first contestant's texts from unseen real ones.
     """
-    names = ["", "classifier's AUC (95 %)", "texts", "held-out nats/token", "distinct trigrams", "updates", "compute"]
+    names = ["", "C2ST AUC (95 %)", "texts", "held-out loss", "distinct trigrams", "updates", "compute"]
     rows = []
     for contestant in contestants:
         metrics, updates = contestant.metrics, contestant.updates
@@ -193,10 +193,10 @@ def results_table(
             ]
         )
     real = contestants[0].metrics["real_distinct_trigrams"]
-    rows.append(["real text against real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
+    rows.append(["real text compared with real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
     if discriminator is not None:
         interval = f"{discriminator.auc:.3f} ({discriminator.auc_low:.2f} to {discriminator.auc_high:.2f})"
-        rows.append(["the critic's own verdict", interval, _sizes(discriminator.num_test_texts), "", "", "", ""])
+        rows.append(["discriminator, unseen texts", interval, _sizes(discriminator.num_test_texts), "", "", "", ""])
     return names, rows
 
 
@@ -217,7 +217,7 @@ def _sizes(number: float) -> str:
 
 
 def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
-    """A sentence on whether any contestant's texts are closer to real text than the baseline's.
+    """A sentence: whether any contestant is closer to real text than the baseline.
 
     Differences of AUC have 95 % intervals that hold for all of them at once (Bonferroni), from the standard errors of
     both. That both were judged by the same real texts makes them no wider.
@@ -262,9 +262,9 @@ def write_comparison(
 
     Args:
         folder: That is there.
-        contestants: With their figures.
+        contestants: With their metrics.
         control: Of `judge_real`.
-        discriminator: How the critic's training went.
+        discriminator: How its training went.
         log_history: Of the training against it.
         rows: Those that were judged.
         tokenizer: Theirs.
@@ -283,10 +283,11 @@ def write_comparison(
     write_json(folder / "comparison.json", found)
     names, cells = results_table(contestants, control, discriminator)
     note = (
-        f"{conclusion} The AUC is that of a classifier trained afresh on half of the real and generated texts and "
-        f"tried on the rest, the mean of {NUM_SPLITS} splits, with a 95 % interval. Hold it against the row of real "
-        "text against real text, which is measured the same way. All began from the first row's model; the last column "
-        "is the compute that each got on top. The critic's own verdict is on texts of the first row."
+        f"{conclusion} C2ST is the held-out classifier two-sample test. A classifier is trained on half of the real "
+        f"and generated texts, and its AUC on the rest is reported: the mean of {NUM_SPLITS} splits, with a 95 % "
+        "interval. Compare it with the row of real text, which is measured the same way. All rows start from the first "
+        "row's model. The last column is the compute that each got on top. The discriminator judges texts of the first "
+        "row."
     )
     shown = [
         (
@@ -298,15 +299,15 @@ def write_comparison(
     ]
     return write_report(
         folder / "comparison.html",
-        title="A GPT and its critic",
+        title="A GPT and its discriminator",
         summary=(
-            "A model trained by likelihood; the same with its critic choosing among candidates; with more likelihood "
-            "training; and trained against the critic for as much computing."
+            "Four generators: trained by maximum likelihood (MLE); the same, guided by a discriminator; with more MLE; "
+            "and trained against the discriminator with as much compute."
         ),
         metrics=[
-            *(_auc_card(item.name, item.metrics, "fresh classifier's AUC") for item in contestants),
-            _auc_card("real text", control, "the same against other real text"),
-            Metric("discriminator", f"{discriminator.auc:.3f}", "its AUC on texts that it has not seen"),
+            *(_auc_card(item.name, item.metrics, "C2ST AUC") for item in contestants),
+            _auc_card("real text", control, "C2ST AUC against other real text"),
+            Metric("discriminator", f"{discriminator.auc:.3f}", "AUC on unseen texts"),
         ],
         log_history=log_history,
         samples=[],

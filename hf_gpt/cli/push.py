@@ -22,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--discriminator", help="checkpoint that goes to the subfolder discriminator")
     parser.add_argument("--base_model", help="Hub id of the model that an adapter is for")
-    parser.add_argument("--results", help="results.json of hf-gpt eval, whose figures the card shows")
+    parser.add_argument("--results", help="results.json of hf-gpt eval, whose metrics the card shows")
     parser.add_argument("--subfolder", help="folder of the repository to put it in")
     parser.add_argument("--revision", help="branch, made if it is not there")
     parser.add_argument("--private", action="store_true", help="make the repository visible to its owner alone")

@@ -67,7 +67,7 @@ def push(
         revision: Branch; made if it is not there.
         private: Whether only its owner sees a repository that is made.
         base_model: Hub id of the model that an adapter is for, in place of the path that it was trained from.
-        results: `results.json` of `hf-gpt eval`, whose figures the card shows; left out, the one in the folder.
+        results: `results.json` of `hf-gpt eval`, whose metrics the card shows; left out, the one in the folder.
         card: Further metadata of the card.
         commit_message: What the commit says.
 

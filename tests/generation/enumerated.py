@@ -45,7 +45,7 @@ def all_texts() -> list[tuple[int, ...]]:
     """Every completion: up to LENGTH tokens, of which an EOS is the last."""
     texts = []
     for number in range(1, LENGTH + 1):
-        for tokens in itertools.linear(range(VOCAB), repeat=number):
+        for tokens in itertools.product(range(VOCAB), repeat=number):
             if EOS not in tokens[:-1] and (number == LENGTH or tokens[-1] == EOS):
                 texts.append(tokens)
     return texts

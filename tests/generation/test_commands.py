@@ -75,7 +75,7 @@ def discriminator(folder):
 
 
 def test_critic_tells_real_from_generated_and_says_how_well(discriminator):
-    saved = json.loads((discriminator / "critic.json").read_text())
+    saved = json.loads((discriminator / "discriminator.json").read_text())
     assert saved["results"]["auc"] > 0.95 and saved["results"]["num_test_texts"] == 30
     assert saved["settings"]["level"] == "prefix"
     assert AutoTokenizer.from_pretrained(discriminator / "model").model_max_length == 17

@@ -1,7 +1,7 @@
 """`model.generate` guided by a discriminator: `custom_generate=guided_generate`, for any causal language model.
 
 ```python
-critic = load_discriminator("runs/critic/model")
+critic = load_discriminator("runs/discriminator/model")
 model.generate(**inputs, do_sample=True, custom_generate=guided_generate, discriminator=critic, num_candidates=16)
 ```
 
