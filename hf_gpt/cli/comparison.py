@@ -177,7 +177,7 @@ def results_table(
         control: Of `judge_real`.
         discriminator: How well the discriminator tells the first contestant's texts from unseen real ones.
     """
-    names = ["", "C2ST AUC (95 %)", "texts", "held-out loss", "distinct trigrams", "updates", "compute"]
+    names = ["", "C2ST AUC (95 %)", "texts", "held-out loss", "distinct-3", "updates", "compute"]
     rows = []
     for contestant in contestants:
         metrics, updates = contestant.metrics, contestant.updates
@@ -188,7 +188,7 @@ def results_table(
                 *_auc_cells(metrics),
                 "" if nll is None else f"{nll:.3f}",
                 f"{metrics['distinct_trigrams']:.3f}",
-                "" if updates is None else f"{updates[0]:,} of {updates[1]:,} steps",
+                "" if updates is None else f"{updates[0]:,} of {updates[1]:,}",
                 f"+{contestant.seconds:.0f} s",
             ]
         )
@@ -286,8 +286,8 @@ def write_comparison(
         f"{conclusion} C2ST is the held-out classifier two-sample test. A classifier is trained on half of the real "
         f"and generated texts, and its AUC on the rest is reported: the mean of {NUM_SPLITS} splits, with a 95 % "
         "interval. Compare it with the row of real text, which is measured the same way. All rows start from the first "
-        "row's model. The last column is the compute that each got on top. The discriminator judges texts of the first "
-        "row."
+        "row's model. Distinct-3 is the share of different trigrams. Updates are the steps that changed the generator. "
+        "Compute is what each row got on top of the first. The discriminator judges texts of the first row."
     )
     shown = [
         (

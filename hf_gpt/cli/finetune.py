@@ -174,7 +174,7 @@ def finish(settings: Settings, trainer: "TaskTrainer", data: TaskData, output_di
 
 def check_task_options(task_args: TaskArguments, model_args: ModelArguments) -> None:
     """Raises `ConfigError` for options that cannot be, or would do nothing."""
-    check_at_least(task_args, max_length=3, max_new_tokens=1, num_beams=1, max_train_samples=1, max_eval_samples=1)
+    check_at_least(task_args, max_length=3)
     if task_args.start_from_counts:
         if model_args.model_name_or_path is not None:
             raise ConfigError("--start_from_counts is for a new model: leave it or --model_name_or_path out.")

@@ -69,7 +69,6 @@ def pretrain(settings: Settings) -> int:
     model_args, data_args, sampling_args, peft_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args, packed=True)
     check_at_least(data_args, max_length=2)
-    check_at_least(sampling_args, sample_max_new_tokens=1, sample_batch_size=1)
     checkpoint = open_run(settings)
     data = prepare_data(model_args, data_args, training_args, checkpoint)
     model = build_model(

@@ -53,7 +53,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "How far from real text?" in printed and "real text compared with real text" in printed
     updates, steps = found["adversarial"]["generator_updates"], found["adversarial"]["steps"]
-    assert f"generator updated {updates} of {steps} steps" in printed and f"{updates} of {steps} steps" in page
+    assert f"generator updated {updates} of {steps} steps" in printed and f"{updates} of {steps}" in page
     conclusion = next(line for line in printed.splitlines() if line.startswith(("Nothing wins", "Closer to real")))
     assert html.escape(conclusion) in page
 
@@ -116,7 +116,7 @@ def test_the_table_has_a_row_for_each_and_the_measured_one_of_real_text(model):
     names, rows = results_table([plain, trained], judged(0.512), discriminator)
     assert [len(row) for row in rows] == [len(names)] * 4
     assert rows[0] == ["MLE", "0.700 (0.67 to 0.73)", "1,400 + 1,400", "3.000", "0.900", "", "+0 s"]
-    assert rows[1][-2:] == ["6 of 60 steps", "+20 s"]
+    assert rows[1][-2:] == ["6 of 60", "+20 s"]
     assert rows[2][:3] == ["real text compared with real text", "0.512 (0.48 to 0.54)", "1,400 + 1,400"]
     assert rows[3][:3] == ["discriminator, unseen texts", "0.600 (0.55 to 0.66)", "103 + 103"]
 

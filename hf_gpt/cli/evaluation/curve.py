@@ -108,8 +108,8 @@ def curve_section(
             f'<p>{escape(describe_curves(points, PLANE))}</p>\n<p class="muted">Install matplotlib to draw it.</p>'
         )
     note = (
-        "Each mark is a sampler. The line joins those that no other beats in both metrics. Samplers are chosen on one "
-        "half of the texts, by the metric named, and reported on the other half. The hypervolume is the area that a curve "
+        "Each mark is a sampler. The line joins those that no other beats in both metrics. Samplers are chosen on half "
+        "of the texts, by the metric named, and reported on the other half. The hypervolume is the area that a curve "
         "dominates, from the worst of all points."
     )
     metric = f'<figure class="chart">\n{drawings}\n</figure>'
