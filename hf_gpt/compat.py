@@ -533,7 +533,7 @@ def data_fingerprint(dataset: Any) -> str:
 def compute_unchecked(metric: Any, **inputs: Any) -> dict[str, Any]:
     """The values of an `evaluate` metric, without the checks and the table on disk of `compute`.
 
-    evaluate 0.4.5 to 0.4.6, `Metric._compute`: `compute` writes its input to disk first, each time.
+    evaluate 0.4.5 to 0.4.6, `Metric._compute`: `compute` writes its input to disk first, for each of many samples.
     """
     return metric._compute(**inputs)
 

@@ -106,16 +106,6 @@ def register_peft_all_linear() -> None:
     widen_all_linear()
 
 
-def register_all() -> None:
-    """Runs every registration now. PEFT's only if PEFT is installed."""
-    register_models()
-    register_feature_extractors()
-    register_processor()
-    if importlib.util.find_spec("peft") is not None:
-        register_peft_targets()
-        register_peft_all_linear()
-
-
 def register_vllm() -> None:
     """
     What vLLM calls in each of its processes, by the entry point `vllm.general_plugins`: our decoder is run by vLLM's

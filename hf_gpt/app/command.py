@@ -12,8 +12,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = CommandParser(
         prog="hf-gpt app",
-        description="Opens a page on this machine that writes with models, guided by a discriminator or not, colours "
-        "texts by its score, and compares two models. It needs no connection and tells nobody anything.",
+        description="Opens a page on this machine that writes with models, colours texts by "
+        "a discriminator's score, and compares two models. It needs no connection and sends nothing.",
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folders or Hub ids; NAME=MODEL names one")
     parser.add_argument("--discriminator", help="folder of a discriminator or checkpoint, or a Hub id")

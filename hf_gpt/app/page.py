@@ -31,7 +31,7 @@ def make_page(gradio: Any, writers: Mapping[str, Writer], judge: Judge | None) -
     """The page as `gradio.Blocks`.
 
     Args:
-        gradio: The library, which is imported where the app is wanted alone.
+        gradio: The library, which only the app imports.
         writers: Models by name, at least one.
         judge: The discriminator, if there is one.
     """
@@ -59,7 +59,7 @@ def make_page(gradio: Any, writers: Mapping[str, Writer], judge: Judge | None) -
             with gradio.Row():
                 with gradio.Column(scale=2):
                     name = gradio.Dropdown(names, value=names[0], label="Model")
-                    prompt = gradio.Textbox(label="Prompt", lines=3, placeholder="Left out: a text without a prompt")
+                    prompt = gradio.Textbox(label="Prompt", lines=3, placeholder="Left out: an unconditional sample")
                     with gradio.Row():
                         button = gradio.Button("Write", variant="primary")
                         stop = gradio.Button("Stop")
@@ -88,23 +88,23 @@ def make_page(gradio: Any, writers: Mapping[str, Writer], judge: Judge | None) -
                         chosen.append(gradio.Dropdown(names, value=model, label=f"Model {position + 1}"))
                         outputs.append(gradio.Textbox(label="Written", lines=8, interactive=False))
                         outputs.append(gradio.HTML(elem_classes="verdict"))
-            with gradio.Accordion("How texts are drawn", open=False):
+            with gradio.Accordion("Sampling", open=False):
                 shared = _controls(gradio, judge)
             start.click(compare, [*chosen, asked, *shared], outputs, api_name="compare")
     return page
 
 
 def _controls(gradio: Any, judge: Judge | None) -> list[Any]:
-    """The controls of how texts are drawn, in the order of `Settings`."""
+    """The controls of sampling, in the order of `Settings`."""
     ways = [FREE, *(GUIDANCE if judge else ())]
     return [
         gradio.Slider(1, 1000, value=100, step=1, label="Most new tokens"),
         gradio.Slider(0, 2, value=1.0, step=0.05, label="Temperature", info="0 takes the likeliest token"),
         gradio.Slider(0.05, 1, value=1.0, step=0.05, label="Top-p"),
-        gradio.Slider(0, 200, value=0, step=1, label="Top-k", info="0 draws from all"),
+        gradio.Slider(0, 200, value=0, step=1, label="Top-k", info="0 samples from all"),
         gradio.Slider(0, 0.5, value=0.0, step=0.01, label="Min-p"),
         gradio.Slider(1, 2, value=1.0, step=0.05, label="Repetition penalty"),
-        gradio.Number(value=0, precision=0, minimum=0, label="Seed", info="the same seed draws the same text"),
+        gradio.Number(value=0, precision=0, minimum=0, label="Seed", info="the same seed gives the same text"),
         gradio.Dropdown(ways, value=FREE, label="Guided by the discriminator", info=None if judge else _NO_JUDGE),
         gradio.Slider(2, 64, value=8, step=1, label="Candidates", info="texts that the discriminator chooses from"),
     ]

@@ -1,4 +1,4 @@
-"""Who writes and who judges in the app, without a word of its page."""
+"""Models and discriminator of the app; the page is in `page`."""
 
 import html
 import threading
@@ -19,14 +19,14 @@ from hf_gpt.generation.scoring.discriminator import ScoreError
 from hf_gpt.reporting.heatmap import coloured, largest_change, text_tokens
 
 
-# Models draw from PyTorch's one generator: two at once would spoil each other's seed.
+# Models sample with PyTorch's one generator: two at once would spoil each other's seed.
 _SAMPLING = threading.Lock()
 _SECONDS_WITHOUT_A_TOKEN = 300
 
 
 @dataclass
 class Settings:
-    """How a text is drawn; temperature 0 takes the likeliest token, `guidance` is one of `GUIDANCE` or None."""
+    """How a text is sampled; temperature 0 takes the likeliest token, `guidance` is one of `GUIDANCE` or None."""
 
     max_new_tokens: int = 100
     temperature: float = 1.0
@@ -41,12 +41,12 @@ class Settings:
     def options(self) -> dict[str, Any]:
         """The settings as `generate` takes them."""
         if self.temperature == 0:
-            drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         else:
-            drawn = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+            options = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
             if self.min_p > 0:
-                drawn["min_p"] = self.min_p
-        return {"max_new_tokens": self.max_new_tokens, "repetition_penalty": self.repetition_penalty, **drawn}
+                options["min_p"] = self.min_p
+        return {"max_new_tokens": self.max_new_tokens, "repetition_penalty": self.repetition_penalty, **options}
 
 
 @dataclass
@@ -57,9 +57,7 @@ class Judge:
     tokenizer: Any
 
     def verdict(self, text: str) -> str:
-        """What it makes of a text, as HTML: logit, probability, and the tokens in colour where it reads from left to
-        right.
-        """
+        """Logit and probability of a text as HTML; a causal discriminator also colours the tokens."""
         if not text.strip():
             return "<p>There is no text to judge.</p>"
         try:
@@ -121,7 +119,7 @@ class Writer:
         stopped = threading.Event()
         options["stopping_criteria"] = StoppingCriteriaList([_Stopped(stopped)])
 
-        def draw() -> None:
+        def generate() -> None:
             try:
                 with _SAMPLING:
                     torch.manual_seed(settings.seed)
@@ -130,7 +128,7 @@ class Writer:
                 failures.append(error)
                 streamer.end()
 
-        thread = threading.Thread(target=draw, daemon=True)
+        thread = threading.Thread(target=generate, daemon=True)
         thread.start()
         text = prompt
         try:
@@ -174,7 +172,7 @@ def open_judge(path: str, device: str | None, revision: str = "main", trust_remo
         OSError: there is none.
     """
     chosen = pick_device(device)
-    position = find_existing_model(path)
+    folder = find_existing_model(path)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(position, **options)
-    return Judge(load_discriminator(position, **options).to(chosen), tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    return Judge(load_discriminator(folder, **options).to(chosen), tokenizer)

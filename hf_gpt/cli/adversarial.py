@@ -1,7 +1,6 @@
 """`hf-gpt adversarial`: real texts in; a generator and its discriminator, trained against each other, out."""
 
 import argparse
-import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -10,39 +9,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.adversarial.arguments import AdversarialArguments
+from hf_gpt.cli.adversarial_discriminator import build_discriminator
 from hf_gpt.cli.training_command import make_command_parser, run_command
+from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.truncation import cut_lines
-from hf_gpt.errors import ConfigError, UserError
+from hf_gpt.errors import ConfigError
 from hf_gpt.files.atomic_files import write_json
-from hf_gpt.reporting.truncation import cuts_section
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.discriminator import DiscriminatorArguments
 from hf_gpt.training.arguments.model import ModelArguments
 from hf_gpt.training.arguments.sampling import SamplingArguments
 from hf_gpt.training.arguments.text import TextArguments
 from hf_gpt.training.monitoring.step_times import TIMED_STEPS, Stretch
-from hf_gpt.training.monitoring.throughput import format_count, format_duration, peak_memory
+from hf_gpt.training.monitoring.throughput import format_count
 from hf_gpt.training.run import (
     describe_model,
     final_metrics,
     make_callbacks,
     open_run,
+    print_lines,
     run_training,
     save_final_model,
     total_steps,
 )
-from hf_gpt.training.settings import ADVERSARIAL_RECIPES, Settings, settings_to_yaml
+from hf_gpt.training.settings import ADVERSARIAL_RECIPES, Settings
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from hf_gpt.adversarial.config import AdversarialConfig
     from hf_gpt.adversarial.trainer import AdversarialTrainer
 
 
 PROG = "hf-gpt adversarial"
-DESCRIPTION = """Trains a generator against a discriminator that tells its texts from real ones.
+DESCRIPTION = """Trains a generator against a discriminator that tells its samples from real texts.
 
   hf-gpt adversarial --config default                            a built-in recipe, on a built-in corpus
   hf-gpt adversarial --config gad --model_name_or_path runs/pretrain --corpus texts.jsonl
@@ -97,8 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def adversarial(settings: Settings) -> int:
     """Trains, saves and reports as the settings say; returns the exit status."""
-    from hf_gpt.training.adapters import add_adapter, check_adapter_options, merge_adapter
-    from hf_gpt.training.distributed.sharding import shard_model
+    from hf_gpt.training.adapters import check_adapter_options, merge_adapter
     from hf_gpt.training.model import build_model
 
     model_args, text_args, discriminator_args, peft_args, sampling_args, training_args = settings.arguments
@@ -106,20 +106,20 @@ def adversarial(settings: Settings) -> int:
     checkpoint = open_run(settings)
     data = prepare_data(model_args, text_args, training_args, checkpoint)
     model = build_model(model_args, data.tokenizer, data.longest, training_args.seed)
-    discriminator = build_discriminator(model, discriminator_args, model_args, data, training_args)
+    discriminator = build_discriminator(
+        model, discriminator_args, model_args, data.tokenizer, data.longest, training_args
+    )
 
     def start() -> "AdversarialTrainer":
-        adapted = shard_model(model, training_args)
-        if peft_args.use_peft:
-            output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
-            adapted = add_adapter(model, data.tokenizer, peft_args, model_args, "CAUSAL_LM", output_dir, is_main)
+        adapted = shard_and_adapt(model, data.tokenizer, model_args, peft_args, training_args)
         return make_trainer(adapted, discriminator, data, discriminator_args, training_args)
 
     def finish(trainer: "AdversarialTrainer", output_dir: Path) -> None:
         metrics = final_metrics(trainer)
         if peft_args.merge_adapter:
             trainer.model = merge_adapter(trainer.model)
-        save_final_model(trainer, output_dir / "model", generation_options(sampling_args, training_args))
+        options = sampling_options(sampling_args, training_args.max_new_tokens)
+        save_final_model(trainer, output_dir / "model", options)
         # In every process: a model in shards generates in all of them together.
         samples = write_samples(trainer, data, sampling_args)
         if training_args.process_index == 0:
@@ -197,114 +197,10 @@ def read_rows(text_args: TextArguments, seed: int) -> tuple[list[dict[str, str]]
         held_out = read_examples(text_args.validation_file, columns)
     else:
         train, held_out = split_examples(train, text_args.validation_fraction, seed)
-    names = zip(("prompt", "completion"), columns.values(), strict=True)
-    names = dict(names)
+    names = dict(zip(("prompt", "completion"), columns.values(), strict=True))
     return tuple(
         [{name: text_of(row, column) for name, column in names.items()} for row in part] for part in (train, held_out)
     )
-
-
-def build_discriminator(
-    model: "PreTrainedModel",
-    discriminator_args: DiscriminatorArguments,
-    model_args: ModelArguments,
-    data: AdversarialData,
-    training_args: "AdversarialConfig",
-) -> "PreTrainedModel | None":
-    """The discriminator that the options name.
-
-    Raises:
-        ConfigError: there is none of that kind, or a checkpoint that cannot be one.
-    """
-    import torch
-
-    from hf_gpt.adversarial.discriminator.factory import make_discriminator
-    from hf_gpt.adversarial.discriminator.shared_trunk import shared_discriminator
-    from hf_gpt.generation.embeddings import vocabulary_size
-    from hf_gpt.training.model import build_model
-
-    kind, is_language_model = discriminator_args.discriminator, training_args.has_language_model
-    if kind == "none" or not training_args.needs_discriminator:
-        return None
-    torch.manual_seed(training_args.seed + 1)
-    trunk = discriminator_args.discriminator_trunk
-    if trunk != "own" and (kind != "from_generator" or is_language_model):
-        raise ConfigError(f"--discriminator_trunk {trunk} is for a classifier with --discriminator from_generator.")
-    if kind == "from_generator":
-        if is_language_model:
-            return copy.deepcopy(model)
-        if trunk != "own":
-            return shared_discriminator(model, trunk, **discriminator_args.overrides)
-        return make_discriminator(kind, model, **discriminator_args.overrides)
-    head = "AutoModelForCausalLM" if is_language_model else "AutoModelForSequenceClassification"
-    shape = {"vocab_size": vocabulary_size(model)} if is_language_model else {"num_labels": 1}
-    if kind == "language_model" and not is_language_model:
-        raise ConfigError(
-            "--discriminator language_model has no label: set --discriminator_loss density or mediator, or choose "
-            "from_generator or ngram_cnn."
-        )
-    is_cnn = kind.partition("-")[0] == "ngram_cnn"
-    chosen = ModelArguments(
-        model_name_or_path=None if is_cnn or kind == "language_model" else kind,
-        preset=discriminator_args.discriminator_preset if kind == "language_model" else None,
-        trust_remote_code=model_args.trust_remote_code,
-        config_overrides=discriminator_args.discriminator_overrides,
-    )
-    if not is_cnn:
-        try:
-            if chosen.model_name_or_path is not None:
-                check_saved_tokens(chosen, data.tokenizer)
-            return build_model(
-                chosen, data.tokenizer, data.longest, training_args.seed + 1, auto_class=head, task_fields=shape
-            )
-        except UserError as error:
-            if kind == "language_model":
-                raise
-            # The loader names the generator's option.
-            what = str(error).removeprefix("--model_name_or_path: ")
-            raise ConfigError(
-                f"--discriminator {kind}: {what} Built in: from_generator, ngram_cnn, ngram_cnn-seqgan, "
-                "language_model, none."
-            ) from error
-    from hf_gpt.models.configuration_hf_ngram_cnn import HfNgramCnnConfig
-    from hf_gpt.training.model import check_fields
-
-    check_fields(HfNgramCnnConfig, discriminator_args.overrides)
-    ids = {"pad_token_id": data.tokenizer.pad_token_id, "eos_token_id": data.tokenizer.eos_token_id}
-    return make_discriminator(kind, model, **{**ids, **discriminator_args.overrides})
-
-
-def check_saved_tokens(chosen: ModelArguments, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Refuses a saved discriminator that reads other tokens than the generator's, before it is loaded or resized.
-
-    Raises:
-        ConfigError: it has another tokenizer, or fewer embeddings than the generator's has tokens.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-
-    from hf_gpt.files.checkpoints import find_model
-    from hf_gpt.generation.scoring.shared_tokens import TokensError, check_shared_tokens
-
-    path = find_model(chosen.model_name_or_path)
-    source = {"revision": chosen.model_revision, "trust_remote_code": chosen.trust_remote_code}
-    try:
-        own = AutoTokenizer.from_pretrained(path, **source)
-    except (OSError, ValueError, KeyError):
-        own = None
-    try:
-        if own is not None:
-            check_shared_tokens(None, None, tokenizer, own)
-        size = AutoConfig.from_pretrained(path, **source).get_text_config().vocab_size
-    except TokensError as error:
-        raise ConfigError(str(error)) from error
-    except (OSError, ValueError, AttributeError):
-        # Whoever loads it says what is wrong with it.
-        return
-    if size < len(tokenizer):
-        raise ConfigError(
-            f"it reads {size:,} tokens, and the generator's tokenizer has {len(tokenizer):,}: it has another "
-            "tokenizer. Train one with the generator's own (hf-gpt discriminator)."
-        )
 
 
 def make_trainer(
@@ -355,7 +251,7 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
     counts = trainer.schedule.warmups(steps)
     parts = [f"{count:,} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
     if sum(counts) == steps:
-        parts.append("and perhaps none of the adversarial loop")
+        parts.append("and perhaps no adversarial step")
     total = len(data.train_rows) + len(data.validation_rows)
     return [
         ("texts", f"{total:,} documents: {len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
@@ -375,33 +271,23 @@ def stretches(trainer: "AdversarialTrainer") -> list[Stretch]:
     """The phases of a run that is to be timed, whose warm-ups become as long as a dry run has steps of them."""
     args, total = trainer.args, total_steps(trainer)
     likelihood, alone, taught = trainer.schedule.warmups(total)
-    # Whole rounds, and updates by new texts as often as by those of the update before.
+    # As many updates by new samples as in a whole run, beside those that use a batch again.
     cycle = math.lcm(args.generator_steps, args.num_iterations)
     found = [
-        Stretch(likelihood, "of likelihood"),
+        Stretch(likelihood, "of maximum likelihood"),
         Stretch(alone, "of the discriminator alone"),
         Stretch(taught, "of distillation"),
         Stretch(total - likelihood - alone - taught, "of both", timed=math.ceil(TIMED_STEPS / cycle) * cycle),
     ]
     tried = [part.tried * (part.steps > 0) for part in found[:-1]]
     args.mle_warmup_steps, args.discriminator_warmup_steps, args.distillation_warmup_steps = tried
-    # What would end a phase early or leave an update out.
+    # Nothing may end a phase early or skip an update.
     args.discriminator_warmup_auc, args.gate_auc, args.on_collapse = math.inf, 0.0, "warn"
     return [part for part in found if part.steps]
 
 
-def generation_options(sampling_args: SamplingArguments, training_args: "AdversarialConfig") -> dict[str, Any]:
-    """Defaults of `generate` that the saved model has."""
-    options: dict[str, Any] = {"max_new_tokens": training_args.max_new_tokens, "do_sample": False}
-    if sampling_args.sample_temperature > 0:
-        options.update(do_sample=True, temperature=sampling_args.sample_temperature, top_p=sampling_args.sample_top_p)
-        # Nothing but what was asked for: `generate` would keep the 50 likeliest.
-        options["top_k"] = 0
-    return options
-
-
 def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling_args: SamplingArguments) -> list[Any]:
-    """Texts for the report: completions of held-out prompts, or texts without a prompt."""
+    """Samples for the report: completions of held-out prompts, or unconditional samples."""
     import torch
 
     from hf_gpt.reporting.report import Sample
@@ -410,7 +296,7 @@ def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling
     if not trainer.eval_dataset.has_prompts:
         rows = [rows[0]] * SHOWN_TEXTS
     settings = {"temperature": sampling_args.sample_temperature, "top_p": sampling_args.sample_top_p}
-    # Those of rollouts are no part of it.
+    # Not those of rollouts.
     others = {"top_k": 0, "min_p": 0.0}
     generator = torch.Generator().manual_seed(trainer.args.seed)
     sampled = trainer.loop.collector.sample(trainer.model, rows, generator=generator, **settings, **others)
@@ -424,8 +310,8 @@ def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling
 
 
 def write_metrics(trainer: "AdversarialTrainer", metrics: dict[str, float], path: Path) -> None:
-    """Writes the metrics, the updates of generator and discriminator, and the warnings."""
-    warnings = [dataclasses.asdict(warning) for warning in trainer.loop.history.monitors.alerts]
+    """Writes the metrics, the updates of generator and discriminator, and the warnings that were raised."""
+    warnings = [dataclasses.asdict(warning) for warning in trainer.loop.history.monitors.warnings]
     found = {**metrics, "steps": trainer.state.global_step, **trainer.update_counts(), "warnings": warnings}
     write_json(path, found)
 
@@ -438,56 +324,47 @@ def write_run_report(
     samples: list[Any],
     path: Path,
 ) -> Path:
-    """Writes the report: headline metrics, the curves of generator and discriminator, warnings and samples."""
-    import yaml
-    from transformers import TrainingArguments
-
+    """Writes the report: metrics, curves of generator and discriminator, warnings and samples."""
     from hf_gpt.adversarial.monitoring.evaluation import headline_metrics
-    from hf_gpt.reporting.environment import describe_environment
-    from hf_gpt.reporting.report import Metric, write_report
+    from hf_gpt.reporting.report import Metric
 
-    meter, schedule = trainer.meter, trainer.schedule
-    headline = headline_metrics(metrics)
-    played = f"{schedule.adversarial_steps:,} against the discriminator, {schedule.skipped_steps:,} skipped by the gate"
-    updated = f"of {trainer.state.global_step:,} steps"
-    headline += [
-        Metric("Generator's updates", f"{schedule.generator_updates:,}", updated),
-        Metric("Steps", f"{trainer.state.global_step:,}", played),
-        Metric("Training time", format_duration(meter.seconds), f"{format_count(meter.tokens)} tokens of both models"),
-        Metric("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
-    ]
-    warnings = trainer.loop.history.monitors.alerts
-    named = sorted({warning.name for warning in warnings})
+    schedule, steps = trainer.schedule, trainer.state.global_step
+    phases = f"{schedule.adversarial_steps:,} against the discriminator, {schedule.skipped_steps:,} skipped by the gate"
+    named = _warning_names(trainer)
     opponent = "itself" if trainer.discriminator is None else type(trainer.discriminator).__name__
-    summary = (
-        f"{type(trainer.model).__name__} against {opponent}, on "
-        f"{len(data.train_rows):,} texts. {trainer.describe_updates()} "
-        + (f"Warnings: {', '.join(named)}." if named else "No warning was raised.")
-    )
-    return write_report(
+    return write_training_report(
         path,
+        settings,
+        trainer,
         title="Adversarial training",
-        summary=summary,
-        metrics=headline,
-        log_history=trainer.state.log_history,
+        summary=(
+            f"{type(trainer.model).__name__} against {opponent}, on {len(data.train_rows):,} texts. "
+            f"{trainer.describe_updates()} " + (f"Warnings: {', '.join(named)}." if named else "No warning was raised.")
+        ),
+        metrics=[
+            *headline_metrics(metrics),
+            Metric("Generator updates", f"{schedule.generator_updates:,}", f"of {steps:,} steps"),
+            Metric("Steps", f"{steps:,}", phases),
+        ],
         samples=samples,
-        sections=[part for part in [cuts_section(trainer.cuts)] if part is not None],
-        settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
-        environment=describe_environment(),
+        cuts=trainer.cuts,
+        time_note=f"{format_count(trainer.meter.tokens)} tokens, generator and discriminator together",
     )
 
 
 def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model_path: Path, report: Path) -> None:
-    """Prints the metrics, the warnings and the paths."""
+    """Prints the metrics, the warnings and where things are."""
     from hf_gpt.training.monitoring.callbacks import metric_texts
 
-    print(f"\n{'held-out loss':<22}{metrics['eval_loss']:.4f}")
-    for name, text in metric_texts(metrics, with_sizes=True).items():
-        print(f"{name.replace('_', ' '):<22}{text}")
-    print(trainer.describe_updates())
-    for name in sorted({warning.name for warning in trainer.loop.history.monitors.alerts}):
-        print(f"warning               {name}")
-    print(f"generator             {model_path}")
+    measured = [(name.replace("_", " "), text) for name, text in metric_texts(metrics, with_sizes=True).items()]
+    lines = [("held-out loss", f"{metrics['eval_loss']:.4f} nats per token"), *measured]
+    lines += [("warning", name) for name in _warning_names(trainer)]
+    lines.append(("generator", str(model_path)))
     if trainer.discriminator is not None:
-        print(f"discriminator         {model_path / 'discriminator'}")
-    print(f"report                {report}")
+        lines.append(("discriminator", str(model_path / "discriminator")))
+    print(f"\n{trainer.describe_updates()}")
+    print_lines(print, [*lines, ("report", str(report))])
+
+
+def _warning_names(trainer: "AdversarialTrainer") -> list[str]:
+    return sorted({warning.name for warning in trainer.loop.history.monitors.warnings})

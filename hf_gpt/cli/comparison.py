@@ -1,4 +1,4 @@
-"""Generators side by side: two-sample test, held-out loss and distinct trigrams of each; table and report."""
+"""Generators side by side: held-out classifier two-sample test (C2ST), held-out loss, diversity; table and report."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ CANDIDATES, SHOWN, BATCH_SIZE, NUM_SPLITS = 8, 3, 128, 4
 
 @dataclass
 class Contestant:
-    """A way of writing, and what was found about it.
+    """A generator, guided or not, and what was measured of it.
 
     Attributes:
         name: In the table.
         model: The generator.
-        seconds: Computing time spent on it after the training that all share.
+        seconds: CPU seconds spent on it after the training that all share.
         discriminator: The discriminator that chooses one of `CANDIDATES` texts by importance resampling, if one does.
         metrics: By name, see `judge`.
         texts: Completions of the judged prompts, as token ids.
@@ -50,10 +50,10 @@ def judge(
 ) -> None:
     """Generates a completion for each row's prompt and fills `metrics` and `texts`.
 
-    - `fresh_auc`: AUC of a classifier trained here on half of the real and generated completions, on the other half,
-      the mean over splits, with the ends of its 95 % interval and its standard error; `fresh_auc_texts`: texts of each
-      kind. To be held against `judge_real`, not against 0.5.
-    - `heldout_nll`: nats per token of the real completions. A contestant with a discriminator has no known density.
+    - `fresh_auc`: AUC of a classifier trained on half of the real and generated completions, on the other half. It is
+      the mean over splits, with its 95 % interval and standard error. Compare it with that of `judge_real`, not 0.5.
+    - `fresh_auc_texts`: texts of each kind.
+    - `heldout_nll`: nats per token of the real completions; a guided generator has none, its density is unknown.
     - `distinct_trigrams`: share of different ones among all; `real_distinct_trigrams`: the same of the real texts.
 
     Args:
@@ -78,7 +78,7 @@ def judge(
 def judge_real(
     rows: Sequence[Mapping[str, list[int]]], others: Sequence[Mapping[str, list[int]]], seed: int
 ) -> dict[str, float]:
-    """What `judge` finds where real texts are in a contestant's place: the least that a contestant can be asked for.
+    """The `fresh_auc` of real texts against other real texts: the best that a contestant can reach.
 
     Args:
         rows: Real texts that contestants are judged by.
@@ -173,14 +173,14 @@ def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]
 def results_table(
     contestants: Sequence[Contestant], control: Mapping[str, float], discriminator: "DiscriminatorResult | None" = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Names of columns, and a row of cells for each contestant, for the discriminator and for real texts.
+    """Names of columns, and a row of cells for each contestant, for real texts and for the discriminator.
 
     Args:
         contestants: With their metrics.
         control: Of `judge_real`.
         discriminator: How well the discriminator tells the first contestant's texts from unseen real ones.
     """
-    names = ["", "C2ST AUC (95 %)", "texts", "held-out loss", "distinct trigrams", "updates", "compute"]
+    names = ["", "C2ST AUC (95 %)", "texts", "held-out loss", "distinct-3", "updates", "compute"]
     rows = []
     for contestant in contestants:
         metrics, updates = contestant.metrics, contestant.updates
@@ -196,10 +196,10 @@ def results_table(
             ]
         )
     real = contestants[0].metrics["real_distinct_trigrams"]
-    rows.append(["real text with real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
+    rows.append(["real text compared with real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
     if discriminator is not None:
         interval = f"{discriminator.auc:.3f} ({discriminator.auc_low:.2f} to {discriminator.auc_high:.2f})"
-        rows.append(["the discriminator itself", interval, _sizes(discriminator.num_test_texts), "", "", "", ""])
+        rows.append(["discriminator, unseen texts", interval, _sizes(discriminator.num_test_texts), "", "", "", ""])
     return names, rows
 
 
@@ -220,7 +220,7 @@ def _sizes(number: float) -> str:
 
 
 def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
-    """A sentence on whether any contestant's texts are closer to real text than the baseline's.
+    """A sentence: whether any contestant is closer to real text than the baseline.
 
     Differences of AUC have 95 % intervals that hold for all of them at once (Bonferroni), from the standard errors of
     both. That both were judged by the same real texts makes them no wider.
@@ -267,7 +267,7 @@ def write_comparison(
         folder: That is there.
         contestants: With their metrics.
         control: Of `judge_real`.
-        discriminator: How the discriminator's training went.
+        discriminator: How its training went.
         log_history: Of the training against it.
         rows: Those that were judged.
         tokenizer: Theirs.
@@ -286,11 +286,11 @@ def write_comparison(
     write_json(folder / "comparison.json", found)
     names, cells = results_table(contestants, control, discriminator)
     note = (
-        f"{conclusion} The AUC is that of a classifier two-sample test (C2ST): a new classifier learns from half of "
-        f"the real and generated texts and is tried on the rest (mean of {NUM_SPLITS} splits, 95 % interval). Compare "
-        "it to the row of real text. All began from the first row's model. The held-out loss is in nats per token, "
-        "updates are of the generator, and the last column is the compute that each got on top. The last row is the "
-        "AUC of the demo's discriminator on texts of the first row."
+        f"{conclusion} C2ST is the held-out classifier two-sample test. A classifier is trained on half of the real "
+        f"and generated texts, and its AUC on the rest is reported: the mean of {NUM_SPLITS} splits, with a 95 % "
+        "interval. Compare it with the row of real text, which is measured the same way. All rows start from the first "
+        "row's model. Distinct-3 is the share of different trigrams. Updates are the steps that changed the generator. "
+        "Compute is what each row got on top of the first. The discriminator judges texts of the first row."
     )
     shown = [
         (
@@ -304,13 +304,13 @@ def write_comparison(
         folder / "comparison.html",
         title="A GPT and its discriminator",
         summary=(
-            "A model trained by maximum likelihood. The same with its discriminator choosing among candidates. The "
-            "same after more maximum likelihood. The same trained against the discriminator with as much compute."
+            "Four generators: trained by maximum likelihood (MLE); the same, guided by a discriminator; with more MLE; "
+            "and trained against the discriminator with as much compute."
         ),
         metrics=[
-            *(_auc_card(item.name, item.metrics, "two-sample test, AUC") for item in contestants),
-            _auc_card("real text", control, "the same against other real text"),
-            Metric("discriminator", f"{discriminator.auc:.3f}", "its AUC on texts that it has not seen"),
+            *(_auc_card(item.name, item.metrics, "C2ST AUC") for item in contestants),
+            _auc_card("real text", control, "C2ST AUC against other real text"),
+            Metric("discriminator", f"{discriminator.auc:.3f}", "AUC on unseen texts"),
         ],
         log_history=log_history,
         samples=[],

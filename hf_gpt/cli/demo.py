@@ -1,8 +1,8 @@
-"""`hf-gpt demo`: the whole story in one run, on a text that ships with the package.
+"""`hf-gpt demo`: generator and discriminator in one run, on a text that ships with the package.
 
-A GPT is trained by maximum likelihood. A discriminator learns to tell its texts from real ones, then chooses among
-its samples. Both are trained against each other, beside a model that gets as much compute of maximum likelihood. One
-table and one report say how far each is from real text.
+A GPT is trained by maximum likelihood (MLE). A discriminator learns to tell its samples from real texts, and guides
+generation. Then both are trained against each other, beside a model that gets the same compute of MLE. One table and
+one report say how far the samples of each are from real text.
 """
 
 import argparse
@@ -26,18 +26,19 @@ if TYPE_CHECKING:
 PROG = "hf-gpt demo"
 RECIPE, CORPUS = "demo", "tinyshakespeare"
 
-# A text is a piece of the corpus: so many tokens are given, so many written.
+# Tokens of a prompt and of a completion; texts are pieces of the corpus.
 PROMPT_TOKENS, NEW_TOKENS = 16, 32
 DISCRIMINATOR_TEXTS, JUDGED_TEXTS = 1024, 1400
 BATCH_SIZE = 32
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command's parser."""
     parser = CommandParser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"), help="folder of everything it writes")
-    parser.add_argument("--pretrain_steps", type=int, help="steps of maximum likelihood; left out: the recipe's")
-    parser.add_argument("--seconds", type=float, default=25, help="CPU seconds of adversarial training")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--pretrain_steps", type=int, help="steps of MLE training; left out: the recipe's")
+    parser.add_argument("--seconds", type=float, default=25, help="compute of adversarial training, in CPU seconds")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     return parser
 
 
@@ -50,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def demo(args: argparse.Namespace) -> int:
     """Trains, compares and reports; returns the exit status."""
     from hf_gpt.cli import pretrain
+    from hf_gpt.training.run import print_lines
 
-    heading("1. A GPT, by maximum likelihood")
+    heading("1. A GPT by maximum likelihood (MLE)")
     steps = [] if args.pretrain_steps is None else ["--max_steps", str(args.pretrain_steps)]
     options = ["--config", RECIPE, "--output_dir", str(args.output_dir), "--seed", str(args.seed), *steps]
     status = pretrain.main(options)
@@ -61,7 +63,6 @@ def demo(args: argparse.Namespace) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from hf_gpt.cli.comparison import (
-        CANDIDATES,
         Contestant,
         judge,
         judge_real,
@@ -75,21 +76,21 @@ def demo(args: argparse.Namespace) -> int:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     train_rows, judged_rows = read_rows(tokenizer, args.seed)
 
-    heading("2. Its discriminator: real, or generated?")
+    heading("2. A discriminator: real text, or a sample of the model?")
     began = time.process_time()
     discriminator, result = train_on_texts(model, tokenizer, train_rows, args)
     discriminator_seconds = time.process_time() - began
     print(
-        f"puts the real text above the model's in {result.auc:.0%} of pairs that it has not seen (50% is chance;\n"
-        f"95 % interval {result.auc_low:.0%} to {result.auc_high:.0%}, {result.num_test_texts:,} texts of each kind),\n"
-        f"after {result.epochs} epochs on {result.num_texts:,} texts of each kind"
+        f"AUC on unseen texts  {result.auc:.2f} (95 % interval {result.auc_low:.2f} to {result.auc_high:.2f}, "
+        f"{result.num_test_texts:,} texts of each kind). 0.5 is chance.\n"
+        f"training             {result.epochs} epochs on {result.num_texts:,} texts of each kind"
     )
 
-    heading("3. Adversarial training, beside as much more maximum likelihood")
-    plain = Contestant("likelihood", model)
-    guided = Contestant(f"likelihood, one of {CANDIDATES}", model, discriminator_seconds, discriminator)
-    # Each gets the same time in all: the adversarial arm has used its discriminator's share already.
-    more = Contestant("more likelihood", copy.deepcopy(model))
+    heading("3. Adversarial training, beside more MLE for the same compute")
+    plain = Contestant("MLE", model)
+    guided = Contestant("MLE + discriminator", model, discriminator_seconds, discriminator)
+    # Both get the same compute in all: adversarial training has spent a part on its discriminator already.
+    more = Contestant("more MLE", copy.deepcopy(model))
     train_pair(more, None, args.seconds + discriminator_seconds, tokenizer, train_rows, judged_rows, args)
     adversarial = Contestant("adversarial", copy.deepcopy(model), discriminator_seconds)
     log = train_pair(adversarial, copy.deepcopy(discriminator), args.seconds, tokenizer, train_rows, judged_rows, args)
@@ -100,13 +101,13 @@ def demo(args: argparse.Namespace) -> int:
         judge(contestant, judged_rows, tokenizer, NEW_TOKENS, args.seed)
     control = judge_real(judged_rows, train_rows, args.seed)
     print_table(*results_table(contestants, control, result))
-    # Those with the discriminator had as much compute as this one.
     conclusion = verdict([guided, more, adversarial], more)
     print("\n" + textwrap.fill(conclusion, 116))
     report = write_comparison(
         args.output_dir, contestants, control, result, log, judged_rows, tokenizer, vars(args), conclusion
     )
-    print(f"\nmodels    {folder}, {adversarial_folder(args)}\nreport    {report}")
+    print()
+    print_lines(print, [("models", f"{folder}, {adversarial_folder(args)}"), ("report", str(report))])
     return 0
 
 
@@ -135,7 +136,7 @@ def read_rows(
 
 
 def validation_fraction() -> float:
-    """The share of the corpus that the likelihood part held out."""
+    """The share of the corpus that the first part held out."""
     import yaml
 
     from hf_gpt.training.settings import RECIPES
@@ -144,7 +145,7 @@ def validation_fraction() -> float:
 
 
 def train_on_texts(model, tokenizer, rows, args: argparse.Namespace) -> tuple["PreTrainedModel", Any]:
-    """A discriminator for the model, trained and saved."""
+    """A discriminator of the model, trained and saved."""
     from transformers import set_seed
 
     from hf_gpt.adversarial.discriminator.factory import make_discriminator
@@ -180,7 +181,7 @@ def train_pair(
     judged_rows,
     args: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """Trains a contestant for some CPU seconds, against the discriminator or, without one, by maximum likelihood.
+    """Trains a contestant for some CPU seconds, against a discriminator or, without one, by MLE.
 
     Returns:
         The trainer's log.
@@ -194,7 +195,7 @@ def train_pair(
     config = AdversarialConfig(
         output_dir=str(folder),
         seed=args.seed,
-        # Time ends it; one step more, or it would be warned that all are warm-up.
+        # Time ends it. One step more than the warm-up, or a warning would say that there is nothing else.
         max_steps=steps + 1,
         mle_warmup_steps=0 if discriminator is not None else steps,
         discriminator_warmup_steps=0,
@@ -219,7 +220,7 @@ def train_pair(
         processing_class=tokenizer,
         callbacks=[compute_time_limit(seconds)],
     )
-    # Time ends the training: a count of steps and the time left would both mislead.
+    # Time ends the training: the steps and time that the callback foretells would mislead.
     trainer.remove_callback(ProgressCallback)
     print(f"{contestant.name}: {seconds:.0f} CPU seconds ...", flush=True)
     began = time.process_time()
@@ -235,8 +236,8 @@ def train_pair(
 
 
 def no_reward(rollout: Any) -> Any:
-    """Never called: maximum likelihood has no rewards."""
-    raise AssertionError("maximum likelihood asked for a reward")
+    """Never called: MLE alone needs no reward."""
+    raise AssertionError("MLE asked for a reward")
 
 
 def compute_time_limit(seconds: float) -> Any:

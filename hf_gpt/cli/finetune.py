@@ -2,26 +2,31 @@
 
 import argparse
 import itertools
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_gpt.cli.finetune_data import TaskData, prepare_data
+from hf_gpt.cli.finetune_results import (
+    SAME_LONG_SHARE,
+    SAME_SHARE,
+    count_same_after_reloading,
+    print_result,
+    warn_of_other_predictions,
+    write_results,
+    write_run_report,
+)
 from hf_gpt.cli.training_command import make_command_parser, run_command
+from hf_gpt.cli.training_parts import shard_and_adapt
 from hf_gpt.data.truncation import cut_lines, cuts_to_dict
 from hf_gpt.errors import ConfigError
-from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.option_values import check_at_least
-from hf_gpt.reporting.truncation import cuts_section
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.model import ModelArguments
 from hf_gpt.training.arguments.task import TaskArguments
-from hf_gpt.training.monitoring.throughput import format_count, format_duration, peak_memory
 from hf_gpt.training.run import (
     describe_model,
-    describe_steps,
     final_metrics,
     make_callbacks,
     open_run,
@@ -29,10 +34,9 @@ from hf_gpt.training.run import (
     save_final_model,
     total_steps,
 )
-from hf_gpt.training.settings import RECIPES, Settings, built_in_recipes, settings_to_yaml
+from hf_gpt.training.settings import RECIPES, Settings, built_in_recipes
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task
 from hf_gpt.training.tasks import model_changes as task_changes
-from hf_gpt.training.tasks.task_data import TaskData, prepare_data
 
 
 if TYPE_CHECKING:
@@ -51,13 +55,6 @@ DESCRIPTION = f"""Trains a model on a task, a checkpoint that is there or a new 
 Tasks: {", ".join(TASKS)}. Without --config the recipe of the task's name is used.
 """
 ARGUMENTS = (ModelArguments, TaskArguments, PeftArguments)
-
-# Examples whose predictions are shown in the report.
-SHOWN_EXAMPLES = 6
-# Examples whose predictions are made again by the saved model, and the share that must be the same. Batches are others,
-# so in low precision near ties fall otherwise, and a long text parts at the first of them.
-RELOADED_EXAMPLES = 32
-SAME_SHARE, SAME_LONG_SHARE = 0.8, 0.3
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -86,8 +83,7 @@ def with_task_recipe(argv: Sequence[str]) -> list[str]:
 
 def finetune(settings: Settings) -> int:
     """Trains, evaluates, saves and reports as the settings say; returns the exit status."""
-    from hf_gpt.training.adapters import add_adapter, check_adapter_options, check_new_tokens
-    from hf_gpt.training.distributed.sharding import shard_model
+    from hf_gpt.training.adapters import check_adapter_options, check_new_tokens
     from hf_gpt.training.model import choose_architecture
 
     model_args, task_args, peft_args, training_args = settings.arguments
@@ -102,16 +98,12 @@ def finetune(settings: Settings) -> int:
     checkpoint = open_run(settings)
     data = prepare_data(task, model_args, training_args, checkpoint)
     check_new_tokens(peft_args, data.new_tokens)
-    model = _build(settings, data)
+    model = make_model(settings, data)
 
     def start() -> "TaskTrainer":
-        adapted = shard_model(model, training_args)
-        if peft_args.use_peft:
-            output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
-            rows = data.tokenizer.convert_tokens_to_ids(list(data.new_tokens))
-            adapted = add_adapter(
-                model, data.tokenizer, peft_args, model_args, data.task.peft_type, output_dir, is_main, new_rows=rows
-            )
+        rows = data.tokenizer.convert_tokens_to_ids(list(data.new_tokens)) if peft_args.use_peft else ()
+        options = {"peft_type": task.peft_type, "new_rows": rows}
+        adapted = shard_and_adapt(model, data.tokenizer, model_args, peft_args, training_args, **options)
         return make_trainer(adapted, data, training_args)
 
     return run_training(
@@ -121,66 +113,68 @@ def finetune(settings: Settings) -> int:
         prog=PROG,
         make_trainer=start,
         describe=lambda trainer: describe_run(trainer, data),
-        finish=lambda trainer, output_dir: _finish(settings, data, trainer, output_dir),
+        finish=lambda trainer, output_dir: finish(settings, trainer, data, output_dir),
     )
 
 
-def _build(settings: Settings, data: TaskData) -> Any:
-    """The model that is trained, with the task's head."""
+def make_model(settings: Settings, data: TaskData) -> Any:
+    """The model of the task, new or from a checkpoint."""
     from hf_gpt.data.packed_dataset import filler_token_id
     from hf_gpt.training.adapters import quantization_config
     from hf_gpt.training.model import build_model, extend_end_tokens
 
     model_args, task_args, peft_args, training_args = settings.arguments
+    task = data.task
     model = build_model(
         model_args,
         data.tokenizer,
         task_args.max_length,
         training_args.seed,
-        auto_class=data.task.auto_class,
-        task_fields=data.task.config_fields(),
+        auto_class=task.auto_class,
+        task_fields=task.config_fields(),
         quantization_config=quantization_config(peft_args, training_args),
     )
-    extend_end_tokens(model, data.task.end_token_ids)
+    extend_end_tokens(model, task.end_token_ids)
     text_config = model.config.get_text_config()
-    if data.task.auto_class == "AutoModelForSequenceClassification" and text_config.pad_token_id is None:
+    if task.auto_class == "AutoModelForSequenceClassification" and text_config.pad_token_id is None:
         # The library's heads find the last token of a text by it.
         text_config.pad_token_id = filler_token_id(data.tokenizer)
     if model_args.model_name_or_path is None:
-        data.task.prepare_model(model, data.processing_class)
+        task.prepare_model(model, data.processing_class)
     return model
 
 
-def _finish(settings: Settings, data: TaskData, trainer: "TaskTrainer", output_dir: Path) -> None:
-    """Evaluates, saves, tries the saved model in a fresh process, and reports."""
+def finish(settings: Settings, trainer: "TaskTrainer", data: TaskData, output_dir: Path) -> None:
+    """Evaluates, saves, checks the saved model and reports."""
     from hf_gpt.training.adapters import merge_adapter
 
     model_args, task_args, peft_args, training_args = settings.arguments
-    # A run that was resumed at its end has metrics in its checkpoint, but not the predictions.
-    predicts = not data.task.writes or task_args.predict_with_generate
+    task, model_path = data.task, output_dir / "model"
+    # A run that was resumed at its end has metrics in its checkpoint, but not the predictions behind them.
+    predicts = not task.writes or task_args.predict_with_generate
     metrics = final_metrics(trainer, anew=predicts and trainer.predictions is None)
     if peft_args.merge_adapter:
         trainer.model = merge_adapter(trainer.model)
     former = task_changes.generation_defaults(trainer.model)
-    save_final_model(trainer, output_dir / "model", generation_options(data.task))
+    save_final_model(trainer, model_path, generation_options(task))
     if training_args.process_index != 0:
         return
     if model_args.model_name_or_path is not None:
         task_changes.print_changed_defaults(former, task_changes.generation_defaults(trainer.model))
-    if cuts := cuts_to_dict(data.task.cuts):
+    if cuts := cuts_to_dict(task.cuts):
         metrics = {**metrics, "cut": cuts}
     write_results(trainer, data, metrics, output_dir)
-    reloaded = count_same_after_reloading(trainer, data, model_args, output_dir / "model")
+    reloaded = count_same_after_reloading(trainer, data, model_args, model_path)
     report = write_run_report(settings, trainer, data, metrics, reloaded, output_dir / "report.html")
-    print_result(data, trainer.predictions, metrics, output_dir / "model", report)
-    is_long = data.task.writes and (training_args.bf16 or training_args.fp16)
+    print_result(data, trainer.predictions, metrics, reloaded, model_path, report)
+    is_long = task.writes and (training_args.bf16 or training_args.fp16)
     share = 0.0 if peft_args.load_in_4bit else SAME_LONG_SHARE if is_long else SAME_SHARE
-    print_reloaded(reloaded, share)
+    warn_of_other_predictions(reloaded, share)
 
 
 def check_task_options(task_args: TaskArguments, model_args: ModelArguments) -> None:
     """Raises `ConfigError` for options that cannot be, or would do nothing."""
-    check_at_least(task_args, max_length=3, max_new_tokens=1, num_beams=1, max_train_samples=1, max_eval_samples=1)
+    check_at_least(task_args, max_length=3)
     if task_args.start_from_counts:
         if model_args.model_name_or_path is not None:
             raise ConfigError("--start_from_counts is for a new model: leave it or --model_name_or_path out.")
@@ -193,7 +187,7 @@ def check_task_options(task_args: TaskArguments, model_args: ModelArguments) -> 
 
 
 def fit_recipe_to_model(settings: Settings, is_main: bool) -> None:
-    """Leaves out what a built-in recipe says of our models alone, and says so, where another is trained."""
+    """Drops options of a built-in recipe that the trained model does not support, and says so."""
     import yaml
 
     from hf_gpt.training.model import leave_out_of_recipe
@@ -205,7 +199,7 @@ def fit_recipe_to_model(settings: Settings, is_main: bool) -> None:
     settings.values.update(config_overrides=model_args.config_overrides, preset=model_args.preset)
     if left_out and is_main:
         model = model_args.model_name_or_path or model_args.model_type
-        print(f"Left out of the recipe, for {model} has no such: {', '.join(left_out)}.", file=sys.stderr)
+        print(f"Ignoring recipe options that {model} does not support: {', '.join(left_out)}.", file=sys.stderr)
 
 
 def make_trainer(model: Any, data: TaskData, training_args: "HfGptTrainingArguments") -> "TaskTrainer":
@@ -263,120 +257,3 @@ def generation_options(task: "Task") -> dict[str, Any]:
         samples = {"temperature": task.args.temperature, "top_p": task.args.top_p, "top_k": 0}
         return {"max_new_tokens": task.args.max_new_tokens, "do_sample": True, **samples}
     return {"max_new_tokens": task.args.max_new_tokens, "num_beams": task.args.num_beams, "do_sample": False}
-
-
-def write_results(trainer: "TaskTrainer", data: TaskData, metrics: Mapping[str, Any], output_dir: Path) -> None:
-    """Writes `metrics.json`, and `predictions.jsonl` with the validation examples."""
-    write_json(output_dir / "metrics.json", metrics)
-    if trainer.predictions is not None:
-        pairs = zip(data.validation_examples, trainer.predictions, strict=True)
-        rows = ({**data.task.record(example), "prediction": prediction} for example, prediction in pairs)
-        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        write_text(output_dir / "predictions.jsonl", "".join(lines))
-
-
-def count_same_after_reloading(
-    trainer: "TaskTrainer", data: TaskData, model_args: ModelArguments, path: Path
-) -> tuple[int, int]:
-    """Of how many examples the saved model predicts the same in a fresh process, and of how many it was asked."""
-    from hf_gpt.training.tasks import reload as task_reload
-
-    if trainer.predictions is None:
-        return 0, 0
-    before = trainer.predictions[:RELOADED_EXAMPLES]
-    request = task_reload.TaskReloadRequest(
-        checkpoint=str(path),
-        task_args=asdict(data.task.args),
-        names=getattr(data.task, "names", None),
-        examples=data.validation_examples[: None if data.task.predicts_together else RELOADED_EXAMPLES],
-        batch_size=trainer.args.per_device_eval_batch_size,
-        trust_remote_code=model_args.trust_remote_code,
-        bf16=trainer.args.bf16,
-        fp16=trainer.args.fp16,
-    )
-    after = task_reload.check_in_fresh_process(request)[: len(before)]
-    return sum(one == other for one, other in zip(before, after, strict=True)), len(before)
-
-
-def print_reloaded(reloaded: tuple[int, int], least_share: float) -> None:
-    """Prints what the fresh process found; warns where fewer than this share are the same."""
-    same, asked = reloaded
-    if not asked:
-        return
-    print(f"reloaded          {same} of {asked} predictions are the same in a fresh process")
-    if same < least_share * asked:
-        print("warning: they differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
-
-
-def write_run_report(
-    settings: Settings,
-    trainer: "TaskTrainer",
-    data: TaskData,
-    metrics: Mapping[str, Any],
-    reloaded: tuple[int, int],
-    path: Path,
-) -> Path:
-    """Writes the report."""
-    import yaml
-    from transformers import TrainingArguments
-
-    from hf_gpt.reporting.environment import describe_environment
-    from hf_gpt.reporting.report import Metric, Sample, write_report
-    from hf_gpt.training.model import count_parameters
-    from hf_gpt.training.monitoring.callbacks import task_metrics
-
-    task, meter = data.task, trainer.meter
-    parameters, _ = count_parameters(trainer.model)
-    scores = {name: value for name, value in task_metrics(metrics).items() if isinstance(value, (int, float))}
-    headline = [Metric(name.replace("_", " "), f"{value:.4g}", "validation") for name, value in scores.items()]
-    headline += [
-        Metric("Validation loss", f"{metrics['eval_loss']:.4f}"),
-        Metric("Parameters", format_count(parameters), type(trainer.model).__name__),
-        Metric("Training time", format_duration(meter.seconds), describe_steps(trainer)),
-        Metric("Peak memory", f"{format_count(peak_memory())}B", "of the training process"),
-    ]
-    if reloaded[1]:
-        same = f"{reloaded[0]} of {reloaded[1]}"
-        headline.append(Metric("Same predictions", same, "checkpoint reloaded in a fresh process"))
-    shown = list(zip(data.validation_examples, trainer.predictions or [], strict=False))[:SHOWN_EXAMPLES]
-    cut = cuts_section(task.cuts)
-    start = settings.arguments[0].model_name_or_path
-    summary = (
-        f"{type(trainer.model).__name__} with {format_count(parameters)} parameters, "
-        f"{'from scratch' if start is None else f'from {start}'}, on {data.train_description}; evaluated "
-        f"on {len(data.validation_examples):,} others."
-    )
-    if task.words and trainer.predictions is not None:
-        summary += f" Words: {task.words}."
-    return write_report(
-        path,
-        title=f"Fine-tuning: {task.args.task.replace('_', ' ')}",
-        summary=summary,
-        metrics=headline,
-        log_history=trainer.state.log_history,
-        samples=[Sample(f"{task.describe(example)}\n", task.show(prediction)) for example, prediction in shown],
-        sections=[
-            *([] if cut is None else [cut]),
-            *task.report_sections(trainer.model, data.processing_class, data.validation_examples, path.parent),
-        ],
-        settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
-        environment=describe_environment(),
-    )
-
-
-def print_result(
-    data: TaskData, predictions: Sequence[Any] | None, metrics: Mapping[str, Any], model_path: Path, report: Path
-) -> None:
-    """Prints a few predictions, the metrics and the paths."""
-    from hf_gpt.training.monitoring.callbacks import task_metrics
-
-    for example, prediction in list(zip(data.validation_examples, predictions or [], strict=False))[:3]:
-        print(f"\n{data.task.describe(example)}\n-> {data.task.show(prediction)}")
-    print()
-    for name, value in task_metrics(dict(metrics)).items():
-        print(f"{name:<18}{value:.4f}")
-    if data.task.words and predictions is not None:
-        print(f"{'words':<18}{data.task.words}")
-    if data.task.args.streaming and (cut := data.task.cuts["training"]):
-        print(f"{'cut':<18}training: {cut.describe()}")
-    print(f"checkpoint        {model_path}\nreport            {report}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-# Bytes of weights up to which a model is worth laying out anew for steps of our own, which keep both.
+# Bytes of weights up to which `fast_generate` is used, which keeps a second copy of them.
 MOST_BYTES = 4 * 2**30
 
 
@@ -25,21 +25,23 @@ def make_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="hf-gpt generate",
         description="Continues a prompt with any causal language model and prints the text as it comes. What is not "
-        "set here is as the model's generation config says.",
+        "set here is taken from the model's generation config.",
     )
     parser.add_argument("model", help="folder of a run or checkpoint, or a Hub id")
-    parser.add_argument("prompt", nargs="?", help="text to continue; left out: standard input, or an empty prompt")
+    parser.add_argument(
+        "prompt", nargs="?", help="text to continue; left out: standard input, or an unconditional sample"
+    )
     add_options(parser)
     add_arguments(parser)
     return parser
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of how a model is loaded and samples."""
+    """Adds the options of how a model is loaded and sampled from."""
     parser.add_argument("--max_new_tokens", type=int, help="most tokens added")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token each time")
     parser.add_argument("--top_k", type=int, help="sample from this many of the likeliest tokens")
-    parser.add_argument("--top_p", type=float, help="sample from the likeliest tokens of this total mass")
+    parser.add_argument("--top_p", type=float, help="sample from the likeliest tokens of this total probability")
     parser.add_argument("--repetition_penalty", type=float, help="above 1 makes words that were used less likely")
     parser.add_argument("--seed", type=int, help="the same seed gives the same text")
     add_loading_options(parser)

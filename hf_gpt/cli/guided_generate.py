@@ -9,22 +9,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("guided by a discriminator")
     group.add_argument(
         "--discriminator",
-        help="folder of a discriminator or checkpoint, or a Hub id: it chooses the text. A classifier with one label "
-        "or another language model with the same tokenizer, for texts as that one would write them",
+        help="folder of a discriminator or checkpoint, or a Hub id, by which texts are chosen: a classifier with one "
+        "label, or another language model with the same tokenizer, whose texts are then imitated",
     )
     group.add_argument(
         "--guidance",
         choices=["resample", "reject", "best_of_n", "particles", "stepwise"],
         help="resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
-        "best_of_n: the most real; particles: resample prefixes as they grow; stepwise: token by token. The last two "
-        "need a discriminator of prefixes (hf-gpt discriminator --level prefix) or a language model. Default: resample",
+        "best_of_n: the most real; particles: a particle filter (sequential Monte Carlo) over prefixes; stepwise: "
+        "token by token. The last two need a discriminator of prefixes (hf-gpt discriminator --level prefix) or a "
+        "language model. Left out: resample",
     )
     group.add_argument("--num_candidates", type=int, default=8, help="texts to choose from, at most (%(default)s)")
     group.add_argument(
         "--guidance_temperature", type=float, default=1.0, help="of resample and particles (%(default)s)"
     )
     group.add_argument(
-        "--guidance_block", type=int, default=4, help="tokens that particles grow by between two choices (%(default)s)"
+        "--guidance_block", type=int, default=4, help="tokens of particles between two resamplings (%(default)s)"
     )
     group.add_argument("--guidance_weight", type=float, default=1.0, help="of stepwise (%(default)s)")
     group.add_argument("--guidance_top_k", type=int, default=20, help="tokens that stepwise tries (%(default)s)")
@@ -33,13 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Raises `ValueError` where guidance is asked for and there is nobody to guide, or a threshold of nothing."""
+    """Raises `ValueError` for guidance without a discriminator, or a threshold without rejection."""
     if args.guidance is not None and args.discriminator is None:
         raise ValueError(
-            f"--guidance {args.guidance} needs --discriminator: one of hf-gpt discriminator, or a larger model."
+            f"--guidance {args.guidance} needs --discriminator: one made by hf-gpt discriminator, or a larger model."
         )
     if args.rejection_threshold is not None and args.guidance != "reject":
-        raise ValueError("--rejection_threshold is of --guidance reject alone. Add that, or leave the threshold out.")
+        raise ValueError("--rejection_threshold is for --guidance reject alone. Add that, or leave the threshold out.")
 
 
 def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any, model: Any = None) -> dict[str, Any]:
@@ -81,8 +82,8 @@ def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: s
     """The discriminator as what guides a generator with this tokenizer, through text where its own is another.
 
     Raises:
-        ValueError: too few embeddings, or another tokenizer, of a language model or for guidance by prefixes
-            of texts.
+        ValueError: too few embeddings, or another tokenizer, of a language model or for guidance that scores
+            prefixes.
     """
     from hf_gpt.generation.guidance.guided_generate import PREFIX_SCORES
     from hf_gpt.generation.scoring.discriminator import describe_scorer

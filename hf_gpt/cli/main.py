@@ -17,26 +17,26 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("hf_gpt.cli.demo", "a GPT, its discriminator, and both against each other, in a few minutes"),
+    "demo": Command("hf_gpt.cli.demo", "train a GPT, its discriminator, and both against each other, in a few minutes"),
     "pretrain": Command("hf_gpt.cli.pretrain", "train a language model on any text, from scratch or further"),
     "finetune": Command("hf_gpt.cli.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
     "discriminator": Command(
-        "hf_gpt.cli.discriminator", "train a discriminator that tells real texts from a model's own"
+        "hf_gpt.cli.discriminator", "train a discriminator that tells real texts from a model's samples"
     ),
     "adversarial": Command("hf_gpt.cli.adversarial", "train a generator against a discriminator"),
     "generate": Command(
-        "hf_gpt.cli.generate", "continue a prompt with a trained model, which a discriminator may guide", True
+        "hf_gpt.cli.generate", "continue a prompt with a trained model, guided by a discriminator if wanted", True
     ),
     "chat": Command("hf_gpt.cli.chat", "talk with a model that was trained on dialogues", True),
-    "score": Command("hf_gpt.cli.score", "is this text real? what a discriminator says of each text of a file", True),
+    "score": Command("hf_gpt.cli.score", "score each text of a file by a discriminator: real or generated?", True),
     "eval": Command("hf_gpt.cli.evaluation.main", "evaluate models on tasks: metrics, intervals, tests, a report"),
-    "app": Command("hf_gpt.app.command", "write and judge texts in a browser; compare two models"),
+    "app": Command("hf_gpt.app.command", "write and score texts in a browser; compare two models"),
     "tokenizer": Command("hf_gpt.cli.tokenizer", "train a tokenizer from files"),
-    "convert": Command("hf_gpt.cli.convert", "weights of GPT-2, Llama, Mistral or Qwen in and out"),
+    "convert": Command("hf_gpt.cli.convert", "convert checkpoints of GPT-2, Llama, Mistral or Qwen to hf_gpt and back"),
     "push": Command("hf_gpt.cli.push", "upload a checkpoint, its code, tokenizer and card to the Hub"),
     "pull": Command("hf_gpt.cli.pull", "download a checkpoint from the Hub"),
     "autoload": Command("hf_gpt.cli.autoload", "let other programs open our checkpoints without importing hf_gpt"),
-    "plan": Command("hf_gpt.cli.plan", "what a run would need: memory, time and cost", True),
+    "plan": Command("hf_gpt.cli.plan", "estimate memory, time and cost of a run", True),
 }
 # Those that read data by the datasets library, which keeps what it has read.
 KEEP_DATA = ("demo", "pretrain", "finetune", "discriminator", "adversarial", "tokenizer", "eval")

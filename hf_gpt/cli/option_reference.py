@@ -18,7 +18,7 @@ from hf_gpt.training.settings import ADVERSARIAL_RECIPES, RECIPES
 
 ROOT = Path(__file__).parents[2]
 # Keys of a recipe that say where it writes, not what it is.
-_POSITIONS = ("output_dir",)
+_OUTPUTS = ("output_dir",)
 _WHOLE = {"break_long_words": False, "break_on_hyphens": False}
 
 
@@ -75,7 +75,7 @@ def _recipe_table(folders: Mapping[str, Path]) -> str:
             command = kind or ("finetune" if "task" in settings else "pretrain")
             link = f"[{path.stem}](../{path.relative_to(ROOT).as_posix()})"
             about = " ".join(_leading_comment(text))
-            keys = len([key for key in settings if key not in _POSITIONS])
+            keys = len([key for key in settings if key not in _OUTPUTS])
             rows.append(f"| {link} | `{command}` | {_cell(about)} | {keys} |")
     return "\n".join(rows)
 

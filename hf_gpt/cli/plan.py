@@ -1,6 +1,7 @@
 """`hf-gpt plan`: what a run would need and cost, from formulas, before anything is started."""
 
 import argparse
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from hf_gpt.training.monitoring.cost_model import (
     GPUS,
     SHARDINGS,
     TOKENS_PER_PARAMETER,
+    Gpu,
     Precision,
     count_parameters,
     find_gpu,
@@ -91,15 +93,7 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: a setting that cannot be planned with.
     """
-    _check_numbers(args)
-    gpu = find_gpu(args.gpu)
-    given = {
-        "peak_flops": None if args.peak_tflops is None else args.peak_tflops * 1e12,
-        "memory": None if args.memory_gb is None else args.memory_gb * 1e9,
-        "price": args.price,
-    }
-    gpu = replace(gpu, **{name: value for name, value in given.items() if value is not None})
-
+    gpu = _gpu(args)
     config = _config(args)
     parameters = count_parameters(config)
     tokens = TOKENS_PER_PARAMETER * parameters.total if args.tokens is None else parse_count(args.tokens, "tokens")
@@ -110,6 +104,41 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
             f"--tensor_parallel_size {ways} must divide --gpus {args.gpus}, the {config.num_key_value_heads} key/value "
             f"heads and the MLP's width {config.intermediate_size}."
         )
+    duration = run_duration(config, tokens=tokens, max_length=max_length, gpu=gpu, gpus=args.gpus, mfu=args.mfu)
+    checkpointed = training_flops_per_token(config, max_length, gradient_checkpointing=True)
+    return {
+        "parameters": {"total": parameters.total, **asdict(parameters)},
+        "tokens": tokens,
+        "max_length": max_length,
+        "flops": {
+            "forward_per_token": forward_flops_per_token(config, max_length),
+            "training_per_token": training_flops_per_token(config, max_length),
+            "training_per_token_with_checkpointing": checkpointed,
+            "total": duration.flops,
+        },
+        "gpu": {"name": args.gpu.lower(), "count": args.gpus, "mfu": args.mfu, **asdict(gpu)},
+        "tensor_parallel_size": ways,
+        "precision": args.precision,
+        "optimizer": args.optimizer,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "memory": _memory(config, args, gpu, max_length, ways),
+        "seconds": duration.seconds,
+        "gpu_hours": duration.gpu_hours,
+        "cost": duration.cost,
+    }
+
+
+def _gpu(args: argparse.Namespace) -> Gpu:
+    given = {
+        "peak_flops": None if args.peak_tflops is None else args.peak_tflops * 1e12,
+        "memory": None if args.memory_gb is None else args.memory_gb * 1e9,
+        "price": args.price,
+    }
+    return replace(find_gpu(args.gpu), **{name: value for name, value in given.items() if value is not None})
+
+
+def _memory(config: Any, args: argparse.Namespace, gpu: Gpu, max_length: int, ways: int) -> list[dict[str, Any]]:
+    """Bytes on each GPU, a row for each sharding with and without checkpointing and the chunked loss."""
     sizes = {
         "devices": args.gpus,
         "batch_size": args.per_device_train_batch_size,
@@ -118,47 +147,13 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
         "precision": Precision(compute=2 if args.precision == "bf16" else 4),
         "tensor_parallel_size": ways,
     }
-    memory = []
-    for sharding in SHARDINGS:
-        for checkpointing in (False, True):
-            for chunked in (False, True):
-                options = {"gradient_checkpointing": checkpointing, "chunked_loss": chunked}
-                found = memory_per_device(config, sharding=sharding, **sizes, **options)
-                row = {"sharding": sharding, **options, **asdict(found), "total": found.total}
-                memory.append({**row, "fits": found.total <= gpu.memory})
-    duration = run_duration(config, tokens=tokens, max_length=max_length, gpu=gpu, gpus=args.gpus, mfu=args.mfu)
-    return {
-        "parameters": {"total": parameters.total, **asdict(parameters)},
-        "tokens": tokens,
-        "max_length": max_length,
-        "flops": {
-            "forward_per_token": forward_flops_per_token(config, max_length),
-            "training_per_token": training_flops_per_token(config, max_length),
-            "training_per_token_with_checkpointing": training_flops_per_token(
-                config, max_length, gradient_checkpointing=True
-            ),
-            "total": duration.flops,
-        },
-        "gpu": {"name": args.gpu.lower(), "count": args.gpus, "mfu": args.mfu, **asdict(gpu)},
-        "tensor_parallel_size": ways,
-        "precision": args.precision,
-        "optimizer": args.optimizer,
-        "per_device_train_batch_size": args.per_device_train_batch_size,
-        "memory": memory,
-        "seconds": duration.seconds,
-        "gpu_hours": duration.gpu_hours,
-        "cost": duration.cost,
-    }
-
-
-def _check_numbers(args: argparse.Namespace) -> None:
-    positive = ("gpus", "per_device_train_batch_size", "mfu", "peak_tflops", "memory_gb", "tensor_parallel_size")
-    for name in (*positive, "max_length"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"--{name} must be above 0, got {value}.")
-    if args.mfu > 1:
-        raise ConfigError(f"--mfu is a share of the peak, at most 1, got {args.mfu}. Write 0.4 for 40 %.")
+    rows = []
+    for sharding, checkpointing, chunked in itertools.product(SHARDINGS, (False, True), (False, True)):
+        options = {"gradient_checkpointing": checkpointing, "chunked_loss": chunked}
+        found = memory_per_device(config, sharding=sharding, **sizes, **options)
+        row = {"sharding": sharding, **options, **asdict(found), "total": found.total}
+        rows.append({**row, "fits": found.total <= gpu.memory})
+    return rows
 
 
 def describe_plan(plan: dict[str, Any]) -> list[str]:

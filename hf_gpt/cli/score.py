@@ -1,4 +1,4 @@
-"""`hf-gpt score`: is this text real? The logit and probability that a discriminator gives to each text of a file."""
+"""`hf-gpt score`: logit and probability of being real, by a discriminator, of each text of a file."""
 
 import argparse
 import codecs
@@ -127,7 +127,7 @@ def score_texts(
     """`text`, `logit` and `probability` of each text; `tokens` with the `logit` after each and its `change`, where
     tokens that are parts of one character stand as one.
 
-    `truncated` is there, and true, for a text of which only the first part was read.
+    `truncated` is true for a text of which only the first part was read, and absent otherwise.
 
     Raises:
         ValueError: per-token scores of a discriminator that is not causal, or several labels.
@@ -161,7 +161,7 @@ def score_texts(
 
 
 def _whole_characters(tokenizer: Any, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """Each token's place and text; tokens that are parts of one character, of four bytes at most, stand as one."""
+    """Each token's position and text; tokens that are parts of one character, of four bytes at most, stand as one."""
     start = 0
     while start < len(ids):
         for stop in range(start + 1, min(start + 4, len(ids)) + 1):
@@ -175,7 +175,7 @@ def _whole_characters(tokenizer: Any, ids: Sequence[int]) -> Iterator[tuple[int,
 
 
 def table(results: Sequence[dict[str, Any]], width: int = 60) -> list[str]:
-    """The results as lines: logit, probability and the first words of the text, then its tokens where there are any."""
+    """The results as lines: logit, probability and start of the text, then its tokens where there are any."""
     lines = [f"{'logit':>8}  {'real':>6}  text"]
     for result in results:
         text = " ".join(result["text"].split())

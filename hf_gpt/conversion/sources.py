@@ -66,7 +66,7 @@ class SafetensorsSource:
             raise ConversionError(f"{folder} holds no {WHOLE} and no {INDEX}{advice}.")
         for name, file in weight_map.items():
             if name not in self._open(file).keys():  # noqa: SIM118 - not a mapping
-                raise ConversionError(f"{folder / file} does not hold {name}, which {INDEX} lists there.")
+                raise ConversionError(f"{folder / file} does not hold {name}, where {INDEX} has it.")
         self._weight_map = weight_map
         self.names = tuple(weight_map)
 
@@ -108,7 +108,7 @@ def _read_weight_map(path: Path) -> dict[str, str]:
         raise ConversionError(f"{path} is no index of weights: {error!r}.") from error
     for name, file in entries:
         if not isinstance(file, str) or not re.fullmatch(r"[\w.-]+\.safetensors", file):
-            raise ConversionError(f"{path} lists {name} in {file!r}, which is no safetensors file of this folder.")
+            raise ConversionError(f"{path} has {name} in {file!r}, which is no safetensors file of this folder.")
     return dict(weight_map)
 
 

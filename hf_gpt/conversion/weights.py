@@ -1,4 +1,4 @@
-"""Weights from the names of one family to those of another, a shard at a time."""
+"""Weights of one family under the names of another, a shard at a time."""
 
 import json
 import re

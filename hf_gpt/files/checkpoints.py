@@ -26,8 +26,8 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yields an empty folder beside `path` that takes its place once the block has ended without an error.
 
-    Whenever the process is stopped, `path` is what it was before or what it is to become; `recover_directory` settles
-    the moment of the exchange.
+    Whenever the process is stopped, `path` is the old folder or the new one; `recover_directory` settles a stop between
+    the two renames.
     """
     staging = path.with_name(f".{path.name}{INCOMPLETE}")
     shutil.rmtree(staging, ignore_errors=True)

@@ -53,8 +53,8 @@ def _name_of(folder: Path, content: Mapping[str, Any]) -> str | None:
     if len(models) == 1:
         return None
     for entry in models:
-        position = Path(entry["path"]).expanduser()
-        if folder.resolve() in (position.resolve(), (position / "model").resolve()):
+        path = Path(entry["path"]).expanduser()
+        if folder.resolve() in (path.resolve(), (path / "model").resolve()):
             return entry["name"]
     raise ValueError(f"it is of {', '.join(entry['path'] for entry in models)}")
 

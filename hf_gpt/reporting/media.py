@@ -19,7 +19,7 @@ def image_grid(rows: Sequence[Sequence[np.ndarray]], *, low: float, high: float,
     Args:
         rows: Images of one shape (height, width), floating; rows may differ in length.
         low, high: What black and white are.
-        side: Height of one image of the grid in pixels, rounded down to a multiple of its own.
+        side: Height of an image on the grid in pixels, rounded down to a multiple of its own.
     """
     from PIL import Image
 
@@ -30,8 +30,8 @@ def image_grid(rows: Sequence[Sequence[np.ndarray]], *, low: float, high: float,
     for top, row in enumerate(rows):
         for left, image in enumerate(row):
             grey = np.rint(np.clip((np.asarray(image) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-            position = canvas[top * tall + _GAP : (top + 1) * tall, left * wide + _GAP : (left + 1) * wide]
-            position[:] = np.kron(grey, np.ones((scale, scale), np.uint8))
+            cell = canvas[top * tall + _GAP : (top + 1) * tall, left * wide + _GAP : (left + 1) * wide]
+            cell[:] = np.kron(grey, np.ones((scale, scale), np.uint8))
     file = io.BytesIO()
     Image.fromarray(canvas, "L").save(file, "PNG", optimize=True)
     return file.getvalue()

@@ -18,14 +18,14 @@ def model_index(results: Mapping[str, Any], model: str | None = None, name: str 
 
     Args:
         results: The content of a `results.json`.
-        model: Whose figures; may be left out where there is one.
+        model: Whose metrics; may be left out where there is one.
         name: What the card calls the model; left out, as the results do.
 
     Returns:
         One entry, for `yaml.safe_dump({"model-index": ...})` or `ModelCardData`.
 
     Raises:
-        ValueError: there is no such model, or several and none is named, or it has no figures.
+        ValueError: there is no such model, or several and none is named, or it has no metrics.
     """
     names = [entry["name"] for entry in results["models"]]
     if model is None and len(names) == 1:
@@ -54,7 +54,7 @@ def model_index(results: Mapping[str, Any], model: str | None = None, name: str 
             }
         )
     if not entries:
-        raise ValueError(f"the results hold no figure of {model!r}.")
+        raise ValueError(f"the results hold no metric of {model!r}.")
     return [{"name": name or model, "results": entries}]
 
 

@@ -130,18 +130,15 @@ def series(log_history: Iterable[Mapping[str, Any]], key: str) -> list[tuple[flo
 
 
 def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """The charts that a Trainer's `log_history` has data for: loss, bits per byte, learning rate, speed, gradients; of
-    adversarial training also the updates, the gate, how well the discriminator tells, what it rewards, and how the
-    generator stays.
+    """The charts that a Trainer's `log_history` has data for: loss, bits per byte, learning rate, speed, gradients. For
+    adversarial training also updates, gate, AUC and loss of the discriminator, reward, entropy and held-out loss.
     """
-    # The adversarial loss is another quantity than the loss of evaluation and warm-up: no trend joins the two.
-    adversarial_state = [entry for entry in log_history if entry.get("phase") == "adversarial"]
+    # The adversarial loss is another quantity than the negative log-likelihood of warm-up and evaluation.
+    adversarial = [entry for entry in log_history if entry.get("phase") == "adversarial"]
     others = [entry for entry in log_history if entry.get("phase") != "adversarial"]
     charts = [
         Chart("Loss", _with_evaluation(others, "loss")),
-        Chart(
-            "Generator's loss against the discriminator", [Line("Generator's loss", series(adversarial_state, "loss"))]
-        ),
+        Chart("Adversarial loss of the generator", [Line("Generator's loss", series(adversarial, "loss"))]),
         Chart("Bits per byte", _with_evaluation(log_history, "bits_per_byte")),
         Chart("Learning rate", [Line("Learning rate", series(log_history, "learning_rate"), 2)], from_zero=True),
         Chart("Tokens per second", [Line("Tokens per second", series(log_history, "tokens_per_second"), 2)], True),
@@ -156,21 +153,21 @@ def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 def _pair_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     def lines(*named: tuple[str, str]) -> list[Line]:
-        found = [Line(label, series(log_history, name), position) for position, (label, name) in enumerate(named)]
+        found = [Line(label, series(log_history, name), colour) for colour, (label, name) in enumerate(named)]
         return [line for line in found if line.points]
 
     updates = lines(("Generator", "generator_updates"), ("Discriminator", "d_updates"))
     return [
         Chart("Updates so far", updates, from_zero=True),
-        Chart("Steps with the gate shut, as a share", lines(("Gate shut", "gate_shut")), from_zero=True),
+        Chart("Share of steps skipped by the gate", lines(("Skipped", "gate_shut")), from_zero=True),
         Chart("Discriminator's AUC", lines(("Held out", "d_auc_heldout"), ("Training", "d_auc_train"))),
         Chart(
-            "Two-sample test (C2ST), AUC",
-            lines(("Real against generated", "eval_fresh_auc"), ("Real against real", "eval_fresh_auc_real")),
+            "AUC of the two-sample test (C2ST)",
+            lines(("Real and generated text", "eval_fresh_auc"), ("Real and other real text", "eval_fresh_auc_real")),
         ),
         Chart("Discriminator's loss", lines(("Discriminator's loss", "d_loss"))),
         Chart("Reward", lines(("Mean", "reward_mean"), ("Spread within a prompt", "reward_std_within"))),
-        Chart("Entropy and held-out likelihood", lines(("Entropy", "entropy"), ("Held-out nats", "nll_heldout"))),
+        Chart("Entropy and held-out loss", lines(("Entropy", "entropy"), ("Held-out loss", "nll_heldout"))),
     ]
 
 

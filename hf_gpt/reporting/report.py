@@ -1,4 +1,4 @@
-"""One HTML page for one training run, complete in itself: figures, curves, samples, settings and machine.
+"""One HTML page for one training run, complete in itself: metrics, curves, samples, settings and machine.
 
 The page loads nothing, runs no script, and reads on a phone, on a desktop and on paper, in light and in dark.
 A page is a list of `Section`s; a further kind of result is a function that returns one, handed to `write_report`.
@@ -42,7 +42,7 @@ _SIZES = {"wide": (480, 240), "narrow": (310, 210)}
 
 @dataclass(frozen=True)
 class Metric:
-    """A headline figure, shown as a tile."""
+    """A headline metric, shown as a tile."""
 
     name: str
     value: str
@@ -51,7 +51,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt, what the model wrote after it, and how it was drawn (temperature, seed and the like)."""
+    """A prompt, what the model wrote after it, and how it was sampled (temperature, seed and the like)."""
 
     prompt: str
     text: str
@@ -85,7 +85,7 @@ def write_report(
         path: The HTML file; its folder is made if need be.
         title: Heading of the page.
         summary: A few plain sentences; a blank line parts paragraphs.
-        metrics: Headline figures.
+        metrics: Headline metrics.
         log_history: `state.log_history` of a Trainer.
         samples: Prompts and continuations.
         settings: Settings by name, the most telling first; nested mappings are flattened.
@@ -105,13 +105,13 @@ def write_report(
 
 
 def header(title: str, summary: str, metrics: Sequence[Metric], eyebrow: str = "Training report") -> str:
-    """The top of the page: what it is, title, summary and headline figures."""
+    """The top of the page: what it is, title, summary and headline metrics."""
     paragraphs = [part for part in re.split(r"\n\s*\n", summary.strip()) if part]
     tiles = "\n".join(
-        f"<div><dt>{escape(figure.name)}</dt><dd>{escape(figure.value)}</dd>"
-        + (f'<dd class="note">{escape(figure.note)}</dd>' if figure.note else "")
+        f"<div><dt>{escape(metric.name)}</dt><dd>{escape(metric.value)}</dd>"
+        + (f'<dd class="note">{escape(metric.note)}</dd>' if metric.note else "")
         + "</div>"
-        for figure in metrics
+        for metric in metrics
     )
     columns = f"--few:{_per_row(len(metrics), 4)};--many:{_per_row(len(metrics), 6)}"
     return "\n".join(
@@ -133,7 +133,7 @@ def curves_section(log_history: Sequence[Mapping[str, Any]]) -> Section:
     # A single companion to the first chart would leave half a row empty, so it takes the full width too.
     body = "\n".join(chart_figure(chart, f"curve-{n}", lead=n == 0 or others == 1) for n, chart in enumerate(charts))
     grid = "charts thirds" if others == 3 else "charts"
-    note = "The figure beside a curve’s name is its last value."
+    note = "The number beside a curve’s name is its last value."
     if any(is_condensed(chart, _SIZES["narrow"][0]) for chart in charts):
         note += " Where points crowd, the line is their mean and the band their range."
     body = f'<div class="{grid}">\n{body}\n</div>\n<p class="muted after">{note}</p>'
@@ -282,7 +282,7 @@ def fold(summary: str, body: str) -> str:
     return f"<details>\n<summary>{escape(summary)}</summary>\n{body}\n</details>"
 
 
-# Control characters as the symbols that Unicode has for them, but for the line feed and the tab.
+# Control characters as the symbols that Unicode has for them, except line feed and tab.
 _CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
 
 

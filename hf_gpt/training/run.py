@@ -282,9 +282,10 @@ def write_recipe(settings: Settings, prog: str, path: Path, history: Sequence[st
 
 
 def print_lines(say: Any, lines: Sequence[tuple[str, str]]) -> None:
-    """Prints pairs of a name and a line."""
+    """Prints pairs of a name and a line, the lines in one column."""
+    width = max([15, *(len(name) + 2 for name, _ in lines)])
     for name, value in lines:
-        say(f"{name:<15}{value}")
+        say(f"{name:<{width}}{value}")
 
 
 def silent(*_: Any) -> None:

@@ -221,7 +221,7 @@ def test_page_and_log_show_updates_gate_and_each_warning_with_its_step(tmp_path)
         settings={},
         environment={},
     ).read_text(encoding="utf-8")
-    for shown in ("Updates so far", "Steps with the gate shut, as a share", "useless discriminator", "Warnings"):
+    for shown in ("Updates so far", "Share of steps skipped by the gate", "useless discriminator", "Warnings"):
         assert shown in page
     steps = [each.step for each in raised if each.name == "useless discriminator"]
     assert f"<td>{', '.join(map(str, steps))}</td>" in page

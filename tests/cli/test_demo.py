@@ -34,7 +34,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     options = ["--output_dir", str(tmp_path / "run"), "--pretrain_steps", "2", "--seconds", "1"]
     assert main(["demo", *options]) == 0
     found = json.loads((tmp_path / "run" / "comparison.json").read_text())
-    ways = ["likelihood", "likelihood, one of 8", "more likelihood", "adversarial"]
+    ways = ["MLE", "MLE + discriminator", "more MLE", "adversarial"]
     assert list(found) == [*ways, "real text", "discriminator"]
     for name in (*ways, "real text"):
         metrics = found[name]
@@ -43,17 +43,17 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     # Measured, with an interval, and not the constant that it should be near to.
     assert found["real text"]["fresh_auc"] != 0.5
     assert 0 <= found["adversarial"]["generator_updates"] <= found["adversarial"]["steps"]
-    assert "heldout_nll" not in found["likelihood, one of 8"]
-    # More likelihood trains at a rate that is not still warming up.
-    assert found["more likelihood"]["heldout_nll"] < found["likelihood"]["heldout_nll"]
+    assert "heldout_nll" not in found["MLE + discriminator"]
+    # More MLE trains at a rate that is not still warming up.
+    assert found["more MLE"]["heldout_nll"] < found["MLE"]["heldout_nll"]
     page = (tmp_path / "run" / "comparison.html").read_text()
     assert "Samples side by side" in page and "Discriminator’s AUC" in page.replace("&#x27;", "’")
     for name in ("model", "discriminator", "adversarial", "adversarial/discriminator", "more_likelihood"):
         assert (tmp_path / "run" / name / "config.json").is_file(), name
     printed = capsys.readouterr().out
-    assert "How far from real text?" in printed and "real text with real text" in printed
+    assert "How far from real text?" in printed and "real text compared with real text" in printed
     updates, steps = found["adversarial"]["generator_updates"], found["adversarial"]["steps"]
-    assert f"generator updated {updates} of {steps} steps" in printed and f"{updates} of {steps}<" in page
+    assert f"generator updated {updates} of {steps} steps" in printed and f"{updates} of {steps}" in page
     conclusion = next(line for line in printed.splitlines() if line.startswith(("Nothing wins", "Closer to real")))
     assert html.escape(conclusion) in page
 
@@ -85,7 +85,7 @@ def test_held_out_nll_is_the_mean_over_completion_tokens(model):
     assert held_out_nll(model, rows) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_the_critic_chooses_among_candidates(model, tokenizer):
+def test_the_discriminator_chooses_among_candidates(model, tokenizer):
     class LikesLowTokens(torch.nn.Module):
         """Its logit is hugely in favour of the smallest sum of tokens, so that resampling takes that candidate."""
 
@@ -110,28 +110,28 @@ def judged(auc, error=0.015):
 
 
 def test_the_table_has_a_row_for_each_and_the_measured_one_of_real_text(model):
-    plain = Contestant("likelihood", model, metrics={**judged(0.7), "heldout_nll": 3.0})
+    plain = Contestant("MLE", model, metrics={**judged(0.7), "heldout_nll": 3.0})
     trained = Contestant("adversarial", model, seconds=20, metrics=judged(0.65), updates=(6, 60))
     discriminator = DiscriminatorResult(0.6, 0.55, 0.66, 0.5, 0.6, 0.5, 818, 103, 3)
     names, rows = results_table([plain, trained], judged(0.512), discriminator)
     assert [len(row) for row in rows] == [len(names)] * 4
-    assert rows[0] == ["likelihood", "0.700 (0.67 to 0.73)", "2 x 1,400", "3.000", "0.900", "", "+0 s"]
+    assert rows[0] == ["MLE", "0.700 (0.67 to 0.73)", "1,400 + 1,400", "3.000", "0.900", "", "+0 s"]
     assert rows[1][-2:] == ["6 of 60", "+20 s"]
-    assert rows[2][:3] == ["real text with real text", "0.512 (0.48 to 0.54)", "2 x 1,400"]
-    assert rows[3][:3] == ["the discriminator itself", "0.600 (0.55 to 0.66)", "2 x 103"]
+    assert rows[2][:3] == ["real text compared with real text", "0.512 (0.48 to 0.54)", "1,400 + 1,400"]
+    assert rows[3][:3] == ["discriminator, unseen texts", "0.600 (0.55 to 0.66)", "103 + 103"]
 
 
 def test_a_sentence_says_whether_anything_wins(model):
-    more = Contestant("more likelihood", model, metrics=judged(0.70))
+    more = Contestant("more MLE", model, metrics=judged(0.70))
     close = Contestant("adversarial", model, metrics=judged(0.67))
-    clear = Contestant("best of candidates", model, metrics=judged(0.60))
-    worse = Contestant("best of candidates", model, metrics=judged(0.80))
+    clear = Contestant("guided", model, metrics=judged(0.60))
+    worse = Contestant("guided", model, metrics=judged(0.80))
     said = verdict([more, close, worse], more)
     # Of a difference of 0.03 the error is 0.021, and two are asked for at once: 2.24 errors.
     assert said.startswith("Nothing wins") and "adversarial by +0.030 (-0.018 to +0.078)" in said
-    assert "best of candidates by -0.100 (-0.148 to -0.052)" in said
+    assert "guided by -0.100 (-0.148 to -0.052)" in said
     said = verdict([more, close, clear], more)
-    assert said == "Closer to real text than more likelihood, in AUC: best of candidates by +0.100 (+0.052 to +0.148)."
+    assert said == "Closer to real text than more MLE, in AUC: guided by +0.100 (+0.052 to +0.148)."
 
 
 def test_real_text_is_compared_with_real_text_in_equal_numbers():

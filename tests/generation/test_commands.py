@@ -168,7 +168,7 @@ def test_guidance_needs_a_discriminator(folder, capsys):
 def test_a_rejection_threshold_is_of_rejection_alone(discriminator, folder, capsys):
     argv = ["generate", str(folder / "generator"), "the king", "--discriminator", str(discriminator)]
     assert main([*argv, "--rejection_threshold", "0.9"]) == 2
-    assert "--rejection_threshold is of --guidance reject alone" in capsys.readouterr().err
+    assert "--rejection_threshold is for --guidance reject alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["generate", "chat", "score"])

@@ -377,7 +377,7 @@ def test_the_loss_of_the_game_is_no_part_of_the_curve_of_likelihood():
     log = [{"step": 1, "loss": 6.0, "phase": "likelihood"}, {"step": 2, "loss": -0.5, "phase": "adversarial"}]
     charts = {chart.title: chart for chart in plots.training_charts([*log, {"step": 2, "eval_loss": 5.5}])}
     assert [line.points for line in charts["Loss"].lines] == [[(1.0, 6.0)], [(2.0, 5.5)]]
-    assert charts["Generator's loss against the discriminator"].lines[0].points == [(2.0, -0.5)]
+    assert charts["Adversarial loss of the generator"].lines[0].points == [(2.0, -0.5)]
 
 
 def test_warnings_of_a_log_are_shown_with_their_steps():

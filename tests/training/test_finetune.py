@@ -159,7 +159,7 @@ def test_the_recipe_of_a_task_serves_models_of_the_library(make_model, tokenizer
     tokenizer.save_pretrained(gpt2)
     options = ["--model_name_or_path", str(gpt2), "--output_dir", str(run), *FEW]
     assert main(["--task", "classification", *options]) == 0
-    assert "Left out of the recipe" in capsys.readouterr().err
+    assert "Ignoring recipe options" in capsys.readouterr().err
     assert transformers.AutoConfig.from_pretrained(run / "model").model_type == "gpt2"
     # What was left out is not asked for again.
     assert main(["--config", str(run / "recipe.yaml"), "--overwrite_output_dir"]) == 0

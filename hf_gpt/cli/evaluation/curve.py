@@ -1,8 +1,8 @@
 """
 `hf-gpt eval --curve`: quality against diversity of each model over its samplers, and each model at its own best one.
 
-The texts of a sampler are halved, and so are the real ones: a sampler is chosen by the first halves and reported on the
-second, or the choice itself would raise the figures (https://arxiv.org/abs/1811.02549).
+The texts of a sampler are halved, and so are the real ones. A sampler is chosen by the first halves and reported on the
+second: the choice itself would improve the metrics (https://arxiv.org/abs/1811.02549).
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from hf_gpt.reporting.report import Section, escape, fold, results_table
 
 QUALITY, DIVERSITY = "bleu_4", "self_bleu_4"
 PLANE = Plane("BLEU-4", "self-BLEU-4")
-# A tell-tale of preparation, not of quality.
+# It tells of preparation, not of quality.
 _NOT_CHOSEN_BY = ("shortcut_auc",)
 _WIDE, _NARROW = (880, 460), (330, 340)
 
@@ -53,7 +53,7 @@ def samplers(settings: EvaluationSettings) -> dict[str, dict[str, float]]:
 def curve_results(
     settings: EvaluationSettings, models: Mapping[str, str], jobs: Sequence[Any], cache: Cache
 ) -> dict[str, Any]:
-    """Draws and measures; the part of the results that this gives.
+    """Samples and measures; the part of the results that this gives.
 
     Raises:
         UserError: a task is of another kind, or its data too little.
@@ -72,12 +72,12 @@ def curve_results(
             for job in jobs:
                 for setting, sampler in chosen.items():
                     sampled = dataclasses.replace(job, spec=_with_sampler(job.spec, sampler))
-                    position = cache.path(job.name, f"{model}-{setting}", ["curve", facts_of(settings, sampled, path)])
-                    record = cache.get(position)
+                    kept = cache.path(job.name, f"{model}-{setting}", ["curve", facts_of(settings, sampled, path)])
+                    record = cache.get(kept)
                     if record is None:
                         candidate = candidate or open_model(settings, model, path)
                         record = _measure(sampled, candidate, settings)
-                        cache.put(position, record)
+                        cache.put(kept, record)
                     records[job.name][model, setting] = record
                     bar.update(1)
         del candidate
@@ -93,7 +93,7 @@ def curve_results(
 def curve_section(
     uid: str, curve: Mapping[str, Any], heads: Sequence[str] = (), rows: Sequence[Sequence[str]] = ()
 ) -> Section:
-    """The drawing of a curve, the table of the best samplers, and the table of all that `heads` and `rows` are."""
+    """A plot of quality and diversity, a table of the best samplers, and one of all (`heads` and `rows`)."""
     from hf_gpt.cli.evaluation.files import best_table
     from hf_gpt.reporting.curve_plots import describe_curves, draw_curves
 
@@ -108,13 +108,13 @@ def curve_section(
             f'<p>{escape(describe_curves(points, PLANE))}</p>\n<p class="muted">Install matplotlib to draw it.</p>'
         )
     note = (
-        "Each mark is a sampler, the line joins those that no other surpasses in both. Samplers are chosen on one half "
-        "of the texts, by the figure named, and reported on the other half. The hypervolume is the area that a curve "
+        "Each mark is a sampler. The line joins those that no other beats in both metrics. Samplers are chosen on half "
+        "of the texts, by the metric named, and reported on the other half. The hypervolume is the area that a curve "
         "dominates, from the worst of all points."
     )
     metric = f'<figure class="chart">\n{drawings}\n</figure>'
     best = results_table("Best samplers", *best_table(curve))
-    numbers = fold("The numbers behind the curves", results_table("All samplers", heads, rows)) if rows else ""
+    numbers = fold("All samplers in numbers", results_table("All samplers", heads, rows)) if rows else ""
     body = f'{metric}\n<div class="after">{best}</div>\n<p class="muted after">{escape(note)}</p>\n{numbers}'
     return Section(uid, f"Quality and diversity: {curve['task']}", body)
 
@@ -147,7 +147,7 @@ def _measure(job: Any, candidate: Candidate, settings: EvaluationSettings) -> di
 
 
 def _real_point(job: Any) -> dict[str, float]:
-    """Real texts in a model's place, as many as a model's."""
+    """The metrics of as many real texts as a model writes."""
     spec = _with_sampler(job.spec, {})
     references, held_out = real_texts(job.spec, job.rows)
     count = sample_count(job.spec, job.rows) // 2
@@ -202,7 +202,7 @@ def _rows(
 def _rows_of(
     task: str, model: str, runs: Sequence[Mapping[str, float]], items: int, seeds: int
 ) -> list[dict[str, Any]]:
-    """A row for each figure, with the metric's own interval where it has one."""
+    """A row for each metric, with its own interval where it has one."""
     rows = []
     for name in runs[0]:
         if name.endswith(("_low", "_high")):

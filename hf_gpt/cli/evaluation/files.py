@@ -14,7 +14,7 @@ from hf_gpt.reporting.plots import format_number
 
 
 COLUMNS = ("task", "model", "metric", "value", "low", "high", "interval", "items", "seeds")
-# Tables show this many values of a metric without words.
+# Of a task whose metrics have no labels, tables show this many.
 _UNKNOWN_SHOWN = 4
 
 
@@ -28,7 +28,7 @@ def write_files(folder: Path, results: Mapping[str, Any]) -> list[Path]:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The values, one a line; what is not known is empty."""
+    """The metrics, one a line; what is not known is empty."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
@@ -55,12 +55,12 @@ def as_markdown(results: Mapping[str, Any]) -> str:
 
 OVERVIEW_NOTE = "* worse than another model, p below 0.05 after correction for the number of comparisons."
 INTERVAL_NOTE = (
-    "Brackets hold 95 % intervals: by the bootstrap over items, or for unconditional samples over seeds (Student) "
-    "or the metric's own. ↑ higher is better, ↓ lower is better, ≈ as real texts is best."
+    "Brackets hold 95 % intervals: by bootstrap over items, for unconditional samples over seeds (Student) or by the "
+    "metric itself. ↑ higher is better, ↓ lower is better, ≈ the value of real texts is best."
 )
 DIFFERENCE_NOTE = (
-    "First model less second on the same items (paired bootstrap), or over seeds (Welch). The last column is corrected "
-    "for the number of comparisons (Holm)."
+    "First model minus second: on the same items (paired bootstrap) or over seeds (Welch). The last column is "
+    "corrected for the number of comparisons (Holm)."
 )
 
 
@@ -93,7 +93,7 @@ def _first_is_better(row: Mapping[str, Any]) -> bool:
 
 
 def tables(results: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Of each task its name, the heads of a table, and its rows: models by metrics that have words."""
+    """Of each task its name, the heads of a table, and its rows: models by metrics that have labels."""
     found = []
     for task in dict.fromkeys(row["task"] for row in results["results"]):
         rows = [row for row in results["results"] if row["task"] == task]
@@ -107,13 +107,13 @@ def tables(results: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[s
 
 
 def shown_metrics(names: Sequence[str]) -> list[str]:
-    """The metrics that have words, in the order of their list; of others the first few."""
+    """The metrics that have labels, in the order of `MEANINGS`; of others the first few."""
     known = [name for name in MEANINGS if name in names]
     return known or list(names[:_UNKNOWN_SHOWN])
 
 
 def metric_label(name: str) -> str:
-    """The words for a metric, and which way is better."""
+    """The label of a metric, and which direction is better."""
     if name not in MEANINGS:
         return name
     arrow = {"higher": "↑", "lower": "↓", "reference": "≈"}[MEANINGS[name].better]
@@ -140,7 +140,7 @@ def short(value: float) -> str:
 
 
 def difference_table(comparisons: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of the differences in metrics that have words."""
+    """Heads and rows of the differences in metrics that have labels."""
     rows = [
         [
             f"{row['task']}: {MEANINGS[row['metric']].label}",
@@ -176,7 +176,7 @@ def markdown_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The same with None for numbers that JSON has no word for."""
+    """The same with None for numbers that JSON cannot hold."""
     if isinstance(value, Mapping):
         return {str(key): finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -25,8 +25,8 @@ def run_harness_task(name: str, candidate: Candidate, limit: int | None, batch_s
     """The record of a model on a task of the harness.
 
     Returns:
-        `scores`, for each metric that is a mean over items its value of each item; `aggregates`, all metrics as the
-        harness gives them; `items`.
+        `scores`: for each metric that is a mean over items, the values of the items. `aggregates`: all metrics as the
+        harness gives them. `items`: their number.
 
     Raises:
         UserError: the harness is not installed, has no such task, or cannot run it.
@@ -62,7 +62,7 @@ def run_harness_task(name: str, candidate: Candidate, limit: int | None, batch_s
 
 
 def harness_record(found: dict[str, Any], task: str) -> dict[str, Any]:
-    """What the harness returned for one task, as a record; a group of tasks has its own metrics, without items."""
+    """What the harness returned for one task, as a record; a group of tasks has metrics without items."""
     metrics = {
         key.removesuffix(",none"): value
         for key, value in found["results"].get(task, {}).items()
@@ -72,7 +72,7 @@ def harness_record(found: dict[str, Any], task: str) -> dict[str, Any]:
     scores = {}
     for name, value in metrics.items():
         each = [sample.get(name) for sample in samples]
-        # What the harness sums up in another way than by the mean has no interval here.
+        # Only a mean over items has an interval here.
         numbers = each and all(isinstance(one, (int, float)) for one in each)
         if numbers and abs(sum(each) / len(each) - value) < 1e-9:
             scores[name] = [float(one) for one in each]

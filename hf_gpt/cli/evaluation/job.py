@@ -36,7 +36,7 @@ def open_model(settings: EvaluationSettings, name: str, path: str) -> Candidate:
 
 
 def progress(total: float, label: str) -> Any:
-    """A progress bar that a pipe does not see."""
+    """A progress bar, at a terminal only."""
     from tqdm.auto import tqdm
 
     form = "{l_bar}{bar}| {elapsed}<{remaining}"
@@ -47,7 +47,7 @@ def facts_of(settings: EvaluationSettings, job: Job, path: str) -> list[Any]:
     """What the record of a model on a task depends on."""
     spec = None if job.spec is None else dataclasses.asdict(job.spec)
     if spec is not None:
-        # Metrics of items are computed from the record each time.
+        # Metrics of what has items are computed from the record each time.
         later = () if job.spec.kind == "unconditional" else ("metrics",)
         spec = {k: v for k, v in spec.items() if k not in ("name", "description", "folder", *later)}
     seeds = settings.seeds if job.spec is not None and job.spec.sampled else settings.seeds[:1]

@@ -1,4 +1,4 @@
-"""The page of an evaluation: tables with intervals, tests, curves, texts side by side, what a discriminator sees."""
+"""The page of an evaluation: tables with intervals, tests, curves, samples, a discriminator's scores."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,16 +109,16 @@ def _heatmaps(results: Mapping[str, Any], judge: tuple[Any, Any]) -> list[Sectio
         if counts[name] <= _HEATMAP_TEXTS:
             kept.append((name, text))
     if not kept:
-        note = f'<p class="muted">{escape("No task wrote a text for the discriminator to read.")}</p>'
-        return [Section("heatmap", "What the discriminator sees", note)]
+        note = f'<p class="muted">{escape("No task has texts for the discriminator to score.")}</p>'
+        return [Section("heatmap", "Scores of the discriminator", note)]
     try:
         scored = score_texts(*judge, [text for _, text in kept], per_token=True)
     except ValueError as error:
-        # The metrics of a long evaluation are worth more than a plot of them.
+        # The results of a long evaluation are worth more than this section.
         note = f'<p class="muted">{escape(str(error))}</p>'
-        return [Section("heatmap", "What the discriminator sees", note)]
+        return [Section("heatmap", "Scores of the discriminator", note)]
     named = [(name, text) for (name, _), text in zip(kept, scored, strict=True)]
-    return [heatmap_section("heatmap", "What the discriminator sees", named)]
+    return [heatmap_section("heatmap", "Scores of the discriminator", named)]
 
 
 def _cut(text: str) -> str:

@@ -67,17 +67,17 @@ def _run(
         if job.spec is not None and job.spec.kind == "unconditional":
             references, held_out = real_texts(job.spec, job.rows)
             held_out = held_out[: sample_count(job.spec, job.rows)]
-            position = cache.path(job.name, REAL, [*facts_of(settings, job, "real")[:3]])
-            record = cache.get(position)
+            kept = cache.path(job.name, REAL, [*facts_of(settings, job, "real")[:3]])
+            record = cache.get(kept)
             if record is None:
                 record = {"texts": [held_out], "metrics": [sample_metrics(job.spec, held_out, references)], "seeds": []}
-                cache.put(position, record)
+                cache.put(kept, record)
             records[job.name][REAL] = record
     for name, path in models.items():
-        positions = {job.name: cache.path(job.name, name, facts_of(settings, job, path)) for job in jobs}
+        paths = {job.name: cache.path(job.name, name, facts_of(settings, job, path)) for job in jobs}
         waiting = []
         for job in jobs:
-            record = cache.get(positions[job.name])
+            record = cache.get(paths[job.name])
             if record is None:
                 waiting.append(job)
             else:
@@ -85,7 +85,7 @@ def _run(
         candidate = open_model(settings, name, path) if waiting else None
         for job in waiting:
             records[job.name][name] = _record(settings, job, candidate)
-            cache.put(positions[job.name], records[job.name][name])
+            cache.put(paths[job.name], records[job.name][name])
         del candidate
         gc.collect()
     return records

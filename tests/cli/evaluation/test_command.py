@@ -164,7 +164,7 @@ def test_curves(evaluate, tmp_path):
     for best in curve["best"]:
         assert best["mean"] == values[f"{best['model']}, {best['setting']}", "tfidf_auc"]
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("<svg") == 2 and "The numbers behind the curves" in page
+    assert page.count("<svg") == 2 and "All samplers in numbers" in page
 
 
 def test_a_discriminator_colours_the_samples(evaluate, discriminator, tmp_path):

@@ -1,4 +1,4 @@
-"""The examples of a task, read, split and encoded, with the tokenizer that did it."""
+"""The data of `hf-gpt finetune`: examples, tokenizer, model inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hf_gpt.data.truncation import check_usable, count_labelled, count_unread
 from hf_gpt.training.arguments.model import ModelArguments
-from hf_gpt.training.tasks import model_changes
+from hf_gpt.training.tasks import model_changes as task_changes
 
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def prepare_data(
         shown = train if documents is None else one_pass(documents, TOKENIZER_CHARACTERS)
         processing_class = task.make_processing_class(shown)
     task.prepare_tokenizer(processing_class)
-    new_tokens = model_changes.find_new_tokens(processing_class, model_args, task_args)
+    new_tokens = task_changes.find_new_tokens(processing_class, model_args, task_args)
     if documents is None:
         train_rows = task.encode(train, processing_class, is_training=True)
         check_usable(len(train_rows), task.cuts["training"], "to train on")
