@@ -32,13 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(lambda: train(args), stopped="Stopped. A tokenizer is written whole or not at all.")
 
 
-def train(args: argparse.Namespace) -> int:
+def train(args: argparse.Namespace) -> None:
     """Trains and saves the tokenizer, and prints its size and how well it compresses."""
     from hf_gpt.data.corpus import count_bytes, read_corpus
     from hf_gpt.data.tokenizer import train_tokenizer
     from hf_gpt.errors import CheckpointError
     from hf_gpt.files.checkpoints import atomic_directory
     from hf_gpt.terminal import hide_bars
+    from hf_gpt.training.run import print_lines
 
     output_dir = Path(args.output_dir)
     if output_dir.exists() and not output_dir.is_dir():
@@ -50,10 +51,10 @@ def train(args: argparse.Namespace) -> int:
             raise CheckpointError(f"--output_dir {output_dir} is not empty: {remedy}.")
     hide_bars()
     texts = read_corpus(args.corpus, text_column=args.text_column, document_separator=args.document_separator)
-    print(f"corpus     {len(texts):,} document{'' if len(texts) == 1 else 's'}", flush=True)
+    print_lines(print, [("corpus", f"{len(texts):,} document{'' if len(texts) == 1 else 's'}")])
     tokenizer = train_tokenizer((text for text in texts["text"]), args.vocab_size, show_progress=sys.stderr.isatty())
     with atomic_directory(output_dir) as folder:
         tokenizer.save_pretrained(folder)
     num_bytes, num_tokens = count_bytes(texts), sum(len(tokenizer(text)["input_ids"]) for text in texts["text"])
-    print(f"tokenizer  {output_dir}: {len(tokenizer):,} tokens, {num_bytes / max(num_tokens, 1):.2f} bytes each")
-    return 0
+    size = f"{len(tokenizer):,} tokens, {num_bytes / max(num_tokens, 1):.2f} bytes each"
+    print_lines(print, [("tokenizer", f"{output_dir}: {size}")])

@@ -285,8 +285,8 @@ def print_lines(say: Any, lines: Sequence[tuple[str, str]]) -> None:
     """Prints pairs of a name and a line, the lines in one column."""
     width = max([15, *(len(name) + 2 for name, _ in lines)])
     for name, value in lines:
-        say(f"{name:<{width}}{value}")
+        say(f"{name:<{width}}{value}", flush=True)
 
 
-def silent(*_: Any) -> None:
+def silent(*_: Any, **__: Any) -> None:
     """Stands for print in processes that have nothing to say."""

@@ -106,7 +106,7 @@ def test_an_auc_has_its_interval_and_real_text_beside_it(texts, tmp_path, capsys
     ) == 2
     assert not any("fresh auc error" in line or "40.0000" in line for line in lines)
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "compare with real text against other real text (0." in page and "0.5 is" not in page
+    assert "of each); compare with the control" in page and "0.5 is" not in page
 
 
 def test_a_new_language_model_as_discriminator(texts, tmp_path, capsys):

@@ -245,5 +245,5 @@ def test_page_shows_a_fresh_classifiers_auc_beside_the_same_of_real_texts(tmp_pa
         settings={},
         environment={},
     ).read_text(encoding="utf-8")
-    for shown in ("C2ST AUC, control", "Real against real", "Real against generated", "0.5300"):
+    for shown in ("C2ST AUC, control", "Real and other real text", "Real and generated text", "0.5300"):
         assert shown in page

@@ -107,17 +107,16 @@ def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]],
 
 
 def headline_metrics(metrics: Mapping[str, float]) -> "list[Metric]":
-    """An evaluation's metrics for the head of a report: the AUC of C2ST stands beside its control."""
+    """Cards of an evaluation for the head of a page; the AUC of the two-sample test beside that of real texts."""
     from hf_gpt.reporting.report import Metric
 
     tiles = [Metric("Held-out loss", f"{metrics['eval_loss']:.4f}", "nats per token of real text")]
-    control = "real text against other real text"
-    beside = f"compare with {control}" if "eval_fresh_auc_real" in metrics else "too few real texts for a control"
-    for name, label, note in (
-        ("eval_fresh_auc", "C2ST AUC", f"real against generated; {beside}"),
-        ("eval_fresh_auc_real", "C2ST AUC, control", control),
-        ("eval_discriminator_auc", "Discriminator's AUC", "held-out texts"),
-        ("eval_entropy", "Entropy", "nats per token of generated text"),
+    beside = "compare with the control" if "eval_fresh_auc_real" in metrics else "too few real texts for a control"
+    for name, label, note, advice in (
+        ("eval_fresh_auc", "Two-sample AUC (C2ST)", "real and generated text", f"; {beside}"),
+        ("eval_fresh_auc_real", "C2ST AUC, control", "real text compared with real text", ""),
+        ("eval_discriminator_auc", "Discriminator AUC", "held-out texts", ""),
+        ("eval_entropy", "Entropy", "nats per token of generated text", ""),
     ):
         if name in metrics:
             error, texts, low = (metrics.get(f"{name}_{part}") for part in ("error", "texts", "low"))
@@ -125,7 +124,8 @@ def headline_metrics(metrics: Mapping[str, float]) -> "list[Metric]":
             spread = f"± {error:.3f}" if error else ""
             if low is not None:
                 spread = f"{low:.2f} to {metrics[f'{name}_high']:.2f}"
-            tiles.append(Metric(label, f"{metrics[name]:.4f}", note + (f" ({spread}{sizes})" if spread else "")))
+            found = f" ({spread}{sizes})" if spread else ""
+            tiles.append(Metric(label, f"{metrics[name]:.4f}", note + found + advice))
     return tiles
 
 
