@@ -2,9 +2,8 @@
 
     python training/distill.py --output_dir runs/training/distill
 
-Only texts of the teacher are read, never its probabilities, so it may as well be a service. The student first learns
-the texts by likelihood, then by the discriminator's score of its own (GAD, https://arxiv.org/abs/2511.10643). Left out,
-`--model_name_or_path` is a teacher that is trained here.
+Only texts of the teacher are read, so it may be a service. The student first learns them by maximum likelihood, then by
+the discriminator's score of its own (GAD, https://arxiv.org/abs/2511.10643). A teacher that is left out is trained.
 """
 
 from argparse import ArgumentParser, Namespace, RawTextHelpFormatter

@@ -36,8 +36,8 @@ from hf_gpt import (
 )
 from hf_gpt.data.corpus import read_corpus
 from hf_gpt.data.tokenizer import train_tokenizer
-from hf_gpt.evaluation.two_sample.halves import controlled_test
-from hf_gpt.evaluation.two_sample.tfidf import tfidf_scores
+from hf_gpt.evaluation.two_sample.classifier_test import controlled_test
+from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 from hf_gpt.generation.guidance.selection import best_of
 from hf_gpt.generation.scoring.discriminator import sequence_scores
 

@@ -1,11 +1,11 @@
 """What all commands do alike: options that several have, errors in one line, exit status, Ctrl-C."""
 
-import argparse
 import errno
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_gpt.errors import UserError
 from hf_gpt.terminal import INTERRUPTED
@@ -60,8 +60,12 @@ def with_missing_paths(error: Exception, *paths: str | None) -> str:
     return f"{error} There is no folder {' or '.join(absent)}." if absent and isinstance(error, OSError) else str(error)
 
 
-def add_loading_options(parser: argparse._ActionsContainer, *, dtype: bool = True, revision: bool = True) -> None:
-    """Adds the options of how a model is loaded: `--dtype`, `--device`, `--revision`, `--trust_remote_code`."""
+def add_loading_options(parser: Any, *, dtype: bool = True, revision: bool = True) -> None:
+    """Adds the options of how a model is loaded: `--dtype`, `--device`, `--revision`, `--trust_remote_code`.
+
+    Args:
+        parser: A parser or a group of its arguments.
+    """
     if dtype:
         parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--device", help="cpu, cuda, ...; left out: an accelerator if there is one")
@@ -70,8 +74,12 @@ def add_loading_options(parser: argparse._ActionsContainer, *, dtype: bool = Tru
     parser.add_argument("--trust_remote_code", action="store_true", help="run model code that comes with a checkpoint")
 
 
-def add_text_options(parser: argparse._ActionsContainer) -> None:
-    """Adds the options of how texts are read from files: `--text_column`, `--document_separator`."""
+def add_text_options(parser: Any) -> None:
+    """Adds the options of how texts are read from files: `--text_column`, `--document_separator`.
+
+    Args:
+        parser: A parser or a group of its arguments.
+    """
     parser.add_argument("--text_column", default="text", help="column of a table that holds the text (%(default)s)")
     parser.add_argument(
         "--document_separator", help=r"what parts a text file into texts, e.g. '\n'; left out: one file is one text"
