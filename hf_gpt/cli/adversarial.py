@@ -311,7 +311,7 @@ def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling
 
 def write_metrics(trainer: "AdversarialTrainer", metrics: dict[str, float], path: Path) -> None:
     """Writes the metrics, the updates of generator and discriminator, and the warnings that were raised."""
-    warnings = [dataclasses.asdict(warning) for warning in trainer.loop.history.monitors.warnings]
+    warnings = [dataclasses.asdict(alert) for alert in trainer.loop.history.monitors.alerts]
     found = {**metrics, "steps": trainer.state.global_step, **trainer.update_counts(), "warnings": warnings}
     write_json(path, found)
 
@@ -367,4 +367,4 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
 
 
 def _warning_names(trainer: "AdversarialTrainer") -> list[str]:
-    return sorted({warning.name for warning in trainer.loop.history.monitors.warnings})
+    return sorted({alert.name for alert in trainer.loop.history.monitors.alerts})

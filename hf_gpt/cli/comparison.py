@@ -216,7 +216,7 @@ def _auc_card(name: str, metrics: Mapping[str, float], note: str) -> "Metric":
 
 
 def _sizes(number: float) -> str:
-    return f"2 x {number:,.0f}"
+    return f"{number:,.0f} + {number:,.0f}"
 
 
 def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
