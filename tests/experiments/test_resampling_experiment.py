@@ -88,7 +88,7 @@ def test_report_names_what_passes(tmp_path):
         for name, (quality, reverse) in scores.items()
     }
     del points["1/ratio: best of 8"]
-    points["0/critic ratio"] = {"weights": [1.0], "unseen_auc": 0.75}
+    points["0/discriminator ratio"] = {"weights": [1.0], "unseen_auc": 0.75}
     folder = tmp_path / "coco"
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps({"settings": {}, "points": points}))
