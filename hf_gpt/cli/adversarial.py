@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.cli.adversarial_discriminator import build_discriminator
-from hf_gpt.cli.training_command import make_command_parser, run_command
+from hf_gpt.cli.training_command import make_command_parser, recipe_lines, run_command
 from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.truncation import cut_lines
 from hf_gpt.errors import ConfigError
@@ -49,6 +50,21 @@ DESCRIPTION = """Trains a generator against a discriminator that tells its sampl
   hf-gpt adversarial --config gad --model_name_or_path runs/pretrain --corpus texts.jsonl
   hf-gpt adversarial --config recipe.yaml --learning_rate 1e-5   defaults < recipe < command line
 """
+# Options that the short help shows.
+COMMON = (
+    "config",
+    "model_name_or_path",
+    "corpus",
+    "discriminator",
+    "max_new_tokens",
+    "max_steps",
+    "per_device_train_batch_size",
+    "learning_rate",
+    "discriminator_learning_rate",
+    "gate_auc",
+    "output_dir",
+    "dry_run",
+)
 ARGUMENTS = (ModelArguments, TextArguments, DiscriminatorArguments, PeftArguments, SamplingArguments)
 
 # Texts that the report shows for a run without prompts.
@@ -72,9 +88,10 @@ class AdversarialData:
     longest: int
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser that prints the help."""
-    return make_command_parser(PROG, DESCRIPTION, [*ARGUMENTS, AdversarialArguments])
+def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
+    """The parser that prints the help: of the common options, or of all."""
+    recipes = recipe_lines(ADVERSARIAL_RECIPES)
+    return make_command_parser(PROG, DESCRIPTION, [*ARGUMENTS, AdversarialArguments], COMMON, recipes, is_whole)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -363,7 +380,10 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
     if trainer.discriminator is not None:
         lines.append(("discriminator", str(model_path / "discriminator")))
     print(f"\n{trainer.describe_updates()}")
-    print_lines(print, [*lines, ("report", str(report))])
+    following = f"hf-gpt generate {quote(str(model_path))}"
+    if trainer.discriminator is not None and not trainer.args.has_language_model:
+        following += f" --discriminator {quote(str(model_path / 'discriminator'))} --guidance resample"
+    print_lines(print, [*lines, ("report", str(report)), ("next", following)])
 
 
 def _warning_names(trainer: "AdversarialTrainer") -> list[str]:

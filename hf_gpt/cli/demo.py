@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.command import exit_status
@@ -107,7 +108,10 @@ def demo(args: argparse.Namespace) -> int:
         args.output_dir, contestants, control, result, log, judged_rows, tokenizer, vars(args), conclusion
     )
     print()
-    print_lines(print, [("models", f"{folder}, {adversarial_folder(args)}"), ("report", str(report))])
+    models = quote(str(folder)), quote(str(args.output_dir / "discriminator"))
+    lines = [("models", f"{folder}, {adversarial_folder(args)}"), ("report", str(report))]
+    lines.append(("next", f'hf-gpt generate {models[0]} "ROMEO:" --discriminator {models[1]}'))
+    print_lines(print, [*lines, ("", f"hf-gpt app {models[0]} --discriminator {models[1]}")])
     return 0
 
 

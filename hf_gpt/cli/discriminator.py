@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.command import add_loading_options, add_text_options, exit_status
@@ -137,6 +138,8 @@ def train(args: argparse.Namespace) -> None:
         found = {"settings": vars(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
         write_json(folder / "discriminator.json", found)
     print_result(result, output_dir / "model")
+    models = quote(str(args.model_name_or_path)), quote(str(output_dir))
+    print_lines(print, [("next", f"hf-gpt generate {models[0]} --discriminator {models[1]}")])
 
 
 def load_models(

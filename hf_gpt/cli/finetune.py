@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from hf_gpt.cli.finetune_results import (
     write_results,
     write_run_report,
 )
-from hf_gpt.cli.training_command import make_command_parser, run_command
+from hf_gpt.cli.training_command import make_command_parser, recipe_lines, run_command
 from hf_gpt.cli.training_parts import shard_and_adapt
 from hf_gpt.data.truncation import cut_lines, cuts_to_dict
 from hf_gpt.errors import ConfigError
@@ -52,14 +53,30 @@ DESCRIPTION = f"""Trains a model on a task, a checkpoint that is there or a new 
   hf-gpt finetune --task classification --train_file train.jsonl --model_name_or_path runs/pretrain
   hf-gpt finetune --config recipe.yaml --learning_rate 1e-3      defaults < recipe < command line
 
-Tasks: {", ".join(TASKS)}. Without --config the recipe of the task's name is used.
+{textwrap.fill("Tasks: " + ", ".join(TASKS) + ". Without --config the recipe of the task's name is used.", 100)}
 """
+# Options that the short help shows.
+COMMON = (
+    "config",
+    "task",
+    "train_file",
+    "validation_file",
+    "dataset_name",
+    "model_name_or_path",
+    "use_peft",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "learning_rate",
+    "output_dir",
+    "resume_from_checkpoint",
+)
 ARGUMENTS = (ModelArguments, TaskArguments, PeftArguments)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser that prints the help."""
-    return make_command_parser(PROG, DESCRIPTION, ARGUMENTS)
+def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
+    """The parser that prints the help: of the common options, or of all."""
+    recipes = recipe_lines(RECIPES, lambda settings: "task" in settings)
+    return make_command_parser(PROG, DESCRIPTION, ARGUMENTS, COMMON, recipes, is_whole)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.finetune_data import TaskData
@@ -135,4 +136,6 @@ def print_result(
     if reloaded[1]:
         lines.append(("reloaded", f"{reloaded[0]} of {reloaded[1]} predictions are the same in a fresh process"))
     print()
-    print_lines(print, [*lines, ("checkpoint", str(model_path)), ("report", str(report))])
+    following = "chat" if data.task.args.task == "dialogue" else "push"
+    following = f"hf-gpt {following} {quote(str(model_path))}" + (" OWNER/NAME" if following == "push" else "")
+    print_lines(print, [*lines, ("checkpoint", str(model_path)), ("report", str(report)), ("next", following)])

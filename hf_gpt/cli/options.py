@@ -77,14 +77,23 @@ def command_options(dataclass_types: Iterable[type]) -> dict[str, list[Option]]:
     }
 
 
-def make_help_parser(prog: str, description: str, groups: Mapping[str, Sequence[Option]]) -> argparse.ArgumentParser:
-    """A parser that knows every option and its help; values stay text.
+def make_help_parser(
+    prog: str, description: str, groups: Mapping[str, Sequence[Option]], epilog: str | None = None
+) -> argparse.ArgumentParser:
+    """A parser that knows options and their help; values stay text.
 
     It prints `--help`. Values are parsed by `HfArgumentParser` once the heavy imports are paid for.
+
+    Args:
+        prog: The command.
+        description: Above the options.
+        groups: Options by heading.
+        epilog: Below the options.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
+        epilog=epilog,
         usage=f"{prog} [--config NAME_OR_PATH] [--option value ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -95,11 +104,16 @@ def make_help_parser(prog: str, description: str, groups: Mapping[str, Sequence[
             text = option.help + (f" (default: {option.default})" if option.default else "")
             group.add_argument(
                 f"--{option.name}",
-                metavar=option.type.upper() if option.type.isidentifier() else option.type,
+                metavar=_metavar(option.type),
                 nargs="*" if option.type.startswith("list") else "?",
                 help=text.replace("%", "%%") or None,
             )
     return parser
+
+
+def _metavar(kind: str) -> str:
+    # A long list of choices would be longer than the help; an error names them all.
+    return kind.upper() if kind.isidentifier() else kind if len(kind) <= 60 else "NAME"
 
 
 def _option_from_syntax(item: ast.AnnAssign) -> Option:

@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.pretrain_data import PretrainingData, prepare_data
-from hf_gpt.cli.training_command import make_command_parser, run_command
+from hf_gpt.cli.training_command import make_command_parser, recipe_lines, run_command
 from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.arguments import DataArguments
 from hf_gpt.data.truncation import cut_lines
@@ -27,7 +28,7 @@ from hf_gpt.training.run import (
     save_final_model,
     total_steps,
 )
-from hf_gpt.training.settings import Settings
+from hf_gpt.training.settings import RECIPES, Settings
 
 
 if TYPE_CHECKING:
@@ -43,6 +44,21 @@ DESCRIPTION = """Trains a language model from scratch, or goes on with one, on a
   hf-gpt pretrain --corpus book.txt --preset mini --max_steps 500
   hf-gpt pretrain --config recipe.yaml --learning_rate 1e-3      defaults < recipe < command line
 """
+# Options that the short help shows.
+COMMON = (
+    "config",
+    "corpus",
+    "validation_file",
+    "preset",
+    "model_name_or_path",
+    "max_length",
+    "max_steps",
+    "per_device_train_batch_size",
+    "learning_rate",
+    "output_dir",
+    "resume_from_checkpoint",
+    "dry_run",
+)
 ARGUMENTS = (ModelArguments, DataArguments, SamplingArguments, PeftArguments)
 
 # Relative difference of bits per byte before and after saving. Training may score in bfloat16, the check does not.
@@ -51,9 +67,10 @@ RELOAD_TOLERANCE = 0.01
 QUANTIZED_TOLERANCE = 0.1
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser that prints the help."""
-    return make_command_parser(PROG, DESCRIPTION, ARGUMENTS)
+def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
+    """The parser that prints the help: of the common options, or of all."""
+    recipes = recipe_lines(RECIPES, lambda settings: "task" not in settings)
+    return make_command_parser(PROG, DESCRIPTION, ARGUMENTS, COMMON, recipes, is_whole)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -264,4 +281,5 @@ def print_result(
     print(f"\nbits per byte  {score} ({metrics['eval_bits_per_byte']:.4f} before saving)")
     if abs(reloaded.bits_per_byte - metrics["eval_bits_per_byte"]) > tolerance * reloaded.bits_per_byte:
         print("warning: the two differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
-    print_lines(print, [("checkpoint", str(model_path)), ("report", str(report))])
+    following = f'hf-gpt generate {quote(str(model_path))} "Once upon a time"'
+    print_lines(print, [("checkpoint", str(model_path)), ("report", str(report)), ("next", following)])

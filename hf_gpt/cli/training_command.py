@@ -1,9 +1,13 @@
 """The frame of a training command: help, settings, errors and exit status."""
 
 import argparse
+import itertools
+import re
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.options import command_options, make_help_parser
@@ -19,15 +23,53 @@ from hf_gpt.training.settings import (
 )
 
 
-def make_command_parser(prog: str, description: str, dataclass_types: Sequence[type]) -> argparse.ArgumentParser:
-    """The parser that prints the help of a training command, without importing PyTorch."""
-    return make_help_parser(prog, description, command_options(dataclass_types))
+def make_command_parser(
+    prog: str, description: str, dataclass_types: Sequence[type], common: Sequence[str], recipes: str, is_whole: bool
+) -> argparse.ArgumentParser:
+    """The parser that prints the help of a training command, without importing PyTorch.
+
+    Args:
+        prog: The command.
+        description: Above the options.
+        dataclass_types: With its options.
+        common: Names of the options that people set most, which the short help shows.
+        recipes: The built-in recipes, a line each.
+        is_whole: Whether every option is shown.
+    """
+    groups = command_options(dataclass_types)
+    count = sum(map(len, groups.values()))
+    if is_whole:
+        return make_help_parser(prog, description, groups)
+    known = {option.name: option for options in groups.values() for option in options}
+    shown = {"options that are set most": [known[name] for name in common]}
+    more = f"{prog} --help all lists all {count} options; docs/options.md explains them."
+    return make_help_parser(prog, description, shown, epilog=f"recipes, for --config:\n{recipes}\n\n{more}")
+
+
+def recipe_lines(folder: Path, is_shown: Callable[[Mapping[str, Any]], bool] = lambda settings: True) -> str:
+    """The recipes of a folder, a line each: the name, and the first sentence of the comment at the top.
+
+    Args:
+        folder: With `.yaml` files.
+        is_shown: Tells from its settings whether a recipe is listed.
+    """
+    import yaml
+
+    lines = []
+    for path in sorted(folder.glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        if is_shown(yaml.safe_load(text)):
+            comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+            about = " ".join(line.lstrip("# ").strip() for line in comment)
+            about = textwrap.shorten(re.split(r"(?<=[a-z)])\. ", about)[0].rstrip("."), 90, placeholder=" ...")
+            lines.append(f"  {path.stem:<25} {about}")
+    return "\n".join(lines)
 
 
 def run_command(
     argv: Sequence[str] | None,
     *,
-    make_parser: Callable[[], argparse.ArgumentParser],
+    make_parser: Callable[..., argparse.ArgumentParser],
     dataclass_types: Sequence[type],
     run: Callable[[Settings], int],
     trainer_type: type | None = None,
@@ -40,7 +82,7 @@ def run_command(
 
     Args:
         argv: Command line after the command's name; None takes the process's.
-        make_parser: Makes the parser that prints the help.
+        make_parser: Makes the parser that prints the help, of every option if it is called with True.
         dataclass_types: What the settings are parsed into, before the training arguments.
         run: Does the work; returns the exit status.
         trainer_type: Dataclass with the further options of the training arguments, which imports nothing heavy.
@@ -52,7 +94,7 @@ def run_command(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if "-h" in argv or "--help" in argv:
-        make_parser().print_help()
+        make_parser("all" in argv).print_help()
         return 0
 
     def work() -> int:

@@ -31,9 +31,17 @@ print([name for name in ("torch", "transformers", "datasets") if name in sys.mod
 
 
 def test_help_lists_the_options_of_the_library_too():
-    output = run("pretrain", "--help").stdout
+    output = run("pretrain", "--help", "all").stdout
     for option in ("--preset", "--corpus", "--muon_learning_rate", "--gradient_accumulation_steps", "--config"):
         assert option in output
+
+
+@pytest.mark.parametrize("name, recipe", [("pretrain", "demo"), ("finetune", "summarization"), ("adversarial", "gad")])
+def test_short_help_has_what_people_set_and_the_recipes(name, recipe):
+    output = run(name, "--help").stdout
+    assert output.count("\n  --") <= 12 and "--model_name_or_path" in output and "--muon_learning_rate" not in output
+    assert f"\n  {recipe} " in output and f"hf-gpt {name} --help all lists all" in output
+    assert max(map(len, output.splitlines())) <= 120
 
 
 @pytest.mark.parametrize(
