@@ -34,6 +34,8 @@ _WAYS_TO_DECODE = (
     "early_stopping",
     "length_penalty",
 )
+# Points that a curve of the report has at least, where nobody says otherwise.
+LEAST_POINTS = 20
 # What belongs to one call of a command, not to the run that its settings describe.
 CALL_OPTIONS = ("resume_from_checkpoint", "overwrite_output_dir", "dry_run")
 
@@ -121,6 +123,7 @@ def run_training(
         # Only now that data, tokenizer and model are sound may a former run go.
         start_output_dir(output_dir, resume=checkpoint is not None)
     trainer = make_trainer()
+    settings.values["logging_steps"] = log_often(trainer)
     trainer.command_options = options_of_command(settings.arguments[:-1])
     lines = [] if checkpoint is None else trainer.check_resume(checkpoint)
     print_lines(say, describe(trainer))
@@ -171,6 +174,18 @@ def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
         f"{type(trainer.model).__name__.removeprefix('FSDP')}, {format_count(parameters)} parameters "
         f"({format_count(without_embeddings)} without embeddings), {share}{precision} on {trainer.args.device}",
     )
+
+
+def log_often(trainer: "HfGptTrainer") -> float:
+    """Lowers the default steps between logs, so that the curves of a short run have `LEAST_POINTS` points or more.
+
+    Returns:
+        The steps between logs.
+    """
+    args = trainer.args
+    if args.logging_steps == type(args).__dataclass_fields__["logging_steps"].default:
+        args.logging_steps = max(1, min(args.logging_steps, total_steps(trainer) // LEAST_POINTS))
+    return args.logging_steps
 
 
 def total_steps(trainer: "HfGptTrainer") -> int:

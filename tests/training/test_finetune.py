@@ -319,3 +319,10 @@ def test_the_recipe_of_a_task_is_taken_unless_another_is_named():
 def test_an_unknown_task_names_those_there_are(capsys):
     assert main(["--task", "sumarization"]) == 2
     assert "'summarization'" in capsys.readouterr().err
+
+
+def test_a_short_run_still_has_a_curve(tmp_path):
+    from hf_gpt.training.run import LEAST_POINTS
+
+    main(["--task", "classification", "--output_dir", str(tmp_path), "--max_steps", "43", "--max_length", "16"])
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["logging_steps"] == 2 and 43 // 2 >= LEAST_POINTS
