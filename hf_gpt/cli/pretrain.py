@@ -88,6 +88,7 @@ def pretrain(settings: Settings) -> int:
     check_at_least(data_args, max_length=2)
     checkpoint = open_run(settings)
     data = prepare_data(model_args, data_args, training_args, checkpoint)
+    fit_size(settings, data)
     model = build_model(
         model_args,
         data.tokenizer,
@@ -122,6 +123,31 @@ def pretrain(settings: Settings) -> int:
         describe=lambda trainer: describe_run(trainer, data, data_args),
         finish=finish,
     )
+
+
+def fit_size(settings: Settings, data: PretrainingData) -> None:
+    """Chooses the preset of a new model whose size nobody named, by text and machine, and says so."""
+    import torch
+
+    from hf_gpt.training.preset_choice import choose_preset
+
+    model_args, data_args, _, _, training_args = settings.arguments
+    is_named = model_args.model_name_or_path or model_args.preset or model_args.overrides
+    if model_args.preset != "auto" and (is_named or model_args.model_type != "hf_gpt"):
+        return
+    rows_of_a_step = training_args.train_batch_size * training_args.gradient_accumulation_steps
+    seen = training_args.max_steps * rows_of_a_step * training_args.data_parallel_size * data_args.max_length
+    if data_args.streaming:
+        num_tokens, num_passes = seen, 1.0
+    else:
+        num_tokens = sum(map(len, data.train_rows["input_ids"]))
+        num_passes = training_args.num_train_epochs if training_args.max_steps <= 0 else seen / num_tokens
+    cores = torch.get_num_threads() if training_args.device.type == "cpu" else None
+    model_args.preset = settings.values["preset"] = choose_preset(num_tokens, num_passes, cores)
+    if training_args.process_index == 0:
+        where = "an accelerator" if cores is None else f"{cores} CPU core{'' if cores == 1 else 's'}"
+        line = f"{model_args.preset}, for {num_tokens:,} tokens on {where}; --preset names another size"
+        print_lines(print, [("size", line)])
 
 
 def make_trainer(model: Any, data: PretrainingData, training_args: "HfGptTrainingArguments") -> "HfGptTrainer":

@@ -30,7 +30,8 @@ class ModelArguments:
     preset: str | None = field(
         default=None,
         metadata={
-            "help": "Named size of a new hf_gpt or hf_gpt_seq2seq model: nano, micro, mini, small, 124m, 350m, ..."
+            "help": "Named size of a new hf_gpt or hf_gpt_seq2seq model: nano, micro, mini, small, 124m, 350m, ... "
+            "hf-gpt pretrain without a size, or with auto: one that fits the text and the machine."
         },
     )
     config_overrides: str | None = field(

@@ -1,0 +1,36 @@
+"""A size for a new model that fits the text and the machine, where nobody names one."""
+
+from hf_gpt.models.configuration_hf_gpt import PRESETS
+
+
+# Presets that are chosen without being named: larger ones are a decision.
+_CHOSEN = ("nano", "micro", "mini", "small", "124m")
+# A run on a CPU should end within this time; what a core does in a second was measured for models of these sizes.
+_CPU_SECONDS, _FLOPS_OF_A_CORE = 1800, 3e10
+# Parameters of the blocks for each token of the text: below 1, more parameters learn the text by heart.
+_TOKENS_PER_PARAMETER = 1.0
+
+
+def block_parameters(name: str) -> int:
+    """Weights of a preset's blocks: 12 d^2 a layer, for attention and an MLP of width 4 d."""
+    preset = PRESETS[name]
+    return 12 * preset["hidden_size"] ** 2 * preset["num_hidden_layers"]
+
+
+def choose_preset(num_tokens: int, num_passes: float, cpu_cores: int | None) -> str:
+    """The largest preset up to `124m` that the text and the machine allow; at least `nano`.
+
+    A model may have as many block parameters as the text has tokens. On a CPU training may take half an hour, at
+    6 FLOPs for each parameter and token.
+
+    Args:
+        num_tokens: Tokens of the training text.
+        num_passes: Passes over it.
+        cpu_cores: Cores that train; None with an accelerator, whose time is not limited.
+    """
+    allowed = num_tokens / _TOKENS_PER_PARAMETER
+    if cpu_cores is not None:
+        seen = max(1.0, num_tokens * num_passes)
+        allowed = min(allowed, _CPU_SECONDS * _FLOPS_OF_A_CORE * cpu_cores / (6 * seen))
+    fitting = [name for name in _CHOSEN if block_parameters(name) <= allowed]
+    return fitting[-1] if fitting else _CHOSEN[0]

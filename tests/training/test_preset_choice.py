@@ -1,0 +1,60 @@
+"""The size of a new model that nobody named."""
+
+import pytest
+import yaml
+
+from hf_gpt import HfGptForCausalLM
+from hf_gpt.cli.pretrain import main
+from hf_gpt.models.configuration_hf_gpt import PRESETS
+from hf_gpt.training.preset_choice import block_parameters, choose_preset
+
+
+@pytest.mark.parametrize("name", ["nano", "mini", "124m"])
+def test_parameters_of_the_blocks(name):
+    import torch
+
+    from hf_gpt import HfGptConfig, HfGptModel
+
+    with torch.device("meta"):
+        model = HfGptModel(HfGptConfig.preset(name, vocab_size=8))
+    counted = sum(weight.numel() for key, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in key)
+    assert block_parameters(name) == counted
+
+
+@pytest.mark.parametrize(
+    "tokens, passes, cores, expected",
+    [
+        (1_000, 1, 2, "nano"),
+        (4 * 10**6, 1, 2, "micro"),
+        (10**7, 1, 2, "nano"),
+        (10**9, 1, 2, "nano"),
+        (10**9, 1, 64, "nano"),
+        (3 * 10**7, 1, 64, "mini"),
+        (10**7, 1, None, "mini"),
+        (10**12, 1, None, "124m"),
+    ],
+)
+def test_the_size_fits_text_and_machine(tokens, passes, cores, expected):
+    assert choose_preset(tokens, passes, cores) == expected
+
+
+def test_more_of_either_never_makes_it_smaller():
+    sizes = list(PRESETS)
+    by_tokens = [sizes.index(choose_preset(10**power, 1, None)) for power in range(3, 12)]
+    by_cores = [sizes.index(choose_preset(10**8, 1, cores)) for cores in (1, 2, 8, 64)]
+    assert by_tokens == sorted(by_tokens) and by_cores == sorted(by_cores)
+
+
+@pytest.mark.parametrize(
+    "size, expected", [([], "nano"), (["--preset", "auto"], "nano"), (["--preset", "micro"], "micro")]
+)
+def test_pretraining_names_the_size_it_chose(tmp_path, capsys, size, expected):
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 200)
+    options = ["--corpus", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32", *size]
+    assert (
+        main([*options, "--max_steps", "1", "--output_dir", str(tmp_path / "run"), "--sample_max_new_tokens", "2"]) == 0
+    )
+    model = HfGptForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.hidden_size == PRESETS[expected]["hidden_size"]
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["preset"] == expected
+    assert ("--preset names another size" in capsys.readouterr().out) == (size != ["--preset", "micro"])
