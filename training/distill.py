@@ -2,8 +2,8 @@
 
     python training/distill.py --output_dir runs/training/distill
 
-Only texts of the teacher are read, so it may be a service. The student first learns them by maximum likelihood, then by
-the discriminator's score of its own (GAD, https://arxiv.org/abs/2511.10643). A teacher that is left out is trained.
+Only the teacher's texts are read. The student first learns them by maximum likelihood, then by the discriminator's
+score of its own texts (GAD, https://arxiv.org/abs/2511.10643). A teacher that is left out is trained.
 """
 
 from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         teacher = AutoModelForCausalLM.from_pretrained(args.model_name_or_path)
     # The first line of a speech is its speaker's name: a prompt without a word of the answer.
     prompts = [f"{text.splitlines()[0]}\n" for text in speeches["text"][: args.num_prompts]]
-    pairs = zip(prompts, answers(teacher, tokenizer, prompts), strict=True)
-    rows = [{"prompt": prompt, "completion": text} for prompt, text in pairs]
+    texts = answers(teacher, tokenizer, prompts)
+    rows = [{"prompt": prompt, "completion": text} for prompt, text in zip(prompts, texts, strict=True)]
     student = new_model(tokenizer, "nano", num_hidden_layers=1, hidden_size=64, num_attention_heads=2)
     trainer = AdversarialTrainer(
         model=student,
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             max_steps=args.max_steps,
             mle_warmup_steps=args.max_steps // 2,
             discriminator_warmup_steps=args.max_steps // 4,
-            # Teacher's and student's answers to one prompt are compared, and the student's among each other.
+            # Answers to one prompt are compared: the teacher's with the student's, and the student's with each other.
             discriminator_loss="bradley_terry",
             estimator="grpo",
             per_device_train_batch_size=16,
@@ -96,9 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     print(trainer.describe_updates())
     print(f"the student's likelihood of the teacher's held-out answers: {metrics['eval_loss']:.3f} nats per token")
-    for name, model in (("teacher", teacher), ("student", student)):
-        print(f"{name}: {answers(model, tokenizer, prompts[:1])[0]!r}")
-    print(f"student saved in {args.output_dir}")
+    print(f"teacher: {answers(teacher, tokenizer, prompts[:1])[0]!r}")
+    print(f"student: {answers(student, tokenizer, prompts[:1])[0]!r}, saved in {args.output_dir}")
 
 
 def new_model(tokenizer: PreTrainedTokenizerBase, preset: str, **fields: int) -> PreTrainedModel:
@@ -110,8 +109,8 @@ def new_model(tokenizer: PreTrainedTokenizerBase, preset: str, **fields: int) ->
 def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
     """One sampled text for each prompt."""
     batch = tokenizer(list(prompts), return_tensors="pt", padding=True).to(model.device)
-    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    sampling = SamplingConfig(max_new_tokens=ANSWER_TOKENS, **ids)
+    ends = {name: getattr(tokenizer, name) for name in ("eos_token_id", "pad_token_id")}
+    sampling = SamplingConfig(max_new_tokens=ANSWER_TOKENS, **ends)
     samples = rollout(model, batch.input_ids, batch.attention_mask, sampling=sampling, batch_size=256)
     return tokenizer.batch_decode(samples.completions, skip_special_tokens=True)
 
