@@ -316,7 +316,7 @@ def write_comparison(
         samples=[],
         settings={name: str(value) for name, value in settings.items()},
         environment=describe_environment(),
-        sections=[
+        results=[
             table_section("comparison", "Comparison", names, cells, note),
             side_by_side_section("side-by-side", "Samples side by side", shown),
         ],

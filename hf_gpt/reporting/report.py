@@ -78,6 +78,7 @@ def write_report(
     settings: Mapping[str, object],
     environment: Mapping[str, str],
     sections: Sequence[Section] = (),
+    results: Sequence[Section] = (),
 ) -> Path:
     """Writes the report of a run to `path`, whole or not at all, and returns `path`.
 
@@ -91,8 +92,10 @@ def write_report(
         settings: Settings by name, the most telling first; nested mappings are flattened.
         environment: Machine and versions, as `describe_environment` gives them.
         sections: Further parts, shown between the curves and the samples.
+        results: Parts that the page begins with.
     """
     parts = [
+        *results,
         curves_section(log_history),
         alerts_section(log_history),
         *sections,
