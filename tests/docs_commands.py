@@ -25,7 +25,7 @@ LEAVES = {
     "adversarial": (*_RUN, "/model/discriminator", "/metrics.json"),
     "discriminator": ("", "/model"),
     "eval": ("", "/results.json", "/results.csv", "/results.md"),
-    "demo": (*_RUN, "/critic", "/adversarial", "/adversarial/discriminator", "/comparison.html"),
+    "demo": (*_RUN, "/discriminator", "/adversarial", "/adversarial/discriminator", "/comparison.html"),
 }
 _COMMANDS = ("hf-gpt ", "make ", "python -m hf_gpt")
 _PATH = re.compile(r"runs/[\w./-]*\w")
