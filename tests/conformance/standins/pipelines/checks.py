@@ -92,7 +92,7 @@ class ZeroShot(TaskCheck):
     def run_pipeline_test(self, pipe: Any, examples: list[str]) -> None:
         answer = pipe(examples[0])
         case.assertEqual(set(answer["labels"]), set(self.labels))
-        case.assertAlmostEqual(sum(answer["scores"]), 1.0, positions=2)
+        case.assertAlmostEqual(sum(answer["scores"]), 1.0, places=2)
         case.assertEqual(answer["scores"], sorted(answer["scores"], reverse=True))
 
 
