@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable
 
 
 RENAMED_OPTIONS = {
-    "audio_encoding": "audio_encoding",
-    "media_column": "media_column",
+    "sound_encoding": "audio_encoding",
+    "signal_column": "media_column",
 }
 
 

@@ -13,11 +13,16 @@ from typing import Any
 def replaces_file(path: Path) -> Iterator[Path]:
     """Yields a free path beside `path`; the file written there takes its place when the block ends without an error.
 
-    The folder is made if it is missing. Nothing is left behind after an error.
+    The folder is made if it is missing. Nothing is left behind after an error. A link stays a link: the file it names
+    is replaced. A device or a pipe is written directly.
 
     Raises:
         OSError: the folder or the file cannot be written.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

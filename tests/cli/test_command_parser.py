@@ -33,6 +33,11 @@ def renamed_option(monkeypatch):
     monkeypatch.setitem(option_names.RENAMED_OPTIONS, "paint", "colour")
 
 
+@pytest.mark.parametrize(("former", "present"), option_names.RENAMED_OPTIONS.items())
+def test_the_table_of_former_names_leads_from_a_name_to_another(former, present):
+    assert option_names.renamed(former, [present]) == present
+
+
 @pytest.mark.parametrize("argv", [["--paint", "red"], ["--paint=red"]])
 def test_a_former_name_is_refused_with_the_present_one(argv, renamed_option, capsys):
     parser = CommandParser(prog="paint")

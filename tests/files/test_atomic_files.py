@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from hf_gpt.files.atomic_files import replaces_file, write_json, write_text
@@ -20,3 +22,20 @@ def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
 
 def test_a_missing_folder_is_made(tmp_path):
     assert write_text(tmp_path / "new" / "a.txt", "text").is_file()
+
+
+def test_a_link_stays_a_link(tmp_path):
+    path, link = write_text(tmp_path / "a.txt", "old"), tmp_path / "link.txt"
+    link.symlink_to(path)
+    write_text(link, "new")
+    assert link.is_symlink() and path.read_text(encoding="utf-8") == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes")
+def test_a_pipe_is_written_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "text")
+    assert os.read(reader, 9) == b"text" and pipe.is_fifo()
+    os.close(reader)

@@ -5,6 +5,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from hf_gpt.files.atomic_files import write_text
+
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str] | None = None) -> str:
     """Rows as a Markdown table.
@@ -28,8 +30,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
 def write_page(folder: Path, name: str, *parts: str) -> str:
     """Writes the parts of a report, an empty line between them, to a Markdown file, and returns the text."""
     text = "\n\n".join(parts)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / f"{name}.md", text + "\n")
     return text
 
 
