@@ -10,12 +10,14 @@ import copy
 import textwrap
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.parser import CommandParser
+from hf_gpt.installation import as_typed, install_hint
 
 
 if TYPE_CHECKING:
@@ -51,13 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def demo(args: argparse.Namespace) -> int:
     """Trains, compares and reports; returns the exit status."""
-    from hf_gpt.cli import pretrain
-    from hf_gpt.training.run import print_lines
-
     heading("1. A GPT by maximum likelihood (MLE)")
-    steps = [] if args.pretrain_steps is None else ["--max_steps", str(args.pretrain_steps)]
-    options = ["--config", RECIPE, "--output_dir", str(args.output_dir), "--seed", str(args.seed), *steps]
-    status = pretrain.main(options)
+    status = run_pretrain(args)
     if status:
         return status
 
@@ -107,12 +104,35 @@ def demo(args: argparse.Namespace) -> int:
     report = write_comparison(
         args.output_dir, contestants, control, result, log, judged_rows, tokenizer, vars(args), conclusion
     )
-    print()
-    models = quote(str(folder)), quote(str(args.output_dir / "discriminator"))
-    lines = [("models", f"{folder}, {adversarial_folder(args)}"), ("report", str(report))]
-    lines.append(("next", f'hf-gpt generate {models[0]} "ROMEO:" --discriminator {models[1]}'))
-    print_lines(print, [*lines, ("", f"hf-gpt app {models[0]} --discriminator {models[1]}")])
+    print_results(args, report)
     return 0
+
+
+def run_pretrain(args: argparse.Namespace) -> int:
+    """The first part: `hf-gpt pretrain` with the recipe of the demo; returns its exit status."""
+    from hf_gpt.cli import pretrain
+
+    steps = [] if args.pretrain_steps is None else ["--max_steps", str(args.pretrain_steps)]
+    return pretrain.main(["--config", RECIPE, "--output_dir", str(args.output_dir), "--seed", str(args.seed), *steps])
+
+
+def print_results(args: argparse.Namespace, report: Path) -> None:
+    """Prints where everything is, and what to do with it."""
+    from hf_gpt.training.run import print_lines
+
+    folder = args.output_dir / "model"
+    models = quote(str(folder)), quote(str(args.output_dir / "discriminator"))
+    app = as_typed(f"hf-gpt app {models[0]} --discriminator {models[1]}")
+    if find_spec("gradio") is None:
+        app += f"   (needs {install_hint('app')})"
+    lines = [
+        ("models", f"{folder}, {adversarial_folder(args)}"),
+        ("report", str(report)),
+        ("next", as_typed(f'hf-gpt generate {models[0]} "ROMEO:" --discriminator {models[1]}')),
+        ("", app),
+    ]
+    print()
+    print_lines(print, lines)
 
 
 def heading(text: str) -> None:
