@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from hf_gpt.cli.training_command import make_command_parser, recipe_lines, run_c
 from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.arguments import DataArguments
 from hf_gpt.data.truncation import cut_lines
+from hf_gpt.installation import as_typed
 from hf_gpt.option_values import check_at_least
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.model import ModelArguments
@@ -86,7 +87,7 @@ def pretrain(settings: Settings) -> int:
     model_args, data_args, sampling_args, peft_args, training_args = settings.arguments
     check_adapter_options(peft_args, model_args, training_args, packed=True)
     check_at_least(data_args, max_length=2)
-    checkpoint = open_run(settings)
+    checkpoint = open_run(settings, lambda record: keep_size(settings, record))
     data = prepare_data(model_args, data_args, training_args, checkpoint)
     fit_size(settings, data)
     model = build_model(
@@ -125,6 +126,20 @@ def pretrain(settings: Settings) -> int:
     )
 
 
+def has_open_size(model_args: ModelArguments) -> bool:
+    """Whether nobody named a size for the new model."""
+    is_named = model_args.model_name_or_path or model_args.preset or model_args.overrides
+    return model_args.preset == "auto" or (not is_named and model_args.model_type == "hf_gpt")
+
+
+def keep_size(settings: Settings, record: Mapping[str, Any]) -> None:
+    """Sets the preset that a resumed run began with, however many steps it takes now."""
+    model_args = settings.arguments[0]
+    kept = record.get("command", {}).get("ModelArguments", {}).get("preset")
+    if kept and has_open_size(model_args):
+        model_args.preset = settings.values["preset"] = kept
+
+
 def fit_size(settings: Settings, data: PretrainingData) -> None:
     """Chooses the preset of a new model whose size nobody named, by text and machine, and says so."""
     import torch
@@ -132,8 +147,7 @@ def fit_size(settings: Settings, data: PretrainingData) -> None:
     from hf_gpt.training.preset_choice import choose_preset
 
     model_args, data_args, _, _, training_args = settings.arguments
-    is_named = model_args.model_name_or_path or model_args.preset or model_args.overrides
-    if model_args.preset != "auto" and (is_named or model_args.model_type != "hf_gpt"):
+    if not has_open_size(model_args):
         return
     rows_of_a_step = training_args.train_batch_size * training_args.gradient_accumulation_steps
     seen = training_args.max_steps * rows_of_a_step * training_args.data_parallel_size * data_args.max_length
@@ -142,7 +156,8 @@ def fit_size(settings: Settings, data: PretrainingData) -> None:
     else:
         num_tokens = sum(map(len, data.train_rows["input_ids"]))
         num_passes = training_args.num_train_epochs if training_args.max_steps <= 0 else seen / num_tokens
-    cores = torch.get_num_threads() if training_args.device.type == "cpu" else None
+    is_cpu = training_args.device.type == "cpu"
+    cores = torch.get_num_threads() * training_args.world_size if is_cpu else None
     model_args.preset = settings.values["preset"] = choose_preset(num_tokens, num_passes, cores)
     if training_args.process_index == 0:
         where = "an accelerator" if cores is None else f"{cores} CPU core{'' if cores == 1 else 's'}"
@@ -258,7 +273,7 @@ def write_run_report(
 
     _, data_args, sampling_args, _, training_args = settings.arguments
     meter = trainer.meter
-    samples = (
+    sampled_by = (
         f"temperature {sampling_args.sample_temperature}, top-p {sampling_args.sample_top_p}, seed {training_args.seed}"
         if sampling_args.sample_temperature > 0
         else "likeliest token each time"
@@ -285,7 +300,7 @@ def write_run_report(
         summary=summary,
         metrics=headline,
         samples=[
-            Sample(prompt, text, samples)
+            Sample(prompt, text, sampled_by)
             for prompt, text in zip(sampling_args.sample_prompts, reloaded.samples, strict=True)
         ],
         cuts=data.cuts,
@@ -307,5 +322,5 @@ def print_result(
     print(f"\nbits per byte  {score} ({metrics['eval_bits_per_byte']:.4f} before saving)")
     if abs(reloaded.bits_per_byte - metrics["eval_bits_per_byte"]) > tolerance * reloaded.bits_per_byte:
         print("warning: the two differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
-    following = f'hf-gpt generate {quote(str(model_path))} "Once upon a time"'
+    following = as_typed(f'hf-gpt generate {quote(str(model_path))} "Once upon a time"')
     print_lines(print, [("checkpoint", str(model_path)), ("report", str(report)), ("next", following)])

@@ -155,6 +155,8 @@ def build_config(
         if model_args.preset is not None:
             if model_args.model_type not in _MODEL_TYPES_WITH_PRESETS:
                 raise ConfigError(f"--preset belongs to hf_gpt models, but --model_type is {model_args.model_type}.")
+            if model_args.preset == "auto":
+                raise ConfigError("--preset auto chooses the size for hf-gpt pretrain alone. Name one, such as small.")
             preset_class = _config_class(model_args.model_type)
             check_fields(preset_class, overrides)
             return preset_class.preset(model_args.preset, **{**fitted, **overrides})

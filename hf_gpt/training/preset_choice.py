@@ -5,7 +5,8 @@ from hf_gpt.models.configuration_hf_gpt import PRESETS
 
 # Presets that are chosen without being named: larger ones are a decision.
 _CHOSEN = ("nano", "micro", "mini", "small", "124m")
-# A run on a CPU should end within this time; what a core does in a second was measured for models of these sizes.
+# A run on a CPU should end within this time. The rate of a core is that of `nano` in `make demo` on two cores of an AMD
+# EPYC with AVX-512, 11 k tokens per second.
 _CPU_SECONDS, _FLOPS_OF_A_CORE = 1800, 3e10
 # Parameters of the blocks for each token of the text: below 1, more parameters learn the text by heart.
 _TOKENS_PER_PARAMETER = 1.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gpt.errors import CorpusError, WorkerError
 from hf_gpt.files.atomic_files import write_text
+from hf_gpt.installation import as_typed
 from hf_gpt.training.monitoring.step_times import Stretch, time_steps
 from hf_gpt.training.monitoring.throughput import format_count
 from hf_gpt.training.settings import Settings, settings_to_yaml
@@ -40,8 +41,13 @@ LEAST_POINTS = 20
 CALL_OPTIONS = ("resume_from_checkpoint", "overwrite_output_dir", "dry_run")
 
 
-def open_run(settings: Settings) -> Path | None:
+def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] | None = None) -> Path | None:
     """Checks the folder of the run before any work; returns the checkpoint to resume from, or None.
+
+    Args:
+        settings: Of the run.
+        take_over: Called with the record of the run that is resumed, before the settings are compared with it. It sets
+            what that run chose and this one leaves open.
 
     Raises:
         CheckpointError: the folder holds another run, or the wanted checkpoint is not there, or not whole.
@@ -69,11 +75,14 @@ def open_run(settings: Settings) -> Path | None:
             has_discriminator=False if settings.values.get("discriminator") == "none" else None,
         )
         checkpoint = find_checkpoint(resume, output_dir, needs, print if is_main else silent)
+        record = read_record(checkpoint)
+        if take_over is not None:
+            take_over(record)
         options = options_of(training_args)
         facts = RunFacts(
             type(training_args).__name__, options, options_of_command(others), world_size=training_args.world_size
         )
-        compare(read_record(checkpoint), facts, checkpoint)
+        compare(record, facts, checkpoint)
     if not training_args.dry_run and is_main:
         check_output_dir(output_dir, overwrite=training_args.overwrite_output_dir, resume=checkpoint is not None)
     return checkpoint
@@ -140,7 +149,7 @@ def run_training(
             )
         else:
             say(
-                f"{stopped} Go on with\n  {prog} --config {shlex.quote(str(output_dir / 'recipe.yaml'))} "
+                f"{stopped} Go on with\n  {as_typed(prog)} --config {shlex.quote(str(output_dir / 'recipe.yaml'))} "
                 "--resume_from_checkpoint"
             )
         return 128 + signal_number

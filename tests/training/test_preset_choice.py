@@ -1,5 +1,7 @@
 """The size of a new model that nobody named."""
 
+import json
+
 import pytest
 import yaml
 
@@ -58,3 +60,25 @@ def test_pretraining_names_the_size_it_chose(tmp_path, capsys, size, expected):
     assert model.config.hidden_size == PRESETS[expected]["hidden_size"]
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["preset"] == expected
     assert ("--preset names another size" in capsys.readouterr().out) == (size != ["--preset", "micro"])
+
+
+def test_a_resumed_run_keeps_the_size_it_began_with(tmp_path, monkeypatch, capsys):
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 200)
+    options = ["--corpus", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32"]
+    options += ["--output_dir", str(tmp_path / "run"), "--sample_max_new_tokens", "2", "--save_steps", "1"]
+    assert main([*options, "--max_steps", "1"]) == 0
+    # What a run of more steps would be given.
+    monkeypatch.setattr("hf_gpt.training.preset_choice.choose_preset", lambda *args: "micro")
+    assert main([*options, "--max_steps", "2", "--resume_from_checkpoint"]) == 0
+    model = HfGptForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.hidden_size == PRESETS["nano"]["hidden_size"]
+
+
+def test_only_pretraining_chooses_a_size(tmp_path, capsys):
+    from hf_gpt.cli.finetune import main as finetune
+
+    rows = [json.dumps({"text": f"text {number}", "label": "odd" if number % 2 else "even"}) for number in range(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    options = ["--task", "classification", "--train_file", str(tmp_path / "rows.jsonl"), "--preset", "auto"]
+    assert finetune([*options, "--output_dir", str(tmp_path / "run")]) == 2
+    assert "--preset auto chooses the size for hf-gpt pretrain alone" in capsys.readouterr().err
