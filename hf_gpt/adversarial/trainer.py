@@ -20,7 +20,7 @@ from hf_gpt.adversarial.discriminator.module import as_discriminator
 from hf_gpt.adversarial.discriminator.shared_trunk import check_shared_trunk, is_joint
 from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer, with_adapter
 from hf_gpt.adversarial.generator.experience import GeneratorStep, RewardFunction
-from hf_gpt.adversarial.generator.reward_functions import TextRewardFunction, TextRewards, takes_texts
+from hf_gpt.adversarial.generator.reward_functions import TextRewardFunction, read_reward_functions, takes_texts
 from hf_gpt.adversarial.generator.update import Experience, anchor_loss, generator_loss
 from hf_gpt.adversarial.loop import AdversarialLoop
 from hf_gpt.adversarial.monitoring import outcomes
@@ -102,7 +102,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         rollout_function: RolloutFunction | None = None,
         **kwargs: Any,
     ):
-        args = args or AdversarialConfig()
+        args = AdversarialConfig() if args is None else args
         if not isinstance(args, AdversarialConfig):
             raise TypeError(f"AdversarialTrainer needs AdversarialConfig as args, got {type(args).__name__}.")
         if train_dataset is None:
@@ -110,9 +110,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         if reward_function is not None and reward_funcs is None and takes_texts(reward_function):
             reward_function, reward_funcs = None, reward_function
         self.reward_function, self.rollout_function = reward_function, rollout_function
-        self.text_rewards = None
-        if reward_funcs is not None:
-            self.text_rewards = TextRewards(reward_funcs, reward_weights, processing_class)
+        self.text_rewards = read_reward_functions(reward_funcs, reward_weights, processing_class)
         discriminator = as_discriminator(discriminator, model)
         self.tokens = SpecialTokens.of(model, processing_class)
         rows, eval_rows = self._read(args, train_dataset, eval_dataset, processing_class)

@@ -1,5 +1,7 @@
 """Parts of a user's own: a plain module as discriminator, TRL's reward functions, texts as strings and messages."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -173,12 +175,24 @@ def test_texts_that_no_function_judges_count_as_zero(tmp_path, generator, tokeni
     assert all("rewards/none/mean" not in entry for entry in trainer.state.log_history)
 
 
+def test_functions_of_one_name_are_logged_apart(tmp_path, generator, tokenizer):
+    functions = [lambda completions: [1.0] * len(completions), lambda completions: [3.0] * len(completions)]
+    trainer = make(tmp_path, generator, tokenizer, reward_funcs=functions)
+    trainer.train()
+    entry = next(entry for entry in trainer.state.log_history if "reward_mean" in entry)
+    assert (entry["rewards/<lambda>/mean"], entry["rewards/<lambda>_2/mean"]) == (1.0, 3.0)
+
+
 @pytest.mark.parametrize(
     "function, message",
     [
         (lambda completions, **kwargs: [1.0], r"returned \(1,\) values for 4 completions"),
         (lambda completions, **kwargs: None, "returned NoneType"),
         (lambda completions, **kwargs: ["good"] * len(completions), "returned list"),
+        (lambda completions, **kwargs: [float("inf")] * len(completions), "infinite number for completion 0"),
+        (lambda completions, **kwargs: torch.full((len(completions),), -math.inf), "infinite number for completion 0"),
+        (lambda completions, answer: [1.0] * len(completions), "needs answer. It can have prompts, completions"),
+        (lambda completions, answer, **kwargs: [1.0] * len(completions), "needs answer"),
     ],
 )
 def test_other_results_of_reward_functions_are_named(tmp_path, generator, tokenizer, function, message):
@@ -191,6 +205,7 @@ def test_other_results_of_reward_functions_are_named(tmp_path, generator, tokeni
     [
         ({"reward_funcs": []}, "a function or a list of functions"),
         ({"reward_funcs": [count_the], "reward_weights": [1, 2]}, "2 reward_weights for 1 reward_funcs"),
+        ({"reward_weights": [1.0]}, "reward_weights belong to reward_funcs"),
         ({"reward_funcs": count_the, "estimator": "spin"}, "self-play"),
         ({"reward_funcs": count_the, "estimator": "weighted_likelihood"}, "reward_funcs do not go with --estimator"),
         ({"reward_funcs": count_the, "reward_function": lambda rollout: rollout.logps}, "do not go with a reward_func"),

@@ -133,8 +133,8 @@ class GeneratorStep:
     def activation_cache(self, step: int) -> ActivationCache | None:
         """A cache for the activations of sampling, where the generator's update at this step may reuse them."""
         # At steps with monitors, recomputed log-probabilities are compared with those of sampling.
-        has_hooks = (step + 1) % self.args.monitor_steps == 0
-        return None if has_hooks or self.args.world_size > 1 else ActivationCache()
+        is_monitored = (step + 1) % self.args.monitor_steps == 0
+        return None if is_monitored or self.args.world_size > 1 else ActivationCache()
 
     def soft_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
         """The generator's loss with gradient through the texts themselves, for the Gumbel estimators.

@@ -15,7 +15,7 @@ TextRewardFunction = Callable[..., Sequence[float | None] | torch.Tensor]
 
 
 class RewardError(UserError):
-    """A reward function returned something else than a number for each text."""
+    """A reward function cannot be called with what there is, or returned something else than a number for each text."""
 
 
 class TextRewards:
@@ -59,7 +59,7 @@ class TextRewards:
         if tokenizer is None:
             raise ConfigError("reward_funcs read texts, so they need processing_class, the tokenizer.")
         self.tokenizer = tokenizer
-        self.names = [getattr(function, "__name__", type(function).__name__) for function in self.functions]
+        self.names = _distinct([getattr(function, "__name__", type(function).__name__) for function in self.functions])
 
     def __call__(self, samples: Rollout, rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, dict[str, float]]:
         """The weighted sum of each text (B,), float32, and the mean of each function by its name.
@@ -69,15 +69,16 @@ class TextRewards:
             rows: For each of them the row of `TextRows` whose prompt it completes.
 
         Raises:
-            RewardError: a function returned something else than a number for each text.
+            RewardError: a function needs a column that the data set lacks, or returned something else than a finite
+                number for each text.
         """
         given = self._texts(samples, rows)
         total, means = torch.zeros(len(samples)), {}
         for function, weight, name in zip(self.functions, self.weights, self.names, strict=True):
-            values = _numbers(function(**_accepted(function, given)), len(samples), name)
+            values = _numbers(function(**_accepted(function, given, name)), len(samples), name)
             known = values[~values.isnan()]
             means[name] = known.mean().item() if len(known) else float("nan")
-            total += weight * values.nan_to_num(nan=0.0, posinf=float("inf"), neginf=float("-inf"))
+            total += weight * values.nan_to_num(nan=0.0)
         return total.to(samples.sequences.device), means
 
     def _texts(self, samples: Rollout, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -103,6 +104,21 @@ class TextRewards:
         return self.tokenizer.decode(row["prompt_ids"], skip_special_tokens=True)
 
 
+def read_reward_functions(
+    functions: TextRewardFunction | Sequence[TextRewardFunction] | None,
+    weights: Sequence[float] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> TextRewards | None:
+    """The `TextRewards` of `reward_funcs`, if there are any.
+
+    Raises:
+        ConfigError: weights without functions, or what `TextRewards` refuses.
+    """
+    if functions is None and weights is not None:
+        raise ConfigError("reward_weights belong to reward_funcs, and there are none. Give both or none.")
+    return None if functions is None else TextRewards(functions, weights, tokenizer)
+
+
 def takes_texts(function: Any) -> bool:
     """Whether a reward function has TRL's signature: it names `prompts` or `completions`."""
     try:
@@ -112,11 +128,28 @@ def takes_texts(function: Any) -> bool:
     return "completions" in names or "prompts" in names
 
 
-def _accepted(function: TextRewardFunction, given: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind each that came before: functions of one name are logged apart."""
+    counts = [names[:position].count(name) for position, name in enumerate(names)]
+    return [f"{name}_{count + 1}" if count else name for name, count in zip(names, counts, strict=True)]
+
+
+def _accepted(function: TextRewardFunction, given: Mapping[str, list[Any]], name: str) -> dict[str, list[Any]]:
     parameters = inspect.signature(function).parameters
+    needed = [key for key, parameter in parameters.items() if _is_needed(parameter) and key not in given]
+    if needed:
+        raise RewardError(
+            f"the reward function {name} needs {', '.join(needed)}. It can have {', '.join(given)}: give the data set "
+            "that column, or the argument a default."
+        )
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(given)
     return {name: values for name, values in given.items() if name in parameters}
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    is_single = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return is_single and parameter.default is parameter.empty
 
 
 def _numbers(values: Any, count: int, name: str) -> torch.Tensor:
@@ -134,5 +167,10 @@ def _numbers(values: Any, count: int, name: str) -> torch.Tensor:
         raise RewardError(
             f"the reward function {name} returned {tuple(found.shape)} values for {count} completions. Return one "
             "number for each."
+        )
+    if found.isinf().any():
+        raise RewardError(
+            f"the reward function {name} returned an infinite number for completion {int(found.isinf().nonzero()[0])} "
+            "of a batch. Return a finite one, or None for a text that it does not judge."
         )
     return found
