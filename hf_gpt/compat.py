@@ -549,8 +549,8 @@ def wrap_all_linear_targets(wrap: Callable[[Callable], Callable]) -> None:
     if wrapped is former:
         return
     # Some methods hold the function by its name in their own module.
-    for position, module in list(sys.modules.items()):
-        if position.startswith("peft.tuners.") and getattr(module, name, None) is former:
+    for path, module in list(sys.modules.items()):
+        if path.startswith("peft.tuners.") and getattr(module, name, None) is former:
             setattr(module, name, wrapped)
 
 

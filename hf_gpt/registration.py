@@ -59,10 +59,10 @@ def register_models() -> None:
 
     register_config()
     for config_class in config_classes():
-        for auto_name, position in config_class.code_map.items():
+        for auto_name, reference in config_class.code_map.items():
             if auto_name == "AutoConfig":
                 continue
-            module, _, name = position.partition(".")
+            module, _, name = reference.partition(".")
             model_class = getattr(importlib.import_module(f"hf_gpt.models.{module}"), name)
             getattr(modeling_auto, auto_name).register(config_class, model_class, exist_ok=True)
             # Clients look a class up by its name there: `transformers serve`, TRL and vLLM.

@@ -16,8 +16,8 @@ def code_files(config_class: type) -> list[Path]:
 
     found: dict[str, Path] = {}
     package = config_class.__module__.rpartition(".")[0]
-    for position in config_class.code_map.values():
-        module = Path(importlib.import_module(f"{package}.{position.partition('.')[0]}").__file__)
+    for reference in config_class.code_map.values():
+        module = Path(importlib.import_module(f"{package}.{reference.partition('.')[0]}").__file__)
         for path in [module, *map(Path, get_relative_import_files(module))]:
             found[path.name] = path
     return [found[name] for name in sorted(found)]

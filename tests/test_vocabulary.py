@@ -32,7 +32,7 @@ WORDS = {
     r"places": ("positions", r"^$"),
 }
 # A number without its leading zero, as .5; not in a version, a file's name or a slice, a pattern or a format.
-BARE_FRACTION = re.compile(r"(?<![\w.\])}*/~`'\"\\:-])\.\d+(?![\w/])")
+BARE_FRACTION = re.compile(r"(?<!:\+)(?<![\w.\])}*/~`'\"\\:-])\.\d+(?![\w/])")
 
 
 def prose_of(path: str) -> list[tuple[int, str]]:

@@ -11,7 +11,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, AutoTokenizer, get_cosine_schedule_with_warmup
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    get_cosine_schedule_with_warmup,
+)
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.data.collators import PackedRowsCollator
@@ -40,20 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_seed(args.seed)
     accelerator = Accelerator()
     train_texts, held_out_texts = split_corpus(read_corpus(args.corpus), fraction=0.05, seed=args.seed)
-    if args.model_name_or_path is not None:
-        model = AutoModelForCausalLM.from_pretrained(args.model_name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
-    else:
-        tokenizer = train_tokenizer(train_texts["text"], 1024, model_max_length=args.max_length)
-        config = HfGptConfig.preset(
-            "nano",
-            vocab_size=len(tokenizer),
-            max_position_embeddings=args.max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        model = HfGptForCausalLM(config)
+    model, tokenizer = make_model(args, train_texts["text"])
     loaders = [
         DataLoader(
             tokenize_and_pack(texts, tokenizer, args.max_length),
@@ -96,6 +89,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         sample = plain_model.generate(**prompt, do_sample=True, max_new_tokens=40)
         print(f"sample:\n{tokenizer.decode(sample[0], skip_special_tokens=True)}")
         print(f"model saved in {args.output_dir}")
+
+
+def make_model(args: Namespace, texts: Iterable[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model to train and its tokenizer: those that `--model_name_or_path` names, or new small ones."""
+    if args.model_name_or_path is not None:
+        model = AutoModelForCausalLM.from_pretrained(args.model_name_or_path)
+        return model, AutoTokenizer.from_pretrained(args.model_name_or_path)
+    tokenizer = train_tokenizer(texts, 1024, model_max_length=args.max_length)
+    config = HfGptConfig.preset(
+        "nano",
+        vocab_size=len(tokenizer),
+        max_position_embeddings=args.max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return HfGptForCausalLM(config), tokenizer
 
 
 def without_end(loader: Iterable[dict[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:

@@ -16,6 +16,7 @@ from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_t
 from hf_gpt.data.truncation import cut_lines
 from hf_gpt.errors import ConfigError
 from hf_gpt.files.atomic_files import write_json
+from hf_gpt.installation import as_typed
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.discriminator import DiscriminatorArguments
 from hf_gpt.training.arguments.model import ModelArguments
@@ -380,7 +381,7 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
     if trainer.discriminator is not None:
         lines.append(("discriminator", str(model_path / "discriminator")))
     print(f"\n{trainer.describe_updates()}")
-    following = f"hf-gpt generate {quote(str(model_path))}"
+    following = as_typed(f"hf-gpt generate {quote(str(model_path))}")
     if trainer.discriminator is not None and not trainer.args.has_language_model:
         following += f" --discriminator {quote(str(model_path / 'discriminator'))} --guidance resample"
     print_lines(print, [*lines, ("report", str(report)), ("next", following)])

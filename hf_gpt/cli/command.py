@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gpt.errors import UserError
+from hf_gpt.installation import install_hint
 from hf_gpt.terminal import INTERRUPTED
 
 
@@ -39,7 +40,7 @@ def exit_status(
     except ImportError as error:
         if extra is None:
             raise
-        print(f"error: this needs more packages ({error}): pip install 'hf-gpt[{extra}]'", file=sys.stderr)
+        print(f"error: this needs more packages ({error}): {install_hint(extra)}", file=sys.stderr)
     except (OSError, *expected) as error:
         is_full = isinstance(error, OSError) and error.errno in _NO_ROOM
         if not is_full and not isinstance(error, expected):

@@ -289,12 +289,13 @@ def write_comparison(
         f"{conclusion} C2ST is the held-out classifier two-sample test. A classifier is trained on half of the real "
         f"and generated texts, and its AUC on the rest is reported: the mean of {NUM_SPLITS} splits, with a 95 % "
         "interval. Compare it with the row of real text, which is measured the same way. All rows start from the first "
-        "row's model. Distinct-3 is the share of different trigrams. Updates are the steps that changed the generator. "
-        "Compute is what each row got on top of the first. The discriminator judges texts of the first row."
+        "row's model. The held-out loss is in nats per token. Distinct-3 is the share of different trigrams. Updates "
+        "are the steps that changed the generator. Compute is what each row got on top of the first. The "
+        "discriminator judges texts of the first row."
     )
     shown = [
         (
-            tokenizer.decode(row["prompt_ids"]),
+            tokenizer.decode(row["prompt_ids"], skip_special_tokens=True),
             [(item.name, tokenizer.decode(item.texts[position], skip_special_tokens=True)) for item in contestants]
             + [("real text", tokenizer.decode(row["completion_ids"]))],
         )

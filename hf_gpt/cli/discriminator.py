@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hf_gpt.cli.command import add_loading_options, add_text_options, exit_status
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.files.atomic_files import write_json
+from hf_gpt.installation import as_typed
 from hf_gpt.terminal import hide_bars
 from hf_gpt.training.run import print_lines
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from hf_gpt.adversarial.discriminator.train_discriminator import DiscriminatorResult
 
 
 if TYPE_CHECKING:
@@ -139,7 +134,7 @@ def train(args: argparse.Namespace) -> None:
         write_json(folder / "discriminator.json", found)
     print_result(result, output_dir / "model")
     models = quote(str(args.model_name_or_path)), quote(str(output_dir))
-    print_lines(print, [("next", f"hf-gpt generate {models[0]} --discriminator {models[1]}")])
+    print_lines(print, [("next", as_typed(f"hf-gpt generate {models[0]} --discriminator {models[1]}"))])
 
 
 def load_models(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gpt.cli.finetune_data import TaskData
 from hf_gpt.cli.training_parts import write_training_report
 from hf_gpt.files.atomic_files import write_json, write_text
+from hf_gpt.installation import as_typed
 from hf_gpt.training.arguments.model import ModelArguments
 from hf_gpt.training.monitoring.throughput import format_count
 from hf_gpt.training.run import print_lines
@@ -136,6 +137,7 @@ def print_result(
     if reloaded[1]:
         lines.append(("reloaded", f"{reloaded[0]} of {reloaded[1]} predictions are the same in a fresh process"))
     print()
-    following = "chat" if data.task.args.task == "dialogue" else "push"
-    following = f"hf-gpt {following} {quote(str(model_path))}" + (" OWNER/NAME" if following == "push" else "")
-    print_lines(print, [*lines, ("checkpoint", str(model_path)), ("report", str(report)), ("next", following)])
+    model = quote(str(model_path))
+    following = f"hf-gpt chat {model}" if data.task.args.task == "dialogue" else f"hf-gpt push {model} OWNER/NAME"
+    lines += [("checkpoint", str(model_path)), ("report", str(report)), ("next", as_typed(following))]
+    print_lines(print, lines)

@@ -85,7 +85,7 @@ def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: s
         ValueError: too few embeddings, or another tokenizer, of a language model or for guidance that scores
             prefixes.
     """
-    from hf_gpt.generation.guidance.guided_generate import PREFIX_SCORES
+    from hf_gpt.generation.guidance.guided_generate import PREFIX_GUIDANCE
     from hf_gpt.generation.scoring.discriminator import describe_scorer
     from hf_gpt.generation.scoring.log_ratio import is_language_model
     from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens, tokenizer_difference
@@ -99,7 +99,7 @@ def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: s
             f"{describe_scorer(discriminator)} has another tokenizer: a language model guides a generator of its own "
             "tokens. Use one trained with the generator's tokenizer, or train a classifier: hf-gpt discriminator."
         )
-    if guidance in PREFIX_SCORES:
+    if guidance in PREFIX_GUIDANCE:
         raise ValueError(
             f"--guidance {guidance} needs a discriminator over the generator's own tokens, and "
             f"{describe_scorer(discriminator)} has another tokenizer. Use resample, reject or best_of_n, or train one: "

@@ -13,6 +13,7 @@ from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.cli import adversarial as adversarial_train
 from hf_gpt.cli import finetune, pretrain
 from hf_gpt.cli.options import Option, options_of, training_options
+from hf_gpt.cli.training_command import leading_comment
 from hf_gpt.training.settings import ADVERSARIAL_RECIPES, RECIPES
 
 
@@ -74,17 +75,9 @@ def _recipe_table(folders: Mapping[str, Path]) -> str:
             settings = yaml.safe_load(text)
             command = kind or ("finetune" if "task" in settings else "pretrain")
             link = f"[{path.stem}](../{path.relative_to(ROOT).as_posix()})"
-            about = " ".join(_leading_comment(text))
             keys = len([key for key in settings if key not in _OUTPUTS])
-            rows.append(f"| {link} | `{command}` | {_cell(about)} | {keys} |")
+            rows.append(f"| {link} | `{command}` | {_cell(leading_comment(text))} | {keys} |")
     return "\n".join(rows)
-
-
-def _leading_comment(text: str) -> Iterable[str]:
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            return
-        yield line.lstrip("# ").strip()
 
 
 def _cell(text: str) -> str:

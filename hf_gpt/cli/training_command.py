@@ -12,6 +12,7 @@ from typing import Any
 from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.options import command_options, make_help_parser
 from hf_gpt.errors import UserError
+from hf_gpt.installation import install_hint
 from hf_gpt.training.settings import (
     RECIPES,
     Settings,
@@ -59,11 +60,16 @@ def recipe_lines(folder: Path, is_shown: Callable[[Mapping[str, Any]], bool] = l
     for path in sorted(folder.glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         if is_shown(yaml.safe_load(text)):
-            comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
-            about = " ".join(line.lstrip("# ").strip() for line in comment)
-            about = textwrap.shorten(re.split(r"(?<=[a-z)])\. ", about)[0].rstrip("."), 90, placeholder=" ...")
+            sentence = re.split(r"(?<=[a-z)])\. ", leading_comment(text))[0].rstrip(".")
+            about = textwrap.shorten(sentence, 90, placeholder=" ...")
             lines.append(f"  {path.stem:<25} {about}")
     return "\n".join(lines)
+
+
+def leading_comment(recipe: str) -> str:
+    """The comment at the top of a recipe's text, as one line."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), recipe.splitlines())
+    return " ".join(line.lstrip("# ").strip() for line in comment)
 
 
 def run_command(
@@ -132,5 +138,5 @@ def _load(argv, dataclass_types, make_training_class, recipe, path) -> Settings:
     try:
         training_class = make_training_class()
     except ImportError as error:
-        raise UserError(f"training needs more packages ({error}). Install them: pip install 'hf-gpt[train]'") from error
+        raise UserError(f"training needs more packages ({error}). Install them: {install_hint('train')}") from error
     return load_settings(argv, [*dataclass_types, training_class], recipe, path)

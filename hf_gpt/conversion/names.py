@@ -21,7 +21,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Name:
+class TheirWeight:
     """A weight of another family.
 
     Attributes:
@@ -94,7 +94,7 @@ PREFIXES = {"gpt2": "transformer.", "nanogpt": "transformer."}
 DEFAULT_PREFIX = "model."
 
 
-def positions(model_type: str, num_hidden_layers: int) -> dict[str, Name]:
+def their_weights(model_type: str, num_hidden_layers: int) -> dict[str, TheirWeight]:
     """Every weight that a model of a family with so many layers may have, by its name."""
     found = {}
     for module in MODULES[model_type]:
@@ -102,10 +102,10 @@ def positions(model_type: str, num_hidden_layers: int) -> dict[str, Name]:
             for kind in ("weight", "bias"):
                 name = f"{module.theirs.format(layer)}.{kind}"
                 parts = tuple(f"{part.format(layer)}.{kind}" for part in module.ours)
-                found[name] = Name(name, parts, module.is_conv1d and kind == "weight")
+                found[name] = TheirWeight(name, parts, module.is_conv1d and kind == "weight")
     return found
 
 
-def names_of_ours(found: Iterable[Name]) -> dict[str, Name]:
+def by_our_names(found: Iterable[TheirWeight]) -> dict[str, TheirWeight]:
     """The place of each weight of HfGpt."""
-    return {part: position for position in found for part in position.parts}
+    return {part: weight for weight in found for part in weight.parts}

@@ -12,7 +12,7 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from hf_gpt.conversion.names import COMPUTED, DEFAULT_PREFIX, PREFIXES, Name, names_of_ours, positions
+from hf_gpt.conversion.names import COMPUTED, DEFAULT_PREFIX, PREFIXES, TheirWeight, by_our_names, their_weights
 from hf_gpt.conversion.sources import INDEX, Source
 from hf_gpt.errors import ConversionError
 from hf_gpt.models.configuration_hf_gpt import HfGptConfig
@@ -25,7 +25,7 @@ Shapes = dict[str, tuple[int, ...]]
 class Planned:
     """A weight that is to be written."""
 
-    position: Name
+    theirs: TheirWeight
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -76,7 +76,7 @@ class Reader:
                 f"{len(source.names)} weights."
             )
         self._shapes = expected_shapes(config)
-        self._positions = names_of_ours(positions(model_type, config.num_hidden_layers).values())
+        self._theirs = by_our_names(their_weights(model_type, config.num_hidden_layers).values())
         prefix = PREFIXES.get(model_type, DEFAULT_PREFIX)
         has_prefix = any(name.startswith(prefix) for name in source.names)
         heads = ("lm_head.", prefix)
@@ -94,27 +94,27 @@ class Reader:
 
     def dtype(self, name: str) -> torch.dtype:
         """The dtype of a weight of HfGpt."""
-        return self._source.dtype(self._names[self._positions[name].name])
+        return self._source.dtype(self._names[self._theirs[name].name])
 
     def read(self, name: str) -> torch.Tensor:
         """A weight of HfGpt."""
-        position = self._positions[name]
-        start = self._start(name, position)
+        theirs = self._theirs[name]
+        start = self._start(name, theirs)
         stop = start + self._shapes[name][0]
-        stored = self._names[position.name]
-        tensor = self._source.read(stored, 1 if position.is_conv1d else 0, start, stop)
-        return tensor.T if position.is_conv1d else tensor
+        stored = self._names[theirs.name]
+        tensor = self._source.read(stored, 1 if theirs.is_conv1d else 0, start, stop)
+        return tensor.T if theirs.is_conv1d else tensor
 
-    def _start(self, name: str, position: Name) -> int:
-        return sum(self._shapes[part][0] for part in position.parts[: position.parts.index(name)])
+    def _start(self, name: str, theirs: TheirWeight) -> int:
+        return sum(self._shapes[part][0] for part in theirs.parts[: theirs.parts.index(name)])
 
     def _check(self, config: HfGptConfig) -> None:
-        used = {self._positions[name].name: self._positions[name] for name in self._shapes}
+        used = {self._theirs[name].name: self._theirs[name] for name in self._shapes}
         missing = [name for name in used if name not in self._names]
         if missing:
             raise ConversionError(f"{len(missing)} weights are missing, such as {', '.join(missing[:3])}.")
         left = sorted(set(self._names) - set(used))
-        head = self._positions["lm_head.weight"].name
+        head = self._theirs["lm_head.weight"].name
         if config.tie_word_embeddings and head in left:
             left.remove(head)
             self._check_tied(head)
@@ -123,16 +123,16 @@ class Reader:
                 f"{len(left)} weights have no place in a language model of these settings, such as "
                 f"{', '.join(left[:3])}."
             )
-        for name, position in used.items():
-            rows = sum(self._shapes[part][0] for part in position.parts)
-            shape = (rows, *self._shapes[position.parts[0]][1:])
-            shape = shape[::-1] if position.is_conv1d else shape
+        for name, theirs in used.items():
+            rows = sum(self._shapes[part][0] for part in theirs.parts)
+            shape = (rows, *self._shapes[theirs.parts[0]][1:])
+            shape = shape[::-1] if theirs.is_conv1d else shape
             found = self._source.shape(self._names[name])
             if found != shape:
                 raise ConversionError(f"{name} has the shape {found}, but the configuration makes it {shape}.")
 
     def _check_tied(self, head: str) -> None:
-        embedding = self._positions["model.embed_tokens.weight"].name
+        embedding = self._theirs["model.embed_tokens.weight"].name
         first, second = (self._names[name] for name in (head, embedding))
         rows, same = self._source.shape(first)[0], self._source.shape(first) == self._source.shape(second)
         # In parts, for a large vocabulary.
@@ -153,7 +153,7 @@ def plan(reader: Reader, config: PreTrainedConfig, model_type: str) -> dict[str,
         ConversionError: the target needs a weight that is not there, or has no place for one.
     """
     wanted = expected_shapes(config)
-    found = positions(model_type, config.num_hidden_layers)
+    found = their_weights(model_type, config.num_hidden_layers)
     planned, taken = {}, set()
     for name, shape in wanted.items():
         if name not in found:
@@ -176,12 +176,12 @@ def build(reader: Reader, planned: Planned, shapes_of_parts: Shapes) -> torch.Te
     """A weight of the target; a bias that the source does not have is zero."""
     parts = [
         reader.read(part) if part in reader.shapes else torch.zeros(shapes_of_parts[part], dtype=planned.dtype)
-        for part in planned.position.parts
+        for part in planned.theirs.parts
     ]
     tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
-    tensor = (tensor.T if planned.position.is_conv1d else tensor).contiguous()
+    tensor = (tensor.T if planned.theirs.is_conv1d else tensor).contiguous()
     if tuple(tensor.shape) != planned.shape:
-        raise ConversionError(f"{planned.position.name} came out as {tuple(tensor.shape)} instead of {planned.shape}.")
+        raise ConversionError(f"{planned.theirs.name} came out as {tuple(tensor.shape)} instead of {planned.shape}.")
     return tensor
 
 
@@ -197,7 +197,7 @@ def write(reader: Reader, weights: Mapping[str, Planned], folder: Path, max_shar
     shapes_of_parts = {
         part: (reader.shapes[f"{part.removesuffix('.bias')}.weight"][0],)
         for planned in weights.values()
-        for part in planned.position.parts
+        for part in planned.theirs.parts
         if part not in reader.shapes
     }
     split = split_state_dict_into_shards_factory(

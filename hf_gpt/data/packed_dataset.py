@@ -100,7 +100,7 @@ def filler_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def fitting(
-    documents: Sequence[np.ndarray], max_length: int, overlong: Overlong, positions: Sequence[str] | None = None
+    documents: Sequence[np.ndarray], max_length: int, overlong: Overlong, names: Sequence[str] | None = None
 ) -> list[bool]:
     """Which documents are packed, as `overlong` says: `"truncate"` parts those longer than a row into rows.
 
@@ -108,7 +108,7 @@ def fitting(
         documents: Their token ids.
         max_length: Length of a row.
         overlong: What is done about a longer one.
-        positions: Names of the documents, for the error; left out: their numbers.
+        names: Of the documents, for the error; left out: their numbers.
 
     Raises:
         CorpusError: one is longer than a row, and that is an error.
@@ -116,9 +116,9 @@ def fitting(
     keep = [overlong == "truncate" or len(document) <= max_length for document in documents]
     if overlong == "error" and not all(keep):
         first = keep.index(False)
-        position = f"document {first + 1:,}" if positions is None else positions[first]
+        name = f"document {first + 1:,}" if names is None else names[first]
         raise CorpusError(
-            f"{position} has {len(documents[first]):,} tokens, more than --max_length {max_length}. Part it, raise "
+            f"{name} has {len(documents[first]):,} tokens, more than --max_length {max_length}. Part it, raise "
             "--max_length, or choose --overlong truncate or drop."
         )
     return keep
@@ -139,8 +139,8 @@ def keep_fitting(
     unit = cuts.unit.removesuffix("s")
     for start in range(0, len(texts), PACKING_WINDOW):
         window = texts[start : start + PACKING_WINDOW]["text"]
-        positions = [f"{unit} {start + number:,} of the text" for number in range(1, len(window) + 1)]
-        keep = fitting(tokenize_documents(list(window), tokenizer), max_length, overlong, positions)
+        names = [f"{unit} {start + number:,} of the text" for number in range(1, len(window) + 1)]
+        keep = fitting(tokenize_documents(list(window), tokenizer), max_length, overlong, names)
         kept += [start + number for number, is_kept in enumerate(keep) if is_kept]
     cuts.add("dropped", len(texts) - len(kept))
     return texts.select(kept)

@@ -31,11 +31,9 @@ def held_out_rows(keys: Iterable[Hashable], fraction: float, seed: int, *, is_st
     sizes = np.bincount(groups)
     count = min(max(1, round(len(groups) * fraction)), len(groups) - 1)
     generator = np.random.default_rng(seed)
-    samples = groups[
-        _stratified(len(groups), count, generator) if is_stratified else generator.permutation(len(groups))
-    ]
+    order = groups[_stratified(len(groups), count, generator) if is_stratified else generator.permutation(len(groups))]
     chosen: set[int] = set()
-    for group in dict.fromkeys(samples.tolist()):
+    for group in dict.fromkeys(order.tolist()):
         if sizes[group] <= count:
             chosen.add(group)
             count -= sizes[group]

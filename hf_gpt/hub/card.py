@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hf_gpt.errors import HubError
+from hf_gpt.installation import install_hint
 
 
 _FRONT = re.compile(r"\A---\s*\n(.*?\n)---\s*\n?", re.DOTALL)
@@ -39,7 +40,7 @@ def results_metadata(folder: Path, results: Path | None = None) -> dict[str, Any
     except ImportError as error:
         if results is None:
             return {}
-        raise HubError(f"--results needs more packages ({error}): pip install 'hf-gpt[eval]'") from error
+        raise HubError(f"--results needs more packages ({error}): {install_hint('eval')}") from error
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {"model-index": model_index(content, _name_of(folder, content))}

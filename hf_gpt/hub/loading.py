@@ -122,6 +122,6 @@ def _load_adapter(
     from peft import PeftModel
 
     name = auto_class or _PEFT_TASKS.get(str(getattr(adapter.task_type, "value", adapter.task_type)), "AutoModel")
-    position = _base_beside(path, source) or adapter.base_model_name_or_path
-    base = getattr(transformers, name).from_pretrained(position, trust_remote_code=trust_remote_code, **options)
+    base_path = _base_beside(path, source) or adapter.base_model_name_or_path
+    base = getattr(transformers, name).from_pretrained(base_path, trust_remote_code=trust_remote_code, **options)
     return PeftModel.from_pretrained(base, path, **{key: value for key, value in source.items() if value})

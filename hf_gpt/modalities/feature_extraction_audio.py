@@ -139,7 +139,7 @@ class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
             ImportError: scikit-learn is not installed.
         """
         if self.encoding == "log_mel":
-            natural = [self._log_mel(audio) for audio in audio]
+            natural = [self._log_mel(clip) for clip in audio]
             self.mean_frames = float(np.mean([len(frames) for frames in natural]))
             raw = [self._stretched(frames) for frames in natural]
             levels = [self._level(frames) for frames in raw]
@@ -170,7 +170,7 @@ class HfGptAudioFeatureExtractor(ModalityFeatureExtractor):
             raise ValueError("a voice is a mean over clips of one length. Set encoding='log_mel' and num_frames.")
         if not len(audio):
             raise ValueError("a voice needs audio of the speaker, and none is given.")
-        return np.mean([self._levelled(self._stretched(self._log_mel(audio))) for audio in audio], axis=0)
+        return np.mean([self._levelled(self._stretched(self._log_mel(clip))) for clip in audio], axis=0)
 
     def features(self, audio: Any, positions: np.ndarray | None = None, voice: np.ndarray | None = None) -> np.ndarray:
         """Levelled log-mel frames, float64 of shape (frames, num_mel_bins).

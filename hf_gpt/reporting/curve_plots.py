@@ -43,8 +43,8 @@ def draw_curves(
         for number, (model, some) in enumerate(groups.items()):
             colour, marker = SERIES[number % len(SERIES)], _MARKERS[number // len(SERIES) % len(_MARKERS)]
             front = fronts[model]
-            positions = [p.diversity for p in front], [p.quality for p in front]
-            axes.plot(*positions, color=colour, lw=1.8, marker=marker, ms=5, label=model)
+            line = [p.diversity for p in front], [p.quality for p in front]
+            axes.plot(*line, color=colour, lw=1.8, marker=marker, ms=5, label=model)
             axes.plot([p.diversity for p in some], [p.quality for p in some], color=colour, lw=0, marker=marker, ms=5)
         axes.set_xlabel(_label(plane.diversity_name, plane.diversity), color=AXIS)
         axes.set_ylabel(_label(plane.quality_name, plane.quality), color=AXIS)
@@ -75,8 +75,8 @@ def standalone_svg(drawing: str) -> str:
     """An inline drawing as a file of its own, with the colours that a page would have given it."""
     style = f"<style>svg{{{LIGHT_COLOURS};background:#fff;font-family:system-ui,sans-serif}}</style>"
     opened = drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    position = opened.index(">") + 1
-    return f"{opened[:position]}{style}{opened[position:]}\n"
+    end = opened.index(">") + 1
+    return f"{opened[:end]}{style}{opened[end:]}\n"
 
 
 def _label(name: str, better: str) -> str:

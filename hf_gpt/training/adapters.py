@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.errors import ConfigError
 from hf_gpt.files.checkpoints import atomic_directory, find_model
+from hf_gpt.installation import install_hint
 from hf_gpt.training.arguments.adapter import PeftArguments
 from hf_gpt.training.arguments.model import ModelArguments
 
@@ -91,7 +92,7 @@ def check_new_tokens(peft_args: PeftArguments, tokens: Sequence[str]) -> None:
 def check_quantization(peft_args: PeftArguments) -> None:
     """Raises `ConfigError` where weights in 4 bits cannot be had or cannot do what is asked."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError("--load_in_4bit needs bitsandbytes. Install it: pip install 'hf-gpt[qlora]'")
+        raise ConfigError(f"--load_in_4bit needs bitsandbytes. Install it: {install_hint('qlora')}")
     if peft_args.peft_method not in MERGEABLE:
         raise ConfigError(f"--load_in_4bit is for lora and dora, not for --peft_method {peft_args.peft_method}.")
     if peft_args.merge_adapter:

@@ -12,6 +12,7 @@ from hf_gpt.app.sessions import Settings, Writer, open_judge
 from hf_gpt.cli.main import main
 from hf_gpt.evaluation.tasks.loading import open_candidate
 from hf_gpt.generation.guidance.guided_generate import GUIDANCE
+from hf_gpt.installation import install_hint
 
 
 @pytest.fixture(scope="module")
@@ -128,4 +129,4 @@ def test_a_port_that_is_taken_is_named(folders, capsys):
 def test_without_the_library_it_says_what_to_install(folders, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["app", str(folders["one"])]) == 2
-    assert "hf-gpt[app]" in capsys.readouterr().err
+    assert install_hint("app") in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 
 from hf_gpt.cli.command import exit_status
 from hf_gpt.errors import UserError
+from hf_gpt.installation import install_hint
 
 
 def raises(error):
@@ -41,7 +42,7 @@ def test_what_is_not_expected_keeps_its_traceback():
 
 def test_missing_packages_and_missing_folders_are_named(capsys):
     assert exit_status(raises(ImportError("no gradio")), extra="app") == 2
-    assert "pip install 'hf-gpt[app]'" in capsys.readouterr().err
+    assert install_hint("app") in capsys.readouterr().err
     assert exit_status(raises(OSError("no model")), paths=("./nowhere", None)) == 2
     assert capsys.readouterr().err == "error: no model There is no folder ./nowhere.\n"
 

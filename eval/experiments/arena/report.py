@@ -26,11 +26,11 @@ def write_report(runs: Sequence[Run], output: Path) -> str:
     text = write_page(output, "arena", table(runs))
     write_json(output / "arena.json", list(runs))
 
-    def sample(*axes: "Axes") -> None:
+    def plot(*axes: "Axes") -> None:
         for ax, run in zip(axes, runs, strict=True):
-            _sample(ax, run)
+            _plot(ax, run)
 
-    save_png(sample, output / "arena.png", width=460 * len(runs), height=420, columns=len(runs), label=text)
+    save_png(plot, output / "arena.png", width=460 * len(runs), height=420, columns=len(runs), label=text)
     return text
 
 
@@ -121,7 +121,7 @@ def _estimate(run: Run, point: Mapping[str, Any], name: str) -> float:
     return point[name]["value"] / run["settings"]["length"]
 
 
-def _sample(axes: "Axes", run: Run) -> None:
+def _plot(axes: "Axes", run: Run) -> None:
     colours, marks = light_colours(), ("-o", "--s", ":^")
     for number, name in enumerate(run["arms"]):
         points = sorted(_points(run, name), key=lambda point: point.entropy)

@@ -52,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def read_texts(file: str, words: int, seed: int) -> dict[str, list[str]]:
-    """The texts of each source, `words` words long, each prefix at a word; shorter ones are left out."""
+    """The texts of each source, `words` words long, each from the start of a word; shorter ones are left out."""
     path = data_folder() / "detection" / "seqxgpt" / f"{file}.jsonl.gz"
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()]
     prefixes = [row["human_prefix_chars"] for row in rows if row["label"] and "human_prefix_chars" in row]

@@ -135,7 +135,6 @@ def run(
     from eval.experiments.common.random_language import sample_texts
     from eval.experiments.known_answer import perfect_ratio
     from eval.experiments.known_answer.perfect_ratio import make_stage
-    from hf_gpt.evaluation.statistics.divergences import compare_densities
 
     torch.manual_seed(seed)
     stage = make_stage(settings.vocab_size, settings.length, settings.sharpness, settings.num_train, seed)
@@ -152,12 +151,9 @@ def run(
         began = time.process_time()
         trained = perfect_ratio.train(model, stage, seed=seed, on_step=after, **kwargs)
         seconds = time.process_time() - began - (history.seconds if history else 0.0)
-        curve = []
         # Temperature is the rival that adversarial training has to beat, so maximum likelihood gets all of it.
-        for temperature in settings.temperatures if "estimator" not in kwargs else (1.0,):
-            texts = sample_texts(trained, settings.num_evaluation, settings.length, seed + 2000, temperature)
-            comparison = compare_densities(stage.language, trained, data_texts, texts, temperature)
-            curve.append({"temperature": temperature} | {k: asdict(v) for k, v in comparison.estimates.items()})
+        temperatures = settings.temperatures if "estimator" not in kwargs else (1.0,)
+        curve = [{"temperature": each, **measure(stage, trained, data_texts, seed, each)} for each in temperatures]
         arms[name] = {"cpu_seconds": round(seconds, 1), "curve": curve}
         if history is not None:
             arms[name] |= {"history": history.history, "warnings": history.first_warnings}
@@ -185,6 +181,18 @@ def run(
             **adversarial,
         )
     return {"seed": seed, "settings": asdict(settings), "arms": arms}
+
+
+def measure(
+    stage: "Stage", model: "nn.Module", data_texts: "Sample", seed: int, temperature: float
+) -> dict[str, dict[str, float]]:
+    """The divergences between the language and a model at a temperature, from as many of its texts as of the data."""
+    from eval.experiments.common.random_language import sample_texts
+    from hf_gpt.evaluation.statistics.divergences import compare_densities
+
+    texts = sample_texts(model, len(data_texts.completions), stage.length, seed + 2000, temperature)
+    found = compare_densities(stage.language, model, data_texts, texts, temperature)
+    return {name: asdict(value) for name, value in found.estimates.items()}
 
 
 class History:

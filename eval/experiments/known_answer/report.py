@@ -31,14 +31,14 @@ SIGNS_OF_COLLAPSE = (
 def write_report(results: Mapping[str, Sequence[Result]], output: Path) -> str:
     """Writes `known_answer.md` and `known_answer.png`; returns the former's text."""
     parts = {"gain": (_gain_table, _plot_gain), "collapse": (_collapse_table, _plot_collapse)}
-    panels = [(sample, results[name]) for name, (_, sample) in parts.items() if name in results]
+    panels = [(plot, results[name]) for name, (_, plot) in parts.items() if name in results]
     text = write_page(output, "known_answer", *(parts[name][0](results[name]) for name in parts if name in results))
 
-    def sample(*axes: "Axes") -> None:
+    def plot(*axes: "Axes") -> None:
         for ax, (panel, runs) in zip(axes, panels, strict=True):
             panel(ax, runs)
 
-    save_png(sample, output / "known_answer.png", width=620 * len(panels), height=420, columns=len(panels), label=text)
+    save_png(plot, output / "known_answer.png", width=620 * len(panels), height=420, columns=len(panels), label=text)
     return text
 
 

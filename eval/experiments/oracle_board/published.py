@@ -9,7 +9,7 @@ METAEX = "README of MetaEx-GAN (TASLP 2023)"
 
 @dataclass(frozen=True)
 class Published:
-    """A metric of the literature."""
+    """A value from the literature."""
 
     method: str
     nll_oracle: float
@@ -17,7 +17,7 @@ class Published:
     deviation: float | None = None
 
 
-# MaliGAN's paper gives a metric without numbers; what others print under its name was not found at a source.
+# MaliGAN's paper gives a plot without numbers; what others print under its name was not found at a source.
 PUBLISHED: tuple[Published, ...] = (
     Published("real text", 5.750, RELGAN),
     Published("MLE", 9.038, RELGAN),

@@ -19,12 +19,12 @@ Points = Mapping[str, Mapping[str, Any]]
 def write_report(points: Points, seeds: Sequence[int], settings: Mapping[str, str], output: Path) -> str:
     """Writes `oracle_board.md` and `oracle_board.png`; returns the former's text."""
     text = write_page(output, "oracle_board", table(points, seeds, settings))
-    save_png(lambda axes: _sample(axes, points, seeds), output / "oracle_board.png", width=760, height=520, label=text)
+    save_png(lambda axes: _plot(axes, points, seeds), output / "oracle_board.png", width=760, height=520, label=text)
     return text
 
 
 def table(points: Points, seeds: Sequence[int], settings: Mapping[str, str]) -> str:
-    """The board in Markdown: published metrics, then measured rows by falling NLL_oracle."""
+    """The board in Markdown: published values, then measured rows by falling NLL_oracle."""
     names = sorted(rows_of(points, seeds), key=lambda name: -_mean(points, seeds, name, "nll_oracle"))
     held_out = [points[f"{seed}/held-out text"] for seed in seeds]
     entropy = spread([points[f"{seed}/lookup table"]["data_entropy"] for seed in seeds], 2)
@@ -50,7 +50,7 @@ def table(points: Points, seeds: Sequence[int], settings: Mapping[str, str]) -> 
         [
             f"Vocabulary {settings['vocab_size']}, length {settings['length']}, {settings['num_train']} texts to train "
             f"on, {settings['num_samples']} a row; seeds {listed(seeds)}, an oracle each; mean ± standard "
-            "deviation over seeds; nats per token. Published metrics (in italics, on SeqGAN's oracle) know NLL_oracle "
+            "deviation over seeds; nats per token. Published values (in italics, on SeqGAN's oracle) know NLL_oracle "
             f"alone: {sources}.",
             markdown_table([real, *published, *(_row(points, seeds, name) for name in names)]),
             *_training(points, seeds),
@@ -137,7 +137,7 @@ def _verdict(points: Points, seeds: Sequence[int], rows: Sequence[str]) -> str:
     )
 
 
-def _sample(axes: "Axes", points: Points, seeds: Sequence[int]) -> None:
+def _plot(axes: "Axes", points: Points, seeds: Sequence[int]) -> None:
     colours = light_colours()
     families: dict[str, list[str]] = {}
     for name in rows_of(points, seeds):

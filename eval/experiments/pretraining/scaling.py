@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(options.output_dir / "scaling.json", found)
     report = table(found)
     write_text(options.output_dir / "scaling.md", report + "\n")
-    sample(found, options.output_dir / "scaling.png")
+    plot(found, options.output_dir / "scaling.png")
     print(report)
     return 0
 
@@ -152,7 +152,7 @@ def table(found: dict[str, Any]) -> str:
     tokens = [{**row, "microseconds": 1e6 * row["seconds"]} for row in found["decoding"]]
     lines = [
         markdown_table(
-            steps, {"tokens in a step": "tokens:,", "seconds": "seconds:.3f", "line": "line:.3f", "off": "off:+0.1%"}
+            steps, {"tokens in a step": "tokens:,", "seconds": "seconds:.3f", "line": "line:.3f", "off": "off:+.1%"}
         ),
         f"\nA step is at most {worst:.1%} off a line over its tokens.\n",
         markdown_table(
@@ -166,7 +166,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def sample(found: dict[str, Any], path: Path) -> None:
+def plot(found: dict[str, Any], path: Path) -> None:
     """Both measurements side by side."""
 
     def panels(left: "Axes", right: "Axes") -> None:

@@ -75,7 +75,7 @@ TOP_P = {LIKELIHOOD: (0.95, 0.9, 0.8, 0.7, 0.6), OURS: (0.95, 0.9, 0.8, 0.7, 0.6
 # Learning rates of the discriminator's last epochs.
 ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)
-# Rounds in a row without improvement, each at half the rate, that end maximum maximum likelihood.
+# Rounds in a row without improvement, each at half the rate, that end maximum likelihood.
 SATURATED = 6
 
 # Texts by a sampler's settings, with metrics of how they were sampled.
@@ -147,11 +147,9 @@ class Run:
             "distilled", self._pupil(start), lambda model: self._for_longer(model, seconds, judge)
         )
         spent = seconds + record["cpu_seconds"]
-        discriminator_trainer = copy.deepcopy(judge)
-        ours, record = self._kept(
-            "adversarial", copy.deepcopy(taught), lambda model: self._against(model, discriminator_trainer)
-        )
-        self._kept("discriminator_trainer", discriminator_trainer, lambda model: {})
+        trained = copy.deepcopy(judge)
+        ours, record = self._kept("adversarial", copy.deepcopy(taught), lambda model: self._against(model, trained))
+        self._kept("trained_discriminator", trained, lambda model: {})
         spent += record["cpu_seconds"]
         longer, _ = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, spent))
         curves = (
@@ -159,10 +157,10 @@ class Run:
             (OURS, self._plain(ours)),
             (DISTILLED, self._plain(taught)),
             (DISCRIMINATOR, self._plain(judge)),
-            (OURS_CHOSEN, self._chosen(ours, discriminator_trainer)),
-            (LIKELIHOOD_CHOSEN, self._chosen(longer, discriminator_trainer)),
-            (OURS_RESAMPLED, self._resampled(ours, discriminator_trainer)),
-            (LIKELIHOOD_RESAMPLED, self._resampled(longer, discriminator_trainer)),
+            (OURS_CHOSEN, self._chosen(ours, trained)),
+            (LIKELIHOOD_CHOSEN, self._chosen(longer, trained)),
+            (OURS_RESAMPLED, self._resampled(ours, trained)),
+            (LIKELIHOOD_RESAMPLED, self._resampled(longer, trained)),
         )
         return [self._real(), *(row for name, sample in curves for row in self._curve(name, sample))]
 
@@ -247,8 +245,8 @@ class Run:
         )
         make_trainer(model.model, judge.model, rows, held_out, settings=settings).train()
         # The discriminator's weights are kept in the same run as the generator's.
-        (self.folder / "discriminator.pt").unlink(missing_ok=True)
-        self._kept("discriminator_trainer", judge, lambda model: {})
+        (self.folder / "trained_discriminator.pt").unlink(missing_ok=True)
+        self._kept("trained_discriminator", judge, lambda model: {})
         return {"validation": [self._held_out(model)]}
 
     def _kept(

@@ -125,7 +125,7 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
     models = list(dict.fromkeys(row["model"] for row in own if row["model"] != REAL))
     colours = dict(zip(models, [*light_colours(), "#b8860b", "#b83280", "#4a5568", "#319795"], strict=False))
 
-    def sample(*panels: "Axes") -> None:
+    def fill(*panels: "Axes") -> None:
         for axes, quality in zip(panels, QUALITIES, strict=True):
             for model in models:
                 for sampler, line in SAMPLERS.items():
@@ -140,7 +140,7 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
             axes.set_title(f"{corpus}: {HEADINGS[quality]} ({better} is better)", loc="left", fontsize=12)
         panels[0].legend(frameon=False, fontsize=8)
 
-    save_png(sample, path, width=960, height=430, columns=2, label=f"Quality against diversity, {corpus}")
+    save_png(fill, path, width=960, height=430, columns=2, label=f"Quality against diversity, {corpus}")
 
 
 def _means(rows: Sequence[Row], model: str, quality: str, sampler: str = "") -> tuple[list[float], list[float]]:

@@ -2,8 +2,8 @@
 Discriminators of a model's texts: the log-ratio of a larger language model, classifiers of real against generated, and
 both.
 
-A discriminator is a function of a pool to logits; log p(x) - log q(x) of the real texts to the model that drew the pool
-is the best that it can be, up to a constant.
+A discriminator is a function of a pool to logits. The best one, up to a constant, is log p(x) - log q(x): of the real
+texts, and of the model that the pool was sampled from.
 """
 
 from collections.abc import Callable, Sequence

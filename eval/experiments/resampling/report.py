@@ -41,13 +41,13 @@ def write_plot(output: Path) -> None:
         if file.exists():
             panels[corpus.title] = json.loads(file.read_text(encoding="utf-8"))["points"]
 
-    def sample(*axes: "Axes") -> None:
+    def plot(*axes: "Axes") -> None:
         for own, (title, points) in zip(axes, panels.items(), strict=True):
-            _sample(own, title, points)
+            _plot(own, title, points)
 
     label = "LM score against reverse-LM score of samplers and of texts that discriminators chose"
     path = output / "resampling.png"
-    save_png(sample, path, width=480 * len(panels), height=430, columns=len(panels), label=label)
+    save_png(plot, path, width=480 * len(panels), height=430, columns=len(panels), label=label)
 
 
 def table(title: str, points: Points, num_samples: int) -> str:
@@ -87,7 +87,7 @@ def is_choice(name: str) -> bool:
     return not name.startswith((f"{TEMPERATURE} ", f"{TOP_P} ", f"{LARGER} T", REAL))
 
 
-def _sample(axes: "Axes", title: str, points: Points) -> None:
+def _plot(axes: "Axes", title: str, points: Points) -> None:
     rows = {row["name"]: position(row) for row in summarise(points, seeds_of(points), {})}
     colours = light_colours()
     chosen = {_family(name) for name in rows if is_choice(name)}

@@ -76,13 +76,13 @@ class Stage:
     def __init__(self, corpus: Corpus, num_real: int | None, sizes: Sizes, seed: int, folder: Path, results: Results):
         self.sizes, self.seed, self.folder, self.results = sizes, seed, folder, results
         self.max_words = corpus.max_words
-        samples = np.random.default_rng(seed)
+        generator = np.random.default_rng(seed)
         split, unseen = (read_words(name, num_real) for name in (corpus.learnt, corpus.unseen))
         if corpus.is_mixed:
             both = [*split, *unseen]
-            mixed = [both[position] for position in samples.permutation(len(both))]
+            mixed = [both[position] for position in generator.permutation(len(both))]
             split, unseen = mixed[: len(split)], mixed[len(split) :]
-        order = samples.permutation(len(split))
+        order = generator.permutation(len(split))
         tenth = len(split) // 10
         self.validation, self.training = ([split[n] for n in part] for part in np.split(order, [tenth]))
         # All points share them, so more would tell hardly more.

@@ -206,8 +206,6 @@ def text_windows(
 
 
 def _read(real_texts, tokens, processing_class, config, report_cuts) -> TextRows:
-    if len(real_texts) and isinstance(real_texts[0], str):
-        real_texts = [{"text": text} for text in real_texts]
     rows = TextRows(real_texts, tokens, processing_class, config.max_new_tokens, overlong=config.overlong)
     if report_cuts is not None:
         report_cuts(rows.cuts)

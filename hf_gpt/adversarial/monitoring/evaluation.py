@@ -16,6 +16,7 @@ from hf_gpt.adversarial.monitoring import diagnostics as metrics
 from hf_gpt.errors import ConfigError
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import ScoreError, check_scores
+from hf_gpt.installation import install_hint
 
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def fresh_auc(real: Sequence[Sequence[int]], generated: Sequence[Sequence[int]],
     if min(len(real), len(generated)) < LEAST_TEXTS:
         return {}
     if importlib.util.find_spec("sklearn") is None:
-        logger.warning("fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
+        logger.warning("fresh_auc needs scikit-learn: %s", install_hint("eval"))
         return {}
     from hf_gpt.evaluation.two_sample.classifier_test import classifier_test
     from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
@@ -141,7 +142,7 @@ def check_fresh_auc(num_texts: int) -> None:
             f"{num_texts}: give more, raise --num_eval_samples, or choose another metric, such as loss."
         )
     if importlib.util.find_spec("sklearn") is None:
-        raise ConfigError("--metric_for_best_model fresh_auc needs scikit-learn: pip install 'hf-gpt[eval]'")
+        raise ConfigError(f"--metric_for_best_model fresh_auc needs scikit-learn: {install_hint('eval')}")
 
 
 def _discriminator_auc(collector, rows, own, samples: Rollout, discriminator_trainer) -> float | None:

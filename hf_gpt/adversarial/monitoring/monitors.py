@@ -107,8 +107,8 @@ RULES: tuple[Rule, ...] = (
         "min_auc",
         lambda now, past: now["heldout_auc"],
         "on held-out text the discriminator's AUC is below gate_auc (0.5 is chance), so generator steps are skipped. "
-        "Start it from a pretrained model, warm it up for longer, or take more discriminator steps. If the AUC of C2ST "
-        "is near 0.5 too, training is done",
+        "Start it from a pretrained model, warm it up for longer, or take more discriminator steps. If the C2ST AUC is "
+        "near 0.5 too, training is done",
         is_below=True,
         after_warmup=True,
     ),
@@ -205,7 +205,7 @@ RULES: tuple[Rule, ...] = (
         ("fresh_auc",),
         "max_fresh_auc_rise",
         lambda now, past: now["fresh_auc"] - past.lowest["fresh_auc"],
-        "the AUC of C2ST has risen: the generator moves away from the data. Go back to the best checkpoint, take more "
+        "the C2ST AUC has risen: the generator moves away from the data. Go back to the best checkpoint, take more "
         "discriminator steps, raise --replay_fraction or --lambda_mle",
         is_fatal=True,
     ),
@@ -226,7 +226,7 @@ RULES: tuple[Rule, ...] = (
             if now["fresh_auc"] > past.first["fresh_auc"] - 0.01
             else 0.0
         ),
-        "the reward rises while the AUC of C2ST does not fall. Take more discriminator steps, or a larger or "
+        "the reward rises while the C2ST AUC does not fall. Take more discriminator steps, or a larger or "
         "pretrained discriminator",
     ),
     Rule(

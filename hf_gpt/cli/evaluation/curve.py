@@ -112,18 +112,18 @@ def curve_section(
         "of the texts, by the metric named, and reported on the other half. The hypervolume is the area that a curve "
         "dominates, from the worst of all points."
     )
-    metric = f'<figure class="chart">\n{drawings}\n</figure>'
+    plot = f'<figure class="chart">\n{drawings}\n</figure>'
     best = results_table("Best samplers", *best_table(curve))
     numbers = fold("All samplers in numbers", results_table("All samplers", heads, rows)) if rows else ""
-    body = f'{metric}\n<div class="after">{best}</div>\n<p class="muted after">{escape(note)}</p>\n{numbers}'
+    body = f'{plot}\n<div class="after">{best}</div>\n<p class="muted after">{escape(note)}</p>\n{numbers}'
     return Section(uid, f"Quality and diversity: {curve['task']}", body)
 
 
 def _with_sampler(spec: TaskSpec, sampler: Mapping[str, float]) -> TaskSpec:
     orders = {"orders": [4]}
     metrics = {**spec.wanted_metrics, "ngram_bleu": orders, "self_bleu": orders}
-    samples = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, **sampler}
-    return dataclasses.replace(spec, metrics=metrics, **samples)
+    whole = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, **sampler}
+    return dataclasses.replace(spec, metrics=metrics, **whole)
 
 
 def _halves(texts: Sequence[str]) -> tuple[list[str], list[str]]:

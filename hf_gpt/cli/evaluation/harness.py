@@ -5,6 +5,7 @@ from typing import Any
 
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.tasks.loading import Candidate
+from hf_gpt.installation import install_hint
 
 
 PREFIX = "lm_eval:"
@@ -37,7 +38,7 @@ def run_harness_task(name: str, candidate: Candidate, limit: int | None, batch_s
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise UserError(
-            f"{name} needs the LM evaluation harness ({error}). Install it: pip install 'hf-gpt[lm-eval]'"
+            f"{name} needs the LM evaluation harness ({error}). Install it: {install_hint('lm-eval')}"
         ) from error
     if candidate.head not in ("causal", "encoder_decoder"):
         raise UserError(f"{candidate.name} is a {candidate.head} model; {name} needs one that writes text.")

@@ -55,12 +55,12 @@ def write_page(folder: Path, results: Mapping[str, Any], judge: tuple[Any, Any] 
 
 def _tables(results: Mapping[str, Any]) -> list[Section]:
     sections = []
-    samples = {curve["task"] for curve in results.get("curves", ())}
-    if len(results["tasks"]) > 1 and not samples:
+    with_curves = {curve["task"] for curve in results.get("curves", ())}
+    if len(results["tasks"]) > 1 and not with_curves:
         heads, rows = overview(results)
         sections.append(table_section("overview", "Overview", heads, rows, OVERVIEW_NOTE))
     for number, (task, heads, rows) in enumerate(tables(results)):
-        if task in samples:
+        if task in with_curves:
             continue
         description = results["tasks"].get(task, {}).get("description") or ""
         sections.append(table_section(f"task-{number}", task, heads, rows, description))

@@ -70,7 +70,8 @@ class WordModel:
         Args:
             sentences, validation: Words of each text.
             epochs, batch_size, learning_rate, patience, seed: See `fit`.
-            teacher: A model of the same words, whose next-word distributions are learned in place of the next words (https://arxiv.org/abs/1503.02531).
+            teacher: A model of the same words, whose next-word distributions are learned in place of the next words
+                (https://arxiv.org/abs/1503.02531).
         """
         rows = self.vocabulary.encode([*sentences, *validation], self.max_length)
         positions = np.arange(len(rows))

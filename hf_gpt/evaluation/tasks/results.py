@@ -18,14 +18,14 @@ Row = dict[str, Any]
 
 
 def task_results(
-    spec: TaskSpec, records: Mapping[str, Record], samples: int, seed: int = 0
+    spec: TaskSpec, records: Mapping[str, Record], resamples: int, seed: int = 0
 ) -> tuple[list[Row], list[Row]]:
     """The metrics of all models on a task, and the differences between every two models.
 
     Args:
         spec: The task.
         records: Of each model.
-        samples: Resamples of the bootstrap; 0: no intervals and tests.
+        resamples: Of the bootstrap; 0: no intervals and tests.
         seed: Of the resamples.
 
     Returns:
@@ -37,14 +37,14 @@ def task_results(
         return _of_samples(spec, records)
     metrics = {model: metrics_of(spec, record) for model, record in records.items()}
     seeds = {model: len(record.get("seeds", ())) for model, record in records.items()}
-    return results_over_items(spec.name, metrics, seeds, samples, seed)
+    return results_over_items(spec.name, metrics, seeds, resamples, seed)
 
 
 def results_over_items(
-    task: str, metrics: Mapping[str, MetricValues], seeds: Mapping[str, int], samples: int, seed: int = 0
+    task: str, metrics: Mapping[str, MetricValues], seeds: Mapping[str, int], resamples: int, seed: int = 0
 ) -> tuple[list[Row], list[Row]]:
     """As `task_results`, of metrics over items."""
-    resampled = bootstrap(metrics, samples, seed) if samples else {}
+    resampled = bootstrap(metrics, resamples, seed) if resamples else {}
     rows, values = [], {}
     for model, each in metrics.items():
         values[model] = each.value()
@@ -130,11 +130,11 @@ def _over_seeds(name: str, values: Sequence[float]) -> tuple[float | None, float
 
 
 def harness_results(
-    task: str, records: Mapping[str, Record], samples: int, seed: int = 0
+    task: str, records: Mapping[str, Record], resamples: int, seed: int = 0
 ) -> tuple[list[Row], list[Row]]:
     """As `task_results`, of a task that the LM evaluation harness did: what is a mean over items gets an interval."""
     metrics = {model: means(record["scores"]) for model, record in records.items() if record["scores"]}
-    rows, compared = results_over_items(task, metrics, {}, samples, seed) if metrics else ([], [])
+    rows, compared = results_over_items(task, metrics, {}, resamples, seed) if metrics else ([], [])
     for model, record in records.items():
         for name, value in record["aggregates"].items():
             if name not in record["scores"]:

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_gpt.installation import install_hint
+
 
 def mauve_score(first: np.ndarray, second: np.ndarray, seed: int = 25, **options: Any) -> dict[str, float | int]:
     """MAUVE (https://arxiv.org/abs/2102.01454) of two samples of features; 1 is the same distribution.
@@ -23,7 +25,7 @@ def mauve_score(first: np.ndarray, second: np.ndarray, seed: int = 25, **options
     try:
         from mauve import compute_mauve
     except ImportError:
-        raise ImportError("MAUVE needs `pip install 'hf-gpt[mauve]'`.") from None
+        raise ImportError(f"MAUVE needs more packages: {install_hint('mauve')}") from None
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"the samples have {first.shape[1]} and {second.shape[1]} dimensions. Take both from the same model."

@@ -50,7 +50,7 @@ logger = logging.get_logger(__name__)
 Guidance = Literal["resample", "reject", "best_of_n", "particles", "stepwise"]
 GUIDANCE: tuple[str, ...] = ("resample", "reject", "best_of_n", "particles", "stepwise")
 # Those that score prefixes of texts.
-PREFIX_SCORES = ("particles", "stepwise")
+PREFIX_GUIDANCE = ("particles", "stepwise")
 
 
 @dataclasses.dataclass

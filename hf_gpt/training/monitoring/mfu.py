@@ -39,7 +39,7 @@ def measured_peak_flops(device_type: str, dtype: torch.dtype) -> float:
 
 
 def utilisation(model: nn.Module, args: HfGptTrainingArguments, row_length: int, tokens_per_second: float) -> float:
-    """The model FLOPs utilisation (MFU) of training: the share of what the devices reach in matrix products.
+    """The model FLOPs utilisation (MFU) of training: the share of what the devices reach in matrix multiplications.
 
     Args:
         model: With a `config`.

@@ -47,13 +47,13 @@ def _marked_row(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: S
     text, spans = render(tokenizer, messages, tools, with_spans=True)
     ids = encode(tokenizer, text)
     labels = [IGNORE_INDEX] * len(ids)
-    positions = [_token_span(tokenizer, text, ids, span) for span in spans if span[1] > span[0]]
+    token_spans = [_token_span(tokenizer, text, ids, span) for span in spans if span[1] > span[0]]
     special = special_ids(tokenizer)
     # A template may close its block before the token that ends a turn, which has to be learnt too.
     ends = {tokenizer.eos_token_id} & special
-    if positions and messages[-1]["role"] == "assistant":
-        ends |= set(ids[positions[-1][1] : positions[-1][1] + 1]) & special
-    for start, stop in positions:
+    if token_spans and messages[-1]["role"] == "assistant":
+        ends |= set(ids[token_spans[-1][1] : token_spans[-1][1] + 1]) & special
+    for start, stop in token_spans:
         if ids[stop - 1] not in special and stop < len(ids) and ids[stop] in ends:
             stop += 1
         labels[start:stop] = ids[start:stop]

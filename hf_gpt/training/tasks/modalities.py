@@ -45,7 +45,7 @@ class MediaTask(LabelledTask):
     streams = False
 
     @property
-    def media(self) -> ModalityKind:
+    def modality(self) -> ModalityKind:
         return KINDS[self.kind]()
 
     @property
@@ -59,17 +59,17 @@ class MediaTask(LabelledTask):
         self.id_of(example)
 
     def built_in_examples(self) -> list[Example]:
-        return self.media.built_in(self.args)
+        return self.modality.built_in(self.args)
 
     def array(self, example: Example) -> np.ndarray:
-        return self.media.array(example, self.args.media_column)
+        return self.modality.array(example, self.args.media_column)
 
     def texts(self, example: Example) -> Iterable[str]:
         return [f"{self.kind} of shape {self.array(example).shape}, class {example[self.args.label_column]}"]
 
     def make_processing_class(self, train: Sequence[Example]) -> HfGptModalityProcessor:
         media = [self.array(example) for example in train]
-        extractor = self.media.new_feature_extractor(self.args, media, self.groups(train))
+        extractor = self.modality.new_feature_extractor(self.args, media, self.groups(train))
         processor = HfGptModalityProcessor.create(extractor, self.names)
         processor.tokenizer.model_max_length = self.args.max_length
         return processor
@@ -122,7 +122,7 @@ class MediaTask(LabelledTask):
         media = [self.array(example) for example in examples]
         try:
             values = copies(
-                self.media,
+                self.modality,
                 extractor,
                 media,
                 self.args.augmented_copies if is_training else self.copies_to_judge,

@@ -90,7 +90,7 @@ def write_gallery(
     shown = examples[:_COMPLETED]
     # What is longer than the model reads is cut, as it was in training.
     whole = [extractor.encode(task.array(example))[: args.max_length - 2] for example in shown]
-    given = [task.media.half(extractor, values) for values in whole]
+    given = [task.modality.half(extractor, values) for values in whole]
     classes = [task.name_of(example) for example in shown]
     completed = write_media(model, processor, classes, given=given, **options)
     parts = [[extractor.decode(values) for values in group] for group in (whole, given, completed)]

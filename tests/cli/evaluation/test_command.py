@@ -229,7 +229,7 @@ def test_tasks_of_the_harness_are_told_apart(tmp_path, data):
         (["{one}", "--tasks", "{data}/choices.yaml", "--curve"], "another kind"),
         (["{one}", "--tasks", "{data}/free.yaml", "--curve", "--top_ps", "2"], "--top_ps must be above 0 and at"),
         (["{one}", "--tasks", "{data}/free.yaml", "--discriminator", "./nowhere"], "there is no folder ./nowhere"),
-        (["{one}", "--tasks", "lm_eval:hellaswag"], "hf-gpt[lm-eval]"),
+        (["{one}", "--tasks", "lm_eval:hellaswag"], "[lm-eval]"),
         (["{one}", "--tasks", "{data}/few.yaml"], "task few, metric tfidf_test"),
         (["{one}", "--tasks", "{data}/option.yaml"], "task option, metric sacrebleu"),
     ],

@@ -257,9 +257,9 @@ class NativeDecoder:
             self.turns = cos[0].contiguous(), sin[0].contiguous()
             heads.cos, heads.sin = map(address, self.turns)
         # Words of one float or two bfloat16: (slots, heads, blocks, D, lanes) and (slots, heads, tokens, D rounded up).
-        pair, positions, dim = 1 + heads.is_bfloat16, (slots, heads.num_keys), heads.head_dim
-        keys = (*positions, self.capacity // lanes, -(-dim // pair), lanes)
-        values = (*positions, self.capacity // pair, -(-dim // lanes) * lanes)
+        pair, leading, dim = 1 + heads.is_bfloat16, (slots, heads.num_keys), heads.head_dim
+        keys = (*leading, self.capacity // lanes, -(-dim // pair), lanes)
+        values = (*leading, self.capacity // pair, -(-dim // lanes) * lanes)
         sizes = [len(self.layers) * math.prod(shape) for shape in (keys, values)]
         memory = borrow(4 * sum(sizes), self, weights.native).view(torch.float32)
         self.keys, self.values = (
@@ -321,6 +321,6 @@ class NativeDecoder:
         length, lanes, heads = int(self.mask.sum(-1).max()), self.weights.native.lanes, self.decoder.heads
         others = (source != self.slots).nonzero()[:, 0]
         values = -(-length // (1 + heads.is_bfloat16))
-        for cache, positions in ((self.keys, -(-length // lanes)), (self.values, values)):
+        for cache, width in ((self.keys, -(-length // lanes)), (self.values, values)):
             for layer in cache:
-                layer[others, :, :positions] = layer[source[others], :, :positions]
+                layer[others, :, :width] = layer[source[others], :, :width]
