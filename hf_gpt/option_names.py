@@ -4,6 +4,9 @@ from collections.abc import Collection, Iterable
 
 
 RENAMED_OPTIONS = {
+    "corpus": "train_file",
+    "corpus_weights": "train_file_weights",
+    "data": "train_file",
     "sound_encoding": "audio_encoding",
     "signal_column": "media_column",
 }

@@ -89,11 +89,11 @@ RANGES: dict[str, Range] = {
             memory_gb peak_tflops repetition_penalty save_steps spin_beta weight_temperature
         """,
         NOT_NEGATIVE="""
-            adam_epsilon advantage_clip advantage_min_std augmentation_strength beta calibration_weight corpus_weights
-            decay_steps density_ratio_weight discriminator_weight_decay epsilon eval_delay gradient_penalty_weight
-            guidance_weight lambda_mle lambda_mle_final neftune_noise_alpha num_train_epochs price r1_gamma
-            sample_temperature seconds temperature temperatures token_divergence_beta trim_range warmup_steps
-            weight_baseline weight_clip weight_decay
+            adam_epsilon advantage_clip advantage_min_std augmentation_strength beta calibration_weight
+            train_file_weights decay_steps density_ratio_weight discriminator_weight_decay epsilon eval_delay
+            gradient_penalty_weight guidance_weight lambda_mle lambda_mle_final neftune_noise_alpha num_train_epochs
+            price r1_gamma sample_temperature seconds temperature temperatures token_divergence_beta trim_range
+            warmup_steps weight_baseline weight_clip weight_decay
         """,
         RATE="learning_rate muon_learning_rate discriminator_learning_rate",
         SHARE="""

@@ -173,7 +173,7 @@ def test_options_and_recipes_of_a_page_exist(page):
 def test_a_path_that_nothing_writes_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "```\nhf-gpt adversarial --config gad --corpus a.jsonl\nhf-gpt chat runs/gad\n```\n", encoding="utf-8"
+        "```\nhf-gpt adversarial --config gad --train_file a.jsonl\nhf-gpt chat runs/gad\n```\n", encoding="utf-8"
     )
     assert [sorted(step.reads) for step in steps_of(page)] == [[], ["runs/gad"]]
     assert "runs/gad/model/discriminator" in steps_of(page)[0].writes

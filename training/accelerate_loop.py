@@ -29,7 +29,7 @@ from hf_gpt.terminal import run_program
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="text files, or the built-in corpus")
+    parser.add_argument("--train_file", nargs="+", default=["tinyshakespeare"], help="text files, or a built-in name")
     parser.add_argument("--model_name_or_path", help="model to begin from; left out: a new small one")
     parser.add_argument("--output_dir", default="runs/training/accelerate_loop", help="folder of the trained model")
     parser.add_argument("--max_steps", type=int, default=100, help="training steps")
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     set_seed(args.seed)
     accelerator = Accelerator()
-    train_texts, held_out_texts = split_corpus(read_corpus(args.corpus), fraction=0.05, seed=args.seed)
+    train_texts, held_out_texts = split_corpus(read_corpus(args.train_file), fraction=0.05, seed=args.seed)
     model, tokenizer = make_model(args, train_texts["text"])
     loaders = [
         DataLoader(

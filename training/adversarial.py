@@ -30,7 +30,7 @@ MAX_NEW_TOKENS = 32
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="files, a blank line between texts")
+    parser.add_argument("--train_file", nargs="+", default=["tinyshakespeare"], help="files, blank lines between texts")
     parser.add_argument("--model_name_or_path", help="generator to begin from; left out: a new small model")
     parser.add_argument("--output_dir", default="runs/training/adversarial", help="folder of both models")
     parser.add_argument("--discriminator", default="ngram_cnn", help="ngram_cnn or from_generator")
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Trains both models, says how far it came, saves them and prints texts."""
     args = parse(argv)
     set_seed(args.seed)
-    texts = read_corpus(args.corpus, document_separator=r"\n\n")
+    texts = read_corpus(args.train_file, document_separator=r"\n\n")
     texts = texts.filter(lambda row: len(row["text"]) <= 80)
     train_texts, held_out_texts = split_corpus(texts, fraction=0.1, seed=args.seed)
     generator, tokenizer = open_generator(args.model_name_or_path, train_texts["text"])

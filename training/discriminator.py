@@ -35,7 +35,7 @@ MAX_NEW_TOKENS = 32
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="files, a blank line between texts")
+    parser.add_argument("--train_file", nargs="+", default=["tinyshakespeare"], help="files, blank lines between texts")
     parser.add_argument("--model_name_or_path", help="generator; left out: a new small model")
     parser.add_argument("--output_dir", default="runs/training/discriminator", help="folder of the discriminator")
     parser.add_argument("--discriminator", default="ngram_cnn", help="ngram_cnn or from_generator")
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Trains the discriminator, saves it, and prints texts with and without its choice."""
     args = parse(argv)
     set_seed(args.seed)
-    texts = read_corpus(args.corpus, document_separator=r"\n\n")
+    texts = read_corpus(args.train_file, document_separator=r"\n\n")
     texts = texts.filter(lambda row: len(row["text"]) <= 80).shuffle(seed=args.seed)
     generator, tokenizer = open_generator(args, texts)
 

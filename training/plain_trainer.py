@@ -29,7 +29,7 @@ MAX_LENGTH = 64
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="files, a blank line between texts")
+    parser.add_argument("--train_file", nargs="+", default=["tinyshakespeare"], help="files, blank lines between texts")
     parser.add_argument("--model_name_or_path", help="model to begin from; left out: a new small one")
     parser.add_argument("--output_dir", default="runs/training/plain_trainer", help="folder of the trained model")
     parser.add_argument("--max_steps", type=int, default=150, help="training steps")
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Trains, evaluates, saves and prints a sample."""
     args = parse(argv)
     set_seed(args.seed)
-    texts = read_corpus(args.corpus, document_separator=r"\n\n")
+    texts = read_corpus(args.train_file, document_separator=r"\n\n")
     model, tokenizer = open_model(args.model_name_or_path, texts["text"])
 
     def encode(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:

@@ -21,7 +21,7 @@ from hf_gpt.terminal import run_program
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--corpus", nargs="+", default=["tinyshakespeare"], help="text files, or the built-in corpus")
+    parser.add_argument("--train_file", nargs="+", default=["tinyshakespeare"], help="text files, or a built-in name")
     parser.add_argument("--output_dir", default="runs/training/pretrain", help="folder of the trained model")
     parser.add_argument("--preset", default="nano", help="size of the model, see HfGptConfig.preset")
     parser.add_argument("--vocab_size", type=int, default=1024, help="most tokens of the tokenizer")
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Trains, evaluates, saves and prints a sample."""
     args = parse(argv)
     set_seed(args.seed)
-    train_texts, held_out_texts = split_corpus(read_corpus(args.corpus), fraction=0.05, seed=args.seed)
+    train_texts, held_out_texts = split_corpus(read_corpus(args.train_file), fraction=0.05, seed=args.seed)
     tokenizer = train_tokenizer(train_texts["text"], args.vocab_size, model_max_length=args.max_length)
     train_rows = tokenize_and_pack(train_texts, tokenizer, args.max_length)
     held_out_rows = tokenize_and_pack(held_out_texts, tokenizer, args.max_length)

@@ -48,14 +48,14 @@ PROG = "hf-gpt adversarial"
 DESCRIPTION = """Trains a generator against a discriminator that tells its samples from real texts.
 
   hf-gpt adversarial --config default                            a built-in recipe, on a built-in corpus
-  hf-gpt adversarial --config gad --model_name_or_path runs/pretrain --corpus texts.jsonl
+  hf-gpt adversarial --config gad --model_name_or_path runs/pretrain --train_file texts.jsonl
   hf-gpt adversarial --config recipe.yaml --learning_rate 1e-5   defaults < recipe < command line
 """
 # Options that the short help shows.
 COMMON = (
     "config",
     "model_name_or_path",
-    "corpus",
+    "train_file",
     "discriminator",
     "max_new_tokens",
     "max_steps",
@@ -77,16 +77,18 @@ class AdversarialData:
     """What is trained and judged on.
 
     Attributes:
-        train_rows: Rows with a text, or a prompt and a completion.
+        train_rows: Rows with a text, or a prompt and a completion, as text or as token ids.
         validation_rows: The same, held out.
         tokenizer: What turns them into tokens.
         longest: Most tokens of a prompt and a completion together.
+        texts: What was read and how it was parted, in words.
     """
 
-    train_rows: list[dict[str, str]]
-    validation_rows: list[dict[str, str]]
+    train_rows: list[dict[str, Any]]
+    validation_rows: list[dict[str, Any]]
     tokenizer: "PreTrainedTokenizerBase"
     longest: int
+    texts: str
 
 
 def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
@@ -171,54 +173,81 @@ def prepare_data(
         training_args: The seed, and the most tokens of a completion.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
+    from hf_gpt.adversarial.data.windows import describe_windows, text_windows
+    from hf_gpt.data.corpus import describe_split
     from hf_gpt.data.tokenizer import train_tokenizer
     from hf_gpt.training.model import load_tokenizer
 
-    train, validation = read_rows(text_args, training_args.seed)
-    train = train[: text_args.max_train_samples]
+    train, validation, num_documents = read_rows(text_args, training_args.seed)
     source = checkpoint or text_args.tokenizer_name or model_args.model_name_or_path
     if source is not None:
         tokenizer = load_tokenizer(str(source), model_args)
     else:
-        tokenizer = train_tokenizer((text for row in train for text in row.values()), text_args.tokenizer_vocab_size)
-    longest = 1
+        learnt = train[: text_args.max_train_samples]
+        tokenizer = train_tokenizer((text for row in learnt for text in row.values()), text_args.tokenizer_vocab_size)
+    form = [describe_split(text_args.train_file, text_args.document_separator)]
+    prompt_tokens = _prompt_tokens(text_args, num_documents)
+    longest = max(1, prompt_tokens)
+    if prompt_tokens:
+        window = prompt_tokens, training_args.max_new_tokens
+        train, validation = (
+            text_windows([row["text"] for row in part], tokenizer, *window) for part in (train, validation)
+        )
+        form.append(describe_windows(*window))
+    train = train[: text_args.max_train_samples]
     for row in (*train, *validation):
         if "prompt" in row:
             longest = max(longest, 1 + len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]))
     if training_args.max_prompt_length is not None:
         longest = min(longest, training_args.max_prompt_length)
-    return AdversarialData(train, validation, tokenizer, longest + training_args.max_new_tokens)
+    texts = ", ".join([f"{num_documents:,} document{'' if num_documents == 1 else 's'}", *filter(None, form)])
+    return AdversarialData(train, validation, tokenizer, longest + training_args.max_new_tokens, texts)
 
 
-def read_rows(text_args: TextArguments, seed: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Training and held-out rows: `text`, or `prompt` and `completion`."""
+def _prompt_tokens(text_args: TextArguments, num_documents: int) -> int:
+    """Tokens of the prompts of windows; 0 for whole documents and for rows with prompts of their own."""
+    from hf_gpt.adversarial.data.windows import window_prompt
+
+    if text_args.prompt_column is None and text_args.prompt_tokens is None:
+        return window_prompt(num_documents)
+    if text_args.prompt_column is not None and text_args.prompt_tokens:
+        raise ConfigError("--prompt_tokens does not go with --prompt_column: its rows have prompts of their own.")
+    return text_args.prompt_tokens or 0
+
+
+def read_rows(text_args: TextArguments, seed: int) -> tuple[list[dict[str, str]], list[dict[str, str]], int]:
+    """Training and held-out rows: `text`, or `prompt` and `completion`; and the number of documents read."""
     from hf_gpt.data.corpus import built_in_corpora, read_corpus, split_corpus
     from hf_gpt.data.examples import FORMATS, read_examples, split_examples, text_of
 
     if text_args.prompt_column is None:
         form = {"text_column": text_args.text_column, "document_separator": text_args.document_separator}
-        corpus = read_corpus(text_args.corpus, **form)
+        corpus = read_corpus(text_args.train_file, **form)
+        num_documents = len(corpus)
         if text_args.validation_file:
             held_out = read_corpus(text_args.validation_file, **form)
         else:
             corpus, held_out = split_corpus(corpus, text_args.validation_fraction, seed)
-        return tuple([{"text": text.strip("\n")} for text in part["text"]] for part in (corpus, held_out))
-    for name in text_args.corpus:
+        rows = [[{"text": text.strip("\n")} for text in part["text"]] for part in (corpus, held_out)]
+        return *rows, num_documents
+    for name in text_args.train_file:
         if name in built_in_corpora() and not Path(name).is_file():
             raise ConfigError(
-                f"--prompt_column {text_args.prompt_column} needs --corpus, a table with that column "
+                f"--prompt_column {text_args.prompt_column} needs --train_file, a table with that column "
                 f"({', '.join(FORMATS)}): {name} has none."
             )
     columns = {"prompt_column": text_args.prompt_column, "completion_column": text_args.completion_column}
-    train = read_examples(text_args.corpus, columns)
+    train = read_examples(text_args.train_file, columns)
+    num_documents = len(train)
     if text_args.validation_file:
         held_out = read_examples(text_args.validation_file, columns)
     else:
         train, held_out = split_examples(train, text_args.validation_fraction, seed)
     names = dict(zip(("prompt", "completion"), columns.values(), strict=True))
-    return tuple(
+    rows = [
         [{name: text_of(row, column) for name, column in names.items()} for row in part] for part in (train, held_out)
-    )
+    ]
+    return *rows, num_documents
 
 
 def make_trainer(
@@ -270,9 +299,8 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
     parts = [f"{count:,} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
     if sum(counts) == steps:
         parts.append("and perhaps no adversarial step")
-    total = len(data.train_rows) + len(data.validation_rows)
     return [
-        ("texts", f"{total:,} documents: {len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
+        ("texts", f"{data.texts}: {len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
         describe_model(trainer),
         ("discriminator", who),
         (

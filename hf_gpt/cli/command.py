@@ -75,6 +75,15 @@ def add_loading_options(parser: Any, *, dtype: bool = True, revision: bool = Tru
     parser.add_argument("--trust_remote_code", action="store_true", help="run model code that comes with a checkpoint")
 
 
+def describe_texts(count: int, args: Any) -> tuple[str, str]:
+    """Name and text of the line about what was read from `--train_file`."""
+    from hf_gpt.data.corpus import describe_split
+
+    split = describe_split(args.train_file, args.document_separator)
+    parts = [f"{count:,} document{'' if count == 1 else 's'}", split]
+    return "corpus", f"{', '.join(args.train_file)}: {', '.join(filter(None, parts))}"
+
+
 def add_text_options(parser: Any) -> None:
     """Adds the options of how texts are read from files: `--text_column`, `--document_separator`.
 

@@ -150,7 +150,7 @@ def read_rows(
     """Pieces of the text that the model was trained on, and of the text that it was not, in random order."""
     import random
 
-    from hf_gpt.adversarial.discriminator.train_discriminator import text_windows
+    from hf_gpt.adversarial.data.windows import text_windows
     from hf_gpt.data.corpus import read_corpus, split_corpus
 
     parts = []

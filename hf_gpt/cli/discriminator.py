@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from hf_gpt.cli.command import add_loading_options, add_text_options, exit_status
+from hf_gpt.cli.command import add_loading_options, add_text_options, describe_texts, exit_status
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.files.atomic_files import write_json
 from hf_gpt.installation import as_typed
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hf_gpt.adversarial.discriminator.train_discriminator import DiscriminatorResult
-
-
-# With fewer documents than this, texts are windows of them.
-_FEW_DOCUMENTS = 200
-_WINDOW_PROMPT = 16
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--prompt_tokens",
         type=int,
         help="tokens of real text that both kinds start with; texts are then windows of the documents. 0: whole "
-        f"documents. Left out: 0, or {_WINDOW_PROMPT} with fewer than {_FEW_DOCUMENTS} documents",
+        "documents. Left out: 0, or 16 with fewer than 200 documents",
     )
     parser.add_argument("--output_dir", default="runs/discriminator", help="folder to write (%(default)s)")
     parser.add_argument("--overwrite_output_dir", action="store_true", help="replace a discriminator in the folder")
@@ -86,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> None:
     """Trains and saves the discriminator with the generator's tokenizer, and prints how well it tells texts apart."""
+    from hf_gpt.adversarial.data.windows import describe_windows, window_prompt
     from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
     from hf_gpt.data.corpus import read_corpus
     from hf_gpt.data.truncation import Cuts
@@ -95,13 +91,14 @@ def train(args: argparse.Namespace) -> None:
     check_output_dir(output_dir, overwrite=args.overwrite_output_dir, resume=False)
     hide_bars()
     texts = read_corpus(args.train_file, text_column=args.text_column, document_separator=args.document_separator)
-    print_lines(print, [("corpus", f"{len(texts):,} document{'' if len(texts) == 1 else 's'}")])
+    print_lines(print, [describe_texts(len(texts), args)])
     generator, tokenizer, discriminator = load_models(args)
     prompt_tokens = args.prompt_tokens
     if prompt_tokens is None:
-        prompt_tokens = _WINDOW_PROMPT if len(texts) < _FEW_DOCUMENTS else 0
+        prompt_tokens = window_prompt(len(texts))
     rows = choose_rows(list(texts["text"]), tokenizer, prompt_tokens, args)
-    print_lines(print, [("texts", f"{len(rows):,} real ones, and as many samples")])
+    windows = f", {describe_windows(prompt_tokens, args.max_new_tokens)}" if prompt_tokens else ""
+    print_lines(print, [("texts", f"{len(rows):,} real ones{windows}, and as many samples")])
     cut: dict[str, int] = {}
 
     def report_cuts(cuts: Cuts) -> None:
@@ -180,7 +177,7 @@ def choose_rows(
     """The real texts to train on: whole ones, or windows of them, at most as many as were asked for."""
     import torch
 
-    from hf_gpt.adversarial.discriminator.train_discriminator import text_windows
+    from hf_gpt.adversarial.data.windows import text_windows
 
     rows: list[Any] = texts
     if prompt_tokens:

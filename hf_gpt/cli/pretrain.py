@@ -42,13 +42,13 @@ PROG = "hf-gpt pretrain"
 DESCRIPTION = """Trains a language model from scratch, or goes on with one, on any text.
 
   hf-gpt pretrain --config demo                                  a built-in recipe
-  hf-gpt pretrain --corpus book.txt --preset mini --max_steps 500
+  hf-gpt pretrain --train_file book.txt --preset mini --max_steps 500
   hf-gpt pretrain --config recipe.yaml --learning_rate 1e-3      defaults < recipe < command line
 """
 # Options that the short help shows.
 COMMON = (
     "config",
-    "corpus",
+    "train_file",
     "validation_file",
     "preset",
     "model_name_or_path",
@@ -212,11 +212,16 @@ def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: Data
 
 def describe_corpus(data: PretrainingData, data_args: DataArguments) -> str:
     """What is trained on, and how much of it there is if that is known."""
-    names = ", ".join(data_args.corpus)
+    from hf_gpt.data.corpus import describe_split
+
+    names = ", ".join(data_args.train_file)
     size = [] if data.num_documents is None else [count_documents(data.num_documents, data.num_blocks)]
     size += [] if data.train_bytes is None else [f"{format_count(data.train_bytes)}B"]
-    streamed = ", streamed" if data_args.streaming else ""
-    return f"{names}{': ' if size else ''}{', '.join(size)}{streamed}"
+    if data_args.streaming:
+        size.append("streamed")
+    else:
+        size.append(describe_split(data_args.train_file, data_args.document_separator))
+    return f"{names}: {', '.join(filter(None, size))}"
 
 
 def count_documents(count: int, num_blocks: int | None = None) -> str:
@@ -296,7 +301,7 @@ def write_run_report(
         path,
         settings,
         trainer,
-        title=f"Pretraining on {', '.join(data_args.corpus)}",
+        title=f"Pretraining on {', '.join(data_args.train_file)}",
         summary=summary,
         metrics=headline,
         samples=[

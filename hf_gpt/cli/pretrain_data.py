@@ -113,10 +113,10 @@ def _read(data_args: DataArguments, training_args: "HfGptTrainingArguments") -> 
     if data_args.streaming:
         check_streaming(data_args, training_args)
         stream = open_documents(data_args)
-    elif data_args.corpus_weights:
-        raise ConfigError("--corpus_weights needs --streaming.")
+    elif data_args.train_file_weights:
+        raise ConfigError("--train_file_weights needs --streaming.")
     else:
-        texts = read_corpus(data_args.corpus, **form)
+        texts = read_corpus(data_args.train_file, **form)
         num_documents = len(texts)
     if data_args.validation_file:
         validation_texts = read_corpus(data_args.validation_file, **form)

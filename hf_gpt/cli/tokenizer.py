@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_gpt.cli.command import add_text_options, exit_status
+from hf_gpt.cli.command import add_text_options, describe_texts, exit_status
 from hf_gpt.cli.parser import CommandParser
 
 
@@ -17,7 +17,11 @@ def make_parser() -> argparse.ArgumentParser:
         "64 letters, marks or blanks are cut, so text without spaces takes time in proportion to its length.",
     )
     parser.add_argument(
-        "corpus", nargs="+", help=".txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare"
+        "--train_file",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help=".txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare",
     )
     parser.add_argument("--output_dir", required=True, help="folder that the tokenizer is saved in")
     parser.add_argument("--vocab_size", type=int, default=4096, help="most tokens, special ones included (%(default)s)")
@@ -50,8 +54,8 @@ def train(args: argparse.Namespace) -> None:
             remedy = "replace it with --overwrite" if is_tokenizer else "choose another folder"
             raise CheckpointError(f"--output_dir {output_dir} is not empty: {remedy}.")
     hide_bars()
-    texts = read_corpus(args.corpus, text_column=args.text_column, document_separator=args.document_separator)
-    print_lines(print, [("corpus", f"{len(texts):,} document{'' if len(texts) == 1 else 's'}")])
+    texts = read_corpus(args.train_file, text_column=args.text_column, document_separator=args.document_separator)
+    print_lines(print, [describe_texts(len(texts), args)])
     tokenizer = train_tokenizer((text for text in texts["text"]), args.vocab_size, show_progress=sys.stderr.isatty())
     with atomic_directory(output_dir) as folder:
         tokenizer.save_pretrained(folder)

@@ -14,7 +14,7 @@ class DataArguments:
 
     _argument_group_name = "data"
 
-    corpus: list[str] = field(
+    train_file: list[str] = field(
         default_factory=lambda: ["tinyshakespeare"],
         metadata={"help": "Text: .txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare."},
     )
@@ -25,11 +25,11 @@ class DataArguments:
             "(owner/name) too. Rows are shuffled within windows of about 4096 documents."
         },
     )
-    corpus_weights: list[float] | None = field(
+    train_file_weights: list[float] | None = field(
         default=None,
         metadata={
-            "help": "With --streaming, share of each corpus in the training text; a corpus that ends starts again. "
-            "Left out: one corpus after the other."
+            "help": "With --streaming, share of each file in the training text; one that ends starts again. "
+            "Left out: one file after the other."
         },
     )
     malformed_rows: Literal["stop", "skip"] = field(
@@ -47,7 +47,7 @@ class DataArguments:
         },
     )
     validation_file: list[str] | None = field(
-        default=None, metadata={"help": "Files to validate on. Left out: validation_fraction of the corpus."}
+        default=None, metadata={"help": "Files to validate on. Left out: validation_fraction of train_file."}
     )
     validation_fraction: float = field(
         default=0.1,

@@ -65,6 +65,13 @@ def read_corpus(
     return corpus
 
 
+def describe_split(sources: Sequence[str], document_separator: str | None) -> str:
+    """How text files among the sources become documents, for the line that a command prints; empty for tables alone."""
+    if all(table_format(resolve_file(source)) is not None for source in sources):
+        return ""
+    return "one document a file" if document_separator is None else f"split at {document_separator!r}"
+
+
 def document_of(text: str) -> str:
     """A text of a table as a document, empty where it is blank."""
     return fold_line_ends(text) if text.strip() else ""

@@ -136,7 +136,7 @@ def open_dataset(
     *,
     config_name: str | None = None,
     split: str = "train",
-    option: str = "corpus",
+    option: str = "train_file",
 ) -> Source:
     """The source that a split of a data set of the Hub is, or of a folder of that form.
 
@@ -163,7 +163,7 @@ def open_dataset(
     try:
         stream = load()
     except Exception as error:
-        hint = " For a file give its path." if option == "corpus" else ""
+        hint = " For a file give its path." if option == "train_file" else ""
         raise CorpusError(
             f"--{option}: no file and no data set {name!r} with a split named {split}: {error}.{hint}"
         ) from error

@@ -55,7 +55,7 @@ class DocumentStream:
     ):
         if weights is not None and (len(weights) != len(sources) or min(weights) <= 0):
             raise ConfigError(
-                f"--corpus_weights needs a number above 0 for each of the {len(sources)} sources of --corpus, got "
+                f"--train_file_weights needs a number above 0 for each of the {len(sources)} files, got "
                 f"{' '.join(f'{weight:g}' for weight in weights)}."
             )
         self.sources = list(sources)
@@ -291,9 +291,9 @@ def open_documents(data_args: DataArguments) -> DocumentStream:
         CorpusError: a source that is not there.
     """
     form = {"text_column": data_args.text_column, "document_separator": data_args.document_separator}
-    sources = [open_source(name, **form) for name in data_args.corpus]
-    warn_of_absent_separator(data_args.corpus, data_args.document_separator)
-    return DocumentStream(sources, data_args.corpus_weights, skip_malformed=data_args.malformed_rows == "skip")
+    sources = [open_source(name, **form) for name in data_args.train_file]
+    warn_of_absent_separator(data_args.train_file, data_args.document_separator)
+    return DocumentStream(sources, data_args.train_file_weights, skip_malformed=data_args.malformed_rows == "skip")
 
 
 def one_pass(documents: DocumentStream, characters: float = math.inf) -> Iterator[Any]:

@@ -135,8 +135,7 @@ def check_option_names(argv: Sequence[str], names: Iterable[str]) -> None:
 
 
 def _stray(argument: str, names: Collection[str]) -> str:
-    data = next((f"--{name}" for name in ("corpus", "train_file") if name in names), None)
-    hint = "" if data is None else f": files to train on go to {data}"
+    hint = ": files to train on go to --train_file" if "train_file" in names else ""
     return f"{argument!r} belongs to no option{hint}. See --help."
 
 

@@ -62,16 +62,16 @@ def texts(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("corpus", [[], ["--corpus", "tinyshakespeare"]])
+@pytest.mark.parametrize("corpus", [[], ["--train_file", "tinyshakespeare"]])
 def test_prompts_are_columns_of_a_table(corpus, tmp_path, capsys):
     assert main(["--prompt_column", "question", *corpus, "--output_dir", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: --prompt_column question needs --corpus, a table with that column (.jsonl")
+    assert error.startswith("error: --prompt_column question needs --train_file, a table with that column (.jsonl")
 
 
 def run(texts, folder, *argv):
     small = [f"--{name}={value}" for name, value in OPTIONS.items()]
-    return main([*small, *argv, "--corpus", str(texts), "--output_dir", str(folder)])
+    return main([*small, *argv, "--train_file", str(texts), "--output_dir", str(folder)])
 
 
 def test_every_method_has_a_recipe_with_its_source():
@@ -150,7 +150,8 @@ def test_a_trunk_for_both(texts, tmp_path, capsys):
 @pytest.mark.slow
 def test_both_players_in_shards(texts, tmp_path):
     """The whole command in two processes, to the report."""
-    settings = {**OPTIONS, "corpus": str(texts), "output_dir": str(tmp_path / "run"), "per_device_train_batch_size": 4}
+    settings = {**OPTIONS, "train_file": str(texts), "output_dir": str(tmp_path / "run")}
+    settings["per_device_train_batch_size"] = 4
     argv = [f"--{name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "hf_gpt", "adversarial", "--config", "reinforce", *argv]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -206,7 +207,7 @@ def test_a_discriminator_of_other_tokens_is_refused(tmp_path, texts, capsys, kin
     elif kind == "as many tokens":
         train_tokenizer(["zebras quiz jazzy wizards", "fizz buzz"] * 50, 300).save_pretrained(folder)
     options = [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
-    command = ["--config", "reinforce", "--corpus", str(texts), *options, "--output_dir", str(tmp_path / "run")]
+    command = ["--config", "reinforce", "--train_file", str(texts), *options, "--output_dir", str(tmp_path / "run")]
     assert main([*command, "--discriminator", str(folder)]) == 2
     error = capsys.readouterr().err
     assert "tokenizer" in error and str(folder) in error and "Traceback" not in error

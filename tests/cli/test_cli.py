@@ -32,7 +32,7 @@ print([name for name in ("torch", "transformers", "datasets") if name in sys.mod
 
 def test_help_lists_the_options_of_the_library_too():
     output = run("pretrain", "--help", "all").stdout
-    for option in ("--preset", "--corpus", "--muon_learning_rate", "--gradient_accumulation_steps", "--config"):
+    for option in ("--preset", "--train_file", "--muon_learning_rate", "--gradient_accumulation_steps", "--config"):
         assert option in output
 
 
@@ -75,12 +75,20 @@ def test_version(capsys):
 def test_tokenizer_command(tmp_path, corpus_file, capsys):
     from transformers import AutoTokenizer
 
-    argv = ["tokenizer", str(corpus_file), "--vocab_size", "300", "--output_dir", str(tmp_path / "tokenizer")]
+    argv = [
+        "tokenizer",
+        "--train_file",
+        str(corpus_file),
+        "--vocab_size",
+        "300",
+        "--output_dir",
+        str(tmp_path / "tokenizer"),
+    ]
     assert main(argv) == 0
     assert len(AutoTokenizer.from_pretrained(tmp_path / "tokenizer")) == 300
     assert main(argv) == 2 and "--overwrite" in capsys.readouterr().err
     assert main([*argv, "--overwrite"]) == 0
-    argv[1] = str(tmp_path / "nothing.txt")
+    argv[2] = str(tmp_path / "nothing.txt")
     assert main([*argv, "--overwrite"]) == 2 and "no such file" in capsys.readouterr().err
 
 
@@ -88,9 +96,9 @@ def test_tokenizer_command_does_not_replace_a_model(tmp_path, corpus_file, capsy
     (tmp_path / "model").mkdir()
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / "model" / name).touch()
-    assert main(["tokenizer", str(corpus_file), "--output_dir", str(corpus_file)]) == 2
+    assert main(["tokenizer", "--train_file", str(corpus_file), "--output_dir", str(corpus_file)]) == 2
     assert "is a file" in capsys.readouterr().err
-    argv = ["tokenizer", str(corpus_file), "--output_dir", str(tmp_path / "model"), "--overwrite"]
+    argv = ["tokenizer", "--train_file", str(corpus_file), "--output_dir", str(tmp_path / "model"), "--overwrite"]
     assert main(argv) == 2 and "choose another folder" in capsys.readouterr().err
 
 

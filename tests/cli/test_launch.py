@@ -169,7 +169,13 @@ def assert_opens_as(found, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", ["ddp", "fsdp2", "tp", BOTH, BY_ACCELERATE])
 def test_pretraining_in_several_processes_equals_one(profile, launch, corpus_file):
-    settings = {**PRETRAIN, "corpus": [str(corpus_file)], "ema_decay": 0.9, "eval_strategy": "steps", "eval_steps": 1}
+    settings = {
+        **PRETRAIN,
+        "train_file": [str(corpus_file)],
+        "ema_decay": 0.9,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+    }
     one, two = launch("pretrain", settings), launch("pretrain", settings, profile)
     assert_same_weights(two / "model", one / "model")
     assert_opens_as(two / "model", one / "model")
@@ -204,7 +210,7 @@ def test_pretraining_in_several_processes_equals_one(profile, launch, corpus_fil
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", ["fsdp2", "tp", BOTH, BY_ACCELERATE])
 def test_muon_on_sharded_matrices_trains_as_on_whole_ones(profile, launch, corpus_file):
-    settings = {**PRETRAIN, "corpus": [str(corpus_file)], "optimizer": "muon"}
+    settings = {**PRETRAIN, "train_file": [str(corpus_file)], "optimizer": "muon"}
     one, two = launch("pretrain", settings), launch("pretrain", settings, profile)
     # Newton-Schulz runs in bfloat16, which turns the last bit of a gradient into a thousandth of an update.
     assert_same_weights(two / "model", one / "model", tolerance=2e-3)
@@ -263,6 +269,6 @@ def test_streamed_examples_are_shared_by_processes(profile, launch, tmp_path):
 
 
 def test_sizes_of_shards_are_checked(tmp_path, capsys):
-    options = ["--output_dir", str(tmp_path / "run"), "--corpus", "tinyshakespeare"]
+    options = ["--output_dir", str(tmp_path / "run"), "--train_file", "tinyshakespeare"]
     assert main(["pretrain", *options, "--tensor_parallel_size", "2"]) == 2
     assert "must be the number of processes, 1" in capsys.readouterr().err

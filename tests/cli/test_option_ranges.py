@@ -85,7 +85,7 @@ def test_recipes_are_in_range(path):
         ("score --discriminator runs/x texts.txt --batch_size 0", "--batch_size must be at least 1, got 0."),
         ("eval runs/x --temperatures 1 -2", "--temperatures must be at least 0, got -2.0."),
         ("eval runs/x --bootstrap -1", "--bootstrap must be at least 0, got -1."),
-        ("tokenizer x.txt --output_dir y --vocab_size -1", "--vocab_size must be at least 1, got -1."),
+        ("tokenizer --train_file x.txt --output_dir y --vocab_size -1", "--vocab_size must be at least 1, got -1."),
         ("demo --seconds -1", "--seconds must be at least 0, got -1.0."),
         ("demo --pretrain_steps 0", "--pretrain_steps must be at least 1, got 0."),
         ("plan --gpus 0", "--gpus must be at least 1, got 0."),

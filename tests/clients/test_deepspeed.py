@@ -37,7 +37,7 @@ def pretrain(start, tmp_path):
     def pretrain(folder, *options, profile=None):
         settings = {
             "model_name_or_path": str(start),
-            "corpus": [str(corpus)],
+            "train_file": [str(corpus)],
             "output_dir": str(folder),
             "optimizer": "adamw",
             "max_length": 32,

@@ -130,7 +130,7 @@ def test_weights_are_shares_of_the_text(tmp_path):
     assert second / (first + second) == pytest.approx(0.75, abs=0.01)
     # A new tokenizer learns from one pass, which is over when each source has ended.
     assert collections.Counter(text[0] for text in one_pass(stream)) == {"a": 13, "b": 9}
-    with pytest.raises(ConfigError, match="for each of the 2 sources"):
+    with pytest.raises(ConfigError, match="for each of the 2 files"):
         DocumentStream(stream.sources, [1.0])
 
 
@@ -242,7 +242,7 @@ def test_the_command_streams(tmp_path, corpus_text, capsys):
     (tmp_path / "train.jsonl").write_text("\n".join([*rows[:5], "{", *rows[5:]]))
     tiny = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     recipe = {
-        "corpus": [str(tmp_path / "train.jsonl")],
+        "train_file": [str(tmp_path / "train.jsonl")],
         "validation_file": [str(tmp_path / "valid.txt")],
         "streaming": True,
         "malformed_rows": "skip",

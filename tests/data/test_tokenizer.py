@@ -113,6 +113,6 @@ def test_a_stopped_tokenizer_ends_in_a_line(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(own, "train_tokenizer", stop)
-    assert train_tokenizer.main(["tinyshakespeare", "--output_dir", str(tmp_path / "out")]) == 130
+    assert train_tokenizer.main(["--train_file", "tinyshakespeare", "--output_dir", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.strip() == "Stopped. A tokenizer is written whole or not at all."
     assert not (tmp_path / "out").exists()

@@ -195,7 +195,7 @@ TINY = "--config_overrides=hidden_size=16,intermediate_size=32,num_hidden_layers
 
 def pretrain_on(tmp_path, texts, *options):
     path = write(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
-    files = [f"--corpus={path}", f"--validation_file={path}", f"--output_dir={tmp_path / 'run'}"]
+    files = [f"--train_file={path}", f"--validation_file={path}", f"--output_dir={tmp_path / 'run'}"]
     return pretrain.main([*files, *PRETRAIN.split(), TINY, "--overwrite_output_dir", *options])
 
 
@@ -214,7 +214,7 @@ def test_pretraining_counts_documents_longer_than_a_row(tmp_path, capsys):
 
 def test_one_document_and_its_blocks_are_told_apart(tmp_path, capsys):
     (tmp_path / "book.txt").write_text("\n\n".join(WORD * (3 + number % 40) for number in range(60)))
-    options = [f"--corpus={tmp_path / 'book.txt'}", f"--output_dir={tmp_path / 'run'}", *PRETRAIN.split(), TINY]
+    options = [f"--train_file={tmp_path / 'book.txt'}", f"--output_dir={tmp_path / 'run'}", *PRETRAIN.split(), TINY]
     assert pretrain.main(options) == 0
     said = capsys.readouterr().out
     num_blocks = re.search(r": 1 document in (\d+) blocks, ", said)[1]

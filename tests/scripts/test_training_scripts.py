@@ -42,7 +42,7 @@ def base(tmp_path_factory, corpus_text):
     folder = tmp_path_factory.mktemp("base")
     (folder / "corpus.txt").write_text(corpus_text, encoding="utf-8")
     # Long enough for the rows of every other script.
-    options = [*OPTIONS["pretrain"], "--corpus", str(folder / "corpus.txt"), "--max_length", "128"]
+    options = [*OPTIONS["pretrain"], "--train_file", str(folder / "corpus.txt"), "--max_length", "128"]
     importlib.import_module("training.pretrain").main([*options, "--output_dir", str(folder / "model")])
     return str(folder / "model")
 

@@ -87,7 +87,7 @@ def test_resuming_goes_on_with_the_adapter(run):
 def test_pretraining_goes_on_with_an_adapter(run, tmp_path, corpus_file, monkeypatch, capsys):
     monkeypatch.setattr(reload_check, "check_in_fresh_process", reload_check.run_check)
     run("closed_book_qa", "--dry_run")
-    argv = ["--model_name_or_path", str(tmp_path / "pretrained"), "--corpus", str(corpus_file), "--use_peft"]
+    argv = ["--model_name_or_path", str(tmp_path / "pretrained"), "--train_file", str(corpus_file), "--use_peft"]
     argv += ["--output_dir", str(tmp_path / "run"), "--max_length", "32", "--max_steps", "2"]
     argv += ["--sample_max_new_tokens", "4", "--per_device_train_batch_size", "4", "--save_strategy", "no"]
     assert pretrain.main(argv) == 0
@@ -149,7 +149,7 @@ def test_evaluation_between_steps_changes_nothing_in_four_bits(run):
 def test_pretraining_goes_on_with_weights_in_four_bits(run, tmp_path, corpus_file, monkeypatch, capsys):
     monkeypatch.setattr(reload_check, "check_in_fresh_process", reload_check.run_check)
     run("closed_book_qa", "--dry_run")
-    argv = ["--model_name_or_path", str(tmp_path / "pretrained"), "--corpus", str(corpus_file), "--use_peft"]
+    argv = ["--model_name_or_path", str(tmp_path / "pretrained"), "--train_file", str(corpus_file), "--use_peft"]
     argv += ["--output_dir", str(tmp_path / "run"), "--max_length", "32", "--max_steps", "2", "--load_in_4bit"]
     argv += ["--sample_max_new_tokens", "4", "--per_device_train_batch_size", "4", "--save_strategy", "no"]
     assert pretrain.main(argv) == 0

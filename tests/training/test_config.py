@@ -48,13 +48,13 @@ def test_options_read_from_the_source_have_help_and_default():
 
 
 def test_defaults_then_recipe_then_command_line():
-    recipe = {"learning_rate": "3e-4", "max_length": 64, "corpus": ["a.txt", "b.txt"], "bf16": False}
+    recipe = {"learning_rate": "3e-4", "max_length": 64, "train_file": ["a.txt", "b.txt"], "bf16": False}
     _, data, _, training = load().arguments
-    assert (training.learning_rate, data.max_length, data.corpus) == (2e-3, 512, ["tinyshakespeare"])
+    assert (training.learning_rate, data.max_length, data.train_file) == (2e-3, 512, ["tinyshakespeare"])
     _, data, _, training = load(recipe=recipe).arguments
-    assert (training.learning_rate, data.max_length, data.corpus) == (3e-4, 64, ["a.txt", "b.txt"])
-    _, data, _, training = load(["--max_length", "32", "--corpus", "c.txt"], recipe).arguments
-    assert (training.learning_rate, data.max_length, data.corpus) == (3e-4, 32, ["c.txt"])
+    assert (training.learning_rate, data.max_length, data.train_file) == (3e-4, 64, ["a.txt", "b.txt"])
+    _, data, _, training = load(["--max_length", "32", "--train_file", "c.txt"], recipe).arguments
+    assert (training.learning_rate, data.max_length, data.train_file) == (3e-4, 32, ["c.txt"])
 
 
 def test_hyphens_and_switches():
@@ -139,7 +139,7 @@ def test_unknown_option_names_the_nearest(names):
 
 @pytest.mark.parametrize("argv", [["texts.txt"], ["texts.txt", "--max_length", "16"]])
 def test_an_argument_of_no_option_is_answered_before_the_heavy_imports(names, argv):
-    with pytest.raises(ConfigError, match=r"'texts\.txt' belongs to no option: files to train on go to --corpus\."):
+    with pytest.raises(ConfigError, match=r"'texts\.txt' belongs to no option: files to train on go to --train_file\."):
         check_option_names(argv, names)
     with pytest.raises(ConfigError, match="go to --train_file"):
         check_option_names(argv, ["train_file", "max_length"])
@@ -147,7 +147,7 @@ def test_an_argument_of_no_option_is_answered_before_the_heavy_imports(names, ar
 
 @pytest.mark.parametrize("argv", [["--max_length=16", "texts.txt"], ["--max_length", "16", "texts.txt", "more.txt"]])
 def test_an_argument_of_no_option_among_others(argv):
-    with pytest.raises(ConfigError, match=r"'texts\.txt' belongs to no option: files to train on go to --corpus\."):
+    with pytest.raises(ConfigError, match=r"'texts\.txt' belongs to no option: files to train on go to --train_file\."):
         load(argv)
 
 

@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory, corpus_text):
     folder = tmp_path_factory.mktemp("pretrained")
     (folder / "corpus.txt").write_text(corpus_text, encoding="utf-8")
     recipe = {
-        "corpus": [str(folder / "corpus.txt")],
+        "train_file": [str(folder / "corpus.txt")],
         "output_dir": str(folder / "run"),
         "config_overrides": {
             "hidden_size": 16,

@@ -41,7 +41,7 @@ def recipe(tmp_path, corpus_file):
             "logging_steps": 1,
         }
         if command == "pretrain":
-            settings |= {"corpus": [str(corpus_file)], "max_length": 32, "sample_max_new_tokens": 2}
+            settings |= {"train_file": [str(corpus_file)], "max_length": 32, "sample_max_new_tokens": 2}
         else:
             settings |= {"task": "classification", "max_length": 64, "max_eval_samples": 4}
         path = tmp_path / f"{command}{len(changes)}.yaml"

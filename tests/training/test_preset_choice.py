@@ -52,7 +52,7 @@ def test_more_of_either_never_makes_it_smaller():
 )
 def test_pretraining_names_the_size_it_chose(tmp_path, capsys, size, expected):
     (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 200)
-    options = ["--corpus", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32", *size]
+    options = ["--train_file", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32", *size]
     assert (
         main([*options, "--max_steps", "1", "--output_dir", str(tmp_path / "run"), "--sample_max_new_tokens", "2"]) == 0
     )
@@ -64,7 +64,7 @@ def test_pretraining_names_the_size_it_chose(tmp_path, capsys, size, expected):
 
 def test_a_resumed_run_keeps_the_size_it_began_with(tmp_path, monkeypatch, capsys):
     (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 200)
-    options = ["--corpus", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32"]
+    options = ["--train_file", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32"]
     options += ["--output_dir", str(tmp_path / "run"), "--sample_max_new_tokens", "2", "--save_steps", "1"]
     assert main([*options, "--max_steps", "1"]) == 0
     # What a run of more steps would be given.

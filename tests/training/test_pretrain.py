@@ -40,7 +40,7 @@ def recipe(tmp_path, corpus_file):
 
     def write(name="tiny", **changes):
         path = tmp_path / f"{name}.yaml"
-        settings = {**TINY, "corpus": [str(corpus_file)], "output_dir": str(tmp_path / "run"), **changes}
+        settings = {**TINY, "train_file": [str(corpus_file)], "output_dir": str(tmp_path / "run"), **changes}
         path.write_text(yaml.safe_dump(settings))
         return str(path)
 
@@ -161,7 +161,7 @@ def test_going_on_from_a_checkpoint(recipe, tmp_path, in_process, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"corpus": ["nothing.txt"]}, "no such file: nothing.txt"),
+        ({"train_file": ["nothing.txt"]}, "no such file: nothing.txt"),
         ({"preset": "nanoo"}, "There is no preset 'nanoo'"),
         ({"model_type": "lama"}, "did you mean llama?"),
         ({"config_overrides": {"hidden_sise": 8}}, "did you mean hidden_size?"),

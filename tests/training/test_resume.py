@@ -319,7 +319,7 @@ def run(tmp_path, corpus_file, monkeypatch, capsys):
         "save_total_limit": 9,
     }
     special = {
-        "pretrain": {"corpus": [str(corpus_file)], "max_length": 32, "sample_max_new_tokens": 2},
+        "pretrain": {"train_file": [str(corpus_file)], "max_length": 32, "sample_max_new_tokens": 2},
         "finetune": {"task": "classification", "max_length": 32, "max_eval_samples": 4},
     }
 
@@ -341,7 +341,7 @@ def run(tmp_path, corpus_file, monkeypatch, capsys):
         ("pretrain", "--max_length", "16", "--max_length 32 -> 16"),
         ("pretrain", "--packing_strategy", "sequential", "--packing_strategy best_fit -> sequential"),
         ("pretrain", "--tokenizer_vocab_size", "310", "--tokenizer_vocab_size 300 -> 310"),
-        ("pretrain", "--corpus", "OTHER", "the content of the training data has changed (--corpus"),
+        ("pretrain", "--train_file", "OTHER", "the content of the training data has changed (--train_file"),
         ("finetune", "--task", "translation", "--task classification -> translation"),
         ("finetune", "--max_train_samples", "5", "--max_train_samples unset -> 5"),
     ],
@@ -364,7 +364,7 @@ def test_a_command_goes_on_and_says_so(run, tmp_path, corpus_file, corpus_text):
     (folder / "checkpoint-4" / "scheduler.pt").unlink()
     moved = tmp_path / "moved.txt"
     corpus_file.rename(moved)
-    changes = ("--max_steps", "6", "--learning_rate", "1e-3", "--corpus", str(moved), "--resume_from_checkpoint")
+    changes = ("--max_steps", "6", "--learning_rate", "1e-3", "--train_file", str(moved), "--resume_from_checkpoint")
     status, out, _ = run("pretrain", *changes)
     assert status == 0
     assert f"{folder / 'checkpoint-4'} has no scheduler.pt: going on from checkpoint-2." in out

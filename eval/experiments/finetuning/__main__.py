@@ -196,7 +196,7 @@ def pretrain(corpus: str, data: Path, output: Path, seed: int) -> Path:
     if not texts.exists():
         write_corpus(CORPORA[corpus], data, texts)
     folder = output / f"pretraining_{corpus}-{seed}"
-    run("pretrain", {**PRETRAINING, **PRETRAINING_CHANGES[corpus], "corpus": [texts]}, folder, seed)
+    run("pretrain", {**PRETRAINING, **PRETRAINING_CHANGES[corpus], "train_file": [texts]}, folder, seed)
     return folder
 
 

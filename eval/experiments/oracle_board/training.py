@@ -18,7 +18,7 @@ from hf_gpt.generation.sampling.rollout import Rollout, rollout
 # What of a recipe is the method; the rest is files, sizes and data.
 NOT_THE_METHOD = {
     "output_dir",
-    "corpus",
+    "train_file",
     "tokenizer_vocab_size",
     "preset",
     "mle_warmup_steps",

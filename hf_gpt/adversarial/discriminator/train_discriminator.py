@@ -16,7 +16,6 @@ from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRow
 from hf_gpt.adversarial.discriminator.model import Scorer, check_pair
 from hf_gpt.adversarial.discriminator.module import as_discriminator
 from hf_gpt.adversarial.monitoring.diagnostics import accuracy, format_features, shortcut_auc
-from hf_gpt.data.packed_dataset import tokenize_documents
 from hf_gpt.data.truncation import Cuts, Overlong
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import BatchLoss, fit
@@ -183,26 +182,6 @@ def train_discriminator(
         num_test_texts=len(test),
         epochs=record.best_epoch,
     )
-
-
-def text_windows(
-    documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt_tokens: int, max_new_tokens: int
-) -> list[dict[str, list[int]]]:
-    """Consecutive windows of documents, as prompts of `prompt_tokens` and completions of `max_new_tokens` tokens.
-
-    A document's first window begins with the begin token. Its last one may be shorter and ends with the end token.
-
-    Raises:
-        CorpusError: no document is longer than a prompt.
-    """
-    rows = []
-    for ids in map(np.ndarray.tolist, tokenize_documents(list(documents), tokenizer)):
-        for start in range(0, len(ids) - prompt_tokens, prompt_tokens + max_new_tokens):
-            middle = start + prompt_tokens
-            rows.append({"prompt_ids": ids[start:middle], "completion_ids": ids[middle : middle + max_new_tokens]})
-    if not rows:
-        raise CorpusError(f"no document is longer than a prompt of {prompt_tokens} tokens. Lower --prompt_tokens.")
-    return rows
 
 
 def _read(real_texts, tokens, processing_class, config, report_cuts) -> TextRows:

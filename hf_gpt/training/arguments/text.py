@@ -9,13 +9,24 @@ class TextArguments:
 
     _argument_group_name = "texts"
 
-    corpus: list[str] = field(
+    train_file: list[str] = field(
         default_factory=lambda: ["tinyshakespeare"],
         metadata={"help": "Files with real texts (.txt, .jsonl, .csv, .parquet), or names of built-in ones."},
     )
     text_column: str = field(default="text", metadata={"help": "Column of a table that holds a text."})
     document_separator: str | None = field(
-        default=r"\n\n", metadata={"help": "What separates texts in a .txt file; by default blank lines."}
+        default=None,
+        metadata={
+            "help": r"What separates documents in a .txt file, e.g. '\n\n'. Left out: "
+            "one file is one document."
+        },
+    )
+    prompt_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens of real text that a generated one starts with; texts are then windows of the documents. 0: "
+            "whole documents. Left out: 0, or 16 with fewer than 200 documents. Not with prompt_column."
+        },
     )
     prompt_column: str | None = field(
         default=None, metadata={"help": "Column of a table that holds a prompt. Left out: texts without prompts."}

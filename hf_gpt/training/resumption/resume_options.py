@@ -30,9 +30,9 @@ _NAMES: dict[str, dict[Change, str]] = {
         Change.FREE: "trust_remote_code",
     },
     "DataArguments": {
-        Change.FIXED: "streaming corpus_weights text_column document_separator validation_fraction max_length overlong "
-        "packing_strategy tokenizer_name tokenizer_vocab_size",
-        Change.CONTENT: "corpus validation_file",
+        Change.FIXED: "streaming train_file_weights text_column document_separator validation_fraction max_length "
+        "overlong packing_strategy tokenizer_name tokenizer_vocab_size",
+        Change.CONTENT: "train_file validation_file",
         Change.MAY: "malformed_rows",
     },
     "TaskArguments": {
@@ -48,9 +48,9 @@ _NAMES: dict[str, dict[Change, str]] = {
         "predict_with_generate max_new_tokens num_beams",
     },
     "TextArguments": {
-        Change.FIXED: "text_column document_separator prompt_column completion_column validation_fraction "
-        "max_train_samples tokenizer_name tokenizer_vocab_size",
-        Change.CONTENT: "corpus validation_file",
+        Change.FIXED: "text_column document_separator prompt_tokens prompt_column completion_column "
+        "validation_fraction max_train_samples tokenizer_name tokenizer_vocab_size",
+        Change.CONTENT: "train_file validation_file",
     },
     "DiscriminatorArguments": {
         Change.FIXED: "discriminator discriminator_preset discriminator_overrides discriminator_trunk "
