@@ -2,9 +2,24 @@
 
 import json
 import re
+from dataclasses import field
 from typing import Any
 
 from hf_gpt.errors import ConfigError
+
+
+def option(default: Any, help: str, **settings: Any) -> Any:
+    """The field of a dataclass whose fields are options, as `HfArgumentParser` reads them.
+
+    Args:
+        default: Its value where none is given; each instance has a list of its own.
+        help: What `--help` says of it.
+        settings: As for `ArgumentParser.add_argument`.
+    """
+    metadata = {"help": help, **settings}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def check_at_least(arguments: Any, **least: int) -> None:

@@ -3,10 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from hf_gpt.training.arguments.task import TaskArguments
-
 
 if TYPE_CHECKING:
+    from hf_gpt.training.arguments.task import TaskArguments
     from hf_gpt.training.tasks.base import Task
 
 
@@ -32,7 +31,7 @@ RECIPES_OF_TASKS = {
 }
 
 
-def make_task(task_args: TaskArguments) -> "Task":
+def make_task(task_args: "TaskArguments") -> "Task":
     """The task that the arguments name."""
     module, _, name = TASKS[task_args.task].partition(".")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)(task_args)
