@@ -12,6 +12,7 @@ from hf_gpt.cli import generate as generate
 from hf_gpt.cli.pretrain import main
 from hf_gpt.training.monitoring import reload_check
 from hf_gpt.training.trainer import HfGptTrainer
+from tests.fine_tuning import called_here
 
 
 TINY = {
@@ -50,7 +51,7 @@ def recipe(tmp_path, corpus_file):
 @pytest.fixture
 def in_process(monkeypatch):
     """Runs the check of the reloaded checkpoint in this process, which saves the start of another."""
-    monkeypatch.setattr(reload_check, "check_in_fresh_process", reload_check.run_check)
+    monkeypatch.setattr(reload_check, "in_fresh_process", called_here)
 
 
 def weights(path):
@@ -191,9 +192,9 @@ def test_a_bad_corpus_does_not_cost_the_former_run(recipe, tmp_path, capsys):
 def test_a_checkpoint_that_does_not_open_is_said_so(tmp_path):
     from hf_gpt.errors import CheckpointError
 
-    request = reload_check.ReloadRequest(str(tmp_path), ["text"], 8, "best_fit", 1, [""], {"max_new_tokens": 1})
+    request = {"documents": ["text"], "packing_strategy": "best_fit", "batch_size": 1, "trust_remote_code": False}
     with pytest.raises(CheckpointError, match="does not work in a fresh process"):
-        reload_check.check_in_fresh_process(request)
+        reload_check.in_fresh_process(reload_check.score_and_continue, checkpoint=str(tmp_path), **request)
 
 
 def test_an_lstm_is_trained_on_packed_rows(recipe, tmp_path, in_process, capsys):

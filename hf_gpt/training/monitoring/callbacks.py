@@ -17,19 +17,12 @@ from hf_gpt.training.monitoring.throughput import format_count, format_duration
 class ProgressCallback(TrainerCallback):
     """A progress bar with loss, tokens per second and time left; without a terminal, a line for each log instead."""
 
-    def __init__(self, show_bar: bool | None = None):
-        """Args:
-        show_bar: Whether to show a bar. None: if standard error is a terminal and `disable_tqdm` is not set.
-        """
-        self.show_bar = show_bar
+    def __init__(self):
         self.bar: tqdm | None = None
         self.evaluation_bar: tqdm | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if not state.is_world_process_zero:
-            return
-        show = sys.stderr.isatty() and not args.disable_tqdm if self.show_bar is None else self.show_bar
-        if show:
+        if state.is_world_process_zero and sys.stderr.isatty() and not args.disable_tqdm:
             self.bar = tqdm(
                 total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, desc="training"
             )

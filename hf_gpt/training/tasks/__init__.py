@@ -17,10 +17,10 @@ TASKS = {
     "translation": "text_generation.Translation",
     "closed_book_qa": "text_generation.ClosedBookQa",
     "dialogue": "dialogue.Dialogue",
-    "image_classification": "modalities.ImageClassification",
-    "image_generation": "modalities.ImageGeneration",
-    "sound_classification": "modalities.AudioClassification",
-    "sound_generation": "modalities.AudioGeneration",
+    "image_classification": "modalities.MediaClassification",
+    "image_generation": "modalities.MediaGeneration",
+    "sound_classification": "modalities.MediaClassification",
+    "sound_generation": "modalities.MediaGeneration",
 }
 # Recipes that are not named after their task.
 RECIPES_OF_TASKS = {

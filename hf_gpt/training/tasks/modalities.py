@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -13,7 +13,6 @@ from hf_gpt.data.examples import Example
 from hf_gpt.errors import ConfigError
 from hf_gpt.evaluation.media_classifier import MediaClassifier
 from hf_gpt.modalities import HfGptModalityProcessor
-from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks.base import as_tuple, to_rows
 from hf_gpt.training.tasks.classification import Classification, LabelledTask
 from hf_gpt.training.tasks.modality_examples import KINDS, ModalityKind, copies, value_vectors, voices_of
@@ -34,15 +33,18 @@ class MediaTask(LabelledTask):
     """What tasks on signals share: examples, processor, changed copies to train on, first embeddings.
 
     Attributes:
-        kind: Name of the kind of signals.
         processor: What examples were encoded with; known after `encode`.
     """
 
-    kind: ClassVar[str]
     processor: HfGptModalityProcessor
     processing_class = "AutoProcessor"
     # Levels, codewords and the judge are learnt from all signals.
     streams = False
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind of signals: `"image"` or `"audio"`."""
+        return "image" if self.args.task.startswith("image") else "audio"
 
     @property
     def modality(self) -> ModalityKind:
@@ -151,7 +153,6 @@ class MediaTask(LabelledTask):
         return rows
 
     def record(self, example: Example) -> dict[str, Any]:
-        """What stands in `predictions.jsonl` of an example: all but the signal."""
         return {name: value for name, value in example.items() if name != self.args.media_column}
 
 
@@ -166,7 +167,7 @@ class MediaClassification(MediaTask, Classification):
         return self.args.eval_copies
 
     def prepare_tokenizer(self, tokenizer: Any) -> list[str]:
-        """Nothing: the processor puts tokens where they belong."""
+        # The processor puts tokens where they belong.
         return []
 
     def encode(
@@ -193,14 +194,9 @@ class MediaGeneration(MediaTask, WritingTask):
     main_metric = "recognised"
     samples = True
 
-    def __init__(self, args: TaskArguments):
-        super().__init__(args)
-        self._train: Sequence[Example] = ()
-        self._judge: MediaClassifier | None = None
-
-    @property
-    def is_encoder_decoder(self) -> bool:
-        return False
+    is_encoder_decoder = False
+    _train: Sequence[Example] = ()
+    _judge: MediaClassifier | None = None
 
     def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
         if self.args.architecture == "encoder_decoder":
@@ -246,27 +242,3 @@ class MediaGeneration(MediaTask, WritingTask):
         from hf_gpt.training.tasks.modality_samples import write_gallery
 
         return write_gallery(self, model, processor, examples, folder)
-
-
-class ImageClassification(MediaClassification):
-    """The class of an image."""
-
-    kind = "image"
-
-
-class AudioClassification(MediaClassification):
-    """The class of a sound."""
-
-    kind = "audio"
-
-
-class ImageGeneration(MediaGeneration):
-    """Images of a class, pixel by pixel or patch by patch."""
-
-    kind = "image"
-
-
-class AudioGeneration(MediaGeneration):
-    """Audio of a class, sample by sample or frame by frame."""
-
-    kind = "audio"

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from hf_gpt.data.examples import Example
 from hf_gpt.errors import ConfigError, CorpusError
@@ -12,6 +13,9 @@ from hf_gpt.modalities import HfGptAudioFeatureExtractor, HfGptImageFeatureExtra
 from hf_gpt.modalities.feature_extraction import ModalityFeatureExtractor
 from hf_gpt.training.arguments.task import TaskArguments
 
+
+# Signals of one kind, and the group of each.
+Media, Groups = Sequence[Any], Sequence[Any] | None
 
 # The built-in audio: two tones, one after the other, in hertz.
 _TONES = {"low": (220.0, 330.0), "up": (330.0, 660.0), "down": (660.0, 330.0), "high": (990.0, 1320.0)}
@@ -27,9 +31,7 @@ class ModalityKind(ABC):
         """The examples that ship, in the columns that the arguments name."""
 
     @abstractmethod
-    def new_feature_extractor(
-        self, args: TaskArguments, media: Sequence[Any], groups: Sequence[Any] | None = None
-    ) -> ModalityFeatureExtractor:
+    def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> ModalityFeatureExtractor:
         """A feature extractor that fits the training signals; with `groups`, of frames without what a group shares.
 
         Raises:
@@ -37,17 +39,10 @@ class ModalityKind(ABC):
         """
 
     @abstractmethod
-    def changed_values(
-        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
-    ) -> np.ndarray:
-        """The values of a copy of a signal, changed as signals of its class may be.
+    def changed_values(self, extractor: Any, signal: Any, rng: Generator, strength: float, **common: Any) -> np.ndarray:
+        """The values of a copy of a signal, changed as signals of its class may be, as far as `strength` says.
 
-        Args:
-            extractor: What makes values.
-            signal: The signal.
-            rng: Of the changes.
-            strength: Scales how far it is changed.
-            common: Options of the extractor's `encode`.
+        `common` are options of the extractor's `encode`.
         """
 
     @abstractmethod
@@ -82,9 +77,7 @@ class Images(ModalityKind):
         rows = zip(digits.images.astype(int).tolist(), digits.target.tolist(), strict=True)
         return [Example({args.media_column: image, args.label_column: label}) for image, label in rows]
 
-    def new_feature_extractor(
-        self, args: TaskArguments, media: Sequence[Any], groups: Sequence[Any] | None = None
-    ) -> HfGptImageFeatureExtractor:
+    def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> HfGptImageFeatureExtractor:
         low, high = min(float(image.min()) for image in media), max(float(image.max()) for image in media)
         try:
             extractor = HfGptImageFeatureExtractor(
@@ -97,9 +90,7 @@ class Images(ModalityKind):
         except ValueError as error:
             raise ConfigError(f"these settings do not suit the images: {error}") from error
 
-    def changed_values(
-        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
-    ) -> np.ndarray:
+    def changed_values(self, extractor: Any, signal: Any, rng: Generator, strength: float, **common: Any) -> np.ndarray:
         """Values of an image that is turned by up to 12 degrees, scaled by up to 10 % and moved by up to a pixel."""
         from scipy.ndimage import affine_transform
 
@@ -136,9 +127,7 @@ class Audio(ModalityKind):
                     examples.append(Example(row))
         return examples
 
-    def new_feature_extractor(
-        self, args: TaskArguments, media: Sequence[Any], groups: Sequence[Any] | None = None
-    ) -> HfGptAudioFeatureExtractor:
+    def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> HfGptAudioFeatureExtractor:
         try:
             extractor = HfGptAudioFeatureExtractor(
                 encoding=args.audio_encoding,
@@ -156,9 +145,7 @@ class Audio(ModalityKind):
         except ValueError as error:
             raise ConfigError(f"these settings do not suit the audio: {error}") from error
 
-    def changed_values(
-        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
-    ) -> np.ndarray:
+    def changed_values(self, extractor: Any, signal: Any, rng: Generator, strength: float, **common: Any) -> np.ndarray:
         """Values of a sound by another voice, in another room, at another pace.
 
         Played faster or slower by up to 5 %, which moves pitch and formants (speed perturbation, Ko et al. 2015), with
@@ -195,13 +182,8 @@ class Audio(ModalityKind):
         return values[: len(values) // step // 2 * step]
 
 
-def voices_of(extractor: HfGptAudioFeatureExtractor, media: Sequence[Any], groups: Sequence[Any]) -> list[np.ndarray]:
-    """The voice of each clip: that of all clips of its group.
-
-    Args:
-        extractor: What gives a voice.
-        media: Audio clips.
-        groups: The group of each, such as its speaker.
+def voices_of(extractor: HfGptAudioFeatureExtractor, media: Media, groups: Sequence[Any]) -> list[np.ndarray]:
+    """The voice of each clip: that of all clips of its group, such as its speaker.
 
     Raises:
         ValueError: clips are not stretched to one length.
@@ -266,7 +248,7 @@ def value_vectors(extractor: Any) -> np.ndarray:
     return vectors.reshape(groups * size, -1)
 
 
-def _two_tones(tones: Sequence[float], voice: int, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
+def _two_tones(tones: Sequence[float], voice: int, sampling_rate: int, rng: Generator) -> np.ndarray:
     """Samples of two notes, 16-bit integers: a voice is a pitch of its own and the loudness of its overtones."""
     pitch = 2 ** (rng.normal(0, 0.02) + 0.04 * (voice - 1))
     parts = []
