@@ -39,12 +39,10 @@ def check_adapter_options(
     writes: bool = True,
     packed: bool = False,
 ) -> None:
-    """Refuses adapter options that cannot work together, before any work is done.
+    """Refuses adapter options that cannot work together, and sets AdamW: Muon is for whole matrices.
 
     Args:
-        peft_args: The options.
-        model_args: Which model they are for.
-        training_args: Made to use AdamW: Muon's orthogonal steps are for whole matrices, not for factors of an update.
+        peft_args, model_args, training_args: The options.
         writes: Whether the model is a decoder that writes.
         packed: Whether rows hold several documents, kept apart by their positions.
 
@@ -136,13 +134,11 @@ def add_adapter(
     adapter without being told how.
 
     Args:
-        model: The loaded model.
+        model, model_args: The loaded model, and where it came from.
         tokenizer: Saved with the base.
         peft_args: Method and size.
-        model_args: Where the model came from.
         peft_type: PEFT's name of the task: CAUSAL_LM, SEQ_CLS, TOKEN_CLS or QUESTION_ANS.
-        output_dir: Folder of the run.
-        is_main: Whether this process is the one that writes.
+        output_dir: Folder of the run, which this process writes if it `is_main`.
         new_rows: Tokens that are new to the model, whose embeddings are trained with the adapter.
     """
     from peft import get_peft_model

@@ -63,12 +63,12 @@ def build_model(
 
     Args:
         model_args: Which model.
-        tokenizer: Its tokenizer, which sizes the embeddings.
+        tokenizer: Sizes the embeddings.
         max_length: Longest row in tokens.
         seed: Of new weights, those of a new head on a loaded model too.
-        auto_class: Name of the Auto class that makes it, by default a causal language model.
-        quantization_config: How the weights of a loaded model are kept; None keeps them as they are.
+        auto_class: Name of the Auto class that makes it.
         task_fields: Config fields that a task decides. Given, they and `config_overrides` hold for a loaded model too.
+        quantization_config: How the weights of a loaded model are kept; None keeps them as they are.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -117,12 +117,7 @@ def end_tokens(model: PreTrainedModel) -> list[int]:
 
 
 def choose_architecture(model_args: ModelArguments, architecture: str) -> str:
-    """`architecture`, or for `"auto"` what the model that is named is: `"decoder"` or `"encoder_decoder"`.
-
-    Raises:
-        CheckpointError: there is no model at that place.
-        ConfigError: an unknown architecture.
-    """
+    """`architecture`, or for `"auto"` what the model that is named is: `"decoder"` or `"encoder_decoder"`."""
     if architecture != "auto":
         return architecture
     return "encoder_decoder" if _config_of(model_args).is_encoder_decoder else "decoder"
@@ -250,16 +245,9 @@ def known_fields(config_class: type[PreTrainedConfig]) -> set[str]:
 
 
 def leave_out_of_recipe(model_args: ModelArguments, recipe: Mapping[str, Any]) -> list[str]:
-    """Takes what a built-in recipe says of our models out of the options, where the model is of another architecture.
+    """Takes what a built-in recipe says of our models out of the options of a model of another architecture; names it.
 
     What the command line says stays, to be refused by its name.
-
-    Args:
-        model_args: The options, which are changed.
-        recipe: The recipe's settings.
-
-    Returns:
-        What was taken out.
 
     Raises:
         CheckpointError: there is no model at the place that is named.

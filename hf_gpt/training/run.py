@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gpt.errors import CorpusError, WorkerError
 from hf_gpt.files.atomic_files import write_text
+from hf_gpt.files.checkpoint_parts import needs_of, read_record
+from hf_gpt.files.checkpoints import (
+    atomic_directory,
+    check_output_dir,
+    explains_write_errors,
+    find_checkpoint,
+    last_checkpoint,
+    start_output_dir,
+)
 from hf_gpt.installation import as_typed
 from hf_gpt.training.monitoring.step_times import Stretch, time_steps
 from hf_gpt.training.monitoring.throughput import format_count
+from hf_gpt.training.resumption.run_record import RunFacts, compare, options_of, options_of_command
 from hf_gpt.training.settings import Settings, settings_to_yaml
 
 
@@ -44,10 +54,8 @@ CALL_OPTIONS = ("resume_from_checkpoint", "overwrite_output_dir", "dry_run")
 def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] | None = None) -> Path | None:
     """Checks the folder of the run before any work; returns the checkpoint to resume from, or None.
 
-    Args:
-        settings: Of the run.
-        take_over: Called with the record of the run that is resumed, before the settings are compared with it. It sets
-            what that run chose and this one leaves open.
+    `take_over` is called with the record of the run that is resumed, before the settings are compared with it. It sets
+    what that run chose and this one leaves open.
 
     Raises:
         CheckpointError: the folder holds another run, or the wanted checkpoint is not there, or not whole.
@@ -55,10 +63,6 @@ def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] 
     """
     import datasets
     from transformers.utils import logging as transformers_logging
-
-    from hf_gpt.files.checkpoint_parts import needs_of, read_record
-    from hf_gpt.files.checkpoints import check_output_dir, find_checkpoint
-    from hf_gpt.training.resumption.run_record import RunFacts, compare, options_of, options_of_command
 
     *others, training_args = settings.arguments
     is_main = training_args.process_index == 0
@@ -102,9 +106,7 @@ def run_training(
     """Does a dry run, or trains, and leaves the rest to `finish`.
 
     Args:
-        settings: What the run's recipe is written from.
-        training_args: Its training arguments.
-        checkpoint: Where it goes on, if it does.
+        settings, training_args, checkpoint: The run, and where it goes on, if it does.
         prog: Name of the command, for the hint how to resume.
         make_trainer: Makes the trainer; data, tokenizer and model are sound when it is called.
         describe: What is about to happen, as pairs of a name and a line.
@@ -114,9 +116,6 @@ def run_training(
     Returns:
         The exit status: 0, or 128 and the number of the signal that stopped the run.
     """
-    from hf_gpt.files.checkpoints import start_output_dir
-    from hf_gpt.training.resumption.run_record import options_of_command
-
     output_dir = Path(training_args.output_dir)
     is_main = training_args.process_index == 0
     say = print if is_main else silent
@@ -186,11 +185,7 @@ def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
 
 
 def log_often(trainer: "HfGptTrainer") -> float:
-    """Lowers the default steps between logs, so that the curves of a short run have `LEAST_POINTS` points or more.
-
-    Returns:
-        The steps between logs.
-    """
+    """Lowers the default steps between logs, so that a short run has `LEAST_POINTS` or more; returns them."""
     args = trainer.args
     if args.logging_steps == type(args).__dataclass_fields__["logging_steps"].default:
         args.logging_steps = max(1, min(args.logging_steps, total_steps(trainer) // LEAST_POINTS))
@@ -210,7 +205,6 @@ def describe_steps(trainer: "HfGptTrainer") -> str:
 
 def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
     """Trains to the end, or until a signal comes; returns the signal's number, or None."""
-    from hf_gpt.files.checkpoints import last_checkpoint
     from hf_gpt.training.monitoring.callbacks import StopOnSignalCallback
 
     listeners = [item for item in trainer.callback_handler.callbacks if isinstance(item, StopOnSignalCallback)]
@@ -241,8 +235,6 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
 
 def _save_before_fault(trainer: "HfGptTrainer") -> Path | None:
     """Saves a run whose data cannot be read on, where every process has noticed it; returns its newest checkpoint."""
-    from hf_gpt.files.checkpoints import last_checkpoint
-
     args, step = trainer.args, trainer.state.global_step
     former = last_checkpoint(Path(args.output_dir))
     all_notice = args.world_size == 1 or args.accelerator_config.dispatch_batches is False
@@ -273,8 +265,6 @@ def final_metrics(trainer: "HfGptTrainer", *, anew: bool = False) -> dict[str, f
 
 def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Mapping[str, Any]) -> None:
     """Saves model, tokenizer and the defaults of `generate`; the folder appears when it is complete."""
-    from hf_gpt.files.checkpoints import atomic_directory, explains_write_errors
-
     generation_config = getattr(trainer.model, "generation_config", None)
     if generation_config is not None:
         if "do_sample" in generation_options:

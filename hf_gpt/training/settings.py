@@ -70,11 +70,7 @@ class Recipe(dict):
 
 
 def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The settings of a yaml file.
-
-    Args:
-        path: The file.
-        names: Options that there are.
+    """The settings of a yaml file, of options among `names`.
 
     Raises:
         ConfigError: the file is not a yaml mapping, or has a key that is no option.
@@ -98,24 +94,26 @@ def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
     return Recipe(content, written or {})
 
 
-def split_config_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Takes `--config X` or `--config=X` out of the command line; the last one wins.
-
-    Raises:
-        ConfigError: the option has no value.
-    """
-    recipe, rest = None, []
+def take_options(argv: Sequence[str], *names: str) -> tuple[dict[str, str | None], list[str]]:
+    """Takes `--name X` or `--name=X` out of a command line: the last values, None where one lacks, and the rest."""
+    values: dict[str, str | None] = {}
+    rest: list[str] = []
     tokens = iter(argv)
     for token in tokens:
-        if token == "--config":
-            recipe = next(tokens, None)
-            if recipe is None:
-                raise ConfigError("--config needs a value: a .yaml file or the name of a built-in recipe.")
-        elif token.startswith("--config="):
-            recipe = token.partition("=")[2]
+        name, equals, value = token.partition("=")
+        if name in names:
+            values[name] = value if equals else next(tokens, None)
         else:
             rest.append(token)
-    return recipe, rest
+    return values, rest
+
+
+def split_config_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes `--config X` out of the command line; raises `ConfigError` where it has no value."""
+    values, rest = take_options(argv, "--config")
+    if None in values.values():
+        raise ConfigError("--config needs a value: a .yaml file or the name of a built-in recipe.")
+    return values.get("--config"), rest
 
 
 def check_option_names(argv: Sequence[str], names: Iterable[str]) -> None:
@@ -143,15 +141,9 @@ def _stray(argument: str, names: Collection[str]) -> str:
 def load_settings(
     argv: Sequence[str], dataclass_types: Sequence[type], recipe: Mapping[str, Any] | None, recipe_path: Path | None
 ) -> Settings:
-    """Parses a recipe and a command line into dataclasses.
+    """Parses a recipe, whose path errors name, and a command line without `--config` into dataclasses.
 
     A recipe becomes options in front of the command line, so that both are read by the same rules and the last wins.
-
-    Args:
-        argv: The command line, without `--config`.
-        dataclass_types: What to fill.
-        recipe: Settings of the recipe, checked by `read_recipe`.
-        recipe_path: Where they come from, for errors.
 
     Raises:
         ConfigError: a value of the wrong type or out of range, or an option that does not exist.
@@ -194,15 +186,10 @@ def load_settings(
 
 
 def settings_to_yaml(settings: Settings, library_type: type, header: str = "") -> str:
-    """The settings as a recipe: loading it again gives the same settings.
+    """The settings as a recipe with a comment at the top: loading it again gives the same settings.
 
-    Written are all of our own options, and those of the library's `library_type` whose value differs from its default
-    or whose default differs from that of the settings' own class, which is what a recipe is loaded into.
-
-    Args:
-        settings: What to write.
-        library_type: `TrainingArguments`.
-        header: Comment at the top.
+    Written are all of our own options, and those of the library's `TrainingArguments`, `library_type`, whose value
+    differs from its default or whose default differs from that of the settings' own class.
     """
     import yaml
     from transformers import HfArgumentParser

@@ -27,11 +27,7 @@ ENCODED_TOGETHER = 256
 class ExampleStream(WindowStream):
     """Model inputs made of a stream of examples, the same that `task.encode` makes of all of them.
 
-    Args:
-        documents: The examples.
-        task: Their task, which knows what it has to from `learn`.
-        processing_class: As for `task.encode`.
-        shuffle_seed: As for `WindowStream`.
+    The task knows what it has to from `learn`; `shuffle_seed` is as for `WindowStream`.
     """
 
     def __init__(self, documents: DocumentStream, task: Task, processing_class: Any, shuffle_seed: int | None = None):

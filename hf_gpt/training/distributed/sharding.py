@@ -38,11 +38,7 @@ class CpuParallelismConfig(ParallelismConfig):
 
 
 def shard_model(model: PreTrainedModel, training_args: "HfGptTrainingArguments") -> PreTrainedModel:
-    """The model with its weights in shards as the arguments ask; without that the model itself.
-
-    Args:
-        model: The whole model, the same in every process.
-        training_args: `tensor_parallel_size` and `fsdp_size`.
+    """The whole model, the same in every process, with its weights in shards as the arguments ask; else itself.
 
     Raises:
         ConfigError: its class cannot be sharded that way.
@@ -96,12 +92,9 @@ def distributed_config(model: PreTrainedModel, training_args: "HfGptTrainingArgu
 
 
 def shard_in_place(module: torch.nn.Module, blocks: Iterable[str], device_type: str) -> None:
-    """Shards a module that is in memory by FSDP2, over all processes; its `forward` gathers block by block.
+    """Shards a module that is in memory, and the same in every process, by FSDP2 over all processes.
 
-    Args:
-        module: The same in every process.
-        blocks: Names of the classes that are gathered one at a time; the rest is one more block.
-        device_type: Where it computes.
+    Its `forward` gathers each block of a class in `blocks` by itself, and the rest as one more.
     """
     mesh, names = init_device_mesh(device_type, (dist.get_world_size(),)), set(blocks)
     for inner in module.modules():
@@ -157,13 +150,9 @@ def load_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
 
 
 def whole(value: Any, keep: bool) -> Any:
-    """The value with every tensor in it whole and in the machine's memory.
+    """The value with every tensor in it whole and in the machine's memory; None in place of each shard without `keep`.
 
     All processes must ask for it together. One tensor after the other is gathered, so that no device holds them all.
-
-    Args:
-        value: A state.
-        keep: Whether this process wants it; else there is None in place of each shard.
     """
     if isinstance(value, DTensor):
         gathered = value.full_tensor()

@@ -114,11 +114,9 @@ def task_metrics(logs: dict[str, float]) -> dict[str, float]:
 
 
 def metric_texts(logs: Mapping[str, float], *, with_sizes: bool = False) -> dict[str, str]:
-    """The metrics of a task as they are shown, numbers alone; one with an interval has it behind it.
+    """The metrics of a task in a log entry as they are shown, numbers alone; one with an interval has it behind it.
 
-    Args:
-        logs: A log entry of evaluation.
-        with_sizes: Whether the number of texts that a metric was measured on is named too.
+    `with_sizes` names the number of texts that a metric was measured on, too.
     """
     metrics = {name: value for name, value in task_metrics(dict(logs)).items() if isinstance(value, (int, float))}
     texts = {}
@@ -134,11 +132,7 @@ def metric_texts(logs: Mapping[str, float], *, with_sizes: bool = False) -> dict
 
 
 class CutsCallback(TrainerCallback):
-    """Keeps what of the data was cut or left out in the run's state, as numbers of its first log entry.
-
-    Args:
-        parts: The counts of each part of the data.
-    """
+    """Keeps what of each part of the data was cut or left out in the run's state, as numbers of its first log entry."""
 
     def __init__(self, parts: Mapping[str, Cuts]):
         self.parts = parts

@@ -69,11 +69,7 @@ GPUS = {
 
 
 def find_gpu(name: str) -> Gpu:
-    """The GPU of that name.
-
-    Raises:
-        ConfigError: the table has none.
-    """
+    """The GPU of that name; raises `ConfigError` where the table has none."""
     if name.lower() not in GPUS:
         raise ConfigError(
             f"--gpu: unknown GPU {name!r}{did_you_mean(name.lower(), list(GPUS))} Known: {', '.join(GPUS)}. Describe "
@@ -259,14 +255,12 @@ def memory_per_device(
         sharding: How the state is spread: `ddp` nothing; `zero1`, `zero2`, `zero3` as arXiv 1910.02054, section 5, with
             DeepSpeed's bfloat16 weights and gradients beside float32 masters; `fsdp2` float32 shards that are gathered
             block by block (arXiv 2304.11277); `tp` the matrices of each block.
-        devices: Devices in all.
-        batch_size: Rows on each device in one forward pass.
-        max_length: Tokens in a row.
+        devices: Devices in all; under `tp`, `tensor_parallel_size` of them share one block's matrices.
+        batch_size: Rows of `max_length` tokens on each device in one forward pass.
         optimizer: `"muon"` or `"adamw"`, which it always is under ZeRO.
         compute_bytes: Of an entry of what matrix products read: 2 in bfloat16, 4 in float32.
         gradient_checkpointing: Keep only the input of each block, and one block at a time.
         chunked_loss: Never hold the logits of all tokens.
-        tensor_parallel_size: Devices that share one block's matrices; only for `tp`.
     """
     parameters, tokens = count_parameters(config), batch_size * max_length
     count, layers = parameters.total, config.num_hidden_layers

@@ -29,14 +29,9 @@ class HeldOutLoss:
         self._targets += targets
 
     def metrics(self, accelerator: Accelerator, copies: int, num_bytes: int | None) -> dict[str, float]:
-        """`loss` in nats per token and, if `num_bytes` is known, `bits_per_byte`; empty without a target.
+        """`loss` in nats per token and, for a text of `num_bytes` in UTF-8, `bits_per_byte`; empty without a target.
 
-        All processes must call it together.
-
-        Args:
-            accelerator: Adds up the processes.
-            copies: Processes that evaluate the same batch.
-            num_bytes: UTF-8 bytes of the text.
+        All processes must call it together, of which `copies` evaluate the same batch.
         """
         totals = torch.tensor([self._nats, self._targets], dtype=torch.float32, device=accelerator.device)
         nats, targets = (accelerator.reduce(totals, reduction="sum") / copies).tolist()
@@ -50,15 +45,12 @@ class HeldOutLoss:
 
 @torch.no_grad()
 def total_nats(model: PreTrainedModel, rows: datasets.Dataset, batch_size: int) -> tuple[float, int]:
-    """Negative log-likelihood of all targets in packed rows.
+    """Negative log-likelihood of all targets in packed rows, in nats, and the number of targets.
 
     Args:
         model: A causal language model that returns the mean loss over the targets of a batch.
         rows: As `packed_dataset.tokenize_and_pack` gives them.
         batch_size: Rows in a forward pass.
-
-    Returns:
-        The sum in nats, and the number of targets.
     """
     extra = {"skip_logits": True} if "skip_logits" in accepted_arguments(model) else {}
     nats, targets = 0.0, 0

@@ -41,14 +41,10 @@ class ReloadResult:
 
 
 def in_fresh_process(check: Callable[..., Any], **request: Any) -> Any:
-    """What a function returns in a Python process of its own.
-
-    Args:
-        check: A function of a module, whose result JSON can hold.
-        request: Its arguments, which JSON can hold. `checkpoint` is the folder that is checked.
+    """What a function of a module returns in a Python process of its own; arguments and result are what JSON can hold.
 
     Raises:
-        CheckpointError: it failed; the message ends with its error.
+        CheckpointError: it failed for the folder `checkpoint`; the message ends with its error.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _LAUNCHER_VARIABLES}
     with tempfile.TemporaryDirectory() as folder:
@@ -126,8 +122,7 @@ def continue_prompts(
     """Texts that the model writes after each prompt, without it; an empty prompt starts a new text.
 
     Args:
-        model, tokenizer: What writes.
-        prompts: The prompts.
+        model, tokenizer, prompts: What writes, and after what.
         sampling: Arguments for `generate`.
         sample_batch_size: Prompts continued at once.
         max_length: Most tokens of a prompt and what follows it.

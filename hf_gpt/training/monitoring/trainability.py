@@ -23,11 +23,7 @@ MOST_SKIPPED = 0.1
 
 
 def check_trainable(model: torch.nn.Module) -> None:
-    """Refuses a model without a parameter to train.
-
-    Raises:
-        ConfigError: all of them are frozen.
-    """
+    """Raises `ConfigError` for a model whose parameters are all frozen."""
     parameters = list(model.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise ConfigError(
@@ -37,12 +33,7 @@ def check_trainable(model: torch.nn.Module) -> None:
 
 
 def idle_reasons(trainer: "HfGptTrainer", max_steps: int) -> list[str]:
-    """Why a run of `max_steps` would change nothing or not reach its learning rate; empty for a sound one.
-
-    Args:
-        trainer: With its optimizer and schedule.
-        max_steps: Steps of the whole run.
-    """
+    """Why a run of `max_steps` in all would change nothing or not reach its learning rate; empty for a sound one."""
     args, reasons = trainer.args, []
     warmup = args.get_warmup_steps(max_steps)
     rates = [] if trainer.optimizer is None else _rates(trainer, max_steps)

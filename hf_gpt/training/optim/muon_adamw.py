@@ -13,14 +13,10 @@ from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon for matrices and `torch.optim.AdamW` for everything else, as one optimizer.
+    """Muon for groups of 2-D parameters and `torch.optim.AdamW` for everything else, as one optimizer.
 
     `param_groups` holds the groups of both, AdamW's first, each with its own `lr`, so a schedule scales all of them by
     one factor. The two share this optimizer's groups and state, hence `state_dict` is that of a plain optimizer.
-
-    Args:
-        muon_groups: Parameter groups of 2-D parameters, with Muon's options.
-        adamw_groups: Parameter groups with AdamW's options.
     """
 
     def __init__(self, muon_groups: list[dict[str, Any]], adamw_groups: list[dict[str, Any]]):
@@ -115,10 +111,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer | None:
     """Muon with AdamW, or AdamW for a tensor-parallel model; None where the library builds the optimizer.
 
-    Args:
-        model: Whose parameters are trained.
-        args: Learning rates and settings.
-        decayed: Names of the parameters that decay.
+    `decayed` names the parameters that decay.
 
     Raises:
         ConfigError: `--optim` does not work with tensor parallelism.
@@ -164,13 +157,10 @@ def build_muon_adamw(
 
     Args:
         model: What is trained.
-        learning_rate: Of AdamW.
-        muon_learning_rate: Of Muon, whose updates are scaled to AdamW's size (https://arxiv.org/abs/2502.16982); None
-            takes `learning_rate`.
+        learning_rate, betas, eps: Of AdamW.
+        muon_learning_rate, momentum: Of Muon, whose updates are scaled to AdamW's size
+            (https://arxiv.org/abs/2502.16982); None takes `learning_rate`.
         weight_decay: Of matrices; embeddings and vectors have none.
-        momentum: Of Muon.
-        betas: Of AdamW.
-        eps: Of AdamW.
     """
     roles = parameter_roles(model)
     by_role: dict[str, list[nn.Parameter]] = {"embedding": [], "hidden": [], "matrix": [], "vector": []}

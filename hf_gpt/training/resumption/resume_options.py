@@ -134,11 +134,7 @@ _STAYS_ON_OR_OFF = ("ema_decay",)
 
 
 def change_of(kind: str, name: str) -> Change:
-    """The class of an option.
-
-    Args:
-        kind: Name of the dataclass it is of; `AdversarialConfig` has those of two.
-        name: The option.
+    """The class of an option of a dataclass; `AdversarialConfig` has those of two.
 
     Raises:
         KeyError: a new option that stands in no class yet.

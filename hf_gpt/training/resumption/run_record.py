@@ -90,13 +90,9 @@ def _class_or_free(kind: str, name: str) -> Change:
 
 
 def write_record(checkpoint: Path, facts: RunFacts, progress: Mapping[str, Any], history: list[str]) -> None:
-    """Writes what a run is into its checkpoint, with the sizes of the files that are there.
+    """Writes what a run is into its complete checkpoint, with the sizes of the files that are there.
 
-    Args:
-        checkpoint: The folder, with everything else in it.
-        facts: The run.
-        progress: What the trainer goes on from beside its state.
-        history: Changes of options so far, in words.
+    `progress` is what the trainer goes on from beside its state, `history` tells changes of options so far.
     """
     record = {**dataclasses.asdict(facts), "progress": progress, "history": history, "files": file_sizes(checkpoint)}
     (checkpoint / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -177,11 +173,7 @@ def schedule_line(taken: Iterable[str], step: int, max_steps: int) -> str:
 
 
 def check_config(checkpoint: Path, config: Any) -> None:
-    """Compares a model's config with that of a checkpoint.
-
-    Raises:
-        CheckpointError: they are those of different models; the fields are named.
-    """
+    """Raises `CheckpointError` where a model's config is not that of a checkpoint, with the fields that differ."""
     saved = _saved(checkpoint / "config.json")
     now = json.loads(json.dumps(config.to_dict(), default=str))
     names = sorted(saved.keys() & now.keys() - _NOT_OF_THE_MODEL)
@@ -207,11 +199,7 @@ _OF_THE_ADAPTER = (
 
 
 def check_adapter(checkpoint: Path, config: Any) -> None:
-    """Compares the config of an adapter with that of a checkpoint.
-
-    Raises:
-        CheckpointError: they are those of different adapters; the fields are named.
-    """
+    """Raises `CheckpointError` where an adapter's config is not that of a checkpoint, with the fields that differ."""
     saved, now = _saved(checkpoint / "adapter_config.json"), vars(config)
     known = [name for name in _OF_THE_ADAPTER if name in saved and name in now]
     _refuse_other("adapter", checkpoint, {name: (_plain(saved[name]), _plain(now[name])) for name in known})

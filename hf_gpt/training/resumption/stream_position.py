@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 class StreamPosition:
-    """Counts the batches that were taken from a stream, and saves and loads the position.
-
-    Args:
-        stream: What is trained on.
-        trainer: Whose batches are counted.
+    """Counts the batches that a trainer has taken from a stream, and saves and loads the position.
 
     Raises:
         ConfigError: worker processes are to read the stream.

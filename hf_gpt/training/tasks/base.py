@@ -101,9 +101,7 @@ class Task(ABC):
     def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
         """Takes from the data what the task depends on, such as its classes, and checks every example.
 
-        Args:
-            train: Examples; of a stream they may be an iterator, which has checked them.
-            validation: More examples.
+        `train` may be an iterator over a stream, which has checked its examples.
 
         Raises:
             CorpusError: an example cannot be used; the message names it.

@@ -1,7 +1,8 @@
 """Dialogue: a chat template, and the loss on the assistant's turns alone."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -85,7 +86,7 @@ class Dialogue(WritingTask):
         super().check(example)
         # What is read all before is refused when it is encoded.
         if self.has_template and self.args.streaming:
-            self._template_rows(example, self._tokenizer)
+            self._template_rows(example)
 
     def texts(self, example: Example) -> Iterable[str]:
         return [text for message in self.messages(example) for text in _texts_of_message(message)]
@@ -95,16 +96,17 @@ class Dialogue(WritingTask):
     ) -> datasets.Dataset:
         self._use(tokenizer)
         cuts = self.start_counting(is_training, 0)
-        if self.is_encoder_decoder:
-            return self._encode_turns(examples, tokenizer, cuts)
         rows = []
         for index, example in enumerate(examples):
             cuts.add("parts_unread", self._count_unread(example))
-            found = [self._fit(row, example, cuts) for row in self._rows(example, tokenizer)]
+            if self.is_encoder_decoder:
+                found = list(self._turns(example, cuts))
+            else:
+                found = [self._fit(row, example, cuts) for row in self._rows(example)]
             if any(keeps for keeps, _ in found):
                 self.kept.append(index)
-                if self.args.predict_with_generate and not is_training:
-                    _, lost = self._prompt(example, self._history(example), tokenizer)
+                if self.args.predict_with_generate and not (is_training or self.is_encoder_decoder):
+                    _, lost = self._prompt(example, self._history(example))
                     room = self.args.max_length - self.args.max_new_tokens
                     cuts.add("prompts_cut", bool(lost), option="max_length minus --max_new_tokens", limit=room)
             rows += [row for _, row in found if row is not None]
@@ -112,7 +114,7 @@ class Dialogue(WritingTask):
 
     def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         self._use(tokenizer)
-        return [self._prompt(example, self._history(example), tokenizer)[0] for example in examples]
+        return [self._prompt(example, self._history(example))[0] for example in examples]
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
         wanted = [[_text(self.messages(example)[len(self._history(example))])] for example in examples]
@@ -133,9 +135,7 @@ class Dialogue(WritingTask):
             CorpusError: a turn is not of the form, or none is the assistant's after another's.
         """
         column = self.args.messages_column
-        turns = example[column]
-        if isinstance(turns, str) or (isinstance(turns, (list, tuple)) and all(isinstance(t, str) for t in turns)):
-            turns = _from_json(turns)
+        turns = _from_json(example[column])
         if isinstance(turns, str) or (isinstance(turns, (list, tuple)) and all(isinstance(t, str) for t in turns)):
             contents = texts_of(example, column)
             turns = [{"role": ROLES[1 + position % 2], "content": text} for position, text in enumerate(contents)]
@@ -173,20 +173,16 @@ class Dialogue(WritingTask):
         self._tokenizer = tokenizer
         self.has_template = tokenizer.chat_template not in (None, CHAT_TEMPLATE)
 
-    def _rows(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    def _rows(self, example: Example) -> list[Row]:
         if not self.has_template:
-            return [self._tokens(self.messages(example), tokenizer)]
-        rows = self._template_rows(example, tokenizer)
-        special = special_ids(tokenizer)
+            return [self._tokens(self.messages(example))]
+        rows = self._template_rows(example)
+        special = special_ids(self._tokenizer)
         for ids, labels in rows:
-            for position in range(1, len(ids)):
-                if labels[position] != IGNORE_INDEX and (
-                    position + 1 == len(ids) or labels[position + 1] == IGNORE_INDEX
-                ):
-                    if ids[position] in special:
-                        self.end_token_ids.add(ids[position])
-                    else:
-                        self._turns_without_end = True
+            for token, label, after in zip(ids[1:], labels[1:], [*labels[2:], IGNORE_INDEX], strict=False):
+                if label != IGNORE_INDEX and after == IGNORE_INDEX:
+                    self.end_token_ids |= {token} & special
+                    self._turns_without_end |= token not in special
         return rows
 
     def _count_unread(self, example: Example) -> int:
@@ -196,18 +192,21 @@ class Dialogue(WritingTask):
         more = sum(len(message.keys() - {"role", "content"}) > 0 for message in self.messages(example))
         return more + bool(example.get(self.args.tools_column))
 
-    def _template_rows(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-        try:
-            return template_rows(tokenizer, self.messages(example), self.tools(example))
-        except TemplateError as error:
-            raise self._refused(example, error) from error
+    def _template_rows(self, example: Example) -> list[Row]:
+        with self._names_row(example):
+            return template_rows(self._tokenizer, self.messages(example), self.tools(example))
 
-    def _refused(self, example: Example, error: Exception) -> CorpusError:
-        reason = f"{error}".rstrip(".")
-        return CorpusError(
-            f"{example.position}: the model's chat template refuses {self.args.messages_column!r}: {reason}. Mend or "
-            "remove the row."
-        )
+    @contextlib.contextmanager
+    def _names_row(self, example: Example) -> Iterator[None]:
+        """Inside, what a template refuses is an error of the row."""
+        try:
+            yield
+        except TemplateError as error:
+            reason = f"{error}".rstrip(".")
+            raise CorpusError(
+                f"{example.position}: the model's chat template refuses {self.args.messages_column!r}: {reason}. Mend "
+                "or remove the row."
+            ) from error
 
     def _fit(self, row: Row, example: Example, cuts: Cuts) -> tuple[bool, dict[str, list[int]] | None]:
         """Whether a row is used, and its inputs, cut if it is too long; None if no label is left in it."""
@@ -229,41 +228,20 @@ class Dialogue(WritingTask):
             return True, None
         return True, {"input_ids": tokens, "labels": labels}
 
-    def _encode_turns(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, cuts: Cuts
-    ) -> datasets.Dataset:
-        _, end = begin_and_end(tokenizer)
-        rows, most = [], self.args.max_new_tokens
-        written_option = {"option": "max_new_tokens", "limit": most}
-        for index, example in enumerate(examples):
-            cuts.add("parts_unread", self._count_unread(example))
-            messages, keeps_any = self.messages(example), False
-            for position, message in enumerate(messages):
-                if not position or message["role"] != "assistant":
-                    continue
+    def _turns(self, example: Example, cuts: Cuts) -> Iterator[tuple[bool, dict[str, list[int]] | None]]:
+        """As `_fit`, for each of the assistant's turns, which an encoder-decoder writes."""
+        _, end = begin_and_end(self._tokenizer)
+        messages = self.messages(example)
+        for position, message in enumerate(messages):
+            if position and message["role"] == "assistant":
                 cuts.total += 1
-                (written,) = tokenize(tokenizer, [_text(message)])["input_ids"]
-                prompt, lost = self._prompt(example, messages[:position], tokenizer)
-                target = [*written, end]
-                if lost and not cuts.keeps(self.args.overlong, example.position, len(prompt) + lost):
-                    continue
-                too_long = len(target) > most
-                if too_long and not cuts.keeps(self.args.overlong, example.position, len(target), **written_option):
-                    continue
-                keeps_any = True
-                if lost:
-                    cuts.add("rows_cut")
-                    cuts.add("tokens_cut", lost)
-                if too_long:
-                    cuts.add("targets_cut", **written_option)
-                rows.append({"input_ids": prompt, "labels": target[:most]})
-            if keeps_any:
-                self.kept.append(index)
-        return to_rows(rows)
+                (written,) = tokenize(self._tokenizer, [_text(message)])["input_ids"]
+                prompt, lost = self._prompt(example, messages[:position])
+                keeps = self._keeps(example, len(prompt) + lost, len(prompt), len(written) + 1, cuts)
+                row = {"input_ids": prompt, "labels": [*written, end][: self.args.max_new_tokens]}
+                yield keeps, row if keeps else None
 
-    def _prompt(
-        self, example: Example, messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[list[int], int]:
+    def _prompt(self, example: Example, messages: list[dict[str, Any]]) -> tuple[list[int], int]:
         """What the model reads before it answers, and how many tokens of its start are cut off."""
         room = self.args.max_length - (0 if self.is_encoder_decoder else self.args.max_new_tokens)
         if room < 2:
@@ -272,13 +250,10 @@ class Dialogue(WritingTask):
                 f"{self.args.max_new_tokens}. Raise the one or lower the other."
             )
         if self.has_template:
-            try:
-                tokens = prompt_ids(tokenizer, messages, self.tools(example))
-            except TemplateError as error:
-                raise self._refused(example, error) from error
+            with self._names_row(example):
+                tokens = prompt_ids(self._tokenizer, messages, self.tools(example))
         else:
-            tokens, _ = self._tokens(messages, tokenizer)
-            tokens = [*tokens, tokenizer.convert_tokens_to_ids("<|assistant|>")]
+            tokens = [*self._tokens(messages)[0], self._tokenizer.convert_tokens_to_ids("<|assistant|>")]
         return tokens[-room:], max(0, len(tokens) - room)
 
     def _history(self, example: Example) -> list[dict[str, Any]]:
@@ -286,9 +261,8 @@ class Dialogue(WritingTask):
         last = max(position for position, message in enumerate(messages) if message["role"] == "assistant")
         return messages[:last]
 
-    def _tokens(
-        self, messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[list[int], list[int]]:
+    def _tokens(self, messages: list[dict[str, Any]]) -> Row:
+        tokenizer = self._tokenizer
         begin, end = begin_and_end(tokenizer)
         tokens, labels = [begin], [IGNORE_INDEX]
         contents = tokenize(tokenizer, [message["content"] for message in messages])["input_ids"] if messages else []

@@ -103,11 +103,7 @@ class MediaTask(LabelledTask):
         return 0
 
     def groups(self, examples: Sequence[Example]) -> list[Any] | None:
-        """The group of each example, if what groups have in common is taken away.
-
-        Raises:
-            ConfigError: groups are not known, or the task is another.
-        """
+        """The group of each example, if what groups share is taken away; raises `ConfigError` where it cannot be."""
         if not self.args.normalize_by_group:
             return None
         column = self.args.group_column

@@ -50,11 +50,7 @@ class ModalityKind(ABC):
         """The first half of the values of a signal: its upper part, or its start."""
 
     def array(self, example: Example, column: str) -> np.ndarray:
-        """The signal of an example.
-
-        Raises:
-            CorpusError: it is no array of numbers.
-        """
+        """The signal of an example; raises `CorpusError` where it is no array of numbers."""
         try:
             signal = np.asarray(example[column], dtype=None)
         except ValueError:
@@ -209,11 +205,9 @@ def copies(
     """The values of each signal, and after them those of `count` changed copies; the same ones for the same seed.
 
     Args:
-        kind, extractor: Of the signals.
-        media: What is copied.
-        count: Copies of each.
+        kind, extractor, media: The signals.
+        count, strength: How many copies of each, and how far they are changed.
         seed: Of the changes.
-        strength: How far copies are changed.
         voices: For each sound what is taken away of its speaker.
         alike: Change every signal in the same ways, so that its copies do not depend on the signals before it.
     """

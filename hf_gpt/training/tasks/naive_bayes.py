@@ -19,10 +19,8 @@ def log_count_ratios(
     Wang and Manning (2012, section 2.1), with presence for counts, and the mean over classes for the other class.
 
     Args:
-        token_ids: Tokens of each text.
+        token_ids: Tokens of each text, below `vocab_size`.
         labels: Its class, from 0 to `num_classes - 1`, or the probability of each class, as which it is counted.
-        vocab_size: Tokens that there are.
-        num_classes: Classes that there are.
         smoothing: Texts of each class that are counted before the first.
 
     Returns:
@@ -40,14 +38,10 @@ def log_count_ratios(
 
 
 def start_embeddings_from(model: PreTrainedModel, ratios: np.ndarray, seed: int = 0) -> None:
-    """Adds to the embedding of each token a direction for each class, as far as its ratio says.
+    """Adds to the embedding of each token a direction for each class, by `seed`, as far as its ratio says.
 
-    A ratio of 1 is as long as an embedding is on average, so that one attention layer sees both.
-
-    Args:
-        model: Any model with input embeddings of shape (vocabulary, width); changed in place.
-        ratios: Shape (tokens, classes), as `log_count_ratios` gives them; tokens at most the vocabulary.
-        seed: Of the directions.
+    A ratio of 1 is as long as an embedding is on average, so that one attention layer sees both. `ratios` are of shape
+    (tokens, classes), as `log_count_ratios` gives them; the model has embeddings of at least as many tokens.
     """
     weight = model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(seed)

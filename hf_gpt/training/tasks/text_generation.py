@@ -35,6 +35,25 @@ class WritingTask(Task):
     def peft_type(self) -> str:
         return "SEQ_2_SEQ_LM" if self.is_encoder_decoder else "CAUSAL_LM"
 
+    def _keeps(self, example: Example, whole: int, prompt: int, target: int, cuts: Cuts) -> bool:
+        """Whether an example is used, by the tokens of its whole prompt, of the prompt as read, and of its target.
+
+        Counts what is cut of them.
+        """
+        most = self.args.max_new_tokens
+        read = {} if self.is_encoder_decoder else {"option": "max_length minus --max_new_tokens", "limit": prompt}
+        if whole > prompt and not cuts.keeps(self.args.overlong, example.position, whole, **read):
+            return False
+        written = {"option": "max_new_tokens", "limit": most}
+        if target > most and not cuts.keeps(self.args.overlong, example.position, target, **written):
+            return False
+        if whole > prompt or target > most:
+            cuts.add("rows_cut", whole > prompt)
+            cuts.add("tokens_cut", whole - prompt + max(0, target - most))
+        if target > most:
+            cuts.add("targets_cut", **written)
+        return True
+
 
 class Writing(WritingTask):
     """Prompt and target in one sequence, with the loss on the target and its end alone; or the prompt in the encoder.
@@ -71,30 +90,6 @@ class Writing(WritingTask):
     def texts(self, example: Example) -> Iterable[str]:
         head, tail = self._template()
         return [f"{head}{self.source(example)}{tail} {self.targets(example)[0]}"]
-
-    def _keeps(self, example: Example, whole: int, prompt: int, target: int, cuts: Cuts) -> bool:
-        """Whether an example is used; counts what is cut of its source and of its target.
-
-        Args:
-            example: The example.
-            whole: Tokens of the prompt with the whole source.
-            prompt: Tokens of the prompt as it is read.
-            target: Tokens of the target and its end.
-            cuts: Counts.
-        """
-        most = self.args.max_new_tokens
-        read = {} if self.is_encoder_decoder else {"option": "max_length minus --max_new_tokens", "limit": prompt}
-        if whole > prompt and not cuts.keeps(self.args.overlong, example.position, whole, **read):
-            return False
-        written = {"option": "max_new_tokens", "limit": most}
-        if target > most and not cuts.keeps(self.args.overlong, example.position, target, **written):
-            return False
-        if whole > prompt or target > most:
-            cuts.add("rows_cut", whole > prompt)
-            cuts.add("tokens_cut", whole - prompt + max(0, target - most))
-        if target > most:
-            cuts.add("targets_cut", **written)
-        return True
 
     def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         return self._prompts(examples, tokenizer)[1]

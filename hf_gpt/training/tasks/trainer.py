@@ -24,16 +24,14 @@ from hf_gpt.training.trainer import HfGptTrainer
 
 
 class TaskTrainer(HfGptTrainer):
-    """Trains on the rows of a task and evaluates its predictions.
+    """Trains on the rows of a task, which has seen the data, and evaluates its predictions.
 
     Predictions of a model that writes are what it generates, with the cache: prompts of similar length together, padded
     at the left for a decoder, which goes on from their end, and at the right for an encoder.
 
     Args:
-        task: The task, which has seen the data.
         train_dataset: As `task.encode` gives it, or a stream of such rows, of which each process takes its own.
-        eval_dataset: As `task.encode` gives it.
-        eval_examples: The examples that `eval_dataset` was made of.
+        eval_dataset, eval_examples: As `task.encode` gives it, and the examples that it was made of.
         processing_class: The tokenizer, or a processor that has one.
         kwargs: As for `HfGptTrainer`.
 
