@@ -54,7 +54,7 @@ def count_same_after_reloading(
         predict_again,
         checkpoint=str(path),
         task_args=asdict(data.task.args),
-        names=getattr(data.task, "names", None),
+        names=data.task.names,
         examples=data.validation_examples[: None if data.task.predicts_together else RELOADED_EXAMPLES],
         batch_size=trainer.args.per_device_eval_batch_size,
         trust_remote_code=model_args.trust_remote_code,

@@ -91,7 +91,6 @@ def write_training_report(
         time_note: Stands under the training time; left out: the steps.
     """
     import yaml
-    from transformers import TrainingArguments
 
     from hf_gpt.reporting.environment import describe_environment
     from hf_gpt.reporting.report import Metric, write_report
@@ -109,6 +108,6 @@ def write_training_report(
         log_history=trainer.state.log_history,
         samples=samples,
         sections=[*([] if cut is None else [cut]), *sections],
-        settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
+        settings=yaml.safe_load(settings_to_yaml(settings)),
         environment=describe_environment(),
     )

@@ -55,21 +55,22 @@ def check_adapter_options(
         if peft_args.load_in_4bit:
             raise ConfigError("--load_in_4bit is for models that an adapter is trained on: add --use_peft.")
         return
+    is_mergeable = peft_args.peft_method in MERGEABLE
     if peft_args.load_in_4bit:
-        check_quantization(peft_args)
+        _check_quantization(peft_args)
     if model_args.model_name_or_path is None:
         raise ConfigError("--use_peft adapts a trained model: name one with --model_name_or_path.")
-    if peft_args.merge_adapter and peft_args.peft_method not in MERGEABLE:
+    if peft_args.merge_adapter and not is_mergeable:
         raise ConfigError(
             f"--merge_adapter: {peft_args.peft_method} changes no weight and cannot be merged. Use --peft_method lora "
             "or dora, or leave it out."
         )
-    if packed and peft_args.peft_method not in MERGEABLE:
+    if packed and not is_mergeable:
         raise ConfigError(
             f"--peft_method {peft_args.peft_method} ignores positions, by which packed documents are kept apart. Use "
             "lora or dora here."
         )
-    if not writes and peft_args.peft_method not in MERGEABLE:
+    if not writes and not is_mergeable:
         raise ConfigError(
             f"--peft_method {peft_args.peft_method} is for models that write, not for a head on top. Use lora or dora."
         )
@@ -87,8 +88,7 @@ def check_new_tokens(peft_args: PeftArguments, tokens: Sequence[str]) -> None:
         )
 
 
-def check_quantization(peft_args: PeftArguments) -> None:
-    """Raises `ConfigError` where weights in 4 bits cannot be had or cannot do what is asked."""
+def _check_quantization(peft_args: PeftArguments) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(f"--load_in_4bit needs bitsandbytes. Install it: {install_hint('qlora')}")
     if peft_args.peft_method not in MERGEABLE:
@@ -183,7 +183,8 @@ def adapter_config(model: PreTrainedModel, peft_args: PeftArguments, peft_type: 
 
     if peft_args.peft_method in MERGEABLE:
         children = dict(model.named_children())
-        heads = [name for name in _NEW_HEADS.get(peft_type, ()) if any(True for _ in _parameters(children.get(name)))]
+        names = [name for name in _NEW_HEADS.get(peft_type, ()) if name in children]
+        heads = [name for name in names if any(True for _ in children[name].parameters())]
         targets = peft_args.lora_target_modules
         return LoraConfig(
             task_type=peft_type,
@@ -201,7 +202,3 @@ def adapter_config(model: PreTrainedModel, peft_args: PeftArguments, peft_type: 
 def merge_adapter(model: Any) -> PreTrainedModel:
     """The plain model with the adapter's change added to its weights."""
     return model.merge_and_unload()
-
-
-def _parameters(module: Any):
-    return () if module is None else module.parameters()

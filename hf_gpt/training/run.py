@@ -283,7 +283,6 @@ def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Ma
 
 def write_recipe(settings: Settings, prog: str, path: Path, history: Sequence[str] = ()) -> None:
     """Writes the settings of the run, so that it can be run again; a comment tells how they have changed under way."""
-    from transformers import TrainingArguments
     from transformers import __version__ as transformers_version
 
     from hf_gpt.version import __version__
@@ -291,7 +290,7 @@ def write_recipe(settings: Settings, prog: str, path: Path, history: Sequence[st
     kept = {name: value for name, value in settings.values.items() if name not in CALL_OPTIONS}
     header = f"Settings of a run of {prog}: hf-gpt {__version__}, transformers {transformers_version}."
     header = "\n".join([header, *history])
-    text = settings_to_yaml(Settings(settings.arguments, kept, settings.recipe), TrainingArguments, header)
+    text = settings_to_yaml(Settings(settings.arguments, kept, settings.recipe), header)
     write_text(path, text)
 
 

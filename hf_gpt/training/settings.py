@@ -39,11 +39,7 @@ def built_in_recipes(folder: Path = RECIPES) -> list[str]:
 
 
 def find_recipe(name_or_path: str, folder: Path = RECIPES) -> Path:
-    """The recipe's file, a built-in one from `folder`.
-
-    Raises:
-        ConfigError: there is neither such a file nor such a built-in recipe.
-    """
+    """The recipe's file, a built-in one from `folder`; raises `ConfigError` where there is neither."""
     path = Path(name_or_path)
     if path.is_file():
         return path
@@ -57,11 +53,9 @@ def find_recipe(name_or_path: str, folder: Path = RECIPES) -> Path:
 
 
 class Recipe(dict):
-    """Settings of a recipe, as yaml types them.
+    """Settings of a recipe as yaml types them, and in `written` as they are written.
 
-    Attributes:
-        written: The same as they are written. Yaml takes `no` for false and `2020-01-01` for a date, which an option
-            that takes text must not.
+    Yaml takes `no` for false and `2020-01-01` for a date, which an option that takes text must not.
     """
 
     def __init__(self, typed: Mapping[str, Any], written: Mapping[str, Any]):
@@ -185,17 +179,17 @@ def load_settings(
     return Settings(tuple(arguments), values, recipe_path)
 
 
-def settings_to_yaml(settings: Settings, library_type: type, header: str = "") -> str:
+def settings_to_yaml(settings: Settings, header: str = "") -> str:
     """The settings as a recipe with a comment at the top: loading it again gives the same settings.
 
-    Written are all of our own options, and those of the library's `TrainingArguments`, `library_type`, whose value
-    differs from its default or whose default differs from that of the settings' own class.
+    Written are all of our own options, and those of the library's `TrainingArguments`, whose value differs
+    from its default or whose default differs from that of the settings' own class.
     """
     import yaml
-    from transformers import HfArgumentParser
+    from transformers import HfArgumentParser, TrainingArguments
 
     # Compared as the parser gives them: it reads some of the library's defaults as another type than they are written.
-    defaults = vars(HfArgumentParser(library_type).parse_args([]))
+    defaults = vars(HfArgumentParser(TrainingArguments).parse_args([]))
     own_defaults = vars(HfArgumentParser(type(settings.arguments[-1])).parse_args([]))
     kept = {}
     for name, value in settings.values.items():

@@ -26,11 +26,7 @@ from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 class ShardedTrainer(StagedTrainer):
-    """Saves and loads a model that `sharding.shard_model` sharded, for any number of processes.
-
-    Raises:
-        ConfigError: the arguments ask for shards, and the model is whole.
-    """
+    """Saves and loads a model that `sharding.shard_model` sharded, for any number of processes; refuses a whole one."""
 
     args: HfGptTrainingArguments
 

@@ -38,11 +38,7 @@ class CpuParallelismConfig(ParallelismConfig):
 
 
 def shard_model(model: PreTrainedModel, training_args: "HfGptTrainingArguments") -> PreTrainedModel:
-    """The whole model, the same in every process, with its weights in shards as the arguments ask; else itself.
-
-    Raises:
-        ConfigError: its class cannot be sharded that way.
-    """
+    """The whole model with its weights in shards as the arguments ask; raises `ConfigError` where that cannot be."""
     if not training_args.is_sharded:
         return model
     config = distributed_config(model, training_args)
@@ -65,11 +61,7 @@ def shard_model(model: PreTrainedModel, training_args: "HfGptTrainingArguments")
 
 
 def distributed_config(model: PreTrainedModel, training_args: "HfGptTrainingArguments") -> Any:
-    """Transformers' description of the shards; FSDP2 gathers block by block.
-
-    Raises:
-        ConfigError: the model has no tensor-parallel plan, or the installed Transformers cannot do this.
-    """
+    """Transformers' description of the shards; raises `ConfigError` where model or library cannot do this."""
     try:
         from transformers.distributed import DistributedConfig
     except ImportError as error:
@@ -191,11 +183,7 @@ def shard_like(tensor: torch.Tensor, example: torch.Tensor) -> torch.Tensor:
 
 
 def shard_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A saved state of whole tensors, sharded as the optimizer's parameters are, for the kernels it uses now.
-
-    Raises:
-        CheckpointError: it belongs to another optimizer.
-    """
+    """A whole state in shards like the parameters; raises `CheckpointError` for one of another optimizer."""
     if [len(group["params"]) for group in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
         raise CheckpointError(
             "the checkpoint's optimizer has other groups of parameters. Resume with the --optimizer of its run."

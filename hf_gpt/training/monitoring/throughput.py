@@ -7,11 +7,7 @@ from collections.abc import Iterator
 
 
 class ThroughputMeter:
-    """Counts tokens and steps against a clock that stands still inside `paused`.
-
-    Attributes:
-        tokens, steps: Tokens and optimizer steps counted so far.
-    """
+    """Counts `tokens` and optimizer `steps` against a clock that stands still inside `paused`."""
 
     def __init__(self):
         self._start: float | None = None

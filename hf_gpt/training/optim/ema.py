@@ -67,11 +67,7 @@ class WeightAverage:
             save_file(weights, folder / WEIGHT_AVERAGE_NAME, metadata=metadata)
 
     def load(self, folder: Path) -> None:
-        """Takes over the average of a checkpoint.
-
-        Raises:
-            CheckpointError: the checkpoint has none, or that of another model.
-        """
+        """Takes over a checkpoint's average; raises `CheckpointError` where it has none, or that of another model."""
         path = folder / WEIGHT_AVERAGE_NAME
         if not path.is_file():
             raise CheckpointError(

@@ -186,14 +186,8 @@ def build_muon_adamw(
 
 def adamw_kernel(groups: list[dict[str, Any]]) -> dict[str, bool | None]:
     """Options of PyTorch's AdamW: fused where it can, one parameter after the other where only some are in shards."""
-    if is_mixed(parameter for group in groups for parameter in group["params"]):
-        return {"foreach": False}
-    return {"fused": _can_fuse(groups)}
-
-
-def _can_fuse(groups: list[dict[str, Any]]) -> bool | None:
-    """True where PyTorch has a fused AdamW for all parameters; None leaves the choice to PyTorch."""
-    fused_devices = {"cpu", "cuda", "xpu", "mps"}
     parameters = [parameter for group in groups for parameter in group["params"]]
-    fits = all(p.device.type in fused_devices and torch.is_floating_point(p) for p in parameters)
-    return True if fits else None
+    if is_mixed(parameters):
+        return {"foreach": False}
+    fits = all(p.device.type in ("cpu", "cuda", "xpu", "mps") and torch.is_floating_point(p) for p in parameters)
+    return {"fused": True if fits else None}

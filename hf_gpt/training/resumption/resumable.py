@@ -116,7 +116,11 @@ class ResumableTrainer(Trainer):
         taken = compare(record, self._facts(checkpoint), checkpoint)
         step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
         steps = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
-        check_steps(checkpoint, step, steps)
+        if 0 < steps < step:
+            raise ConfigError(
+                f"--resume_from_checkpoint: {checkpoint} is at step {step}, and the run is to have {steps}. Raise "
+                "--max_steps or --num_train_epochs, or resume from an earlier checkpoint."
+            )
         self.history = [*record.get("history", []), *(f"since step {step}: {words}" for words in taken)]
         self._checked = str(checkpoint)
         if not record:
@@ -313,12 +317,3 @@ class ResumableTrainer(Trainer):
         )
         self._epoch_ends.is_over = False
         return True
-
-
-def check_steps(checkpoint: Path, step: int, max_steps: int) -> None:
-    """Raises `ConfigError` where a checkpoint has more steps than the run is to have."""
-    if 0 < max_steps < step:
-        raise ConfigError(
-            f"--resume_from_checkpoint: {checkpoint} is at step {step}, and the run is to have {max_steps}. Raise "
-            "--max_steps or --num_train_epochs, or resume from an earlier checkpoint."
-        )

@@ -134,11 +134,7 @@ _STAYS_ON_OR_OFF = ("ema_decay",)
 
 
 def change_of(kind: str, name: str) -> Change:
-    """The class of an option of a dataclass; `AdversarialConfig` has those of two.
-
-    Raises:
-        KeyError: a new option that stands in no class yet.
-    """
+    """The class of an option; `AdversarialConfig` has those of two. Raises `KeyError` for one that has none yet."""
     kinds = ("AdversarialArguments", "HfGptTrainingArguments") if kind == "AdversarialConfig" else (kind,)
     for kind in kinds:
         if name in CLASSES[kind]:

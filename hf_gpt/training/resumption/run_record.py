@@ -1,5 +1,6 @@
 """What a checkpoint says of its run, and the comparison of a run that goes on with it."""
 
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -80,13 +81,10 @@ def options_of_command(arguments: Iterable[Any]) -> dict[str, dict[str, Any]]:
 
 def _class_or_free(kind: str, name: str) -> Change:
     """The class of an option; those of a user's own dataclass are not compared."""
-    try:
-        return change_of(kind, name)
-    except KeyError:
-        try:
-            return change_of("HfGptTrainingArguments", name)
-        except KeyError:
-            return Change.FREE
+    for known in (kind, "HfGptTrainingArguments"):
+        with contextlib.suppress(KeyError):
+            return change_of(known, name)
+    return Change.FREE
 
 
 def write_record(checkpoint: Path, facts: RunFacts, progress: Mapping[str, Any], history: list[str]) -> None:

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 class StreamPosition:
-    """Counts the batches that a trainer has taken from a stream, and saves and loads the position.
-
-    Raises:
-        ConfigError: worker processes are to read the stream.
-    """
+    """Counts the batches taken from a stream, and saves and loads the position; refuses worker processes."""
 
     def __init__(self, stream: WindowStream, trainer: "HfGptTrainer"):
         if trainer.args.dataloader_num_workers:

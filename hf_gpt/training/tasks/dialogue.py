@@ -17,7 +17,7 @@ from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import UNICODE_WORDS
 from hf_gpt.training.arguments.task import TaskArguments
-from hf_gpt.training.tasks.base import to_rows
+from hf_gpt.training.tasks.base import Examples, to_rows
 from hf_gpt.training.tasks.chat_rows import Row, prompt_ids, special_ids, template_rows
 from hf_gpt.training.tasks.text_generation import WritingTask
 
@@ -51,6 +51,7 @@ class Dialogue(WritingTask):
     An encoder-decoder reads the conversation up to each of the assistant's turns and writes that turn.
     """
 
+    column_options = ("messages_column", "tools_column")
     main_metric = "rougeL"
     words = UNICODE_WORDS
 
@@ -60,10 +61,6 @@ class Dialogue(WritingTask):
         self.has_template = False
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._turns_without_end = False
-
-    @property
-    def columns(self) -> dict[str, str]:
-        return {"messages_column": self.args.messages_column, "tools_column": self.args.tools_column}
 
     @property
     def one_row_each(self) -> bool:
@@ -91,9 +88,7 @@ class Dialogue(WritingTask):
     def texts(self, example: Example) -> Iterable[str]:
         return [text for message in self.messages(example) for text in _texts_of_message(message)]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, is_training: bool) -> datasets.Dataset:
         self._use(tokenizer)
         cuts = self.start_counting(is_training, 0)
         rows = []
@@ -112,11 +107,11 @@ class Dialogue(WritingTask):
             rows += [row for _, row in found if row is not None]
         return to_rows(rows)
 
-    def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    def prompts(self, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         self._use(tokenizer)
         return [self._prompt(example, self._history(example))[0] for example in examples]
 
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
         wanted = [[_text(self.messages(example)[len(self._history(example))])] for example in examples]
         return compute("rouge", list(predictions), wanted)
 
@@ -129,11 +124,7 @@ class Dialogue(WritingTask):
         return ["the chat template ends a turn with no special token: the model learns no end, only --max_new_tokens"]
 
     def messages(self, example: Example) -> list[dict[str, Any]]:
-        """The turns of a conversation, checked.
-
-        Raises:
-            CorpusError: a turn is not of the form, or none is the assistant's after another's.
-        """
+        """The turns of a conversation; raises `CorpusError` for one of another form, or without an answer."""
         column = self.args.messages_column
         turns = _from_json(example[column])
         if isinstance(turns, str) or (isinstance(turns, (list, tuple)) and all(isinstance(t, str) for t in turns)):
@@ -152,11 +143,7 @@ class Dialogue(WritingTask):
         return [_without_nothing(turn) for turn in turns]
 
     def tools(self, example: Example) -> list[Any] | None:
-        """The tools that a conversation may use, as the template describes them; ours describes none.
-
-        Raises:
-            CorpusError: they are no list.
-        """
+        """The tools of a conversation, for a template that is not ours; raises `CorpusError` where they are no list."""
         found = _from_json(example.get(self.args.tools_column))
         if not found:
             return None

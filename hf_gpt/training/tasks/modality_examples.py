@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from hf_gpt.data.examples import Example
-from hf_gpt.errors import ConfigError, CorpusError
+from hf_gpt.errors import CorpusError
 from hf_gpt.modalities import HfGptAudioFeatureExtractor, HfGptImageFeatureExtractor
 from hf_gpt.modalities.feature_extraction import ModalityFeatureExtractor
 from hf_gpt.training.arguments.task import TaskArguments
@@ -34,8 +34,7 @@ class ModalityKind(ABC):
     def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> ModalityFeatureExtractor:
         """A feature extractor that fits the training signals; with `groups`, of frames without what a group shares.
 
-        Raises:
-            ConfigError: the arguments do not suit the signals.
+        Raises `ValueError` where the arguments do not suit the signals.
         """
 
     @abstractmethod
@@ -75,16 +74,13 @@ class Images(ModalityKind):
 
     def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> HfGptImageFeatureExtractor:
         low, high = min(float(image.min()) for image in media), max(float(image.max()) for image in media)
-        try:
-            extractor = HfGptImageFeatureExtractor(
-                image_size=media[0].shape,
-                num_levels=args.num_levels or 17,
-                value_range=(low, max(high, low + 1)),
-                patch_size=args.patch_size,
-            )
-            return extractor.fit(media, args.codebook_size)
-        except ValueError as error:
-            raise ConfigError(f"these settings do not suit the images: {error}") from error
+        extractor = HfGptImageFeatureExtractor(
+            image_size=media[0].shape,
+            num_levels=args.num_levels or 17,
+            value_range=(low, max(high, low + 1)),
+            patch_size=args.patch_size,
+        )
+        return extractor.fit(media, args.codebook_size)
 
     def changed_values(self, extractor: Any, signal: Any, rng: Generator, strength: float, **common: Any) -> np.ndarray:
         """Values of an image that is turned by up to 12 degrees, scaled by up to 10 % and moved by up to a pixel."""
@@ -124,22 +120,19 @@ class Audio(ModalityKind):
         return examples
 
     def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> HfGptAudioFeatureExtractor:
-        try:
-            extractor = HfGptAudioFeatureExtractor(
-                encoding=args.audio_encoding,
-                sampling_rate=args.sampling_rate,
-                num_levels=args.num_levels or 256,
-                hop_length=args.hop_length,
-                num_mel_bins=args.num_mel_bins,
-                num_groups=args.num_groups,
-                num_frames=args.num_frames,
-                trim_range=args.trim_range,
-                loudness_share=args.loudness_share,
-            )
-            voices = None if groups is None else voices_of(extractor, media, groups)
-            return extractor.fit(media, args.codebook_size, voices=voices)
-        except ValueError as error:
-            raise ConfigError(f"these settings do not suit the audio: {error}") from error
+        extractor = HfGptAudioFeatureExtractor(
+            encoding=args.audio_encoding,
+            sampling_rate=args.sampling_rate,
+            num_levels=args.num_levels or 256,
+            hop_length=args.hop_length,
+            num_mel_bins=args.num_mel_bins,
+            num_groups=args.num_groups,
+            num_frames=args.num_frames,
+            trim_range=args.trim_range,
+            loudness_share=args.loudness_share,
+        )
+        voices = None if groups is None else voices_of(extractor, media, groups)
+        return extractor.fit(media, args.codebook_size, voices=voices)
 
     def changed_values(self, extractor: Any, signal: Any, rng: Generator, strength: float, **common: Any) -> np.ndarray:
         """Values of a sound by another voice, in another room, at another pace.
@@ -179,11 +172,7 @@ class Audio(ModalityKind):
 
 
 def voices_of(extractor: HfGptAudioFeatureExtractor, media: Media, groups: Sequence[Any]) -> list[np.ndarray]:
-    """The voice of each clip: that of all clips of its group, such as its speaker.
-
-    Raises:
-        ValueError: clips are not stretched to one length.
-    """
+    """The voice of each clip: that of all clips of its group; raises `ValueError` unless they are of one length."""
     members: dict[Any, list[Any]] = {}
     for signal, group in zip(media, groups, strict=True):
         members.setdefault(group, []).append(signal)

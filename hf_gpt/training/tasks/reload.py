@@ -12,7 +12,7 @@ def predict_again(
     checkpoint: str,
     *,
     task_args: Mapping[str, Any],
-    names: Sequence[str] | None,
+    names: Sequence[str],
     examples: Sequence[Mapping[str, Any]],
     batch_size: int,
     trust_remote_code: bool = False,
@@ -24,7 +24,7 @@ def predict_again(
     Args:
         checkpoint: Folder of the model or adapter, and of its tokenizer.
         task_args: `TaskArguments` as a mapping.
-        names: Names of the classes or tags; None for tasks without.
+        names: Names of the classes or tags; none for tasks without.
         examples: What predictions are asked for.
         batch_size: Rows evaluated at once.
         trust_remote_code: Whether code in the checkpoint may run.
@@ -40,9 +40,8 @@ def predict_again(
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
     task = make_task(TaskArguments(**task_args))
-    if names is not None:
-        task.names = list(names)
-        task.ids = {name: index for index, name in enumerate(task.names)}
+    task.names = names
+    task.ids = {name: index for index, name in enumerate(names)}
     options = {"trust_remote_code": trust_remote_code}
     if (Path(checkpoint) / "adapter_config.json").is_file():
         auto_class = getattr(peft, task.auto_class.replace("AutoModel", "AutoPeftModel"))

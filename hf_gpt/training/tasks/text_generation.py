@@ -12,7 +12,7 @@ from hf_gpt.data.truncation import Cuts
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import ANSWER_WORDS, UNICODE_WORDS
-from hf_gpt.training.tasks.base import Task, to_rows
+from hf_gpt.training.tasks.base import Examples, Task, to_rows
 
 
 SLOT = "{source}"
@@ -62,6 +62,8 @@ class Writing(WritingTask):
     template stays whole and a decoder has room for `max_new_tokens`.
     """
 
+    column_options: Sequence[str] = ("source_column", "target_column")
+
     def source(self, example: Example) -> str:
         """What is read."""
         return text_of(example, self.args.source_column)
@@ -75,11 +77,7 @@ class Writing(WritingTask):
             )
         return targets
 
-    @property
-    def columns(self) -> dict[str, str]:
-        return {"source_column": self.args.source_column, "target_column": self.args.target_column}
-
-    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
+    def learn(self, train: Iterable[Example], validation: Examples) -> None:
         if self.args.prompt_template.count(SLOT) != 1:
             raise ConfigError(
                 f"--prompt_template must have {SLOT} in it once, got {self.args.prompt_template!r}. Write for example "
@@ -91,12 +89,10 @@ class Writing(WritingTask):
         head, tail = self._template()
         return [f"{head}{self.source(example)}{tail} {self.targets(example)[0]}"]
 
-    def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    def prompts(self, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         return self._prompts(examples, tokenizer)[1]
 
-    def _prompts(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[list[int], list[list[int]]]:
+    def _prompts(self, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[list[int]]]:
         """How long each prompt would be with the whole source, and the prompts as they are read."""
         begin, end = begin_and_end(tokenizer)
         head, tail = tokenize(tokenizer, self._template())["input_ids"]
@@ -115,9 +111,7 @@ class Writing(WritingTask):
             return whole, [[*head, *source[:room], *tail, end] for source in sources]
         return whole, [[begin, *head, *source[:room], *tail] for source in sources]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, is_training: bool) -> datasets.Dataset:
         _, end = begin_and_end(tokenizer)
         # Within a sequence a text follows on a space; a sequence of its own begins with it.
         space = "" if self.is_encoder_decoder else " "
@@ -149,7 +143,7 @@ class Summarization(Writing):
     main_metric = "rougeL"
     words = UNICODE_WORDS
 
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
         return compute("rouge", list(predictions), [self.targets(example) for example in examples])
 
 
@@ -158,7 +152,7 @@ class Translation(Writing):
 
     main_metric = "sacrebleu"
 
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
         metrics = compute("sacrebleu", list(predictions), [self.targets(example) for example in examples])
         self.words = f"BLEU by sacrebleu, {metrics['signature']}"
         return {name: metrics[name] for name in ("sacrebleu", "chrf")}
@@ -167,12 +161,9 @@ class Translation(Writing):
 class ClosedBookQa(Writing):
     """Answers from what the model has learnt, without a passage; exact match and F1."""
 
+    column_options = ("question_column", "answers_column")
     main_metric = "f1"
     words = ANSWER_WORDS
-
-    @property
-    def columns(self) -> dict[str, str]:
-        return {"question_column": self.args.question_column, "answers_column": self.args.answers_column}
 
     def source(self, example: Example) -> str:
         return text_of(example, self.args.question_column)
@@ -183,5 +174,5 @@ class ClosedBookQa(Writing):
             raise CorpusError(f"{example.position}: column {self.args.answers_column!r} has no answer. Remove the row.")
         return answers
 
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
         return compute("squad", list(predictions), [self.targets(example) for example in examples])
