@@ -9,16 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.errors import CorpusError, WorkerError
+from hf_gpt.files import checkpoints
 from hf_gpt.files.atomic_files import write_text
 from hf_gpt.files.checkpoint_parts import needs_of, read_record
-from hf_gpt.files.checkpoints import (
-    atomic_directory,
-    check_output_dir,
-    explains_write_errors,
-    find_checkpoint,
-    last_checkpoint,
-    start_output_dir,
-)
 from hf_gpt.installation import as_typed
 from hf_gpt.training.monitoring.step_times import Stretch, time_steps
 from hf_gpt.training.monitoring.throughput import format_count
@@ -78,7 +71,7 @@ def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] 
             stream=any(getattr(each, "streaming", False) for each in others),
             has_discriminator=False if settings.values.get("discriminator") == "none" else None,
         )
-        checkpoint = find_checkpoint(resume, output_dir, needs, print if is_main else silent)
+        checkpoint = checkpoints.find_checkpoint(resume, output_dir, needs, print if is_main else silent)
         record = read_record(checkpoint)
         if take_over is not None:
             take_over(record)
@@ -88,7 +81,9 @@ def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] 
         )
         compare(record, facts, checkpoint)
     if not training_args.dry_run and is_main:
-        check_output_dir(output_dir, overwrite=training_args.overwrite_output_dir, resume=checkpoint is not None)
+        checkpoints.check_output_dir(
+            output_dir, overwrite=training_args.overwrite_output_dir, resume=checkpoint is not None
+        )
     return checkpoint
 
 
@@ -129,7 +124,7 @@ def run_training(
         return 0
     if is_main:
         # Only now that data, tokenizer and model are sound may a former run go.
-        start_output_dir(output_dir, resume=checkpoint is not None)
+        checkpoints.start_output_dir(output_dir, resume=checkpoint is not None)
     trainer = make_trainer()
     settings.values["logging_steps"] = log_often(trainer)
     trainer.command_options = options_of_command(settings.arguments[:-1])
@@ -218,7 +213,7 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
         # PyTorch has no error of its own for it.
         if "DataLoader worker" not in str(error):
             raise
-        kept = _describe_kept(last_checkpoint(Path(trainer.args.output_dir)))
+        kept = _describe_kept(checkpoints.last_checkpoint(Path(trainer.args.output_dir)))
         raise WorkerError(
             f"a process that prepares batches died at step {trainer.state.global_step}: {error} Memory may have run "
             f"out: try fewer --dataloader_num_workers. Of the run, {kept}."
@@ -227,7 +222,7 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
         for listener in listeners:
             listener.restore()
     signal_number = next((item.signal_number for item in listeners if item.signal_number is not None), None)
-    if signal_number is not None and last_checkpoint(Path(trainer.args.output_dir)) is None:
+    if signal_number is not None and checkpoints.last_checkpoint(Path(trainer.args.output_dir)) is None:
         # It came after the last step, too late for a checkpoint within the loop.
         trainer._save_checkpoint(trainer.model, trial=None)
     return signal_number
@@ -236,12 +231,12 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
 def _save_before_fault(trainer: "HfGptTrainer") -> Path | None:
     """Saves a run whose data cannot be read on, where every process has noticed it; returns its newest checkpoint."""
     args, step = trainer.args, trainer.state.global_step
-    former = last_checkpoint(Path(args.output_dir))
+    former = checkpoints.last_checkpoint(Path(args.output_dir))
     all_notice = args.world_size == 1 or args.accelerator_config.dispatch_batches is False
     if not step or not all_notice or (former is not None and former.name == f"checkpoint-{step}"):
         return former
     trainer._save_checkpoint(trainer.model, trial=None)
-    return last_checkpoint(Path(args.output_dir))
+    return checkpoints.last_checkpoint(Path(args.output_dir))
 
 
 def _describe_kept(checkpoint: Path | None) -> str:
@@ -272,8 +267,8 @@ def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Ma
             fresh = type(generation_config)()
             generation_config.update(**{name: getattr(fresh, name) for name in _WAYS_TO_DECODE if hasattr(fresh, name)})
         generation_config.update(**generation_options)
-    context = atomic_directory(path) if trainer.is_world_process_zero() else contextlib.nullcontext(path)
-    with explains_write_errors(path), context as folder:
+    context = checkpoints.atomic_directory(path) if trainer.is_world_process_zero() else contextlib.nullcontext(path)
+    with checkpoints.explains_write_errors(path), context as folder:
         trainer.save_model(str(folder))
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():

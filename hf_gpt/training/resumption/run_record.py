@@ -12,7 +12,7 @@ from typing import Any
 from hf_gpt import compat
 from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.files.checkpoint_parts import RECORD_NAME, file_sizes
-from hf_gpt.training.resumption.resume_options import SCHEDULE, Change, change_of, differences, is_refused
+from hf_gpt.training.resumption.resume_options import CLASSES, Change, change_of, is_refused
 
 
 # Fields of a model's config that say nothing of what it computes, or that the library sets by itself.
@@ -115,7 +115,8 @@ def compare(record: Mapping[str, Any], facts: RunFacts, checkpoint: Path) -> lis
     pairs = [(facts.kind, record.get("options", {}), facts.options)]
     pairs += [(kind, record.get("command", {}).get(kind, {}), now) for kind, now in facts.command.items()]
     for kind, before, now in pairs:
-        for name, (old, new) in differences(before, now).items():
+        for name in (name for name in now if name in before and before[name] != now[name]):
+            old, new = before[name], now[name]
             change = _class_or_free(kind, name)
             words = f"--{name} {_shown(old)} -> {_shown(new)}"
             if is_refused(name, change, old, new) or (change is Change.ROWS and _rows_differ(record, facts)):
@@ -165,7 +166,8 @@ def _other_facts(record: Mapping[str, Any], facts: RunFacts, contents: list[str]
 
 def schedule_line(taken: Iterable[str], step: int, max_steps: int) -> str:
     """What changed options do to the schedule; empty if nothing."""
-    if not any(words.split()[0].removeprefix("--") in SCHEDULE for words in taken):
+    schedule = {name for changes in CLASSES.values() for name in changes if changes[name] is Change.SCHEDULE}
+    if not any(words.split()[0].removeprefix("--") in schedule for words in taken):
         return ""
     return f" From step {step} on, learning rates are those that the schedule of {max_steps} steps has there."
 

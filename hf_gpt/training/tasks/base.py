@@ -42,6 +42,8 @@ class Task(ABC):
         names, ids: The classes in the order of their ids, and the id of each; empty before `learn`.
         has_token_labels: Whether each token has a class, so that a loss is a mean over tokens.
         one_row_each: Whether an example becomes one row, so that counting examples counts rows.
+        loss_function: As `compute_loss_func` of Transformers' Trainer; None leaves the loss to the model.
+        predicts_together: Whether a prediction depends on the examples beside its own.
         words: How its metrics cut texts into words, for people; empty where they do not.
         cuts: What `encode` has cut or left out so far, of examples to train on and of those to validate on.
         kept: Indices of the examples that the last `encode` has not left out of validation (`--overlong drop`).
@@ -62,6 +64,8 @@ class Task(ABC):
     ids: Mapping[str, int] = MappingProxyType({})
     has_token_labels: ClassVar[bool] = False
     one_row_each: bool = True
+    loss_function: Callable[..., torch.Tensor] | None = None
+    predicts_together: bool = False
     words: str = ""
 
     def __init__(self, args: TaskArguments):
@@ -112,16 +116,6 @@ class Task(ABC):
         """
         for example in itertools.chain(train, validation):
             self.check(example)
-
-    @property
-    def loss_function(self) -> Callable[..., torch.Tensor] | None:
-        """As `compute_loss_func` of Transformers' Trainer; None leaves the loss to the model."""
-        return None
-
-    @property
-    def predicts_together(self) -> bool:
-        """Whether a prediction depends on the examples beside its own."""
-        return False
 
     def built_in_examples(self) -> list[Example]:
         """The examples that ship."""
