@@ -57,6 +57,16 @@ def parse_mapping(text: "str | dict[str, Any] | None", option: str) -> dict[str,
         ) from error
 
 
+def from_json(value: Any, opening: str) -> Any:
+    """What a text of JSON that begins with this bracket holds; anything else, such as a template, as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith(opening):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
 def _number_or(value: Any) -> Any:
     # YAML 1.1 takes 1e-3 for a text: its floats need a dot.
     return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value) else value

@@ -49,8 +49,8 @@ def shard_and_adapt(
     sharded = shard_model(model, training_args)
     if not peft_args.use_peft:
         return sharded
-    output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
-    return add_adapter(model, tokenizer, peft_args, model_args, peft_type, output_dir, is_main, new_rows=new_rows)
+    options = {"peft_type": peft_type, "new_rows": new_rows}
+    return add_adapter(model, tokenizer, peft_args, model_args, training_args, **options)
 
 
 def sampling_options(sampling_args: SamplingArguments, max_new_tokens: int) -> dict[str, Any]:

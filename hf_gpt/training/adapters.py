@@ -122,9 +122,9 @@ def add_adapter(
     tokenizer: PreTrainedTokenizerBase,
     peft_args: PeftArguments,
     model_args: ModelArguments,
+    training_args: "HfGptTrainingArguments",
+    *,
     peft_type: str,
-    output_dir: Path,
-    is_main: bool = True,
     new_rows: Sequence[int] = (),
 ) -> "PeftModel":
     """The model with a new adapter, which alone is trained, together with the head if the head is new.
@@ -136,9 +136,8 @@ def add_adapter(
     Args:
         model, model_args: The loaded model, and where it came from.
         tokenizer: Saved with the base.
-        peft_args: Method and size.
+        peft_args, training_args: Method and size, folder and process of the run.
         peft_type: PEFT's name of the task: CAUSAL_LM, SEQ_CLS, TOKEN_CLS or QUESTION_ANS.
-        output_dir: Folder of the run, which this process writes if it `is_main`.
         new_rows: Tokens that are new to the model, whose embeddings are trained with the adapter.
     """
     from peft import get_peft_model
@@ -151,8 +150,8 @@ def add_adapter(
     # Dropout acts in training alone; any other setting makes it another model than the checkpoint's.
     differs = any("dropout" not in name for name in model_args.overrides)
     if peft_type != "CAUSAL_LM" or differs or former.vocab_size != model.config.vocab_size:
-        base = output_dir / "base"
-        if is_main and not peft_args.merge_adapter:
+        base = Path(training_args.output_dir) / "base"
+        if training_args.process_index == 0 and not peft_args.merge_adapter:
             with atomic_directory(base) as folder:
                 model.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)

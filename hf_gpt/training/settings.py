@@ -11,7 +11,7 @@ from hf_gpt.errors import ConfigError, did_you_mean
 from hf_gpt.files.model_paths import check_exists
 from hf_gpt.option_names import former_name_in, renamed
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
-from hf_gpt.option_values import as_written, parse_mapping
+from hf_gpt.option_values import as_written, from_json, parse_mapping
 
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -195,19 +195,9 @@ def settings_to_yaml(settings: Settings, header: str = "") -> str:
     for name, value in settings.values.items():
         if name in defaults and defaults[name] == value == own_defaults[name]:
             continue
-        kept[name] = _mapping_or(value)
+        kept[name] = from_json(value, "{")
     comment = "".join(f"# {line}\n" for line in header.splitlines())
     return comment + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=119)
-
-
-def _mapping_or(value: Any) -> Any:
-    """The mapping that a text holds as JSON; anything else, such as a template that begins with a brace, as it is."""
-    if not isinstance(value, str) or not value.startswith("{"):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def _as_tokens(

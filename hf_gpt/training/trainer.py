@@ -171,10 +171,10 @@ class HfGptTrainer(ShardedTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self.meter.start()
         if "input_ids" in inputs:
-            self.meter.add(inputs["input_ids"].numel() * self.args.data_parallel_size)
+            self.meter.tokens += inputs["input_ids"].numel() * self.args.data_parallel_size
             self._row_length = inputs["input_ids"].shape[-1]
         if self.accelerator.sync_gradients:
-            self.meter.add_step()
+            self.meter.steps += 1
         loss = super().training_step(model, inputs, num_items_in_batch)
         takes_none = self.accelerator.scaler is None and not self.is_deepspeed_enabled
         if not self._step_has_targets and self.accelerator.sync_gradients and takes_none:

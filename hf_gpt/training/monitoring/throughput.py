@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 class ThroughputMeter:
-    """Counts `tokens` and optimizer `steps` against a clock that stands still inside `paused`."""
+    """Holds `tokens` and optimizer `steps`, counted by others, against a clock that stands still inside `paused`."""
 
     def __init__(self):
         self._start: float | None = None
@@ -20,14 +20,6 @@ class ThroughputMeter:
         """Starts the clock, unless it runs."""
         if self._start is None:
             self._start = time.perf_counter()
-
-    def add(self, tokens: int) -> None:
-        """Counts the tokens of a batch."""
-        self.tokens += tokens
-
-    def add_step(self) -> None:
-        """Counts an optimizer step."""
-        self.steps += 1
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """`Trainer` whose runs go on from a checkpoint as if they had never stopped, or are refused by name."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformers.trainer_callback import ExportableState, TrainerControl, Train
 from hf_gpt import compat
 from hf_gpt.data.fingerprint import fingerprint
 from hf_gpt.errors import CheckpointError, ConfigError
-from hf_gpt.files.checkpoint_parts import Needs, lack_of, needs_of, read_record
+from hf_gpt.files.checkpoint_parts import Needs, lack_of, needs_of, read_json, read_record
 from hf_gpt.files.checkpoints import explains_read_errors, find_checkpoint
 from hf_gpt.training.monitoring.nonfinite import StepRecorder
 from hf_gpt.training.resumption import run_record
@@ -106,7 +105,7 @@ class ResumableTrainer(Trainer):
             run_record.check_config(checkpoint, self.model.config)
         record = read_record(checkpoint)
         taken = run_record.compare(record, self._facts(checkpoint), checkpoint)
-        step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        step = read_json(checkpoint / "trainer_state.json")["global_step"]
         steps = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
         if 0 < steps < step:
             raise ConfigError(
@@ -176,8 +175,7 @@ class ResumableTrainer(Trainer):
 
     def _find_best_checkpoint(self, checkpoint: Path) -> None:
         """The best checkpoint of a run whose folder was moved lies beside the one that is gone on from."""
-        text = (checkpoint / "trainer_state.json").read_text(encoding="utf-8")
-        known = json.loads(text).get("best_model_checkpoint")
+        known = read_json(checkpoint / "trainer_state.json").get("best_model_checkpoint")
         if known is None or self.state.best_model_checkpoint is not None:
             return
         moved = checkpoint.parent / Path(known).name

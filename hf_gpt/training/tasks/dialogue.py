@@ -16,6 +16,7 @@ from hf_gpt.data.truncation import Cuts
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import UNICODE_WORDS
+from hf_gpt.option_values import from_json
 from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks.base import Examples, to_rows
 from hf_gpt.training.tasks.chat_rows import Row, prompt_ids, special_ids, template_rows
@@ -126,7 +127,7 @@ class Dialogue(WritingTask):
     def messages(self, example: Example) -> list[dict[str, Any]]:
         """The turns of a conversation; raises `CorpusError` for one of another form, or without an answer."""
         column = self.args.messages_column
-        turns = _from_json(example[column])
+        turns = from_json(example[column], "[")
         if isinstance(turns, str) or (isinstance(turns, (list, tuple)) and all(isinstance(t, str) for t in turns)):
             contents = texts_of(example, column)
             turns = [{"role": ROLES[1 + position % 2], "content": text} for position, text in enumerate(contents)]
@@ -144,7 +145,7 @@ class Dialogue(WritingTask):
 
     def tools(self, example: Example) -> list[Any] | None:
         """The tools of a conversation, for a template that is not ours; raises `CorpusError` where they are no list."""
-        found = _from_json(example.get(self.args.tools_column))
+        found = from_json(example.get(self.args.tools_column), "[")
         if not found:
             return None
         if not isinstance(found, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in found):
@@ -273,16 +274,6 @@ def _is_message(turn: Any) -> bool:
 
 def _has_role(turn: Any) -> bool:
     return isinstance(turn, Mapping) and isinstance(turn.get("role"), str)
-
-
-def _from_json(value: Any) -> Any:
-    """What a text of JSON, as a .csv file has it, holds; anything else as it is."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def _without_nothing(value: Any) -> Any:
