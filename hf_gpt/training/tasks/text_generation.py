@@ -1,6 +1,7 @@
 """Tasks in which a model reads a prompt and writes a text: summarization, translation, answers from memory."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import datasets
 from transformers import PreTrainedTokenizerBase
@@ -63,6 +64,7 @@ class Writing(WritingTask):
     """
 
     column_options: Sequence[str] = ("source_column", "target_column")
+    metric: ClassVar[str]
 
     def source(self, example: Example) -> str:
         """What is read."""
@@ -130,6 +132,9 @@ class Writing(WritingTask):
                 rows.append({"input_ids": [*prompt, *written], "labels": [*[IGNORE_INDEX] * len(prompt), *written]})
         return to_rows(rows)
 
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, Any]:
+        return compute(self.metric, list(predictions), [self.targets(example) for example in examples])
+
     def describe(self, example: Example) -> str:
         return self.source(example)
 
@@ -140,20 +145,18 @@ class Writing(WritingTask):
 class Summarization(Writing):
     """Summaries; ROUGE, the best of several references."""
 
+    metric = "rouge"
     main_metric = "rougeL"
     words = UNICODE_WORDS
-
-    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
-        return compute("rouge", list(predictions), [self.targets(example) for example in examples])
 
 
 class Translation(Writing):
     """Translations; BLEU and chrF over the whole set."""
 
-    main_metric = "sacrebleu"
+    metric = main_metric = "sacrebleu"
 
-    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
-        metrics = compute("sacrebleu", list(predictions), [self.targets(example) for example in examples])
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, Any]:
+        metrics = super().score(predictions, examples)
         self.words = f"BLEU by sacrebleu, {metrics['signature']}"
         return {name: metrics[name] for name in ("sacrebleu", "chrf")}
 
@@ -162,6 +165,7 @@ class ClosedBookQa(Writing):
     """Answers from what the model has learnt, without a passage; exact match and F1."""
 
     column_options = ("question_column", "answers_column")
+    metric = "squad"
     main_metric = "f1"
     words = ANSWER_WORDS
 
@@ -173,6 +177,3 @@ class ClosedBookQa(Writing):
         if not answers:
             raise CorpusError(f"{example.position}: column {self.args.answers_column!r} has no answer. Remove the row.")
         return answers
-
-    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
-        return compute("squad", list(predictions), [self.targets(example) for example in examples])
