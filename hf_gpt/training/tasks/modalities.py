@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from hf_gpt.data.examples import Example
-from hf_gpt.errors import ConfigError
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.media_classifier import MediaClassifier
 from hf_gpt.modalities import HfGptModalityProcessor
 from hf_gpt.training.tasks.base import Examples, as_tuple, to_rows
 from hf_gpt.training.tasks.classification import Classification, LabelledTask
-from hf_gpt.training.tasks.modality_examples import KINDS, ModalityKind, copies, value_vectors, voices_of
+from hf_gpt.training.tasks.modality_examples import KINDS, Audio, Images, copies, value_vectors, voices_of
 from hf_gpt.training.tasks.text_generation import WritingTask
 
 
@@ -44,7 +44,7 @@ class MediaTask(LabelledTask):
         return "image" if self.args.task.startswith("image") else "audio"
 
     @property
-    def modality(self) -> ModalityKind:
+    def modality(self) -> Images | Audio:
         return KINDS[self.kind]()
 
     @property
@@ -58,7 +58,17 @@ class MediaTask(LabelledTask):
         return self.modality.built_in(self.args)
 
     def array(self, example: Example) -> np.ndarray:
-        return self.modality.array(example, self.args.media_column)
+        """The signal of an example; raises `CorpusError` where it is no array of numbers."""
+        column = self.args.media_column
+        try:
+            signal = np.asarray(example[column])
+        except ValueError:
+            signal = np.asarray("ragged")
+        if signal.dtype.kind not in "iuf" or not signal.size:
+            raise CorpusError(
+                f"{example.position}: column {column!r} must be an array of numbers with rows of one length. Mend it."
+            )
+        return signal
 
     def texts(self, example: Example) -> Iterable[str]:
         return [f"{self.kind} of shape {self.array(example).shape}, class {example[self.args.label_column]}"]

@@ -1,14 +1,12 @@
-"""Images and audio as examples: what ships, how they become arrays, and changed copies of them to train on."""
+"""Images and audio as examples: what ships, what makes values of them, and changed copies of them to train on."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 
 from hf_gpt.data.examples import Example
-from hf_gpt.errors import CorpusError
 from hf_gpt.modalities import HfGptAudioFeatureExtractor, HfGptImageFeatureExtractor
 from hf_gpt.modalities.feature_extraction import ModalityFeatureExtractor
 from hf_gpt.training.arguments.task import TaskArguments
@@ -23,45 +21,7 @@ _VOICES = ("flute", "reed", "string")
 _TONES_OF_A_VOICE = 20
 
 
-class ModalityKind(ABC):
-    """A kind of signals."""
-
-    @abstractmethod
-    def built_in(self, args: TaskArguments) -> list[Example]:
-        """The examples that ship, in the columns that the arguments name."""
-
-    @abstractmethod
-    def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> ModalityFeatureExtractor:
-        """A feature extractor that fits the training signals; with `groups`, of frames without what a group shares.
-
-        Raises `ValueError` where the arguments do not suit the signals.
-        """
-
-    @abstractmethod
-    def changed_values(self, extractor: Any, signal: Any, rng: Generator, strength: float, **common: Any) -> np.ndarray:
-        """The values of a copy of a signal, changed as signals of its class may be, as far as `strength` says.
-
-        `common` are options of the extractor's `encode`.
-        """
-
-    @abstractmethod
-    def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
-        """The first half of the values of a signal: its upper part, or its start."""
-
-    def array(self, example: Example, column: str) -> np.ndarray:
-        """The signal of an example; raises `CorpusError` where it is no array of numbers."""
-        try:
-            signal = np.asarray(example[column], dtype=None)
-        except ValueError:
-            signal = np.asarray("ragged")
-        if signal.dtype.kind not in "iuf" or not signal.size:
-            raise CorpusError(
-                f"{example.position}: column {column!r} must be an array of numbers with rows of one length. Mend it."
-            )
-        return signal
-
-
-class Images(ModalityKind):
+class Images:
     """Grey images, all of one size."""
 
     def built_in(self, args: TaskArguments) -> list[Example]:
@@ -73,6 +33,7 @@ class Images(ModalityKind):
         return [Example({args.media_column: image, args.label_column: label}) for image, label in rows]
 
     def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> HfGptImageFeatureExtractor:
+        """A feature extractor that fits the images; raises `ValueError` where the arguments do not suit them."""
         low, high = min(float(image.min()) for image in media), max(float(image.max()) for image in media)
         extractor = HfGptImageFeatureExtractor(
             image_size=media[0].shape,
@@ -97,12 +58,13 @@ class Images(ModalityKind):
         return extractor.encode(affine_transform(image, turn, centre - turn @ centre + step, order=1, cval=low))
 
     def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
+        """The values of the upper half of an image."""
         columns = extractor.image_size[1] // extractor.patch_size
         rows = extractor.image_size[0] // extractor.patch_size
         return values[: rows // 2 * columns]
 
 
-class Audio(ModalityKind):
+class Audio:
     """Mono audio of one sampling rate."""
 
     def built_in(self, args: TaskArguments) -> list[Example]:
@@ -120,6 +82,7 @@ class Audio(ModalityKind):
         return examples
 
     def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> HfGptAudioFeatureExtractor:
+        """As for images; with `groups` of frames without what a group has in common."""
         extractor = HfGptAudioFeatureExtractor(
             encoding=args.audio_encoding,
             sampling_rate=args.sampling_rate,
@@ -167,6 +130,7 @@ class Audio(ModalityKind):
         return extractor.quantize(features)
 
     def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
+        """The values of the first half of a sound."""
         step = 1 if extractor.encoding == "mu_law" else extractor.num_groups
         return values[: len(values) // step // 2 * step]
 
@@ -181,7 +145,7 @@ def voices_of(extractor: HfGptAudioFeatureExtractor, media: Media, groups: Seque
 
 
 def copies(
-    kind: ModalityKind,
+    kind: Images | Audio,
     extractor: ModalityFeatureExtractor,
     media: Sequence[Any],
     count: int,
@@ -245,4 +209,4 @@ def _two_tones(tones: Sequence[float], voice: int, sampling_rate: int, rng: Gene
     return np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int64)
 
 
-KINDS: Mapping[str, type[ModalityKind]] = {"image": Images, "audio": Audio}
+KINDS = {"image": Images, "audio": Audio}
