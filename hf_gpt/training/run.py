@@ -180,7 +180,7 @@ def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
 
 
 def log_often(trainer: "HfGptTrainer") -> float:
-    """Lowers the default steps between logs, so that a short run has `LEAST_POINTS` or more; returns them."""
+    """Lowers the default steps between logs, so that a short run has `LEAST_POINTS` points or more; returns them."""
     args = trainer.args
     if args.logging_steps == type(args).__dataclass_fields__["logging_steps"].default:
         args.logging_steps = max(1, min(args.logging_steps, total_steps(trainer) // LEAST_POINTS))
