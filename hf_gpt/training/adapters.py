@@ -41,10 +41,7 @@ def check_adapter_options(
 ) -> None:
     """Refuses adapter options that cannot work together, and sets AdamW: Muon is for whole matrices.
 
-    Args:
-        peft_args, model_args, training_args: The options.
-        writes: Whether the model is a decoder that writes.
-        packed: Whether rows hold several documents, kept apart by their positions.
+    `writes`: the model is a decoder that writes. `packed`: rows hold several documents, kept apart by positions.
 
     Raises:
         ConfigError: there is no model to adapt, or the method cannot do what is asked.

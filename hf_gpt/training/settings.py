@@ -20,10 +20,9 @@ ADVERSARIAL_RECIPES = Path(__file__).parents[1] / "adversarial" / "recipes"
 
 @dataclass(frozen=True)
 class Settings:
-    """Parsed settings.
+    """Parsed settings: instances of the dataclasses in the order they were asked for, and where they come from.
 
     Attributes:
-        arguments: One instance of each dataclass, in the order they were asked for.
         values: Every option by name, as given or by default, in plain types.
         recipe: The recipe's path, if one was used.
     """

@@ -164,12 +164,10 @@ class StopOnSignalCallback(TrainerCallback):
 
     A second signal stops at once. Several processes agree on the step: after each one, whether a signal came to any of
     them. There, further signals change nothing: a launcher hands on to its processes what the terminal sent them too.
-
-    Attributes:
-        signal_number: The signal that came, or None.
     """
 
     def __init__(self):
+        # The signal that came.
         self.signal_number: int | None = None
         self._former: dict[int, object] = {}
         self._shared = False

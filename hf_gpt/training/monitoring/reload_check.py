@@ -76,15 +76,9 @@ def score_and_continue(
     trust_remote_code: bool,
     **writing: Any,
 ) -> dict[str, Any]:
-    """The fields of `ReloadResult` for a checkpoint.
+    """The fields of `ReloadResult` for the folder of a language model and its tokenizer.
 
-    Args:
-        checkpoint: Folder of the model and its tokenizer.
-        documents: Validation texts.
-        packing_strategy: As in training, so that the score compares.
-        batch_size: Rows scored at once.
-        trust_remote_code: Whether code in the checkpoint may run.
-        writing: As for `continue_prompts`.
+    Texts are packed as in training, so that the score compares. `writing` is as for `continue_prompts`.
     """
     import math
 

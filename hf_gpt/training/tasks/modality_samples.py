@@ -37,12 +37,7 @@ def write_media(
 ) -> list[list[int]]:
     """Values of signals that a model samples after their classes, the given ones that each begins with included.
 
-    Args:
-        model, processor: A causal language model and its processor.
-        class_names: A class for each signal.
-        max_new_tokens: Most values that are sampled for a signal, its end counted.
-        temperature, top_p: As in `SamplingConfig`.
-        given: Left out: none.
+    At most `max_new_tokens` are sampled for a signal, its end counted, as `SamplingConfig` says.
     """
     prompts = processor.prompts(class_names, given, return_tensors="pt")
     limit = getattr(model.config, "max_position_embeddings", None)

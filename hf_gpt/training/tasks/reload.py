@@ -19,17 +19,10 @@ def predict_again(
     bf16: bool = False,
     fp16: bool = False,
 ) -> list[Any]:
-    """The predictions of a checkpoint, loaded by its Auto class, one for each example.
+    """The predictions of a fine-tuned model or adapter, loaded from its folder by its Auto class, one for each example.
 
-    Args:
-        checkpoint: Folder of the model or adapter, and of its tokenizer.
-        task_args: `TaskArguments` as a mapping.
-        names: Names of the classes or tags; none for tasks without.
-        examples: What predictions are asked for.
-        batch_size: Rows evaluated at once.
-        trust_remote_code: Whether code in the checkpoint may run.
-        bf16, fp16: The precision of the evaluation that the predictions are compared with: long texts part at the first
-            near tie.
+    `task_args` are `TaskArguments` as a mapping, `names` the classes or tags, if there are any. The precision is that
+    of the evaluation that the predictions are compared with: long texts part at the first near tie.
     """
     import peft
     import transformers
