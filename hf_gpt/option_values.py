@@ -2,9 +2,24 @@
 
 import json
 import re
+from dataclasses import field
 from typing import Any
 
 from hf_gpt.errors import ConfigError
+
+
+def option(default: Any, help: str, **settings: Any) -> Any:
+    """The field of a dataclass whose fields are options, as `HfArgumentParser` reads them.
+
+    Args:
+        default: Its value where none is given; each instance has a list of its own.
+        help: What `--help` says of it.
+        settings: As for `ArgumentParser.add_argument`.
+    """
+    metadata = {"help": help, **settings}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def check_at_least(arguments: Any, **least: int) -> None:
@@ -40,6 +55,16 @@ def parse_mapping(text: "str | dict[str, Any] | None", option: str) -> dict[str,
             f"--{option}: cannot read {text!r}. Write name=value,name=value or a JSON object such as "
             "'{\"hidden_size\": 256}'."
         ) from error
+
+
+def from_json(value: Any, opening: str) -> Any:
+    """What a text of JSON that begins with this bracket holds; anything else, such as a template, as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith(opening):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _number_or(value: Any) -> Any:

@@ -278,7 +278,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
             # A warm-up that ends here ends for the whole of an accumulation.
             self._phase = self.schedule.phase(step)
         phase, before = self._phase, self.loop.tokens_seen
-        self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
+        self.meter.tokens += inputs["input_ids"].numel() * self.args.world_size
         if phase in (Phase.LIKELIHOOD, Phase.DISTILLATION):
             loss = self._backward(model, [lambda: self._anchor(model, inputs, 1.0)])
         elif phase is Phase.DISCRIMINATOR:
@@ -298,10 +298,10 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         is_left_out = phase is Phase.ADVERSARIAL and (self._skips or not self.loop.guard.is_finite)
         self._note(_HAS_LOSS, phase is not Phase.DISCRIMINATOR and not is_left_out)
         self._micro_step += 1
-        self.meter.add(self.loop.tokens_seen - before)
+        self.meter.tokens += self.loop.tokens_seen - before
         self._recorder.add(inputs, loss)
         if self.accelerator.sync_gradients:
-            self.meter.add_step()
+            self.meter.steps += 1
             self.loop.guard.end_step(step + 1, model)
             self._after_step(phase, step + 1)
             if self.args.is_sharded:

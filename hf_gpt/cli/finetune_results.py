@@ -44,23 +44,24 @@ def count_same_after_reloading(
     trainer: "TaskTrainer", data: TaskData, model_args: ModelArguments, path: Path
 ) -> tuple[int, int]:
     """Of how many examples the saved model predicts the same in a fresh process, and of how many it was asked."""
-    from hf_gpt.training.tasks import reload as task_reload
+    from hf_gpt.training.monitoring import reload_check
+    from hf_gpt.training.tasks.reload import predict_again
 
     if trainer.predictions is None:
         return 0, 0
     before = trainer.predictions[:RELOADED_EXAMPLES]
-    request = task_reload.TaskReloadRequest(
+    after = reload_check.in_fresh_process(
+        predict_again,
         checkpoint=str(path),
         task_args=asdict(data.task.args),
-        names=getattr(data.task, "names", None),
+        names=data.task.names,
         examples=data.validation_examples[: None if data.task.predicts_together else RELOADED_EXAMPLES],
         batch_size=trainer.args.per_device_eval_batch_size,
         trust_remote_code=model_args.trust_remote_code,
         bf16=trainer.args.bf16,
         fp16=trainer.args.fp16,
     )
-    after = task_reload.check_in_fresh_process(request)[: len(before)]
-    return sum(one == other for one, other in zip(before, after, strict=True)), len(before)
+    return sum(one == other for one, other in zip(before, after[: len(before)], strict=True)), len(before)
 
 
 def warn_of_other_predictions(reloaded: tuple[int, int], least_share: float) -> None:

@@ -125,6 +125,8 @@ def _option_from_syntax(item: ast.AnnAssign) -> Option:
     metadata = keywords.get("metadata")
     entries = zip(metadata.keys, metadata.values, strict=True) if isinstance(metadata, ast.Dict) else ()
     help_text = next((_literal(value) for key, value in entries if _literal(key) == "help"), None)
+    if ast.unparse(item.value.func) == "option":
+        default, help_text = map(_literal, item.value.args)
     shown = "" if default is None else _shown_default(default)
     return Option(name, _short_type(kind), shown, " ".join(str(help_text or "").split()))
 

@@ -17,7 +17,6 @@ from hf_gpt.training.monitoring.cost_model import (
     SHARDINGS,
     TOKENS_PER_PARAMETER,
     Gpu,
-    Precision,
     count_parameters,
     find_gpu,
     forward_flops_per_token,
@@ -144,7 +143,7 @@ def _memory(config: Any, args: argparse.Namespace, gpu: Gpu, max_length: int, wa
         "batch_size": args.per_device_train_batch_size,
         "max_length": max_length,
         "optimizer": args.optimizer,
-        "precision": Precision(compute=2 if args.precision == "bf16" else 4),
+        "compute_bytes": 2 if args.precision == "bf16" else 4,
         "tensor_parallel_size": ways,
     }
     rows = []

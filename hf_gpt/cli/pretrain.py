@@ -239,10 +239,11 @@ def check_reloaded(
     training_args: "HfGptTrainingArguments",
 ) -> "ReloadResult":
     """Scores the saved model and samples from it in a fresh process."""
-    from hf_gpt.training.monitoring.reload_check import ReloadRequest, check_in_fresh_process
+    from hf_gpt.training.monitoring.reload_check import ReloadResult, in_fresh_process, score_and_continue
 
-    return check_in_fresh_process(
-        ReloadRequest(
+    return ReloadResult(
+        **in_fresh_process(
+            score_and_continue,
             checkpoint=str(path),
             documents=data.validation_texts,
             max_length=data_args.max_length,

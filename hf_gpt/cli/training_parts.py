@@ -49,8 +49,8 @@ def shard_and_adapt(
     sharded = shard_model(model, training_args)
     if not peft_args.use_peft:
         return sharded
-    output_dir, is_main = Path(training_args.output_dir), training_args.process_index == 0
-    return add_adapter(model, tokenizer, peft_args, model_args, peft_type, output_dir, is_main, new_rows=new_rows)
+    options = {"peft_type": peft_type, "new_rows": new_rows}
+    return add_adapter(model, tokenizer, peft_args, model_args, training_args, **options)
 
 
 def sampling_options(sampling_args: SamplingArguments, max_new_tokens: int) -> dict[str, Any]:
@@ -91,7 +91,6 @@ def write_training_report(
         time_note: Stands under the training time; left out: the steps.
     """
     import yaml
-    from transformers import TrainingArguments
 
     from hf_gpt.reporting.environment import describe_environment
     from hf_gpt.reporting.report import Metric, write_report
@@ -109,6 +108,6 @@ def write_training_report(
         log_history=trainer.state.log_history,
         samples=samples,
         sections=[*([] if cut is None else [cut]), *sections],
-        settings=yaml.safe_load(settings_to_yaml(settings, TrainingArguments)),
+        settings=yaml.safe_load(settings_to_yaml(settings)),
         environment=describe_environment(),
     )

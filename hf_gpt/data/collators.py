@@ -1,12 +1,21 @@
 """Rows to batches."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from hf_gpt.data.packing import IGNORE_INDEX
+
+
+def padded(
+    rows: Sequence[Sequence[int]], pad_token_id: int, side: Literal["left", "right"]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask, int64 of shape (len(rows), longest), with padding at one side of each row."""
+    ids = pad_sequence([torch.tensor(row) for row in rows], True, pad_token_id, side)
+    return ids, pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], True, 0, side)
 
 
 class PackedRowsCollator:

@@ -39,14 +39,9 @@ def check_adapter_options(
     writes: bool = True,
     packed: bool = False,
 ) -> None:
-    """Refuses adapter options that cannot work together, before any work is done.
+    """Refuses adapter options that cannot work together, and sets AdamW: Muon is for whole matrices.
 
-    Args:
-        peft_args: The options.
-        model_args: Which model they are for.
-        training_args: Made to use AdamW: Muon's orthogonal steps are for whole matrices, not for factors of an update.
-        writes: Whether the model is a decoder that writes.
-        packed: Whether rows hold several documents, kept apart by their positions.
+    `writes`: the model is a decoder that writes. `packed`: rows hold several documents, kept apart by positions.
 
     Raises:
         ConfigError: there is no model to adapt, or the method cannot do what is asked.
@@ -57,21 +52,22 @@ def check_adapter_options(
         if peft_args.load_in_4bit:
             raise ConfigError("--load_in_4bit is for models that an adapter is trained on: add --use_peft.")
         return
+    is_mergeable = peft_args.peft_method in MERGEABLE
     if peft_args.load_in_4bit:
-        check_quantization(peft_args)
+        _check_quantization(peft_args)
     if model_args.model_name_or_path is None:
         raise ConfigError("--use_peft adapts a trained model: name one with --model_name_or_path.")
-    if peft_args.merge_adapter and peft_args.peft_method not in MERGEABLE:
+    if peft_args.merge_adapter and not is_mergeable:
         raise ConfigError(
             f"--merge_adapter: {peft_args.peft_method} changes no weight and cannot be merged. Use --peft_method lora "
             "or dora, or leave it out."
         )
-    if packed and peft_args.peft_method not in MERGEABLE:
+    if packed and not is_mergeable:
         raise ConfigError(
             f"--peft_method {peft_args.peft_method} ignores positions, by which packed documents are kept apart. Use "
             "lora or dora here."
         )
-    if not writes and peft_args.peft_method not in MERGEABLE:
+    if not writes and not is_mergeable:
         raise ConfigError(
             f"--peft_method {peft_args.peft_method} is for models that write, not for a head on top. Use lora or dora."
         )
@@ -89,8 +85,7 @@ def check_new_tokens(peft_args: PeftArguments, tokens: Sequence[str]) -> None:
         )
 
 
-def check_quantization(peft_args: PeftArguments) -> None:
-    """Raises `ConfigError` where weights in 4 bits cannot be had or cannot do what is asked."""
+def _check_quantization(peft_args: PeftArguments) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(f"--load_in_4bit needs bitsandbytes. Install it: {install_hint('qlora')}")
     if peft_args.peft_method not in MERGEABLE:
@@ -124,9 +119,9 @@ def add_adapter(
     tokenizer: PreTrainedTokenizerBase,
     peft_args: PeftArguments,
     model_args: ModelArguments,
+    training_args: "HfGptTrainingArguments",
+    *,
     peft_type: str,
-    output_dir: Path,
-    is_main: bool = True,
     new_rows: Sequence[int] = (),
 ) -> "PeftModel":
     """The model with a new adapter, which alone is trained, together with the head if the head is new.
@@ -136,13 +131,10 @@ def add_adapter(
     adapter without being told how.
 
     Args:
-        model: The loaded model.
+        model, model_args: The loaded model, and where it came from.
         tokenizer: Saved with the base.
-        peft_args: Method and size.
-        model_args: Where the model came from.
+        peft_args, training_args: Method and size, folder and process of the run.
         peft_type: PEFT's name of the task: CAUSAL_LM, SEQ_CLS, TOKEN_CLS or QUESTION_ANS.
-        output_dir: Folder of the run.
-        is_main: Whether this process is the one that writes.
         new_rows: Tokens that are new to the model, whose embeddings are trained with the adapter.
     """
     from peft import get_peft_model
@@ -155,8 +147,8 @@ def add_adapter(
     # Dropout acts in training alone; any other setting makes it another model than the checkpoint's.
     differs = any("dropout" not in name for name in model_args.overrides)
     if peft_type != "CAUSAL_LM" or differs or former.vocab_size != model.config.vocab_size:
-        base = output_dir / "base"
-        if is_main and not peft_args.merge_adapter:
+        base = Path(training_args.output_dir) / "base"
+        if training_args.process_index == 0 and not peft_args.merge_adapter:
             with atomic_directory(base) as folder:
                 model.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
@@ -187,7 +179,8 @@ def adapter_config(model: PreTrainedModel, peft_args: PeftArguments, peft_type: 
 
     if peft_args.peft_method in MERGEABLE:
         children = dict(model.named_children())
-        heads = [name for name in _NEW_HEADS.get(peft_type, ()) if any(True for _ in _parameters(children.get(name)))]
+        names = [name for name in _NEW_HEADS.get(peft_type, ()) if name in children]
+        heads = [name for name in names if any(True for _ in children[name].parameters())]
         targets = peft_args.lora_target_modules
         return LoraConfig(
             task_type=peft_type,
@@ -205,7 +198,3 @@ def adapter_config(model: PreTrainedModel, peft_args: PeftArguments, peft_type: 
 def merge_adapter(model: Any) -> PreTrainedModel:
     """The plain model with the adapter's change added to its weights."""
     return model.merge_and_unload()
-
-
-def _parameters(module: Any):
-    return () if module is None else module.parameters()

@@ -10,12 +10,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    AutoConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.errors import CheckpointError, ConfigError, did_you_mean
 from hf_gpt.files.checkpoints import find_model
@@ -35,8 +30,7 @@ _NAMES_OF_HEADS = {
 def load_tokenizer(name_or_path: str, model_args: ModelArguments, auto_class: str = "AutoTokenizer") -> Any:
     """A tokenizer from a folder or the Hub; with `auto_class="AutoProcessor"` a processor, if there is one.
 
-    Raises:
-        CheckpointError: there is none at that place.
+    Raises `CheckpointError` where there is none.
     """
     check_exists(name_or_path)
     try:
@@ -63,12 +57,12 @@ def build_model(
 
     Args:
         model_args: Which model.
-        tokenizer: Its tokenizer, which sizes the embeddings.
+        tokenizer: Sizes the embeddings.
         max_length: Longest row in tokens.
         seed: Of new weights, those of a new head on a loaded model too.
-        auto_class: Name of the Auto class that makes it, by default a causal language model.
-        quantization_config: How the weights of a loaded model are kept; None keeps them as they are.
+        auto_class: Name of the Auto class that makes it.
         task_fields: Config fields that a task decides. Given, they and `config_overrides` hold for a loaded model too.
+        quantization_config: How the weights of a loaded model are kept; None keeps them as they are.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -117,12 +111,7 @@ def end_tokens(model: PreTrainedModel) -> list[int]:
 
 
 def choose_architecture(model_args: ModelArguments, architecture: str) -> str:
-    """`architecture`, or for `"auto"` what the model that is named is: `"decoder"` or `"encoder_decoder"`.
-
-    Raises:
-        CheckpointError: there is no model at that place.
-        ConfigError: an unknown architecture.
-    """
+    """`architecture`, or for `"auto"` what the model that is named is: `"decoder"` or `"encoder_decoder"`."""
     if architecture != "auto":
         return architecture
     return "encoder_decoder" if _config_of(model_args).is_encoder_decoder else "decoder"
@@ -136,10 +125,7 @@ def build_config(
 ) -> PreTrainedConfig:
     """The config of a new model: the preset or architecture, sized to tokenizer and rows, then `config_overrides`.
 
-    `task_fields` are what a task decides, such as the names of its classes.
-
-    Raises:
-        ConfigError: an unknown architecture, preset or field, or values that cannot work together.
+    `task_fields` are what a task decides. Raises `ConfigError` for what is unknown or cannot work together.
     """
     multiple = max(1, model_args.pad_vocab_to_multiple_of)
     fitted = {
@@ -152,16 +138,14 @@ def build_config(
     }
     overrides = model_args.overrides
     try:
-        if model_args.preset is not None:
-            if model_args.model_type not in _MODEL_TYPES_WITH_PRESETS:
-                raise ConfigError(f"--preset belongs to hf_gpt models, but --model_type is {model_args.model_type}.")
-            if model_args.preset == "auto":
-                raise ConfigError("--preset auto chooses the size for hf-gpt pretrain alone. Name one, such as small.")
-            preset_class = _config_class(model_args.model_type)
-            check_fields(preset_class, overrides)
-            return preset_class.preset(model_args.preset, **{**fitted, **overrides})
+        if model_args.preset is not None and model_args.model_type not in _MODEL_TYPES_WITH_PRESETS:
+            raise ConfigError(f"--preset belongs to hf_gpt models, but --model_type is {model_args.model_type}.")
+        if model_args.preset == "auto":
+            raise ConfigError("--preset auto chooses the size for hf-gpt pretrain alone. Name one, such as small.")
         config_class = _config_class(model_args.model_type)
         check_fields(config_class, overrides)
+        if model_args.preset is not None:
+            return config_class.preset(model_args.preset, **{**fitted, **overrides})
         config = config_class(**{**fitted, **overrides})
         if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
             config.decoder_start_token_id = config.pad_token_id if config.bos_token_id is None else config.bos_token_id
@@ -189,7 +173,8 @@ def _load_model(
     try:
         if task_fields is not None:
             source = {name: options[name] for name in ("revision", "trust_remote_code")}
-            if auto_class == "AutoModelForSeq2SeqLM" and _is_our_decoder(path, source):
+            config_class = type(AutoConfig.from_pretrained(path, **source))
+            if auto_class == "AutoModelForSeq2SeqLM" and config_class.model_type == "hf_gpt":
                 from hf_gpt.models.configuration_hf_gpt_seq2seq import HfGptSeq2SeqConfig
                 from hf_gpt.models.modeling_hf_gpt_seq2seq import HfGptForConditionalGeneration
 
@@ -197,7 +182,7 @@ def _load_model(
                 return HfGptForConditionalGeneration.from_decoder(
                     path, config_overrides={**model_args.overrides, **task_fields}, **options
                 )
-            check_fields(type(AutoConfig.from_pretrained(path, **source)), model_args.overrides)
+            check_fields(config_class, model_args.overrides)
             options["config"] = AutoConfig.from_pretrained(path, **source, **model_args.overrides, **task_fields)
         return getattr(transformers, auto_class).from_pretrained(path, **options)
     except ConfigError:
@@ -218,10 +203,6 @@ def _config_of(model_args: ModelArguments) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(path, **source)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"--model_name_or_path: no model in {path}: {error}") from error
-
-
-def _is_our_decoder(path: str | Path, source: Mapping[str, Any]) -> bool:
-    return AutoConfig.from_pretrained(path, **source).model_type == "hf_gpt"
 
 
 def _config_class(model_type: str) -> type[PreTrainedConfig]:
@@ -250,16 +231,9 @@ def known_fields(config_class: type[PreTrainedConfig]) -> set[str]:
 
 
 def leave_out_of_recipe(model_args: ModelArguments, recipe: Mapping[str, Any]) -> list[str]:
-    """Takes what a built-in recipe says of our models out of the options, where the model is of another architecture.
+    """Takes what a built-in recipe says of our models out of the options of a model of another architecture; names it.
 
     What the command line says stays, to be refused by its name.
-
-    Args:
-        model_args: The options, which are changed.
-        recipe: The recipe's settings.
-
-    Returns:
-        What was taken out.
 
     Raises:
         CheckpointError: there is no model at the place that is named.

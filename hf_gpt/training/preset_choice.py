@@ -8,8 +8,6 @@ _CHOSEN = ("nano", "micro", "mini", "small", "124m")
 # A run on a CPU should end within this time. The rate of a core is that of `nano` in `make demo` on two cores of an AMD
 # EPYC with AVX-512, 11 k tokens per second.
 _CPU_SECONDS, _FLOPS_OF_A_CORE = 1800, 3e10
-# Parameters of the blocks for each token of the text: below 1, more parameters learn the text by heart.
-_TOKENS_PER_PARAMETER = 1.0
 
 
 def block_parameters(name: str) -> int:
@@ -19,17 +17,13 @@ def block_parameters(name: str) -> int:
 
 
 def choose_preset(num_tokens: int, num_passes: float, cpu_cores: int | None) -> str:
-    """The largest preset up to `124m` that the text and the machine allow; at least `nano`.
+    """The largest preset up to `124m` that passes over a text and the machine allow; at least `nano`.
 
-    A model may have as many block parameters as the text has tokens. On a CPU training may take half an hour, at
-    6 FLOPs for each parameter and token.
-
-    Args:
-        num_tokens: Tokens of the training text.
-        num_passes: Passes over it.
-        cpu_cores: Cores that train; None with an accelerator, whose time is not limited.
+    A model may have as many block parameters as the text has tokens: with more it would learn the text by heart. On
+    the cores of a CPU training may take half an hour, at 6 FLOPs for each parameter and token. With an accelerator, for
+    which `cpu_cores` is None, the time is not limited.
     """
-    allowed = num_tokens / _TOKENS_PER_PARAMETER
+    allowed: float = num_tokens
     if cpu_cores is not None:
         seen = max(1.0, num_tokens * num_passes)
         allowed = min(allowed, _CPU_SECONDS * _FLOPS_OF_A_CORE * cpu_cores / (6 * seen))

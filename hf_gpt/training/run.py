@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.errors import CorpusError, WorkerError
+from hf_gpt.files import checkpoints
 from hf_gpt.files.atomic_files import write_text
+from hf_gpt.files.checkpoint_parts import needs_of, read_record
 from hf_gpt.installation import as_typed
 from hf_gpt.training.monitoring.step_times import Stretch, time_steps
 from hf_gpt.training.monitoring.throughput import format_count
+from hf_gpt.training.resumption.run_record import RunFacts, compare, options_of, options_of_command
 from hf_gpt.training.settings import Settings, settings_to_yaml
 
 
@@ -44,10 +47,8 @@ CALL_OPTIONS = ("resume_from_checkpoint", "overwrite_output_dir", "dry_run")
 def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] | None = None) -> Path | None:
     """Checks the folder of the run before any work; returns the checkpoint to resume from, or None.
 
-    Args:
-        settings: Of the run.
-        take_over: Called with the record of the run that is resumed, before the settings are compared with it. It sets
-            what that run chose and this one leaves open.
+    `take_over` is called with the record of the run that is resumed, before the settings are compared with it. It sets
+    what that run chose and this one leaves open.
 
     Raises:
         CheckpointError: the folder holds another run, or the wanted checkpoint is not there, or not whole.
@@ -55,10 +56,6 @@ def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] 
     """
     import datasets
     from transformers.utils import logging as transformers_logging
-
-    from hf_gpt.files.checkpoint_parts import needs_of, read_record
-    from hf_gpt.files.checkpoints import check_output_dir, find_checkpoint
-    from hf_gpt.training.resumption.run_record import RunFacts, compare, options_of, options_of_command
 
     *others, training_args = settings.arguments
     is_main = training_args.process_index == 0
@@ -74,7 +71,7 @@ def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] 
             stream=any(getattr(each, "streaming", False) for each in others),
             has_discriminator=False if settings.values.get("discriminator") == "none" else None,
         )
-        checkpoint = find_checkpoint(resume, output_dir, needs, print if is_main else silent)
+        checkpoint = checkpoints.find_checkpoint(resume, output_dir, needs, print if is_main else silent)
         record = read_record(checkpoint)
         if take_over is not None:
             take_over(record)
@@ -84,7 +81,9 @@ def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] 
         )
         compare(record, facts, checkpoint)
     if not training_args.dry_run and is_main:
-        check_output_dir(output_dir, overwrite=training_args.overwrite_output_dir, resume=checkpoint is not None)
+        checkpoints.check_output_dir(
+            output_dir, overwrite=training_args.overwrite_output_dir, resume=checkpoint is not None
+        )
     return checkpoint
 
 
@@ -102,9 +101,7 @@ def run_training(
     """Does a dry run, or trains, and leaves the rest to `finish`.
 
     Args:
-        settings: What the run's recipe is written from.
-        training_args: Its training arguments.
-        checkpoint: Where it goes on, if it does.
+        settings, training_args, checkpoint: The run, and where it goes on, if it does.
         prog: Name of the command, for the hint how to resume.
         make_trainer: Makes the trainer; data, tokenizer and model are sound when it is called.
         describe: What is about to happen, as pairs of a name and a line.
@@ -114,9 +111,6 @@ def run_training(
     Returns:
         The exit status: 0, or 128 and the number of the signal that stopped the run.
     """
-    from hf_gpt.files.checkpoints import start_output_dir
-    from hf_gpt.training.resumption.run_record import options_of_command
-
     output_dir = Path(training_args.output_dir)
     is_main = training_args.process_index == 0
     say = print if is_main else silent
@@ -130,7 +124,7 @@ def run_training(
         return 0
     if is_main:
         # Only now that data, tokenizer and model are sound may a former run go.
-        start_output_dir(output_dir, resume=checkpoint is not None)
+        checkpoints.start_output_dir(output_dir, resume=checkpoint is not None)
     trainer = make_trainer()
     settings.values["logging_steps"] = log_often(trainer)
     trainer.command_options = options_of_command(settings.arguments[:-1])
@@ -186,11 +180,7 @@ def describe_model(trainer: "HfGptTrainer") -> tuple[str, str]:
 
 
 def log_often(trainer: "HfGptTrainer") -> float:
-    """Lowers the default steps between logs, so that the curves of a short run have `LEAST_POINTS` points or more.
-
-    Returns:
-        The steps between logs.
-    """
+    """Lowers the default steps between logs, so that a short run has `LEAST_POINTS` points or more; returns them."""
     args = trainer.args
     if args.logging_steps == type(args).__dataclass_fields__["logging_steps"].default:
         args.logging_steps = max(1, min(args.logging_steps, total_steps(trainer) // LEAST_POINTS))
@@ -210,7 +200,6 @@ def describe_steps(trainer: "HfGptTrainer") -> str:
 
 def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
     """Trains to the end, or until a signal comes; returns the signal's number, or None."""
-    from hf_gpt.files.checkpoints import last_checkpoint
     from hf_gpt.training.monitoring.callbacks import StopOnSignalCallback
 
     listeners = [item for item in trainer.callback_handler.callbacks if isinstance(item, StopOnSignalCallback)]
@@ -224,7 +213,7 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
         # PyTorch has no error of its own for it.
         if "DataLoader worker" not in str(error):
             raise
-        kept = _describe_kept(last_checkpoint(Path(trainer.args.output_dir)))
+        kept = _describe_kept(checkpoints.last_checkpoint(Path(trainer.args.output_dir)))
         raise WorkerError(
             f"a process that prepares batches died at step {trainer.state.global_step}: {error} Memory may have run "
             f"out: try fewer --dataloader_num_workers. Of the run, {kept}."
@@ -233,7 +222,7 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
         for listener in listeners:
             listener.restore()
     signal_number = next((item.signal_number for item in listeners if item.signal_number is not None), None)
-    if signal_number is not None and last_checkpoint(Path(trainer.args.output_dir)) is None:
+    if signal_number is not None and checkpoints.last_checkpoint(Path(trainer.args.output_dir)) is None:
         # It came after the last step, too late for a checkpoint within the loop.
         trainer._save_checkpoint(trainer.model, trial=None)
     return signal_number
@@ -241,15 +230,13 @@ def train(trainer: "HfGptTrainer", checkpoint: Path | None) -> int | None:
 
 def _save_before_fault(trainer: "HfGptTrainer") -> Path | None:
     """Saves a run whose data cannot be read on, where every process has noticed it; returns its newest checkpoint."""
-    from hf_gpt.files.checkpoints import last_checkpoint
-
     args, step = trainer.args, trainer.state.global_step
-    former = last_checkpoint(Path(args.output_dir))
+    former = checkpoints.last_checkpoint(Path(args.output_dir))
     all_notice = args.world_size == 1 or args.accelerator_config.dispatch_batches is False
     if not step or not all_notice or (former is not None and former.name == f"checkpoint-{step}"):
         return former
     trainer._save_checkpoint(trainer.model, trial=None)
-    return last_checkpoint(Path(args.output_dir))
+    return checkpoints.last_checkpoint(Path(args.output_dir))
 
 
 def _describe_kept(checkpoint: Path | None) -> str:
@@ -273,8 +260,6 @@ def final_metrics(trainer: "HfGptTrainer", *, anew: bool = False) -> dict[str, f
 
 def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Mapping[str, Any]) -> None:
     """Saves model, tokenizer and the defaults of `generate`; the folder appears when it is complete."""
-    from hf_gpt.files.checkpoints import atomic_directory, explains_write_errors
-
     generation_config = getattr(trainer.model, "generation_config", None)
     if generation_config is not None:
         if "do_sample" in generation_options:
@@ -282,8 +267,8 @@ def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Ma
             fresh = type(generation_config)()
             generation_config.update(**{name: getattr(fresh, name) for name in _WAYS_TO_DECODE if hasattr(fresh, name)})
         generation_config.update(**generation_options)
-    context = atomic_directory(path) if trainer.is_world_process_zero() else contextlib.nullcontext(path)
-    with explains_write_errors(path), context as folder:
+    context = checkpoints.atomic_directory(path) if trainer.is_world_process_zero() else contextlib.nullcontext(path)
+    with checkpoints.explains_write_errors(path), context as folder:
         trainer.save_model(str(folder))
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
@@ -293,7 +278,6 @@ def save_final_model(trainer: "HfGptTrainer", path: Path, generation_options: Ma
 
 def write_recipe(settings: Settings, prog: str, path: Path, history: Sequence[str] = ()) -> None:
     """Writes the settings of the run, so that it can be run again; a comment tells how they have changed under way."""
-    from transformers import TrainingArguments
     from transformers import __version__ as transformers_version
 
     from hf_gpt.version import __version__
@@ -301,7 +285,7 @@ def write_recipe(settings: Settings, prog: str, path: Path, history: Sequence[st
     kept = {name: value for name, value in settings.values.items() if name not in CALL_OPTIONS}
     header = f"Settings of a run of {prog}: hf-gpt {__version__}, transformers {transformers_version}."
     header = "\n".join([header, *history])
-    text = settings_to_yaml(Settings(settings.arguments, kept, settings.recipe), TrainingArguments, header)
+    text = settings_to_yaml(Settings(settings.arguments, kept, settings.recipe), header)
     write_text(path, text)
 
 

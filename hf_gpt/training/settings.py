@@ -11,7 +11,7 @@ from hf_gpt.errors import ConfigError, did_you_mean
 from hf_gpt.files.model_paths import check_exists
 from hf_gpt.option_names import former_name_in, renamed
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
-from hf_gpt.option_values import as_written, parse_mapping
+from hf_gpt.option_values import as_written, from_json, parse_mapping
 
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -20,10 +20,9 @@ ADVERSARIAL_RECIPES = Path(__file__).parents[1] / "adversarial" / "recipes"
 
 @dataclass(frozen=True)
 class Settings:
-    """Parsed settings.
+    """Parsed settings: instances of the dataclasses in the order they were asked for, and where they come from.
 
     Attributes:
-        arguments: One instance of each dataclass, in the order they were asked for.
         values: Every option by name, as given or by default, in plain types.
         recipe: The recipe's path, if one was used.
     """
@@ -39,11 +38,7 @@ def built_in_recipes(folder: Path = RECIPES) -> list[str]:
 
 
 def find_recipe(name_or_path: str, folder: Path = RECIPES) -> Path:
-    """The recipe's file, a built-in one from `folder`.
-
-    Raises:
-        ConfigError: there is neither such a file nor such a built-in recipe.
-    """
+    """The recipe's file, a built-in one from `folder`; raises `ConfigError` where there is neither."""
     path = Path(name_or_path)
     if path.is_file():
         return path
@@ -57,11 +52,9 @@ def find_recipe(name_or_path: str, folder: Path = RECIPES) -> Path:
 
 
 class Recipe(dict):
-    """Settings of a recipe, as yaml types them.
+    """Settings of a recipe as yaml types them, and in `written` as they are written.
 
-    Attributes:
-        written: The same as they are written. Yaml takes `no` for false and `2020-01-01` for a date, which an option
-            that takes text must not.
+    Yaml takes `no` for false and `2020-01-01` for a date, which an option that takes text must not.
     """
 
     def __init__(self, typed: Mapping[str, Any], written: Mapping[str, Any]):
@@ -70,11 +63,7 @@ class Recipe(dict):
 
 
 def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The settings of a yaml file.
-
-    Args:
-        path: The file.
-        names: Options that there are.
+    """The settings of a yaml file, of options among `names`.
 
     Raises:
         ConfigError: the file is not a yaml mapping, or has a key that is no option.
@@ -98,24 +87,26 @@ def read_recipe(path: Path, names: Iterable[str]) -> dict[str, Any]:
     return Recipe(content, written or {})
 
 
-def split_config_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Takes `--config X` or `--config=X` out of the command line; the last one wins.
-
-    Raises:
-        ConfigError: the option has no value.
-    """
-    recipe, rest = None, []
+def take_options(argv: Sequence[str], *names: str) -> tuple[dict[str, str | None], list[str]]:
+    """Takes `--name X` or `--name=X` out of a command line: the last values, None where one lacks, and the rest."""
+    values: dict[str, str | None] = {}
+    rest: list[str] = []
     tokens = iter(argv)
     for token in tokens:
-        if token == "--config":
-            recipe = next(tokens, None)
-            if recipe is None:
-                raise ConfigError("--config needs a value: a .yaml file or the name of a built-in recipe.")
-        elif token.startswith("--config="):
-            recipe = token.partition("=")[2]
+        name, equals, value = token.partition("=")
+        if name in names:
+            values[name] = value if equals else next(tokens, None)
         else:
             rest.append(token)
-    return recipe, rest
+    return values, rest
+
+
+def split_config_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes `--config X` out of the command line; raises `ConfigError` where it has no value."""
+    values, rest = take_options(argv, "--config")
+    if None in values.values():
+        raise ConfigError("--config needs a value: a .yaml file or the name of a built-in recipe.")
+    return values.get("--config"), rest
 
 
 def check_option_names(argv: Sequence[str], names: Iterable[str]) -> None:
@@ -142,15 +133,9 @@ def _stray(argument: str, names: Collection[str]) -> str:
 def load_settings(
     argv: Sequence[str], dataclass_types: Sequence[type], recipe: Mapping[str, Any] | None, recipe_path: Path | None
 ) -> Settings:
-    """Parses a recipe and a command line into dataclasses.
+    """Parses a recipe, whose path errors name, and a command line without `--config` into dataclasses.
 
     A recipe becomes options in front of the command line, so that both are read by the same rules and the last wins.
-
-    Args:
-        argv: The command line, without `--config`.
-        dataclass_types: What to fill.
-        recipe: Settings of the recipe, checked by `read_recipe`.
-        recipe_path: Where they come from, for errors.
 
     Raises:
         ConfigError: a value of the wrong type or out of range, or an option that does not exist.
@@ -192,40 +177,25 @@ def load_settings(
     return Settings(tuple(arguments), values, recipe_path)
 
 
-def settings_to_yaml(settings: Settings, library_type: type, header: str = "") -> str:
-    """The settings as a recipe: loading it again gives the same settings.
+def settings_to_yaml(settings: Settings, header: str = "") -> str:
+    """The settings as a recipe with a comment at the top: loading it again gives the same settings.
 
-    Written are all of our own options, and those of the library's `library_type` whose value differs from its default
-    or whose default differs from that of the settings' own class, which is what a recipe is loaded into.
-
-    Args:
-        settings: What to write.
-        library_type: `TrainingArguments`.
-        header: Comment at the top.
+    Written are all of our own options, and those of the library's `TrainingArguments`, whose value differs
+    from its default or whose default differs from that of the settings' own class.
     """
     import yaml
-    from transformers import HfArgumentParser
+    from transformers import HfArgumentParser, TrainingArguments
 
     # Compared as the parser gives them: it reads some of the library's defaults as another type than they are written.
-    defaults = vars(HfArgumentParser(library_type).parse_args([]))
+    defaults = vars(HfArgumentParser(TrainingArguments).parse_args([]))
     own_defaults = vars(HfArgumentParser(type(settings.arguments[-1])).parse_args([]))
     kept = {}
     for name, value in settings.values.items():
         if name in defaults and defaults[name] == value == own_defaults[name]:
             continue
-        kept[name] = _mapping_or(value)
+        kept[name] = from_json(value, "{")
     comment = "".join(f"# {line}\n" for line in header.splitlines())
     return comment + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=119)
-
-
-def _mapping_or(value: Any) -> Any:
-    """The mapping that a text holds as JSON; anything else, such as a template that begins with a brace, as it is."""
-    if not isinstance(value, str) or not value.startswith("{"):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def _as_tokens(

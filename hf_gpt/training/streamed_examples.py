@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+import datasets
 
 from hf_gpt.data.examples import Example, read_examples, sample_file, select_columns
 from hf_gpt.data.hub_examples import check_dataset_options, find_validation_split
@@ -13,12 +14,8 @@ from hf_gpt.data.sources import Malformed, Source, open_dataset, open_table
 from hf_gpt.data.streaming import DocumentStream, WindowStream, one_pass
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.training.tasks.base import Task
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
-
-if TYPE_CHECKING:
-    import datasets
-
-    from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 # Examples that are encoded together where their order is kept.
 ENCODED_TOGETHER = 256
@@ -27,11 +24,7 @@ ENCODED_TOGETHER = 256
 class ExampleStream(WindowStream):
     """Model inputs made of a stream of examples, the same that `task.encode` makes of all of them.
 
-    Args:
-        documents: The examples.
-        task: Their task, which knows what it has to from `learn`.
-        processing_class: As for `task.encode`.
-        shuffle_seed: As for `WindowStream`.
+    The task knows what it has to from `learn`; `shuffle_seed` is as for `WindowStream`.
     """
 
     def __init__(self, documents: DocumentStream, task: Task, processing_class: Any, shuffle_seed: int | None = None):
@@ -40,12 +33,12 @@ class ExampleStream(WindowStream):
         self.processing_class = processing_class
         self.cuts = task.cuts["training"]
 
-    def encode(self, window: list[Example]) -> "datasets.Dataset":
+    def encode(self, window: list[Example]) -> datasets.Dataset:
         return self.task.encode(window, self.processing_class, is_training=True)
 
 
 def read_streamed(
-    task: Task, training_args: "HfGptTrainingArguments"
+    task: Task, training_args: HfGptTrainingArguments
 ) -> tuple[DocumentStream, int | None, list[Example]]:
     """Opens the examples to train on and reads those to validate on; the task learns its classes, `max_steps` is set.
 
@@ -65,13 +58,14 @@ def read_streamed(
     documents = DocumentStream(sources, skip_malformed=args.malformed_rows == "skip", window_size=window_size)
     validation = _read_validation(task)
     reads_before = training_args.max_steps <= 0
-    if task.classes_column is not None and args.class_names is None:
-        named = sources[0].classes.get(task.classes_column)
+    if task.classes_option is not None and args.class_names is None:
+        column = task.columns[task.classes_option]
+        named = sources[0].classes.get(column)
         args.class_names = None if named is None else sorted(named)
         reads_before |= named is None
         if named is None and sources[0].num_bytes is None:
             raise ConfigError(
-                f"--streaming: the classes in column {task.classes_column!r} of {sources[0].name} are known only when "
+                f"--streaming: the classes in column {column!r} of {sources[0].name} are known only when "
                 "all of it has been read. Name them with --class_names."
             )
     num_examples = 0
@@ -88,7 +82,7 @@ def read_streamed(
     return documents, num_examples or None, validation
 
 
-def check_streaming(task: Task, training_args: "HfGptTrainingArguments") -> None:
+def check_streaming(task: Task, training_args: HfGptTrainingArguments) -> None:
     """Raises `ConfigError` for what a task or examples without a known end do not allow."""
     args = task.args
     check_dataset_options(args)
@@ -118,13 +112,13 @@ def _open_sources(task: Task) -> list[Source]:
     for path in paths:
         if not path.is_file():
             raise CorpusError(f"no such file: {path}. Give the path of a .jsonl, .csv or .parquet file.")
-    return [open_table(path, _parser(task), task.columns) for path in paths]
+    return [open_table(path, partial(_parse, task), task.columns) for path in paths]
 
 
 def _open_split(task: Task, split: str) -> Source:
     config_name = task.args.dataset_config_name
     options = {"config_name": config_name, "split": split, "option": "dataset_name"}
-    return open_dataset(task.args.dataset_name, _parser(task), task.columns, **options)
+    return open_dataset(task.args.dataset_name, partial(_parse, task), task.columns, **options)
 
 
 def _read_validation(task: Task) -> list[Example]:
@@ -145,23 +139,18 @@ def _read_validation(task: Task) -> list[Example]:
     return examples
 
 
-def _parser(task: Task) -> Any:
-    """What makes an example of a row, or says why it cannot be used."""
-
-    def parse(row: Any, where: str) -> Example | Malformed:
-        if not isinstance(row, Mapping):
-            return Malformed(f"{where}: a {type(row).__name__}, not an object of columns")
-        try:
-            example = select_columns(row, task.columns, where)
-            task.check(example)
-        except CorpusError as error:
-            return Malformed(str(error))
-        return example
-
-    return parse
+def _parse(task: Task, row: Any, where: str) -> Example | Malformed:
+    if not isinstance(row, Mapping):
+        return Malformed(f"{where}: a {type(row).__name__}, not an object of columns")
+    try:
+        example = select_columns(row, task.columns, where)
+        task.check(example)
+    except CorpusError as error:
+        return Malformed(str(error))
+    return example
 
 
-def _set_steps(training_args: "HfGptTrainingArguments", num_examples: int) -> None:
+def _set_steps(training_args: HfGptTrainingArguments, num_examples: int) -> None:
     """Sets `max_steps` to what `num_train_epochs` passes take, and what is done each epoch to each so many steps.
 
     Passes follow each other without a gap, so a batch may hold the end of one and the start of the next.
@@ -169,9 +158,8 @@ def _set_steps(training_args: "HfGptTrainingArguments", num_examples: int) -> No
     rows = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.data_parallel_size
     training_args.max_steps = math.ceil(training_args.num_train_epochs * num_examples / rows)
     steps = max(1, round(num_examples / rows))
-    if training_args.eval_strategy == IntervalStrategy.EPOCH:
-        training_args.eval_strategy, training_args.eval_steps = IntervalStrategy.STEPS, steps
-    if training_args.logging_strategy == IntervalStrategy.EPOCH:
-        training_args.logging_strategy, training_args.logging_steps = IntervalStrategy.STEPS, steps
-    if training_args.save_strategy == SaveStrategy.EPOCH:
-        training_args.save_strategy, training_args.save_steps = SaveStrategy.STEPS, steps
+    for what in ("eval", "logging", "save"):
+        strategy = getattr(training_args, f"{what}_strategy")
+        if strategy == "epoch":
+            setattr(training_args, f"{what}_strategy", type(strategy)("steps"))
+            setattr(training_args, f"{what}_steps", steps)

@@ -17,18 +17,17 @@ from hf_gpt.data.streaming import WindowStream
 from hf_gpt.data.targets import has_targets, warn_without_targets
 from hf_gpt.errors import ConfigError
 from hf_gpt.files.checkpoint_parts import Needs, needs_of
+from hf_gpt.generation.scoring.discriminator import accepted_arguments
 from hf_gpt.terminal import safe_output
 from hf_gpt.training.distributed.sharded_trainer import ShardedTrainer
 from hf_gpt.training.monitoring.callbacks import OrderOfEpochCallback, use_own_progress
-from hf_gpt.training.monitoring.heldout_loss import HeldOutLoss
-from hf_gpt.training.monitoring.likelihood import takes_skip_logits
+from hf_gpt.training.monitoring.likelihood import HeldOutLoss
 from hf_gpt.training.monitoring.mfu import utilisation
 from hf_gpt.training.monitoring.nonfinite import NonFiniteError, StepRecorder, describe_stop
 from hf_gpt.training.monitoring.throughput import ThroughputMeter
 from hf_gpt.training.monitoring.trainability import check_trainable, warn_if_idle, warn_if_skipped
 from hf_gpt.training.optim.ema import WeightAverageCallback, check_can_average
-from hf_gpt.training.optim.factory import build_optimizer
-from hf_gpt.training.optim.muon_adamw import decayed_parameter_names
+from hf_gpt.training.optim.muon_adamw import build_optimizer, decayed_parameter_names
 from hf_gpt.training.resumption.stream_position import StreamPosition
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
@@ -79,7 +78,7 @@ class HfGptTrainer(ShardedTrainer):
         self._recorder = StepRecorder()
         self._heldout_loss = HeldOutLoss()
         self._step_has_targets, self._steps_without_targets = True, 0
-        self._takes_skip_logits = takes_skip_logits(self.model)
+        self._takes_skip_logits = "skip_logits" in accepted_arguments(self.model)
         self._stream: StreamPosition | None = None
         if isinstance(self.train_dataset, WindowStream):
             self._stream = StreamPosition(self.train_dataset, self)
@@ -172,10 +171,10 @@ class HfGptTrainer(ShardedTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self.meter.start()
         if "input_ids" in inputs:
-            self.meter.add(inputs["input_ids"].numel() * self.args.data_parallel_size)
+            self.meter.tokens += inputs["input_ids"].numel() * self.args.data_parallel_size
             self._row_length = inputs["input_ids"].shape[-1]
         if self.accelerator.sync_gradients:
-            self.meter.add_step()
+            self.meter.steps += 1
         loss = super().training_step(model, inputs, num_items_in_batch)
         takes_none = self.accelerator.scaler is None and not self.is_deepspeed_enabled
         if not self._step_has_targets and self.accelerator.sync_gradients and takes_none:

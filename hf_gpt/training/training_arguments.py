@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_gpt.errors import ConfigError
-from hf_gpt.option_values import check_at_least
+from hf_gpt.option_values import check_at_least, option
 
 
 @dataclass
@@ -27,99 +27,60 @@ class HfGptTrainingArguments(TrainingArguments):
 
     _argument_group_name = "training"
 
-    output_dir: str | None = field(
-        default="runs/pretrain", metadata={"help": "Folder of the run: checkpoints, model, report and settings."}
+    output_dir: str | None = option("runs/pretrain", "Folder of the run: checkpoints, model, report and settings.")
+    overwrite_output_dir: bool = option(False, "Delete the run in the folder and start anew.")
+    resume_from_checkpoint: str | None = option(
+        None, "Resume from a checkpoint: its folder, or last (or no value) for the newest.", nargs="?", const="last"
     )
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete the run in the folder and start anew."})
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata={
-            "nargs": "?",
-            "const": "last",
-            "help": "Resume from a checkpoint: its folder, or last (or no value) for the newest.",
-        },
+    dry_run: bool = option(
+        False, "Print sizes, steps and an estimate of the time, from a few timed steps. Nothing is saved."
     )
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "Print sizes, steps and an estimate of the time, from a few timed steps. Nothing is saved."},
+    optimizer: Literal["muon", "adamw"] = option(
+        "muon", "muon: Muon for the hidden weight matrices, AdamW for the rest. adamw: see --optim."
     )
-    optimizer: Literal["muon", "adamw"] = field(
-        default="muon",
-        metadata={"help": "muon: Muon for the hidden weight matrices, AdamW for the rest. adamw: see --optim."},
+    muon_learning_rate: float | None = option(
+        None, "Learning rate of Muon, on the scale of AdamW's. Left out: learning_rate."
     )
-    muon_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of Muon, on the scale of AdamW's. Left out: learning_rate."}
+    muon_momentum: float = option(0.95, "Momentum of Muon.")
+    learning_rate: float = option(2e-3, "Highest learning rate.")
+    adam_beta2: float = option(0.95, "Decay of Adam's second moment.")
+    weight_decay: float = option(0.1, "Weight decay of weight matrices; embeddings, norms and biases have none.")
+    lr_scheduler_type: str = option("warmup_stable_decay", "Learning-rate schedule, see the library's SchedulerType.")
+    warmup_steps: float = option(0.02, "Steps of warm-up; below 1, a share of all steps.")
+    decay_steps: float = option(0.5, "Steps of decay at the end of warmup_stable_decay; below 1, a share of all.")
+    early_stopping_patience: int | None = option(
+        None, "Stop after this many evaluations without a better loss. Left out: never."
     )
-    muon_momentum: float = field(default=0.95, metadata={"help": "Momentum of Muon."})
-    learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate."})
-    adam_beta2: float = field(default=0.95, metadata={"help": "Decay of Adam's second moment."})
-    weight_decay: float = field(
-        default=0.1, metadata={"help": "Weight decay of weight matrices; embeddings, norms and biases have none."}
+    ema_decay: float | None = option(
+        None,
+        "Average the weights over steps with this decay, for example 0.999. Evaluation and the final model "
+        "use the average. Left out: no average.",
     )
-    lr_scheduler_type: str = field(
-        default="warmup_stable_decay", metadata={"help": "Learning-rate schedule, see the library's SchedulerType."}
+    nan_action: Literal["stop", "skip"] = option(
+        "stop",
+        "What to do about a loss or gradient that is not finite. stop: save the batch in the run's folder "
+        "and stop. skip: skip the step and count it. Neither changes the weights.",
     )
-    warmup_steps: float = field(default=0.02, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
-    decay_steps: float = field(
-        default=0.5,
-        metadata={"help": "Steps of decay at the end of warmup_stable_decay; below 1, a share of all."},
+    bf16: bool | None = option(None, "Compute in bfloat16. Left out: on GPUs that support it.", nargs="?", const=True)
+    per_device_train_batch_size: int = option(16, "Rows in a step, on each device.")
+    per_device_eval_batch_size: int = option(16, "Rows in an evaluation step, on each device.")
+    logging_steps: float = option(10, "Steps between logs; below 1, a share of all steps.")
+    logging_first_step: bool = option(True, "Log the first step too.")
+    save_total_limit: int | None = option(2, "Checkpoints kept; older ones are deleted.")
+    tensor_parallel_size: int = option(
+        1, "Processes that share each weight matrix and the same batch (tensor parallelism)."
     )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "Stop after this many evaluations without a better loss. Left out: never."},
+    fsdp_size: int = option(
+        1,
+        "Processes that share weights, gradients and optimizer state (FSDP2), on a CPU too. "
+        "fsdp_size x tensor_parallel_size must be the number of processes.",
     )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "Average the weights over steps with this decay, for example 0.999. Evaluation and the final model "
-            "use the average. Left out: no average."
-        },
+    keep_freed_memory: bool = option(
+        True, "On a CPU under glibc, keep freed memory for the next training step. Faster, with somewhat more memory."
     )
-    nan_action: Literal["stop", "skip"] = field(
-        default="stop",
-        metadata={
-            "help": "What to do about a loss or gradient that is not finite. stop: save the batch in the run's folder "
-            "and stop. skip: skip the step and count it. Neither changes the weights."
-        },
-    )
-    bf16: bool | None = field(
-        default=None,
-        metadata={
-            "nargs": "?",
-            "const": True,
-            "help": "Compute in bfloat16. Left out: on GPUs that support it.",
-        },
-    )
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows in a step, on each device."})
-    per_device_eval_batch_size: int = field(
-        default=16, metadata={"help": "Rows in an evaluation step, on each device."}
-    )
-    logging_steps: float = field(default=10, metadata={"help": "Steps between logs; below 1, a share of all steps."})
-    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; older ones are deleted."})
-    tensor_parallel_size: int = field(
-        default=1,
-        metadata={"help": "Processes that share each weight matrix and the same batch (tensor parallelism)."},
-    )
-    fsdp_size: int = field(
-        default=1,
-        metadata={
-            "help": "Processes that share weights, gradients and optimizer state (FSDP2), on a CPU too. "
-            "fsdp_size x tensor_parallel_size must be the number of processes."
-        },
-    )
-    keep_freed_memory: bool = field(
-        default=True,
-        metadata={
-            "help": "On a CPU under glibc, keep freed memory for the next training step. Faster, with somewhat more "
-            "memory."
-        },
-    )
-    prediction_loss_only: bool = field(
-        default=True, metadata={"help": "Evaluate the loss alone, without keeping logits."}
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Search for unused parameters under DDP, which makes every step slower."}
+    prediction_loss_only: bool = option(True, "Evaluate the loss alone, without keeping logits.")
+    ddp_find_unused_parameters: bool | None = option(
+        False, "Search for unused parameters under DDP, which makes every step slower."
     )
 
     def __post_init__(self):

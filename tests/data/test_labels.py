@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import datasets
 import pyarrow as pa
@@ -16,7 +17,7 @@ from hf_gpt.data.streaming import DocumentStream, one_pass
 from hf_gpt.errors import CorpusError
 from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.settings import load_settings, read_recipe
-from hf_gpt.training.streamed_examples import _parser
+from hf_gpt.training.streamed_examples import _parse
 from hf_gpt.training.tasks import make_task
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
@@ -67,11 +68,11 @@ def examples_of(form, rows, tmp_path, task):
     if name == "hub":
         folder = write(tmp_path / "hub" / "train-00000.parquet", rows).parent
         if streams:
-            return list(one_pass(DocumentStream([open_dataset(str(folder), _parser(task), COLUMNS)])))
+            return list(one_pass(DocumentStream([open_dataset(str(folder), partial(_parse, task), COLUMNS)])))
         return read_hub_examples(str(folder), COLUMNS)[0]
     path = write(tmp_path / f"rows.{name}", rows)
     if streams:
-        return list(one_pass(DocumentStream([open_table(path, _parser(task), COLUMNS)])))
+        return list(one_pass(DocumentStream([open_table(path, partial(_parse, task), COLUMNS)])))
     return read_examples([path], COLUMNS)
 
 

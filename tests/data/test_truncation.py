@@ -71,6 +71,14 @@ def test_prompts_that_are_cut_to_leave_room_for_an_answer_are_counted(chat_token
     assert not cuts
 
 
+def test_answers_that_an_encoder_decoder_loses_are_counted_in_tokens(chat_tokenizer):
+    options = {"architecture": "encoder_decoder", "max_length": 999}
+    _, (whole,), _ = encode("dialogue", [chat(1, 50, 0)], chat_tokenizer, max_new_tokens=999, **options)
+    _, (row,), cuts = encode("dialogue", [chat(1, 50, 0)], chat_tokenizer, max_new_tokens=8, **options)
+    assert row["labels"] == whole["labels"][:8]
+    assert cuts.counts == {"targets_cut": 1, "tokens_cut": len(whole["labels"]) - 8}
+
+
 CASES = {
     "classification": ([{"text": WORD * 50, "label": "a"}, {"text": WORD, "label": "b"}], {"rows_cut": 1}),
     "token_classification": (

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_gpt.cli import finetune, pretrain
 from hf_gpt.training.monitoring import reload_check
+from tests.fine_tuning import called_here
 
 
 TASKS = {
@@ -85,7 +86,7 @@ def test_resuming_goes_on_with_the_adapter(run):
 
 
 def test_pretraining_goes_on_with_an_adapter(run, tmp_path, corpus_file, monkeypatch, capsys):
-    monkeypatch.setattr(reload_check, "check_in_fresh_process", reload_check.run_check)
+    monkeypatch.setattr(reload_check, "in_fresh_process", called_here)
     run("closed_book_qa", "--dry_run")
     argv = ["--model_name_or_path", str(tmp_path / "pretrained"), "--train_file", str(corpus_file), "--use_peft"]
     argv += ["--output_dir", str(tmp_path / "run"), "--max_length", "32", "--max_steps", "2"]
@@ -147,7 +148,7 @@ def test_evaluation_between_steps_changes_nothing_in_four_bits(run):
 
 @needs_bitsandbytes
 def test_pretraining_goes_on_with_weights_in_four_bits(run, tmp_path, corpus_file, monkeypatch, capsys):
-    monkeypatch.setattr(reload_check, "check_in_fresh_process", reload_check.run_check)
+    monkeypatch.setattr(reload_check, "in_fresh_process", called_here)
     run("closed_book_qa", "--dry_run")
     argv = ["--model_name_or_path", str(tmp_path / "pretrained"), "--train_file", str(corpus_file), "--use_peft"]
     argv += ["--output_dir", str(tmp_path / "run"), "--max_length", "32", "--max_steps", "2", "--load_in_4bit"]

@@ -54,7 +54,9 @@ def expected_answer(folder, messages, max_new_tokens=6):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    tokens, _ = make_task(TaskArguments(task="dialogue"))._tokens(messages, tokenizer)
+    task = make_task(TaskArguments(task="dialogue"))
+    task.check_processing_class(tokenizer)
+    tokens, _ = task._tokens(messages)
     ids = [*tokens, tokenizer.convert_tokens_to_ids("<|assistant|>")]
     written = []
     for _ in range(max_new_tokens):

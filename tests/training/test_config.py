@@ -178,7 +178,6 @@ def test_unknown_recipe_names_the_nearest():
 
 
 def test_written_settings_load_to_the_same(tmp_path, names):
-    from transformers import TrainingArguments
 
     recipe = {
         "config_overrides": {"hidden_size": 64},
@@ -189,7 +188,7 @@ def test_written_settings_load_to_the_same(tmp_path, names):
     }
     settings = load(["--max_steps", "5"], recipe)
     path = tmp_path / "written.yaml"
-    path.write_text(settings_to_yaml(settings, TrainingArguments, "A header"), encoding="utf-8")
+    path.write_text(settings_to_yaml(settings, "A header"), encoding="utf-8")
     again = load(recipe=read_recipe(path, names))
     assert again.arguments[0].overrides == {"hidden_size": 64}
     assert again.arguments[2] == settings.arguments[2]
@@ -198,12 +197,11 @@ def test_written_settings_load_to_the_same(tmp_path, names):
 
 
 def test_written_settings_hold_what_is_the_library_s_default_but_not_ours(tmp_path, names):
-    from transformers import TrainingArguments
 
     argv = "--learning_rate 5e-5 --weight_decay 0 --per_device_train_batch_size 8 --lr_scheduler_type linear"
     settings = load([*argv.split(), "--warmup_steps", "0", "--logging_steps", "500"])
     path = tmp_path / "written.yaml"
-    path.write_text(settings_to_yaml(settings, TrainingArguments), encoding="utf-8")
+    path.write_text(settings_to_yaml(settings), encoding="utf-8")
     again = load(recipe=read_recipe(path, names)).arguments[3]
     assert again.learning_rate == 5e-5 and again.per_device_train_batch_size == 8
     assert again.to_dict() == settings.arguments[3].to_dict()

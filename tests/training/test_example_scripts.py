@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hf_gpt.cli.pretrain import main
 from hf_gpt.training.monitoring import reload_check
+from tests.fine_tuning import called_here
 
 
 SCRIPTS = Path(__file__).with_name("example_scripts.py")
@@ -49,7 +50,7 @@ def checkpoint(tmp_path_factory, corpus_text):
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reload_check, "check_in_fresh_process", reload_check.run_check)
+        patch.setattr(reload_check, "in_fresh_process", called_here)
         assert main(["--config", str(folder / "recipe.yaml")]) == 0
     return str(folder / "run" / "model")
 

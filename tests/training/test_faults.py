@@ -21,6 +21,7 @@ from hf_gpt.data.collators import PackedRowsCollator
 from hf_gpt.data.examples import sample_file
 from hf_gpt.files.checkpoints import is_complete, last_checkpoint
 from hf_gpt.training.monitoring import reload_check
+from tests.fine_tuning import called_here
 
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -53,7 +54,7 @@ def recipe(tmp_path, corpus_file):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr(reload_check, "check_in_fresh_process", reload_check.run_check)
+    monkeypatch.setattr(reload_check, "in_fresh_process", called_here)
 
 
 def weights(run):

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_gpt.cli import finetune
 from hf_gpt.cli.finetune import main, with_task_recipe
+from hf_gpt.training.monitoring import reload_check
+from hf_gpt.training.monitoring.reload_check import in_fresh_process
 from hf_gpt.training.tasks import RECIPES_OF_TASKS, TASKS, make_task
-from hf_gpt.training.tasks import reload as task_reload
-from hf_gpt.training.tasks.reload import check_in_fresh_process
 from hf_gpt.training.trainer import HfGptTrainer
 
 
@@ -98,7 +98,7 @@ def test_the_saved_model_gives_the_predictions_of_the_file(recipe, tmp_path):
 
 
 def test_the_saved_model_is_checked_in_a_process_of_its_own(recipe, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(task_reload, "check_in_fresh_process", check_in_fresh_process)
+    monkeypatch.setattr(reload_check, "in_fresh_process", in_fresh_process)
     assert main(["--config", recipe("classification")]) == 0
     assert "3 of 3 predictions are the same in a fresh process" in capsys.readouterr().out
 

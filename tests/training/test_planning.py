@@ -107,8 +107,9 @@ def test_state_has_the_planned_bytes(overrides, optimizer_name):
     )
     assert sum(p.grad.nbytes for p in parameters) == planned.gradients
     assert sum(tensor.nbytes for tensor in state if tensor.ndim) == planned.optimizer
-    full = planning.Precision(compute=4)
-    in_full = planning.memory_per_device(config, sharding="ddp", devices=1, batch_size=2, max_length=32, precision=full)
+    in_full = planning.memory_per_device(
+        config, sharding="ddp", devices=1, batch_size=2, max_length=32, compute_bytes=4
+    )
     assert sum(p.nbytes for p in parameters) == in_full.weights
 
 
@@ -142,7 +143,7 @@ def test_activations_are_those_that_autograd_keeps(monkeypatch, overrides, check
         return sum(storages.values()), held
 
     config = HfGptConfig(**{**SMALL, **overrides})
-    block = planning.activation_bytes_per_token(config, planning.Precision(compute=2 if bf16 else 4))
+    block = planning.activation_bytes_per_token(config, 2 if bf16 else 4)
     planned = 4 * config.hidden_size if checkpointing else block
     assert (kept(3)[0] - kept(2)[0]) / 90 == pytest.approx(planned, rel=0.12)
 

@@ -16,6 +16,7 @@ from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.files.checkpoint_parts import lack_of, read_record
 from hf_gpt.training.monitoring import reload_check
 from hf_gpt.training.monitoring.callbacks import StopOnSignalCallback
+from tests.fine_tuning import called_here
 from tests.training.resumed_runs import difference, make_trainer, result
 
 
@@ -307,7 +308,7 @@ def test_the_best_checkpoint_is_found_in_a_moved_folder(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, corpus_file, monkeypatch, capsys):
-    monkeypatch.setattr(reload_check, "check_in_fresh_process", reload_check.run_check)
+    monkeypatch.setattr(reload_check, "in_fresh_process", called_here)
     tiny = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     common = {
         "config_overrides": tiny,

@@ -198,7 +198,7 @@ def test_what_is_no_signal_is_named(signal):
     example = Example({"signal": signal, "label": 1})
     example.position = "rows.jsonl, line 7"
     with pytest.raises(CorpusError, match="line 7"):
-        Images().array(example, "signal")
+        make_task(TaskArguments(task="image_classification")).array(example)
 
 
 def test_settings_that_do_not_suit_are_errors():

@@ -1,6 +1,8 @@
 """Options: samples for the report. Imports nothing heavy: `--help` reads the class."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from hf_gpt.option_values import option
 
 
 @dataclass
@@ -9,13 +11,8 @@ class SamplingArguments:
 
     _argument_group_name = "samples"
 
-    sample_prompts: list[str] = field(
-        default_factory=lambda: [""],
-        metadata={"help": "Prompts continued at the end of the run; an empty one starts a new text."},
-    )
-    sample_max_new_tokens: int = field(default=200, metadata={"help": "Most tokens that are added to a prompt."})
-    sample_temperature: float = field(default=0.8, metadata={"help": "Temperature; 0 takes the likeliest token."})
-    sample_top_p: float = field(
-        default=0.95, metadata={"help": "Sample from the likeliest tokens of this total probability."}
-    )
-    sample_batch_size: int = field(default=8, metadata={"help": "Prompts continued at once."})
+    sample_prompts: list[str] = option([""], "Prompts continued at the end of the run; an empty one starts a new text.")
+    sample_max_new_tokens: int = option(200, "Most tokens that are added to a prompt.")
+    sample_temperature: float = option(0.8, "Temperature; 0 takes the likeliest token.")
+    sample_top_p: float = option(0.95, "Sample from the likeliest tokens of this total probability.")
+    sample_batch_size: int = option(8, "Prompts continued at once.")

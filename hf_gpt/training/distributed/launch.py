@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gpt.errors import ConfigError, UserError, did_you_mean
+from hf_gpt.training.settings import take_options
 
 
 PROFILES = Path(__file__).with_name("accelerate")
@@ -25,26 +26,15 @@ def built_in_profiles() -> list[str]:
 
 
 def split_launch_options(argv: Sequence[str]) -> tuple[str | None, int | None, list[str]]:
-    """Takes `--accelerate NAME` and `--num_processes N` out of a command line.
-
-    Returns:
-        Profile, number of processes, each None if not given, and what is left.
+    """Profile of `--accelerate` and number of `--num_processes`, each None if not given, and what else is on the line.
 
     Raises:
         ConfigError: an option has no value or no fitting one.
     """
-    values: dict[str, str] = {}
-    rest: list[str] = []
-    tokens = iter(argv)
-    for token in tokens:
-        name, equals, value = token.partition("=")
-        if name not in ("--accelerate", "--num_processes"):
-            rest.append(token)
-            continue
-        given = value if equals else next(tokens, None)
-        if given is None or given.startswith("--"):
+    values, rest = take_options(argv, "--accelerate", "--num_processes")
+    for name, value in values.items():
+        if value is None or value.startswith("--"):
             raise ConfigError(f"{name} needs a value.")
-        values[name] = given
     count = values.get("--num_processes")
     if count is not None and (not count.isdigit() or int(count) == 0):
         raise ConfigError(f"--num_processes must be a number above 0, got {count!r}.")

@@ -11,26 +11,13 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from hf_gpt import compat
 from hf_gpt.errors import ConfigError
-from hf_gpt.training.distributed.sharding import (
-    keep_name,
-    load_weights,
-    own_class,
-    reshard,
-    shard_optimizer_state,
-    tied_once,
-    whole,
-    whole_state_dict,
-)
+from hf_gpt.training.distributed import sharding
 from hf_gpt.training.resumption.staged import StagedTrainer
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 class ShardedTrainer(StagedTrainer):
-    """Saves and loads a model that `sharding.shard_model` sharded, for any number of processes.
-
-    Raises:
-        ConfigError: the arguments ask for shards, and the model is whole.
-    """
+    """Saves and loads a model that `sharding.shard_model` sharded, for any number of processes; refuses a whole one."""
 
     args: HfGptTrainingArguments
 
@@ -48,12 +35,12 @@ class ShardedTrainer(StagedTrainer):
 
     def train(self, *args: Any, **kwargs: Any):
         # The optimizer and the average would take what an evaluation has gathered for weights, and train copies.
-        reshard(self.model)
+        sharding.reshard(self.model)
         return super().train(*args, **kwargs)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs) -> Any:
         if self.label_smoother is not None:
-            keep_name(self.accelerator.unwrap_model(model))
+            sharding.keep_name(self.accelerator.unwrap_model(model))
         return super().compute_loss(model, inputs, return_outputs, **kwargs)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -81,18 +68,18 @@ class ShardedTrainer(StagedTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.is_sharded and state_dict is None:
-            with whole_state_dict(self.model, keep=self.args.should_save) as gathered:
+            with sharding.whole_state_dict(self.model, keep=self.args.should_save) as gathered:
                 return self._save(output_dir, gathered) if self.args.should_save else None
         if state_dict is not None:
-            state_dict = tied_once(self.model, state_dict)
-        with own_class(self.model), compat.generation_cache(self.model):
+            state_dict = sharding.tied_once(self.model, state_dict)
+        with sharding.own_class(self.model), compat.generation_cache(self.model):
             return super()._save(output_dir, state_dict)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.args.is_sharded:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        state = whole(self.optimizer.state_dict(), keep=self.args.should_save)
+        state = sharding.whole(self.optimizer.state_dict(), keep=self.args.should_save)
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
@@ -102,18 +89,18 @@ class ShardedTrainer(StagedTrainer):
             super()._load_optimizer_state(checkpoint)
             return
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-        self.optimizer.load_state_dict(shard_optimizer_state(state, self.optimizer))
+        self.optimizer.load_state_dict(sharding.shard_optimizer_state(state, self.optimizer))
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.args.is_sharded:
-            load_weights(self.model, resume_from_checkpoint)
+            sharding.load_weights(self.model, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
         if self.args.is_sharded:
-            load_weights(self.model, self.state.best_model_checkpoint)
+            sharding.load_weights(self.model, self.state.best_model_checkpoint)
         else:
             super()._load_best_model()
 

@@ -38,15 +38,7 @@ class CpuParallelismConfig(ParallelismConfig):
 
 
 def shard_model(model: PreTrainedModel, training_args: "HfGptTrainingArguments") -> PreTrainedModel:
-    """The model with its weights in shards as the arguments ask; without that the model itself.
-
-    Args:
-        model: The whole model, the same in every process.
-        training_args: `tensor_parallel_size` and `fsdp_size`.
-
-    Raises:
-        ConfigError: its class cannot be sharded that way.
-    """
+    """The whole model with its weights in shards as the arguments ask; raises `ConfigError` where that cannot be."""
     if not training_args.is_sharded:
         return model
     config = distributed_config(model, training_args)
@@ -69,11 +61,7 @@ def shard_model(model: PreTrainedModel, training_args: "HfGptTrainingArguments")
 
 
 def distributed_config(model: PreTrainedModel, training_args: "HfGptTrainingArguments") -> Any:
-    """Transformers' description of the shards; FSDP2 gathers block by block.
-
-    Raises:
-        ConfigError: the model has no tensor-parallel plan, or the installed Transformers cannot do this.
-    """
+    """Transformers' description of the shards; raises `ConfigError` where model or library cannot do this."""
     try:
         from transformers.distributed import DistributedConfig
     except ImportError as error:
@@ -96,12 +84,9 @@ def distributed_config(model: PreTrainedModel, training_args: "HfGptTrainingArgu
 
 
 def shard_in_place(module: torch.nn.Module, blocks: Iterable[str], device_type: str) -> None:
-    """Shards a module that is in memory by FSDP2, over all processes; its `forward` gathers block by block.
+    """Shards a module that is in memory, and the same in every process, by FSDP2 over all processes.
 
-    Args:
-        module: The same in every process.
-        blocks: Names of the classes that are gathered one at a time; the rest is one more block.
-        device_type: Where it computes.
+    Its `forward` gathers each block of a class in `blocks` by itself, and the rest as one more.
     """
     mesh, names = init_device_mesh(device_type, (dist.get_world_size(),)), set(blocks)
     for inner in module.modules():
@@ -157,13 +142,9 @@ def load_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
 
 
 def whole(value: Any, keep: bool) -> Any:
-    """The value with every tensor in it whole and in the machine's memory.
+    """The value with every tensor in it whole and in the machine's memory; None in place of each shard without `keep`.
 
     All processes must ask for it together. One tensor after the other is gathered, so that no device holds them all.
-
-    Args:
-        value: A state.
-        keep: Whether this process wants it; else there is None in place of each shard.
     """
     if isinstance(value, DTensor):
         gathered = value.full_tensor()
@@ -202,11 +183,7 @@ def shard_like(tensor: torch.Tensor, example: torch.Tensor) -> torch.Tensor:
 
 
 def shard_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A saved state of whole tensors, sharded as the optimizer's parameters are, for the kernels it uses now.
-
-    Raises:
-        CheckpointError: it belongs to another optimizer.
-    """
+    """A whole state in shards like the parameters; raises `CheckpointError` for one of another optimizer."""
     if [len(group["params"]) for group in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
         raise CheckpointError(
             "the checkpoint's optimizer has other groups of parameters. Resume with the --optimizer of its run."

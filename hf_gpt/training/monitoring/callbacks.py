@@ -17,19 +17,12 @@ from hf_gpt.training.monitoring.throughput import format_count, format_duration
 class ProgressCallback(TrainerCallback):
     """A progress bar with loss, tokens per second and time left; without a terminal, a line for each log instead."""
 
-    def __init__(self, show_bar: bool | None = None):
-        """Args:
-        show_bar: Whether to show a bar. None: if standard error is a terminal and `disable_tqdm` is not set.
-        """
-        self.show_bar = show_bar
+    def __init__(self):
         self.bar: tqdm | None = None
         self.evaluation_bar: tqdm | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if not state.is_world_process_zero:
-            return
-        show = sys.stderr.isatty() and not args.disable_tqdm if self.show_bar is None else self.show_bar
-        if show:
+        if state.is_world_process_zero and sys.stderr.isatty() and not args.disable_tqdm:
             self.bar = tqdm(
                 total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, desc="training"
             )
@@ -121,11 +114,9 @@ def task_metrics(logs: dict[str, float]) -> dict[str, float]:
 
 
 def metric_texts(logs: Mapping[str, float], *, with_sizes: bool = False) -> dict[str, str]:
-    """The metrics of a task as they are shown, numbers alone; one with an interval has it behind it.
+    """The metrics of a task in a log entry as they are shown, numbers alone; one with an interval has it behind it.
 
-    Args:
-        logs: A log entry of evaluation.
-        with_sizes: Whether the number of texts that a metric was measured on is named too.
+    `with_sizes` names the number of texts that a metric was measured on, too.
     """
     metrics = {name: value for name, value in task_metrics(dict(logs)).items() if isinstance(value, (int, float))}
     texts = {}
@@ -141,11 +132,7 @@ def metric_texts(logs: Mapping[str, float], *, with_sizes: bool = False) -> dict
 
 
 class CutsCallback(TrainerCallback):
-    """Keeps what of the data was cut or left out in the run's state, as numbers of its first log entry.
-
-    Args:
-        parts: The counts of each part of the data.
-    """
+    """Keeps what of each part of the data was cut or left out in the run's state, as numbers of its first log entry."""
 
     def __init__(self, parts: Mapping[str, Cuts]):
         self.parts = parts
@@ -177,12 +164,10 @@ class StopOnSignalCallback(TrainerCallback):
 
     A second signal stops at once. Several processes agree on the step: after each one, whether a signal came to any of
     them. There, further signals change nothing: a launcher hands on to its processes what the terminal sent them too.
-
-    Attributes:
-        signal_number: The signal that came, or None.
     """
 
     def __init__(self):
+        # The signal that came.
         self.signal_number: int | None = None
         self._former: dict[int, object] = {}
         self._shared = False

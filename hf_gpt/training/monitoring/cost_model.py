@@ -7,7 +7,7 @@ tensors that PyTorch keeps. The tests hold them against real models.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from hf_gpt.errors import ConfigError, did_you_mean
 
@@ -34,8 +34,8 @@ TOKENS_PER_PARAMETER = 20
 # Logits held at one time by the chunked loss, as `CHUNK_ELEMENTS` in models/loss_hf_gpt.py.
 LOSS_CHUNK_ELEMENTS = 2**23
 
-Sharding = Literal["ddp", "fsdp2", "zero1", "zero2", "zero3", "tp"]
-SHARDINGS: tuple[Sharding, ...] = ("ddp", "zero1", "zero2", "zero3", "fsdp2", "tp")
+Sharding = Literal["ddp", "zero1", "zero2", "zero3", "fsdp2", "tp"]
+SHARDINGS: tuple[Sharding, ...] = get_args(Sharding)
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,7 @@ GPUS = {
 
 
 def find_gpu(name: str) -> Gpu:
-    """The GPU of that name.
-
-    Raises:
-        ConfigError: the table has none.
-    """
+    """The GPU of that name; raises `ConfigError` where the table has none."""
     if name.lower() not in GPUS:
         raise ConfigError(
             f"--gpu: unknown GPU {name!r}{did_you_mean(name.lower(), list(GPUS))} Known: {', '.join(GPUS)}. Describe "
@@ -184,20 +180,8 @@ def model_flops_per_token(model: "PreTrainedModel", max_length: int) -> int:
     return 6 * weights + attention
 
 
-# Memory
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Bytes of a number. Weights, gradients and optimizer state are float32, with autocast in bfloat16 or without.
-
-    Attributes:
-        weight: A weight, gradient, or entry of the residual stream.
-        compute: An entry of what matrix products read.
-    """
-
-    weight: int = 4
-    compute: int = 2
+# Memory. Weights, gradients and optimizer state are float32, 4 bytes a number; what matrix products read has
+# `compute_bytes`, 2 under autocast in bfloat16.
 
 
 def optimizer_bytes(parameters: Parameters, optimizer: str) -> int:
@@ -208,15 +192,15 @@ def optimizer_bytes(parameters: Parameters, optimizer: str) -> int:
     return 8 * parameters.total - (4 * parameters.hidden if optimizer == "muon" else 0)
 
 
-def activation_bytes_per_token(config: "HfGptConfig", precision: Precision) -> int:
+def activation_bytes_per_token(config: "HfGptConfig", compute_bytes: int) -> int:
     """Bytes that autograd keeps of one block for each token, with an attention that keeps no scores (SDPA, flash).
 
     Counted tensor by tensor as in arXiv 2205.05198, section 4.1, for this block.
     """
-    width, inner, compute = config.hidden_size, config.intermediate_size, precision.compute
+    width, inner, compute = config.hidden_size, config.intermediate_size, compute_bytes
     queries, keys = _attention_sizes(config)
     # An RMSNorm written out keeps its input and the normalised input; PyTorch's LayerNorm its input.
-    norms = 2 * width * precision.weight * (2 if config.norm_type == "rmsnorm" else 1)
+    norms = 2 * width * 4 * (2 if config.norm_type == "rmsnorm" else 1)
     linear_inputs = 2 * width * compute
     qk_norm = (queries + keys) * (4 + compute) if config.use_qk_norm else 0
     # Grouped keys and values are repeated for their queries before the attention.
@@ -259,7 +243,7 @@ def memory_per_device(
     batch_size: int,
     max_length: int,
     optimizer: str = "muon",
-    precision: Precision | None = None,
+    compute_bytes: int = 2,
     gradient_checkpointing: bool = False,
     chunked_loss: bool = True,
     tensor_parallel_size: int = 1,
@@ -271,23 +255,20 @@ def memory_per_device(
         sharding: How the state is spread: `ddp` nothing; `zero1`, `zero2`, `zero3` as arXiv 1910.02054, section 5, with
             DeepSpeed's bfloat16 weights and gradients beside float32 masters; `fsdp2` float32 shards that are gathered
             block by block (arXiv 2304.11277); `tp` the matrices of each block.
-        devices: Devices in all.
-        batch_size: Rows on each device in one forward pass.
-        max_length: Tokens in a row.
+        devices: Devices in all; under `tp`, `tensor_parallel_size` of them share one block's matrices.
+        batch_size: Rows of `max_length` tokens on each device in one forward pass.
         optimizer: `"muon"` or `"adamw"`, which it always is under ZeRO.
-        precision: Left out: bfloat16 autocast over float32.
+        compute_bytes: Of an entry of what matrix products read: 2 in bfloat16, 4 in float32.
         gradient_checkpointing: Keep only the input of each block, and one block at a time.
         chunked_loss: Never hold the logits of all tokens.
-        tensor_parallel_size: Devices that share one block's matrices; only for `tp`.
     """
-    precision = Precision() if precision is None else precision
     parameters, tokens = count_parameters(config), batch_size * max_length
     count, layers = parameters.total, config.num_hidden_layers
     # DeepSpeed trains by AdamW alone.
     state = optimizer_bytes(parameters, "adamw" if sharding.startswith("zero") else optimizer)
     ways = tensor_parallel_size if sharding == "tp" else 1
-    casts = precision.compute * (parameters.hidden + config.vocab_size * config.hidden_size)
-    casts = casts if precision.compute < precision.weight else 0
+    is_cast = compute_bytes < 4
+    casts = compute_bytes * (parameters.hidden + config.vocab_size * config.hidden_size) * is_cast
     # FSDP and ZeRO-3 hold one block in use, the next one on its way, and the embeddings.
     gathered = 2 * parameters.block + parameters.embedding + parameters.head
 
@@ -296,44 +277,43 @@ def memory_per_device(
         # DistributedDataParallel copies gradients into buckets, unless gradient_as_bucket_view is set.
         gradients += 4 * count if devices > 1 else 0
     elif sharding == "fsdp2":
-        weights = 4 * count / devices + precision.compute * gathered
-        gradients = 4 * count / devices + precision.compute * gathered
+        weights = 4 * count / devices + compute_bytes * gathered
+        gradients = 4 * count / devices + compute_bytes * gathered
     elif sharding == "tp":
         rest = count - parameters.hidden - parameters.head
         own = rest + (parameters.hidden + parameters.head) / ways
         weights, gradients, state = 4 * own + casts / ways, 4 * own, state * own / count
         gradients += 4 * own if devices > ways else 0
     else:
-        low = precision.compute
-        master = 4 * count if low < 4 else 0
-        weights = low * (count / devices + gathered if sharding == "zero3" else count)
-        gradients = low * (count if sharding == "zero1" else count / devices + gathered)
-        state += master
-    if sharding in ("fsdp2", "zero1", "zero2", "zero3"):
+        weights = compute_bytes * (count / devices + gathered if sharding == "zero3" else count)
+        gradients = compute_bytes * (count if sharding == "zero1" else count / devices + gathered)
+        # The master weights.
+        state += 4 * count * is_cast
+    if sharding not in ("ddp", "tp"):
         state = state / devices
 
-    block = activation_bytes_per_token(config, precision)
+    block = activation_bytes_per_token(config, compute_bytes)
     # The norms' part is whole on each device under tensor parallelism, the rest is shared.
-    shared = block - (2 * config.hidden_size * (2 * precision.weight + precision.compute))
+    shared = block - (2 * config.hidden_size * (2 * 4 + compute_bytes))
     block -= shared * (1 - 1 / ways)
-    kept = layers * config.hidden_size * precision.weight + block if gradient_checkpointing else layers * block
-    last = config.hidden_size * (2 * precision.weight + 2 * precision.compute)
+    kept = layers * config.hidden_size * 4 + block if gradient_checkpointing else layers * block
+    last = config.hidden_size * (2 * 4 + 2 * compute_bytes)
     return Memory(
         weights=weights,
         gradients=gradients,
         optimizer=state,
         activations=tokens * (kept + last),
-        loss=_loss_bytes(config, tokens, precision, chunked_loss),
+        loss=_loss_bytes(config, tokens, compute_bytes, chunked_loss),
     )
 
 
-def _loss_bytes(config: "HfGptConfig", tokens: int, precision: Precision, chunked: bool) -> float:
+def _loss_bytes(config: "HfGptConfig", tokens: int, compute_bytes: int, chunked: bool) -> float:
     logits = tokens * config.vocab_size
     if not chunked:
         # The logits, their log-softmax, and its gradient or float32 copy.
-        return logits * (precision.compute + 8)
+        return logits * (compute_bytes + 8)
     chunk = min(logits, max(LOSS_CHUNK_ELEMENTS, 64 * config.vocab_size))
-    return 4 * config.vocab_size * config.hidden_size + chunk * (2 * precision.compute + 4)
+    return 4 * config.vocab_size * config.hidden_size + chunk * (2 * compute_bytes + 4)
 
 
 # Time and cost
@@ -341,13 +321,9 @@ def _loss_bytes(config: "HfGptConfig", tokens: int, precision: Precision, chunke
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a run takes and what it costs, communication being part of the assumed utilisation.
+    """Model FLOPs of a run, its wall-clock time, the hours of all GPUs together, and the cost in US dollars.
 
-    Attributes:
-        flops: Model FLOPs of the whole run.
-        seconds: Wall-clock time.
-        gpu_hours: Hours of all GPUs together.
-        cost: US dollars.
+    Communication is part of the assumed utilisation.
     """
 
     flops: float

@@ -41,11 +41,7 @@ def measured_peak_flops(device_type: str, dtype: torch.dtype) -> float:
 def utilisation(model: nn.Module, args: HfGptTrainingArguments, row_length: int, tokens_per_second: float) -> float:
     """The model FLOPs utilisation (MFU) of training: the share of what the devices reach in matrix multiplications.
 
-    Args:
-        model: With a `config`.
-        args: Precision, device and number of processes.
-        row_length: Tokens of a row.
-        tokens_per_second: Of all processes.
+    `tokens_per_second` is that of all processes, `row_length` in tokens; the model has a `config`.
     """
     dtype = next(model.parameters()).dtype
     if args.bf16 or args.fp16:

@@ -37,9 +37,7 @@ class StepRecorder:
     def is_bad(self, gradient_norm: float, accelerator: Accelerator) -> bool:
         """Whether the step must not reach the weights. All processes must ask together.
 
-        Args:
-            gradient_norm: Over all processes; 0 where it is not known.
-            accelerator: Of the trainer.
+        `gradient_norm` is that over all processes, or 0 where it is not known.
         """
         # The loss scaler of float16 expects infinite gradients and skips such steps by itself. But a loss that is no
         # number may come with a gradient of zero. DeepSpeed has taken its step by now.

@@ -3,13 +3,14 @@
 The process knows nothing but the folder and the Auto classes, so what it reports is what a user of the checkpoint gets.
 """
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,44 +31,8 @@ _LAUNCHER_VARIABLES = (
 
 
 @dataclass(frozen=True)
-class ReloadRequest:
-    """What the fresh process is to do.
-
-    Attributes:
-        checkpoint: Folder of the model and its tokenizer.
-        documents: Validation texts.
-        max_length: Length of a row.
-        packing_strategy: As in training, so that the score compares.
-        batch_size: Rows scored at once.
-        prompts: Texts to continue; an empty one starts a new text.
-        sampling: Arguments for `generate`.
-        sample_batch_size: Prompts continued at once.
-        seed: Seed of the samples.
-        trust_remote_code: Whether code in the checkpoint may run.
-    """
-
-    checkpoint: str
-    documents: Sequence[str]
-    max_length: int
-    packing_strategy: str
-    batch_size: int
-    prompts: Sequence[str]
-    sampling: Mapping[str, Any]
-    sample_batch_size: int = 8
-    seed: int = 0
-    trust_remote_code: bool = False
-
-
-@dataclass(frozen=True)
 class ReloadResult:
-    """What the fresh process found.
-
-    Attributes:
-        bits_per_byte: Of the validation texts.
-        model_class: Class that the Auto class chose.
-        num_parameters: Its parameters.
-        samples: What follows each prompt.
-    """
+    """What a reloaded language model scores on the validation texts, what it is, and what it adds to each prompt."""
 
     bits_per_byte: float
     model_class: str
@@ -75,32 +40,18 @@ class ReloadResult:
     samples: list[str]
 
 
-def check_in_fresh_process(request: ReloadRequest) -> ReloadResult:
-    """Runs this module on a request in a Python process of its own.
+def in_fresh_process(check: Callable[..., Any], **request: Any) -> Any:
+    """What a function of a module returns in a Python process of its own; arguments and result are what JSON can hold.
 
     Raises:
-        CheckpointError: the checkpoint does not load or does not run there; the message ends with its error.
-    """
-    return ReloadResult(**run_in_fresh_process("hf_gpt.training.monitoring.reload_check", asdict(request)))
-
-
-def run_in_fresh_process(module: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs a module as a program in a Python process of its own.
-
-    Args:
-        module: Its name. It reads a request from the JSON file named on its command line, and ends by printing the
-            result as one line of JSON.
-        request: With `checkpoint`, the folder that is checked.
-
-    Raises:
-        CheckpointError: it failed; the message ends with its error.
+        CheckpointError: it failed for the folder `checkpoint`; the message ends with its error.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _LAUNCHER_VARIABLES}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request), encoding="utf-8")
         process = subprocess.run(
-            [sys.executable, "-m", module, str(path)],
+            [sys.executable, "-m", __name__, check.__module__, check.__name__, str(path)],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -116,8 +67,19 @@ def run_in_fresh_process(module: str, request: Mapping[str, Any]) -> dict[str, A
     return json.loads(process.stdout.strip().splitlines()[-1])
 
 
-def run_check(request: ReloadRequest) -> ReloadResult:
-    """Loads the checkpoint, scores the documents and continues the prompts."""
+def score_and_continue(
+    checkpoint: str,
+    *,
+    documents: Sequence[str],
+    packing_strategy: str,
+    batch_size: int,
+    trust_remote_code: bool,
+    **writing: Any,
+) -> dict[str, Any]:
+    """The fields of `ReloadResult` for the folder of a language model and its tokenizer.
+
+    Texts are packed as in training, so that the score compares. `writing` is as for `continue_prompts`.
+    """
     import math
 
     import datasets
@@ -127,48 +89,63 @@ def run_check(request: ReloadRequest) -> ReloadResult:
     from hf_gpt.training.monitoring.likelihood import total_nats
 
     datasets.disable_progress_bars()
-    options = {"trust_remote_code": request.trust_remote_code}
-    model = AutoModelForCausalLM.from_pretrained(request.checkpoint, **options).eval()
-    tokenizer = AutoTokenizer.from_pretrained(request.checkpoint, **options)
-    documents = datasets.Dataset.from_dict({"text": list(request.documents)})
-    rows = tokenize_and_pack(documents, tokenizer, request.max_length, strategy=request.packing_strategy)
-    nats, _ = total_nats(model, rows, request.batch_size)
-    num_bytes = sum(len(text.encode("utf-8")) for text in request.documents)
-    return ReloadResult(
-        bits_per_byte=nats / math.log(2) / num_bytes,
-        model_class=type(model).__name__,
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        samples=continue_prompts(model, tokenizer, request),
-    )
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=trust_remote_code).eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
+    texts = datasets.Dataset.from_dict({"text": list(documents)})
+    rows = tokenize_and_pack(texts, tokenizer, writing["max_length"], strategy=packing_strategy)
+    nats, _ = total_nats(model, rows, batch_size)
+    num_bytes = sum(len(text.encode("utf-8")) for text in documents)
+    return {
+        "bits_per_byte": nats / math.log(2) / num_bytes,
+        "model_class": type(model).__name__,
+        "num_parameters": model.num_parameters(),
+        "samples": continue_prompts(model, tokenizer, **writing),
+    }
 
 
-def continue_prompts(model: Any, tokenizer: Any, request: ReloadRequest) -> list[str]:
-    """Texts that the model writes after each of the request's prompts, within its context and without the prompts."""
-    import torch
+def continue_prompts(
+    model: Any,
+    tokenizer: Any,
+    *,
+    prompts: Sequence[str],
+    sampling: Mapping[str, Any],
+    sample_batch_size: int,
+    max_length: int,
+    seed: int,
+) -> list[str]:
+    """Texts that the model writes after each prompt, without it; an empty prompt starts a new text.
+
+    Args:
+        model, tokenizer, prompts: What writes, and after what.
+        sampling: Arguments for `generate`.
+        sample_batch_size: Prompts continued at once.
+        max_length: Most tokens of a prompt and what follows it.
+        seed: Of the samples.
+    """
     from transformers import set_seed
 
-    set_seed(request.seed)
+    from hf_gpt.data.collators import padded
+
+    set_seed(seed)
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    encoded = [tokenizer(prompt, add_special_tokens=False)["input_ids"] or [begin] for prompt in request.prompts]
+    encoded = [tokenizer(prompt, add_special_tokens=False)["input_ids"] or [begin] for prompt in prompts]
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     texts = []
-    for first in range(0, len(encoded), request.sample_batch_size):
-        batch = encoded[first : first + request.sample_batch_size]
-        width = max(len(ids) for ids in batch)
-        input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in batch], device=model.device)
-        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in batch], device=model.device)
-        sampling = dict(request.sampling)
-        sampling["max_new_tokens"] = max(1, min(sampling["max_new_tokens"], request.max_length - width))
-        output = model.generate(input_ids=input_ids, attention_mask=mask, pad_token_id=pad, **sampling)
+    for first in range(0, len(encoded), sample_batch_size):
+        input_ids, mask = padded(encoded[first : first + sample_batch_size], pad, "left")
+        width = input_ids.shape[1]
+        most = max(1, min(sampling["max_new_tokens"], max_length - width))
+        inputs = {"input_ids": input_ids.to(model.device), "attention_mask": mask.to(model.device)}
+        output = model.generate(**inputs, pad_token_id=pad, **{**sampling, "max_new_tokens": most})
         texts += tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
     return texts
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Reads a request from the file named on the command line and prints the result as one line of JSON."""
-    (path,) = sys.argv[1:] if argv is None else argv
-    request = ReloadRequest(**json.loads(Path(path).read_text(encoding="utf-8")))
-    print(json.dumps(asdict(run_check(request))))
+def main() -> int:
+    """Calls a function with the request in a file, both named on the command line; prints the result as JSON."""
+    module, name, path = sys.argv[1:]
+    check = getattr(importlib.import_module(module), name)
+    print(json.dumps(check(**json.loads(Path(path).read_text(encoding="utf-8")))))
     return 0
 
 

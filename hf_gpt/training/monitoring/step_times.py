@@ -20,12 +20,9 @@ _UNTIMED_STEPS = 2
 
 @dataclass(frozen=True)
 class Stretch:
-    """Steps in a row that do the same work.
+    """`steps` in a row that do the same work, of which `timed` are timed.
 
-    Attributes:
-        steps: How many the run has.
-        what: What they train, where a run has several stretches.
-        timed: How many are timed.
+    `what` says what they train, where a run has several stretches.
     """
 
     steps: int
@@ -41,9 +38,7 @@ class Stretch:
 def time_steps(trainer: "HfGptTrainer", stretches: Sequence[Stretch]) -> list[tuple[str, str]]:
     """Does a few steps of each stretch and adds up what the whole run would take, as pairs of a name and a line.
 
-    Args:
-        trainer: Made to do `tried` steps of each stretch, one stretch after another.
-        stretches: At least one.
+    The trainer is made to do `tried` steps of each stretch, one stretch after another.
     """
     from transformers import EarlyStoppingCallback, TrainerCallback
     from transformers.trainer_utils import IntervalStrategy, SaveStrategy

@@ -7,28 +7,19 @@ from collections.abc import Iterator
 
 
 class ThroughputMeter:
-    """Counts tokens and steps against a clock that stands still inside `paused`."""
+    """Holds `tokens` and optimizer `steps`, counted by others, against a clock that stands still inside `paused`."""
 
     def __init__(self):
         self._start: float | None = None
         self._end: float | None = None
         self._pause = 0.0
-        self._tokens = 0
-        self._steps = 0
+        self.tokens = self.steps = 0
         self._last = (0.0, 0)
 
     def start(self) -> None:
         """Starts the clock, unless it runs."""
         if self._start is None:
             self._start = time.perf_counter()
-
-    def add(self, tokens: int) -> None:
-        """Counts the tokens of a batch."""
-        self._tokens += tokens
-
-    def add_step(self) -> None:
-        """Counts an optimizer step."""
-        self._steps += 1
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -52,25 +43,15 @@ class ThroughputMeter:
             return 0.0
         return (time.perf_counter() if self._end is None else self._end) - self._start - self._pause
 
-    @property
-    def tokens(self) -> int:
-        """Tokens counted so far."""
-        return self._tokens
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps counted so far."""
-        return self._steps
-
     def read(self) -> float:
         """Tokens per second since the last reading."""
         seconds, tokens = self._last
-        self._last = (self.seconds, self._tokens)
-        return (self._tokens - tokens) / max(self._last[0] - seconds, 1e-9)
+        self._last = (self.seconds, self.tokens)
+        return (self.tokens - tokens) / max(self._last[0] - seconds, 1e-9)
 
     def seconds_left(self, steps_left: int) -> float:
         """Time for further steps, at the average pace so far."""
-        return steps_left * self.seconds / max(self._steps, 1)
+        return steps_left * self.seconds / max(self.steps, 1)
 
 
 def format_duration(seconds: float) -> str:

@@ -23,11 +23,7 @@ MOST_SKIPPED = 0.1
 
 
 def check_trainable(model: torch.nn.Module) -> None:
-    """Refuses a model without a parameter to train.
-
-    Raises:
-        ConfigError: all of them are frozen.
-    """
+    """Raises `ConfigError` for a model whose parameters are all frozen."""
     parameters = list(model.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise ConfigError(
@@ -36,37 +32,29 @@ def check_trainable(model: torch.nn.Module) -> None:
         )
 
 
-def idle_reasons(trainer: "HfGptTrainer", max_steps: int) -> list[str]:
-    """Why a run of `max_steps` would change nothing or not reach its learning rate; empty for a sound one.
-
-    Args:
-        trainer: With its optimizer and schedule.
-        max_steps: Steps of the whole run.
-    """
-    args, reasons = trainer.args, []
+def warn_if_idle(trainer: "HfGptTrainer", max_steps: int) -> None:
+    """Logs warnings where a run of `max_steps` in all would change nothing or not reach its learning rate."""
+    args = trainer.args
     warmup = args.get_warmup_steps(max_steps)
     rates = [] if trainer.optimizer is None else _rates(trainer, max_steps)
     if rates and not any(rates):
         why = "--learning_rate is 0" if not args.learning_rate else f"{warmup} of its {max_steps} steps are warm-up"
-        reasons.append(f"the learning rate is 0 in every step, so that no weight changes: {why}.")
+        logger.warning("the learning rate is 0 in every step, so that no weight changes: %s.", why)
     elif rates and 0 < max_steps <= warmup and max(rates) < args.learning_rate:
-        reasons.append(
-            f"the warm-up of {warmup} steps takes the whole run of {max_steps}: the learning rate never reaches "
-            f"{args.learning_rate:g}. Lower --warmup_steps, or raise --max_steps."
+        logger.warning(
+            "the warm-up of %d steps takes the whole run of %d: the learning rate never reaches %g. Lower "
+            "--warmup_steps, or raise --max_steps.",
+            warmup,
+            max_steps,
+            args.learning_rate,
         )
     same = same_rows(trainer.train_dataset)
     if same:
-        reasons.append(
-            f"the first {same} rows to train on are all the same, as where a short maximum length has cut them alike. "
-            "Look at the data and its lengths."
+        logger.warning(
+            "the first %d rows to train on are all the same, as where a short maximum length has cut them alike. "
+            "Look at the data and its lengths.",
+            same,
         )
-    return reasons
-
-
-def warn_if_idle(trainer: "HfGptTrainer", max_steps: int) -> None:
-    """Logs each of `idle_reasons` as a warning."""
-    for reason in idle_reasons(trainer, max_steps):
-        logger.warning("%s", reason)
 
 
 def warn_if_skipped(skipped: int, steps: int) -> None:

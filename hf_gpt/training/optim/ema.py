@@ -17,15 +17,11 @@ from hf_gpt.training.distributed.sharding import local, named_parameters, reshar
 
 
 class WeightAverage:
-    """The average `decay * average + (1 - decay) * weights` over steps, in float32.
+    """The average `decay * average + (1 - decay) * weights` over steps, in float32, of a model's trainable weights.
 
     The first steps count more, by `decay = min(decay, (1 + step) / (10 + step))`, or the average would keep the initial
     weights for long. Tied weights are averaged once; buffers are not averaged. Of weights in shards
     (`torch.distributed.tensor.DTensor`) each process averages its own, in a layout that stays as it is.
-
-    Args:
-        model: Whose trainable weights are averaged, from their present values on.
-        decay: Between 0 and 1.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -61,13 +57,9 @@ class WeightAverage:
             self._copy(former, parameters)
 
     def save(self, folder: Path, writes: bool = True) -> None:
-        """Writes the average, in whole tensors, into the folder of a checkpoint.
+        """Writes the average, in whole tensors, into the folder of a checkpoint, from the process that `writes`.
 
         All processes must call it together.
-
-        Args:
-            folder: Of the checkpoint.
-            writes: Whether this process writes the file.
         """
         weights = whole(self.weights, keep=writes)
         if writes:
@@ -75,11 +67,7 @@ class WeightAverage:
             save_file(weights, folder / WEIGHT_AVERAGE_NAME, metadata=metadata)
 
     def load(self, folder: Path) -> None:
-        """Takes over the average of a checkpoint.
-
-        Raises:
-            CheckpointError: the checkpoint has none, or that of another model.
-        """
+        """Takes over a checkpoint's average; raises `CheckpointError` where it has none, or that of another model."""
         path = folder / WEIGHT_AVERAGE_NAME
         if not path.is_file():
             raise CheckpointError(
@@ -117,9 +105,6 @@ def check_can_average(trainer: Trainer) -> None:
 
 class WeightAverageCallback(TrainerCallback):
     """Makes the average when training begins, and updates it after each step of the optimizer.
-
-    Args:
-        decay: As for `WeightAverage`.
 
     Attributes:
         average: The average; None until it is made or loaded.

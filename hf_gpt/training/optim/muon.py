@@ -31,7 +31,7 @@ class Muon(torch.optim.Muon):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._takes(_is_library_s):
+        if any(_is_library_s(parameter) for group in self.param_groups for parameter in group["params"]):
             super().step()
         for group in self.param_groups:
             own = [p for p in group["params"] if p.grad is not None and not _is_library_s(p)]
@@ -40,9 +40,6 @@ class Muon(torch.optim.Muon):
                 if isinstance(parameter, DTensor):
                     self._step_sharded(parameter, group)
         return loss
-
-    def _takes(self, fits: Any) -> bool:
-        return any(fits(parameter) for group in self.param_groups for parameter in group["params"])
 
     def _init_group(self, group, *lists):
         return super()._init_group({**group, "params": [p for p in group["params"] if _is_library_s(p)]}, *lists)

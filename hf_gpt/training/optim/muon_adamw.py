@@ -1,23 +1,22 @@
-"""Muon and AdamW behind one optimizer."""
+"""Muon and AdamW behind one optimizer, and AdamW where the library cannot build it for us."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
 
+from hf_gpt.errors import ConfigError
 from hf_gpt.training.distributed.sharding import is_mixed
 from hf_gpt.training.optim.muon import Muon
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon for matrices and `torch.optim.AdamW` for everything else, as one optimizer.
+    """Muon for groups of 2-D parameters and `torch.optim.AdamW` for everything else, as one optimizer.
 
     `param_groups` holds the groups of both, AdamW's first, each with its own `lr`, so a schedule scales all of them by
     one factor. The two share this optimizer's groups and state, hence `state_dict` is that of a plain optimizer.
-
-    Args:
-        muon_groups: Parameter groups of 2-D parameters, with Muon's options.
-        adamw_groups: Parameter groups with AdamW's options.
     """
 
     def __init__(self, muon_groups: list[dict[str, Any]], adamw_groups: list[dict[str, Any]]):
@@ -107,6 +106,43 @@ def decayed_parameter_names(model: nn.Module) -> list[str]:
     return [name for name, role in parameter_roles(model).items() if role in ("hidden", "matrix")]
 
 
+def build_optimizer(
+    model: nn.Module, args: HfGptTrainingArguments, decayed: Collection[str]
+) -> torch.optim.Optimizer | None:
+    """Muon with AdamW, or AdamW for a tensor-parallel model; None where the library builds the optimizer.
+
+    `decayed` names the parameters that decay.
+
+    Raises:
+        ConfigError: `--optim` does not work with tensor parallelism.
+    """
+    betas = (args.adam_beta1, args.adam_beta2)
+    if args.optimizer == "muon":
+        return build_muon_adamw(
+            model,
+            learning_rate=args.learning_rate,
+            muon_learning_rate=args.muon_learning_rate,
+            weight_decay=args.weight_decay,
+            momentum=args.muon_momentum,
+            betas=betas,
+            eps=args.adam_epsilon,
+        )
+    if args.tensor_parallel_size == 1:
+        return None
+    # The library would group parameters by their sharding, and another number of processes could not resume.
+    if not args.optim.startswith("adamw_torch"):
+        raise ConfigError(f"--optim {args.optim} does not work with tensor parallelism. Leave it out.")
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = [
+        {
+            "params": [parameter for name, parameter in trained if (name in decayed) is decays],
+            "weight_decay": args.weight_decay if decays else 0.0,
+        }
+        for decays in (True, False)
+    ]
+    return torch.optim.AdamW(groups, foreach=False, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon)
+
+
 def build_muon_adamw(
     model: nn.Module,
     *,
@@ -121,13 +157,10 @@ def build_muon_adamw(
 
     Args:
         model: What is trained.
-        learning_rate: Of AdamW.
-        muon_learning_rate: Of Muon, whose updates are scaled to AdamW's size (https://arxiv.org/abs/2502.16982); None
-            takes `learning_rate`.
+        learning_rate, betas, eps: Of AdamW.
+        muon_learning_rate, momentum: Of Muon, whose updates are scaled to AdamW's size
+            (https://arxiv.org/abs/2502.16982); None takes `learning_rate`.
         weight_decay: Of matrices; embeddings and vectors have none.
-        momentum: Of Muon.
-        betas: Of AdamW.
-        eps: Of AdamW.
     """
     roles = parameter_roles(model)
     by_role: dict[str, list[nn.Parameter]] = {"embedding": [], "hidden": [], "matrix": [], "vector": []}
@@ -153,14 +186,8 @@ def build_muon_adamw(
 
 def adamw_kernel(groups: list[dict[str, Any]]) -> dict[str, bool | None]:
     """Options of PyTorch's AdamW: fused where it can, one parameter after the other where only some are in shards."""
-    if is_mixed(parameter for group in groups for parameter in group["params"]):
-        return {"foreach": False}
-    return {"fused": _can_fuse(groups)}
-
-
-def _can_fuse(groups: list[dict[str, Any]]) -> bool | None:
-    """True where PyTorch has a fused AdamW for all parameters; None leaves the choice to PyTorch."""
-    fused_devices = {"cpu", "cuda", "xpu", "mps"}
     parameters = [parameter for group in groups for parameter in group["params"]]
-    fits = all(p.device.type in fused_devices and torch.is_floating_point(p) for p in parameters)
-    return True if fits else None
+    if is_mixed(parameters):
+        return {"foreach": False}
+    fits = all(p.device.type in ("cpu", "cuda", "xpu", "mps") and torch.is_floating_point(p) for p in parameters)
+    return {"fused": True if fits else None}

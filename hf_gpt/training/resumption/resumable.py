@@ -1,6 +1,5 @@
 """`Trainer` whose runs go on from a checkpoint as if they had never stopped, or are refused by name."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +13,11 @@ from transformers.trainer_callback import ExportableState, TrainerControl, Train
 from hf_gpt import compat
 from hf_gpt.data.fingerprint import fingerprint
 from hf_gpt.errors import CheckpointError, ConfigError
-from hf_gpt.files.checkpoint_parts import Needs, lack_of, needs_of, read_record
+from hf_gpt.files.checkpoint_parts import Needs, lack_of, needs_of, read_json, read_record
 from hf_gpt.files.checkpoints import explains_read_errors, find_checkpoint
 from hf_gpt.training.monitoring.nonfinite import StepRecorder
+from hf_gpt.training.resumption import run_record
 from hf_gpt.training.resumption.resumed_rates import check_schedule, settings_of, take_effect
-from hf_gpt.training.resumption.run_record import (
-    RunFacts,
-    check_adapter,
-    check_config,
-    compare,
-    options_of,
-    schedule_line,
-    write_record,
-)
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
@@ -109,34 +100,38 @@ class ResumableTrainer(Trainer):
                 f"--resume_from_checkpoint: {checkpoint} is not a complete checkpoint of this kind of run: it {lack}."
             )
         if hasattr(self.model, "peft_config"):
-            check_adapter(checkpoint, self.model.peft_config[self.model.active_adapters[0]])
+            run_record.check_adapter(checkpoint, self.model.peft_config[self.model.active_adapters[0]])
         else:
-            check_config(checkpoint, self.model.config)
+            run_record.check_config(checkpoint, self.model.config)
         record = read_record(checkpoint)
-        taken = compare(record, self._facts(checkpoint), checkpoint)
-        step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        taken = run_record.compare(record, self._facts(checkpoint), checkpoint)
+        step = read_json(checkpoint / "trainer_state.json")["global_step"]
         steps = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
-        check_steps(checkpoint, step, steps)
+        if 0 < steps < step:
+            raise ConfigError(
+                f"--resume_from_checkpoint: {checkpoint} is at step {step}, and the run is to have {steps}. Raise "
+                "--max_steps or --num_train_epochs, or resume from an earlier checkpoint."
+            )
         self.history = [*record.get("history", []), *(f"since step {step}: {words}" for words in taken)]
         self._checked = str(checkpoint)
         if not record:
             return [f"{checkpoint} says nothing of the options of its run: they are taken to be the same."]
         if not taken:
             return []
-        return [f"Changed since {checkpoint.name}: {'; '.join(taken)}.{schedule_line(taken, step, steps)}"]
+        return [f"Changed since {checkpoint.name}: {'; '.join(taken)}.{run_record.schedule_line(taken, step, steps)}"]
 
     def train_fingerprint(self, checkpoint: Path | None) -> str | None:
         """What is trained on; of a stream, up to its present position or that of a checkpoint."""
         return fingerprint(self.train_dataset)
 
-    def _facts(self, checkpoint: Path | None = None) -> RunFacts:
+    def _facts(self, checkpoint: Path | None = None) -> run_record.RunFacts:
         is_stream = self._epoch_ends.is_stream
         if self._fingerprints is None or is_stream or self._fingerprints[0] is not self.train_dataset:
             prints = self.train_fingerprint(checkpoint), fingerprint(self.validation_content)
             self._fingerprints = self.train_dataset, *prints
-        return RunFacts(
+        return run_record.RunFacts(
             kind=type(self.args).__name__,
-            options=options_of(self.args),
+            options=run_record.options_of(self.args),
             command=self.command_options,
             world_size=self.args.world_size,
             rows_of_a_step=self.get_total_train_batch_size(self.args),
@@ -180,8 +175,7 @@ class ResumableTrainer(Trainer):
 
     def _find_best_checkpoint(self, checkpoint: Path) -> None:
         """The best checkpoint of a run whose folder was moved lies beside the one that is gone on from."""
-        text = (checkpoint / "trainer_state.json").read_text(encoding="utf-8")
-        known = json.loads(text).get("best_model_checkpoint")
+        known = read_json(checkpoint / "trainer_state.json").get("best_model_checkpoint")
         if known is None or self.state.best_model_checkpoint is not None:
             return
         moved = checkpoint.parent / Path(known).name
@@ -241,7 +235,7 @@ class ResumableTrainer(Trainer):
         # Others may still be writing theirs.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            write_record(folder, facts, progress, self.history)
+            run_record.write_record(folder, facts, progress, self.history)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.is_deepspeed_enabled:
@@ -313,12 +307,3 @@ class ResumableTrainer(Trainer):
         )
         self._epoch_ends.is_over = False
         return True
-
-
-def check_steps(checkpoint: Path, step: int, max_steps: int) -> None:
-    """Raises `ConfigError` where a checkpoint has more steps than the run is to have."""
-    if 0 < max_steps < step:
-        raise ConfigError(
-            f"--resume_from_checkpoint: {checkpoint} is at step {step}, and the run is to have {max_steps}. Raise "
-            "--max_steps or --num_train_epochs, or resume from an earlier checkpoint."
-        )

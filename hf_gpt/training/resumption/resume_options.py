@@ -1,6 +1,5 @@
 """Which options a resumed run may change, and which make it another run. Every option stands here in one class."""
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -12,6 +11,8 @@ class Change(str, Enum):
 
     # It takes effect, and a line says so.
     MAY = "may change"
+    # The same; the schedule is worked out anew for the step that the run is at.
+    SCHEDULE = "may change, and the schedule with it"
     # It is refused by name.
     FIXED = "must stay"
     # Rows of a step: the parts may change where their product stays.
@@ -69,17 +70,16 @@ _NAMES: dict[str, dict[Change, str]] = {
         Change.FIXED: "optimizer per_device_train_batch_size gradient_accumulation_steps mle_warmup_steps "
         "discriminator_warmup_steps discriminator_warmup_auc distillation_warmup_steps discriminator_steps "
         "discriminator_texts generator_steps max_prompt_length max_new_tokens overlong group_size temperature top_p "
-        "top_k min_p "
-        "rollout_weight_dtype num_iterations discriminator_loss real_label reward_level discriminator_adam_beta1 "
-        "discriminator_adam_beta2 discriminator_max_grad_norm replay_size replay_fraction calibration_weight "
-        "density_ratio_weight r1_gamma gradient_penalty_weight estimator token_divergence token_divergence_beta reward "
-        "gamma baseline advantage_scale advantage_min_std advantage_power advantage_clip normalization epsilon beta "
-        "lambda_mle lambda_mle_final anchor_soft_targets weight_clip weight_temperature weight_baseline select_best "
-        "gumbel_temperature gumbel_beta_max spin_beta spin_loss reference_steps gate_auc heldout_steps auc_window "
-        "monitor_steps",
-        Change.MAY: "learning_rate lr_scheduler_type weight_decay max_steps rollout_batch_size "
-        "discriminator_learning_rate discriminator_lr_scheduler_type discriminator_weight_decay on_collapse "
-        "num_eval_samples",
+        "top_k min_p rollout_weight_dtype num_iterations discriminator_loss real_label reward_level "
+        "discriminator_adam_beta1 discriminator_adam_beta2 discriminator_max_grad_norm replay_size replay_fraction "
+        "calibration_weight density_ratio_weight r1_gamma gradient_penalty_weight estimator token_divergence "
+        "token_divergence_beta reward gamma baseline advantage_scale advantage_min_std advantage_power advantage_clip "
+        "normalization epsilon beta lambda_mle lambda_mle_final anchor_soft_targets weight_clip weight_temperature "
+        "weight_baseline select_best gumbel_temperature gumbel_beta_max spin_beta spin_loss reference_steps gate_auc "
+        "heldout_steps auc_window monitor_steps",
+        Change.SCHEDULE: "learning_rate lr_scheduler_type max_steps discriminator_learning_rate "
+        "discriminator_lr_scheduler_type",
+        Change.MAY: "weight_decay rollout_batch_size discriminator_weight_decay on_collapse num_eval_samples",
         Change.FREE: "output_dir vllm_server",
     },
     "HfGptTrainingArguments": {
@@ -87,18 +87,19 @@ _NAMES: dict[str, dict[Change, str]] = {
         "average_tokens_across_devices neftune_noise_alpha seed data_seed train_sampling_strategy length_column_name "
         "label_names remove_unused_columns dataloader_drop_last auto_find_batch_size",
         Change.ROWS: "per_device_train_batch_size gradient_accumulation_steps",
-        Change.MAY: "max_steps num_train_epochs learning_rate muon_learning_rate muon_momentum "
-        "lr_scheduler_type lr_scheduler_kwargs warmup_steps decay_steps weight_decay adam_beta1 adam_beta2 "
-        "adam_epsilon max_grad_norm ema_decay early_stopping_patience nan_action bf16 bf16_full_eval fp16_full_eval "
-        "tf32 activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing "
-        "gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode use_liger_kernel "
-        "liger_kernel_config use_cache use_cpu full_determinism per_device_eval_batch_size logging_strategy "
-        "logging_steps logging_first_step logging_nan_inf_filter include_num_input_tokens_seen report_to "
-        "project eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object "
-        "eval_accumulation_steps include_for_metrics batch_eval_metrics save_only_model save_strategy save_steps "
-        "save_on_each_node save_total_limit enable_jit_checkpoint push_to_hub hub_private_repo hub_model_id "
-        "hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model greater_is_better "
-        "restore_callback_states_from_checkpoint dataloader_num_workers tensor_parallel_size fsdp_size",
+        Change.SCHEDULE: "max_steps num_train_epochs learning_rate muon_learning_rate lr_scheduler_type "
+        "lr_scheduler_kwargs warmup_steps decay_steps",
+        Change.MAY: "muon_momentum weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm ema_decay "
+        "early_stopping_patience nan_action bf16 bf16_full_eval fp16_full_eval tf32 activation_checkpointing "
+        "activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs torch_compile "
+        "torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config use_cache use_cpu "
+        "full_determinism per_device_eval_batch_size logging_strategy logging_steps logging_first_step "
+        "logging_nan_inf_filter include_num_input_tokens_seen report_to project eval_strategy eval_steps eval_delay "
+        "eval_on_start eval_do_concat_batches eval_use_gather_object eval_accumulation_steps include_for_metrics "
+        "batch_eval_metrics save_only_model save_strategy save_steps save_on_each_node save_total_limit "
+        "enable_jit_checkpoint push_to_hub hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision "
+        "load_best_model_at_end metric_for_best_model greater_is_better restore_callback_states_from_checkpoint "
+        "dataloader_num_workers tensor_parallel_size fsdp_size",
         Change.FREE: "output_dir run_name overwrite_output_dir resume_from_checkpoint dry_run keep_freed_memory "
         "prediction_loss_only torch_empty_cache_steps log_on_each_node log_level log_level_replica disable_tqdm "
         "trackio_space_id trackio_bucket_id trackio_static_space_id hub_token ignore_data_skip accelerator_config "
@@ -114,45 +115,17 @@ CLASSES: dict[str, dict[str, Change]] = {
     kind: {name: change for change, names in groups.items() for name in names.split()}
     for kind, groups in _NAMES.items()
 }
-# Options that the schedule is made of: it is worked out anew for the step that the run is at.
-SCHEDULE = frozenset(
-    (
-        "max_steps",
-        "num_train_epochs",
-        "learning_rate",
-        "muon_learning_rate",
-        "lr_scheduler_type",
-        "lr_scheduler_kwargs",
-        "warmup_steps",
-        "decay_steps",
-        "discriminator_learning_rate",
-        "discriminator_lr_scheduler_type",
-    )
-)
 # Options that may take another value, but not be switched on or off: the checkpoint lacks what that takes.
 _STAYS_ON_OR_OFF = ("ema_decay",)
 
 
 def change_of(kind: str, name: str) -> Change:
-    """The class of an option.
-
-    Args:
-        kind: Name of the dataclass it is of; `AdversarialConfig` has those of two.
-        name: The option.
-
-    Raises:
-        KeyError: a new option that stands in no class yet.
-    """
+    """The class of an option; `AdversarialConfig` has those of two. Raises `KeyError` for one that has none yet."""
     kinds = ("AdversarialArguments", "HfGptTrainingArguments") if kind == "AdversarialConfig" else (kind,)
     for kind in kinds:
         if name in CLASSES[kind]:
             return CLASSES[kind][name]
     raise KeyError(f"{name} of {kind} has no class in resume_options{did_you_mean(name, sorted(CLASSES[kind]))}")
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Options of one dataclass that differ, as they were and as they are; those one side does not know are left out."""
-    return {name: (before[name], now[name]) for name in now if name in before and before[name] != now[name]}
 
 
 def is_refused(name: str, change: Change, before: Any, now: Any) -> bool:

@@ -19,11 +19,7 @@ def settings_of(optimizer: Any) -> list[dict[str, Any]]:
 
 
 def check_schedule(scheduler: Any, state: dict[str, Any]) -> None:
-    """Refuses the state of another kind of schedule.
-
-    Raises:
-        CheckpointError: a schedule by steps would go on as one by metrics, or the other way round.
-    """
+    """Raises `CheckpointError` where a schedule by steps would go on as one by metrics, or the other way round."""
     if ("lr_lambdas" in state) != isinstance(scheduler, LambdaLR):
         raise CheckpointError(
             "--lr_scheduler_type: a schedule that goes by steps and one that goes by metrics cannot take each other's "
@@ -32,15 +28,11 @@ def check_schedule(scheduler: Any, state: dict[str, Any]) -> None:
 
 
 def take_effect(optimizer: Any, scheduler: Any, settings: list[dict[str, Any]]) -> None:
-    """Makes the options that a run has now hold, in place of those that came with the state.
+    """Makes the options that a run has now hold, in place of those that came with the state of a checkpoint.
 
     The schedule's value at the present step is worked out anew: a run with more steps than before goes on at the rate
-    that a run of this length has there. Without a change it is the rate that was loaded.
-
-    Args:
-        optimizer: With the state of a checkpoint.
-        scheduler: The same.
-        settings: From `settings_of`, before these were loaded.
+    that a run of this length has there. Without a change it is the rate that was loaded. `settings` are from
+    `settings_of`, before the state was loaded.
     """
     groups = optimizer.param_groups
     for group, now in zip(groups, settings, strict=True):

@@ -1,5 +1,6 @@
 """What a checkpoint says of its run, and the comparison of a run that goes on with it."""
 
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -11,7 +12,7 @@ from typing import Any
 from hf_gpt import compat
 from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.files.checkpoint_parts import RECORD_NAME, file_sizes
-from hf_gpt.training.resumption.resume_options import SCHEDULE, Change, change_of, differences, is_refused
+from hf_gpt.training.resumption.resume_options import CLASSES, Change, change_of, is_refused
 
 
 # Fields of a model's config that say nothing of what it computes, or that the library sets by itself.
@@ -80,23 +81,16 @@ def options_of_command(arguments: Iterable[Any]) -> dict[str, dict[str, Any]]:
 
 def _class_or_free(kind: str, name: str) -> Change:
     """The class of an option; those of a user's own dataclass are not compared."""
-    try:
-        return change_of(kind, name)
-    except KeyError:
-        try:
-            return change_of("HfGptTrainingArguments", name)
-        except KeyError:
-            return Change.FREE
+    for known in (kind, "HfGptTrainingArguments"):
+        with contextlib.suppress(KeyError):
+            return change_of(known, name)
+    return Change.FREE
 
 
 def write_record(checkpoint: Path, facts: RunFacts, progress: Mapping[str, Any], history: list[str]) -> None:
-    """Writes what a run is into its checkpoint, with the sizes of the files that are there.
+    """Writes what a run is into its complete checkpoint, with the sizes of the files that are there.
 
-    Args:
-        checkpoint: The folder, with everything else in it.
-        facts: The run.
-        progress: What the trainer goes on from beside its state.
-        history: Changes of options so far, in words.
+    `progress` is what the trainer goes on from beside its state, `history` tells changes of options so far.
     """
     record = {**dataclasses.asdict(facts), "progress": progress, "history": history, "files": file_sizes(checkpoint)}
     (checkpoint / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -121,7 +115,8 @@ def compare(record: Mapping[str, Any], facts: RunFacts, checkpoint: Path) -> lis
     pairs = [(facts.kind, record.get("options", {}), facts.options)]
     pairs += [(kind, record.get("command", {}).get(kind, {}), now) for kind, now in facts.command.items()]
     for kind, before, now in pairs:
-        for name, (old, new) in differences(before, now).items():
+        for name in (name for name in now if name in before and before[name] != now[name]):
+            old, new = before[name], now[name]
             change = _class_or_free(kind, name)
             words = f"--{name} {_shown(old)} -> {_shown(new)}"
             if is_refused(name, change, old, new) or (change is Change.ROWS and _rows_differ(record, facts)):
@@ -171,17 +166,14 @@ def _other_facts(record: Mapping[str, Any], facts: RunFacts, contents: list[str]
 
 def schedule_line(taken: Iterable[str], step: int, max_steps: int) -> str:
     """What changed options do to the schedule; empty if nothing."""
-    if not any(words.split()[0].removeprefix("--") in SCHEDULE for words in taken):
+    schedule = {name for changes in CLASSES.values() for name in changes if changes[name] is Change.SCHEDULE}
+    if not any(words.split()[0].removeprefix("--") in schedule for words in taken):
         return ""
     return f" From step {step} on, learning rates are those that the schedule of {max_steps} steps has there."
 
 
 def check_config(checkpoint: Path, config: Any) -> None:
-    """Compares a model's config with that of a checkpoint.
-
-    Raises:
-        CheckpointError: they are those of different models; the fields are named.
-    """
+    """Raises `CheckpointError` where a model's config is not that of a checkpoint, with the fields that differ."""
     saved = _saved(checkpoint / "config.json")
     now = json.loads(json.dumps(config.to_dict(), default=str))
     names = sorted(saved.keys() & now.keys() - _NOT_OF_THE_MODEL)
@@ -207,11 +199,7 @@ _OF_THE_ADAPTER = (
 
 
 def check_adapter(checkpoint: Path, config: Any) -> None:
-    """Compares the config of an adapter with that of a checkpoint.
-
-    Raises:
-        CheckpointError: they are those of different adapters; the fields are named.
-    """
+    """Raises `CheckpointError` where an adapter's config is not that of a checkpoint, with the fields that differ."""
     saved, now = _saved(checkpoint / "adapter_config.json"), vars(config)
     known = [name for name in _OF_THE_ADAPTER if name in saved and name in now]
     _refuse_other("adapter", checkpoint, {name: (_plain(saved[name]), _plain(now[name])) for name in known})

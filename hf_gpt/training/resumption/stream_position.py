@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
 
 class StreamPosition:
-    """Counts the batches that were taken from a stream, and saves and loads the position.
-
-    Args:
-        stream: What is trained on.
-        trainer: Whose batches are counted.
-
-    Raises:
-        ConfigError: worker processes are to read the stream.
-    """
+    """Counts the batches taken from a stream, and saves and loads the position; refuses worker processes."""
 
     def __init__(self, stream: WindowStream, trainer: "HfGptTrainer"):
         if trainer.args.dataloader_num_workers:

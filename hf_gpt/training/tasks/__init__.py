@@ -3,10 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from hf_gpt.training.arguments.task import TaskArguments
-
 
 if TYPE_CHECKING:
+    from hf_gpt.training.arguments.task import TaskArguments
     from hf_gpt.training.tasks.base import Task
 
 
@@ -18,10 +17,10 @@ TASKS = {
     "translation": "text_generation.Translation",
     "closed_book_qa": "text_generation.ClosedBookQa",
     "dialogue": "dialogue.Dialogue",
-    "image_classification": "modalities.ImageClassification",
-    "image_generation": "modalities.ImageGeneration",
-    "sound_classification": "modalities.AudioClassification",
-    "sound_generation": "modalities.AudioGeneration",
+    "image_classification": "modalities.MediaClassification",
+    "image_generation": "modalities.MediaGeneration",
+    "sound_classification": "modalities.MediaClassification",
+    "sound_generation": "modalities.MediaGeneration",
 }
 # Recipes that are not named after their task.
 RECIPES_OF_TASKS = {
@@ -32,7 +31,7 @@ RECIPES_OF_TASKS = {
 }
 
 
-def make_task(task_args: TaskArguments) -> "Task":
+def make_task(task_args: "TaskArguments") -> "Task":
     """The task that the arguments name."""
     module, _, name = TASKS[task_args.task].partition(".")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)(task_args)

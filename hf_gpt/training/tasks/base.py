@@ -4,6 +4,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
     from hf_gpt.reporting.report import Section
 
 
+Examples = Sequence[Example]
+
+
 class Task(ABC):
     """A task. In order: `learn`, `prepare_tokenizer`, `encode`; after a pass over the rows `predictions`, `score`.
 
     Attributes:
+        column_options: Options that name the columns that are read.
         auto_class: Name of the Auto class of its model.
         peft_type: Name of the task in PEFT.
         is_encoder_decoder: Whether what is read goes to an encoder and what is written comes from a decoder.
@@ -33,15 +38,19 @@ class Task(ABC):
         samples: Whether it samples them, rather than taking the likeliest.
         processing_class: Name of the Auto class of its tokenizer or processor.
         streams: Whether rows can be made of a part of the examples, so that the others need not be read before.
-        classes_column: The column whose values are its classes, which must be known before training.
+        classes_option: The option that names the column of its classes, which must be known before training.
+        names, ids: The classes in the order of their ids, and the id of each; empty before `learn`.
         has_token_labels: Whether each token has a class, so that a loss is a mean over tokens.
         one_row_each: Whether an example becomes one row, so that counting examples counts rows.
+        loss_function: As `compute_loss_func` of Transformers' Trainer; None leaves the loss to the model.
+        predicts_together: Whether a prediction depends on the examples beside its own.
         words: How its metrics cut texts into words, for people; empty where they do not.
         cuts: What `encode` has cut or left out so far, of examples to train on and of those to validate on.
         kept: Indices of the examples that the last `encode` has not left out of validation (`--overlong drop`).
         end_token_ids: Tokens beside the end-of-text token that end what the task lets a model write.
     """
 
+    column_options: Sequence[str]
     auto_class: str
     peft_type: str
     is_encoder_decoder: bool = False
@@ -50,9 +59,13 @@ class Task(ABC):
     samples: ClassVar[bool] = False
     processing_class: ClassVar[str] = "AutoTokenizer"
     streams: ClassVar[bool] = True
-    classes_column: str | None = None
+    classes_option: ClassVar[str | None] = None
+    names: Sequence[str] = ()
+    ids: Mapping[str, int] = MappingProxyType({})
     has_token_labels: ClassVar[bool] = False
     one_row_each: bool = True
+    loss_function: Callable[..., torch.Tensor] | None = None
+    predicts_together: bool = False
     words: str = ""
 
     def __init__(self, args: TaskArguments):
@@ -69,57 +82,40 @@ class Task(ABC):
         return cuts
 
     @property
-    @abstractmethod
     def columns(self) -> dict[str, str]:
-        """The columns that are read, by the option that names each."""
+        """The columns that are read, by the option that names each; an option that is left out names none."""
+        named = {name: getattr(self.args, name) for name in self.column_options}
+        return {name: column for name, column in named.items() if column is not None}
 
     @abstractmethod
     def texts(self, example: Example) -> Iterable[str]:
         """The texts of an example, checked; a new tokenizer is trained on them."""
 
     @abstractmethod
-    def encode(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, is_training: bool) -> datasets.Dataset:
         """Rows of model inputs. Columns that the model does not take are for `predictions`.
 
         What is too long is cut, left out or refused as `args.overlong` says, and counted in `cuts`.
         """
 
     @abstractmethod
-    def score(self, predictions: Sequence[Any], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[Any], examples: Examples) -> dict[str, float]:
         """Metrics of the predictions, of which there is one for each example."""
 
     def check(self, example: Example) -> None:
-        """Looks whether an example can be used; before `learn`, as far as that can be told.
-
-        Raises:
-            CorpusError: it cannot; the message names it.
-        """
+        """Raises `CorpusError` for an example that cannot be used; before `learn`, as far as that can be told."""
         list(self.texts(example))
 
-    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
+    def learn(self, train: Iterable[Example], validation: Examples) -> None:
         """Takes from the data what the task depends on, such as its classes, and checks every example.
 
-        Args:
-            train: Examples; of a stream they may be an iterator, which has checked them.
-            validation: More examples.
+        `train` may be an iterator over a stream, which has checked its examples.
 
         Raises:
             CorpusError: an example cannot be used; the message names it.
         """
         for example in itertools.chain(train, validation):
             self.check(example)
-
-    @property
-    def loss_function(self) -> Callable[..., torch.Tensor] | None:
-        """As `compute_loss_func` of Transformers' Trainer; None leaves the loss to the model."""
-        return None
-
-    @property
-    def predicts_together(self) -> bool:
-        """Whether a prediction depends on the examples beside its own."""
-        return False
 
     def built_in_examples(self) -> list[Example]:
         """The examples that ship."""
@@ -140,8 +136,9 @@ class Task(ABC):
         """Changes a new model before it is trained."""
 
     def config_fields(self) -> dict[str, Any]:
-        """Fields of the model's config that the task decides."""
-        return {}
+        """Fields of the model's config that the task decides: its classes."""
+        ids = {name: index for index, name in enumerate(self.names)}
+        return {"id2label": dict(enumerate(self.names)), "label2id": ids} if ids else {}
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """Adds what the task needs to the tokenizer, which is saved with the model; returns the tokens it added."""
@@ -155,11 +152,11 @@ class Task(ABC):
         """What is kept of a batch's outputs."""
         return logits
 
-    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[Any]:
+    def predictions(self, outputs: Any, examples: Examples, rows: datasets.Dataset) -> list[Any]:
         """Predictions, one for each example, from the reduced outputs for all rows."""
         raise NotImplementedError
 
-    def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    def prompts(self, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         """Token ids after which the model writes its prediction."""
         raise NotImplementedError
 
@@ -181,7 +178,7 @@ class Task(ABC):
         return dict(example)
 
     def report_sections(
-        self, model: PreTrainedModel, processing_class: Any, examples: Sequence[Example], folder: Path
+        self, model: PreTrainedModel, processing_class: Any, examples: Examples, folder: Path
     ) -> "list[Section]":
         """Further parts of the report; files that go with them are written into the folder of the run."""
         return []
@@ -190,11 +187,6 @@ class Task(ABC):
 def tokenizer_of(processing_class: Any) -> PreTrainedTokenizerBase:
     """The tokenizer: that of a processor, or what is one itself."""
     return getattr(processing_class, "tokenizer", processing_class)
-
-
-def class_fields(names: Sequence[str]) -> dict[str, Any]:
-    """Config fields for these classes."""
-    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
 def to_rows(rows: Sequence[Mapping[str, Any]]) -> datasets.Dataset:

@@ -30,11 +30,7 @@ def template_rows(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: Sequence[Any] | None) -> list[int]:
-    """What a model reads before it answers.
-
-    Raises:
-        TemplateError: the template refuses the conversation.
-    """
+    """What a model reads before it answers; raises `TemplateError` where the template refuses the conversation."""
     return encode(tokenizer, render(tokenizer, messages, tools, add_generation_prompt=True)[0])
 
 

@@ -1,7 +1,6 @@
 """Classification of texts or pairs of texts: sentiment, topic, kind of question, entailment."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import datasets
@@ -14,7 +13,7 @@ from hf_gpt.data.labels import class_names, label_name, label_number
 from hf_gpt.data.special_tokens import add_begin_and_end, begin_and_end, tokenize
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
-from hf_gpt.training.tasks.base import Task, as_tuple, class_fields, to_rows
+from hf_gpt.training.tasks.base import Examples, Task, as_tuple, to_rows
 from hf_gpt.training.tasks.naive_bayes import log_count_ratios, start_embeddings_from
 
 
@@ -26,20 +25,13 @@ class LabelledTask(Task):
     """A task whose examples have a class, a name or an id from 0 on.
 
     Attributes:
-        names: The classes, in the order of their ids; empty before `learn`.
-        ids: The id of each name.
         takes_probabilities: Whether examples may have the probability of each class instead of one.
         has_probabilities: Whether one of those checked so far does.
     """
 
     takes_probabilities: ClassVar[bool] = False
     has_probabilities: bool = False
-    names: Sequence[str] = ()
-    ids: Mapping[str, int] = MappingProxyType({})
-
-    @property
-    def classes_column(self) -> str:
-        return self.args.label_column
+    classes_option = "label_column"
 
     def check(self, example: Example) -> None:
         super().check(example)
@@ -49,7 +41,7 @@ class LabelledTask(Task):
         if self.names or not (is_distribution or label_name(label) is not None):
             self.id_of(example)
 
-    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
+    def learn(self, train: Iterable[Example], validation: Examples) -> None:
         names = list(self.args.class_names or self._names_in(train))
         if len(names) < 2:
             raise CorpusError(f"the examples have one class only, {names[0]!r}. Give examples of two or more.")
@@ -58,15 +50,8 @@ class LabelledTask(Task):
         self.ids = {way(name): index for way in (label_name, str) for index, name in enumerate(names)}
         super().learn(train, validation)
 
-    def config_fields(self) -> dict[str, Any]:
-        return class_fields(self.names)
-
     def id_of(self, example: Example) -> int:
-        """The class of an example, the likeliest of those that have a probability.
-
-        Raises:
-            CorpusError: it is none of the classes.
-        """
+        """The class of an example, the likeliest of several; raises `CorpusError` where it is none of the classes."""
         label = example[self.args.label_column]
         if self._is_distribution(label) and len(label) == len(self.names):
             return int(np.argmax(label))
@@ -122,18 +107,12 @@ class Classification(LabelledTask):
     `config_overrides` choose how the model reads (`is_causal`) and sums up a text (`classifier_pooling`).
     """
 
+    column_options = ("text_column", "label_column", "text_pair_column")
     auto_class = "AutoModelForSequenceClassification"
     peft_type = "SEQ_CLS"
     main_metric = "accuracy"
     takes_probabilities = True
     _ratios: np.ndarray | None = None
-
-    @property
-    def columns(self) -> dict[str, str]:
-        columns = {"text_column": self.args.text_column, "label_column": self.args.label_column}
-        if self.args.text_pair_column is not None:
-            columns["text_pair_column"] = self.args.text_pair_column
-        return columns
 
     @property
     def loss_function(self) -> Callable[..., torch.Tensor] | None:
@@ -147,9 +126,7 @@ class Classification(LabelledTask):
         columns = [self.args.text_column, self.args.text_pair_column]
         return [text_of(example, column) for column in columns if column is not None]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, is_training: bool) -> datasets.Dataset:
         begin, end = begin_and_end(tokenizer)
         parts = [tokenize(tokenizer, column)["input_ids"] for column in zip(*map(self.texts, examples), strict=True)]
         rows = []
@@ -192,10 +169,10 @@ class Classification(LabelledTask):
     def reduce_logits(self, logits: Any, labels: Any) -> Any:
         return as_tuple(logits)[0].argmax(-1)
 
-    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[str]:
+    def predictions(self, outputs: Any, examples: Examples, rows: datasets.Dataset) -> list[str]:
         return [self.names[index] for index in as_tuple(outputs)[0]]
 
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
         found, wanted = [self.ids[name] for name in predictions], [self.id_of(example) for example in examples]
         macro = compute("f1", found, wanted, average="macro")["f1"]
         return {**compute("accuracy", found, wanted), "macro_f1": macro}

@@ -1,7 +1,8 @@
 """Dialogue: a chat template, and the loss on the assistant's turns alone."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -15,8 +16,9 @@ from hf_gpt.data.truncation import Cuts
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import UNICODE_WORDS
+from hf_gpt.option_values import from_json
 from hf_gpt.training.arguments.task import TaskArguments
-from hf_gpt.training.tasks.base import to_rows
+from hf_gpt.training.tasks.base import Examples, to_rows
 from hf_gpt.training.tasks.chat_rows import Row, prompt_ids, special_ids, template_rows
 from hf_gpt.training.tasks.text_generation import WritingTask
 
@@ -50,6 +52,7 @@ class Dialogue(WritingTask):
     An encoder-decoder reads the conversation up to each of the assistant's turns and writes that turn.
     """
 
+    column_options = ("messages_column", "tools_column")
     main_metric = "rougeL"
     words = UNICODE_WORDS
 
@@ -59,10 +62,6 @@ class Dialogue(WritingTask):
         self.has_template = False
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._turns_without_end = False
-
-    @property
-    def columns(self) -> dict[str, str]:
-        return {"messages_column": self.args.messages_column, "tools_column": self.args.tools_column}
 
     @property
     def one_row_each(self) -> bool:
@@ -85,36 +84,35 @@ class Dialogue(WritingTask):
         super().check(example)
         # What is read all before is refused when it is encoded.
         if self.has_template and self.args.streaming:
-            self._template_rows(example, self._tokenizer)
+            self._template_rows(example)
 
     def texts(self, example: Example) -> Iterable[str]:
         return [text for message in self.messages(example) for text in _texts_of_message(message)]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, is_training: bool) -> datasets.Dataset:
         self._use(tokenizer)
         cuts = self.start_counting(is_training, 0)
-        if self.is_encoder_decoder:
-            return self._encode_turns(examples, tokenizer, cuts)
         rows = []
         for index, example in enumerate(examples):
             cuts.add("parts_unread", self._count_unread(example))
-            found = [self._fit(row, example, cuts) for row in self._rows(example, tokenizer)]
+            if self.is_encoder_decoder:
+                found = list(self._turns(example, cuts))
+            else:
+                found = [self._fit(row, example, cuts) for row in self._rows(example)]
             if any(keeps for keeps, _ in found):
                 self.kept.append(index)
-                if self.args.predict_with_generate and not is_training:
-                    _, lost = self._prompt(example, self._history(example), tokenizer)
+                if self.args.predict_with_generate and not (is_training or self.is_encoder_decoder):
+                    _, lost = self._prompt(example, self._history(example))
                     room = self.args.max_length - self.args.max_new_tokens
                     cuts.add("prompts_cut", bool(lost), option="max_length minus --max_new_tokens", limit=room)
             rows += [row for _, row in found if row is not None]
         return to_rows(rows)
 
-    def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    def prompts(self, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         self._use(tokenizer)
-        return [self._prompt(example, self._history(example), tokenizer)[0] for example in examples]
+        return [self._prompt(example, self._history(example))[0] for example in examples]
 
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
         wanted = [[_text(self.messages(example)[len(self._history(example))])] for example in examples]
         return compute("rouge", list(predictions), wanted)
 
@@ -127,15 +125,9 @@ class Dialogue(WritingTask):
         return ["the chat template ends a turn with no special token: the model learns no end, only --max_new_tokens"]
 
     def messages(self, example: Example) -> list[dict[str, Any]]:
-        """The turns of a conversation, checked.
-
-        Raises:
-            CorpusError: a turn is not of the form, or none is the assistant's after another's.
-        """
+        """The turns of a conversation; raises `CorpusError` for one of another form, or without an answer."""
         column = self.args.messages_column
-        turns = example[column]
-        if isinstance(turns, str) or (isinstance(turns, (list, tuple)) and all(isinstance(t, str) for t in turns)):
-            turns = _from_json(turns)
+        turns = from_json(example[column], "[")
         if isinstance(turns, str) or (isinstance(turns, (list, tuple)) and all(isinstance(t, str) for t in turns)):
             contents = texts_of(example, column)
             turns = [{"role": ROLES[1 + position % 2], "content": text} for position, text in enumerate(contents)]
@@ -152,12 +144,8 @@ class Dialogue(WritingTask):
         return [_without_nothing(turn) for turn in turns]
 
     def tools(self, example: Example) -> list[Any] | None:
-        """The tools that a conversation may use, as the template describes them; ours describes none.
-
-        Raises:
-            CorpusError: they are no list.
-        """
-        found = _from_json(example.get(self.args.tools_column))
+        """The tools of a conversation, for a template that is not ours; raises `CorpusError` where they are no list."""
+        found = from_json(example.get(self.args.tools_column), "[")
         if not found:
             return None
         if not isinstance(found, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in found):
@@ -173,20 +161,16 @@ class Dialogue(WritingTask):
         self._tokenizer = tokenizer
         self.has_template = tokenizer.chat_template not in (None, CHAT_TEMPLATE)
 
-    def _rows(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    def _rows(self, example: Example) -> list[Row]:
         if not self.has_template:
-            return [self._tokens(self.messages(example), tokenizer)]
-        rows = self._template_rows(example, tokenizer)
-        special = special_ids(tokenizer)
+            return [self._tokens(self.messages(example))]
+        rows = self._template_rows(example)
+        special = special_ids(self._tokenizer)
         for ids, labels in rows:
-            for position in range(1, len(ids)):
-                if labels[position] != IGNORE_INDEX and (
-                    position + 1 == len(ids) or labels[position + 1] == IGNORE_INDEX
-                ):
-                    if ids[position] in special:
-                        self.end_token_ids.add(ids[position])
-                    else:
-                        self._turns_without_end = True
+            for token, label, after in zip(ids[1:], labels[1:], [*labels[2:], IGNORE_INDEX], strict=False):
+                if label != IGNORE_INDEX and after == IGNORE_INDEX:
+                    self.end_token_ids |= {token} & special
+                    self._turns_without_end |= token not in special
         return rows
 
     def _count_unread(self, example: Example) -> int:
@@ -196,18 +180,21 @@ class Dialogue(WritingTask):
         more = sum(len(message.keys() - {"role", "content"}) > 0 for message in self.messages(example))
         return more + bool(example.get(self.args.tools_column))
 
-    def _template_rows(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-        try:
-            return template_rows(tokenizer, self.messages(example), self.tools(example))
-        except TemplateError as error:
-            raise self._refused(example, error) from error
+    def _template_rows(self, example: Example) -> list[Row]:
+        with self._names_row(example):
+            return template_rows(self._tokenizer, self.messages(example), self.tools(example))
 
-    def _refused(self, example: Example, error: Exception) -> CorpusError:
-        reason = f"{error}".rstrip(".")
-        return CorpusError(
-            f"{example.position}: the model's chat template refuses {self.args.messages_column!r}: {reason}. Mend or "
-            "remove the row."
-        )
+    @contextlib.contextmanager
+    def _names_row(self, example: Example) -> Iterator[None]:
+        """Inside, what a template refuses is an error of the row."""
+        try:
+            yield
+        except TemplateError as error:
+            reason = f"{error}".rstrip(".")
+            raise CorpusError(
+                f"{example.position}: the model's chat template refuses {self.args.messages_column!r}: {reason}. Mend "
+                "or remove the row."
+            ) from error
 
     def _fit(self, row: Row, example: Example, cuts: Cuts) -> tuple[bool, dict[str, list[int]] | None]:
         """Whether a row is used, and its inputs, cut if it is too long; None if no label is left in it."""
@@ -229,41 +216,20 @@ class Dialogue(WritingTask):
             return True, None
         return True, {"input_ids": tokens, "labels": labels}
 
-    def _encode_turns(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, cuts: Cuts
-    ) -> datasets.Dataset:
-        _, end = begin_and_end(tokenizer)
-        rows, most = [], self.args.max_new_tokens
-        written_option = {"option": "max_new_tokens", "limit": most}
-        for index, example in enumerate(examples):
-            cuts.add("parts_unread", self._count_unread(example))
-            messages, keeps_any = self.messages(example), False
-            for position, message in enumerate(messages):
-                if not position or message["role"] != "assistant":
-                    continue
+    def _turns(self, example: Example, cuts: Cuts) -> Iterator[tuple[bool, dict[str, list[int]] | None]]:
+        """As `_fit`, for each of the assistant's turns, which an encoder-decoder writes."""
+        _, end = begin_and_end(self._tokenizer)
+        messages = self.messages(example)
+        for position, message in enumerate(messages):
+            if position and message["role"] == "assistant":
                 cuts.total += 1
-                (written,) = tokenize(tokenizer, [_text(message)])["input_ids"]
-                prompt, lost = self._prompt(example, messages[:position], tokenizer)
-                target = [*written, end]
-                if lost and not cuts.keeps(self.args.overlong, example.position, len(prompt) + lost):
-                    continue
-                too_long = len(target) > most
-                if too_long and not cuts.keeps(self.args.overlong, example.position, len(target), **written_option):
-                    continue
-                keeps_any = True
-                if lost:
-                    cuts.add("rows_cut")
-                    cuts.add("tokens_cut", lost)
-                if too_long:
-                    cuts.add("targets_cut", **written_option)
-                rows.append({"input_ids": prompt, "labels": target[:most]})
-            if keeps_any:
-                self.kept.append(index)
-        return to_rows(rows)
+                (written,) = tokenize(self._tokenizer, [_text(message)])["input_ids"]
+                prompt, lost = self._prompt(example, messages[:position])
+                keeps = self._keeps(example, len(prompt) + lost, len(prompt), len(written) + 1, cuts)
+                row = {"input_ids": prompt, "labels": [*written, end][: self.args.max_new_tokens]}
+                yield keeps, row if keeps else None
 
-    def _prompt(
-        self, example: Example, messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[list[int], int]:
+    def _prompt(self, example: Example, messages: list[dict[str, Any]]) -> tuple[list[int], int]:
         """What the model reads before it answers, and how many tokens of its start are cut off."""
         room = self.args.max_length - (0 if self.is_encoder_decoder else self.args.max_new_tokens)
         if room < 2:
@@ -272,13 +238,10 @@ class Dialogue(WritingTask):
                 f"{self.args.max_new_tokens}. Raise the one or lower the other."
             )
         if self.has_template:
-            try:
-                tokens = prompt_ids(tokenizer, messages, self.tools(example))
-            except TemplateError as error:
-                raise self._refused(example, error) from error
+            with self._names_row(example):
+                tokens = prompt_ids(self._tokenizer, messages, self.tools(example))
         else:
-            tokens, _ = self._tokens(messages, tokenizer)
-            tokens = [*tokens, tokenizer.convert_tokens_to_ids("<|assistant|>")]
+            tokens = [*self._tokens(messages)[0], self._tokenizer.convert_tokens_to_ids("<|assistant|>")]
         return tokens[-room:], max(0, len(tokens) - room)
 
     def _history(self, example: Example) -> list[dict[str, Any]]:
@@ -286,9 +249,8 @@ class Dialogue(WritingTask):
         last = max(position for position, message in enumerate(messages) if message["role"] == "assistant")
         return messages[:last]
 
-    def _tokens(
-        self, messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[list[int], list[int]]:
+    def _tokens(self, messages: list[dict[str, Any]]) -> Row:
+        tokenizer = self._tokenizer
         begin, end = begin_and_end(tokenizer)
         tokens, labels = [begin], [IGNORE_INDEX]
         contents = tokenize(tokenizer, [message["content"] for message in messages])["input_ids"] if messages else []
@@ -312,16 +274,6 @@ def _is_message(turn: Any) -> bool:
 
 def _has_role(turn: Any) -> bool:
     return isinstance(turn, Mapping) and isinstance(turn.get("role"), str)
-
-
-def _from_json(value: Any) -> Any:
-    """What a text of JSON, as a .csv file has it, holds; anything else as it is."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def _without_nothing(value: Any) -> Any:

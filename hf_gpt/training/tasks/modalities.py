@@ -3,20 +3,19 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 import torch
 
 from hf_gpt.data.examples import Example
-from hf_gpt.errors import ConfigError
+from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.media_classifier import MediaClassifier
 from hf_gpt.modalities import HfGptModalityProcessor
-from hf_gpt.training.arguments.task import TaskArguments
-from hf_gpt.training.tasks.base import as_tuple, to_rows
+from hf_gpt.training.tasks.base import Examples, as_tuple, to_rows
 from hf_gpt.training.tasks.classification import Classification, LabelledTask
-from hf_gpt.training.tasks.modality_examples import KINDS, ModalityKind, copies, value_vectors, voices_of
+from hf_gpt.training.tasks.modality_examples import KINDS, Audio, Images, copies, value_vectors, voices_of
 from hf_gpt.training.tasks.text_generation import WritingTask
 
 
@@ -31,29 +30,26 @@ _EMBEDDING_SCALE = 0.1
 
 
 class MediaTask(LabelledTask):
-    """What tasks on signals share: examples, processor, changed copies to train on, first embeddings.
+    """What tasks on signals share: examples, processor, changed copies to train on, first embeddings."""
 
-    Attributes:
-        kind: Name of the kind of signals.
-        processor: What examples were encoded with; known after `encode`.
-    """
-
-    kind: ClassVar[str]
+    # What examples were encoded with; known after `encode`.
     processor: HfGptModalityProcessor
     processing_class = "AutoProcessor"
     # Levels, codewords and the judge are learnt from all signals.
     streams = False
 
     @property
-    def modality(self) -> ModalityKind:
+    def kind(self) -> str:
+        """Name of the kind of signals: `"image"` or `"audio"`."""
+        return "image" if self.args.task.startswith("image") else "audio"
+
+    @property
+    def modality(self) -> Images | Audio:
         return KINDS[self.kind]()
 
     @property
-    def columns(self) -> dict[str, str]:
-        columns = {"media_column": self.args.media_column, "label_column": self.args.label_column}
-        if self.args.normalize_by_group and self.args.group_column is not None:
-            columns["group_column"] = self.args.group_column
-        return columns
+    def column_options(self) -> Sequence[str]:
+        return ("media_column", "label_column", *(("group_column",) if self.args.normalize_by_group else ()))
 
     def check(self, example: Example) -> None:
         self.id_of(example)
@@ -62,14 +58,29 @@ class MediaTask(LabelledTask):
         return self.modality.built_in(self.args)
 
     def array(self, example: Example) -> np.ndarray:
-        return self.modality.array(example, self.args.media_column)
+        """The signal of an example; raises `CorpusError` where it is no array of numbers."""
+        column = self.args.media_column
+        try:
+            signal = np.asarray(example[column])
+        except ValueError:
+            signal = np.asarray("ragged")
+        if signal.dtype.kind not in "iuf" or not signal.size:
+            raise CorpusError(
+                f"{example.position}: column {column!r} must be an array of numbers with rows of one length. Mend it."
+            )
+        return signal
 
     def texts(self, example: Example) -> Iterable[str]:
         return [f"{self.kind} of shape {self.array(example).shape}, class {example[self.args.label_column]}"]
 
-    def make_processing_class(self, train: Sequence[Example]) -> HfGptModalityProcessor:
+    def make_processing_class(self, train: Examples) -> HfGptModalityProcessor:
         media = [self.array(example) for example in train]
-        extractor = self.modality.new_feature_extractor(self.args, media, self.groups(train))
+        groups = self.groups(train)
+        try:
+            extractor = self.modality.new_feature_extractor(self.args, media, groups)
+        except ValueError as error:
+            signals = "images" if self.kind == "image" else "audio"
+            raise ConfigError(f"these settings do not suit the {signals}: {error}") from error
         processor = HfGptModalityProcessor.create(extractor, self.names)
         processor.tokenizer.model_max_length = self.args.max_length
         return processor
@@ -100,12 +111,8 @@ class MediaTask(LabelledTask):
         """Changed copies of a signal that a prediction is made from, beside itself."""
         return 0
 
-    def groups(self, examples: Sequence[Example]) -> list[Any] | None:
-        """The group of each example, if what groups have in common is taken away.
-
-        Raises:
-            ConfigError: groups are not known, or the task is another.
-        """
+    def groups(self, examples: Examples) -> list[Any] | None:
+        """The group of each example, if what groups share is taken away; raises `ConfigError` where it cannot be."""
         if not self.args.normalize_by_group:
             return None
         column = self.args.group_column
@@ -114,7 +121,7 @@ class MediaTask(LabelledTask):
         return [example[column] for example in examples]
 
     def rows(
-        self, examples: Sequence[Example], processor: HfGptModalityProcessor, *, is_training: bool, with_class: bool
+        self, examples: Examples, processor: HfGptModalityProcessor, *, is_training: bool, with_class: bool
     ) -> list[tuple[list[int], Example]]:
         """Token ids with the example that they are of, changed copies of it behind it."""
         self.processor = processor
@@ -151,7 +158,6 @@ class MediaTask(LabelledTask):
         return rows
 
     def record(self, example: Example) -> dict[str, Any]:
-        """What stands in `predictions.jsonl` of an example: all but the signal."""
         return {name: value for name, value in example.items() if name != self.args.media_column}
 
 
@@ -166,19 +172,17 @@ class MediaClassification(MediaTask, Classification):
         return self.args.eval_copies
 
     def prepare_tokenizer(self, tokenizer: Any) -> list[str]:
-        """Nothing: the processor puts tokens where they belong."""
+        # The processor puts tokens where they belong.
         return []
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: HfGptModalityProcessor, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: HfGptModalityProcessor, *, is_training: bool) -> datasets.Dataset:
         rows = self.rows(examples, tokenizer, is_training=is_training, with_class=False)
         return to_rows([{"input_ids": ids, "labels": self.id_of(example)} for ids, example in rows])
 
     def reduce_logits(self, logits: Any, labels: Any) -> Any:
         return as_tuple(logits)[0].float().log_softmax(-1)
 
-    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[str]:
+    def predictions(self, outputs: Any, examples: Examples, rows: datasets.Dataset) -> list[str]:
         of_versions = as_tuple(outputs)[0].reshape(len(examples), 1 + self.copies_to_judge, -1)
         return [self.names[index] for index in of_versions.mean(1).argmax(-1)]
 
@@ -193,34 +197,27 @@ class MediaGeneration(MediaTask, WritingTask):
     main_metric = "recognised"
     samples = True
 
-    def __init__(self, args: TaskArguments):
-        super().__init__(args)
-        self._train: Sequence[Example] = ()
-        self._judge: MediaClassifier | None = None
+    is_encoder_decoder = False
+    _train: Examples = ()
+    _judge: MediaClassifier | None = None
 
-    @property
-    def is_encoder_decoder(self) -> bool:
-        return False
-
-    def learn(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
+    def learn(self, train: Examples, validation: Examples) -> None:
         if self.args.architecture == "encoder_decoder":
             raise ConfigError(f"{self.args.task} is for decoders. Leave --architecture out.")
         super().learn(train, validation)
         self._train = train
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: HfGptModalityProcessor, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: HfGptModalityProcessor, *, is_training: bool) -> datasets.Dataset:
         rows = self.rows(examples, tokenizer, is_training=is_training, with_class=True)
         return to_rows([{"input_ids": ids, "labels": ids} for ids, _ in rows])
 
-    def prompts(self, examples: Sequence[Example], tokenizer: HfGptModalityProcessor) -> list[list[int]]:
+    def prompts(self, examples: Examples, tokenizer: HfGptModalityProcessor) -> list[list[int]]:
         return [tokenizer.token_ids((), self.name_of(example), add_end=False) for example in examples]
 
     def decode(self, sequences: Any, processing_class: HfGptModalityProcessor) -> list[list[int]]:
         return [processing_class.values_of(row) for row in sequences]
 
-    def score(self, predictions: Sequence[list[int]], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[list[int]], examples: Examples) -> dict[str, float]:
         if not self._train:
             return {}
         if self._judge is None:
@@ -241,32 +238,8 @@ class MediaGeneration(MediaTask, WritingTask):
         return f"{len(prediction)} values"
 
     def report_sections(
-        self, model: "PreTrainedModel", processor: HfGptModalityProcessor, examples: Sequence[Example], folder: Path
+        self, model: "PreTrainedModel", processor: HfGptModalityProcessor, examples: Examples, folder: Path
     ) -> "list[Section]":
         from hf_gpt.training.tasks.modality_samples import write_gallery
 
         return write_gallery(self, model, processor, examples, folder)
-
-
-class ImageClassification(MediaClassification):
-    """The class of an image."""
-
-    kind = "image"
-
-
-class AudioClassification(MediaClassification):
-    """The class of a sound."""
-
-    kind = "audio"
-
-
-class ImageGeneration(MediaGeneration):
-    """Images of a class, pixel by pixel or patch by patch."""
-
-    kind = "image"
-
-
-class AudioGeneration(MediaGeneration):
-    """Audio of a class, sample by sample or frame by frame."""
-
-    kind = "audio"

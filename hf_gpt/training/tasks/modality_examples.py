@@ -1,17 +1,19 @@
-"""Images and audio as examples: what ships, how they become arrays, and changed copies of them to train on."""
+"""Images and audio as examples: what ships, what makes values of them, and changed copies of them to train on."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from hf_gpt.data.examples import Example
-from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.modalities import HfGptAudioFeatureExtractor, HfGptImageFeatureExtractor
 from hf_gpt.modalities.feature_extraction import ModalityFeatureExtractor
 from hf_gpt.training.arguments.task import TaskArguments
 
+
+# Signals of one kind, and the group of each.
+Media, Groups = Sequence[Any], Sequence[Any] | None
 
 # The built-in audio: two tones, one after the other, in hertz.
 _TONES = {"low": (220.0, 330.0), "up": (330.0, 660.0), "down": (660.0, 330.0), "high": (990.0, 1320.0)}
@@ -19,59 +21,7 @@ _VOICES = ("flute", "reed", "string")
 _TONES_OF_A_VOICE = 20
 
 
-class ModalityKind(ABC):
-    """A kind of signals."""
-
-    @abstractmethod
-    def built_in(self, args: TaskArguments) -> list[Example]:
-        """The examples that ship, in the columns that the arguments name."""
-
-    @abstractmethod
-    def new_feature_extractor(
-        self, args: TaskArguments, media: Sequence[Any], groups: Sequence[Any] | None = None
-    ) -> ModalityFeatureExtractor:
-        """A feature extractor that fits the training signals; with `groups`, of frames without what a group shares.
-
-        Raises:
-            ConfigError: the arguments do not suit the signals.
-        """
-
-    @abstractmethod
-    def changed_values(
-        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
-    ) -> np.ndarray:
-        """The values of a copy of a signal, changed as signals of its class may be.
-
-        Args:
-            extractor: What makes values.
-            signal: The signal.
-            rng: Of the changes.
-            strength: Scales how far it is changed.
-            common: Options of the extractor's `encode`.
-        """
-
-    @abstractmethod
-    def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
-        """The first half of the values of a signal: its upper part, or its start."""
-
-    def array(self, example: Example, column: str) -> np.ndarray:
-        """The signal of an example.
-
-        Raises:
-            CorpusError: it is no array of numbers.
-        """
-        try:
-            signal = np.asarray(example[column], dtype=None)
-        except ValueError:
-            signal = np.asarray("ragged")
-        if signal.dtype.kind not in "iuf" or not signal.size:
-            raise CorpusError(
-                f"{example.position}: column {column!r} must be an array of numbers with rows of one length. Mend it."
-            )
-        return signal
-
-
-class Images(ModalityKind):
+class Images:
     """Grey images, all of one size."""
 
     def built_in(self, args: TaskArguments) -> list[Example]:
@@ -82,24 +32,18 @@ class Images(ModalityKind):
         rows = zip(digits.images.astype(int).tolist(), digits.target.tolist(), strict=True)
         return [Example({args.media_column: image, args.label_column: label}) for image, label in rows]
 
-    def new_feature_extractor(
-        self, args: TaskArguments, media: Sequence[Any], groups: Sequence[Any] | None = None
-    ) -> HfGptImageFeatureExtractor:
+    def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> HfGptImageFeatureExtractor:
+        """A feature extractor that fits the images; raises `ValueError` where the arguments do not suit them."""
         low, high = min(float(image.min()) for image in media), max(float(image.max()) for image in media)
-        try:
-            extractor = HfGptImageFeatureExtractor(
-                image_size=media[0].shape,
-                num_levels=args.num_levels or 17,
-                value_range=(low, max(high, low + 1)),
-                patch_size=args.patch_size,
-            )
-            return extractor.fit(media, args.codebook_size)
-        except ValueError as error:
-            raise ConfigError(f"these settings do not suit the images: {error}") from error
+        extractor = HfGptImageFeatureExtractor(
+            image_size=media[0].shape,
+            num_levels=args.num_levels or 17,
+            value_range=(low, max(high, low + 1)),
+            patch_size=args.patch_size,
+        )
+        return extractor.fit(media, args.codebook_size)
 
-    def changed_values(
-        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
-    ) -> np.ndarray:
+    def changed_values(self, extractor: Any, signal: Any, rng: Generator, strength: float, **common: Any) -> np.ndarray:
         """Values of an image that is turned by up to 12 degrees, scaled by up to 10 % and moved by up to a pixel."""
         from scipy.ndimage import affine_transform
 
@@ -114,12 +58,13 @@ class Images(ModalityKind):
         return extractor.encode(affine_transform(image, turn, centre - turn @ centre + step, order=1, cval=low))
 
     def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
+        """The values of the upper half of an image."""
         columns = extractor.image_size[1] // extractor.patch_size
         rows = extractor.image_size[0] // extractor.patch_size
         return values[: rows // 2 * columns]
 
 
-class Audio(ModalityKind):
+class Audio:
     """Mono audio of one sampling rate."""
 
     def built_in(self, args: TaskArguments) -> list[Example]:
@@ -136,29 +81,23 @@ class Audio(ModalityKind):
                     examples.append(Example(row))
         return examples
 
-    def new_feature_extractor(
-        self, args: TaskArguments, media: Sequence[Any], groups: Sequence[Any] | None = None
-    ) -> HfGptAudioFeatureExtractor:
-        try:
-            extractor = HfGptAudioFeatureExtractor(
-                encoding=args.audio_encoding,
-                sampling_rate=args.sampling_rate,
-                num_levels=args.num_levels or 256,
-                hop_length=args.hop_length,
-                num_mel_bins=args.num_mel_bins,
-                num_groups=args.num_groups,
-                num_frames=args.num_frames,
-                trim_range=args.trim_range,
-                loudness_share=args.loudness_share,
-            )
-            voices = None if groups is None else voices_of(extractor, media, groups)
-            return extractor.fit(media, args.codebook_size, voices=voices)
-        except ValueError as error:
-            raise ConfigError(f"these settings do not suit the audio: {error}") from error
+    def new_feature_extractor(self, args: TaskArguments, media: Media, groups: Groups) -> HfGptAudioFeatureExtractor:
+        """As for images; with `groups` of frames without what a group has in common."""
+        extractor = HfGptAudioFeatureExtractor(
+            encoding=args.audio_encoding,
+            sampling_rate=args.sampling_rate,
+            num_levels=args.num_levels or 256,
+            hop_length=args.hop_length,
+            num_mel_bins=args.num_mel_bins,
+            num_groups=args.num_groups,
+            num_frames=args.num_frames,
+            trim_range=args.trim_range,
+            loudness_share=args.loudness_share,
+        )
+        voices = None if groups is None else voices_of(extractor, media, groups)
+        return extractor.fit(media, args.codebook_size, voices=voices)
 
-    def changed_values(
-        self, extractor: Any, signal: Any, rng: np.random.Generator, strength: float = 1.0, **common: Any
-    ) -> np.ndarray:
+    def changed_values(self, extractor: Any, signal: Any, rng: Generator, strength: float, **common: Any) -> np.ndarray:
         """Values of a sound by another voice, in another room, at another pace.
 
         Played faster or slower by up to 5 %, which moves pitch and formants (speed perturbation, Ko et al. 2015), with
@@ -191,21 +130,13 @@ class Audio(ModalityKind):
         return extractor.quantize(features)
 
     def half(self, extractor: Any, values: np.ndarray) -> np.ndarray:
+        """The values of the first half of a sound."""
         step = 1 if extractor.encoding == "mu_law" else extractor.num_groups
         return values[: len(values) // step // 2 * step]
 
 
-def voices_of(extractor: HfGptAudioFeatureExtractor, media: Sequence[Any], groups: Sequence[Any]) -> list[np.ndarray]:
-    """The voice of each clip: that of all clips of its group.
-
-    Args:
-        extractor: What gives a voice.
-        media: Audio clips.
-        groups: The group of each, such as its speaker.
-
-    Raises:
-        ValueError: clips are not stretched to one length.
-    """
+def voices_of(extractor: HfGptAudioFeatureExtractor, media: Media, groups: Sequence[Any]) -> list[np.ndarray]:
+    """The voice of each clip: that of all clips of its group; raises `ValueError` unless they are of one length."""
     members: dict[Any, list[Any]] = {}
     for signal, group in zip(media, groups, strict=True):
         members.setdefault(group, []).append(signal)
@@ -214,7 +145,7 @@ def voices_of(extractor: HfGptAudioFeatureExtractor, media: Sequence[Any], group
 
 
 def copies(
-    kind: ModalityKind,
+    kind: Images | Audio,
     extractor: ModalityFeatureExtractor,
     media: Sequence[Any],
     count: int,
@@ -227,11 +158,9 @@ def copies(
     """The values of each signal, and after them those of `count` changed copies; the same ones for the same seed.
 
     Args:
-        kind, extractor: Of the signals.
-        media: What is copied.
-        count: Copies of each.
+        kind, extractor, media: The signals.
+        count, strength: How many copies of each, and how far they are changed.
         seed: Of the changes.
-        strength: How far copies are changed.
         voices: For each sound what is taken away of its speaker.
         alike: Change every signal in the same ways, so that its copies do not depend on the signals before it.
     """
@@ -266,7 +195,7 @@ def value_vectors(extractor: Any) -> np.ndarray:
     return vectors.reshape(groups * size, -1)
 
 
-def _two_tones(tones: Sequence[float], voice: int, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
+def _two_tones(tones: Sequence[float], voice: int, sampling_rate: int, rng: Generator) -> np.ndarray:
     """Samples of two notes, 16-bit integers: a voice is a pitch of its own and the loudness of its overtones."""
     pitch = 2 ** (rng.normal(0, 0.02) + 0.04 * (voice - 1))
     parts = []
@@ -280,4 +209,4 @@ def _two_tones(tones: Sequence[float], voice: int, sampling_rate: int, rng: np.r
     return np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int64)
 
 
-KINDS: Mapping[str, type[ModalityKind]] = {"image": Images, "audio": Audio}
+KINDS = {"image": Images, "audio": Audio}

@@ -21,31 +21,23 @@ if TYPE_CHECKING:
 
 # How many validation examples are shown with their second half written anew.
 _COMPLETED = 10
+# Signals that are sampled at once.
+_SAMPLED_TOGETHER = 100
 
 
 def write_media(
     model: Any,
     processor: HfGptModalityProcessor,
-    class_names: Sequence[str | None],
+    class_names: Sequence[str],
     *,
-    given: Sequence[Sequence[int]] | None = None,
     max_new_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    batch_size: int = 100,
+    temperature: float,
+    top_p: float,
+    given: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
-    """Values of signals that a model samples after their classes, the given ones included.
+    """Values of signals that a model samples after their classes, the given ones that each begins with included.
 
-    Args:
-        model: A causal language model.
-        processor: Its processor.
-        class_names: A class for each signal; None for any.
-        given: Values that each signal begins with; left out: none.
-        max_new_tokens: Most values that are sampled for a signal, its end counted.
-        temperature, top_p: As in `SamplingConfig`.
-        seed: Of the sampling.
-        batch_size: Signals sampled at once.
+    At most `max_new_tokens` are sampled for a signal, its end counted, as `SamplingConfig` says.
     """
     prompts = processor.prompts(class_names, given, return_tensors="pt")
     limit = getattr(model.config, "max_position_embeddings", None)
@@ -62,8 +54,8 @@ def write_media(
             eos_token_id=processor.tokenizer.eos_token_id,
             pad_token_id=processor.tokenizer.pad_token_id,
         ),
-        generator=torch.Generator().manual_seed(seed),
-        batch_size=batch_size,
+        generator=torch.Generator().manual_seed(0),
+        batch_size=_SAMPLED_TOGETHER,
     )
     starts = [[]] * len(class_names) if given is None else given
     samples = [processor.values_of(row) for row in texts.completions.tolist()]
@@ -71,11 +63,7 @@ def write_media(
 
 
 def write_gallery(
-    task: "MediaGeneration",
-    model: Any,
-    processor: HfGptModalityProcessor,
-    examples: Sequence[Example],
-    folder: Path,
+    task: "MediaGeneration", model: Any, processor: HfGptModalityProcessor, examples: Sequence[Example], folder: Path
 ) -> "list[Section]":
     """Samples signals of every class and completes halves of real ones; writes files, returns the report's parts.
 

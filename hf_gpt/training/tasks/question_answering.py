@@ -7,13 +7,17 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from hf_gpt.data.answer_spans import best_answers, read_passages
+from hf_gpt.data.answer_spans import Passage, best_answers, read_passages
 from hf_gpt.data.examples import Example, text_of
 from hf_gpt.data.truncation import Cuts
 from hf_gpt.errors import CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import ANSWER_WORDS
-from hf_gpt.training.tasks.base import Task, as_tuple, to_rows
+from hf_gpt.training.tasks.base import Examples, Task, as_tuple, to_rows
+
+
+# First and last token of an answer, or twice None.
+Span = tuple[int | None, int | None]
 
 
 class QuestionAnswering(Task):
@@ -22,20 +26,12 @@ class QuestionAnswering(Task):
     A long passage is read in windows that share `doc_stride` tokens; see `hf_gpt.data.answer_spans`.
     """
 
+    column_options = ("question_column", "context_column", "answers_column")
     auto_class = "AutoModelForQuestionAnswering"
     peft_type = "QUESTION_ANS"
     main_metric = "f1"
     words = ANSWER_WORDS
     one_row_each = False
-
-    @property
-    def columns(self) -> dict[str, str]:
-        args = self.args
-        return {
-            "question_column": args.question_column,
-            "context_column": args.context_column,
-            "answers_column": args.answers_column,
-        }
 
     def check(self, example: Example) -> None:
         super().check(example)
@@ -44,9 +40,7 @@ class QuestionAnswering(Task):
     def texts(self, example: Example) -> Iterable[str]:
         return [text_of(example, self.args.context_column), text_of(example, self.args.question_column)]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, is_training: bool) -> datasets.Dataset:
         args = self.args
         questions = [example[args.question_column] for example in examples]
         contexts = [example[args.context_column] for example in examples]
@@ -54,9 +48,8 @@ class QuestionAnswering(Task):
         cuts = self.start_counting(is_training, len(examples))
         passages = read_passages(questions, contexts, tokenizer, args.max_length, args.doc_stride)
         for index, (example, passage) in enumerate(zip(examples, passages, strict=True)):
-            ids, offsets = passage.input_ids, passage.offsets
-            spans = [self._span(example, offsets[first:last]) for first, last in passage.windows]
-            if not self._keeps(example, passage.question_cut, ids, offsets, spans, cuts, is_training):
+            spans = [self._span(example, passage.offsets[first:last]) for first, last in passage.windows]
+            if not self._keeps(example, passage, spans, cuts, is_training):
                 continue
             self.kept.append(index)
             for row, (start, stop) in zip(passage.rows, spans, strict=True):
@@ -71,21 +64,13 @@ class QuestionAnswering(Task):
                 )
         return to_rows(rows)
 
-    def _keeps(
-        self,
-        example: Example,
-        lost: int,
-        ids: Sequence[int],
-        offsets: Sequence[Sequence[int]],
-        spans: Sequence[tuple[int | None, int | None]],
-        cuts: Cuts,
-        is_training: bool,
-    ) -> bool:
+    def _keeps(self, example: Example, passage: Passage, spans: Sequence[Span], cuts: Cuts, is_training: bool) -> bool:
         """Whether an example is used; counts what is cut of its question, and an answer that is in no window whole."""
         has_answer = bool(self._answers(example)["text"])
         is_outside = has_answer and all(start is None for start, _ in spans)
+        lost = passage.question_cut
         if lost or is_outside:
-            length = len(ids) + lost
+            length = len(passage.input_ids) + lost
             if not cuts.keeps(self.args.overlong, example.position, length):
                 return False
         if lost:
@@ -96,20 +81,20 @@ class QuestionAnswering(Task):
             cuts.add("answers_outside")
             cuts.add("unlabelled", int(is_training))
             return not is_training
-        start, stop = self._span(example, offsets)
+        start, stop = self._span(example, passage.offsets)
         if has_answer and stop - start + 1 > self.args.max_answer_length:
             cuts.add("answers_too_long")
         return True
 
-    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[str]:
+    def predictions(self, outputs: Any, examples: Examples, rows: datasets.Dataset) -> list[str]:
         starts, ends = as_tuple(outputs)[:2]
         contexts = [example[self.args.context_column] for example in examples]
         return best_answers(starts, ends, rows, contexts, self.args.max_answer_length)
 
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
         return compute("squad", list(predictions), [self._answers(example)["text"] for example in examples])
 
-    def _span(self, example: Example, offsets: Sequence[Sequence[int]]) -> tuple[int | None, int | None]:
+    def _span(self, example: Example, offsets: Sequence[Sequence[int]]) -> Span:
         """First and last token of the answer in a window, or twice None where it is not all in it."""
         answers = self._answers(example)
         if not answers["text"] or not offsets:

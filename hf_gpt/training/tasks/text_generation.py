@@ -1,6 +1,7 @@
 """Tasks in which a model reads a prompt and writes a text: summarization, translation, answers from memory."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import datasets
 from transformers import PreTrainedTokenizerBase
@@ -12,7 +13,7 @@ from hf_gpt.data.truncation import Cuts
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation import compute
 from hf_gpt.evaluation.text.words import ANSWER_WORDS, UNICODE_WORDS
-from hf_gpt.training.tasks.base import Task, to_rows
+from hf_gpt.training.tasks.base import Examples, Task, to_rows
 
 
 SLOT = "{source}"
@@ -35,52 +36,10 @@ class WritingTask(Task):
     def peft_type(self) -> str:
         return "SEQ_2_SEQ_LM" if self.is_encoder_decoder else "CAUSAL_LM"
 
-
-class Writing(WritingTask):
-    """Prompt and target in one sequence, with the loss on the target and its end alone; or the prompt in the encoder.
-
-    The prompt is `prompt_template` with the source in it. A source too long for `max_length` loses its end, so that the
-    template stays whole and a decoder has room for `max_new_tokens`.
-    """
-
-    def source(self, example: Example) -> str:
-        """What is read."""
-        return text_of(example, self.args.source_column)
-
-    def targets(self, example: Example) -> list[str]:
-        """The texts that would be right; the first is trained on."""
-        targets = [text for text in texts_of(example, self.args.target_column) if text.strip()]
-        if not targets:
-            raise CorpusError(
-                f"{example.position}: column {self.args.target_column!r} is blank. Mend or remove the row."
-            )
-        return targets
-
-    @property
-    def columns(self) -> dict[str, str]:
-        return {"source_column": self.args.source_column, "target_column": self.args.target_column}
-
-    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
-        if self.args.prompt_template.count(SLOT) != 1:
-            raise ConfigError(
-                f"--prompt_template must have {SLOT} in it once, got {self.args.prompt_template!r}. Write for example "
-                "'Question: {source} Answer:'."
-            )
-        super().learn(train, validation)
-
-    def texts(self, example: Example) -> Iterable[str]:
-        head, tail = self._template()
-        return [f"{head}{self.source(example)}{tail} {self.targets(example)[0]}"]
-
     def _keeps(self, example: Example, whole: int, prompt: int, target: int, cuts: Cuts) -> bool:
-        """Whether an example is used; counts what is cut of its source and of its target.
+        """Whether an example is used, by the tokens of its whole prompt, of the prompt as read, and of its target.
 
-        Args:
-            example: The example.
-            whole: Tokens of the prompt with the whole source.
-            prompt: Tokens of the prompt as it is read.
-            target: Tokens of the target and its end.
-            cuts: Counts.
+        Counts what is cut of them.
         """
         most = self.args.max_new_tokens
         read = {} if self.is_encoder_decoder else {"option": "max_length minus --max_new_tokens", "limit": prompt}
@@ -96,12 +55,46 @@ class Writing(WritingTask):
             cuts.add("targets_cut", **written)
         return True
 
-    def prompts(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+
+class Writing(WritingTask):
+    """Prompt and target in one sequence, with the loss on the target and its end alone; or the prompt in the encoder.
+
+    The prompt is `prompt_template` with the source in it. A source too long for `max_length` loses its end, so that the
+    template stays whole and a decoder has room for `max_new_tokens`.
+    """
+
+    column_options: Sequence[str] = ("source_column", "target_column")
+    metric: ClassVar[str]
+
+    def source(self, example: Example) -> str:
+        """What is read."""
+        return text_of(example, self.args.source_column)
+
+    def targets(self, example: Example) -> list[str]:
+        """The texts that would be right; the first is trained on."""
+        targets = [text for text in texts_of(example, self.args.target_column) if text.strip()]
+        if not targets:
+            raise CorpusError(
+                f"{example.position}: column {self.args.target_column!r} is blank. Mend or remove the row."
+            )
+        return targets
+
+    def learn(self, train: Iterable[Example], validation: Examples) -> None:
+        if self.args.prompt_template.count(SLOT) != 1:
+            raise ConfigError(
+                f"--prompt_template must have {SLOT} in it once, got {self.args.prompt_template!r}. Write for example "
+                "'Question: {source} Answer:'."
+            )
+        super().learn(train, validation)
+
+    def texts(self, example: Example) -> Iterable[str]:
+        head, tail = self._template()
+        return [f"{head}{self.source(example)}{tail} {self.targets(example)[0]}"]
+
+    def prompts(self, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         return self._prompts(examples, tokenizer)[1]
 
-    def _prompts(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[list[int], list[list[int]]]:
+    def _prompts(self, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[list[int]]]:
         """How long each prompt would be with the whole source, and the prompts as they are read."""
         begin, end = begin_and_end(tokenizer)
         head, tail = tokenize(tokenizer, self._template())["input_ids"]
@@ -120,9 +113,7 @@ class Writing(WritingTask):
             return whole, [[*head, *source[:room], *tail, end] for source in sources]
         return whole, [[begin, *head, *source[:room], *tail] for source in sources]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, is_training: bool) -> datasets.Dataset:
         _, end = begin_and_end(tokenizer)
         # Within a sequence a text follows on a space; a sequence of its own begins with it.
         space = "" if self.is_encoder_decoder else " "
@@ -141,6 +132,9 @@ class Writing(WritingTask):
                 rows.append({"input_ids": [*prompt, *written], "labels": [*[IGNORE_INDEX] * len(prompt), *written]})
         return to_rows(rows)
 
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, Any]:
+        return compute(self.metric, list(predictions), [self.targets(example) for example in examples])
+
     def describe(self, example: Example) -> str:
         return self.source(example)
 
@@ -151,20 +145,18 @@ class Writing(WritingTask):
 class Summarization(Writing):
     """Summaries; ROUGE, the best of several references."""
 
+    metric = "rouge"
     main_metric = "rougeL"
     words = UNICODE_WORDS
-
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-        return compute("rouge", list(predictions), [self.targets(example) for example in examples])
 
 
 class Translation(Writing):
     """Translations; BLEU and chrF over the whole set."""
 
-    main_metric = "sacrebleu"
+    metric = main_metric = "sacrebleu"
 
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-        metrics = compute("sacrebleu", list(predictions), [self.targets(example) for example in examples])
+    def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, Any]:
+        metrics = super().score(predictions, examples)
         self.words = f"BLEU by sacrebleu, {metrics['signature']}"
         return {name: metrics[name] for name in ("sacrebleu", "chrf")}
 
@@ -172,12 +164,10 @@ class Translation(Writing):
 class ClosedBookQa(Writing):
     """Answers from what the model has learnt, without a passage; exact match and F1."""
 
+    column_options = ("question_column", "answers_column")
+    metric = "squad"
     main_metric = "f1"
     words = ANSWER_WORDS
-
-    @property
-    def columns(self) -> dict[str, str]:
-        return {"question_column": self.args.question_column, "answers_column": self.args.answers_column}
 
     def source(self, example: Example) -> str:
         return text_of(example, self.args.question_column)
@@ -187,6 +177,3 @@ class ClosedBookQa(Writing):
         if not answers:
             raise CorpusError(f"{example.position}: column {self.args.answers_column!r} has no answer. Remove the row.")
         return answers
-
-    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-        return compute("squad", list(predictions), [self.targets(example) for example in examples])

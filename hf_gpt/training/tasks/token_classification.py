@@ -1,7 +1,6 @@
 """Classification of words: named entities, parts of speech."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
@@ -13,7 +12,7 @@ from hf_gpt.data.packing import IGNORE_INDEX
 from hf_gpt.data.special_tokens import begin_and_end, tokenize
 from hf_gpt.errors import CorpusError
 from hf_gpt.evaluation import compute
-from hf_gpt.training.tasks.base import Task, as_tuple, class_fields, to_rows
+from hf_gpt.training.tasks.base import Examples, Task, as_tuple, to_rows
 
 
 OUTSIDE = "O"
@@ -24,27 +23,14 @@ class TokenClassification(Task):
 
     The tag stands at a word's last token, the first at which a causal model has read the word. Words beyond
     `max_length` are predicted as `O`, or without such a tag as the first one.
-
-    Attributes:
-        names: The tags, in the order of their ids; empty before `learn`.
-        ids: The id of each tag.
     """
 
-    names: Sequence[str] = ()
-    ids: Mapping[str, int] = MappingProxyType({})
-
+    classes_option = "tags_column"
+    column_options = ("tokens_column", "tags_column")
     auto_class = "AutoModelForTokenClassification"
     peft_type = "TOKEN_CLS"
     main_metric = "entity_f1"
     has_token_labels = True
-
-    @property
-    def columns(self) -> dict[str, str]:
-        return {"tokens_column": self.args.tokens_column, "tags_column": self.args.tags_column}
-
-    @property
-    def classes_column(self) -> str:
-        return self.args.tags_column
 
     def check(self, example: Example) -> None:
         for tag in self._tags(example):
@@ -54,7 +40,7 @@ class TokenClassification(Task):
                     "the tags with --class_names."
                 )
 
-    def learn(self, train: Iterable[Example], validation: Sequence[Example]) -> None:
+    def learn(self, train: Iterable[Example], validation: Examples) -> None:
         names = list(self.args.class_names or ())
         if not names:
             found = {tag for example in train for tag in self._tags(example)}
@@ -63,15 +49,10 @@ class TokenClassification(Task):
         self.names, self.ids = names, {name: index for index, name in enumerate(names)}
         super().learn(train, validation)
 
-    def config_fields(self) -> dict[str, Any]:
-        return class_fields(self.names)
-
     def texts(self, example: Example) -> Iterable[str]:
         return [" ".join(texts_of(example, self.args.tokens_column))]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, is_training: bool
-    ) -> datasets.Dataset:
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, is_training: bool) -> datasets.Dataset:
         begin, end = begin_and_end(tokenizer)
         rows = []
         cuts = self.start_counting(is_training, len(examples))
@@ -101,7 +82,7 @@ class TokenClassification(Task):
     def reduce_logits(self, logits: Any, labels: Any) -> Any:
         return as_tuple(logits)[0].argmax(-1)
 
-    def predictions(self, outputs: Any, examples: Sequence[Example], rows: datasets.Dataset) -> list[list[str]]:
+    def predictions(self, outputs: Any, examples: Examples, rows: datasets.Dataset) -> list[list[str]]:
         rest = OUTSIDE if OUTSIDE in self.ids else self.names[0]
         found = []
         for example, ids, labels in zip(examples, as_tuple(outputs)[0], rows["labels"], strict=True):
@@ -109,7 +90,7 @@ class TokenClassification(Task):
             found.append([*tags, *[rest] * (len(self._tags(example)) - len(tags))])
         return found
 
-    def score(self, predictions: Sequence[list[str]], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, predictions: Sequence[list[str]], examples: Examples) -> dict[str, float]:
         metrics = compute("entity_f1", list(predictions), [self._tags(example) for example in examples])
         return {
             "entity_f1": metrics["f1"],

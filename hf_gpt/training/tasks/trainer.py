@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedTokenizerBase, ProcessorMixin
 
-from hf_gpt.data.collators import PaddingCollator, Seq2SeqCollator
+from hf_gpt.data.collators import PaddingCollator, Seq2SeqCollator, padded
 from hf_gpt.data.examples import Example
 from hf_gpt.data.packed_dataset import filler_token_id
 from hf_gpt.data.packing import IGNORE_INDEX
@@ -24,16 +24,14 @@ from hf_gpt.training.trainer import HfGptTrainer
 
 
 class TaskTrainer(HfGptTrainer):
-    """Trains on the rows of a task and evaluates its predictions.
+    """Trains on the rows of a task, which has seen the data, and evaluates its predictions.
 
     Predictions of a model that writes are what it generates, with the cache: prompts of similar length together, padded
     at the left for a decoder, which goes on from their end, and at the right for an encoder.
 
     Args:
-        task: The task, which has seen the data.
         train_dataset: As `task.encode` gives it, or a stream of such rows, of which each process takes its own.
-        eval_dataset: As `task.encode` gives it.
-        eval_examples: The examples that `eval_dataset` was made of.
+        eval_dataset, eval_examples: As `task.encode` gives it, and the examples that it was made of.
         processing_class: The tokenizer, or a processor that has one.
         kwargs: As for `HfGptTrainer`.
 
@@ -119,8 +117,8 @@ class TaskTrainer(HfGptTrainer):
         with evaluating(model):
             for first in range(0, len(mine), self.args.eval_batch_size):
                 indices = mine[first : first + self.args.eval_batch_size]
-                pad_side = pad_right if self.task.is_encoder_decoder else pad_left
-                input_ids, attention_mask = pad_side([prompts[index] for index in indices], pad)
+                side = "right" if self.task.is_encoder_decoder else "left"
+                input_ids, attention_mask = padded([prompts[index] for index in indices], pad, side)
                 with self.compute_loss_context_manager():
                     output = self._write(
                         model, input_ids.to(self.args.device), attention_mask.to(self.args.device), indices, pad
@@ -176,19 +174,3 @@ def fill_up(rows: datasets.Dataset, multiple: int) -> datasets.Dataset:
     first = rows[0]
     row = {name: [IGNORE_INDEX] if name == "labels" else value[:1] for name, value in first.items()}
     return datasets.concatenate_datasets([rows, datasets.Dataset.from_list([row] * missing, rows.features)])
-
-
-def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask of shape (len(prompts), longest), with each prompt at the right end."""
-    width = max(len(prompt) for prompt in prompts)
-    ids = [[pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids), torch.tensor(mask)
-
-
-def pad_right(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask of shape (len(prompts), longest), with each prompt at the left end."""
-    batch = PaddingCollator(pad_token_id, pad_to_multiple_of=1)(
-        [{"input_ids": list(prompt), "attention_mask": [1] * len(prompt)} for prompt in prompts]
-    )
-    return batch["input_ids"], batch["attention_mask"]
