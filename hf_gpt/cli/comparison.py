@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hf_gpt.adversarial.discriminator.train_discriminator import DiscriminatorResult
@@ -29,6 +30,7 @@ class Contestant:
         discriminator: The discriminator that chooses one of `CANDIDATES` texts by importance resampling, if one does.
         metrics: By name, see `judge`.
         texts: Completions of the judged prompts, as token ids.
+        log_likelihoods: Nats of each judged real completion under the generator alone.
         updates: Steps that changed the generator, and steps in all, of adversarial training.
     """
 
@@ -38,6 +40,7 @@ class Contestant:
     discriminator: "PreTrainedModel | None" = None
     metrics: dict[str, float] = field(default_factory=dict)
     texts: list[list[int]] = field(default_factory=list)
+    log_likelihoods: list[float] = field(default_factory=list)
     updates: tuple[int, int] | None = None
 
 
@@ -53,7 +56,10 @@ def judge(
     - `fresh_auc`: AUC of a classifier trained on half of the real and generated completions, on the other half. It is
       the mean over splits, with its 95 % interval and standard error. Compare it with that of `judge_real`, not 0.5.
     - `fresh_auc_texts`: texts of each kind.
-    - `heldout_nll`: nats per token of the real completions; a guided generator has none, its density is unknown.
+    - `heldout_nll`: nats per token of the real completions. Of a guided generator it is that of the residual model,
+      which its texts approach as the number of candidates grows (see `residual_gain`).
+    - `residual_gain`, `residual_gain_low`, `residual_gain_high`: of a guided generator, nats a text that the real
+      completions gain by the discriminator, with the 95 % interval.
     - `distinct_trigrams`: share of different ones among all; `real_distinct_trigrams`: the same of the real texts.
 
     Args:
@@ -65,11 +71,15 @@ def judge(
     """
     from hf_gpt.adversarial.monitoring.diagnostics import distinct_ngrams
 
-    contestant.texts = write_texts(contestant, rows, tokenizer, max_new_tokens, seed)
+    contestant.texts, candidate_scores = write_texts(contestant, rows, tokenizer, max_new_tokens, seed)
     real = [row["completion_ids"] for row in rows]
     metrics = _told_apart(real, contestant.texts, seed)
-    if contestant.discriminator is None:
-        metrics["heldout_nll"] = held_out_nll(contestant.model, rows)
+    contestant.log_likelihoods = log_likelihoods(contestant.model, rows)
+    nats = -math.fsum(contestant.log_likelihoods)
+    if candidate_scores is not None:
+        metrics |= _residual_gain(contestant.discriminator, rows, candidate_scores)
+        nats -= metrics["residual_gain"] * len(rows)
+    metrics["heldout_nll"] = nats / sum(map(len, real))
     for name, texts in (("distinct_trigrams", contestant.texts), ("real_distinct_trigrams", real)):
         metrics[name] = distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts))
     contestant.metrics = metrics
@@ -111,14 +121,32 @@ def _told_apart(real: Sequence[Sequence[int]], others: Sequence[Sequence[int]], 
     return {name: found[source] for name, source in names.items()} | {"fresh_auc_texts": len(real)}
 
 
+def _residual_gain(
+    discriminator: Any, rows: Sequence[Mapping[str, list[int]]], candidate_scores: "torch.Tensor"
+) -> dict[str, float]:
+    import torch
+
+    from hf_gpt.evaluation.language_model.residual import residual_gain
+    from hf_gpt.generation.scoring.discriminator import sequence_scores
+
+    real = torch.tensor([row["prompt_ids"] + row["completion_ids"] for row in rows])
+    scores = sequence_scores(discriminator, real, torch.ones_like(real), BATCH_SIZE)
+    found = residual_gain(scores.cpu(), candidate_scores.cpu())
+    return {"residual_gain": found.gain, "residual_gain_low": found.low, "residual_gain_high": found.high}
+
+
 def write_texts(
     contestant: Contestant,
     rows: Sequence[Mapping[str, list[int]]],
     tokenizer: "PreTrainedTokenizerBase",
     max_new_tokens: int,
     seed: int,
-) -> list[list[int]]:
-    """A completion of each row's prompt at temperature 1, chosen by the discriminator if there is one."""
+) -> tuple[list[list[int]], "torch.Tensor | None"]:
+    """A completion of each row's prompt at temperature 1, chosen by the discriminator if there is one.
+
+    Returns:
+        The completions, and the (rows, `CANDIDATES`) float32 logits that they were chosen by, if they were.
+    """
     import torch
 
     from hf_gpt.generation.guidance.selection import resample
@@ -140,22 +168,22 @@ def write_texts(
         generator=generator,
         batch_size=BATCH_SIZE * 2,
     )
-    chosen = torch.arange(len(rows))
+    chosen, scores = torch.arange(len(rows)), None
     if contestant.discriminator is not None:
         scores = sequence_scores(contestant.discriminator, samples.sequences, samples.attention_mask, BATCH_SIZE)
-        positions = resample(scores.reshape(len(rows), number), generator=generator)[:, 0]
-        chosen = chosen * number + positions
+        scores = scores.reshape(len(rows), number)
+        chosen = chosen * number + resample(scores, generator=generator)[:, 0]
     kept = zip(samples.completions[chosen], samples.completion_mask[chosen].bool(), strict=True)
-    return [ids[mask].tolist() for ids, mask in kept]
+    return [ids[mask].tolist() for ids, mask in kept], scores
 
 
-def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]]]) -> float:
-    """Nats per token of the rows' completions under a model; rows of one length."""
+def log_likelihoods(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]]]) -> list[float]:
+    """Nats of each row's completion under a model; rows of one length."""
     import torch
 
     from hf_gpt.generation.scoring.logprobs import completion_logps
 
-    nats, count = 0.0, 0
+    nats: list[float] = []
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -165,9 +193,25 @@ def held_out_nll(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]
             sequences = torch.cat([torch.tensor([row["prompt_ids"] for row in part]), completions], 1)
             lengths = torch.full((len(part),), len(part[0]["prompt_ids"]))
             logps = completion_logps(model, sequences, torch.ones_like(sequences), lengths, completions)
-            nats, count = nats - float(logps.sum()), count + logps.numel()
+            nats += logps.sum(-1).tolist()
     model.train(was_training)
-    return nats / count
+    return nats
+
+
+def likelihood_gain(contestant: Contestant, baseline: Contestant) -> tuple[float, float, float]:
+    """Nats a text that held-out text gains over a baseline, with its 95 % interval.
+
+    Of a guided generator it is the gain of the residual model over that generator, which has to be the baseline's.
+    """
+    from statistics import fmean, stdev
+
+    metrics = contestant.metrics
+    if "residual_gain" in metrics:
+        return metrics["residual_gain"], metrics["residual_gain_low"], metrics["residual_gain_high"]
+    pairs = zip(contestant.log_likelihoods, baseline.log_likelihoods, strict=True)
+    gains = [own - other for own, other in pairs]
+    half = 1.96 * stdev(gains) / math.sqrt(len(gains))
+    return fmean(gains), fmean(gains) - half, fmean(gains) + half
 
 
 def results_table(
@@ -180,43 +224,43 @@ def results_table(
         control: Of `judge_real`.
         discriminator: How well the discriminator tells the first contestant's texts from unseen real ones.
     """
-    names = ["", "C2ST AUC (95 %)", "texts", "held-out loss", "distinct-3", "updates", "compute"]
+    names = ["", "C2ST AUC (95 %)", "held-out loss", "gain per text (95 %)", "distinct-3", "updates", "compute"]
     rows = []
     for contestant in contestants:
         metrics, updates = contestant.metrics, contestant.updates
-        nll = metrics.get("heldout_nll")
+        gain = "" if contestant is contestants[0] else _interval_cell(*likelihood_gain(contestant, contestants[0]))
         rows.append(
             [
                 contestant.name,
-                *_auc_cells(metrics),
-                "" if nll is None else f"{nll:.3f}",
+                _auc_cell(metrics),
+                f"{metrics['heldout_nll']:.3f}",
+                gain,
                 f"{metrics['distinct_trigrams']:.3f}",
                 "" if updates is None else f"{updates[0]:,} of {updates[1]:,}",
                 f"+{contestant.seconds:.0f} s",
             ]
         )
     real = contestants[0].metrics["real_distinct_trigrams"]
-    rows.append(["real text compared with real text", *_auc_cells(control), "", f"{real:.3f}", "", ""])
+    rows.append(["other real text", _auc_cell(control), "", "", f"{real:.3f}", "", ""])
     if discriminator is not None:
         interval = f"{discriminator.auc:.3f} ({discriminator.auc_low:.2f} to {discriminator.auc_high:.2f})"
-        rows.append(["discriminator, unseen texts", interval, _sizes(discriminator.num_test_texts), "", "", "", ""])
+        rows.append(["discriminator alone", interval, "", "", "", "", ""])
     return names, rows
 
 
-def _auc_cells(metrics: Mapping[str, float]) -> list[str]:
-    spread = f"{metrics['fresh_auc_low']:.2f} to {metrics['fresh_auc_high']:.2f}"
-    return [f"{metrics['fresh_auc']:.3f} ({spread})", _sizes(metrics["fresh_auc_texts"])]
+def _auc_cell(metrics: Mapping[str, float]) -> str:
+    return f"{metrics['fresh_auc']:.3f} ({metrics['fresh_auc_low']:.2f} to {metrics['fresh_auc_high']:.2f})"
+
+
+def _interval_cell(value: float, low: float, high: float) -> str:
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _auc_card(name: str, metrics: Mapping[str, float], note: str) -> "Metric":
     from hf_gpt.reporting.report import Metric
 
-    value, interval = _auc_cells(metrics)[0].split(" ", 1)
+    value, interval = _auc_cell(metrics).split(" ", 1)
     return Metric(name, value, f"{note} {interval}")
-
-
-def _sizes(number: float) -> str:
-    return f"{number:,.0f} + {number:,.0f}"
 
 
 def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
@@ -241,6 +285,21 @@ def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
         f"Nothing wins: no other row is closer to real text than {baseline.name} by more than chance. Differences in "
         f"AUC, above 0 if closer: {'; '.join(others)}."
     )
+
+
+def likelihood_verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
+    """Sentences: what each contestant gains in held-out likelihood, who gains at all, and who most.
+
+    The one with the most is named if its interval lies above those of all others.
+    """
+    gains = {contestant.name: likelihood_gain(contestant, baseline) for contestant in contestants}
+    names = sorted(gains, key=lambda name: -gains[name][0])
+    said = "; ".join(f"{name} {_interval_cell(*gains[name])}" for name in names)
+    above_chance = [name for name in names if gains[name][1] > 0]
+    found = f"More than chance allows: {', '.join(above_chance)}." if above_chance else "None is above chance."
+    if above_chance and gains[names[0]][1] > max([0.0, *(gains[name][2] for name in names[1:])]):
+        found += f" Most gains {names[0]}."
+    return f"Gain in held-out likelihood over {baseline.name}, in nats a text (95 %): {said}. {found}"
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -286,12 +345,14 @@ def write_comparison(
     write_json(folder / "comparison.json", found)
     names, cells = results_table(contestants, control, discriminator)
     note = (
-        f"{conclusion} C2ST is the held-out classifier two-sample test. A classifier is trained on half of the real "
-        f"and generated texts, and its AUC on the rest is reported: the mean of {NUM_SPLITS} splits, with a 95 % "
-        "interval. Compare it with the row of real text, which is measured the same way. All rows start from the first "
-        "row's model. The held-out loss is in nats per token. Distinct-3 is the share of different trigrams. Updates "
-        "are the steps that changed the generator. Compute is what each row got on top of the first. The "
-        "discriminator judges texts of the first row."
+        f"{conclusion} C2ST is the held-out classifier two-sample test. A classifier is trained on half of "
+        f"{len(rows):,} real and as many generated texts. Reported is its AUC on the rest: the mean of {NUM_SPLITS} "
+        "splits, with a 95 % interval. Compare it with the row of other real text, which is measured the same way. All "
+        "rows start from the first row's model. The held-out loss is in nats per token. The gain over the first row is "
+        "in nats a text, with a 95 % interval. With a discriminator, both are of the residual model, which weights the "
+        "generator's texts by the discriminator (Deng et al. 2020). Distinct-3 is the share of different trigrams. "
+        "Updates are the steps that changed the generator. Compute is what each row got on top of the first. The "
+        "discriminator alone judges texts of the first row that it has not seen."
     )
     shown = [
         (

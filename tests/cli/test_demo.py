@@ -12,8 +12,10 @@ from hf_gpt.cli import demo
 from hf_gpt.cli.comparison import (
     CANDIDATES,
     Contestant,
-    held_out_nll,
     judge_real,
+    likelihood_gain,
+    likelihood_verdict,
+    log_likelihoods,
     results_table,
     verdict,
     write_texts,
@@ -43,7 +45,10 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     # Measured, with an interval, and not the constant that it should be near to.
     assert found["real text"]["fresh_auc"] != 0.5
     assert 0 <= found["adversarial"]["generator_updates"] <= found["adversarial"]["steps"]
-    assert "heldout_nll" not in found["MLE + discriminator"]
+    gain = [found["MLE + discriminator"][f"residual_gain{end}"] for end in ("_low", "", "_high")]
+    assert gain == sorted(gain)
+    difference = found["MLE"]["heldout_nll"] - found["MLE + discriminator"]["heldout_nll"]
+    assert difference * 6 == pytest.approx(gain[1], abs=1e-6)
     # More MLE trains at a rate that is not still warming up.
     assert found["more MLE"]["heldout_nll"] < found["MLE"]["heldout_nll"]
     page = (tmp_path / "run" / "comparison.html").read_text()
@@ -51,11 +56,12 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     for name in ("model", "discriminator", "adversarial", "adversarial/discriminator", "more_likelihood"):
         assert (tmp_path / "run" / name / "config.json").is_file(), name
     printed = capsys.readouterr().out
-    assert "How far from real text?" in printed and "real text compared with real text" in printed
+    assert "How far from real text?" in printed and "other real text" in printed
     updates, steps = found["adversarial"]["generator_updates"], found["adversarial"]["steps"]
     assert f"generator updated {updates} of {steps} steps" in printed and f"{updates} of {steps}" in page
-    conclusion = next(line for line in printed.splitlines() if line.startswith(("Nothing wins", "Closer to real")))
-    assert html.escape(conclusion) in page
+    for begin in ("Gain in held-out", ("Nothing wins", "Closer to real")):
+        conclusion = next(line for line in printed.splitlines() if line.startswith(begin))
+        assert html.escape(conclusion) in page
 
 
 def test_a_wrong_option_is_named(capsys):
@@ -76,13 +82,13 @@ def model(tokenizer):
     return HfGptForCausalLM(HfGptConfig(vocab_size=len(tokenizer), **sizes)).eval()
 
 
-def test_held_out_nll_is_the_mean_over_completion_tokens(model):
+def test_log_likelihoods_are_sums_over_completion_tokens(model):
     rows = [{"prompt_ids": [5, 6], "completion_ids": [7, 8, 9]}, {"prompt_ids": [9, 8], "completion_ids": [7, 6, 5]}]
     ids = torch.tensor([row["prompt_ids"] + row["completion_ids"] for row in rows])
     with torch.no_grad():
         logps = model(ids).logits.log_softmax(-1)
-    expected = -logps[:, 1:4].gather(-1, ids[:, 2:, None]).mean()
-    assert held_out_nll(model, rows) == pytest.approx(float(expected), rel=1e-5)
+    expected = logps[:, 1:4].gather(-1, ids[:, 2:, None]).sum((1, 2)).tolist()
+    assert log_likelihoods(model, rows) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_discriminator_chooses_among_candidates(model, tokenizer):
@@ -97,10 +103,13 @@ def test_the_discriminator_chooses_among_candidates(model, tokenizer):
             return type("Output", (), {"logits": scores})()
 
     rows = [{"prompt_ids": [5, 6]}] * 4
-    plain = write_texts(Contestant("plain", model), rows, tokenizer, 4, seed=0)
-    chosen = write_texts(Contestant("chosen", model, discriminator=LikesLowTokens()), rows, tokenizer, 4, seed=0)
+    plain, no_scores = write_texts(Contestant("plain", model), rows, tokenizer, 4, seed=0)
+    chosen, scores = write_texts(
+        Contestant("chosen", model, discriminator=LikesLowTokens()), rows, tokenizer, 4, seed=0
+    )
     assert len(plain) == len(chosen) == 4 and CANDIDATES > 1
     assert sum(map(sum, chosen)) < sum(map(sum, plain))
+    assert no_scores is None and scores.shape == (4, CANDIDATES)
 
 
 def judged(auc, error=0.015):
@@ -110,15 +119,32 @@ def judged(auc, error=0.015):
 
 
 def test_the_table_has_a_row_for_each_and_the_measured_one_of_real_text(model):
-    plain = Contestant("MLE", model, metrics={**judged(0.7), "heldout_nll": 3.0})
-    trained = Contestant("adversarial", model, seconds=20, metrics=judged(0.65), updates=(6, 60))
+    plain = Contestant("MLE", model, metrics={**judged(0.7), "heldout_nll": 3.0}, log_likelihoods=[-30.0, -20.0])
+    trained = Contestant("adversarial", model, 20, None, {**judged(0.65), "heldout_nll": 2.9}, updates=(6, 60))
+    trained.log_likelihoods = [-29.0, -18.0]
     discriminator = DiscriminatorResult(0.6, 0.55, 0.66, 0.5, 0.6, 0.5, 818, 103, 3)
     names, rows = results_table([plain, trained], judged(0.512), discriminator)
     assert [len(row) for row in rows] == [len(names)] * 4
-    assert rows[0] == ["MLE", "0.700 (0.67 to 0.73)", "1,400 + 1,400", "3.000", "0.900", "", "+0 s"]
-    assert rows[1][-2:] == ["6 of 60", "+20 s"]
-    assert rows[2][:3] == ["real text compared with real text", "0.512 (0.48 to 0.54)", "1,400 + 1,400"]
-    assert rows[3][:3] == ["discriminator, unseen texts", "0.600 (0.55 to 0.66)", "103 + 103"]
+    assert rows[0] == ["MLE", "0.700 (0.67 to 0.73)", "3.000", "", "0.900", "", "+0 s"]
+    assert rows[1][2:] == ["2.900", "+1.50 (+0.52 to +2.48)", "0.900", "6 of 60", "+20 s"]
+    assert rows[2][:2] == ["other real text", "0.512 (0.48 to 0.54)"]
+    assert rows[3][:2] == ["discriminator alone", "0.600 (0.55 to 0.66)"]
+
+
+def test_a_sentence_says_who_gains_in_likelihood(model):
+    plain = Contestant("MLE", model, log_likelihoods=[-30.0, -20.0, -25.0])
+    more = Contestant("more MLE", model, log_likelihoods=[-28.0, -18.1, -22.9])
+    worse = Contestant("adversarial", model, log_likelihoods=[-30.0, -20.2, -25.1])
+    gain = {"residual_gain": 0.5, "residual_gain_low": 0.4, "residual_gain_high": 0.6}
+    guided = Contestant("MLE + discriminator", model, metrics=gain, log_likelihoods=plain.log_likelihoods)
+    assert likelihood_gain(guided, plain) == (0.5, 0.4, 0.6)
+    said = likelihood_verdict([guided, more, worse], plain)
+    assert "more MLE +2.00 (+1.89 to +2.11); MLE + discriminator +0.50 (+0.40 to +0.60); adversarial -0.10" in said
+    assert said.endswith("More than chance allows: more MLE, MLE + discriminator. Most gains more MLE.")
+    assert likelihood_verdict([worse], plain).endswith("None is above chance.")
+    # Two that cannot be told apart: neither is named as the best.
+    gain |= {"residual_gain": 1.9, "residual_gain_low": 1.8, "residual_gain_high": 2.0}
+    assert likelihood_verdict([guided, more], plain).endswith("allows: more MLE, MLE + discriminator.")
 
 
 def test_a_sentence_says_whether_anything_wins(model):
