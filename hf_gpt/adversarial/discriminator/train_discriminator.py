@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Fewer real texts than this leave no parts to stop by and to measure on.
 _FEWEST_TEXTS = 30
+_LEARNING_RATES = {"hf_ngram_cnn": 1e-3, "hf_gpt_text_discriminator": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class DiscriminatorTrainingConfig:
         level: `"sequence"` scores whole texts. `"prefix"` scores every prefix, which step-wise guidance needs.
         epochs: Passes over the texts, at most.
         batch_size: Texts in a step.
-        learning_rate: Of AdamW. None: 1e-3 for the n-gram CNN, 2e-4 for others.
+        learning_rate: Of AdamW. None: 1e-3 for the n-gram CNN, 1e-4 for a pretrained model with a tokenizer of its own,
+            2e-4 for others.
         weight_decay: Of AdamW.
         patience: Epochs without a lower held-out loss before it stops.
         rollout_batch_size: Texts generated at once.
@@ -159,7 +161,7 @@ def train_discriminator(
     collate = TextCollator(tokens.pad)
     learning_rate = config.learning_rate
     if learning_rate is None:
-        learning_rate = 1e-3 if discriminator.config.model_type == "hf_ngram_cnn" else 2e-4
+        learning_rate = _LEARNING_RATES.get(discriminator.config.model_type, 2e-4)
     both = [np.concatenate([part, part + len(real)]) for part in (training, validation)]
     record = fit(
         discriminator,

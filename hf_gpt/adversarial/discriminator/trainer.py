@@ -23,6 +23,7 @@ from hf_gpt.errors import CheckpointError
 from hf_gpt.files.checkpoint_parts import DISCRIMINATOR_DIR, DISCRIMINATOR_OPTIMIZER
 from hf_gpt.generation.scoring.discriminator import advice_on, describe_scorer, evaluating
 from hf_gpt.generation.scoring.logprobs import token_logps
+from hf_gpt.generation.scoring.texts import TextDiscriminator
 from hf_gpt.training.distributed.sharding import reshard, shard_in_place, whole
 from hf_gpt.training.monitoring.nonfinite import NonFiniteError, anywhere
 from hf_gpt.training.optim.muon_adamw import decayed_parameter_names
@@ -182,7 +183,7 @@ class DiscriminatorTrainer:
         state = whole_state(self.model, state)
         path = folder / DISCRIMINATOR_DIR
         self.model.save_pretrained(path, state_dict=state)
-        if processing_class is not None:
+        if processing_class is not None and not isinstance(self.model, TextDiscriminator):
             processing_class.save_pretrained(path)
 
     def load(self, folder: Path) -> None:
@@ -194,10 +195,10 @@ class DiscriminatorTrainer:
         path = folder / DISCRIMINATOR_DIR
         if not path.is_dir():
             raise CheckpointError(f"{folder} holds no {DISCRIMINATOR_DIR}: its run was not adversarial.")
-        if hasattr(self.model, "peft_config"):
-            load_adapter_weights(self.model, path)
+        if hasattr(self._saved_model, "peft_config"):
+            load_adapter_weights(self._saved_model, path)
         elif (path / SAFE_WEIGHTS_INDEX_NAME).is_file():
-            load_sharded_checkpoint(self.model, str(path), strict=False, prefer_safe=True)
+            load_sharded_checkpoint(self._saved_model, str(path), strict=False, prefer_safe=True)
         else:
             from safetensors.torch import load_file
 
@@ -206,12 +207,13 @@ class DiscriminatorTrainer:
     def _load_state(self, state: dict[str, torch.Tensor]) -> None:
         # A tied weight is saved once, under its other name.
         if not self._is_sharded:
-            self.model.load_state_dict(state, strict=False)
+            self._saved_model.load_state_dict(state, strict=False)
             return
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
         reshard(self.wrapped)
-        state = {f"model.{name}": tensor for name, tensor in state.items()}
+        prefix = "model." if self._saved_model is self.model else f"model.{self.model.base_model_prefix}."
+        state = {f"{prefix}{name}": tensor for name, tensor in state.items()}
         set_model_state_dict(self.wrapped, state, options=StateDictOptions(full_state_dict=True, strict=False))
 
     def save_optimizer(self, folder: Path, is_main: bool) -> None:
@@ -247,6 +249,11 @@ class DiscriminatorTrainer:
     def learning_rate(self) -> float:
         """Of the next update."""
         return self.scheduler.get_last_lr()[0]
+
+    @property
+    def _saved_model(self) -> PreTrainedModel:
+        """What a checkpoint holds: of a discriminator with its own tokenizer, the model inside."""
+        return self.model.discriminator if isinstance(self.model, TextDiscriminator) else self.model
 
     @property
     def _is_sharded(self) -> bool:
@@ -290,4 +297,7 @@ def with_adapter(model: PreTrainedModel, config: Any, task_type: str, seed: int)
     if config.task_type is None:
         config.task_type = task_type
     torch.manual_seed(seed)
+    if isinstance(model, TextDiscriminator):
+        model.discriminator = get_peft_model(model.discriminator, config)
+        return model
     return get_peft_model(model, config)

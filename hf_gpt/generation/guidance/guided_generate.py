@@ -40,9 +40,10 @@ from hf_gpt.generation.guidance.logits_processor import DiscriminatorLogitsProce
 from hf_gpt.generation.guidance.particle_filter import Block, ParticleFilter, grow
 from hf_gpt.generation.guidance.selection import best_of, effective_sample_size, importance_weights, reject, resample
 from hf_gpt.generation.sampling.distribution import SamplingConfig
-from hf_gpt.generation.scoring.discriminator import check_discriminator, check_length
+from hf_gpt.generation.scoring.discriminator import check_discriminator, check_length, describe_scorer
 from hf_gpt.generation.scoring.log_ratio import LogRatio, is_language_model
 from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens
+from hf_gpt.generation.scoring.texts import TextDiscriminator
 
 
 logger = logging.get_logger(__name__)
@@ -127,6 +128,11 @@ class GuidanceOptions:
             )
         if self.guidance not in GUIDANCE:
             raise ValueError(f"there is no guidance {self.guidance!r}. Choose one of: {', '.join(GUIDANCE)}.")
+        if self.guidance in PREFIX_GUIDANCE and isinstance(self.discriminator, TextDiscriminator):
+            raise ValueError(
+                f"guidance {self.guidance} scores prefixes, and {describe_scorer(self.discriminator.discriminator)} "
+                "has another tokenizer than the generator. Use resample, reject or best_of_n."
+            )
         if self.num_candidates < 1:
             raise ValueError(f"num_candidates must be at least 1, got {self.num_candidates}.")
 

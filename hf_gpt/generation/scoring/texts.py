@@ -1,12 +1,16 @@
-"""Texts in a discriminator's own tokens, and a bridge from a generator's tokens to them."""
+"""Texts in a discriminator's own tokens, and a discriminator that reads a generator's tokens as text."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import logging
 
-from hf_gpt.generation.scoring.discriminator import sequence_scores
+from hf_gpt.generation.scoring.discriminator import check_discriminator, discriminator_logits
 
 
 logger = logging.get_logger(__name__)
@@ -58,40 +62,82 @@ def encode_texts(
     return ids, mask, are_cut
 
 
-class TextDiscriminator:
-    """A discriminator with another tokenizer, as a function of a generator's tokens, which are decoded to text.
+class TextDiscriminatorConfig(PreTrainedConfig):
+    """Config of a `TextDiscriminator`: one label, and the number of the generator's token ids."""
+
+    model_type = "hf_gpt_text_discriminator"
+
+    def __init__(self, vocab_size: int = 0, num_labels: int = 1, **kwargs: Any):
+        self.vocab_size = vocab_size
+        super().__init__(num_labels=num_labels, **kwargs)
+
+
+class TextDiscriminator(PreTrainedModel):
+    """A discriminator with a tokenizer of its own, such as a pretrained encoder, that reads a generator's tokens.
+
+    The tokens are decoded to text without special tokens, and encoded again. Gradients reach the discriminator's
+    weights, not the tokens. Whole texts alone have a score: the two tokenizers' prefixes are not the same. Whether a
+    text has ended is not seen, since special tokens are no text.
+
+    `save_pretrained` writes the discriminator and its tokenizer, which is a checkpoint without this class.
 
     Args:
         discriminator: A sequence classifier with one label.
         tokenizer: Its tokenizer.
         generator_tokenizer: The tokenizer of the sequences that are scored.
-        batch_size: Texts scored at a time. Left out: all.
+        vocab_size: Ids that the generator may write. None: as many as its tokenizer has.
+
+    Raises:
+        ValueError: the discriminator has another number of labels.
     """
+
+    config_class = TextDiscriminatorConfig
+    base_model_prefix = "discriminator"
 
     def __init__(
         self,
         discriminator: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         generator_tokenizer: PreTrainedTokenizerBase,
-        batch_size: int | None = None,
+        vocab_size: int | None = None,
     ):
+        check_discriminator(discriminator)
+        super().__init__(TextDiscriminatorConfig(vocab_size=vocab_size or len(generator_tokenizer)))
         self.discriminator = discriminator
         self.tokenizer = tokenizer
         self.generator_tokenizer = generator_tokenizer
-        self.batch_size = batch_size
+        self.train(discriminator.training)
 
-    def __call__(self, sequences: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits (n,) of sequences and mask, both (n, length)."""
-        kept = [ids[mask.bool()] for ids, mask in zip(sequences, attention_mask, strict=True)]
-        texts = self.generator_tokenizer.batch_decode(kept, skip_special_tokens=True)
-        limit = max_positions(self.discriminator)
-        ids, mask, are_cut = encode_texts(self.tokenizer, texts, limit)
+    def get_input_embeddings(self) -> nn.Module:
+        """The module itself, whose ids are the generator's."""
+        return self
+
+    def forward(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None):
+        """Logits (n, 1) of sequences of the generator's ids and their mask, both (n, length)."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        kept = [ids[is_kept].tolist() for ids, is_kept in zip(input_ids.cpu(), mask.bool().cpu(), strict=True)]
+        texts = self.generator_tokenizer.batch_decode(
+            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        ids, mask, are_cut = encode_texts(self.tokenizer, texts, max_positions(self.discriminator))
         if any(are_cut):
             logger.warning_once(
                 f"{type(self.discriminator).__name__} reads {ids.shape[1]} tokens of a text: longer ones are judged by "
                 "their first tokens. Lower max_new_tokens, or use a discriminator that reads more."
             )
-        return sequence_scores(self.discriminator, ids, mask, self.batch_size).to(sequences.device)
+        device = self.discriminator.device
+        logits = discriminator_logits(self.discriminator, ids.to(device), mask.to(device))
+        return SequenceClassifierOutput(logits=logits[:, None])
+
+    def save_pretrained(
+        self, save_directory: str | Path, state_dict: dict[str, torch.Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        """Writes the discriminator, in its own architecture, and its tokenizer."""
+        if state_dict is not None:
+            prefix = f"{self.base_model_prefix}."
+            state_dict = {name.removeprefix(prefix): tensor for name, tensor in state_dict.items()}
+        self.discriminator.save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        self.tokenizer.save_pretrained(save_directory)
 
 
 def max_positions(model: PreTrainedModel) -> int | None:

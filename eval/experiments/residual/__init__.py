@@ -1,0 +1,1 @@
+"""Residual energy-based models: what a discriminator adds to the likelihood of held-out text."""

@@ -1,0 +1,1 @@
+"""Checks on weights that nobody here trained."""
