@@ -43,16 +43,13 @@ from hf_gpt.generation.scoring.discriminator import sequence_scores
 from hf_gpt.generation.scoring.texts import TextDiscriminator
 
 
-# Texts to learn from, and unseen ones.
-CORPORA = {
-    "coco": ("lm/coco_captions/image_coco.txt", "lm/coco_captions/test_coco.txt"),
-    "news": ("lm/emnlp_news/train_10k.txt.gz", "lm/emnlp_news/test_emnlp.txt.gz"),
-}
+# 10,000 lines each. Unseen texts are of the same file: the second files of these corpora are of another style.
+CORPORA = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
 DISCRIMINATORS = ("ngram_cnn", "own_trunk", "encoder", "encoder_untrained")
 # Epochs at most and learning rate, chosen on seed 0 and validation texts.
 EPOCHS = {"ngram_cnn": (6, 1e-3), "own_trunk": (3, 2e-4), "encoder": (1, 1e-4), "encoder_untrained": (1, 3e-4)}
 RATES = (2e-3, 5e-4, 1e-4)
-NUM_TRAINING, NUM_VALIDATION = 8000, 1000
+NUM_TRAINING, NUM_VALIDATION = 7000, 500
 VOCABULARY, MAX_TOKENS, BATCH_SIZE = 3000, 64, 64
 
 
@@ -62,10 +59,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--encoder", type=Path, help="folder of a pretrained encoder, for the arms of that name")
     parser.add_argument("--discriminators", nargs="*", choices=DISCRIMINATORS, default=["ngram_cnn", "encoder"])
     parser.add_argument("--generator", type=int, nargs=2, default=[128, 2], metavar=("WIDTH", "LAYERS"), help="q")
-    parser.add_argument("--wider", type=int, nargs=2, default=[256, 4], metavar=("WIDTH", "LAYERS"))
+    parser.add_argument("--wider", type=int, nargs=2, default=[192, 3], metavar=("WIDTH", "LAYERS"))
     parser.add_argument("--dropout", type=float, default=0.2, help="of q")
     parser.add_argument("--wider_dropout", type=float, default=0.3)
-    parser.add_argument("--num_test", type=int, default=3000, help="unseen texts")
+    parser.add_argument("--num_test", type=int, default=2500, help="unseen texts")
     parser.add_argument("--num_samples", type=int, default=16_000, help="texts that log Z is estimated by")
     options = parser.parse_args(argv)
     if options.encoder is None and any(name.startswith("encoder") for name in options.discriminators):
@@ -106,12 +103,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         varying = ("corpora", "discriminators", "encoder")
         self.results = Results(self.folder / "results.json", vars(options), varying)
-        lines, unseen = (read_lines(path) for path in CORPORA[corpus])
+        # A line that occurs twice would be on both sides.
+        lines = list(dict.fromkeys(read_lines(CORPORA[corpus])))
         order = np.random.default_rng(seed).permutation(len(lines))
         parts = np.split(order, [NUM_TRAINING, NUM_TRAINING + NUM_VALIDATION])
-        self.training, self.validation, _ = ([lines[n] for n in part] for part in parts)
-        known = set(lines)
-        unseen = [line for line in dict.fromkeys(unseen) if line not in known]
+        self.training, self.validation, unseen = ([lines[n] for n in part] for part in parts)
         self.test = unseen[: options.num_test]
 
     def measure(self) -> None:
