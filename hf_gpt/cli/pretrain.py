@@ -12,6 +12,7 @@ from hf_gpt.cli.training_command import make_command_parser, recipe_lines, run_c
 from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.arguments import DataArguments
 from hf_gpt.data.truncation import cut_lines
+from hf_gpt.errors import UserError
 from hf_gpt.installation import as_typed
 from hf_gpt.option_values import check_at_least
 from hf_gpt.training.arguments.adapter import PeftArguments
@@ -76,7 +77,30 @@ def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    return run_command(argv, make_parser=make_parser, dataclass_types=ARGUMENTS, run=pretrain)
+    return run_command(
+        argv, make_parser=make_parser, dataclass_types=ARGUMENTS, run=pretrain, choose_options=choose_options
+    )
+
+
+def choose_options(argv: Sequence[str]) -> dict[str, Any]:
+    """Options by the size of the text, where the size of a new model is left open; nothing otherwise."""
+    from hf_gpt.data.corpus import resolve_file
+    from hf_gpt.training.preset_choice import options_for_text
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--train_file", nargs="+", default=list(DataArguments().train_file))
+    for name in ("preset", "model_name_or_path", "config_overrides", "model_type", "tokenizer_name", "streaming"):
+        parser.add_argument(f"--{name}", nargs="?", const=True)
+    found, _ = parser.parse_known_args(argv)
+    is_streamed = found.streaming is not None and str(found.streaming).lower() != "false"
+    is_named = found.model_name_or_path or found.config_overrides or found.tokenizer_name or is_streamed
+    if is_named or found.preset not in (None, "auto") or found.model_type not in (None, "hf_gpt"):
+        return {}
+    try:
+        return options_for_text(sum(resolve_file(name).stat().st_size for name in found.train_file))
+    except (ImportError, UserError, OSError):
+        # Whoever reads the file says what is wrong with it.
+        return {}
 
 
 def pretrain(settings: Settings) -> int:

@@ -81,6 +81,7 @@ def run_command(
     trainer_type: type | None = None,
     make_training_class: Callable[[], type] | None = None,
     recipes: Path = RECIPES,
+    choose_options: Callable[[Sequence[str]], Mapping[str, Any]] | None = None,
 ) -> int:
     """Runs a training command.
 
@@ -94,6 +95,7 @@ def run_command(
         trainer_type: Dataclass with the further options of the training arguments, which imports nothing heavy.
         make_training_class: Imports the training arguments; left out: `HfGptTrainingArguments`.
         recipes: Folder of the built-in recipes.
+        choose_options: From a command line without recipe to options by what is trained on, which it may override.
 
     Returns:
         The exit status, see `exit_status`.
@@ -111,6 +113,8 @@ def run_command(
         check_option_names(rest, names)
         path = None if recipe_name is None else find_recipe(recipe_name, recipes)
         recipe = None if path is None else read_recipe(path, names)
+        if recipe is None and choose_options is not None:
+            recipe = choose_options(rest)
         status = run(_load(rest, dataclass_types, make_training_class or _training_class, recipe, path))
         _leave_process_group()
         return status

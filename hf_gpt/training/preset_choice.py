@@ -1,4 +1,7 @@
-"""A size for a new model that fits the text and the machine, where nobody names one."""
+"""A size for a new model that fits the text and the machine, where nobody names one, and what goes with it."""
+
+import math
+from typing import Any
 
 from hf_gpt.models.configuration_hf_gpt import PRESETS
 
@@ -8,6 +11,23 @@ _CHOSEN = ("nano", "micro", "mini", "small", "124m")
 # A run on a CPU should end within this time. The rate of a core is that of `nano` in `make demo` on two cores of an AMD
 # EPYC with AVX-512, 11 k tokens per second.
 _CPU_SECONDS, _FLOPS_OF_A_CORE = 1800, 3e10
+
+
+# Text below this size gets a small model, short rows and a high rate.
+_SMALL_TEXT = 4_000_000
+
+
+def options_for_text(num_bytes: int) -> dict[str, Any]:
+    """Options that suit a text of so many bytes, for a new model whose size is left open.
+
+    The vocabulary is the power of 2 nearest to the root of the size, from 512 to 32,768: 1,024 for a megabyte. Of a
+    small text, below 4 MB, rows are 256 tokens and the learning rate is 5e-3.
+    """
+    vocabulary = 2 ** round(math.log2(max(1, num_bytes)) / 2)
+    options: dict[str, Any] = {"tokenizer_vocab_size": min(max(vocabulary, 512), 32_768)}
+    if num_bytes < _SMALL_TEXT:
+        options |= {"max_length": 256, "learning_rate": 5e-3}
+    return options
 
 
 def block_parameters(name: str) -> int:

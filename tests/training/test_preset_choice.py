@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from hf_gpt import HfGptForCausalLM
-from hf_gpt.cli.pretrain import main
+from hf_gpt.cli.pretrain import choose_options, main
 from hf_gpt.models.configuration_hf_gpt import PRESETS
-from hf_gpt.training.preset_choice import block_parameters, choose_preset
+from hf_gpt.training.preset_choice import block_parameters, choose_preset, options_for_text
 
 
 @pytest.mark.parametrize("name", ["nano", "mini", "124m"])
@@ -82,3 +82,35 @@ def test_only_pretraining_chooses_a_size(tmp_path, capsys):
     options = ["--task", "classification", "--train_file", str(tmp_path / "rows.jsonl"), "--preset", "auto"]
     assert finetune([*options, "--output_dir", str(tmp_path / "run")]) == 2
     assert "--preset auto chooses the size for hf-gpt pretrain alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "size, vocabulary, is_small",
+    [(0, 512, True), (1_115_394, 1024, True), (2**24, 4096, False), (2**40, 32_768, False)],
+)
+def test_vocabulary_rows_and_rate_fit_the_text(size, vocabulary, is_small):
+    chosen = options_for_text(size)
+    assert chosen["tokenizer_vocab_size"] == vocabulary
+    assert chosen == {"tokenizer_vocab_size": vocabulary} | (
+        {"max_length": 256, "learning_rate": 5e-3} if is_small else {}
+    )
+
+
+def test_options_are_chosen_for_an_open_size_alone_and_may_be_overridden(tmp_path):
+    (tmp_path / "text.txt").write_text("to be or not to be " * 100)
+    file = ["--train_file", str(tmp_path / "text.txt")]
+    assert choose_options(file) == choose_options([*file, "--preset", "auto"]) == options_for_text(1900)
+    assert choose_options([])["tokenizer_vocab_size"] == 1024
+    for named in (
+        ["--preset", "nano"],
+        ["--model_name_or_path", "runs/x"],
+        ["--model_type", "llama"],
+        ["--config_overrides", "{}"],
+        ["--streaming"],
+    ):
+        assert choose_options([*file, *named]) == {}
+    assert choose_options(["--train_file", str(tmp_path / "nowhere.txt")]) == {}
+    options = [*file, "--learning_rate", "1e-3", "--max_steps", "1", "--sample_max_new_tokens", "2"]
+    assert main([*options, "--output_dir", str(tmp_path / "run")]) == 0
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert (recipe["learning_rate"], recipe["max_length"], recipe["tokenizer_vocab_size"]) == (1e-3, 256, 512)
