@@ -185,7 +185,7 @@ def prepare_data(
     else:
         learnt = train[: text_args.max_train_samples]
         tokenizer = train_tokenizer((text for row in learnt for text in row.values()), text_args.tokenizer_vocab_size)
-    form = [describe_split(text_args.train_file, text_args.document_separator)]
+    split, windows = describe_split(text_args.train_file, text_args.document_separator), ""
     prompt_tokens = _prompt_tokens(text_args, num_documents)
     longest = max(1, prompt_tokens)
     if prompt_tokens:
@@ -193,14 +193,14 @@ def prepare_data(
         train, validation = (
             text_windows([row["text"] for row in part], tokenizer, *window) for part in (train, validation)
         )
-        form.append(describe_windows(*window))
+        windows = f" in {describe_windows(*window)}"
     train = train[: text_args.max_train_samples]
     for row in (*train, *validation):
         if "prompt" in row:
             longest = max(longest, 1 + len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]))
     if training_args.max_prompt_length is not None:
         longest = min(longest, training_args.max_prompt_length)
-    texts = ", ".join([f"{num_documents:,} document{'' if num_documents == 1 else 's'}", *filter(None, form)])
+    texts = f"{num_documents:,} document{'' if num_documents == 1 else 's'}{split}{windows}"
     return AdversarialData(train, validation, tokenizer, longest + training_args.max_new_tokens, texts)
 
 

@@ -79,6 +79,7 @@ def _load_or_build(
     training_args,
 ) -> "PreTrainedModel":
     """A new language model, or a checkpoint with the head that the loss needs."""
+    from hf_gpt.adversarial.discriminator.factory import make_discriminator
     from hf_gpt.generation.embeddings import vocabulary_size
     from hf_gpt.training.model import build_model
 
@@ -92,12 +93,10 @@ def _load_or_build(
     )
     head = "AutoModelForCausalLM" if is_language_model else "AutoModelForSequenceClassification"
     fields = {"vocab_size": vocabulary_size(model)} if is_language_model else {"num_labels": 1}
-    if not is_new and not is_language_model and has_other_tokenizer(chosen, tokenizer):
-        from hf_gpt.adversarial.discriminator.factory import make_discriminator
-
-        options = {"trust_remote_code": model_args.trust_remote_code, **discriminator_args.overrides}
-        return make_discriminator(kind, model, processing_class=tokenizer, **options)
     try:
+        if not is_new and not is_language_model and has_other_tokenizer(chosen, tokenizer):
+            options = {"trust_remote_code": model_args.trust_remote_code, **discriminator_args.overrides}
+            return make_discriminator(kind, model, processing_class=tokenizer, **options)
         if not is_new:
             check_saved_tokens(chosen, tokenizer)
         return build_model(chosen, tokenizer, longest, training_args.seed + 1, auto_class=head, task_fields=fields)
@@ -114,18 +113,11 @@ def _load_or_build(
 
 def has_other_tokenizer(chosen: ModelArguments, tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether a checkpoint comes with a tokenizer that is not the generator's."""
-    from transformers import AutoTokenizer
-
     from hf_gpt.files.checkpoints import find_model
-    from hf_gpt.generation.scoring.shared_tokens import tokenizer_difference
+    from hf_gpt.generation.scoring.shared_tokens import saved_tokenizer, tokenizer_difference
 
-    path, trusted = find_model(chosen.model_name_or_path), chosen.trust_remote_code
-    try:
-        own = AutoTokenizer.from_pretrained(path, revision=chosen.model_revision, trust_remote_code=trusted)
-    except (OSError, ValueError, KeyError):
-        # Whoever loads it says what is wrong with it.
-        return False
-    return tokenizer_difference(own, tokenizer) is not None
+    own = saved_tokenizer(find_model(chosen.model_name_or_path))
+    return own is not None and tokenizer_difference(own, tokenizer) is not None
 
 
 def check_saved_tokens(chosen: ModelArguments, tokenizer: "PreTrainedTokenizerBase") -> None:

@@ -79,9 +79,9 @@ def describe_texts(count: int, args: Any) -> tuple[str, str]:
     """Name and text of the line about what was read from `--train_file`."""
     from hf_gpt.data.corpus import describe_split
 
+    documents = f"{count:,} document{'' if count == 1 else 's'}"
     split = describe_split(args.train_file, args.document_separator)
-    parts = [f"{count:,} document{'' if count == 1 else 's'}", split]
-    return "corpus", f"{', '.join(args.train_file)}: {', '.join(filter(None, parts))}"
+    return "corpus", f"{', '.join(args.train_file)}: {documents}{split}"
 
 
 def add_text_options(parser: Any) -> None:

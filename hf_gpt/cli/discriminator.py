@@ -45,7 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--discriminator",
         default="from_generator",
         help="from_generator: a copy of its trunk; ngram_cnn: a new convolutional network, quickest on little data; "
-        "ngram_cnn-seqgan; or a path or Hub id of a classifier with one label (%(default)s)",
+        "ngram_cnn-seqgan; or a path or Hub id of a classifier with one label, or of an encoder such as BERT, which "
+        "reads the texts by its own tokenizer (%(default)s)",
     )
     parser.add_argument(
         "--level",

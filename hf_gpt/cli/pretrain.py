@@ -239,19 +239,17 @@ def describe_corpus(data: PretrainingData, data_args: DataArguments) -> str:
     from hf_gpt.data.corpus import describe_split
 
     names = ", ".join(data_args.train_file)
-    size = [] if data.num_documents is None else [count_documents(data.num_documents, data.num_blocks)]
+    split = "" if data_args.streaming else describe_split(data_args.train_file, data_args.document_separator)
+    size = [] if data.num_documents is None else [count_documents(data.num_documents, data.num_blocks, split)]
     size += [] if data.train_bytes is None else [f"{format_count(data.train_bytes)}B"]
-    if data_args.streaming:
-        size.append("streamed")
-    else:
-        size.append(describe_split(data_args.train_file, data_args.document_separator))
-    return f"{names}: {', '.join(filter(None, size))}"
+    size += ["streamed"] if data_args.streaming else []
+    return f"{names}: {', '.join(size)}"
 
 
-def count_documents(count: int, num_blocks: int | None = None) -> str:
-    """The number in words, with that of the blocks they were split into, if they were."""
+def count_documents(count: int, num_blocks: int | None = None, split: str = "") -> str:
+    """The number in words, how a file was split, and the number of the blocks they were split into, if they were."""
     blocks = "" if num_blocks is None else f" in {num_blocks:,} blocks"
-    return f"{count:,} document{'' if count == 1 else 's'}{blocks}"
+    return f"{count:,} document{'' if count == 1 else 's'}{split}{blocks}"
 
 
 def check_reloaded(

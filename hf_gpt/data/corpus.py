@@ -66,10 +66,13 @@ def read_corpus(
 
 
 def describe_split(sources: Sequence[str], document_separator: str | None) -> str:
-    """How text files among the sources become documents, for the line that a command prints; empty for tables alone."""
+    """How text files among the sources become documents, in brackets, as commands print it; empty for tables alone."""
     if all(table_format(resolve_file(source)) is not None for source in sources):
         return ""
-    return "one document a file" if document_separator is None else f"split at {document_separator!r}"
+    if document_separator is None:
+        return " (one a file)"
+    shown = parse_separator(document_separator).encode("unicode_escape").decode()
+    return f" (split at '{shown}')"
 
 
 def document_of(text: str) -> str:

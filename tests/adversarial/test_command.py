@@ -192,7 +192,7 @@ def test_slips(argv, message, texts, tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", ["other words", "as many tokens", "too few tokens", "too many tokens"])
 def test_a_discriminator_of_other_tokens_is_refused(tmp_path, texts, capsys, kind):
-    """Its word pieces, or another vocabulary of the same size, would be read as the generator's tokens."""
+    """Without a tokenizer it would read the generator's tokens; with one of its own it has no scores of prefixes."""
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
     from hf_gpt.data.tokenizer import train_tokenizer
@@ -208,7 +208,11 @@ def test_a_discriminator_of_other_tokens_is_refused(tmp_path, texts, capsys, kin
         train_tokenizer(["zebras quiz jazzy wizards", "fizz buzz"] * 50, 300).save_pretrained(folder)
     options = [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
     command = ["--config", "reinforce", "--train_file", str(texts), *options, "--output_dir", str(tmp_path / "run")]
-    assert main([*command, "--discriminator", str(folder)]) == 2
+    command += ["--discriminator", str(folder)]
+    has_tokenizer = kind in ("other words", "as many tokens")
+    if has_tokenizer:
+        command += ["--reward_level", "prefix"]
+    assert main(command) == 2
     error = capsys.readouterr().err
-    assert "tokenizer" in error and str(folder) in error and "Traceback" not in error
+    assert ("does not score every prefix" if has_tokenizer else "tokenizer") in error and "Traceback" not in error
     assert not list(tmp_path.glob("run/checkpoint-*")) and not (tmp_path / "run" / "model").exists()

@@ -3,7 +3,7 @@ Does a discriminator lower held-out perplexity? A residual energy-based model (D
 
 A small GPT q is trained by maximum likelihood until it is saturated: rates of 2e-3, 5e-4 and 1e-4 in a row, each until
 the held-out loss rises. Discriminators learn to tell its samples from the same real texts. Each makes of q the model
-p(x) = q(x) e^l(x) / Z, whose gain in likelihood on unseen texts is the figure here; log Z has bounds from samples.
+p(x) = q(x) e^l(x) / Z, whose gain in likelihood on unseen texts is the metric; log Z has bounds from samples.
 Beside it stands a wider language model, saturated too, which had more compute than q and any discriminator together.
 
 - ngram_cnn: from scratch.
@@ -32,7 +32,8 @@ from eval.experiments.common.command import make_parser, start, use_one_thread
 from eval.experiments.common.data import read_lines
 from eval.experiments.common.reports import write_page
 from eval.experiments.common.results import Results, kept_model
-from eval.experiments.residual.report import plot, table
+from eval.experiments.residual.plot import plot
+from eval.experiments.residual.report import table
 from hf_gpt import HfGptConfig, HfGptForCausalLM, make_discriminator, train_discriminator
 from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.evaluation.language_model.fitting import fit
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Run:
-    """One corpus and seed: q, the wider model, discriminators and their figures.
+    """One corpus and seed: q, the wider model, discriminators and their metrics.
 
     Args:
         corpus: A key of `CORPORA`.

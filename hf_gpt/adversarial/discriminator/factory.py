@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_gpt.adversarial.discriminator.model import discriminator_from_generator
 from hf_gpt.errors import ConfigError
 from hf_gpt.files.checkpoints import find_existing_model
 from hf_gpt.generation.embeddings import vocabulary_size
-from hf_gpt.generation.scoring.shared_tokens import tokenizer_difference
+from hf_gpt.generation.scoring.shared_tokens import saved_tokenizer, tokenizer_difference
 from hf_gpt.generation.scoring.texts import TextDiscriminator
 
 
@@ -65,7 +65,6 @@ def _pretrained(
         path = find_existing_model(name_or_path)
         options = {"trust_remote_code": trust_remote_code}
         model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, **overrides, **options)
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         # The library refuses weights of another shape by this kind of error alone.
         why = "its head has several labels." if isinstance(error, RuntimeError) else str(error).splitlines()[0]
@@ -73,19 +72,17 @@ def _pretrained(
             f"there is no discriminator {name_or_path!r}: {why} Use from_generator, ngram_cnn, ngram_cnn-seqgan, or "
             "the folder or Hub id of a model with one label or without a head."
         ) from error
+    model, tokenizer = model.to(generator.device), saved_tokenizer(path)
+    if tokenizer is None:
+        # It reads the generator's tokens; whoever trains it checks that it can.
+        return model
+    if processing_class is None and generator.name_or_path:
+        processing_class = saved_tokenizer(generator.name_or_path)
     if processing_class is None:
-        processing_class = _saved_tokenizer(generator)
-    model = model.to(generator.device)
+        raise ConfigError(
+            "a discriminator with a tokenizer of its own reads the generator's texts, which needs the generator's "
+            "tokenizer: give it as processing_class."
+        )
     if tokenizer_difference(tokenizer, processing_class) is None:
         return model
     return TextDiscriminator(model, tokenizer, processing_class, vocabulary_size(generator))
-
-
-def _saved_tokenizer(generator: PreTrainedModel) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(generator.name_or_path)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            "a pretrained discriminator reads the generator's texts, which needs its tokenizer: give it as "
-            "processing_class."
-        ) from error

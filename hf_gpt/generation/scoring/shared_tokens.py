@@ -167,15 +167,26 @@ def _tokenizer_of(model: Any, given: Any) -> _Known | None:
     source = _source(model)
     if not source:
         return None
-    files = [Path(source) / name for name in _TOKENIZER_FILES]
-    changed = max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
-    # Any other name may be a Hub model in the cache.
-    if not changed and Path(source).exists():
-        return None
-    found = _saved_tokenizer(str(source), changed)
+    found = _find_tokenizer(str(source))
     # After a change of the embeddings the saved tokenizer no longer fits.
     size = _num_embeddings(model)
     return found if found is not None and (size is None or 0 <= size - found.size <= _MOST_PADDING) else None
+
+
+def saved_tokenizer(source: str) -> Any | None:
+    """The tokenizer that was saved with a checkpoint, if there is one.
+
+    The library makes one without words where a folder has none.
+    """
+    found = _find_tokenizer(source)
+    return None if found is None else found.tokenizer
+
+
+def _find_tokenizer(source: str) -> _Known | None:
+    files = [Path(source) / name for name in _TOKENIZER_FILES]
+    changed = max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
+    # Any other name may be a Hub model in the cache.
+    return None if not changed and Path(source).exists() else _saved_tokenizer(source, changed)
 
 
 @functools.lru_cache(maxsize=8)
