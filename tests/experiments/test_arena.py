@@ -11,6 +11,7 @@ from eval.experiments.arena.ledger import Cost, Ledger
 from eval.experiments.arena.report import table
 from eval.experiments.arena.settings import CEILING, LIKELIHOOD, OURS, Settings
 from eval.experiments.arena.stage import BEGIN, as_texts, make_model
+from eval.experiments.common.adversarial import method_of
 
 
 LINE = [Point(t, h, 0.5 + 0.2 * h) for t, h in ((1.0, 3.0), (0.8, 2.0), (0.6, 1.0))]
@@ -133,9 +134,7 @@ def test_a_quick_look_keeps_the_models():
 
 
 def test_grgc_is_gad_with_a_calibrated_critic_and_a_signed_power():
-    from eval.experiments.arena.published import method
-
-    gad, grgc = method("GAD"), method("GRGC")
+    gad, grgc = method_of("gad"), method_of("grgc")
     assert (gad["discriminator_loss"], gad["estimator"], gad["group_size"]) == ("bradley_terry", "grpo", 8)
     assert dict(grgc.items() - gad.items()) == {"calibration_weight": 0.01, "advantage_power": 1.5}
     assert gad.keys() <= grgc.keys()

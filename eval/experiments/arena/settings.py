@@ -10,7 +10,9 @@ CEILING_JSD = "perfect ratio, Jensen-Shannon (ceiling)"
 OURS = "learned ratio, adversarial (ours)"
 OURS_JSD = "learned ratio, adversarial, Jensen-Shannon (ours)"
 STATIC = "learned ratio, fixed"
-ARMS = (OURS_JSD, OURS, STATIC, "GAD", "GRGC", CEILING_JSD, CEILING, LIKELIHOOD)
+# Recipes of `hf-gpt adversarial` in capitals.
+PUBLISHED = ("GAD", "GRGC")
+ARMS = (OURS_JSD, OURS, STATIC, *PUBLISHED, CEILING_JSD, CEILING, LIKELIHOOD)
 CEILINGS = (CEILING_JSD, CEILING)
 
 

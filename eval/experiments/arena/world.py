@@ -12,19 +12,19 @@ from transformers import PreTrainedModel
 
 from eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
 from eval.experiments.arena.ledger import Cost, Ledger
-from eval.experiments.arena.published import RECIPES, method
 from eval.experiments.arena.settings import (
     CEILING_JSD,
     CEILINGS,
     LIKELIHOOD,
     OURS,
     OURS_JSD,
+    PUBLISHED,
     STATIC,
     Settings,
     file_name,
 )
 from eval.experiments.arena.stage import BEGIN, caption_rows, make_model, train_teacher
-from eval.experiments.common.adversarial import make_trainer
+from eval.experiments.common.adversarial import make_trainer, method_of
 from eval.experiments.common.random_language import sample_texts
 from eval.experiments.common.results import kept_model
 from eval.experiments.known_answer import perfect_ratio
@@ -138,7 +138,7 @@ class World:
         if arm == LIKELIHOOD:
             return self._long_likelihood(others)
         start, cost = self.start
-        if arm in RECIPES:
+        if arm in PUBLISHED:
             student, own = self._published(arm, start)
         elif arm in CEILINGS:
             student, own = self._against(self.teacher, start, is_jsd=arm == CEILING_JSD)
@@ -214,6 +214,7 @@ class World:
         with seeded(self.seed):
             discriminator = discriminator_from_generator(start)
         settings = {
+            **method_of(name.lower()),
             "max_steps": s.published_warmup + s.published_steps,
             "discriminator_warmup_steps": s.published_warmup,
             "discriminator_warmup_auc": 1.0,
@@ -223,7 +224,6 @@ class World:
             "discriminator_learning_rate": s.published_discriminator_learning_rate,
             "monitor_steps": 10**9,
             "seed": self.seed,
-            **method(name),
         }
         # The first token of a row is what its text is sampled after.
         rows = [{"input_ids": [BEGIN, *row]} for row in self.texts.completions.tolist()]

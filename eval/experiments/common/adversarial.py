@@ -1,7 +1,8 @@
 """Training arguments of an experiment, and adversarial training by the method of a recipe."""
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback
@@ -19,20 +20,27 @@ QUIET = {
 Rows = Sequence[dict[str, list[int]]]
 
 
-def read_recipe(name: str, only: Collection[str] | None = None, without: Collection[str] = ()) -> dict[str, Any]:
-    """The options of a recipe of `hf-gpt adversarial`.
-
-    Args:
-        name: Of the recipe.
-        only: The options that are taken, where the recipe has them. None: all.
-        without: Those that are not.
-    """
+def read_recipe(name: str) -> dict[str, Any]:
+    """The options of a recipe of `hf-gpt adversarial`."""
     import yaml
 
     from hf_gpt.training.settings import ADVERSARIAL_RECIPES
 
-    options = yaml.safe_load((ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
-    return {key: options[key] for key in options if key not in without and (only is None or key in only)}
+    return yaml.safe_load((ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def method_of(recipe: str) -> dict[str, Any]:
+    """What of a recipe is the method: options of adversarial training alone, and of its updates.
+
+    The rest is files, sizes, evaluation, and the warm-up of models that experiments have trained already.
+    """
+    from hf_gpt.adversarial.config import AdversarialConfig
+    from hf_gpt.training.training_arguments import HfGptTrainingArguments
+
+    own = {field.name for field in fields(AdversarialConfig)} - {field.name for field in fields(HfGptTrainingArguments)}
+    own |= {"learning_rate", "max_grad_norm", "per_device_train_batch_size"}
+    own -= {"max_new_tokens", "mle_warmup_steps", "distillation_warmup_steps"}
+    return {name: value for name, value in read_recipe(recipe).items() if name in own}
 
 
 def make_trainer(
@@ -45,14 +53,9 @@ def make_trainer(
     on_step: Callable[[], Any] = lambda: None,
     **parts: Any,
 ) -> Any:
-    """An `AdversarialTrainer` on the CPU that keeps nothing on disk.
+    """An `AdversarialTrainer` of real texts on the CPU that keeps nothing on disk; `parts` are further arguments of it.
 
-    Args:
-        model, discriminator: Trained in place.
-        rows, held_out: Real texts.
-        settings: Of `AdversarialConfig`.
-        on_step: Called after every step.
-        parts: Further arguments of the trainer.
+    Both models are trained in place. `settings` are those of `AdversarialConfig`.
     """
     from hf_gpt.adversarial.config import AdversarialConfig
     from hf_gpt.adversarial.trainer import AdversarialTrainer

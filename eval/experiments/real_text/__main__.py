@@ -28,11 +28,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.experiments.common.adversarial import make_trainer, read_recipe
+from eval.experiments.common.adversarial import make_trainer, method_of
 from eval.experiments.common.command import make_parser, start
 from eval.experiments.common.data import read_words
 from eval.experiments.common.reports import write_page
 from eval.experiments.common.results import Results, kept_model
+from eval.experiments.common.words import sample_words, sampling_of, words_of
 from eval.experiments.real_text.report import (
     DISCRIMINATOR,
     DISTILLED,
@@ -49,12 +50,11 @@ from eval.experiments.real_text.report import (
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.sentence_bleu import ngram_bleu, self_bleu
-from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
+from hf_gpt.evaluation.text.vocabulary import WordVocabulary
 from hf_gpt.evaluation.two_sample.classifier_test import classifier_test
 from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 from hf_gpt.generation.guidance.particle_filter import grow_particles
 from hf_gpt.generation.guidance.selection import effective_sample_size, importance_weights, resample
-from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 from hf_gpt.generation.scoring.log_ratio import log_ratio
 
@@ -92,10 +92,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
-    parser.add_argument("--anchor", type=float, default=1.0, help="weight of the distillation in them")
-    parser.add_argument("--soft_targets", type=float, default=1.0, help="share of it that the discriminator teaches")
-    parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
-    parser.add_argument("--beta", type=float)
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
     parser.add_argument("--particles", type=int, default=16, help="prefixes of each text that it resamples")
     parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
@@ -116,13 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Run:
-    """The models of one corpus and one seed, and their points.
-
-    Args:
-        corpus: A key of `FILES`.
-        seed: Of split, weights and samples.
-        options: Of the command.
-    """
+    """The models of one corpus (a key of `FILES`) and one seed, and their points."""
 
     def __init__(self, corpus: str, seed: int, options: argparse.Namespace):
         self.corpus, self.seed, self.options = corpus, seed, options
@@ -135,7 +125,6 @@ class Run:
         parts = np.split(order, [held, held + len(order) // 10])
         self.test, self.validation, self.training = ([texts[n] for n in part] for part in parts)
         self.vocabulary = WordVocabulary(self.training + self.validation)
-        self.words = {number: word for word, number in self.vocabulary.numbers.items()}
 
     def measure(self) -> list[dict[str, Any]]:
         """The points of all models, trained unless they are there."""
@@ -225,19 +214,16 @@ class Run:
 
     def _against(self, model: WordModel, judge: WordModel) -> dict[str, Any]:
         options = self.options
-        divergence = {"token_divergence": options.divergence, "token_divergence_beta": options.beta}
         settings = {
+            **method_of("default"),
             "max_steps": options.steps,
+            "discriminator_warmup_steps": 0,
             "per_device_train_batch_size": 64,
             "max_new_tokens": MAX_WORDS + 1,
             "learning_rate": options.learning_rate,
             "lr_scheduler_type": "linear",
-            "lambda_mle": options.anchor,
-            "anchor_soft_targets": options.soft_targets,
             "monitor_steps": max(1, options.steps // 5),
             "seed": self.seed,
-            **method(),
-            **{name: value for name, value in divergence.items() if value is not None},
         }
         rows, held_out = (
             [{"input_ids": row.tolist()} for row in self.vocabulary.encode(texts, MAX_WORDS)]
@@ -274,18 +260,18 @@ class Run:
         return {"corpus": self.corpus, "seed": self.seed, "model": model, "setting": setting, **point}
 
     def _plain(self, model: WordModel) -> Sampler:
-        return lambda **policy: (rollout(model.model, **self._texts(1, **policy)), {})
+        return lambda **policy: (sample_words(model, len(self.test), self.seed + 7, **policy), {})
 
     def _chosen(self, model: WordModel, chooser: WordModel) -> Sampler:
         """One of several whole texts."""
 
         def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
-            count = self.options.candidates
-            settings = self._texts(count, temperature=temperature)
-            sampling, samples = settings["sampling"], rollout(model.model, **settings)
+            count, generator = self.options.candidates, self._generator()
+            sampling = sampling_of(model, count * len(self.test), temperature=temperature)
+            samples = rollout(model.model, sampling=sampling, generator=generator, batch_size=500)
             scores = log_ratio(chooser.model, model.model, samples, sampling, sampling, batch_size=128)
             scores = scores.reshape(-1, count)
-            chosen = torch.arange(0, len(samples), count) + resample(scores, generator=settings["generator"])[:, 0]
+            chosen = torch.arange(0, len(samples), count) + resample(scores, generator=generator)[:, 0]
             effective = float(effective_sample_size(importance_weights(scores)).mean())
             return samples.rows(chosen), {"effective_candidates": effective}
 
@@ -295,38 +281,30 @@ class Run:
         """Texts whose prefixes are resampled as they grow."""
 
         def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
-            settings = self._texts(1, temperature=temperature)
+            generator = self._generator()
             particles = grow_particles(
                 model.model,
                 chooser.model,
+                sampling=sampling_of(model, len(self.test), temperature=temperature),
                 num_particles=self.options.particles,
                 block_size=self.options.block,
                 discriminator_temperature=temperature,
-                **settings,
+                generator=generator,
+                batch_size=500,
             )
             metrics = {
                 "effective_candidates": float(particles.effective_sample_size.mean()),
                 "resamplings": float(particles.num_resampled.float().mean()),
             }
-            return particles.sample(settings["generator"]), metrics
+            return particles.sample(generator), metrics
 
         return sample
 
-    def _texts(self, candidates: int, **policy: float) -> dict[str, Any]:
-        """How to sample as many texts as there are held-out ones, or several for each."""
-        sampling = SamplingConfig(
-            max_new_tokens=MAX_WORDS + 1,
-            num_return_sequences=candidates * len(self.test),
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-            **policy,
-        )
-        generator = torch.Generator().manual_seed(self.seed + 7)
-        return {"sampling": sampling, "generator": generator, "batch_size": 500}
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed + 7)
 
     def _point(self, samples: Rollout, metrics: dict[str, float]) -> dict[str, float]:
-        texts = [[self.words[token] for token in row if token in self.words] for row in samples.completions.tolist()]
+        texts = words_of(samples, self.vocabulary)
         # BLEU of nothing is not defined.
         found = self._metrics([text or ["."] for text in texts])
         return found | {"entropy": float(-samples.logps.sum() / samples.completion_mask.sum())} | metrics
@@ -339,29 +317,6 @@ class Run:
             "self_bleu5": float(self_bleu(texts, (5,)).mean()),
             "auc": found["auc"],
         }
-
-
-# What of the recipe `default` is the method; the rest is sizes and data.
-METHOD = (
-    "discriminator_loss",
-    "density_ratio_weight",
-    "discriminator_learning_rate",
-    "discriminator_adam_beta1",
-    "discriminator_steps",
-    "generator_steps",
-    "replay_fraction",
-    "estimator",
-    "token_divergence",
-    "token_divergence_beta",
-    "gamma",
-    "normalization",
-    "gate_auc",
-)
-
-
-def method() -> dict[str, Any]:
-    """The method of the recipe `default`, with a discriminator that has learned its texts already."""
-    return read_recipe("default", only=METHOD) | {"discriminator_warmup_steps": 0}
 
 
 if __name__ == "__main__":
