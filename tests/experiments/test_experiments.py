@@ -25,18 +25,16 @@ def data(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_texygen_page_has_every_sample_and_figure(data, tmp_path, capsys):
+def test_texygen_page_has_every_sample_and_metric(data, tmp_path, capsys):
     pytest.importorskip("mauve")
     folder = tmp_path / "out"
-    arguments = ["--folder", str(folder), "--size", "40", "--references", "50", "--epochs", "1"]
+    arguments = ["--output_dir", str(folder), "--size", "40", "--references", "50", "--epochs", "1"]
     assert texygen_samples.main(arguments) == 0
     result = json.loads((folder / "texygen_samples.json").read_text())
     assert [row["sample"] for row in result["rows"]] == list(texygen_samples.SOURCES)
-    page = (folder / "texygen_samples.md").read_text()
-    for columns in texygen_samples.TABLES.values():
-        for row in result["rows"]:
-            assert all(row[column.partition(":")[0]] is not None for column in columns.values())
-    assert page.count("| SeqGAN |") == 3 and "LeakGAN" in (folder / "texygen_samples.svg").read_text()
+    for row in result["rows"]:
+        assert all(row[column.partition(":")[0]] is not None for column in texygen_samples.COLUMNS.values())
+    assert "| SeqGAN | " in (folder / "texygen_samples.md").read_text()
 
 
 def test_real_sample_and_references_share_no_line(data):

@@ -41,6 +41,11 @@ def spread(values: Iterable[float], digits: int = 3) -> str:
     return f"{fmean(values):.{digits}f}{deviation}"
 
 
+def with_interval(found: Mapping[str, float]) -> str:
+    """The AUC of a two-sample test with its interval."""
+    return f"{found['auc']:.3f} ({found['auc_low']:.3f} to {found['auc_high']:.3f})"
+
+
 def listed(values: Iterable[Any]) -> str:
     """The values of each seed, in a row."""
     return ", ".join(map(str, values))
