@@ -96,6 +96,14 @@ def test_each_estimator_comes_closer_to_the_data(loss):
     assert after["jsd"].value < before["jsd"].value
 
 
+def test_a_step_is_told_with_its_sample():
+    stage = perfect_ratio.make_stage(vocab_size=6, length=3, sharpness=1.0, num_train=8, seed=0)
+    steps = []
+    settings = {"seed": 0, "estimator": perfect_ratio.reinforce, "on_step": lambda *told: steps.append(told)}
+    perfect_ratio.train(perfect_ratio.make_generator(6, 3, 8), stage, 2, 4, 1e-2, **settings)
+    assert [step for step, _, _ in steps] == [1, 2] and all(len(sample.texts) == 4 for _, _, sample in steps)
+
+
 def test_a_run_is_measured_kept_and_not_repeated(tmp_path, monkeypatch, capsys):
     arms = {"MLE, same compute": (None, 1.0, 5e-3), "REINFORCE": ("reinforce", 0.0, 1e-2)}
     small = {"likelihood_batch": 8, "adversarial_batch": 8, "temperatures": (1.0, 0.7), "arms": arms}

@@ -166,7 +166,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if on_step is not None:
-            on_step(step, model, sample)
+            on_step(step, model, sampled)
     return model.eval()
 
 
