@@ -70,6 +70,16 @@ def test_tables_and_missing_files(tmp_path, monkeypatch):
         read_lines("nothing.txt")
 
 
+def test_articles_begin_at_headings_of_one_equals_sign():
+    text = " \n = A = \n \n text \n = = Part = = \n more \n = B = \n end \n"
+    assert [part.strip() for part in equal_time.ARTICLE.split(text)] == [
+        "",
+        "= A = \n \n text \n = = Part = = \n more",
+        "= B = \n end",
+    ]
+    assert equal_time.ARTICLE.split(" = A = \n = B = \n") == [" = A = \n", " = B = \n"]
+
+
 def test_the_lstm_of_a_comparison_has_as_many_parameters():
     for corpus in equal_time.CORPORA.values():
         gpt, lstm = (equal_time.build(name, 0, corpus, None).num_parameters() for name in ("hf_gpt", "lstm"))
@@ -114,13 +124,13 @@ def test_a_comparison_with_less_time_for_the_first_model(tmp_path, monkeypatch, 
     def train(name, learning_rate, seed, steps, corpus, data):
         given.append((name, learning_rate, seed, steps, corpus.sizes["hidden_size"]))
         perplexities = {"validation_perplexity": 100 * learning_rate, "test_perplexity": 100 * learning_rate}
-        return {**perplexities, "steps": steps, "cpu_seconds": 1.0, "parameters": 10}
+        return {**perplexities, "test_bits_per_byte": 2.0, "steps": steps, "cpu_seconds": 1.0, "parameters": 10}
 
     monkeypatch.setattr(equal_time, "train", train)
     monkeypatch.setattr(equal_time, "prepare", lambda corpus: {})
     monkeypatch.setattr(equal_time, "plan_steps", lambda path, names, *_: dict.fromkeys(names, 30))
     command = ["wikitext-2", "--models", "hf_gpt", "gpt2", "--size", "10m", "--first_share", "0.333"]
-    command += ["--rates", "hf_gpt=1", "gpt2=3,2", "--seeds", "0", "5", "--output", str(tmp_path)]
+    command += ["--rates", "hf_gpt=1", "gpt2=3,2", "--seeds", "0", "5", "--output_dir", str(tmp_path)]
     assert equal_time.main(command) == 0
     first = [("hf_gpt", 1, 0, 10, 320), ("gpt2", 3, 0, 30, 320), ("gpt2", 2, 0, 30, 320)]
     assert given == [*first, ("hf_gpt", 1, 5, 10, 320), ("gpt2", 2, 5, 30, 320)]

@@ -9,7 +9,6 @@ after the human prefix counts, and human texts are entered as far in as machine 
     python -m eval.experiments.detection.seqxgpt_detection --output_dir runs/seqxgpt_detection
 """
 
-import gzip
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from eval.experiments.common.command import make_parser, start
-from eval.experiments.common.data import data_folder
+from eval.experiments.common.data import read_lines
 from eval.experiments.common.reports import markdown_table, with_interval, write_page
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.text.tokenization import tokenize
@@ -30,8 +29,7 @@ FILES = {"document": 80, "continuation": 30}
 
 def read_texts(file: str, words: int, seed: int) -> dict[str, list[str]]:
     """The texts of each source, `words` words long, each from the start of a word; shorter ones are left out."""
-    path = data_folder() / "detection" / "seqxgpt" / f"{file}.jsonl.gz"
-    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()]
+    rows = [json.loads(line) for line in read_lines(f"detection/seqxgpt/{file}.jsonl.gz")]
     prefixes = [row["human_prefix_chars"] for row in rows if row["label"] and "human_prefix_chars" in row]
     generator = np.random.default_rng(seed)
     found: dict[str, list[str]] = {}
