@@ -16,7 +16,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
         columns: Heading of each column, and the name of its metric, with a format after a colon: `"auc:.3f"`. None:
             the names in the first row are the headings.
     """
-    columns = dict.fromkeys(rows[0]) if columns is None else columns
+    columns = dict.fromkeys(rows[0] if rows else ()) if columns is None else columns
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
         cells = []
