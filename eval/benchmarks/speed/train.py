@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from eval.benchmarks.speed.machine import default_device
-from eval.benchmarks.speed.models import build, count
+from eval.benchmarks.speed.models import build
 from eval.benchmarks.speed.timing import Contender, now, synchronize
 from eval.experiments.common.adversarial import QUIET
 from hf_gpt.data.collators import PackedRowsCollator
@@ -130,5 +130,5 @@ def _contender(name, kind, settings, size, vocab_size, flops, *, length, rows, s
         return timer.seconds[1:]
 
     work = rows * length * accumulation
-    notes = {"parameters": count(model), "unit": "tokens", "flops": flops * work}
+    notes = {"parameters": model.num_parameters(), "unit": "tokens", "flops": flops * work}
     return Contender(name, measure, is_ours=kind == "hf_gpt", work=work, notes=notes)

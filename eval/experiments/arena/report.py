@@ -1,18 +1,18 @@
 """Table, plot and verdict of the arena."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
 
 from eval.experiments.arena.curves import Point, best, gain, points_of
 from eval.experiments.arena.settings import CEILINGS, LIKELIHOOD
-from eval.experiments.common.reports import listed, markdown_table, spread, write_page
-from hf_gpt.reporting.plots import light_colours, save_png
+from eval.experiments.common.reports import listed, markdown_table, save_panels, spread, write_page
+from hf_gpt.reporting.plots import light_colours
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Run = Mapping[str, Any]
 
@@ -23,12 +23,8 @@ LEAST_GAIN = 0.10
 def write_report(runs: Sequence[Run], output: Path) -> str:
     """Writes `arena.md` and `arena.png`; returns the table's text."""
     text = write_page(output, "arena", table(runs))
-
-    def plot(*axes: "Axes") -> None:
-        for ax, run in zip(axes, runs, strict=True):
-            _plot(ax, run)
-
-    save_png(plot, output / "arena.png", width=460 * len(runs), height=420, columns=len(runs), label=text)
+    panels = [partial(_plot, run=run) for run in runs]
+    save_panels(output / "arena.png", panels, width=460, height=420, label=text)
     return text
 
 
@@ -113,7 +109,7 @@ def _estimate(run: Run, point: Mapping[str, Any], name: str) -> float:
     return point[name]["value"] / run["settings"]["length"]
 
 
-def _plot(axes: "Axes", run: Run) -> None:
+def _plot(axes: Axes, run: Run) -> None:
     colours, marks = light_colours(), ("-o", "--s", ":^")
     for number, name in enumerate(run["arms"]):
         points = sorted(_points(run, name), key=lambda point: point.entropy)

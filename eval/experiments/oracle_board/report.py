@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
 
 from eval.experiments.common.reports import between, listed, markdown_table, signed, spread, write_page
 from hf_gpt.reporting.plots import light_colours, save_png
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Points = Mapping[str, Mapping[str, Any]]
 
@@ -146,7 +145,7 @@ def _verdict(points: Points, seeds: Sequence[int], rows: Sequence[str]) -> str:
     )
 
 
-def _plot(axes: "Axes", points: Points, seeds: Sequence[int]) -> None:
+def _plot(axes: Axes, points: Points, seeds: Sequence[int]) -> None:
     colours = light_colours()
     families: dict[str, list[str]] = {}
     for name in rows_of(points, seeds):

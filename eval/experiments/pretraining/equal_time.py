@@ -29,6 +29,7 @@ import datasets
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 
+from eval.benchmarks.speed.models import SIZES
 from eval.experiments.common.adversarial import QUIET
 from eval.experiments.common.command import make_parser, start
 from eval.experiments.common.data import read_text
@@ -90,8 +91,6 @@ CORPORA = {
         read_tinyshakespeare, 1024, {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
     ),
 }
-# Sizes other than the corpus's own; this has 10 M parameters with 8,192 tokens.
-SIZES = {"10m": {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 5}}
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 
 from eval.benchmarks.speed import positions
 from eval.benchmarks.speed.models import SIZES, build
@@ -28,9 +29,6 @@ from hf_gpt.reporting.environment import describe_environment
 from hf_gpt.reporting.plots import light_colours, save_png
 from hf_gpt.training.optim.muon_adamw import build_muon_adamw
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 LAST_POSITION = 1024
 # Positions of a bin, small where there are few behind them.
@@ -117,7 +115,7 @@ def tables(found: dict[str, Any]) -> list[str]:
 def plot(found: dict[str, Any], path: Path, label: str) -> None:
     """Both measurements side by side."""
 
-    def panels(left: "Axes", right: "Axes") -> None:
+    def panels(left: Axes, right: Axes) -> None:
         colours = light_colours()
         steps = found["training"]
         left.plot([row["tokens"] for row in steps], [row["line"] for row in steps], color=colours[1], label="line")

@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
 
 from eval.experiments.common.reports import between, listed, markdown_table, signed
 from hf_gpt.reporting.plots import light_colours, save_png
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 REAL = "real text"
 LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discriminator's samples"
@@ -125,7 +124,7 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
     models = list(dict.fromkeys(row["model"] for row in own if row["model"] != REAL))
     colours = dict(zip(models, [*light_colours(), "#b8860b", "#b83280", "#4a5568", "#319795"], strict=False))
 
-    def fill(*panels: "Axes") -> None:
+    def fill(*panels: Axes) -> None:
         for axes, quality in zip(panels, QUALITIES, strict=True):
             for model in models:
                 for sampler, line in SAMPLERS.items():

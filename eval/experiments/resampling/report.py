@@ -1,20 +1,19 @@
 """Table, plot and verdict of the resampling experiment."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from eval.experiments.common.reports import listed, markdown_table, write_page
+from eval.experiments.common.reports import listed, markdown_table, save_panels, write_page
 from eval.experiments.common.results import read_json
 from eval.experiments.resampling.stage import CORPORA
-from hf_gpt.reporting.plots import light_colours, save_png
+from hf_gpt.reporting.plots import light_colours
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # Points by "seed/name".
 Points = Mapping[str, Mapping[str, Any]]
@@ -117,18 +116,14 @@ def _shown(gains: Sequence[float | str]) -> str:
 def write_plot(output: Path) -> None:
     """Writes `resampling.png`: a panel for each corpus that has results in the folder, means over its seeds."""
     found = {corpus.title: output / name / "results.json" for name, corpus in CORPORA.items()}
-    panels = {title: read_json(path)["points"] for title, path in found.items() if path.exists()}
-
-    def plot(*axes: "Axes") -> None:
-        for own, (title, points) in zip(axes, panels.items(), strict=True):
-            _plot(own, title, points)
-
+    panels = [
+        partial(_plot, title=title, points=read_json(path)["points"]) for title, path in found.items() if path.exists()
+    ]
     label = "LM score against reverse-LM score of samplers and of texts that discriminators chose"
-    path = output / "resampling.png"
-    save_png(plot, path, width=480 * len(panels), height=430, columns=len(panels), label=label)
+    save_panels(output / "resampling.png", panels, width=480, height=430, label=label)
 
 
-def _plot(axes: "Axes", title: str, points: Points) -> None:
+def _plot(axes: Axes, title: str, points: Points) -> None:
     families: dict[str, list[tuple[float, float]]] = {}
     for name in names_of(points):
         found = [position(point) for key, point in points.items() if key.split("/", 1)[1] == name]
