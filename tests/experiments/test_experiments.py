@@ -156,7 +156,7 @@ def test_real_text(tmp_path, monkeypatch):
     command += ["--generator", "16", "1", "--discriminator", "32", "1", "--output_dir", str(tmp_path / "run")]
     assert real_text.main(command) == 0
     report = (tmp_path / "run" / "results.md").read_text(encoding="utf-8")
-    assert report.count(real_text.OURS) >= len(real_text.TEMPERATURES[real_text.OURS]) + len(real_text.TOP_P)
+    assert report.count(real_text.report.OURS) >= len(real_text.TEMPERATURES) + len(real_text.TOP_P)
     assert (tmp_path / "run" / "coco.png").is_file()
     found = {
         name: json.loads((tmp_path / "run" / "coco-0" / f"{name}.json").read_text())

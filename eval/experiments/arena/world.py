@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from eval.experiments.arena.settings import (
     CEILING_JSD,
     CEILINGS,
     LIKELIHOOD,
-    OURS,
     OURS_JSD,
     PUBLISHED,
     STATIC,
@@ -40,13 +39,7 @@ from hf_gpt.generation.sampling.rollout import Rollout
 
 
 class World:
-    """A seed of the arena.
-
-    Args:
-        settings: The arena's.
-        seed: Of samples, weights and order; the teacher is the same for all.
-        folder: Keeps the teacher and what the arms share.
-    """
+    """A seed, of samples, weights and order; the teacher is the same for all. A folder keeps the models."""
 
     def __init__(self, settings: Settings, seed: int, folder: Path):
         self.settings, self.seed, self.folder = settings, seed, folder
@@ -92,23 +85,16 @@ class World:
     def start(self) -> tuple[PreTrainedModel, Cost]:
         """The student after maximum likelihood, from which all arms go on."""
         s = self.settings
-        return self._kept(
-            "start",
-            self._student,
-            lambda: self._likelihood(self._student, s.likelihood_steps, s.likelihood_learning_rate),
-        )
+        model = make_model(s.vocab_size, s.length, *s.student, seed=self.seed)
+        train = partial(self._likelihood, model, s.likelihood_steps, s.likelihood_learning_rate)
+        return self._kept("start", model, train)
 
     @cached_property
     def psi(self) -> tuple[PreTrainedModel, Cost]:
         """A larger language model of the teacher's samples."""
         s = self.settings
         model = make_model(s.vocab_size, s.length, *s.psi, seed=self.seed + 100)
-        return self._kept("psi", model, lambda: self._likelihood(model, s.psi_steps, s.psi_learning_rate))
-
-    @property
-    def _student(self) -> PreTrainedModel:
-        s = self.settings
-        return make_model(s.vocab_size, s.length, *s.student, seed=self.seed)
+        return self._kept("psi", model, partial(self._likelihood, model, s.psi_steps, s.psi_learning_rate))
 
     def _kept(
         self, name: str, model: PreTrainedModel, train: Callable[[], tuple[PreTrainedModel, Cost]]
@@ -126,11 +112,10 @@ class World:
     def student(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
         """The student of an arm, trained unless its file is there, and what it cost with all that it builds on.
 
-        Args:
-            arm: One of `settings.ARMS`.
-            others: Dearest of the other arms, whose cost maximum likelihood is given.
+        Maximum likelihood is given the cost of the dearest of the `others`.
         """
-        return self._kept(file_name(arm), self._student, lambda: self._train(arm, others))
+        model = copy.deepcopy(self.start[0])
+        return self._kept(file_name(arm), model, lambda: self._train(arm, others))
 
     def _train(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
         if arm == LIKELIHOOD:
@@ -140,22 +125,20 @@ class World:
             student, own = self._published(arm, start)
         elif arm in CEILINGS:
             student, own = self._against(self.teacher, start, is_jsd=arm == CEILING_JSD)
-        elif arm in (OURS, OURS_JSD, STATIC):
+        else:
             psi, psi_cost = self.psi
             student, own = self._against(copy.deepcopy(psi), start, learns=arm != STATIC, is_jsd=arm == OURS_JSD)
             cost = cost + psi_cost
-        else:
-            raise ValueError(f"there is no arm {arm!r}.")
         return student, cost + own
 
     def _likelihood(
         self, model: PreTrainedModel, steps: int, learning_rate: float, seed: int | None = None
     ) -> tuple[PreTrainedModel, Cost]:
         texts, validation, ledger = self.texts, self.validation, Ledger()
-        seed = self.seed if seed is None else seed
+        order = self.seed if seed is None else seed
         with ledger.watching(model):
             trained = train_by_likelihood(
-                model, texts, validation, steps, self.settings.batch_size, learning_rate, seed
+                model, texts, validation, steps, self.settings.batch_size, learning_rate, order
             )
         return trained, ledger.cost
 

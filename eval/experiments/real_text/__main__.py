@@ -22,7 +22,7 @@ Every model and point is kept in output_dir, and a run that was stopped goes on 
 import argparse
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,19 +34,7 @@ from eval.experiments.common.data import read_words
 from eval.experiments.common.reports import write_page
 from eval.experiments.common.results import Results, kept_model
 from eval.experiments.common.words import sample_words, sampling_of, words_of
-from eval.experiments.real_text.report import (
-    DISCRIMINATOR,
-    DISTILLED,
-    LIKELIHOOD,
-    LIKELIHOOD_CHOSEN,
-    LIKELIHOOD_RESAMPLED,
-    OURS,
-    OURS_CHOSEN,
-    OURS_RESAMPLED,
-    REAL,
-    plot,
-    report,
-)
+from eval.experiments.real_text import report
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.sentence_bleu import ngram_bleu, self_bleu
@@ -61,17 +49,8 @@ from hf_gpt.generation.scoring.log_ratio import log_ratio
 
 FILES = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
 MAX_WORDS = 40
-TEMPERATURES = {
-    LIKELIHOOD: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-    OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-    DISTILLED: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-    DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7),
-    OURS_CHOSEN: (1.2, 1.1, 1.0, 0.9),
-    LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.8),
-    OURS_RESAMPLED: (1.2, 1.1, 1.0, 0.9),
-    LIKELIHOOD_RESAMPLED: (1.1, 1.0, 0.8),
-}
-TOP_P = {LIKELIHOOD: (0.95, 0.9, 0.8, 0.7, 0.6), OURS: (0.95, 0.9, 0.8, 0.7, 0.6)}
+TEMPERATURES = (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+TOP_P = (0.95, 0.9, 0.8, 0.7, 0.6)
 # Learning rates of the discriminator's last epochs.
 ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)
@@ -82,7 +61,7 @@ SATURATED = 6
 Sampler = Callable[..., tuple[Rollout, dict[str, float]]]
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__, "real_text", "of split, weights and samples")
     parser.add_argument("corpora", nargs="+", choices=sorted(FILES), metavar="CORPUS", help=", ".join(sorted(FILES)))
     parser.add_argument("--num_texts", type=int, help="texts used of a corpus; left out: all")
@@ -95,19 +74,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
     parser.add_argument("--particles", type=int, default=16, help="prefixes of each text that it resamples")
     parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parse(argv)
+    options = parser.parse_args(argv)
     rows = []
     with keeps_freed_memory():
         for corpus in options.corpora:
             for seed in options.seeds:
                 rows += Run(corpus, seed, options).measure()
     for corpus in options.corpora:
-        plot(corpus, rows, options.output_dir / f"{corpus}.png")
-    print(write_page(options.output_dir, "results", *(report(corpus, rows) for corpus in options.corpora)))
+        report.plot(corpus, rows, options.output_dir / f"{corpus}.png")
+    print(write_page(options.output_dir, "results", *(report.report(corpus, rows) for corpus in options.corpora)))
     return 0
 
 
@@ -142,16 +117,21 @@ class Run:
         spent += record["cpu_seconds"]
         longer, _ = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, spent))
         curves = (
-            (LIKELIHOOD, self._plain(longer)),
-            (OURS, self._plain(ours)),
-            (DISTILLED, self._plain(taught)),
-            (DISCRIMINATOR, self._plain(judge)),
-            (OURS_CHOSEN, self._chosen(ours, trained)),
-            (LIKELIHOOD_CHOSEN, self._chosen(longer, trained)),
-            (OURS_RESAMPLED, self._resampled(ours, trained)),
-            (LIKELIHOOD_RESAMPLED, self._resampled(longer, trained)),
+            (report.LIKELIHOOD, self._plain(longer), TEMPERATURES, TOP_P),
+            (report.OURS, self._plain(ours), TEMPERATURES, TOP_P),
+            (report.DISTILLED, self._plain(taught), TEMPERATURES, ()),
+            (report.DISCRIMINATOR, self._plain(judge), (1.1, 1.0, 0.9, 0.8, 0.7), ()),
+            (report.OURS_CHOSEN, self._chosen(ours, trained), (1.2, 1.1, 1.0, 0.9), ()),
+            (report.LIKELIHOOD_CHOSEN, self._chosen(longer, trained), (1.2, 1.1, 1.0, 0.8), ()),
+            (report.OURS_RESAMPLED, self._resampled(ours, trained), (1.2, 1.1, 1.0, 0.9), ()),
+            (report.LIKELIHOOD_RESAMPLED, self._resampled(longer, trained), (1.1, 1.0, 0.8), ()),
         )
-        return [self._real(), *(row for name, sample in curves for row in self._curve(name, sample))]
+        # Texts that were learnt from, as many as the others: what a perfect model's would be like.
+        rows = [self._measured(report.REAL, "", lambda: self._metrics(self.training[: len(self.test)]))]
+        for name, sample, temperatures, top_ps in curves:
+            settings = [*(("temperature", t) for t in temperatures), *(("top_p", p) for p in top_ps)]
+            rows += [self._sampled(name, sample, key, value) for key, value in settings]
+        return rows
 
     # Models
 
@@ -242,21 +222,12 @@ class Run:
 
     # Points
 
-    def _real(self) -> dict[str, Any]:
-        """Texts that were learnt from, as many as the others: what a perfect model's would be like."""
-        return self._measured(REAL, "", REAL, lambda: self._metrics(self.training[: len(self.test)]))
+    def _sampled(self, model: str, sample: Sampler, key: str, value: float) -> dict[str, Any]:
+        return self._measured(model, f"{key} {value:g}", lambda: self._point(*sample(**{key: value})))
 
-    def _curve(self, name: str, sample: Sampler) -> Iterable[dict[str, Any]]:
-        settings = [{"temperature": temperature} for temperature in TEMPERATURES[name]]
-        for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P.get(name, ()))]:
-            label = "".join(f"{key} {value:g}" for key, value in setting.items())
-            yield self._measured(
-                name, label, f"{name}, {label}", lambda setting=setting: self._point(*sample(**setting))
-            )
-
-    def _measured(self, model: str, setting: str, key: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
+    def _measured(self, model: str, setting: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
         """A point, measured unless the folder has it."""
-        point = self.results.point(self.seed, key, measure)
+        point = self.results.point(self.seed, f"{model}, {setting}" if setting else model, measure)
         return {"corpus": self.corpus, "seed": self.seed, "model": model, "setting": setting, **point}
 
     def _plain(self, model: WordModel) -> Sampler:
@@ -304,9 +275,8 @@ class Run:
         return torch.Generator().manual_seed(self.seed + 7)
 
     def _point(self, samples: Rollout, metrics: dict[str, float]) -> dict[str, float]:
-        texts = words_of(samples, self.vocabulary)
         # BLEU of nothing is not defined.
-        found = self._metrics([text or ["."] for text in texts])
+        found = self._metrics([text or ["."] for text in words_of(samples, self.vocabulary)])
         return found | {"entropy": float(-samples.logps.sum() / samples.completion_mask.sum())} | metrics
 
     def _metrics(self, texts: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -36,15 +36,7 @@ def gain(
     The baseline is taken on the straight lines between its temperatures, or between its values of top-p, whichever is
     better there.
 
-    Args:
-        row: The point.
-        rows: Points of all seeds.
-        quality: A key of `QUALITIES`.
-        baseline: A model.
-        samplers: Those of it that count.
-
-    Returns:
-        None beyond the range of the baseline's samplers.
+    None beyond the range of the baseline's samplers, of which `samplers` count.
     """
     own = [other for other in rows if other["model"] == baseline and other["seed"] == row["seed"]]
     found = []
@@ -64,10 +56,6 @@ def _is_sampled_by(sampler: str, row: Row) -> bool:
 def report(corpus: str, rows: Sequence[Row]) -> str:
     """Markdown: every point with its gains in each seed, how many points of each model gain, of all and of those that
     are at most as diverse as real text, and what adversarial training gains beside the distillation before it.
-
-    Args:
-        corpus: Whose points they are; others are left out.
-        rows: Points of all seeds, each with corpus, seed, model, setting and metrics.
     """
     own = [row for row in rows if row["corpus"] == corpus]
     seeds = sorted({row["seed"] for row in own})
