@@ -158,8 +158,14 @@ check-hub-npm: .venv/installed .venv-hub-npm/installed
 check-distributed: .venv/installed
 	$(CLIENT) $(BIN)/python $(CLIENT_TEST) -m slow tests/training/test_processes.py -k "ddp or fsdp2 or tensor_parallel"
 
+# Options of the benchmarks, the most telling first.
+ACCELERATOR_BENCHMARKS := "train --size 124m --vocab_size 50304 --length 1024 --rows 16 --steps 5 --compile" loss \
+  "decode --size 124m --vocab_size 50304 --dtypes bfloat16 float32" rollout adversarial \
+  "train --rows 64 --steps 5 --compile"
 check-accelerator: .venv/installed
-	$(BIN)/python -m eval.benchmarks.accelerator_check
+	$(PYTEST) $(BIN)/python -m pytest -m slow tests/test_accelerator.py
+	for options in $(ACCELERATOR_BENCHMARKS); do timeout 240 $(BIN)/python -m eval.benchmarks.speed $$options \
+	  --output_dir "runs/accelerator/$$(echo $$options | tr -d ' -')" || echo "ended early: $$options"; done
 
 clean:
 	rm -rf .venv .venv-* .conformance runs build dist *.egg-info

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hf_gpt.evaluation.statistics.curves import SELF_BLEU, Plane, Point, by_model, pareto_front
-from hf_gpt.reporting.plots import AXIS, LIGHT_COLOURS, SERIES, format_number, render_svg
+from hf_gpt.reporting.plots import AXIS, SERIES, format_number, render_svg
 
 
 if TYPE_CHECKING:
@@ -69,14 +69,6 @@ def describe_curves(points: Sequence[Point], plane: Plane = SELF_BLEU) -> str:
         ]
         texts.append(f"{model}: {' to '.join(ends)}.")
     return f"{plane.quality_name} against {plane.diversity_name}. {' '.join(texts)}"
-
-
-def standalone_svg(drawing: str) -> str:
-    """An inline drawing as a file of its own, with the colours that a page would have given it."""
-    style = f"<style>svg{{{LIGHT_COLOURS};background:#fff;font-family:system-ui,sans-serif}}</style>"
-    opened = drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    end = opened.index(">") + 1
-    return f"{opened[:end]}{style}{opened[end:]}\n"
 
 
 def _label(name: str, better: str) -> str:

@@ -13,7 +13,7 @@ from hf_gpt.evaluation.statistics.curves import (
     quality_at,
     super_baseline,
 )
-from hf_gpt.reporting.curve_plots import describe_curves, draw_curves, standalone_svg
+from hf_gpt.reporting.curve_plots import describe_curves, draw_curves
 
 
 HIGHER = Plane("quality", "diversity", "higher", "higher")
@@ -105,7 +105,7 @@ def test_bad_points_are_explained():
 def test_drawing_is_well_formed_and_told_in_words():
     some = [*points((0.2, 0.3), (0.4, 0.7), (0.1, 0.8)), *points((0.3, 0.5), model="other <model>")]
     drawing = draw_curves(some, uid="curves")
-    root = ElementTree.fromstring(standalone_svg(drawing))
+    root = ElementTree.fromstring(drawing)
     assert root.tag.endswith("svg") and "BLEU-5 against self-BLEU-5" in root.attrib["aria-label"]
     texts = "".join(root.itertext())
     assert "other <model>" in texts and "self-BLEU-5 (lower is better)" in texts

@@ -6,13 +6,16 @@ import math
 import pytest
 import torch
 
+from eval.experiments.arena import __main__ as arena
 from eval.experiments.arena.curves import Point, best, gain, kl_at, temperature_at
 from eval.experiments.arena.ledger import Cost, Ledger
 from eval.experiments.arena.report import table
-from eval.experiments.arena.settings import CEILING, LIKELIHOOD, OURS, Settings
-from eval.experiments.arena.stage import BEGIN, as_texts, make_model
+from eval.experiments.arena.settings import ARMS, CEILING, LIKELIHOOD, OURS, Settings
+from eval.experiments.arena.stage import BEGIN, FILES, as_texts, make_model
+from eval.experiments.common.adversarial import method_of
 
 
+WORDS = ["dog", "cat", "man", "boat", "car", "tree", "hat", "ball"]
 LINE = [Point(t, h, 0.5 + 0.2 * h) for t, h in ((1.0, 3.0), (0.8, 2.0), (0.6, 1.0))]
 
 
@@ -36,16 +39,15 @@ def test_the_temperature_of_an_entropy():
 def test_nothing_is_extrapolated():
     assert kl_at(LINE, 0.99) is None
     assert kl_at(LINE, 3.01) is None
-    assert gain([Point(1.0, 4.0, 0.1)], LINE) is None
+    assert gain(Point(1.0, 4.0, 0.1), LINE) is None
 
 
 def test_the_gain_is_the_difference_at_the_arms_own_entropy():
     arm = [Point(1.0, 2.5, 0.8, 0.03), Point(0.8, 1.5, 0.6, 0.03), Point(0.6, 0.5, 0.9, 0.03)]
     baseline = [Point(p.temperature, p.entropy, p.kl, 0.04) for p in LINE]
     assert best(arm).temperature == 0.8
-    found = gain(arm, baseline)
-    assert (found.entropy, found.value, found.error) == pytest.approx((1.5, 0.8 - 0.6, 0.05))
-    assert gain(arm, baseline, arm[0]).value == pytest.approx(1.0 - 0.8)
+    assert gain(best(arm), baseline) == pytest.approx((0.8 - 0.6, 0.05))
+    assert gain(arm[0], baseline)[0] == pytest.approx(1.0 - 0.8)
 
 
 def test_the_ledger_counts_matrix_products_by_hand():
@@ -133,9 +135,25 @@ def test_a_quick_look_keeps_the_models():
 
 
 def test_grgc_is_gad_with_a_calibrated_critic_and_a_signed_power():
-    from eval.experiments.arena.published import method
-
-    gad, grgc = method("GAD"), method("GRGC")
+    gad, grgc = method_of("gad"), method_of("grgc")
     assert (gad["discriminator_loss"], gad["estimator"], gad["group_size"]) == ("bradley_terry", "grpo", 8)
     assert dict(grgc.items() - gad.items()) == {"calibration_weight": 0.01, "advantage_power": 1.5}
     assert gad.keys() <= grgc.keys()
+
+
+@pytest.mark.slow
+def test_a_small_run_has_every_arm_and_is_not_repeated(tmp_path, monkeypatch, capsys):
+    lines = [f"{who} {what} a {thing}" for who in ("he", "she", "it") for what in ("has", "sees") for thing in WORDS]
+    for name in FILES:
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines * 20), encoding="utf-8")
+    monkeypatch.setenv("HF_GPT_DATA", str(tmp_path / "data"))
+    command = ["--seeds", "0", "--scale", "0.02", "--output_dir", str(tmp_path / "run")]
+    assert arena.main(command) == 0
+    table = (tmp_path / "run" / "arena.md").read_text(encoding="utf-8")
+    assert all(f"| {arm} |" in table for arm in ARMS) and (tmp_path / "run" / "arena.png").is_file()
+    monkeypatch.setattr(arena.World, "student", None)
+    capsys.readouterr()
+    assert arena.main(command) == 0
+    assert capsys.readouterr().out.strip() == table.strip()

@@ -96,24 +96,31 @@ def test_each_estimator_comes_closer_to_the_data(loss):
     assert after["jsd"].value < before["jsd"].value
 
 
+def test_a_step_is_told_with_its_sample():
+    stage = perfect_ratio.make_stage(vocab_size=6, length=3, sharpness=1.0, num_train=8, seed=0)
+    steps = []
+    settings = {"seed": 0, "estimator": perfect_ratio.reinforce, "on_step": lambda *told: steps.append(told)}
+    perfect_ratio.train(perfect_ratio.make_generator(6, 3, 8), stage, 2, 4, 1e-2, **settings)
+    assert [step for step, _, _ in steps] == [1, 2] and all(len(sample.texts) == 4 for _, _, sample in steps)
+
+
 def test_a_run_is_measured_kept_and_not_repeated(tmp_path, monkeypatch, capsys):
     arms = {"MLE, same compute": (None, 1.0, 5e-3), "REINFORCE": ("reinforce", 0.0, 1e-2)}
     small = {"likelihood_batch": 8, "adversarial_batch": 8, "temperatures": (1.0, 0.7), "arms": arms}
     for name, settings in known_answer.EXPERIMENTS.items():
         quick = known_answer.replace(settings, **small, monitor_every=2 if name == "collapse" else 0)
         monkeypatch.setitem(known_answer.EXPERIMENTS, name, quick)
-    command = ["--seeds", "3", "--scale", "0.005", "--output", str(tmp_path)]
+    command = ["--seeds", "3", "--output_dir", str(tmp_path), "--scale", "0.005"]
     assert known_answer.main(command) == 0
-    table = capsys.readouterr().out
+    printed = capsys.readouterr().out
+    table = printed[printed.index("Gain:") :]
     assert table.count("| REINFORCE |") == 2 and "Reached by:" in table
-    names = {"gain_seed3.json", "collapse_seed3.json", "known_answer.md", "known_answer.png"}
-    assert {path.name for path in tmp_path.iterdir()} == names
-    history = json.loads((tmp_path / "collapse_seed3.json").read_text())["arms"]["REINFORCE"]["history"]
-    assert [entry["step"] for entry in history] == [0, 2, 4]
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "known_answer.md", "known_answer.png"}
+    points = json.loads((tmp_path / "results.json").read_text())["points"]
+    assert [entry["step"] for entry in points["3/collapse"]["arms"]["REINFORCE"]["history"]] == [0, 2, 4]
 
     monkeypatch.setattr(known_answer, "run", None)
     assert known_answer.main(command) == 0
     assert capsys.readouterr().out == table
-    # Other settings are another result.
-    with pytest.raises(TypeError):
-        known_answer.main([*command[:3], "0.006", *command[4:]])
+    with pytest.raises(SystemExit, match="other settings"):
+        known_answer.main([*command[:-1], "0.006"])

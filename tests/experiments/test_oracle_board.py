@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from eval.experiments.common.adversarial import method_of, read_recipe
 from eval.experiments.oracle_board import __main__ as board
 from eval.experiments.oracle_board import report
 from eval.experiments.oracle_board import training as generators
@@ -130,11 +131,11 @@ def test_the_best_epoch_is_kept_beside_the_last():
 
 @pytest.mark.parametrize("recipe", list(board.ADVERSARIAL_STEPS))
 def test_recipes_are_the_methods(recipe, tmp_path):
-    """Nothing of a recipe is left out but what names files, sizes or data."""
-    options = generators.read_recipe(recipe)
-    taken = {name: value for name, value in options.items() if name not in generators.NOT_THE_METHOD}
+    taken = method_of(recipe)
     assert AdversarialConfig(output_dir=str(tmp_path), **taken).estimator == "reinforce"
-    assert options["discriminator"] == "ngram_cnn" and {"reward", "lambda_mle", "discriminator_steps"} <= set(taken)
+    assert {"reward", "lambda_mle", "discriminator_steps", "learning_rate"} <= set(taken)
+    assert not {"max_steps", "eval_strategy", "save_steps", "output_dir", "mle_warmup_steps"} & set(taken)
+    assert read_recipe(recipe)["discriminator"] == "ngram_cnn"
 
 
 def _point(nll, entropy, **more):
@@ -146,7 +147,7 @@ def test_the_verdict_says_what_temperature_does(tmp_path):
     points = {
         "0/held-out text": {"copy_rate": 0.0, "shared_ngrams": 0.1},
         "0/lookup table": _point(5.0, 0.5, nll_test=None),
-        "0/likelihood": {"held_out": [8.0, 7.5, 7.7], "best_epoch": 2, "cpu_seconds": 10.0},
+        "0/likelihood": {"held_out": [8.0, 7.5, 7.7], "best_epoch": 2, "seconds": 10.0},
         "0/MLE T=1.0": _point(9.0, 7.0),
         "0/MLE T=0.5": _point(7.0, 4.0, temperature=0.5),
         "0/MLE T=0.3": _point(6.0, 2.0, temperature=0.3),

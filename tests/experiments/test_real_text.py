@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from eval.experiments.real_text.__main__ import method
 from eval.experiments.real_text.report import DISTILLED, LIKELIHOOD, OURS, REAL, gain, plot, report
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
@@ -79,9 +78,3 @@ def test_the_report_tells_gains_of_each_seed_and_how_many_points_gain(rows, tmp_
     )
     plot("coco", rows, tmp_path / "coco.png")
     assert (tmp_path / "coco.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_method_is_that_of_the_recipe():
-    chosen = method()
-    assert (chosen["discriminator_loss"], chosen["estimator"]) == ("density", "exact_token")
-    assert chosen["discriminator_warmup_steps"] == 0

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from eval.benchmarks.speed import command, positions, timing
+from eval.benchmarks.speed import __main__ as command
+from eval.benchmarks.speed import positions, timing
 from eval.benchmarks.speed.timing import Contender, interleave
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 
 from eval.benchmarks.speed.machine import default_device
-from eval.benchmarks.speed.models import SIZES, build, count
+from eval.benchmarks.speed.models import SIZES, build
 from eval.benchmarks.speed.timing import Contender
 from eval.benchmarks.speed.train import StepTimer
 from eval.experiments.common.adversarial import QUIET
@@ -81,7 +81,7 @@ def _contender(name, make, is_ours, tokenizer, size, vocab_size, rows, new_token
         measure,
         is_ours=is_ours,
         work=rows * new_tokens,
-        notes={"parameters": count(generator), "unit": "tokens"},
+        notes={"parameters": generator.num_parameters(), "unit": "tokens"},
     )
 
 

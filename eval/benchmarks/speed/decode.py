@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from eval.benchmarks.speed.models import KINDS, build, count
+from eval.benchmarks.speed.models import KINDS, build
 from eval.benchmarks.speed.timing import Contender, timed
 from hf_gpt.generation.decoding.fast_generate import fast_generate
 from hf_gpt.generation.decoding.linear import check_weight_dtype
@@ -52,8 +52,8 @@ def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: tor
             is_ours=model is ours,
             work=rows * new_tokens,
             # Every step reads all weights once, unless it is for several tokens.
-            notes={"parameters": count(model), "unit": "tokens"}
-            | ({"bytes_read": new_tokens * count(model) * width} if width else {}),
+            notes={"parameters": model.num_parameters(), "unit": "tokens"}
+            | ({"bytes_read": new_tokens * model.num_parameters() * width} if width else {}),
         )
         for name, model, run, width in races
     ]
@@ -76,7 +76,7 @@ def sampling(size: str, vocab_size: int, *, rows: int, new_tokens: int) -> list[
             timed(run),
             is_ours=model is ours,
             work=rows * new_tokens,
-            notes={"parameters": count(model), "unit": "tokens"},
+            notes={"parameters": model.num_parameters(), "unit": "tokens"},
         )
         for name, (model, run) in races.items()
     ]

@@ -1,15 +1,10 @@
-"""The language-model loss in chunks against full logits: time and memory of forward and backward pass.
+"""The language-model loss in chunks against full logits: time and memory of forward and backward pass."""
 
-python -m eval.benchmarks.speed.loss chunked --tokens 4096 --vocab_size 50257
-"""
-
-import argparse
-import json
-import subprocess
-import sys
+import multiprocessing
 import time
-from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,41 +14,24 @@ from hf_gpt.models.loss_hf_gpt import chunked_causal_lm_loss
 
 
 HIDDEN_SIZE = 768
-KINDS = ("chunked", "full")
+NAMES = {"chunked": "hf-gpt: in chunks", "full": "full logits"}
 
 
 def contenders(*, tokens: int, vocab_size: int) -> list[Contender]:
     """Each in a process of its own, since memory on a CPU is known by its process alone."""
-    return [_contender(kind, tokens, vocab_size) for kind in KINDS]
+    return [_contender(kind, tokens, vocab_size) for kind in NAMES]
 
 
 def _contender(kind: str, tokens: int, vocab_size: int) -> Contender:
-    contender = Contender(
-        {"chunked": "hf-gpt: in chunks", "full": "full logits"}[kind],
-        list,
-        is_ours=kind == "chunked",
-        work=tokens,
-        notes={"unit": "tokens"},
-    )
+    notes: dict[str, Any] = {"unit": "tokens"}
 
-    def measure() -> list[float]:
-        command = [sys.executable, "-m", __name__, kind, "--tokens", str(tokens), "--vocab_size", str(vocab_size)]
-        found = json.loads(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout)
-        contender.notes["peak_bytes"] = max(found["peak_bytes"], contender.notes.get("peak_bytes", 0))
+    def apart() -> list[float]:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found = pool.submit(measure, kind, tokens, vocab_size).result()
+        notes["peak_bytes"] = max(found["peak_bytes"], notes.get("peak_bytes", 0))
         return [found["seconds"]]
 
-    contender.measure = measure
-    return contender
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--vocab_size", type=int, default=50257)
-    args = parser.parse_args(argv)
-    print(json.dumps(measure(args.kind, args.tokens, args.vocab_size)))
-    return 0
+    return Contender(NAMES[kind], apart, is_ours=kind == "chunked", work=tokens, notes=notes)
 
 
 def measure(kind: str, tokens: int, vocab_size: int) -> dict[str, float]:
@@ -96,9 +74,3 @@ def _status(name: str) -> int:
     """Bytes of a line of /proc/self/status, see proc(5)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
-
-
-if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))

@@ -1,11 +1,10 @@
 """What the machine can do at most, by measurement: products by dtype, and memory read in a second."""
 
 import mmap
-import time
 
 import torch
 
-from eval.benchmarks.speed.timing import synchronize
+from eval.benchmarks.speed.timing import timed
 from hf_gpt.generation.devices import pick_device
 from hf_gpt.training.monitoring.mfu import measured_peak_flops
 
@@ -23,27 +22,15 @@ def default_device() -> torch.device:
 def limits() -> dict[str, float]:
     """`flops_float32`, `flops_bfloat16` (a second, of matrix products) and `bytes_per_second` (read from memory)."""
     device = default_device()
-    found = {f"flops_{_name(dtype)}": measured_peak_flops(device.type, dtype) for dtype in _DTYPES}
-    return found | {"bytes_per_second": _read_bandwidth(device)}
-
-
-_DTYPES = (torch.float32, torch.bfloat16)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    flops = {
+        f"flops_{name}": measured_peak_flops(device.type, getattr(torch, name)) for name in ("float32", "bfloat16")
+    }
+    return flops | {"bytes_per_second": _read_bandwidth(device)}
 
 
 def _read_bandwidth(device: torch.device) -> float:
     values = _large_pages().fill_(1) if device.type == "cpu" else torch.ones(_BYTES // 4, device=device)
-    best = float("inf")
-    for _ in range(_REPEATS):
-        synchronize()
-        begin = time.perf_counter()
-        values.sum()
-        synchronize()
-        best = min(best, time.perf_counter() - begin)
-    return _BYTES / best
+    return _BYTES / min(timed(values.sum)()[0] for _ in range(_REPEATS))
 
 
 def _large_pages() -> torch.Tensor:

@@ -38,8 +38,3 @@ def build(kind: str, size: str, vocab_size: int, max_length: int, dtype: torch.d
     else:
         raise ValueError(f"there is no kind {kind!r}; choose from {', '.join(KINDS)}")
     return model.to(device=default_device(), dtype=dtype)
-
-
-def count(model: PreTrainedModel) -> int:
-    """Number of parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())

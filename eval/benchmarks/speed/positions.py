@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from eval.benchmarks.speed.decode import (
     MOST_POSITIONS,
@@ -16,7 +16,7 @@ from eval.benchmarks.speed.decode import (
     weight_dtypes_of,
 )
 from eval.benchmarks.speed.models import KINDS, build
-from eval.benchmarks.speed.timing import Contender, now, synchronize
+from eval.benchmarks.speed.timing import Contender, now, synchronize, timed
 from hf_gpt.generation.decoding.fast_generate import fast_generate
 
 
@@ -35,33 +35,36 @@ def contenders(size: str, vocab_size: int, *, rows: int, length: int) -> list[Co
         vocab_size: Tokens in the vocabulary.
         rows: Texts at once.
         length: Tokens of a text with its prompt, at least three windows, at most `decode.MOST_POSITIONS`.
-
-    Raises:
-        ValueError: a length out of range.
     """
-    if not 3 * WINDOW <= length <= MOST_POSITIONS:
-        raise ValueError(f"texts must have {3 * WINDOW} to {MOST_POSITIONS} tokens, got {length}.")
-    models = {kind: build(kind, size, vocab_size, MOST_POSITIONS, torch.float32).eval() for kind in KINDS}
-    ours = models["hf_gpt"]
-    prompt, new_tokens = make_prompt(ours, rows, vocab_size), length - PROMPT_LENGTH
-    clock = _Clock()
-    settings = {"stopping_criteria": StoppingCriteriaList([clock])}
-    # Several tokens that come out of one step have no time of their own.
-    plain = {"custom_generate": fast_generate, "speculative": False, **settings}
-    runs = {
-        named("hf-gpt, fast_generate", weight_dtype): generation(
-            ours, prompt, new_tokens, weight_dtype=weight_dtype, **plain
-        )
-        for weight_dtype in weight_dtypes_of(ours)
-    }
+    found = ours(size, vocab_size, rows=rows, length=length)
     for kind in KINDS[1:]:
-        runs[f"{kind}, generate"] = generation(models[kind], prompt, new_tokens, **settings)
-    found = []
-    for name, run in runs.items():
-        notes: dict[str, Any] = {"unit": "tokens"}
-        measure = _measure(run, clock, notes)
-        found.append(Contender(name, measure, is_ours=name.startswith("hf-gpt"), work=rows * new_tokens, notes=notes))
+        model = build(kind, size, vocab_size, MOST_POSITIONS, torch.float32).eval()
+        found.append(_contender(f"{kind}, generate", model, vocab_size, rows, length))
     return found
+
+
+def ours(size: str, vocab_size: int, *, rows: int, length: int) -> list[Contender]:
+    """Ours alone, for each type of weights, which the notes name (`weights`)."""
+    model = build("hf_gpt", size, vocab_size, MOST_POSITIONS, torch.float32).eval()
+    # Several tokens that come out of one step have no time of their own.
+    plain = {"custom_generate": fast_generate, "speculative": False}
+    found = []
+    for weight_dtype in weight_dtypes_of(model):
+        name = named("hf-gpt, fast_generate", weight_dtype)
+        found.append(_contender(name, model, vocab_size, rows, length, weight_dtype=weight_dtype, **plain))
+        found[-1].notes["weights"] = weight_dtype or "float32"
+    return found
+
+
+def _contender(
+    name: str, model: PreTrainedModel, vocab_size: int, rows: int, length: int, **settings: Any
+) -> Contender:
+    clock, new_tokens = _Clock(), length - PROMPT_LENGTH
+    prompt = make_prompt(model, rows, vocab_size)
+    run = generation(model, prompt, new_tokens, stopping_criteria=StoppingCriteriaList([clock]), **settings)
+    notes: dict[str, Any] = {"unit": "tokens"}
+    measure = _measure(run, clock, notes)
+    return Contender(name, measure, is_ours=name.startswith("hf-gpt"), work=rows * new_tokens, notes=notes)
 
 
 class _Clock(StoppingCriteria):
@@ -81,11 +84,7 @@ def _measure(run: Callable[[], Any], clock: _Clock, notes: dict[str, Any]) -> Ca
 
     def measure() -> list[float]:
         clock.times = []
-        synchronize()
-        begin = now()
-        run()
-        synchronize()
-        seconds = now() - begin
+        seconds = timed(run)()
         steps = [later - earlier for earlier, later in zip(clock.times, clock.times[1:], strict=False)]
         # The first window holds the prompt.
         steps = steps[WINDOW - PROMPT_LENGTH - 1 :]
@@ -98,6 +97,6 @@ def _measure(run: Callable[[], Any], clock: _Clock, notes: dict[str, Any]) -> Ca
         notes["milliseconds"] = {
             position: statistics.median(times[position] for times in counted) for position in rounds[0]
         }
-        return [seconds]
+        return seconds
 
     return measure

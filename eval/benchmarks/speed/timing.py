@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -69,7 +70,7 @@ def synchronize() -> None:
 def interleave(
     contenders: Sequence[Contender],
     rounds: int,
-    progress: Callable[[str], None] = lambda _: None,
+    title: str = "",
     *,
     warms_up: bool = True,
 ) -> list[dict[str, Any]]:
@@ -78,7 +79,7 @@ def interleave(
     Args:
         contenders: At least one.
         rounds: That count.
-        progress: Told what is about to run.
+        title: Of the progress bar.
         warms_up: Without it the first round counts, and is the cold one too.
 
     Returns:
@@ -89,14 +90,13 @@ def interleave(
     """
     cold: dict[str, float] = {}
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for turn in range(0 if warms_up else 1, rounds + 1):
-        for contender in contenders:
-            progress(f"{contender.name}, round {turn} of {rounds}" if turn else f"{contender.name}, warming up")
-            begin = time.perf_counter()
-            found = statistics.median(contender.measure())
-            cold.setdefault(contender.name, time.perf_counter() - begin)
-            if turn:
-                seconds[contender.name].append(found)
+    turns = [(turn, contender) for turn in range(0 if warms_up else 1, rounds + 1) for contender in contenders]
+    for turn, contender in tqdm(turns, title, leave=False, disable=None):
+        begin = time.perf_counter()
+        found = statistics.median(contender.measure())
+        cold.setdefault(contender.name, time.perf_counter() - begin)
+        if turn:
+            seconds[contender.name].append(found)
     ours = next((contender.name for contender in contenders if contender.is_ours), None)
     rows = []
     for contender in contenders:

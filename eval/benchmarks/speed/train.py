@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from eval.benchmarks.speed.machine import default_device
-from eval.benchmarks.speed.models import build, count
+from eval.benchmarks.speed.models import build
 from eval.benchmarks.speed.timing import Contender, now, synchronize
 from eval.experiments.common.adversarial import QUIET
 from hf_gpt.data.collators import PackedRowsCollator
@@ -32,7 +32,7 @@ def contenders(
     steps: int,
     peers: Sequence[str],
     compile: bool,
-    gradient_accumulation_steps: int = 1,
+    accumulation: int = 1,
 ) -> list[Contender]:
     """Ours first.
 
@@ -44,7 +44,7 @@ def contenders(
         steps: Steps in a round; one more before them does not count.
         peers: Which kinds take part beside ours.
         compile: Whether the contenders that are compiled take part: compilation takes a minute each.
-        gradient_accumulation_steps: Batches of `rows` in a step.
+        accumulation: Batches of `rows` in a step.
     """
     # In the precision that the device is quickest in.
     bf16 = prefers_bfloat16(default_device().type)
@@ -60,17 +60,14 @@ def contenders(
         compiled = {**best, "torch_compile": True}
         races.insert(0, (f"hf-gpt: Muon{suffix}, compiled", "hf_gpt", compiled))
         races.append((f"GPT-2{suffix}, compiled", "GPT-2", compiled))
-    shared = {"length": length, "rows": rows, "steps": steps, "accumulation": gradient_accumulation_steps}
+    shared = {"length": length, "rows": rows, "steps": steps, "accumulation": accumulation}
+    # Of forward and backward pass of ours, by the formula of `cost_model`.
+    flops = float(model_flops_per_token(build("hf_gpt", size, vocab_size, length), length))
     return [
-        _contender(name, kind, settings, size, vocab_size, **shared)
+        _contender(name, kind, settings, size, vocab_size, flops, **shared)
         for name, kind, settings in races
         if kind == "hf_gpt" or kind in peers
     ]
-
-
-def flops_per_token(size: str, vocab_size: int, length: int) -> float:
-    """Of forward and backward pass of ours, by the formula of `cost_model`."""
-    return float(model_flops_per_token(build("hf_gpt", size, vocab_size, length), length))
 
 
 class StepTimer(TrainerCallback):
@@ -102,7 +99,7 @@ class _RandomRows(Dataset):
         return {"input_ids": ids, "labels": ids, "position_ids": list(range(len(ids)))}
 
 
-def _contender(name, kind, settings, size, vocab_size, *, length, rows, steps, accumulation) -> Contender:
+def _contender(name, kind, settings, size, vocab_size, flops, *, length, rows, steps, accumulation) -> Contender:
     model = build(kind, size, vocab_size, length)
     timer = StepTimer()
     shared = {
@@ -132,10 +129,6 @@ def _contender(name, kind, settings, size, vocab_size, *, length, rows, steps, a
         trainer.train()
         return timer.seconds[1:]
 
-    return Contender(
-        name,
-        measure,
-        is_ours=kind == "hf_gpt",
-        work=rows * length * accumulation,
-        notes={"parameters": count(model), "unit": "tokens"},
-    )
+    work = rows * length * accumulation
+    notes = {"parameters": model.num_parameters(), "unit": "tokens", "flops": flops * work}
+    return Contender(name, measure, is_ours=kind == "hf_gpt", work=work, notes=notes)

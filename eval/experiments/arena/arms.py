@@ -2,8 +2,6 @@
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +23,6 @@ def train_by_likelihood(
     batch_size: int,
     learning_rate: float,
     seed: int,
-    on_step: Callable[[], Any] = lambda: None,
 ) -> nn.Module:
     """A copy trained on texts, stopped where held-out likelihood is best: sequence-level distillation.
 
@@ -35,7 +32,6 @@ def train_by_likelihood(
 
     def validate(step: int, model: nn.Module, _: Sample | None) -> None:
         nonlocal best
-        on_step()
         if step % max(1, steps // 10) == 0 or step == steps:
             with torch.no_grad():
                 nll = perfect_ratio.likelihood(model, validation).item()

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scipy.interpolate import PchipInterpolator
+
 
 @dataclass(frozen=True)
 class Point:
@@ -14,20 +16,6 @@ class Point:
     entropy: float
     kl: float
     error: float = 0.0
-
-
-@dataclass(frozen=True)
-class Gain:
-    """KL(q || p) of a baseline minus that of an arm at the same entropy, nats per token; positive where the arm wins.
-
-    Attributes:
-        entropy: At which both are compared.
-        value, error: The difference and its standard error.
-    """
-
-    entropy: float
-    value: float
-    error: float
 
 
 def points_of(arm: Mapping[str, Any], length: int) -> list[Point]:
@@ -63,8 +51,6 @@ def temperature_at(points: Sequence[Point], entropy: float) -> float | None:
 
 
 def _at(values: Mapping[float, float], position: float) -> float | None:
-    from scipy.interpolate import PchipInterpolator
-
     ordered = sorted(values.items())
     if not ordered or not ordered[0][0] <= position <= ordered[-1][0]:
         return None
@@ -73,20 +59,13 @@ def _at(values: Mapping[float, float], position: float) -> float | None:
     return float(PchipInterpolator(*zip(*ordered, strict=True))(position))
 
 
-def gain(arm: Sequence[Point], baseline: Sequence[Point], at: Point | None = None) -> Gain | None:
-    """What an arm gains over a baseline at the entropy of one of the arm's points.
+def gain(at: Point, baseline: Sequence[Point]) -> tuple[float, float] | None:
+    """KL(q || p) of a baseline minus that of a point at the same entropy, nats per token, with its standard error.
 
-    Args:
-        arm: The arm's curve.
-        baseline: The baseline's.
-        at: Which point of the arm; left out: its best.
-
-    Returns:
-        None where the baseline's temperatures do not reach that entropy.
+    Positive where the point wins; None where the baseline's temperatures do not reach that entropy.
     """
-    at = best(arm) if at is None else at
     other = kl_at(baseline, at.entropy)
     if other is None:
         return None
     nearest = min(baseline, key=lambda point: abs(point.entropy - at.entropy))
-    return Gain(at.entropy, other - at.kl, math.hypot(at.error, nearest.error))
+    return other - at.kl, math.hypot(at.error, nearest.error)

@@ -1,19 +1,18 @@
 """Table, plot and verdict of the arena."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eval.experiments.arena.curves import Gain, Point, best, gain, points_of
+from matplotlib.axes import Axes
+
+from eval.experiments.arena.curves import Point, best, gain, points_of
 from eval.experiments.arena.settings import CEILINGS, LIKELIHOOD
-from eval.experiments.common.reports import listed, markdown_table, spread, write_page
-from hf_gpt.files.atomic_files import write_json
-from hf_gpt.reporting.plots import light_colours, save_png
+from eval.experiments.common.reports import listed, markdown_table, save_panels, spread, write_page
+from hf_gpt.reporting.plots import light_colours
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Run = Mapping[str, Any]
 
@@ -22,15 +21,10 @@ LEAST_GAIN = 0.10
 
 
 def write_report(runs: Sequence[Run], output: Path) -> str:
-    """Writes `arena.json`, `arena.md` and `arena.png`; returns the table's text."""
+    """Writes `arena.md` and `arena.png`; returns the table's text."""
     text = write_page(output, "arena", table(runs))
-    write_json(output / "arena.json", list(runs))
-
-    def plot(*axes: "Axes") -> None:
-        for ax, run in zip(axes, runs, strict=True):
-            _plot(ax, run)
-
-    save_png(plot, output / "arena.png", width=460 * len(runs), height=420, columns=len(runs), label=text)
+    panels = [partial(_plot, run=run) for run in runs]
+    save_panels(output / "arena.png", panels, width=460, height=420, label=text)
     return text
 
 
@@ -80,20 +74,18 @@ def _points(run: Run, name: str) -> list[Point]:
     return points_of(run["arms"][name], run["settings"]["length"]) if name in run["arms"] else []
 
 
-def _gain(name: str, run: Run, at: Point | None = None) -> Gain | None:
-    return gain(_points(run, name), _points(run, LIKELIHOOD), at)
-
-
 def _gain_texts(name: str, runs: Sequence[Run], points: Sequence[Point]) -> str:
     if name == LIKELIHOOD:
         return "–"
-    return listed(_gain_text(_gain(name, run, point)) for run, point in zip(runs, points, strict=True))
+    found = [gain(point, _points(run, LIKELIHOOD)) for run, point in zip(runs, points, strict=True)]
+    return listed("beyond" if pair is None else f"{pair[0]:+.3f} ± {pair[1]:.3f}" for pair in found)
 
 
 def _passes(name: str, runs: Sequence[Run]) -> bool:
     for run in runs:
-        found, aucs = _gain(name, run), _aucs(name, run, best(_points(run, name)).temperature)
-        if found is None or found.value < LEAST_GAIN or aucs is None or aucs[0] >= aucs[1]:
+        point = best(_points(run, name))
+        found, aucs = gain(point, _points(run, LIKELIHOOD)), _aucs(name, run, point.temperature)
+        if found is None or found[0] < LEAST_GAIN or aucs is None or aucs[0] >= aucs[1]:
             return False
     return True
 
@@ -113,15 +105,11 @@ def _auc_text(name: str, run: Run, temperature: float) -> str:
     return f"{found[0]:.3f}" if name == LIKELIHOOD else f"{found[0]:.3f} ({found[1]:.3f})"
 
 
-def _gain_text(found: Gain | None) -> str:
-    return "beyond" if found is None else f"{found.value:+.3f} ± {found.error:.3f}"
-
-
 def _estimate(run: Run, point: Mapping[str, Any], name: str) -> float:
     return point[name]["value"] / run["settings"]["length"]
 
 
-def _plot(axes: "Axes", run: Run) -> None:
+def _plot(axes: Axes, run: Run) -> None:
     colours, marks = light_colours(), ("-o", "--s", ":^")
     for number, name in enumerate(run["arms"]):
         points = sorted(_points(run, name), key=lambda point: point.entropy)

@@ -1,7 +1,6 @@
 """Sizes of the stage and of what each arm spends."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 
 LIKELIHOOD = "MLE, same compute"
@@ -10,7 +9,9 @@ CEILING_JSD = "perfect ratio, Jensen-Shannon (ceiling)"
 OURS = "learned ratio, adversarial (ours)"
 OURS_JSD = "learned ratio, adversarial, Jensen-Shannon (ours)"
 STATIC = "learned ratio, fixed"
-ARMS = (OURS_JSD, OURS, STATIC, "GAD", "GRGC", CEILING_JSD, CEILING, LIKELIHOOD)
+# Recipes of `hf-gpt adversarial` in capitals.
+PUBLISHED = ("GAD", "GRGC")
+ARMS = (OURS_JSD, OURS, STATIC, *PUBLISHED, CEILING_JSD, CEILING, LIKELIHOOD)
 CEILINGS = (CEILING_JSD, CEILING)
 
 
@@ -24,7 +25,6 @@ class Settings:
     """The arena.
 
     Attributes:
-        folder: Of the captions, below the data folder.
         length: Tokens of a text.
         teacher, student, psi: Width and number of blocks.
         sharpness: Factor on the teacher's logits, which is part of the teacher.
@@ -49,7 +49,6 @@ class Settings:
         likelihood_temperatures: More of them, for the curve that others are compared with.
     """
 
-    folder: str = "lm/coco_captions"
     vocab_size: int = 500
     length: int = 14
     teacher: tuple[int, int] = (96, 2)
@@ -90,7 +89,3 @@ class Settings:
         names = "num_train num_validation num_evaluation num_classified likelihood_steps psi_steps"
         names += " more_likelihood_steps adversarial_steps published_steps published_warmup"
         return replace(self, **{name: max(2, round(scale * getattr(self, name))) for name in names.split()})
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON reads it back."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

@@ -13,14 +13,15 @@ from eval.experiments.known_answer.perfect_ratio import likelihood
 from hf_gpt import HfGptConfig, HfGptForCausalLM
 from hf_gpt.evaluation.language_model.fitting import fit, seeded
 from hf_gpt.generation.sampling.rollout import Rollout
+from hf_gpt.generation.scoring import log_ratio
 
 
 # Begins every row, and stands nowhere else; ends a caption.
 BEGIN, END = 0, 1
-FILES = ("image_coco.txt", "test_coco.txt")
+FILES = ("lm/coco_captions/image_coco.txt", "lm/coco_captions/test_coco.txt")
 
 
-def caption_rows(folder: str, vocab_size: int, length: int, seed: int = 0) -> tuple[torch.Tensor, list[str]]:
+def caption_rows(vocab_size: int, length: int) -> torch.Tensor:
     """Rows of a stream of captions, each row from the start of a caption.
 
     Lower-case words without punctuation; captions with a word outside the vocabulary are left out. After its caption
@@ -28,39 +29,30 @@ def caption_rows(folder: str, vocab_size: int, length: int, seed: int = 0) -> tu
     by its lengths.
 
     Args:
-        folder: Of the captions, below the data folder.
         vocab_size: Most frequent words that are kept, `BEGIN` and `END` included.
         length: Tokens of a row.
-        seed: Of the captions' order.
 
     Returns:
-        (N, length) int64, and the words by id.
+        (N, length) int64.
     """
-    captions = [re.findall(r"[a-z']+", line.lower()) for name in FILES for line in read_lines(f"{folder}/{name}")]
+    captions = [re.findall(r"[a-z']+", line.lower()) for name in FILES for line in read_lines(name)]
     counts = Counter(word for caption in captions for word in caption)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     words = ["<s>", "</s>", *ranked][:vocab_size]
     ids = {word: position for position, word in enumerate(words) if position > END}
     known = [caption for caption in captions if caption and all(word in ids for word in caption)]
     encoded = [[ids[word] for word in caption] + [END] for caption in known]
-    random.Random(seed).shuffle(encoded)
+    random.Random(0).shuffle(encoded)
     stream = np.array([token for caption in encoded for token in caption])
     starts = np.cumsum([0] + [len(caption) for caption in encoded[:-1]])
     starts = starts[starts + length <= len(stream)]
-    return torch.from_numpy(stream[starts[:, None] + np.arange(length)]), words
+    return torch.from_numpy(stream[starts[:, None] + np.arange(length)])
 
 
 def as_texts(rows: torch.Tensor) -> Rollout:
     """Rows (N, length) as texts after `BEGIN`."""
     sequences = torch.cat([torch.full_like(rows[:, :1], BEGIN), rows], 1)
-    return Rollout(
-        sequences=sequences,
-        attention_mask=torch.ones_like(sequences),
-        completions=rows,
-        completion_mask=torch.ones(rows.shape),
-        logps=torch.zeros(rows.shape),
-        prompt_length=torch.ones(len(rows), dtype=torch.int64),
-    )
+    return log_ratio.as_texts(sequences, torch.ones_like(sequences), prompt_length=1)
 
 
 def make_model(

@@ -1,9 +1,9 @@
 """One seed of the arena: what its arms share, each arm's training with its cost, and the measurement of its student."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,22 @@ import torch
 from transformers import PreTrainedModel
 
 from eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
+from eval.experiments.arena.curves import points_of, temperature_at
 from eval.experiments.arena.ledger import Cost, Ledger
-from eval.experiments.arena.published import RECIPES, method
 from eval.experiments.arena.settings import (
     CEILING_JSD,
     CEILINGS,
     LIKELIHOOD,
-    OURS,
     OURS_JSD,
+    PUBLISHED,
     STATIC,
     Settings,
     file_name,
 )
 from eval.experiments.arena.stage import BEGIN, caption_rows, make_model, train_teacher
-from eval.experiments.common.adversarial import make_trainer
+from eval.experiments.common.adversarial import make_trainer, method_of
 from eval.experiments.common.random_language import sample_texts
-from eval.experiments.common.results import kept_model
+from eval.experiments.common.results import Results, kept_model
 from eval.experiments.known_answer import perfect_ratio
 from eval.experiments.known_answer.perfect_ratio import Sample, Stage
 from hf_gpt.adversarial.discriminator.model import discriminator_from_generator
@@ -39,19 +39,10 @@ from hf_gpt.generation.sampling.rollout import Rollout
 
 
 class World:
-    """A seed of the arena.
+    """A seed, of samples, weights and order; the teacher is the same for all. A folder keeps the models."""
 
-    Args:
-        settings: The arena's.
-        seed: Of samples, weights and order; the teacher is the same for all.
-        folder: Keeps the teacher and what the arms share.
-        on_step: Called after every step of a training.
-    """
-
-    def __init__(self, settings: Settings, seed: int, folder: Path, on_step: Callable[[], Any] = lambda: None):
-        self.settings, self.seed, self.folder, self.on_step = settings, seed, folder, on_step
-        self._models = folder / f"seed{seed}" / "models"
-        self._models.mkdir(parents=True, exist_ok=True)
+    def __init__(self, settings: Settings, seed: int, folder: Path):
+        self.settings, self.seed, self.folder = settings, seed, folder
 
     # What the arms share
 
@@ -61,7 +52,7 @@ class World:
         model = make_model(s.vocab_size, s.length, *s.teacher)
 
         def train() -> dict[str, Any]:
-            rows, _ = caption_rows(s.folder, s.vocab_size, s.length)
+            rows = caption_rows(s.vocab_size, s.length)
             trained = train_teacher(rows, s.vocab_size, s.teacher, s.teacher_epochs, s.teacher_learning_rate)
             model.load_state_dict(trained.state_dict())
             return {}
@@ -94,23 +85,16 @@ class World:
     def start(self) -> tuple[PreTrainedModel, Cost]:
         """The student after maximum likelihood, from which all arms go on."""
         s = self.settings
-        return self._kept(
-            "start",
-            self._student,
-            lambda: self._likelihood(self._student, s.likelihood_steps, s.likelihood_learning_rate),
-        )
+        model = make_model(s.vocab_size, s.length, *s.student, seed=self.seed)
+        train = partial(self._likelihood, model, s.likelihood_steps, s.likelihood_learning_rate)
+        return self._kept("start", model, train)
 
     @cached_property
     def psi(self) -> tuple[PreTrainedModel, Cost]:
         """A larger language model of the teacher's samples."""
         s = self.settings
         model = make_model(s.vocab_size, s.length, *s.psi, seed=self.seed + 100)
-        return self._kept("psi", model, lambda: self._likelihood(model, s.psi_steps, s.psi_learning_rate))
-
-    @property
-    def _student(self) -> PreTrainedModel:
-        s = self.settings
-        return make_model(s.vocab_size, s.length, *s.student, seed=self.seed)
+        return self._kept("psi", model, partial(self._likelihood, model, s.psi_steps, s.psi_learning_rate))
 
     def _kept(
         self, name: str, model: PreTrainedModel, train: Callable[[], tuple[PreTrainedModel, Cost]]
@@ -120,7 +104,7 @@ class World:
             model.load_state_dict(found.state_dict())
             return asdict(cost)
 
-        record = kept_model(self._models / f"{name}.pt", model, trained)
+        record = kept_model(self.folder / f"seed{self.seed}" / f"{name}.pt", model, trained)
         return model, Cost(record["flops"], record["seconds"])
 
     # The arms
@@ -128,36 +112,33 @@ class World:
     def student(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
         """The student of an arm, trained unless its file is there, and what it cost with all that it builds on.
 
-        Args:
-            arm: One of `settings.ARMS`.
-            others: Dearest of the other arms, whose cost maximum likelihood is given.
+        Maximum likelihood is given the cost of the dearest of the `others`.
         """
-        return self._kept(file_name(arm), self._student, lambda: self._train(arm, others))
+        model = copy.deepcopy(self.start[0])
+        return self._kept(file_name(arm), model, lambda: self._train(arm, others))
 
     def _train(self, arm: str, others: Cost) -> tuple[PreTrainedModel, Cost]:
         if arm == LIKELIHOOD:
             return self._long_likelihood(others)
         start, cost = self.start
-        if arm in RECIPES:
+        if arm in PUBLISHED:
             student, own = self._published(arm, start)
         elif arm in CEILINGS:
             student, own = self._against(self.teacher, start, is_jsd=arm == CEILING_JSD)
-        elif arm in (OURS, OURS_JSD, STATIC):
+        else:
             psi, psi_cost = self.psi
             student, own = self._against(copy.deepcopy(psi), start, learns=arm != STATIC, is_jsd=arm == OURS_JSD)
             cost = cost + psi_cost
-        else:
-            raise ValueError(f"there is no arm {arm!r}.")
         return student, cost + own
 
     def _likelihood(
         self, model: PreTrainedModel, steps: int, learning_rate: float, seed: int | None = None
     ) -> tuple[PreTrainedModel, Cost]:
         texts, validation, ledger = self.texts, self.validation, Ledger()
-        seed = self.seed if seed is None else seed
+        order = self.seed if seed is None else seed
         with ledger.watching(model):
             trained = train_by_likelihood(
-                model, texts, validation, steps, self.settings.batch_size, learning_rate, seed, self.on_step
+                model, texts, validation, steps, self.settings.batch_size, learning_rate, order
             )
         return trained, ledger.cost
 
@@ -191,7 +172,6 @@ class World:
         def after(step: int, model: PreTrainedModel, sample: Sample | None) -> None:
             if ratio is not None and step % s.ratio_every == 0:
                 ratio.update(model, sample)
-            self.on_step()
 
         with ledger.watching(start, language):
             student = perfect_ratio.train(
@@ -214,6 +194,7 @@ class World:
         with seeded(self.seed):
             discriminator = discriminator_from_generator(start)
         settings = {
+            **method_of(name.lower()),
             "max_steps": s.published_warmup + s.published_steps,
             "discriminator_warmup_steps": s.published_warmup,
             "discriminator_warmup_auc": 1.0,
@@ -223,27 +204,52 @@ class World:
             "discriminator_learning_rate": s.published_discriminator_learning_rate,
             "monitor_steps": 10**9,
             "seed": self.seed,
-            **method(name),
         }
         # The first token of a row is what its text is sampled after.
         rows = [{"input_ids": [BEGIN, *row]} for row in self.texts.completions.tolist()]
-        trainer = make_trainer(copy.deepcopy(start), discriminator, rows, settings=settings, on_step=self.on_step)
+        trainer = make_trainer(copy.deepcopy(start), discriminator, rows, settings=settings)
         with ledger.watching(trainer.model, trainer.discriminator):
             trainer.train()
         return trainer.model.eval(), ledger.cost
 
     # Measurement
 
-    def measure(self, model: PreTrainedModel, temperatures: Sequence[float]) -> list[dict[str, Any]]:
-        """Estimates in nats a text at each temperature, and the AUC of the perfect discriminator."""
+    def measure(self, arms: Sequence[str], results: Results) -> dict[str, Any]:
+        """Cost and curve of each arm, maximum likelihood last, and then the held-out classifier's view of them."""
+        found: dict[str, Any] = {}
+        for arm in sorted(arms, key=lambda arm: arm == LIKELIHOOD):
+            found[arm] = dict(results.point(self.seed, arm, lambda arm=arm: self._measured(arm, found)))
+        for arm in arms if LIKELIHOOD in arms else ():
+            name = f"{arm}, held-out classifier"
+            found[arm] |= results.point(self.seed, name, lambda arm=arm: {"fresh": self._judged(arm, found)})
+        return found
+
+    def _measured(self, arm: str, others: Mapping[str, Any]) -> dict[str, Any]:
+        """Cost of an arm, given the results of those before it; estimates in nats a text at each temperature."""
+        spent = [Cost(**result["cost"]) for result in others.values()]
+        student, cost = self.student(arm, max(spent, key=lambda cost: cost.flops, default=Cost()))
         curve = []
-        for temperature in temperatures:
-            texts = self._sample(model, self.settings.num_evaluation, temperature)
-            found = compare_densities(self.teacher, model, self.evaluation, texts, temperature)
+        s = self.settings
+        for temperature in s.likelihood_temperatures if arm == LIKELIHOOD else s.temperatures:
+            texts = self._sample(student, s.num_evaluation, temperature)
+            found = compare_densities(self.teacher, student, self.evaluation, texts, temperature)
             estimates = {name: asdict(estimate) for name, estimate in found.estimates.items()}
             perfect = auc(found.data_scores.numpy(), found.model_scores.numpy())
             curve.append({"temperature": temperature, **estimates, "perfect_auc": perfect})
-        return curve
+        return {"cost": asdict(cost), "curve": curve}
+
+    def _judged(self, arm: str, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The held-out classifier on an arm at its temperatures, and on maximum likelihood at the same entropies."""
+        baseline = points_of(results[LIKELIHOOD], self.settings.length)
+        student, likeliest = (self.student(name, Cost())[0] for name in (arm, LIKELIHOOD))
+        found = []
+        for point in points_of(results[arm], self.settings.length):
+            t = point.temperature
+            own = self.fresh_auc(student, t)
+            matched = t if arm == LIKELIHOOD else temperature_at(baseline, point.entropy)
+            other = None if matched is None else own if arm == LIKELIHOOD else self.fresh_auc(likeliest, matched)
+            found.append({"temperature": t, "arm": own, "baseline": other, "baseline_temperature": matched})
+        return found
 
     def fresh_auc(self, model: PreTrainedModel, temperature: float) -> dict[str, float | int]:
         """Two-sample test by n-grams and logistic regression, learned on half of the texts, judged on the others."""

@@ -1,10 +1,17 @@
 """Training arguments of an experiment, and adversarial training by the method of a recipe."""
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
-from transformers import PreTrainedModel, TrainerCallback
+import yaml
+from transformers import PreTrainedModel
+
+from hf_gpt.adversarial.config import AdversarialConfig
+from hf_gpt.adversarial.trainer import AdversarialTrainer
+from hf_gpt.training.settings import ADVERSARIAL_RECIPES
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 # Nothing is saved, evaluated or shown: an experiment keeps its own metrics.
@@ -19,20 +26,20 @@ QUIET = {
 Rows = Sequence[dict[str, list[int]]]
 
 
-def read_recipe(name: str, only: Collection[str] | None = None, without: Collection[str] = ()) -> dict[str, Any]:
-    """The options of a recipe of `hf-gpt adversarial`.
+def read_recipe(name: str) -> dict[str, Any]:
+    """The options of a recipe of `hf-gpt adversarial`."""
+    return yaml.safe_load((ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
 
-    Args:
-        name: Of the recipe.
-        only: The options that are taken, where the recipe has them. None: all.
-        without: Those that are not.
+
+def method_of(recipe: str) -> dict[str, Any]:
+    """What of a recipe is the method: options of adversarial training alone, and of its updates.
+
+    The rest is files, sizes, evaluation, and the warm-up of models that experiments have trained already.
     """
-    import yaml
-
-    from hf_gpt.training.settings import ADVERSARIAL_RECIPES
-
-    options = yaml.safe_load((ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
-    return {key: options[key] for key in options if key not in without and (only is None or key in only)}
+    own = {field.name for field in fields(AdversarialConfig)} - {field.name for field in fields(HfGptTrainingArguments)}
+    own |= {"learning_rate", "max_grad_norm", "per_device_train_batch_size"}
+    own -= {"max_new_tokens", "mle_warmup_steps", "distillation_warmup_steps"}
+    return {name: value for name, value in read_recipe(recipe).items() if name in own}
 
 
 def make_trainer(
@@ -42,25 +49,12 @@ def make_trainer(
     held_out: Rows | None = None,
     *,
     settings: dict[str, Any],
-    on_step: Callable[[], Any] = lambda: None,
     **parts: Any,
-) -> Any:
-    """An `AdversarialTrainer` on the CPU that keeps nothing on disk.
+) -> AdversarialTrainer:
+    """An `AdversarialTrainer` of real texts on the CPU that keeps nothing on disk; `parts` are further arguments of it.
 
-    Args:
-        model, discriminator: Trained in place.
-        rows, held_out: Real texts.
-        settings: Of `AdversarialConfig`.
-        on_step: Called after every step.
-        parts: Further arguments of the trainer.
+    Both models are trained in place. `settings` are those of `AdversarialConfig`.
     """
-    from hf_gpt.adversarial.config import AdversarialConfig
-    from hf_gpt.adversarial.trainer import AdversarialTrainer
-
-    class Progress(TrainerCallback):
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            on_step()
-
     kept = {"output_dir": tempfile.mkdtemp(prefix="experiment-"), "use_cpu": True}
     arguments = AdversarialConfig(**kept, num_eval_samples=0, on_collapse="warn", **QUIET | settings)
     return AdversarialTrainer(
@@ -69,6 +63,5 @@ def make_trainer(
         args=arguments,
         train_dataset=rows,
         eval_dataset=held_out,
-        callbacks=[Progress()],
         **parts,
     )

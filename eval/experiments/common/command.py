@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import NoReturn
 
 
-def make_parser(description: str | None, folder: str, seeds: str = "a run for each") -> argparse.ArgumentParser:
+def make_parser(description: str | None, folder: str, seeds: str | None = "a run for each") -> argparse.ArgumentParser:
     """A parser with `--output_dir` and `--seeds`.
 
     Args:
         description: Of the experiment, its module's docstring.
         folder: Of the results, below `runs/`.
-        seeds: What they are the seeds of.
+        seeds: What they are the seeds of; None where there is no such option.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs", folder), help="folder of the results")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help=seeds)
+    if seeds is not None:
+        parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help=seeds)
     return parser
 
 

@@ -15,8 +15,8 @@ def data_folder() -> Path:
     return Path(os.environ.get("HF_GPT_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 
 
-def read_lines(path: str, limit: int | None = None) -> list[str]:
-    """Lines of a text file in the data folder (`.gz` too) without blanks at their ends; empty lines are left out.
+def read_text(path: str) -> str:
+    """A text file in the data folder, `.gz` too.
 
     Raises:
         FileNotFoundError: the file is not there.
@@ -25,8 +25,12 @@ def read_lines(path: str, limit: int | None = None) -> list[str]:
     if not file.exists():
         raise FileNotFoundError(f"{path} is not in {data_folder()}. Set HF_GPT_DATA to the folder of the data sets.")
     content = file.read_bytes()
-    text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8")
-    return [line.strip() for line in text.split("\n") if line.strip()][:limit]
+    return (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8")
+
+
+def read_lines(path: str, limit: int | None = None) -> list[str]:
+    """Lines of a text file in the data folder without blanks at their ends; empty lines are left out."""
+    return [line.strip() for line in read_text(path).split("\n") if line.strip()][:limit]
 
 
 def read_words(path: str, limit: int | None = None) -> list[list[str]]:

@@ -82,5 +82,6 @@ class Results:
             began = time.process_time()
             self.points[key] = {**measure(), "seconds": round(time.process_time() - began, 1)}
             write_json(self.path, {"settings": self.settings, "points": self.points})
-            print(f"seed {seed}  {name:32} {json.dumps(self.points[key])}", flush=True)
+            short = {key: value for key, value in self.points[key].items() if not isinstance(value, (dict, list))}
+            print(f"seed {seed}  {name:32} {json.dumps(short)}", flush=True)
         return self.points[key]

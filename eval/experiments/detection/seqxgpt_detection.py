@@ -6,55 +6,30 @@ lower case and blanks are set between their tokens, since human texts differ in 
 classifier makes of length and format alone before that, `length+format AUC` after it. Of `continuation` only what comes
 after the human prefix counts, and human texts are entered as far in as machine texts are.
 
-    python -m eval.experiments.detection.seqxgpt_detection --folder runs/seqxgpt_detection
+    python -m eval.experiments.detection.seqxgpt_detection --output_dir runs/seqxgpt_detection
 """
 
-import argparse
-import gzip
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.experiments.common.data import data_folder
-from eval.experiments.common.reports import markdown_table
+from eval.experiments.common.command import make_parser, start
+from eval.experiments.common.data import read_lines
+from eval.experiments.common.reports import markdown_table, with_interval, write_page
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.text.tokenization import tokenize
-from hf_gpt.files.atomic_files import write_json, write_text
+from hf_gpt.files.atomic_files import write_json
 from hf_gpt.reporting.environment import describe_environment
 
 
 FILES = {"document": 80, "continuation": 30}
-COLUMNS = {
-    "file": "file",
-    "model": "model",
-    "texts": "texts",
-    "words": "words",
-    "held-out classifier AUC": "c2st_auc:.3f",
-    "low": "c2st_low:.3f",
-    "high": "c2st_high:.3f",
-    "TF-IDF AUC": "tfidf_auc:.3f",
-    "low ": "tfidf_low:.3f",
-    "high ": "tfidf_high:.3f",
-    "length+format AUC": "shortcut_auc:.3f",
-    "raw format AUC": "raw_auc:.3f",
-}
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/seqxgpt_detection"), help="for the results")
-    parser.add_argument("--epochs", type=int, default=15, help="of the held-out classifier, at most")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser
 
 
 def read_texts(file: str, words: int, seed: int) -> dict[str, list[str]]:
     """The texts of each source, `words` words long, each from the start of a word; shorter ones are left out."""
-    path = data_folder() / "detection" / "seqxgpt" / f"{file}.jsonl.gz"
-    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()]
+    rows = [json.loads(line) for line in read_lines(f"detection/seqxgpt/{file}.jsonl.gz")]
     prefixes = [row["human_prefix_chars"] for row in rows if row["label"] and "human_prefix_chars" in row]
     generator = np.random.default_rng(seed)
     found: dict[str, list[str]] = {}
@@ -76,7 +51,10 @@ def normalised(texts: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = make_parser().parse_args(argv)
+    parser = make_parser(__doc__, "seqxgpt_detection", seeds=None)
+    parser.add_argument("--epochs", type=int, default=15, help="of the held-out classifier, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
     rows: list[dict[str, Any]] = []
     for file, words in FILES.items():
         raw = read_texts(file, words, args.seed)
@@ -90,23 +68,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         pairs = {model: (human, generated, raw["human"], raw[model]) for model, generated in texts.items()}
         for model, (real, generated, raw_real, raw_generated) in {**pairs, "human": halves}.items():
             given = {"predictions": generated, "references": real, "seed": args.seed, "with_control": False}
-            c2st = load("c2st").compute(**given, epochs=args.epochs)
-            tfidf = load("tfidf_test").compute(**given)
-            rows.append({"file": file, "model": model, "texts": f"{len(real)}+{len(generated)}", "words": words})
-            for name, found in (("c2st", c2st), ("tfidf", tfidf)):
-                rows[-1] |= {f"{name}_{key.removeprefix('auc_')}": found[key] for key in ("auc", "auc_low", "auc_high")}
-            rows[-1]["shortcut_auc"] = load("surface").compute(**given)["shortcut_auc"]
-            before = load("surface").compute(predictions=raw_generated, references=raw_real, seed=args.seed)
-            rows[-1]["raw_auc"] = before["shortcut_auc"]
-            write_json(args.folder / "seqxgpt_detection.json", {"rows": rows, "environment": describe_environment()})
+            before = {"predictions": raw_generated, "references": raw_real, "seed": args.seed}
+            rows.append(
+                {
+                    "file": file,
+                    "model": model,
+                    "texts": f"{len(real)}+{len(generated)}",
+                    "words": words,
+                    "held-out classifier AUC": with_interval(load("c2st").compute(**given, epochs=args.epochs)),
+                    "TF-IDF AUC": with_interval(load("tfidf_test").compute(**given)),
+                    "length+format AUC": f"{load('surface').compute(**given)['shortcut_auc']:.3f}",
+                    "raw format AUC": f"{load('surface').compute(**before)['shortcut_auc']:.3f}",
+                }
+            )
+            result = {"rows": rows, "environment": describe_environment()}
+            write_json(args.output_dir / "seqxgpt_detection.json", result)
             print(rows[-1], flush=True)
-    page = f"# Human or machine (SeqXGPT)\n\n{markdown_table(rows, COLUMNS)}\n"
-    write_text(args.folder / "seqxgpt_detection.md", page)
-    print(page)
+    print(write_page(args.output_dir, "seqxgpt_detection", "# Human or machine (SeqXGPT)", markdown_table(rows)))
     return 0
 
 
 if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
+    start(main)

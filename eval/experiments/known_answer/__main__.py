@@ -2,28 +2,31 @@
 Does adversarial training move a generator closer to its data when the answer is known? The data comes from a random
 LSTM whose density is exact, so the discriminator can be perfect and every divergence measured.
 
-    python -m eval.experiments.known_answer --seeds 0 1 2 --output runs/known_answer
+    python -m eval.experiments.known_answer --seeds 0 1 2 --output_dir runs/known_answer
 
 gain       vocabulary 32, length 10: KL(q || p) of each estimator against maximum likelihood at its best temperature
 collapse   vocabulary 64, length 20: without an anchor the generator collapses and the monitors say so; with one it
            does not
 """
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from eval.experiments.common.command import make_parser, start, use_one_thread
-from eval.experiments.common.results import read_json
-from hf_gpt.files.atomic_files import write_json
-
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from eval.experiments.known_answer.perfect_ratio import Sample, Stage
+from eval.experiments.common.random_language import sample_texts
+from eval.experiments.common.results import Results
+from eval.experiments.known_answer import perfect_ratio
+from eval.experiments.known_answer.perfect_ratio import Sample, Stage
+from eval.experiments.known_answer.report import write_report
+from hf_gpt.adversarial.monitoring import diagnostics
+from hf_gpt.adversarial.monitoring.monitors import Monitors
+from hf_gpt.evaluation.statistics.divergences import compare_densities
+from hf_gpt.generation.sampling.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -91,29 +94,18 @@ EXPERIMENTS: dict[str, Settings] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from tqdm import tqdm
-
-    from eval.experiments.known_answer.report import write_report
-
     parser = make_parser(__doc__, "known_answer", "of language, texts, weights and order")
-    parser.add_argument(
-        "--experiments", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS), metavar="NAME"
-    )
+    names = list(EXPERIMENTS)
+    parser.add_argument("--experiments", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of texts, for a quick look")
     args = parser.parse_args(argv)
     use_one_thread()
-    results: dict[str, list[dict[str, Any]]] = {}
-    for name in args.experiments:
-        settings = scaled(EXPERIMENTS[name], args.scale)
-        for seed in args.seeds:
-            path = args.output_dir / f"{name}_seed{seed}.json"
-            if not path.exists() or read_json(path)["settings"] != json.loads(json.dumps(asdict(settings))):
-                steps = settings.likelihood_steps + settings.adversarial_steps * (len(settings.arms) - 1)
-                steps += settings.more_likelihood * settings.adversarial_steps
-                with tqdm(total=steps, desc=f"{name}, seed {seed}", unit="step", disable=None) as bar:
-                    write_json(path, run(settings, seed, bar.update, bar.set_postfix_str))
-            results.setdefault(name, []).append(read_json(path))
-    print(write_report(results, args.output_dir))
+    runs = Results(args.output_dir / "results.json", {**vars(args), **EXPERIMENTS}, ("experiments",))
+    found = {
+        name: [runs.point(seed, name, lambda name=name, seed=seed: run(name, seed, args.scale)) for seed in args.seeds]
+        for name in args.experiments
+    }
+    print(write_report(found, args.output_dir))
     return 0
 
 
@@ -123,40 +115,24 @@ def scaled(settings: Settings, scale: float) -> Settings:
     return replace(settings, **{name: max(4, round(scale * getattr(settings, name))) for name in names})
 
 
-def run(
-    settings: Settings,
-    seed: int,
-    on_steps: Callable[[int], Any] = lambda count: None,
-    on_arm: Callable[[str], Any] = lambda name: None,
-) -> dict[str, Any]:
+def run(name: str, seed: int, scale: float = 1.0) -> dict[str, Any]:
     """One seed of an experiment: all arms, measured; fit for JSON."""
-    import torch
-
-    from eval.experiments.common.random_language import sample_texts
-    from eval.experiments.known_answer import perfect_ratio
-    from eval.experiments.known_answer.perfect_ratio import make_stage
-
+    settings = scaled(EXPERIMENTS[name], scale)
     torch.manual_seed(seed)
-    stage = make_stage(settings.vocab_size, settings.length, settings.sharpness, settings.num_train, seed)
+    stage = perfect_ratio.make_stage(settings.vocab_size, settings.length, settings.sharpness, settings.num_train, seed)
     data_texts = sample_texts(stage.language, settings.num_evaluation, settings.length, seed + 1000)
     arms: dict[str, Any] = {}
 
-    def run_arm(name: str, model: "nn.Module", history: History | None = None, **kwargs: Any) -> "nn.Module":
-        def after(step: int, model: "nn.Module", sample: "Sample | None") -> None:
-            on_steps(1)
-            if history is not None and step % settings.monitor_every == 0:
-                history(step, model)
-
-        on_arm(name)
+    def run_arm(arm: str, model: nn.Module, history: History | None = None, **kwargs: Any) -> nn.Module:
         began = time.process_time()
-        trained = perfect_ratio.train(model, stage, seed=seed, on_step=after, **kwargs)
+        trained = perfect_ratio.train(model, stage, seed=seed, on_step=history, **kwargs)
         seconds = time.process_time() - began - (history.seconds if history else 0.0)
         # Temperature is the rival that adversarial training has to beat, so maximum likelihood gets all of it.
         temperatures = settings.temperatures if "estimator" not in kwargs else (1.0,)
         curve = [{"temperature": each, **measure(stage, trained, data_texts, seed, each)} for each in temperatures]
-        arms[name] = {"cpu_seconds": round(seconds, 1), "curve": curve}
+        arms[arm] = {"cpu_seconds": round(seconds, 1), "curve": curve}
         if history is not None:
-            arms[name] |= {"history": history.history, "warnings": history.first_warnings}
+            arms[arm] |= {"history": history.history, "warnings": history.first_warnings}
         return trained
 
     learnt = run_arm(
@@ -166,13 +142,13 @@ def run(
         batch_size=settings.likelihood_batch,
         learning_rate=settings.likelihood_learning_rate,
     )
-    for name, (estimator, anchor, learning_rate) in settings.arms.items():
+    for arm, (estimator, anchor, learning_rate) in settings.arms.items():
         history = History(stage, settings, seed) if settings.monitor_every and estimator else None
         if history is not None:
             history(0, learnt)
         adversarial = {"estimator": getattr(perfect_ratio, estimator), "anchor": anchor} if estimator else {}
         run_arm(
-            name,
+            arm,
             learnt,
             history,
             steps=settings.adversarial_steps * (1 if estimator else settings.more_likelihood),
@@ -184,13 +160,10 @@ def run(
 
 
 def measure(
-    stage: "Stage", model: "nn.Module", data_texts: "Sample", seed: int, temperature: float
+    stage: Stage, model: nn.Module, data_texts: Rollout, seed: int, temperature: float
 ) -> dict[str, dict[str, float]]:
     """The divergences between the language and a model at a temperature, from as many of its texts as of the data."""
-    from eval.experiments.common.random_language import sample_texts
-    from hf_gpt.evaluation.statistics.divergences import compare_densities
-
-    texts = sample_texts(model, len(data_texts.completions), stage.length, seed + 2000, temperature)
+    texts = sample_texts(model, len(data_texts), stage.length, seed + 2000, temperature)
     found = compare_densities(stage.language, model, data_texts, texts, temperature)
     return {name: asdict(value) for name, value in found.estimates.items()}
 
@@ -198,31 +171,23 @@ def measure(
 class History:
     """The monitors over one arm. The discriminator is perfect, so it is also what one trained afresh would become."""
 
-    def __init__(self, stage: "Stage", settings: Settings, seed: int):
-        from eval.experiments.common.random_language import sample_texts
-        from hf_gpt.adversarial.monitoring.diagnostics import unpadded
-        from hf_gpt.adversarial.monitoring.monitors import Monitors
-
-        self.stage, self.seed = stage, seed
-        self.count = settings.num_evaluation // 4
+    def __init__(self, stage: Stage, settings: Settings, seed: int):
+        self.stage, self.seed, self.every = stage, seed, settings.monitor_every
         self.monitors = Monitors()
-        self.data = sample_texts(stage.language, self.count, stage.length, seed + 3000)
-        self.real = unpadded(self.data.completions, self.data.completion_mask)
+        self.data = sample_texts(stage.language, settings.num_evaluation // 4, stage.length, seed + 3000)
+        self.real = repetition(self.data)
         self.history: list[dict[str, float]] = []
         self.first_warnings: dict[str, int] = {}
         self.seconds = 0.0
 
-    def __call__(self, step: int, model: "nn.Module") -> None:
-        from eval.experiments.common.random_language import sample_texts
-        from hf_gpt.adversarial.monitoring import diagnostics as metrics
-        from hf_gpt.evaluation.statistics.divergences import compare_densities
-
+    def __call__(self, step: int, model: nn.Module, _: Sample | None = None) -> None:
+        if step % self.every:
+            return
         began = time.process_time()
-        texts = sample_texts(model, self.count, self.stage.length, self.seed + 4000 + step)
+        texts = sample_texts(model, len(self.data), self.stage.length, self.seed + 4000 + step)
         comparison = compare_densities(self.stage.language, model, self.data, texts)
         found = {name: estimate.value for name, estimate in comparison.estimates.items()}
-        generated = metrics.unpadded(texts.completions, texts.completion_mask)
-        auc = metrics.auc(comparison.data_scores, comparison.model_scores)
+        auc = diagnostics.auc(comparison.data_scores, comparison.model_scores)
         values = {
             "heldout_auc": auc,
             "fresh_auc": auc,
@@ -230,17 +195,23 @@ class History:
             "data_entropy": found["entropy_p"],
             "oracle_nll": found["nll_oracle"],
             "heldout_nll": found["nll_test"],
-            "distinct_ngrams": metrics.distinct_ngrams(generated, 3),
-            "real_distinct_ngrams": metrics.distinct_ngrams(self.real, 3),
-            "duplicate_rate": metrics.duplicate_rate(generated),
-            "real_duplicate_rate": metrics.duplicate_rate(self.real),
-            "repetition_rate": metrics.repetition_rate(generated),
-            "real_repetition_rate": metrics.repetition_rate(self.real),
+            **repetition(texts),
+            **{f"real_{name}": value for name, value in self.real.items()},
         }
         for warning in self.monitors.update(step, **values):
             self.first_warnings.setdefault(warning.name, step)
         self.history.append({"step": step, "kl_qp": found["kl_qp"], "jsd": found["jsd"]} | values)
         self.seconds += time.process_time() - began
+
+
+def repetition(texts: Rollout) -> dict[str, float]:
+    """What the monitors are told about repeated texts and passages."""
+    rows = diagnostics.unpadded(texts.completions, texts.completion_mask)
+    return {
+        "distinct_ngrams": diagnostics.distinct_ngrams(rows, 3),
+        "duplicate_rate": diagnostics.duplicate_rate(rows),
+        "repetition_rate": diagnostics.repetition_rate(rows),
+    }
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ A thin loop over the pure functions of `hf_gpt.adversarial`, and maximum likelih
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -90,10 +91,10 @@ def reinforce(sample: Sample) -> torch.Tensor:
     return _policy_gradient(sample, rewards.dense_returns(sample.token_rewards, sample.mask))
 
 
-def exact_token(sample: Sample) -> torch.Tensor:
+def exact_token(sample: Sample, **divergence: Any) -> torch.Tensor:
     """Exact over the vocabulary, blind to what follows a token."""
     return estimators.exact_token_loss(
-        sample.logits, sample.mask, reference_logits=sample.data_logits, normalization="token"
+        sample.logits, sample.mask, reference_logits=sample.data_logits, normalization="token", **divergence
     )
 
 
@@ -114,15 +115,7 @@ def exact_divergence(kind: str, beta: float, gamma: float = 1.0) -> Callable[[Sa
     def loss(sample: Sample) -> torch.Tensor:
         found = estimators.token_divergence_rewards(sample.logits, sample.data_logits, sample.mask, kind, beta)
         future = rewards.future_returns(found, sample.mask, gamma)
-        exact = estimators.exact_token_loss(
-            sample.logits,
-            sample.mask,
-            reference_logits=sample.data_logits,
-            normalization="token",
-            divergence=kind,
-            beta=beta,
-        )
-        return exact + _policy_gradient(sample, future)
+        return exact_token(sample, divergence=kind, beta=beta) + _policy_gradient(sample, future)
 
     return loss
 
@@ -166,7 +159,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if on_step is not None:
-            on_step(step, model, sample)
+            on_step(step, model, sampled)
     return model.eval()
 
 

@@ -1,16 +1,16 @@
 """Table, plot and verdict of `known_answer`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eval.experiments.common.reports import between, listed, markdown_table, signed, spread, write_page
-from hf_gpt.reporting.plots import light_colours, save_png
+from matplotlib.axes import Axes
 
+from eval.experiments.common.reports import between, listed, markdown_table, save_panels, signed, spread, write_page
+from hf_gpt.reporting.plots import light_colours
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Result = Mapping[str, Any]
 
@@ -31,14 +31,9 @@ SIGNS_OF_COLLAPSE = (
 def write_report(results: Mapping[str, Sequence[Result]], output: Path) -> str:
     """Writes `known_answer.md` and `known_answer.png`; returns the former's text."""
     parts = {"gain": (_gain_table, _plot_gain), "collapse": (_collapse_table, _plot_collapse)}
-    panels = [(plot, results[name]) for name, (_, plot) in parts.items() if name in results]
+    panels = [partial(plot, runs=results[name]) for name, (_, plot) in parts.items() if name in results]
     text = write_page(output, "known_answer", *(parts[name][0](results[name]) for name in parts if name in results))
-
-    def plot(*axes: "Axes") -> None:
-        for ax, (panel, runs) in zip(axes, panels, strict=True):
-            panel(ax, runs)
-
-    save_png(plot, output / "known_answer.png", width=620 * len(panels), height=420, columns=len(panels), label=text)
+    save_panels(output / "known_answer.png", panels, width=620, height=420, label=text)
     return text
 
 
@@ -84,11 +79,8 @@ def _at_best_temperature(arms: Sequence[Mapping[str, Any]], key: str) -> str:
 
 
 def _gain_table(runs: Sequence[Result]) -> str:
-    rows = []
-    for name in runs[0]["arms"]:
-        arms = [run["arms"][name] for run in runs]
-        row = {
-            "arm": name,
+    def cells(name: str, arms: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        return {
             "KL(q‖p), T=1": _spread_at_one(arms, "kl_qp"),
             "KL(q‖p), best T": _at_best_temperature(arms, "kl_qp"),
             "of MLE's best, each seed": listed(f"{kl_ratios(run)[name]:.2f}" for run in runs),
@@ -96,47 +88,49 @@ def _gain_table(runs: Sequence[Result]) -> str:
             "JSD": _spread_at_one(arms, "jsd"),
             "JSD, best T": _at_best_temperature(arms, "jsd"),
             "H(q)": _spread_at_one(arms, "entropy_q", 2),
-            "NLL_oracle": _spread_at_one(arms, "nll_oracle", 2),
-            "against MLE at equal H(q)": _against_likelihood(runs, name),
         }
-        rows.append(row | {"CPU-s": f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}"})
+
     passed = [name for name in runs[0]["arms"] if all(kl_ratios(run)[name] <= MOST_KL_OF_LIKELIHOOD for run in runs)]
     error = max(point["kl_qp"]["error"] for run in runs for arm in run["arms"].values() for point in arm["curve"])
     about = (
-        f"mean ± standard deviation over seeds; {_data_entropy(runs, 2)}; standard error of a KL at most {error:.3f}."
+        f"{_head('Gain', runs, 2)}; mean ± standard deviation over seeds; standard error of a KL at most {error:.3f}."
     )
     line = f"Line: KL(q‖p) at most {MOST_KL_OF_LIKELIHOOD} of MLE's at its best temperature in each seed. "
-    return "\n\n".join(
-        [_head("Gain", runs) + about, markdown_table(rows), line + f"Reached by: {', '.join(passed) or 'none'}."]
-    )
+    return "\n\n".join([about, _table(runs, cells), line + f"Reached by: {', '.join(passed) or 'none'}."])
 
 
 def _collapse_table(runs: Sequence[Result]) -> str:
-    rows = []
-    for name in runs[0]["arms"]:
-        arms = [run["arms"][name] for run in runs]
+    def cells(name: str, arms: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         ends = [_at_one(arm) for arm in arms]
-        row = {
-            "arm": name,
+        return {
             "H(q)": _spread_at_one(arms, "entropy_q", 1),
             "H(q)/H(p), each seed": listed(f"{p['entropy_q']['value'] / p['entropy_p']['value']:.2f}" for p in ends),
             "KL(q‖p)": _spread_at_one(arms, "kl_qp", 2),
-            "NLL_oracle": _spread_at_one(arms, "nll_oracle", 2),
-            "against MLE at equal H(q)": _against_likelihood(runs, name),
             "warnings (first step)": _warnings(arms),
         }
-        rows.append(row | {"CPU-s": f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}"})
-    head = f"{_head('Collapse', runs)}{_data_entropy(runs, 1)}."
-    return "\n\n".join([head, markdown_table(rows), *_collapse_verdict(runs)])
+
+    return "\n\n".join([f"{_head('Collapse', runs, 1)}.", _table(runs, cells), *_collapse_verdict(runs)])
 
 
-def _head(title: str, runs: Sequence[Result]) -> str:
+def _table(runs: Sequence[Result], cells: Callable[[str, Sequence[Mapping[str, Any]]], dict[str, str]]) -> str:
+    """An arm a row: the experiment's own cells, and those of both."""
+    rows = []
+    for name in runs[0]["arms"]:
+        arms = [run["arms"][name] for run in runs]
+        shared = {
+            "NLL_oracle": _spread_at_one(arms, "nll_oracle", 2),
+            "against MLE at equal H(q)": _against_likelihood(runs, name),
+            "CPU-s": f"{fmean(arm['cpu_seconds'] for arm in arms):.0f}",
+        }
+        rows.append({"arm": name, **cells(name, arms), **shared})
+    return markdown_table(rows)
+
+
+def _head(title: str, runs: Sequence[Result], digits: int) -> str:
     settings, seeds = runs[0]["settings"], listed(run["seed"] for run in runs)
-    return f"{title}: vocabulary {settings['vocab_size']}, length {settings['length']}, seeds {seeds}, nats a text; "
-
-
-def _data_entropy(runs: Sequence[Result], digits: int) -> str:
-    return f"H(p) = {_spread_at_one([run['arms']['MLE'] for run in runs], 'entropy_p', digits)}"
+    entropy = _spread_at_one([run["arms"]["MLE"] for run in runs], "entropy_p", digits)
+    sizes = f"vocabulary {settings['vocab_size']}, length {settings['length']}"
+    return f"{title}: {sizes}, seeds {seeds}, nats a text; H(p) = {entropy}"
 
 
 def _spread_at_one(arms: Sequence[Mapping[str, Any]], key: str, digits: int = 3) -> str:
@@ -187,7 +181,7 @@ def _warnings(arms: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{n} ({listed(arm['warnings'].get(n, 'never') for arm in arms)})" for n in names) or "none"
 
 
-def _plot_gain(axes: "Axes", runs: Sequence[Result]) -> None:
+def _plot_gain(axes: Axes, runs: Sequence[Result]) -> None:
     colours = light_colours()
     names = list(runs[0]["arms"])
     for row, name in enumerate(names):
@@ -206,7 +200,7 @@ def _plot_gain(axes: "Axes", runs: Sequence[Result]) -> None:
     axes.set_title("The true density ratio as reward", loc="left", fontsize=12)
 
 
-def _plot_collapse(axes: "Axes", runs: Sequence[Result]) -> None:
+def _plot_collapse(axes: Axes, runs: Sequence[Result]) -> None:
     """Entropy against NLL_oracle of the first seed: temperatures of the likelihood arms, the way of the others."""
     colours = light_colours()
     run = runs[0]

@@ -8,20 +8,20 @@ In `speech` each audio clip is judged by itself. In `adapted_speech` what the he
 common is taken away from each of them first, without their labels.
 
 The judge of drawings is a support vector machine on the pixels of the real training images. Speech needs the folder of
-the data sets (`HF_GPT_DATA`). Six speakers are few: `--more_speech` names files of more to train on.
+the data sets (`HF_GPT_DATA`).
 """
 
-import argparse
-import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from eval.experiments.common.command import make_parser, start
 from eval.experiments.common.data import data_folder
+from eval.experiments.common.processes import core_minutes, finished, run, scored, seed_of
 from eval.experiments.common.reports import markdown_table
-from eval.experiments.finetuning.__main__ import run
+from eval.experiments.common.results import read_json
 
 
 SPEECH = "speech/fsdd_8khz.parquet"
@@ -59,43 +59,21 @@ MEASUREMENTS = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measurements", nargs="+", choices=list(MEASUREMENTS), help="what is measured")
-    parser.add_argument("--output", type=Path, default=Path("runs/signals"), help="folder of all runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run for each")
-    parser.add_argument(
-        "--held_out",
-        nargs="+",
-        default=list(HELD_OUT_SPEAKERS),
-        help="speakers, each the test of a run that is trained on the other five",
-    )
-    parser.add_argument(
-        "--more_speech",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="files of further speakers to train on, with columns digit, speaker and samples",
-    )
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="options that replace the recipe's")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
-    options.output.mkdir(parents=True, exist_ok=True)
-    changes = dict(item.split("=", 1) for item in options.set)
+    parser = make_parser(__doc__, "signals")
+    parser.add_argument("measurements", nargs="+", choices=list(MEASUREMENTS), help="what is measured")
+    options = parser.parse_args(argv)
     for name in options.measurements:
         measurement = MEASUREMENTS[name]
         settings = {"config": measurement.recipe, **measurement.settings, "overwrite_output_dir": True}
         parts: dict[str, dict[str, Any]] = {name: {}}
         if "group_column" in measurement.settings:
-            files = {"train_file": [data_folder() / SPEECH, *options.more_speech]}
-            parts = {f"{name}_{speaker}": {**files, "held_out_groups": [speaker]} for speaker in options.held_out}
+            files = {"train_file": [data_folder() / SPEECH]}
+            parts = {f"{name}_{speaker}": {**files, "held_out_groups": [speaker]} for speaker in HELD_OUT_SPEAKERS}
         for seed in options.seeds:
             for part, its_settings in parts.items():
-                run("finetune", {**settings, **its_settings, **changes}, options.output / f"{part}-{seed}", seed)
-    print(summary(options.output))
+                run("finetune", {**settings, **its_settings}, options.output_dir / f"{part}-{seed}", seed)
+    print(summary(options.output_dir))
     return 0
 
 
@@ -106,44 +84,19 @@ def summary(output: Path) -> str:
     """
     rows = []
     for name, measurement in MEASUREMENTS.items():
-        runs = [folder for folder in sorted(output.glob(f"{name}*-*")) if (folder / "cost.json").exists()]
-        if not runs:
-            continue
-        metrics = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in runs]
         by_seed: dict[str, list[float]] = {}
-        for folder, metric in zip(runs, metrics, strict=True):
-            by_seed.setdefault(folder.name.rpartition("-")[2], []).append(metric[measurement.metric])
-        scores = [statistics.mean(found) for found in by_seed.values()]
-        minutes = [
-            json.loads((folder / "cost.json").read_text(encoding="utf-8"))["cpu_seconds"] / 60 for folder in runs
-        ]
-        judge = [metric["eval_judge_on_real"] for metric in metrics if "eval_judge_on_real" in metric]
-        rows.append(
-            {
-                "name": measurement.title,
-                "mean": statistics.mean(scores),
-                "range": f"{min(scores):.1%} to {max(scores):.1%}",
-                "seeds": len(scores),
-                "aim": measurement.aim,
-                "judge": statistics.mean(judge) if judge else None,
-                "minutes": statistics.mean(minutes),
-            }
-        )
-    return markdown_table(
-        rows,
-        {
-            "measured": "name",
-            "mean": "mean:.1%",
-            "least to most": "range",
-            "seeds": "seeds",
-            "aim": "aim:.0%",
-            "judge on real images": "judge:.1%",
-            "core minutes": "minutes:.1f",
-        },
-    )
+        judge: list[float] = []
+        runs = finished(output, f"{name}*-*")
+        for folder in runs:
+            metrics = read_json(folder / "metrics.json")
+            by_seed.setdefault(seed_of(folder), []).append(metrics[measurement.metric])
+            judge += [metrics[key] for key in ("eval_judge_on_real",) if key in metrics]
+        if runs:
+            row = scored([fmean(found) for found in by_seed.values()], list(map(core_minutes, runs)), ".1%")
+            row |= {"aim": f"{measurement.aim:.0%}", "judge on real images": f"{fmean(judge):.1%}" if judge else None}
+            rows.append({"measured": measurement.title, **row})
+    return markdown_table(rows)
 
 
 if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
+    start(main)

@@ -13,30 +13,29 @@ and a run that was stopped goes on from there.
 """
 
 import argparse
-import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
 
 from eval.experiments.common.command import make_parser, start, use_one_thread
+from eval.experiments.common.random_language import RandomLanguage
 from eval.experiments.common.results import Results
+from eval.experiments.oracle_board import training
+from eval.experiments.oracle_board.language import make_oracle, read_oracle
+from eval.experiments.oracle_board.measures import copying, lookup_table, measure, sample
+from eval.experiments.oracle_board.report import write_report
+from hf_gpt import HfLstmForCausalLM
 
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
-
-    from eval.experiments.common.random_language import RandomLanguage
 
 # Updates of the generator and, at most, of the discriminator before them.
 ADVERSARIAL_STEPS = {"reinforce": (150, 100), "seqgan": (20, 80)}
-VALIDATED, OVERTRAINED, LOOKUP = "MLE", "MLE, all epochs", "lookup table"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from eval.experiments.oracle_board.report import write_report
-
     parser = make_parser(__doc__, "oracle_board", "of oracle, texts, weights and order")
     parser.add_argument(
         "--oracle", type=Path, help="SeqGAN's save/target_params_py3.pkl; left out: sampled by the seed"
@@ -56,43 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Seeds, temperatures and recipes may be added to a board; what a row is may not change.
     results = Results(options.output_dir / "results.json", vars(options), ("temperatures", "recipes"))
     for seed in options.seeds:
-        run_seed(options, results, seed)
+        World(options, seed).measure(results)
     print(write_report(results.points, options.seeds, results.settings, options.output_dir))
     return 0
-
-
-def run_seed(options: argparse.Namespace, results: Results, seed: int) -> None:
-    """All rows of a seed that are not there yet."""
-    from eval.experiments.oracle_board.measures import copying, lookup_table, measure
-
-    world = World(options, seed)
-
-    def row(name: str, generator: str, temperature: float) -> None:
-        results.point(
-            seed,
-            f"{name} T={temperature}",
-            lambda: measure(
-                world.oracle,
-                world.generator(generator),
-                world.training,
-                world.test,
-                count=options.num_samples,
-                temperature=temperature,
-                seed=seed + 4000,
-            ),
-        )
-
-    results.point(seed, "held-out text", lambda: copying(world.test, world.training))
-    results.point(seed, LOOKUP, lambda: lookup_table(world.oracle, world.training, world.test))
-    results.point(seed, "likelihood", world.train_likelihood)
-    for temperature in options.temperatures:
-        row(VALIDATED, "best", temperature)
-    row(OVERTRAINED, "last", 1.0)
-    for recipe in options.recipes:
-        # Low temperatures too: what helps maximum likelihood is open to any generator.
-        results.point(seed, recipe, lambda recipe=recipe: world.train_adversarially(recipe))
-        for temperature in sorted({1.0, min(options.temperatures)}, reverse=True):
-            row(recipe, recipe, temperature)
 
 
 class World:
@@ -103,45 +68,62 @@ class World:
         self.folder = options.output_dir / f"seed-{seed}"
 
     @cached_property
-    def oracle(self) -> "RandomLanguage":
+    def oracle(self) -> RandomLanguage:
         """p."""
-        from eval.experiments.oracle_board.language import make_oracle, read_oracle
-
         if self.options.oracle is not None:
             return read_oracle(self.options.oracle)
         return make_oracle(self.seed, self.options.vocab_size, self.options.width)
 
     @cached_property
-    def training(self) -> "torch.Tensor":
+    def training(self) -> torch.Tensor:
         """Texts to learn from, (texts, length)."""
         return self._texts(1, self.options.num_train)
 
     @cached_property
-    def validation(self) -> "torch.Tensor":
+    def validation(self) -> torch.Tensor:
         """Texts to stop by."""
         return self._texts(2, self.options.num_samples)
 
     @cached_property
-    def test(self) -> "torch.Tensor":
+    def test(self) -> torch.Tensor:
         """Texts to be judged on."""
         return self._texts(3, self.options.num_samples)
 
-    def _texts(self, position: int, count: int) -> "torch.Tensor":
-        from eval.experiments.oracle_board.measures import sample
-
+    def _texts(self, position: int, count: int) -> torch.Tensor:
         return sample(self.oracle, count, self.options.length, self.seed + 1000 * position)
 
-    def generator(self, name: str) -> "PreTrainedModel":
-        """One that was trained before."""
-        from hf_gpt import HfLstmForCausalLM
+    def measure(self, results: Results) -> None:
+        """All rows that are not there yet."""
+        seed, options = self.seed, self.options
+        results.point(seed, "held-out text", lambda: copying(self.test, self.training))
+        results.point(seed, "lookup table", lambda: lookup_table(self.oracle, self.training, self.test))
+        results.point(seed, "likelihood", self.train_likelihood)
+        rows = [("MLE", "best", temperature) for temperature in options.temperatures]
+        rows.append(("MLE, all epochs", "last", 1.0))
+        for recipe in options.recipes:
+            results.point(seed, recipe, lambda recipe=recipe: self.train_adversarially(recipe))
+            # Low temperatures too: what helps maximum likelihood is open to any generator.
+            rows += [(recipe, recipe, t) for t in sorted({1.0, min(options.temperatures)}, reverse=True)]
+        for name, model, t in rows:
+            results.point(seed, f"{name} T={t}", lambda model=model, t=t: self._row(model, t))
 
+    def _row(self, model: str, temperature: float) -> dict[str, float]:
+        return measure(
+            self.oracle,
+            self.generator(model),
+            self.training,
+            self.test,
+            count=self.options.num_samples,
+            temperature=temperature,
+            seed=self.seed + 4000,
+        )
+
+    def generator(self, name: str) -> PreTrainedModel:
+        """One that was trained before."""
         return HfLstmForCausalLM.from_pretrained(self.folder / name)
 
     def train_likelihood(self) -> dict[str, Any]:
         """Trains and keeps the generator by likelihood: its best epoch and its last."""
-        from eval.experiments.oracle_board import training
-
-        began = time.process_time()
         found = training.train_likelihood(
             training.make_generator(self.oracle.embedding.num_embeddings, self.options.width, self.seed),
             self.training,
@@ -151,28 +133,18 @@ class World:
         )
         found.best.save_pretrained(self.folder / "best")
         found.last.save_pretrained(self.folder / "last")
-        spent = round(time.process_time() - began, 1)
-        return {"cpu_seconds": spent, "best_epoch": found.best_epoch, "held_out": found.held_out}
+        return {"best_epoch": found.best_epoch, "held_out": found.held_out}
 
     def train_adversarially(self, recipe: str) -> dict[str, Any]:
         """Trains and keeps a generator by a recipe, from the best epoch of maximum likelihood."""
-        from eval.experiments.oracle_board import training
-
-        began = time.process_time()
         steps, warmup_steps = (
             max(1, round(number * self.options.adversarial_scale)) for number in ADVERSARIAL_STEPS[recipe]
         )
-        trained, seen = training.train_adversarially(
-            recipe,
-            self.generator("best"),
-            self.training,
-            self.validation,
-            steps=steps,
-            warmup_steps=warmup_steps,
-            seed=self.seed,
-        )
-        trained.save_pretrained(self.folder / recipe)
-        return {"cpu_seconds": round(time.process_time() - began, 1)} | seen
+        model = self.generator("best")
+        sizes = {"steps": steps, "warmup_steps": warmup_steps, "seed": self.seed}
+        seen = training.train_adversarially(recipe, model, self.training, self.validation, **sizes)
+        model.save_pretrained(self.folder / recipe)
+        return seen
 
 
 if __name__ == "__main__":

@@ -9,39 +9,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from eval.experiments.common.adversarial import make_trainer, read_recipe
+from eval.experiments.common.adversarial import make_trainer, method_of, read_recipe
 from eval.experiments.oracle_board.language import START
+from hf_gpt import HfLstmConfig, HfLstmForCausalLM
+from hf_gpt.adversarial.discriminator.factory import make_discriminator
+from hf_gpt.evaluation.language_model.fitting import seeded
 from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
 
-# What of a recipe is the method; the rest is files, sizes and data.
-NOT_THE_METHOD = {
-    "output_dir",
-    "train_file",
-    "tokenizer_vocab_size",
-    "preset",
-    "mle_warmup_steps",
-    "discriminator",
-    "discriminator_overrides",
-    "max_new_tokens",
-    "max_steps",
-    "eval_strategy",
-    "eval_steps",
-    "save_strategy",
-    "save_steps",
-    "load_best_model_at_end",
-    "metric_for_best_model",
-    "greater_is_better",
-    "logging_steps",
-}
-
-
 def make_generator(vocab_size: int, width: int, seed: int) -> PreTrainedModel:
     """SeqGAN's generator: one LSTM of the oracle's width, weights from N(0, 0.1); without a bias at the output."""
-    from hf_gpt import HfLstmConfig, HfLstmForCausalLM
-    from hf_gpt.evaluation.language_model.fitting import seeded
-
     config = HfLstmConfig(
         vocab_size=vocab_size,
         hidden_size=width,
@@ -81,16 +59,11 @@ def train_likelihood(
     epochs: int,
     batch_size: int = 64,
     learning_rate: float = 1e-2,
-    max_grad_norm: float = 5.0,
     seed: int = 0,
 ) -> Likelihood:
-    """Adam with the settings of SeqGAN's pre-training.
+    """Trains in place by Adam with the settings of SeqGAN's pre-training, whatever the held-out likelihood says.
 
-    Args:
-        model: Trained in place.
-        training, validation: (texts, length) int64, without the start token.
-        epochs: How many, whatever the held-out likelihood says.
-        batch_size, learning_rate, max_grad_norm, seed: As named.
+    `training` and `validation` are (texts, length) int64, without the start token.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
@@ -99,7 +72,7 @@ def train_likelihood(
         model.train()
         for rows in torch.randperm(len(training), generator=generator).split(batch_size):
             _nats(model, training[rows]).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
             optimizer.zero_grad()
         found.held_out.append(mean_nats(model, validation))
@@ -126,11 +99,11 @@ def train_adversarially(
     steps: int,
     warmup_steps: int,
     seed: int,
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A copy of the generator after `AdversarialTrainer` by a recipe, and what the trainer saw.
+) -> dict[str, Any]:
+    """Trains a generator in place by a recipe of `hf-gpt adversarial`; returns what the trainer saw.
 
     Args:
-        recipe: Of `hf-gpt adversarial`.
+        recipe: Its name.
         model: After maximum likelihood.
         training, validation: Real texts.
         steps: Updates of the generator.
@@ -138,38 +111,30 @@ def train_adversarially(
         seed: Of all that is sampled.
     """
     settings = {
+        **method_of(recipe),
         "max_new_tokens": training.shape[1],
         "max_steps": warmup_steps + steps,
         "monitor_steps": 10,
         "seed": seed,
-        **read_recipe(recipe, without=NOT_THE_METHOD),
         "discriminator_warmup_steps": warmup_steps,
     }
-    discriminator = make_discriminator(model, read_recipe(recipe).get("discriminator_overrides", {}), seed)
+    # No token ends a text here.
+    overrides = {"classifier_dropout": 0.1, "bos_token_id": None, "eos_token_id": None}
+    with seeded(seed):
+        overrides |= read_recipe(recipe).get("discriminator_overrides", {})
+        discriminator = make_discriminator("ngram_cnn", model, **overrides)
     rows, held_out = ([{"input_ids": [START, *row]} for row in texts.tolist()] for texts in (training, validation))
-    model = copy.deepcopy(model)
     trainer = make_trainer(model, discriminator, rows, held_out, settings=settings, rollout_function=endless)
     trainer.train()
+    model.eval()
     history, schedule = trainer.loop.history, trainer.schedule
-    seen = {
+    return {
         "generator_steps": schedule.adversarial_steps - schedule.skipped_steps,
         "skipped_steps": schedule.skipped_steps,
         "discriminator_updates": trainer.discriminator_trainer.updates,
         "discriminator_auc": history.heldout.auc,
         "warnings": sorted({warning.name for warning in history.monitors.alerts}),
     }
-    return trainer.model.eval(), seen
-
-
-def make_discriminator(generator: PreTrainedModel, overrides: dict[str, Any], seed: int) -> PreTrainedModel:
-    """The n-gram CNN of both recipes."""
-    from hf_gpt import HfNgramCnnConfig
-    from hf_gpt.evaluation.language_model.fitting import seeded
-    from hf_gpt.models.modeling_hf_ngram_cnn import HfNgramCnnForSequenceClassification
-
-    config = HfNgramCnnConfig(vocab_size=generator.config.vocab_size, num_labels=1, **overrides)
-    with seeded(seed):
-        return HfNgramCnnForSequenceClassification(config)
 
 
 def endless(*args: Any, sampling: SamplingConfig, **kwargs: Any) -> Rollout:

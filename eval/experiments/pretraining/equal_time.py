@@ -2,7 +2,7 @@
 Language models from scratch, equal in parameters, tokens a step and computing time: our default, our LSTM, and
 transformers' GPT2LMHeadModel trained by transformers' Trainer, each at the best of several learning rates.
 
-    python -m eval.experiments.pretraining.equal_time wikitext-2 --output runs/equal_time --cpu_minutes 8 --seeds 0 1 2
+    python -m eval.experiments.pretraining.equal_time wikitext-2 --cpu_minutes 8 --seeds 0 1 2
     python -m eval.experiments.pretraining.equal_time tinyshakespeare --models hf_gpt lstm lstm_adamw
     python -m eval.experiments.pretraining.equal_time wikitext-2 --size 10m --models hf_gpt gpt2 --first_share 0.333
 
@@ -13,25 +13,43 @@ are not repeated.
 """
 
 import argparse
-import gzip
 import json
 import math
+import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.experiments.common.data import data_folder
-from eval.experiments.common.reports import markdown_table
+import datasets
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
+
+from eval.benchmarks.speed.models import SIZES
+from eval.experiments.common.adversarial import QUIET
+from eval.experiments.common.command import make_parser, start
+from eval.experiments.common.data import read_text
+from eval.experiments.common.reports import listed, markdown_table
+from eval.experiments.common.results import kept, read_json
+from hf_gpt import HfGptConfig, HfGptForCausalLM, HfLstmConfig, HfLstmForCausalLM
+from hf_gpt.data.collators import PackedRowsCollator
+from hf_gpt.data.corpus import resolve_file
+from hf_gpt.data.packed_dataset import tokenize_and_pack
+from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.files.atomic_files import write_json
+from hf_gpt.training.monitoring.likelihood import total_nats
+from hf_gpt.training.monitoring.mfu import prefers_bfloat16
+from hf_gpt.training.trainer import HfGptTrainer
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 CONTEXT, ROWS = 256, 16
 TIMED_STEPS = 6
+ARTICLE = re.compile(r"^(?!\A)(?= = (?!= ))", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -50,24 +68,9 @@ class Corpus:
 
 
 def read_wikitext() -> dict[str, tuple[list[str], str]]:
-    """WikiText-2 by article."""
-    parts = {}
-    for part in ("train", "valid", "test"):
-        with gzip.open(data_folder() / "lm" / "wikitext-2" / f"{part}.txt.gz", "rt", encoding="utf-8") as file:
-            text = file.read()
-        parts[part] = (list(read_articles(text.splitlines(keepends=True))), text)
-    return parts
-
-
-def read_articles(lines: Iterable[str]) -> Iterator[str]:
-    """The articles of WikiText, each of which begins at a heading of one equals sign."""
-    article: list[str] = []
-    for line in lines:
-        if line.startswith(" = ") and not line.startswith(" = = ") and article:
-            yield "".join(article).strip()
-            article = []
-        article.append(line)
-    yield "".join(article).strip()
+    """WikiText-2 by article, each of which begins at a heading of one equals sign."""
+    texts = {part: read_text(f"lm/wikitext-2/{part}.txt.gz") for part in ("train", "valid", "test")}
+    return {part: (list(map(str.strip, ARTICLE.split(text))), text) for part, text in texts.items()}
 
 
 def read_tinyshakespeare() -> dict[str, tuple[list[str], str]]:
@@ -76,8 +79,6 @@ def read_tinyshakespeare() -> dict[str, tuple[list[str], str]]:
     For likelihoods that compare with published ones. The last tenth is other plays than the rest: no two-sample test
     may take it for text of the same kind; see `split_corpus`.
     """
-    from hf_gpt.data.corpus import resolve_file
-
     text = resolve_file("tinyshakespeare").read_text(encoding="utf-8")
     first, second = round(0.9 * len(text)), round(0.95 * len(text))
     texts = {"train": text[:first], "valid": text[first:second], "test": text[second:]}
@@ -90,8 +91,6 @@ CORPORA = {
         read_tinyshakespeare, 1024, {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
     ),
 }
-# Sizes other than the corpus's own; this has 10 M parameters with 8,192 tokens.
-SIZES = {"10m": {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 5}}
 
 
 @dataclass(frozen=True)
@@ -117,37 +116,24 @@ PEERS = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser(__doc__, "equal_time")
     parser.add_argument("corpus", choices=list(CORPORA), help="what is trained on")
     parser.add_argument(
         "--models", nargs="+", choices=list(PEERS), default=list(PEERS), help="the others are compared with the first"
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/equal_time"), help="folder of the results")
     parser.add_argument("--cpu_minutes", type=float, default=8, help="computing time of a run")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", choices=list(SIZES), help="of the models; left out: 3.3 M, 0.9 M on Tiny Shakespeare")
     parser.add_argument(
         "--first_share", type=float, default=1.0, help="of the computing time, for the first model: does less suffice?"
     )
-    parser.add_argument(
-        "--rates",
-        type=_rates,
-        nargs="+",
-        default=[],
-        metavar="MODEL=RATE,RATE",
-        help="learning rates that are tried in place of the model's own",
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
-    corpus, output = CORPORA[options.corpus], options.output / options.corpus
+    rates_help = "learning rates that are tried in place of the model's own"
+    parser.add_argument("--rates", type=_rates, nargs="+", default=[], metavar="MODEL=RATE,RATE", help=rates_help)
+    options = parser.parse_args(argv)
+    corpus, output = CORPORA[options.corpus], options.output_dir / options.corpus
     if options.size:
         corpus = replace(corpus, sizes=SIZES[options.size])
         output = output.with_name(f"{options.corpus}-{options.size}")
-    output.mkdir(parents=True, exist_ok=True)
     data = prepare(corpus)
     steps = plan_steps(output / "step_seconds.json", options.models, options.cpu_minutes * 60, corpus, data)
     measured = options.models[0]
@@ -157,9 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def result(name: str, learning_rate: float, seed: int) -> dict[str, Any]:
         share = f"-{options.first_share:g}" if name == measured and options.first_share != 1 else ""
         path = output / f"{name}-{learning_rate:g}{share}-{seed}.json"
-        if not path.exists():
-            write_json(path, train(name, learning_rate, seed, steps[name], corpus, data))
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = kept(path, lambda: train(name, learning_rate, seed, steps[name], corpus, data))
         print(f"{path.stem}: {json.dumps(found)}", flush=True)
         return found
 
@@ -190,11 +174,6 @@ def _rates(text: str) -> tuple[str, list[float]]:
 
 def prepare(corpus: Corpus) -> dict[str, Any]:
     """Packed rows of the three parts, the tokenizer, and the words of validation and test: a line end is one."""
-    import datasets
-
-    from hf_gpt.data.packed_dataset import tokenize_and_pack
-    from hf_gpt.data.tokenizer import train_tokenizer
-
     data: dict[str, Any] = {}
     for part, (documents, text) in corpus.read().items():
         if part == "train":
@@ -207,10 +186,6 @@ def prepare(corpus: Corpus) -> dict[str, Any]:
 
 def build(name: str, seed: int, corpus: Corpus, tokenizer: Any) -> Any:
     """A new model."""
-    from transformers import GPT2Config, GPT2LMHeadModel, set_seed
-
-    from hf_gpt import HfGptConfig, HfGptForCausalLM, HfLstmForCausalLM
-
     set_seed(seed)
     gpt = partial(HfGptConfig, vocab_size=corpus.vocab_size, max_position_embeddings=CONTEXT, **corpus.sizes)
     if name == "hf_gpt":
@@ -225,9 +200,6 @@ def build(name: str, seed: int, corpus: Corpus, tokenizer: Any) -> Any:
 
 def lstm_of_size(parameters: int, vocab_size: int, hidden_size: int) -> Any:
     """The configuration of an LSTM encoder and decoder whose number of parameters is nearest to this."""
-    import torch
-
-    from hf_gpt import HfLstmConfig, HfLstmForCausalLM
 
     def config(width: int) -> Any:
         return HfLstmConfig(vocab_size=vocab_size, hidden_size=hidden_size, intermediate_size=width)
@@ -244,13 +216,6 @@ def make_trainer(name: str, learning_rate: float, seed: int, steps: int, corpus:
 
     Both compute in bfloat16 where this processor is quicker in it.
     """
-    from transformers import Trainer, TrainingArguments
-
-    from hf_gpt.data.collators import PackedRowsCollator
-    from hf_gpt.training.monitoring.mfu import prefers_bfloat16
-    from hf_gpt.training.trainer import HfGptTrainer
-    from hf_gpt.training.training_arguments import HfGptTrainingArguments
-
     shared = {
         "output_dir": tempfile.mkdtemp(),
         "max_steps": steps,
@@ -259,20 +224,15 @@ def make_trainer(name: str, learning_rate: float, seed: int, steps: int, corpus:
         "max_grad_norm": 1.0,
         "bf16": prefers_bfloat16("cpu"),
         "seed": seed,
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
         "use_cpu": True,
+        **QUIET,
     }
     optimizer = PEERS[name].optimizer
     if optimizer is None:
         arguments = TrainingArguments(**shared, warmup_steps=0.05, lr_scheduler_type="cosine")
         trainer_class = Trainer
     else:
-        arguments = HfGptTrainingArguments(
-            **shared, optimizer=optimizer, warmup_steps=0.03, decay_steps=0.7, logging_first_step=False
-        )
+        arguments = HfGptTrainingArguments(**shared, optimizer=optimizer, warmup_steps=0.03, decay_steps=0.7)
         trainer_class = HfGptTrainer
     model = build(name, seed, corpus, data["tokenizer"])
     return trainer_class(model=model, args=arguments, train_dataset=data["train"], data_collator=PackedRowsCollator())
@@ -285,7 +245,7 @@ def plan_steps(
 
     A model that is new in a folder is timed beside the first one, whose time then stands for what it was before.
     """
-    known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known: dict[str, float] = read_json(path) if path.exists() else {}
     missing = [name for name in names if name not in known]
     if missing:
         timed = list(dict.fromkeys([names[0], *missing]))
@@ -308,8 +268,6 @@ def train(
     name: str, learning_rate: float, seed: int, steps: int, corpus: Corpus, data: dict[str, Any]
 ) -> dict[str, Any]:
     """Trains a model and measures its perplexities by word, and bits per byte."""
-    from hf_gpt.training.monitoring.likelihood import total_nats
-
     trainer = make_trainer(name, learning_rate, seed, steps, corpus, data)
     began = time.process_time()
     trainer.train()
@@ -327,41 +285,29 @@ def table(runs: Mapping[tuple[str, float], Sequence[Mapping[str, Any]]], best: M
     rows = []
     for (name, rate), found in runs.items():
         test = [run["test_perplexity"] for run in found]
-        bits = [run["test_bits_per_byte"] for run in found if "test_bits_per_byte" in run]
         rows.append(
             {
                 "model": PEERS[name].title,
                 "rate": f"{rate:g}{' (best)' if best[name] == rate else ''}",
                 "seeds": len(found),
-                "test": f"{statistics.mean(test):.1f} ({min(test):.1f} to {max(test):.1f})",
-                "bits": statistics.mean(bits) if bits else None,
-                "validation": statistics.mean(run["validation_perplexity"] for run in found),
-                "size": found[0]["parameters"] / 1e6,
+                "test perplexity by word (least to most)": (
+                    f"{statistics.mean(test):.1f} ({min(test):.1f} to {max(test):.1f})"
+                ),
+                "bits per byte": f"{statistics.mean(run['test_bits_per_byte'] for run in found):.3f}",
+                "validation": f"{statistics.mean(run['validation_perplexity'] for run in found):.1f}",
+                "M parameters": f"{found[0]['parameters'] / 1e6:.2f}",
                 "steps": found[0]["steps"],
-                "seconds": statistics.mean(run["cpu_seconds"] for run in found),
+                "CPU s": f"{statistics.mean(run['cpu_seconds'] for run in found):.0f}",
             }
         )
-    columns = {
-        "model": "model",
-        "rate": "rate",
-        "seeds": "seeds",
-        "test perplexity by word (least to most)": "test",
-        "bits per byte": "bits:.3f",
-        "validation": "validation:.1f",
-        "M parameters": "size:.2f",
-        "steps": "steps",
-        "CPU s": "seconds:.0f",
-    }
-    lines = [markdown_table(rows, columns), ""]
+    lines = [markdown_table(rows), ""]
     measure, *others = best
     for name in others:
         pairs = zip(runs[name, best[name]], runs[measure, best[measure]], strict=True)
-        ratios = ", ".join(f"{theirs['test_perplexity'] / ours['test_perplexity']:.3f}" for theirs, ours in pairs)
+        ratios = listed(f"{theirs['test_perplexity'] / ours['test_perplexity']:.3f}" for theirs, ours in pairs)
         lines.append(f"{PEERS[name].title} / {PEERS[measure].title}, test perplexity seed by seed: {ratios}")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
+    start(main)

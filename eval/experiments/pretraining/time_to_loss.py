@@ -6,9 +6,8 @@ context, batches of 12, 2,000 steps of AdamW (1e-3 to 1e-4, cosine), no dropout,
 architecture at the same width and context, with as many layers as asked for, trained by `HfGptTrainer` with its default
 optimizer and schedule for several numbers of steps, each a run of its own from nothing. The answer is the shortest of
 them whose loss on the whole validation part is at most the reference's. Both sides read random windows of the same nine
-tenths. Time is
-wall-clock from making the model to the last step, without evaluation; CPU-seconds stand beside it for machines that do
-other work as well. Reference and ours take turns.
+tenths. Time is wall-clock from making the model to the last step, without evaluation; CPU-seconds stand beside it for
+machines that do other work as well. Reference and ours take turns.
 
     python -m eval.experiments.pretraining.time_to_loss --seeds 0 1 2 --output_dir runs/time_to_loss
 
@@ -16,21 +15,27 @@ Source of the setting: https://github.com/karpathy/nanoGPT, README, "I only have
 repeated.
 """
 
-import argparse
+import functools
 import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from eval.experiments.common.reports import markdown_table
-from hf_gpt.files.atomic_files import write_json, write_text
+from eval.experiments.common.adversarial import QUIET
+from eval.experiments.common.command import make_parser, start
+from eval.experiments.common.reports import markdown_table, write_page
+from eval.experiments.common.results import kept
+from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.data.corpus import resolve_file
+from hf_gpt.training.trainer import HfGptTrainer
+from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
 CONTEXT, WIDTH, LAYERS, HEADS = 64, 128, 4, 4
@@ -38,37 +43,41 @@ REFERENCE_STEPS, REFERENCE_ROWS, REFERENCE_RATE = 2000, 12, 1e-3
 REFERENCE = "GPT-2, nanoGPT's setting"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of weights and windows")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/time_to_loss"))
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser(__doc__, "time_to_loss", "of weights and windows")
     parser.add_argument("--steps", type=int, nargs="+", default=[260, 300], help="of ours")
     parser.add_argument("--layers", type=int, default=2, help="of ours")
     parser.add_argument("--rows", type=int, default=12, help="windows in a batch of ours")
     parser.add_argument("--learning_rate", type=float, default=1e-2, help="of ours")
     parser.add_argument("--muon_momentum", type=float, default=0.85, help="of ours")
     parser.add_argument("--reference_steps", type=int, default=REFERENCE_STEPS, help="of GPT-2")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
-    train, validation, vocab_size = read_characters()
+    options = parser.parse_args(argv)
+    text, validation, vocab_size = read_characters()
+    settings = {"learning_rate": options.learning_rate, "muon_momentum": options.muon_momentum}
+    ours_name = f"ours-{options.layers}x{options.rows}-{options.learning_rate:g}-{options.muon_momentum:g}"
     rows = []
     for seed in options.seeds:
-        runs = [(f"gpt2-{options.reference_steps}", reference(vocab_size, train, options.reference_steps, seed))]
+        steps = options.reference_steps
+        runs = {f"gpt2-{steps}": functools.partial(reference, vocab_size, text, steps, seed)}
         for steps in options.steps:
-            settings = {"learning_rate": options.learning_rate, "muon_momentum": options.muon_momentum}
-            name = f"ours-{options.layers}x{options.rows}-{options.learning_rate:g}-{options.muon_momentum:g}-{steps}"
-            runs.append((name, ours(vocab_size, train, steps, options.layers, options.rows, seed, **settings)))
-        for name, run in runs:
-            found = _kept(options.output_dir / f"{name}-{seed}.json", run, validation)
+            sizes = (vocab_size, text, steps, options.layers, options.rows, seed)
+            runs[f"{ours_name}-{steps}"] = functools.partial(ours, *sizes, **settings)
+        for name, run in runs.items():
+            path = options.output_dir / f"{name}-{seed}.json"
+            found = kept(path, lambda run=run: measured(run, validation))
             rows.append({"name": name, "seed": seed, "steps": int(name.rpartition("-")[2]), **found})
             print(json.dumps(rows[-1]), flush=True)
-    report = table(rows)
-    write_text(options.output_dir / "results.md", report + "\n")
-    print(report)
+    print(write_page(options.output_dir, "results", table(rows)))
     return 0
+
+
+def measured(run: Callable[[], PreTrainedModel], validation: torch.Tensor) -> dict[str, Any]:
+    """Held-out loss of a model that is trained, and what its training took."""
+    began, cpu_began = time.perf_counter(), time.process_time()
+    model = run()
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+    found = {"loss": loss_of(model, validation), "seconds": seconds, "cpu_seconds": cpu_seconds}
+    return {**found, "parameters": model.num_parameters(), "threads": torch.get_num_threads()}
 
 
 def read_characters() -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -76,8 +85,6 @@ def read_characters() -> tuple[torch.Tensor, torch.Tensor, int]:
 
     Nine tenths and the last tenth, for likelihoods that compare with published ones: the last tenth is other plays.
     """
-    from hf_gpt.data.corpus import resolve_file
-
     text = resolve_file("tinyshakespeare").read_text(encoding="utf-8")
     numbers = {character: number for number, character in enumerate(sorted(set(text)))}
     ids = torch.tensor([numbers[character] for character in text])
@@ -91,36 +98,29 @@ def windows(ids: torch.Tensor, rows: int, generator: torch.Generator) -> torch.T
     return ids[starts[:, None] + torch.arange(CONTEXT + 1)]
 
 
-def reference(vocab_size: int, train: torch.Tensor, steps: int, seed: int) -> Callable[[], torch.nn.Module]:
-    """Training of GPT-2 as nanoGPT does it."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    def run() -> torch.nn.Module:
-        torch.manual_seed(seed)
-        ends = dict.fromkeys(("bos_token_id", "eos_token_id"))
-        config = GPT2Config(
-            vocab_size=vocab_size, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, **ends
-        )
-        config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
-        model = GPT2LMHeadModel(config).train()
-        matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-        others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=REFERENCE_RATE, betas=(0.9, 0.99))
-        generator = torch.Generator().manual_seed(seed)
-        for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = reference_rate(step, steps)
-            batch = windows(train, REFERENCE_ROWS, generator)
-            logits = model(input_ids=batch[:, :-1]).logits
-            loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-        return model
-
-    return run
+def reference(vocab_size: int, text: torch.Tensor, steps: int, seed: int) -> PreTrainedModel:
+    """GPT-2, trained as nanoGPT does it."""
+    torch.manual_seed(seed)
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id"))
+    config = GPT2Config(vocab_size=vocab_size, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, **ends)
+    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
+    model = GPT2LMHeadModel(config).train()
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=REFERENCE_RATE, betas=(0.9, 0.99))
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = reference_rate(step, steps)
+        batch = windows(text, REFERENCE_ROWS, generator)
+        logits = model(input_ids=batch[:, :-1]).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model
 
 
 def reference_rate(step: int, steps: int, warmup: int = 100) -> float:
@@ -134,24 +134,20 @@ def reference_rate(step: int, steps: int, warmup: int = 100) -> float:
 class _Windows(torch.utils.data.IterableDataset):
     """Random windows without end, as rows for a Trainer."""
 
-    def __init__(self, ids: torch.Tensor, rows: int, seed: int):
-        self.ids, self.rows, self.generator = ids, rows, torch.Generator().manual_seed(seed)
+    def __init__(self, text: torch.Tensor, rows: int, seed: int):
+        self.text, self.rows, self.seed = text, rows, seed
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        generator = torch.Generator().manual_seed(self.seed)
         while True:
-            for row in windows(self.ids, self.rows, self.generator):
+            for row in windows(self.text, self.rows, generator):
                 yield {"input_ids": row}
 
 
 def ours(
-    vocab_size: int, train: torch.Tensor, steps: int, layers: int, rows: int, seed: int, **settings: Any
-) -> Callable[[], torch.nn.Module]:
-    """Training of our default model by `HfGptTrainer` with its defaults but for `settings`."""
-    from eval.experiments.common.adversarial import QUIET
-    from hf_gpt import HfGptConfig, HfGptForCausalLM
-    from hf_gpt.training.trainer import HfGptTrainer
-    from hf_gpt.training.training_arguments import HfGptTrainingArguments
-
+    vocab_size: int, text: torch.Tensor, steps: int, layers: int, rows: int, seed: int, **settings: Any
+) -> PreTrainedModel:
+    """Our default model, trained by `HfGptTrainer` with its defaults but for `settings`."""
     arguments = HfGptTrainingArguments(
         output_dir=tempfile.mkdtemp(prefix="time-to-loss-"),
         max_steps=steps,
@@ -162,27 +158,20 @@ def ours(
         **QUIET,
         **settings,
     )
-
-    def run() -> torch.nn.Module:
-        torch.manual_seed(seed)
-        config = HfGptConfig(
-            vocab_size=vocab_size,
-            hidden_size=WIDTH,
-            num_hidden_layers=layers,
-            num_attention_heads=HEADS,
-            max_position_embeddings=CONTEXT,
-            bos_token_id=None,
-            eos_token_id=None,
-            pad_token_id=None,
-        )
-        model = HfGptForCausalLM(config)
-        trainer = HfGptTrainer(
-            model=model, args=arguments, train_dataset=_Windows(train, rows, seed), data_collator=_collate
-        )
-        trainer.train()
-        return model
-
-    return run
+    torch.manual_seed(seed)
+    config = HfGptConfig(
+        vocab_size=vocab_size,
+        hidden_size=WIDTH,
+        num_hidden_layers=layers,
+        num_attention_heads=HEADS,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    model, data = HfGptForCausalLM(config), _Windows(text, rows, seed)
+    HfGptTrainer(model=model, args=arguments, train_dataset=data, data_collator=_collate).train()
+    return model
 
 
 def _collate(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -191,35 +180,24 @@ def _collate(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
 
 
 @torch.no_grad()
-def loss_of(model: torch.nn.Module, ids: torch.Tensor, rows: int = 64) -> float:
+def loss_of(model: PreTrainedModel, ids: torch.Tensor, rows: int = 64) -> float:
     """Nats a character over a whole text, in windows that do not overlap."""
     model.eval()
     count = (len(ids) - 1) // CONTEXT
     inputs, targets = (ids[shift : shift + count * CONTEXT].view(count, CONTEXT) for shift in (0, 1))
     total = 0.0
-    for start in range(0, count, rows):
-        logits = model(input_ids=inputs[start : start + rows]).logits.float()
-        total += F.cross_entropy(logits.flatten(0, 1), targets[start : start + rows].flatten(), reduction="sum").item()
+    for part, wanted in zip(inputs.split(rows), targets.split(rows), strict=True):
+        logits = model(input_ids=part).logits.float()
+        total += F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum").item()
     return total / (count * CONTEXT)
-
-
-def _kept(path: Path, run: Callable[[], torch.nn.Module], validation: torch.Tensor) -> dict[str, Any]:
-    if not path.exists():
-        began, cpu_began = time.perf_counter(), time.process_time()
-        model = run()
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
-        found = {"loss": loss_of(model, validation), "seconds": seconds, "cpu_seconds": cpu_seconds}
-        found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-        write_json(path, {**found, "threads": torch.get_num_threads()})
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A row for each number of steps, means over the seeds, and the shortest run that is as good as the reference."""
     lines, answer = [], None
+    base = {row["seed"]: row for row in rows if row["name"].startswith("gpt2")}
     for name in dict.fromkeys(row["name"] for row in rows):
         some = [row for row in rows if row["name"] == name]
-        base = {row["seed"]: row for row in rows if row["name"].startswith("gpt2")}
         shares = {
             clock: fmean(row[clock] / base[row["seed"]][clock] for row in some) for clock in ("seconds", "cpu_seconds")
         }
@@ -254,6 +232,4 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
+    start(main)

@@ -22,56 +22,35 @@ Every model and point is kept in output_dir, and a run that was stopped goes on 
 import argparse
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from eval.experiments.common.adversarial import make_trainer, read_recipe
+from eval.experiments.common.adversarial import make_trainer, method_of
 from eval.experiments.common.command import make_parser, start
 from eval.experiments.common.data import read_words
 from eval.experiments.common.reports import write_page
 from eval.experiments.common.results import Results, kept_model
-from eval.experiments.real_text.report import (
-    DISCRIMINATOR,
-    DISTILLED,
-    LIKELIHOOD,
-    LIKELIHOOD_CHOSEN,
-    LIKELIHOOD_RESAMPLED,
-    OURS,
-    OURS_CHOSEN,
-    OURS_RESAMPLED,
-    REAL,
-    plot,
-    report,
-)
+from eval.experiments.common.words import sample_words, sampling_of, words_of
+from eval.experiments.real_text import report
 from hf_gpt.allocator import keeps_freed_memory
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.sentence_bleu import ngram_bleu, self_bleu
-from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
+from hf_gpt.evaluation.text.vocabulary import WordVocabulary
 from hf_gpt.evaluation.two_sample.classifier_test import classifier_test
 from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 from hf_gpt.generation.guidance.particle_filter import grow_particles
 from hf_gpt.generation.guidance.selection import effective_sample_size, importance_weights, resample
-from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 from hf_gpt.generation.scoring.log_ratio import log_ratio
 
 
 FILES = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
 MAX_WORDS = 40
-TEMPERATURES = {
-    LIKELIHOOD: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-    OURS: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-    DISTILLED: (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-    DISCRIMINATOR: (1.1, 1.0, 0.9, 0.8, 0.7),
-    OURS_CHOSEN: (1.2, 1.1, 1.0, 0.9),
-    LIKELIHOOD_CHOSEN: (1.2, 1.1, 1.0, 0.8),
-    OURS_RESAMPLED: (1.2, 1.1, 1.0, 0.9),
-    LIKELIHOOD_RESAMPLED: (1.1, 1.0, 0.8),
-}
-TOP_P = {LIKELIHOOD: (0.95, 0.9, 0.8, 0.7, 0.6), OURS: (0.95, 0.9, 0.8, 0.7, 0.6)}
+TEMPERATURES = (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+TOP_P = (0.95, 0.9, 0.8, 0.7, 0.6)
 # Learning rates of the discriminator's last epochs.
 ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)
@@ -82,7 +61,7 @@ SATURATED = 6
 Sampler = Callable[..., tuple[Rollout, dict[str, float]]]
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__, "real_text", "of split, weights and samples")
     parser.add_argument("corpora", nargs="+", choices=sorted(FILES), metavar="CORPUS", help=", ".join(sorted(FILES)))
     parser.add_argument("--num_texts", type=int, help="texts used of a corpus; left out: all")
@@ -92,37 +71,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
-    parser.add_argument("--anchor", type=float, default=1.0, help="weight of the distillation in them")
-    parser.add_argument("--soft_targets", type=float, default=1.0, help="share of it that the discriminator teaches")
-    parser.add_argument("--divergence", help="descended in them, with --beta; left out: the recipe's")
-    parser.add_argument("--beta", type=float)
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
     parser.add_argument("--particles", type=int, default=16, help="prefixes of each text that it resamples")
     parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parse(argv)
+    options = parser.parse_args(argv)
     rows = []
     with keeps_freed_memory():
         for corpus in options.corpora:
             for seed in options.seeds:
                 rows += Run(corpus, seed, options).measure()
     for corpus in options.corpora:
-        plot(corpus, rows, options.output_dir / f"{corpus}.png")
-    print(write_page(options.output_dir, "results", *(report(corpus, rows) for corpus in options.corpora)))
+        report.plot(corpus, rows, options.output_dir / f"{corpus}.png")
+    print(write_page(options.output_dir, "results", *(report.report(corpus, rows) for corpus in options.corpora)))
     return 0
 
 
 class Run:
-    """The models of one corpus and one seed, and their points.
-
-    Args:
-        corpus: A key of `FILES`.
-        seed: Of split, weights and samples.
-        options: Of the command.
-    """
+    """The models of one corpus (a key of `FILES`) and one seed, and their points."""
 
     def __init__(self, corpus: str, seed: int, options: argparse.Namespace):
         self.corpus, self.seed, self.options = corpus, seed, options
@@ -135,7 +100,6 @@ class Run:
         parts = np.split(order, [held, held + len(order) // 10])
         self.test, self.validation, self.training = ([texts[n] for n in part] for part in parts)
         self.vocabulary = WordVocabulary(self.training + self.validation)
-        self.words = {number: word for word, number in self.vocabulary.numbers.items()}
 
     def measure(self) -> list[dict[str, Any]]:
         """The points of all models, trained unless they are there."""
@@ -153,16 +117,21 @@ class Run:
         spent += record["cpu_seconds"]
         longer, _ = self._kept("likelihood", copy.deepcopy(start), lambda model: self._for_longer(model, spent))
         curves = (
-            (LIKELIHOOD, self._plain(longer)),
-            (OURS, self._plain(ours)),
-            (DISTILLED, self._plain(taught)),
-            (DISCRIMINATOR, self._plain(judge)),
-            (OURS_CHOSEN, self._chosen(ours, trained)),
-            (LIKELIHOOD_CHOSEN, self._chosen(longer, trained)),
-            (OURS_RESAMPLED, self._resampled(ours, trained)),
-            (LIKELIHOOD_RESAMPLED, self._resampled(longer, trained)),
+            (report.LIKELIHOOD, self._plain(longer), TEMPERATURES, TOP_P),
+            (report.OURS, self._plain(ours), TEMPERATURES, TOP_P),
+            (report.DISTILLED, self._plain(taught), TEMPERATURES, ()),
+            (report.DISCRIMINATOR, self._plain(judge), (1.1, 1.0, 0.9, 0.8, 0.7), ()),
+            (report.OURS_CHOSEN, self._chosen(ours, trained), (1.2, 1.1, 1.0, 0.9), ()),
+            (report.LIKELIHOOD_CHOSEN, self._chosen(longer, trained), (1.2, 1.1, 1.0, 0.8), ()),
+            (report.OURS_RESAMPLED, self._resampled(ours, trained), (1.2, 1.1, 1.0, 0.9), ()),
+            (report.LIKELIHOOD_RESAMPLED, self._resampled(longer, trained), (1.1, 1.0, 0.8), ()),
         )
-        return [self._real(), *(row for name, sample in curves for row in self._curve(name, sample))]
+        # Texts that were learnt from, as many as the others: what a perfect model's would be like.
+        rows = [self._measured(report.REAL, "", lambda: self._metrics(self.training[: len(self.test)]))]
+        for name, sample, temperatures, top_ps in curves:
+            settings = [*(("temperature", t) for t in temperatures), *(("top_p", p) for p in top_ps)]
+            rows += [self._sampled(name, sample, key, value) for key, value in settings]
+        return rows
 
     # Models
 
@@ -225,19 +194,16 @@ class Run:
 
     def _against(self, model: WordModel, judge: WordModel) -> dict[str, Any]:
         options = self.options
-        divergence = {"token_divergence": options.divergence, "token_divergence_beta": options.beta}
         settings = {
+            **method_of("default"),
             "max_steps": options.steps,
+            "discriminator_warmup_steps": 0,
             "per_device_train_batch_size": 64,
             "max_new_tokens": MAX_WORDS + 1,
             "learning_rate": options.learning_rate,
             "lr_scheduler_type": "linear",
-            "lambda_mle": options.anchor,
-            "anchor_soft_targets": options.soft_targets,
             "monitor_steps": max(1, options.steps // 5),
             "seed": self.seed,
-            **method(),
-            **{name: value for name, value in divergence.items() if value is not None},
         }
         rows, held_out = (
             [{"input_ids": row.tolist()} for row in self.vocabulary.encode(texts, MAX_WORDS)]
@@ -256,36 +222,27 @@ class Run:
 
     # Points
 
-    def _real(self) -> dict[str, Any]:
-        """Texts that were learnt from, as many as the others: what a perfect model's would be like."""
-        return self._measured(REAL, "", REAL, lambda: self._metrics(self.training[: len(self.test)]))
+    def _sampled(self, model: str, sample: Sampler, key: str, value: float) -> dict[str, Any]:
+        return self._measured(model, f"{key} {value:g}", lambda: self._point(*sample(**{key: value})))
 
-    def _curve(self, name: str, sample: Sampler) -> Iterable[dict[str, Any]]:
-        settings = [{"temperature": temperature} for temperature in TEMPERATURES[name]]
-        for setting in [*settings, *({"top_p": top_p} for top_p in TOP_P.get(name, ()))]:
-            label = "".join(f"{key} {value:g}" for key, value in setting.items())
-            yield self._measured(
-                name, label, f"{name}, {label}", lambda setting=setting: self._point(*sample(**setting))
-            )
-
-    def _measured(self, model: str, setting: str, key: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
+    def _measured(self, model: str, setting: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
         """A point, measured unless the folder has it."""
-        point = self.results.point(self.seed, key, measure)
+        point = self.results.point(self.seed, f"{model}, {setting}" if setting else model, measure)
         return {"corpus": self.corpus, "seed": self.seed, "model": model, "setting": setting, **point}
 
     def _plain(self, model: WordModel) -> Sampler:
-        return lambda **policy: (rollout(model.model, **self._texts(1, **policy)), {})
+        return lambda **policy: (sample_words(model, len(self.test), self.seed + 7, **policy), {})
 
     def _chosen(self, model: WordModel, chooser: WordModel) -> Sampler:
         """One of several whole texts."""
 
         def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
-            count = self.options.candidates
-            settings = self._texts(count, temperature=temperature)
-            sampling, samples = settings["sampling"], rollout(model.model, **settings)
+            count, generator = self.options.candidates, self._generator()
+            sampling = sampling_of(model, count * len(self.test), temperature=temperature)
+            samples = rollout(model.model, sampling=sampling, generator=generator, batch_size=500)
             scores = log_ratio(chooser.model, model.model, samples, sampling, sampling, batch_size=128)
             scores = scores.reshape(-1, count)
-            chosen = torch.arange(0, len(samples), count) + resample(scores, generator=settings["generator"])[:, 0]
+            chosen = torch.arange(0, len(samples), count) + resample(scores, generator=generator)[:, 0]
             effective = float(effective_sample_size(importance_weights(scores)).mean())
             return samples.rows(chosen), {"effective_candidates": effective}
 
@@ -295,40 +252,31 @@ class Run:
         """Texts whose prefixes are resampled as they grow."""
 
         def sample(temperature: float) -> tuple[Rollout, dict[str, float]]:
-            settings = self._texts(1, temperature=temperature)
+            generator = self._generator()
             particles = grow_particles(
                 model.model,
                 chooser.model,
+                sampling=sampling_of(model, len(self.test), temperature=temperature),
                 num_particles=self.options.particles,
                 block_size=self.options.block,
                 discriminator_temperature=temperature,
-                **settings,
+                generator=generator,
+                batch_size=500,
             )
             metrics = {
                 "effective_candidates": float(particles.effective_sample_size.mean()),
                 "resamplings": float(particles.num_resampled.float().mean()),
             }
-            return particles.sample(settings["generator"]), metrics
+            return particles.sample(generator), metrics
 
         return sample
 
-    def _texts(self, candidates: int, **policy: float) -> dict[str, Any]:
-        """How to sample as many texts as there are held-out ones, or several for each."""
-        sampling = SamplingConfig(
-            max_new_tokens=MAX_WORDS + 1,
-            num_return_sequences=candidates * len(self.test),
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-            **policy,
-        )
-        generator = torch.Generator().manual_seed(self.seed + 7)
-        return {"sampling": sampling, "generator": generator, "batch_size": 500}
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed + 7)
 
     def _point(self, samples: Rollout, metrics: dict[str, float]) -> dict[str, float]:
-        texts = [[self.words[token] for token in row if token in self.words] for row in samples.completions.tolist()]
         # BLEU of nothing is not defined.
-        found = self._metrics([text or ["."] for text in texts])
+        found = self._metrics([text or ["."] for text in words_of(samples, self.vocabulary)])
         return found | {"entropy": float(-samples.logps.sum() / samples.completion_mask.sum())} | metrics
 
     def _metrics(self, texts: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -339,29 +287,6 @@ class Run:
             "self_bleu5": float(self_bleu(texts, (5,)).mean()),
             "auc": found["auc"],
         }
-
-
-# What of the recipe `default` is the method; the rest is sizes and data.
-METHOD = (
-    "discriminator_loss",
-    "density_ratio_weight",
-    "discriminator_learning_rate",
-    "discriminator_adam_beta1",
-    "discriminator_steps",
-    "generator_steps",
-    "replay_fraction",
-    "estimator",
-    "token_divergence",
-    "token_divergence_beta",
-    "gamma",
-    "normalization",
-    "gate_auc",
-)
-
-
-def method() -> dict[str, Any]:
-    """The method of the recipe `default`, with a discriminator that has learned its texts already."""
-    return read_recipe("default", only=METHOD) | {"discriminator_warmup_steps": 0}
 
 
 if __name__ == "__main__":

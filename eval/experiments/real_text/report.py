@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
 
 from eval.experiments.common.reports import between, listed, markdown_table, signed
 from hf_gpt.reporting.plots import light_colours, save_png
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 REAL = "real text"
 LIKELIHOOD, OURS, DISCRIMINATOR = "MLE, same compute", "adversarial", "its discriminator's samples"
@@ -37,15 +36,7 @@ def gain(
     The baseline is taken on the straight lines between its temperatures, or between its values of top-p, whichever is
     better there.
 
-    Args:
-        row: The point.
-        rows: Points of all seeds.
-        quality: A key of `QUALITIES`.
-        baseline: A model.
-        samplers: Those of it that count.
-
-    Returns:
-        None beyond the range of the baseline's samplers.
+    None beyond the range of the baseline's samplers, of which `samplers` count.
     """
     own = [other for other in rows if other["model"] == baseline and other["seed"] == row["seed"]]
     found = []
@@ -65,10 +56,6 @@ def _is_sampled_by(sampler: str, row: Row) -> bool:
 def report(corpus: str, rows: Sequence[Row]) -> str:
     """Markdown: every point with its gains in each seed, how many points of each model gain, of all and of those that
     are at most as diverse as real text, and what adversarial training gains beside the distillation before it.
-
-    Args:
-        corpus: Whose points they are; others are left out.
-        rows: Points of all seeds, each with corpus, seed, model, setting and metrics.
     """
     own = [row for row in rows if row["corpus"] == corpus]
     seeds = sorted({row["seed"] for row in own})
@@ -125,7 +112,7 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
     models = list(dict.fromkeys(row["model"] for row in own if row["model"] != REAL))
     colours = dict(zip(models, [*light_colours(), "#b8860b", "#b83280", "#4a5568", "#319795"], strict=False))
 
-    def fill(*panels: "Axes") -> None:
+    def fill(*panels: Axes) -> None:
         for axes, quality in zip(panels, QUALITIES, strict=True):
             for model in models:
                 for sampler, line in SAMPLERS.items():

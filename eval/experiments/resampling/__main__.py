@@ -21,39 +21,36 @@ import statistics
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eval.experiments.resampling.report import LARGER, REAL, TEMPERATURE, TOP_P
-from hf_gpt.files.atomic_files import replaces_file
+import torch
 
+from eval.experiments.common.command import make_parser, start, use_one_thread
+from eval.experiments.common.results import Results
+from eval.experiments.common.words import encode, sample_words, sampling_of, words_of
+from eval.experiments.resampling.discriminators import Discriminator, best_weights, classifier, unseen_auc
+from eval.experiments.resampling.report import LARGER, REAL, TEMPERATURE, TOP_P, write_plot, write_table
+from eval.experiments.resampling.stage import CORPORA, Corpus, Stage
+from hf_gpt.allocator import keeps_freed_memory
+from hf_gpt.evaluation.language_model.word_model import WordModel, reverse_lm_score
+from hf_gpt.generation.guidance.particle_filter import grow_particles
+from hf_gpt.generation.guidance.selection import best_of, resample
+from hf_gpt.generation.sampling.rollout import Rollout
+from hf_gpt.generation.scoring.log_ratio import log_ratio
 
-if TYPE_CHECKING:
-    import torch
-
-    from eval.experiments.common.results import Results
-    from eval.experiments.resampling.discriminators import Discriminator
-    from eval.experiments.resampling.pools import Pool
-    from eval.experiments.resampling.stage import Corpus
-    from hf_gpt.evaluation.language_model.word_model import WordModel
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
 TOP_PS = (0.9, 0.8)
 LARGER_TEMPERATURES = (1.0, 0.8)
 PARTICLE_TEMPERATURES = (1.0, 0.85)
-# Ways besides importance resampling are shown at one number of candidates.
-WAYS, WAYS_AT = ("resample", "best"), 8
+# The best of n is shown at one number of candidates.
+BEST_AT = 8
 LARGER_CANDIDATES = 16
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.experiments.resampling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("corpora", nargs="+", choices=("coco", "news"), metavar="CORPUS", help="coco, news")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split, weights and samples")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/resampling"))
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser(__doc__, "resampling", "of split, weights and samples")
+    parser.add_argument("corpora", nargs="+", choices=list(CORPORA), metavar="CORPUS", help=", ".join(CORPORA))
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each point")
     parser.add_argument("--num_real", type=int, help="texts used of each of the two files; left out: all")
     parser.add_argument("--candidates", type=int, nargs="+", default=[8, 32], help="whole texts to choose one of")
@@ -62,27 +59,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--generator", type=int, nargs=2, default=[16, 1], metavar=("WIDTH", "LAYERS"), help="q")
     parser.add_argument("--density", type=int, nargs=2, default=[64, 2], metavar=("WIDTH", "LAYERS"), help="psi")
     parser.add_argument("--epochs", type=int, default=30, help="of each training, at most; early stopping ends it")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    import torch
-
-    from eval.experiments.common.results import Results
-    from eval.experiments.resampling.report import write_plot, write_table
-    from eval.experiments.resampling.stage import CORPORA
-    from hf_gpt.allocator import keeps_freed_memory
-
-    options = make_parser().parse_args(argv)
-    # The models are too small for more threads to be of use.
-    torch.set_num_threads(1)
-    # Corpora, seeds and ways of choosing may be added; what a point is may not change.
-    varying = ("corpora", "seeds", "output_dir", "candidates", "particles")
-    settings = {name: str(value) for name, value in vars(options).items() if name not in varying}
+    options = parser.parse_args(argv)
+    use_one_thread()
     for corpus in options.corpora:
         folder = options.output_dir / corpus
-        folder.mkdir(parents=True, exist_ok=True)
-        results = Results(folder / "results.json", settings)
+        # Corpora and ways of choosing may be added; what a point is may not change.
+        results = Results(folder / "results.json", vars(options), ("corpora", "candidates", "particles"))
         for seed in options.seeds:
             with keeps_freed_memory():
                 Seed(CORPORA[corpus], seed, options, results, folder / f"seed-{seed}").run()
@@ -94,18 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Seed:
     """All points of one seed."""
 
-    def __init__(self, corpus: "Corpus", seed: int, options: argparse.Namespace, results: "Results", folder: Path):
-        from eval.experiments.resampling.stage import Sizes, Stage
-
-        self.seed, self.options, self.results, self.folder = seed, options, results, folder
+    def __init__(self, corpus: Corpus, seed: int, options: argparse.Namespace, results: Results, folder: Path):
+        self.seed, self.options, self.results = seed, options, results
         self.number = options.num_samples
-        sizes = Sizes(tuple(options.generator), tuple(options.density), options.epochs)
-        self.stage = Stage(corpus, options.num_real, sizes, seed, folder, results)
+        self.stage = Stage(corpus, options, seed, folder)
 
     def run(self) -> None:
         """Measures what is not measured yet."""
-        from eval.experiments.resampling.pools import encode
-
         stage = self.stage
         self._point(REAL, lambda: encode(stage.training[: self.number], stage.vocabulary, stage.max_words))
         for t in TEMPERATURES:
@@ -114,109 +91,97 @@ class Seed:
             self._point(f"{TOP_P} {p:g}", lambda p=p: self._sample(stage.generator, 1, top_p=p))
         for t in LARGER_TEMPERATURES:
             self._point(f"{LARGER} T={t:g}", lambda t=t: self._sample(stage.density, 1, temperature=t))
-        self._particles()
+        for t in PARTICLE_TEMPERATURES:
+            for count in self.options.particles:
+                self._point(f"particles: {count} at T={t:g}", lambda t=t, count=count: self._particles(count, t))
         self._whole_texts()
         self._larger_model()
 
+    def _particles(self, count: int, temperature: float) -> Rollout:
+        """Texts of q whose prefixes are resampled by the log-ratio."""
+        q, generator = self.stage.generator, torch.Generator().manual_seed(self.seed + 11)
+        return grow_particles(
+            q.model,
+            self.stage.density.model,
+            sampling=sampling_of(q, self.number, temperature=temperature),
+            num_particles=count,
+            block_size=self.options.block,
+            discriminator_temperature=temperature,
+            resampling="multinomial",
+            generator=generator,
+            batch_size=500,
+        ).sample(generator)
+
     def _whole_texts(self) -> None:
         """One of n texts of q, by the log-ratio alone and by the log-ratio with a classifier begun from psi."""
-        from eval.experiments.resampling.discriminators import classifier, log_ratio
-
         stage, most = self.stage, max(self.options.candidates)
-        parts = {"ratio": log_ratio(stage.density, stage.generator), "classifier": classifier(stage, "generator")}
+        parts: dict[str, Discriminator] = {
+            "ratio": lambda texts: log_ratio(stage.density.model, stage.generator.model, texts, batch_size=64),
+            "classifier": classifier(stage, "generator"),
+        }
         pool = cache(lambda: self._sample(stage.generator, most))
-        scores = {name: cache(lambda n=name: self._kept(f"{n} of {most}", lambda: parts[n](pool()))) for name in parts}
+        scores = {name: cache(lambda part=part: part(pool())) for name, part in parts.items()}
         self._weigh("ratio", [parts["ratio"]], stage.generator)
         for count in self.options.candidates:
-            for way in WAYS if count == WAYS_AT else ("resample",):
-                self._choose("ratio", way, count, pool, scores["ratio"])
+            self._choose("ratio", "resample", count, pool, scores["ratio"])
+            if count == BEST_AT:
+                self._choose("ratio", "best", count, pool, scores["ratio"])
         weights = self._weigh("ratio + classifier", list(parts.values()), stage.generator)
         both = cache(lambda: weights[0] * scores["ratio"]() + weights[1] * scores["classifier"]())
         self._choose("ratio + classifier", "resample", most, pool, both)
 
-    def _particles(self) -> None:
-        """Texts of q whose prefixes are resampled by the log-ratio."""
-        from eval.experiments.resampling.particles import sample_by_particles
-
-        stage = self.stage
-        for temperature in PARTICLE_TEMPERATURES:
-            for count in self.options.particles:
-                settings = {"particles": count, "block": self.options.block, "seed": self.seed + 11}
-                settings |= {"q_temperature": temperature, "psi_temperature": temperature}
-                name = f"particles: {count} at T={temperature:g}"
-                self._point(
-                    name, lambda s=settings: sample_by_particles(stage.generator, stage.density, self.number, **s)
-                )
-
     def _larger_model(self) -> None:
         """One of n texts of psi itself, by a classifier."""
-        from eval.experiments.resampling.discriminators import classifier
-
-        stage, count = self.stage, LARGER_CANDIDATES
+        stage, name = self.stage, f"{LARGER} + classifier"
         discriminator = classifier(stage, "density")
-        weight = self._weigh(f"{LARGER} + classifier", [discriminator], stage.density)[0]
-        pool = cache(lambda: self._sample(stage.density, count))
-        scores = cache(lambda: weight * self._kept(f"classifier of density, {count}", lambda: discriminator(pool())))
-        self._choose(f"{LARGER} + classifier", "resample", count, pool, scores)
+        weight = self._weigh(name, [discriminator], stage.density)[0]
+        pool = cache(lambda: self._sample(stage.density, LARGER_CANDIDATES))
+        self._choose(name, "resample", LARGER_CANDIDATES, pool, lambda: weight * discriminator(pool()))
 
-    def _weigh(self, name: str, discriminators: "list[Discriminator]", model: "WordModel") -> list[float]:
+    def _weigh(self, name: str, discriminators: list[Discriminator], model: WordModel) -> list[float]:
         """The weights of a sum of discriminators; 1 for a log-ratio alone."""
-        from eval.experiments.resampling.discriminators import best_weights, unseen_auc
 
         def measure() -> dict[str, Any]:
             weights = [1.0] if name == "ratio" else best_weights(self.stage, discriminators, model)
-            return {"weights": weights, "unseen_auc": round(unseen_auc(self.stage, discriminators, weights, model), 4)}
+            return {"weights": weights, "unseen_auc": unseen_auc(self.stage, discriminators, weights, model)}
 
         return self.results.point(self.seed, f"discriminator {name}", measure)["weights"]
 
     def _choose(
-        self, discriminator: str, way: str, count: int, pool: "Callable[[], Pool]", scores: "Callable[[], torch.Tensor]"
+        self,
+        discriminator: str,
+        way: str,
+        count: int,
+        pool: Callable[[], Rollout],
+        scores: Callable[[], torch.Tensor],
     ) -> None:
-        from eval.experiments.resampling.choosing import choose
-
-        def texts() -> "Pool":
-            return pool().rows(choose(way, scores(), self.number, count, self.seed))
+        def texts() -> Rollout:
+            groups = scores()[: self.number * count].view(self.number, count)
+            generator = torch.Generator().manual_seed(self.seed)
+            chosen = best_of(groups) if way == "best" else resample(groups, generator=generator)[:, 0]
+            return pool().rows(torch.arange(self.number) * count + chosen)
 
         self._point(f"{discriminator}: {way} of {count}", texts)
 
-    def _sample(self, model: "WordModel", candidates: int, **sampler: float) -> "Pool":
-        from eval.experiments.resampling.pools import sample
+    def _sample(self, model: WordModel, candidates: int, **policy: float) -> Rollout:
+        return sample_words(model, self.number * candidates, self.seed + 7, **policy)
 
-        return sample(model, self.number * candidates, seed=self.seed + 7, **sampler)
-
-    def _kept(self, name: str, score: "Callable[[], torch.Tensor]") -> "torch.Tensor":
-        import torch
-
-        file = self.folder / f"scores, {name}.pt"
-        if not file.exists():
-            found = score()
-            with replaces_file(file) as draft:
-                torch.save(found, draft)
-        return torch.load(file)
-
-    def _point(self, name: str, sample: "Callable[[], Pool]") -> None:
-        from hf_gpt.evaluation.language_model.word_model import reverse_lm_score
-
+    def _point(self, name: str, sample: Callable[[], Rollout]) -> None:
         stage = self.stage
 
         def measure() -> dict[str, Any]:
-            texts = sample().words(stage.vocabulary)
+            texts = words_of(sample(), stage.vocabulary)
             nll, tokens = stage.judge.nll(texts)
             settings = {"seed": self.seed, "max_length": stage.max_words, "epochs": self.options.epochs}
             return {
-                "lm_score": round(float(nll.sum() / tokens.sum()), 4),
-                "reverse_lm_score": round(
-                    reverse_lm_score(texts, stage.reverse_texts, **settings)["reverse_lm_score"], 4
-                ),
-                "distinct_share": round(len({tuple(text) for text in texts}) / len(texts), 4),
-                "mean_length": round(statistics.fmean(map(len, texts)), 2),
-                "texts": len(texts),
+                "lm_score": float(nll.sum() / tokens.sum()),
+                "reverse_lm_score": reverse_lm_score(texts, stage.reverse_texts, **settings)["reverse_lm_score"],
+                "distinct_share": len({tuple(text) for text in texts}) / len(texts),
+                "mean_length": statistics.fmean(map(len, texts)),
             }
 
         self.results.point(self.seed, name, measure)
 
 
 if __name__ == "__main__":
-    from hf_gpt.terminal import run_program
-
-    raise SystemExit(run_program(main))
+    start(main)

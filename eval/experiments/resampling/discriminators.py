@@ -1,9 +1,7 @@
 """
-Discriminators of a model's texts: the log-ratio of a larger language model, classifiers of real against generated, and
-both.
+Discriminators of a model's texts: functions of texts to logits.
 
-A discriminator is a function of a pool to logits. The best one, up to a constant, is log p(x) - log q(x): of the real
-texts, and of the model that the pool was sampled from.
+The best one, up to a constant, is log p(x) - log q(x): of the real texts, and of the model that they are sampled from.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,23 +12,19 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from eval.experiments.resampling.pools import Pool, encode, sample, text_logps
+from eval.experiments.common.results import kept_model
+from eval.experiments.common.words import encode, sample_words
 from eval.experiments.resampling.stage import Stage
 from hf_gpt.adversarial.discriminator.factory import make_discriminator
 from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
 from hf_gpt.adversarial.monitoring.diagnostics import auc
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import BOS
+from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import sequence_scores
 
 
-Discriminator = Callable[[Pool], torch.Tensor]
-
-
-def log_ratio(psi: WordModel, q: WordModel, psi_temperature: float = 1.0, q_temperature: float = 1.0) -> Discriminator:
-    """log psi(x) - log q(x) of whole texts, each at its temperature: the weights that turn samples of one into those of
-    the other."""
-    return lambda pool: text_logps(psi, pool, psi_temperature) - text_logps(q, pool, q_temperature)
+Discriminator = Callable[[Rollout], torch.Tensor]
 
 
 def classifier(stage: Stage, of: Literal["generator", "density"]) -> Discriminator:
@@ -38,7 +32,6 @@ def classifier(stage: Stage, of: Literal["generator", "density"]) -> Discriminat
 
     It begins as psi with a head on the last token's state. The stage's training texts are the real ones.
     """
-    model: WordModel = getattr(stage, of)
 
     @cache
     def trained() -> PreTrainedModel:
@@ -48,12 +41,13 @@ def classifier(stage: Stage, of: Literal["generator", "density"]) -> Discriminat
         def train() -> dict[str, Any]:
             encoded = stage.vocabulary.encode(stage.training, stage.max_words)
             rows = [{"prompt_ids": [BOS], "completion_ids": row[1:].tolist()} for row in encoded]
-            settings = {"max_new_tokens": stage.max_words + 1, "epochs": stage.sizes.epochs, "seed": stage.seed + 30}
-            return train_discriminator(model.model, discriminator, rows, **settings).to_dict()
+            settings = {"max_new_tokens": stage.max_words + 1, "epochs": stage.options.epochs, "seed": stage.seed + 30}
+            return train_discriminator(getattr(stage, of).model, discriminator, rows, **settings).to_dict()
 
-        return stage.kept(f"classifier of {of}", discriminator, train)
+        kept_model(stage.folder / f"classifier of {of}.pt", discriminator, train)
+        return discriminator
 
-    return lambda pool: sequence_scores(trained(), pool.ids.long(), pool.mask, batch_size=64)
+    return lambda texts: sequence_scores(trained(), texts.sequences, texts.attention_mask, batch_size=64)
 
 
 def best_weights(stage: Stage, discriminators: Sequence[Discriminator], model: WordModel) -> list[float]:
@@ -65,9 +59,9 @@ def best_weights(stage: Stage, discriminators: Sequence[Discriminator], model: W
     from sklearn.linear_model import LogisticRegression
 
     real = encode(stage.validation, stage.vocabulary, stage.max_words)
-    generated = sample(model, 2 * len(real), seed=stage.seed + 40)
+    generated = sample_words(model, 2 * len(real), stage.seed + 40)
     features = np.concatenate(
-        [np.stack([discriminator(pool).numpy() for discriminator in discriminators], 1) for pool in (real, generated)]
+        [np.stack([discriminator(texts).numpy() for discriminator in discriminators], 1) for texts in (real, generated)]
     )
     labels = np.arange(len(features)) < len(real)
     fitted = LogisticRegression(C=1e4, max_iter=1000, class_weight="balanced").fit(features, labels)
@@ -80,7 +74,7 @@ def unseen_auc(
     """Probability that a real text that no model has seen scores above one of a model's, by a sum of discriminators."""
     real = encode(stage.reverse_texts[:1000], stage.vocabulary, stage.max_words)
     scores = [
-        sum(weight * discriminator(pool) for weight, discriminator in zip(weights, discriminators, strict=True))
-        for pool in (real, sample(model, len(real), seed=stage.seed + 50))
+        sum(weight * discriminator(texts) for weight, discriminator in zip(weights, discriminators, strict=True))
+        for texts in (real, sample_words(model, len(real), stage.seed + 50))
     ]
     return auc(*scores)

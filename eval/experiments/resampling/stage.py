@@ -1,20 +1,18 @@
 """The stage of a seed: real texts in four parts, and three language models of words that are trained on them."""
 
-from collections.abc import Callable, Sequence
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from eval.experiments.common.data import read_words
-from eval.experiments.common.results import Results
+from eval.experiments.common.results import kept_model
 from hf_gpt.evaluation.language_model.word_model import WordModel
 from hf_gpt.evaluation.text.vocabulary import WordVocabulary
-from hf_gpt.files.atomic_files import replaces_file
 
 
 REVERSE_TEXTS = 2000
@@ -47,25 +45,14 @@ CORPORA = {
 }
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Width and layers of the two models that sample texts, and the passes that maximum likelihood may take."""
-
-    generator: tuple[int, int] = (16, 1)
-    density: tuple[int, int] = (64, 2)
-    epochs: int = 30
-
-
 class Stage:
     """Texts and models of a seed. Models are trained when first asked for and kept in a folder.
 
     Args:
         corpus: Where the texts come from.
-        num_real: Texts used of each of the two files; None: all.
-        sizes: Of the models.
+        options: Of the command: numbers of texts, sizes of models.
         seed: Of split, weights and order.
         folder: Keeps the models.
-        results: Keeps what their training saw.
 
     Attributes:
         training, validation: Words of texts to learn from and to stop by.
@@ -73,18 +60,17 @@ class Stage:
             diversity is measured on the latter.
     """
 
-    def __init__(self, corpus: Corpus, num_real: int | None, sizes: Sizes, seed: int, folder: Path, results: Results):
-        self.sizes, self.seed, self.folder, self.results = sizes, seed, folder, results
+    def __init__(self, corpus: Corpus, options: argparse.Namespace, seed: int, folder: Path):
+        self.options, self.seed, self.folder = options, seed, folder
         self.max_words = corpus.max_words
         generator = np.random.default_rng(seed)
-        split, unseen = (read_words(name, num_real) for name in (corpus.learnt, corpus.unseen))
+        split, unseen = (read_words(name, options.num_real) for name in (corpus.learnt, corpus.unseen))
         if corpus.is_mixed:
             both = [*split, *unseen]
             mixed = [both[position] for position in generator.permutation(len(both))]
             split, unseen = mixed[: len(split)], mixed[len(split) :]
         order = generator.permutation(len(split))
-        tenth = len(split) // 10
-        self.validation, self.training = ([split[n] for n in part] for part in np.split(order, [tenth]))
+        self.validation, self.training = ([split[n] for n in part] for part in np.split(order, [len(split) // 10]))
         # All points share them, so more would tell hardly more.
         self.judge_texts, self.reverse_texts = unseen[::2], unseen[1::2][:REVERSE_TEXTS]
         # Those who sample and those who choose share their tokens.
@@ -94,14 +80,14 @@ class Stage:
     @cached_property
     def generator(self) -> WordModel:
         """q, which samples the candidates."""
-        model = WordModel(self.vocabulary, self.max_words, *self.sizes.generator, seed=self.seed)
+        model = WordModel(self.vocabulary, self.max_words, *self.options.generator, seed=self.seed)
         # So small a model takes larger steps.
         return self._trained("generator", model, self.training, self.validation, learning_rate=6e-3)
 
     @cached_property
     def density(self) -> WordModel:
         """psi, a larger model of the same texts, whose ratio to q is a discriminator."""
-        model = WordModel(self.vocabulary, self.max_words, *self.sizes.density, seed=self.seed + 500)
+        model = WordModel(self.vocabulary, self.max_words, *self.options.density, seed=self.seed + 500)
         return self._trained("density", model, self.training, self.validation)
 
     @cached_property
@@ -120,26 +106,8 @@ class Stage:
         **settings: Any,
     ) -> WordModel:
         def train() -> dict[str, Any]:
-            fit = model.train(training, validation, epochs=self.sizes.epochs, seed=self.seed, **settings)
-            return {"validation_loss": round(fit.loss, 4), "epochs": fit.best_epoch}
+            fit = model.train(training, validation, epochs=self.options.epochs, seed=self.seed, **settings)
+            return {"validation_loss": fit.loss, "epochs": fit.best_epoch}
 
-        self.kept(name, model.model, train)
+        kept_model(self.folder / f"{name}.pt", model.model, train)
         return model
-
-    def kept(self, name: str, model: nn.Module, train: Callable[[], dict[str, Any]]) -> nn.Module:
-        """A model with the weights that its training left in an earlier run, or trained now; in evaluation mode.
-
-        Args:
-            name: Of its file and of the point that holds what `train` returns.
-            model: As it is before training.
-            train: Trains it in place.
-        """
-        file = self.folder / f"{name}.pt"
-        if file.exists():
-            model.load_state_dict(torch.load(file))
-        else:
-            self.results.points.pop(f"{self.seed}/{name}", None)
-            self.results.point(self.seed, name, train)
-            with replaces_file(file) as draft:
-                torch.save(model.state_dict(), draft)
-        return model.eval()
