@@ -47,8 +47,13 @@ from hf_gpt.generation.scoring.texts import TextDiscriminator
 # 10,000 lines each. Unseen texts are of the same file: the second files of these corpora are of another style.
 CORPORA = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
 DISCRIMINATORS = ("ngram_cnn", "own_trunk", "encoder", "encoder_untrained")
-# Epochs at most and learning rate, chosen on seed 0 and validation texts.
-EPOCHS = {"ngram_cnn": (6, 1e-3), "own_trunk": (3, 2e-4), "encoder": (1, 1e-4), "encoder_untrained": (1, 3e-4)}
+# Epochs at most, learning rate and texts in a step, chosen on seed 0 and validation texts.
+TRAINING = {
+    "ngram_cnn": (6, 1e-3, 64),
+    "own_trunk": (3, 2e-4, 64),
+    "encoder": (3, 1e-4, 32),
+    "encoder_untrained": (3, 3e-4, 32),
+}
 RATES = (2e-3, 5e-4, 1e-4)
 NUM_TRAINING, NUM_VALIDATION = 7000, 500
 VOCABULARY, MAX_TOKENS, BATCH_SIZE = 3000, 64, 64
@@ -209,7 +214,7 @@ class Run:
 
     def _residual(self, name: str, generator: PreTrainedModel) -> dict[str, Any]:
         discriminator, began = self._discriminator(name, generator), time.process_time()
-        epochs, rate = EPOCHS[name]
+        epochs, rate, batch_size = TRAINING[name]
         result = train_discriminator(
             generator,
             discriminator,
@@ -218,6 +223,8 @@ class Run:
             max_new_tokens=MAX_TOKENS,
             epochs=epochs,
             learning_rate=rate,
+            batch_size=batch_size,
+            patience=1,
             seed=self.seed,
         )
         spent = time.process_time() - began
