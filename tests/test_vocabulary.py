@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 WORDS = {
     r"critics?": ("discriminator", r"^docs/guides/adversarial\.md$|^docs/concepts/|^README\.md$|cli/main\.py$"),
     r"figures?": ("metric", r"reporting/|/curves?\.py$|plot"),
-    r"drawn|draws?|drawing": ("sample", r"reporting/|^hf_gpt/app/|plot|curve|texygen"),
+    r"drawn|draws?|drawing": ("sample", r"reporting/|^hf_gpt/app/|plot|curve|texygen|eval/experiments/common/reports"),
     r"fakes?": ("generated text", r"^$"),
     r"beginnings?": ("prefix", r"^$"),
     r"lessons?": ("distillation", r"^$"),

@@ -260,7 +260,8 @@ def _auc_card(name: str, metrics: Mapping[str, float], note: str) -> "Metric":
     from hf_gpt.reporting.report import Metric
 
     value, interval = _auc_cell(metrics).split(" ", 1)
-    return Metric(name, value, f"{note} {interval}")
+    auc = metrics["fresh_auc_low"], metrics["fresh_auc"], metrics["fresh_auc_high"]
+    return Metric(name, value, f"{note} {interval}", auc)
 
 
 def verdict(contestants: Sequence[Contestant], baseline: Contestant) -> str:
@@ -345,7 +346,7 @@ def write_comparison(
     write_json(folder / "comparison.json", found)
     names, cells = results_table(contestants, control, discriminator)
     note = (
-        f"{conclusion} C2ST is the held-out classifier two-sample test. A classifier is trained on half of "
+        "C2ST is the held-out classifier two-sample test. A classifier is trained on half of "
         f"{len(rows):,} real and as many generated texts. Reported is its AUC on the rest: the mean of {NUM_SPLITS} "
         "splits, with a 95 % interval. Compare it with the row of other real text, which is measured the same way. All "
         "rows start from the first row's model. The held-out loss is in nats per token. The gain over the first row is "
@@ -367,12 +368,17 @@ def write_comparison(
         title="A GPT and its discriminator",
         summary=(
             "Four generators: trained by maximum likelihood (MLE); the same, guided by a discriminator; with more MLE; "
-            "and trained against the discriminator with as much compute."
+            f"and trained against the discriminator with as much compute.\n\n{conclusion}"
         ),
         metrics=[
             *(_auc_card(item.name, item.metrics, "C2ST AUC") for item in contestants),
             _auc_card("real text", control, "C2ST AUC against other real text"),
-            Metric("discriminator", f"{discriminator.auc:.3f}", "AUC on unseen texts"),
+            Metric(
+                "discriminator",
+                f"{discriminator.auc:.3f}",
+                f"AUC on unseen texts ({discriminator.auc_low:.2f} to {discriminator.auc_high:.2f})",
+                (discriminator.auc_low, discriminator.auc, discriminator.auc_high),
+            ),
         ],
         log_history=log_history,
         samples=[],

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hf_gpt.reporting.plots import format_number
+from hf_gpt.reporting.chart import format_number
 
 
 NAMES = ("Warning", "Steps", "Last value", "Threshold", "What to do")

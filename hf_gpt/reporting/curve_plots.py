@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hf_gpt.evaluation.statistics.curves import SELF_BLEU, Plane, Point, by_model, pareto_front
-from hf_gpt.reporting.plots import AXIS, SERIES, format_number, render_svg
+from hf_gpt.reporting.chart import format_number
+from hf_gpt.reporting.plots import AXIS, SERIES, render_svg
 
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Curves of a training run as inline SVG: the drawing half of `hf_gpt.reporting.report`.
+"""Charts as inline SVG or as PNG files.
 
 Colours are written as CSS variables, so that one drawing serves the light and the dark scheme of the page around it.
 """
@@ -6,14 +6,15 @@ Colours are written as CSS variables, so that one drawing serves the light and t
 import html
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 from hf_gpt.files.atomic_files import replaces_file
+from hf_gpt.reporting.chart import Chart, Line, describe
+from hf_gpt.reporting.tooltips import tooltips
 
 
 if TYPE_CHECKING:
@@ -37,181 +38,12 @@ LIGHT_COLOURS = (
     "--axis:#5a626d;--grid:#e4e4df;--series-0:#2b6cb0;--series-1:#c2541b;--series-2:#2a7a68;--series-3:#7a4fa3"
 )
 
-_EVALUATION = "Evaluation"
-# A float above this is a run gone astray, and overflows the arithmetic of an axis.
-_LARGEST = 1e100
 # Up to this many points a line carries a dot at each of them.
 _DOTTED = 40
 # How wide a group of neighbouring points is drawn, in pixels, where a line has too many to tell apart.
 _PIXELS = 4
-# An axis turns logarithmic where one value would flatten all the others.
-_SPREAD = 20.0
-
-
-@dataclass(frozen=True)
-class Line:
-    """One curve: `points` are (x, y), ascending in x; a y that is not finite leaves a gap."""
-
-    label: str
-    points: Sequence[tuple[float, float]]
-    colour: int = 0
-
-    @property
-    def finite(self) -> list[tuple[float, float]]:
-        """The points that can be drawn."""
-        return [(x, y) for x, y in self.points if math.isfinite(y)]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One or more curves on common axes; `from_zero` starts the vertical axis at zero, `x_range` fixes the other."""
-
-    title: str
-    lines: Sequence[Line]
-    from_zero: bool = False
-    x_label: str = "step"
-    x_range: tuple[float, float] | None = None
-
-    @property
-    def logarithmic(self) -> bool:
-        """Whether the vertical axis is drawn on a logarithmic scale."""
-        values = [y for line in self.lines for _, y in line.finite]
-        return bool(values) and min(values) > 0 and max(values) > _SPREAD * median(values)
-
-
-def format_number(value: float) -> str:
-    """A number for a reader: four significant digits, thousands set apart."""
-    if not math.isfinite(value):
-        return "NaN"
-    if 1e-4 <= abs(value) < 1000:
-        return f"{value:.4g}"
-    if value == 0 or 1000 <= abs(value) < 1e15:
-        return f"{value:,.0f}"
-    digits, exponent = f"{value:.3e}".split("e")
-    return f"{float(digits):g}e{int(exponent)}"
-
-
-def format_column(values: Sequence[float]) -> list[str]:
-    """The numbers of one column, all with the same number of decimals."""
-    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    if largest >= 1e9 or 0 < largest < 0.01:
-        return [
-            format_number(value) if value == 0 or not math.isfinite(value) else _scientific(value) for value in values
-        ]
-    whole = all(value == int(value) for value in values if math.isfinite(value))
-    decimals = 0 if whole or largest >= 1000 else 3 if largest < 100 else 1
-    return [f"{value:,.{decimals}f}" if math.isfinite(value) else "NaN" for value in values]
-
-
-def _scientific(value: float) -> str:
-    digits, exponent = f"{value:.2e}".split("e")
-    return f"{digits}e{int(exponent)}"
-
-
-def as_number(value: object) -> float | None:
-    """`value` as a float (NaN where no axis could hold it), or None where it is no number at all."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return None
-    return number if abs(number) <= _LARGEST else math.nan
-
-
-def series(log_history: Iterable[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """The (step, value) pairs logged under `key`, ascending; the last value wins where a step was logged twice."""
-    points: dict[float, float] = {}
-    for entry in log_history:
-        step, value = as_number(entry.get("step")), as_number(entry.get(key))
-        if step is not None and value is not None and math.isfinite(step):
-            points[step] = value
-    return sorted(points.items())
-
-
-def training_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """The charts that a Trainer's `log_history` has data for: loss, bits per byte, learning rate, speed, gradients. For
-    adversarial training also updates, gate, AUC and loss of the discriminator, reward, entropy and held-out loss.
-    """
-    # The adversarial loss is another quantity than the negative log-likelihood of warm-up and evaluation.
-    adversarial = [entry for entry in log_history if entry.get("phase") == "adversarial"]
-    others = [entry for entry in log_history if entry.get("phase") != "adversarial"]
-    charts = [
-        Chart("Loss", _with_evaluation(others, "loss")),
-        Chart("Adversarial loss of the generator", [Line("Generator's loss", series(adversarial, "loss"))]),
-        Chart("Bits per byte", _with_evaluation(log_history, "bits_per_byte")),
-        Chart("Learning rate", [Line("Learning rate", series(log_history, "learning_rate"), 2)], from_zero=True),
-        Chart("Tokens per second", [Line("Tokens per second", series(log_history, "tokens_per_second"), 2)], True),
-        Chart("Gradient norm", [Line("Gradient norm", series(log_history, "grad_norm"), 2)], from_zero=True),
-        *_pair_charts(log_history),
-    ]
-    steps = [x for chart in charts for line in chart.lines for x, _ in line.points]
-    # One range for all, so that a reader can follow a moment of the run from chart to chart.
-    shared = (min(steps), max(steps)) if steps else None
-    return [replace(chart, x_range=shared) for chart in charts if any(line.points for line in chart.lines)]
-
-
-def _pair_charts(log_history: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    def lines(*named: tuple[str, str]) -> list[Line]:
-        found = [Line(label, series(log_history, name), colour) for colour, (label, name) in enumerate(named)]
-        return [line for line in found if line.points]
-
-    updates = lines(("Generator", "generator_updates"), ("Discriminator", "d_updates"))
-    return [
-        Chart("Updates so far", updates, from_zero=True),
-        Chart("Share of steps skipped by the gate", lines(("Skipped", "gate_shut")), from_zero=True),
-        Chart("Discriminator's AUC", lines(("Held out", "d_auc_heldout"), ("Training", "d_auc_train"))),
-        Chart(
-            "AUC of the two-sample test (C2ST)",
-            lines(("Real and generated text", "eval_fresh_auc"), ("Real and other real text", "eval_fresh_auc_real")),
-        ),
-        Chart("Discriminator's loss", lines(("Discriminator's loss", "d_loss"))),
-        Chart("Reward", lines(("Mean", "reward_mean"), ("Spread within a prompt", "reward_std_within"))),
-        Chart("Entropy and held-out loss", lines(("Entropy", "entropy"), ("Held-out loss", "nll_heldout"))),
-    ]
-
-
-def _with_evaluation(log_history: Sequence[Mapping[str, Any]], measure: str) -> list[Line]:
-    """The curve of `measure` in training, and one for each evaluation set that was measured."""
-    named = re.compile(rf"eval_(?:(.+)_)?{measure}")
-    keys = {key: match for entry in log_history for key in entry if (match := named.fullmatch(str(key)))}
-    lines = [Line("Training", series(log_history, measure))]
-    for n, (key, match) in enumerate(keys.items()):
-        label = f"{_EVALUATION}, {match[1]}" if match[1] else _EVALUATION
-        lines.append(Line(label, series(log_history, key), 1 + n % (len(SERIES) - 1)))
-    return [line for line in lines if line.points]
-
-
-def tabulate(
-    log_history: Sequence[Mapping[str, Any]], charts: Sequence[Chart], rows: int
-) -> tuple[list[str], list[list[str]]]:
-    """Column names and at most `rows` rows of the values in the charts, at the evaluations if there are some."""
-    columns: dict[str, dict[float, float]] = {}
-    epochs = {x: y for x, y in series(log_history, "epoch") if math.isfinite(y)}
-    if epochs:
-        columns["Epoch"] = epochs
-    for chart in charts:
-        for line in chart.lines:
-            kind = f"{line.label[0].lower()}{line.label[1:]}"
-            columns[chart.title if line.label == chart.title else f"{chart.title}, {kind}"] = dict(line.points)
-    every = sorted({x for chart in charts for line in chart.lines for x, _ in line.points})
-    lines = [line for chart in charts for line in chart.lines if line.label.startswith(_EVALUATION)]
-    evaluated = {x for line in lines for x, _ in line.points}
-    steps = _spread({every[0], *evaluated, every[-1]} if len(evaluated) > 4 else every, rows)
-    cells = [[format_number(step) for step in steps]]
-    for column in columns.values():
-        known = [step for step in steps if step in column]
-        texts = dict(zip(known, format_column([column[step] for step in known]), strict=True))
-        cells.append([texts.get(step, "–") for step in steps])
-    return ["Step", *columns], [list(row) for row in zip(*cells, strict=True)]
-
-
-def _spread(values: Iterable[float], count: int) -> list[float]:
-    """At most `count` of the values, evenly apart in rank, the least and the greatest among them."""
-    ordered = sorted(values)
-    if len(ordered) <= count:
-        return ordered
-    return [ordered[round(n * (len(ordered) - 1) / (count - 1))] for n in range(count)]
+# A line with more points than carry a dot is smoothed over this share of them.
+_SMOOTHED_SHARE = 20
 
 
 def is_condensed(chart: Chart, width: int) -> bool:
@@ -219,23 +51,9 @@ def is_condensed(chart: Chart, width: int) -> bool:
     return any(len(line.points) > 2 * (width // _PIXELS) for line in chart.lines)
 
 
-def describe(chart: Chart) -> str:
-    """The chart in words, for whoever cannot see it."""
-    lines = " ".join(describe_line(line, chart.x_label) for line in chart.lines)
-    return f"{chart.title} against {chart.x_label}. {lines}"
-
-
-def describe_line(line: Line, x_label: str) -> str:
-    """One curve in words: where it starts and ends, and its extremes."""
-    points = line.finite
-    if not points:
-        return f"{line.label}: no finite value."
-    first, last = [f"{format_number(y)} at {x_label} {format_number(x)}" for x, y in (points[0], points[-1])]
-    if len(points) == 1:
-        return f"{line.label}: {first}."
-    values = [y for _, y in points]
-    extremes = f"lowest {format_number(min(values))}, highest {format_number(max(values))}"
-    return f"{line.label}: from {first} to {last}; {extremes}."
+def is_smoothed(chart: Chart, width: int) -> bool:
+    """Whether a drawing of this width shows a smoothed line over the points."""
+    return any(_DOTTED < len(line.finite) <= 2 * (width // _PIXELS) for line in chart.lines)
 
 
 def draw_chart(chart: Chart, *, uid: str, width: int, height: int) -> str:
@@ -271,10 +89,25 @@ def draw_chart(chart: Chart, *, uid: str, width: int, height: int) -> str:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
 
-    return render_svg(draw, uid=uid, width=width, height=height, label=describe(chart))
+    return render_svg(
+        draw,
+        uid=uid,
+        width=width,
+        height=height,
+        label=describe(chart),
+        overlay=lambda axes: tooltips(axes, chart, width, height),
+    )
 
 
-def render_svg(draw: Callable[["Axes"], None], *, uid: str, width: int, height: int, label: str) -> str:
+def render_svg(
+    draw: Callable[["Axes"], None],
+    *,
+    uid: str,
+    width: int,
+    height: int,
+    label: str,
+    overlay: Callable[["Axes"], str] | None = None,
+) -> str:
     """Whatever `draw` puts on a pair of axes, as an `<svg>` element fit for any page.
 
     Args:
@@ -283,6 +116,7 @@ def render_svg(draw: Callable[["Axes"], None], *, uid: str, width: int, height: 
         width: Width in CSS pixels that the letters are sized for.
         height: Height that goes with it.
         label: What the drawing shows, in words.
+        overlay: From the axes, as laid out, to SVG that goes on top.
     """
     import io
 
@@ -302,7 +136,7 @@ def render_svg(draw: Callable[["Axes"], None], *, uid: str, width: int, height: 
         draw(axes)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    return _inline(stream.getvalue(), uid, width, height, label)
+    return _inline(stream.getvalue(), uid, width, height, label, "" if overlay is None else overlay(axes))
 
 
 def save_png(
@@ -358,8 +192,21 @@ def _draw_line(axes: "Axes", line: Line, buckets: int) -> None:
         axes.fill_between(xs, [min(g) for g in finite], [max(g) for g in finite], color=colour, alpha=0.22, lw=0)
         axes.plot(xs, [fmean(g) for g in finite], color=colour, lw=1.8)
         return
-    marker = "o" if len(line.finite) <= _DOTTED else ""
-    axes.plot(*zip(*points, strict=True), color=colour, lw=1.8, marker=marker, ms=4, mew=0)
+    if len(line.finite) <= _DOTTED:
+        axes.plot(*zip(*points, strict=True), color=colour, lw=1.8, marker="o", ms=4, mew=0)
+        return
+    axes.plot(*zip(*points, strict=True), color=colour, lw=1, alpha=0.35)
+    axes.plot(*zip(*smoothed(line.finite), strict=True), color=colour, lw=1.8)
+
+
+def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Each point's mean with its neighbours, a twentieth of all; fewer at the ends, as many on either side."""
+    reach = max(1, len(points) // _SMOOTHED_SHARE // 2)
+    found = []
+    for number, (x, _) in enumerate(points):
+        near = min(reach, number, len(points) - 1 - number)
+        found.append((x, fmean(y for _, y in points[number - near : number + near + 1])))
+    return found
 
 
 def _groups(points: Sequence[tuple[float, float]], count: int) -> list[Sequence[tuple[float, float]]]:
@@ -391,7 +238,7 @@ def _tick(value: float) -> str:
     return f"{value:,.0f}" if size >= 1000 and value == int(value) else f"{value:g}"
 
 
-def _inline(document: str, uid: str, width: int, height: int, label: str) -> str:
+def _inline(document: str, uid: str, width: int, height: int, label: str, overlay: str = "") -> str:
     """matplotlib's SVG file as an element of an HTML page: own ids, own colours, the page's fonts, fewer digits."""
     body = re.search(r"<svg[^>]*>(.*)</svg>", document, re.DOTALL)
     if body is None:
@@ -411,8 +258,11 @@ def _inline(document: str, uid: str, width: int, height: int, label: str) -> str
         svg = svg.replace(colour, variable)
     svg = re.sub(r"<defs>\s*</defs>", "", svg)
     svg = re.sub(r"\s*\n\s*", "\n", svg).strip()
-    name = html.escape(label)
-    return f'<svg role="img" aria-label="{name}" viewBox="0 0 {width} {height}" class="plot">\n{svg}\n</svg>'
+    name, size = html.escape(label), f'viewBox="0 0 {width} {height}" class="plot"'
+    if not overlay:
+        return f'<svg role="img" aria-label="{name}" {size}>\n{svg}\n</svg>'
+    # An image may hold nothing that a keyboard stops at.
+    return f'<svg role="group" aria-label="{name}" {size}>\n<g aria-hidden="true">\n{svg}\n</g>\n{overlay}\n</svg>'
 
 
 def _rounded(numbers: str) -> str:

@@ -13,18 +13,9 @@ from typing import Any
 
 from hf_gpt.files.atomic_files import write_text
 from hf_gpt.reporting.alerts import NAMES, alert_rows, is_adversarial
-from hf_gpt.reporting.plots import (
-    LIGHT_COLOURS,
-    Chart,
-    Line,
-    describe,
-    describe_line,
-    draw_chart,
-    format_number,
-    is_condensed,
-    tabulate,
-    training_charts,
-)
+from hf_gpt.reporting.chart import Chart, Line, describe, describe_line, format_number, tabulate, training_charts
+from hf_gpt.reporting.plots import draw_chart, is_condensed, is_smoothed
+from hf_gpt.reporting.style import STYLE
 from hf_gpt.version import __version__
 
 
@@ -42,11 +33,19 @@ _SIZES = {"wide": (480, 240), "narrow": (310, 210)}
 
 @dataclass(frozen=True)
 class Metric:
-    """A headline metric, shown as a tile."""
+    """A headline metric, shown as a tile.
+
+    Attributes:
+        name: What it is.
+        value: As it is shown.
+        note: A line below.
+        auc: Low end, value and high end of an AUC, drawn on a scale with a mark at chance.
+    """
 
     name: str
     value: str
     note: str = ""
+    auc: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,7 @@ def header(title: str, summary: str, metrics: Sequence[Metric], eyebrow: str = "
     paragraphs = [part for part in re.split(r"\n\s*\n", summary.strip()) if part]
     tiles = "\n".join(
         f"<div><dt>{escape(metric.name)}</dt><dd>{escape(metric.value)}</dd>"
+        + (f'<dd class="scale">{_auc_scale(*metric.auc)}</dd>' if metric.auc else "")
         + (f'<dd class="note">{escape(metric.note)}</dd>' if metric.note else "")
         + "</div>"
         for metric in metrics
@@ -127,6 +127,17 @@ def header(title: str, summary: str, metrics: Sequence[Metric], eyebrow: str = "
     )
 
 
+def _auc_scale(low: float, value: float, high: float) -> str:
+    """An interval on a scale from 0 to 1, with a line at 0.5."""
+    said = f"{value:.3f}, 95 % interval {low:.2f} to {high:.2f}; 0.5 is chance"
+    return (
+        f'<svg class="auc" viewBox="0 0 100 14" role="img" aria-label="{said}"><title>{said}</title>'
+        '<line class="rail" x1="0" x2="100" y1="7" y2="7"/><line class="chance" x1="50" x2="50" y1="1" y2="13"/>'
+        f'<line class="interval" x1="{100 * low:.1f}" x2="{100 * high:.1f}" y1="7" y2="7"/>'
+        f'<circle cx="{100 * value:.1f}" cy="7" r="2.6"/></svg>'
+    )
+
+
 def curves_section(log_history: Sequence[Mapping[str, Any]]) -> Section:
     """The run's curves, and the numbers behind them as a table."""
     charts = training_charts(log_history)
@@ -139,6 +150,9 @@ def curves_section(log_history: Sequence[Mapping[str, Any]]) -> Section:
     note = "The number beside a curve’s name is its last value."
     if any(is_condensed(chart, _SIZES["narrow"][0]) for chart in charts):
         note += " Where points crowd, the line is their mean and the band their range."
+    if any(is_smoothed(chart, _SIZES["wide"][0]) for chart in charts):
+        note += " Of many points the strong line is smoothed over a twentieth of them; the faint one is not."
+    note += " Point at a chart, or step through it with the Tab key, to read its values."
     body = f'<div class="{grid}">\n{body}\n</div>\n<p class="muted after">{note}</p>'
     return Section("curves", "Curves", f"{body}\n{_numbers(log_history, charts)}")
 
@@ -162,6 +176,8 @@ def chart_figure(chart: Chart, uid: str, *, lead: bool = False) -> str:
     keys = "\n".join(_key(line, alone=line.label == chart.title) for line in chart.lines)
     if chart.logarithmic:
         keys = f"<li>logarithmic</li>\n{keys}"
+    if chart.better is not None:
+        keys = f"<li>{chart.better} is better</li>\n{keys}"
     lost = sum(len(line.points) - len(line.finite) for line in chart.lines)
     note = f'<p class="muted">Left out, as no finite number: {lost:,} value{"s" * (lost > 1)}.</p>' if lost else ""
     return (
@@ -258,7 +274,7 @@ def render_page(title: str, head: str, sections: Sequence[Section]) -> str:
  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:">
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <header>
@@ -389,96 +405,3 @@ def _value(value: object) -> str:
     if len(text) > _VALUE_CHARACTERS:
         return fold(f"{text[:60].strip()} … ({len(text):,} characters)", f"<pre>\n{escape(text)}</pre>")
     return escape(text) or '<span class="muted">empty</span>'
-
-
-_STYLE = (
-    f"\n:root{{{LIGHT_COLOURS}}}"
-    + """
-:root{--page:#f7f7f4;--card:#fff;--ink:#23272e;--soft:#5a626d;--rule:#deded8;--accent:#1f5f66;--mark:#dcebec}
-@media screen and (prefers-color-scheme:dark){:root{--page:#14171a;--card:#1b1f24;--ink:#e3e6ea;--soft:#a3abb6;
---rule:#30363d;--accent:#7cc4cc;--mark:#21434a;--axis:#a3abb6;--grid:#2c3239;--series-0:#78aee8;--series-1:#f0975a;
---series-2:#6cc3ad;--series-3:#c39be0}}
-*{box-sizing:border-box}
-html{color-scheme:light dark;-webkit-text-size-adjust:100%;text-size-adjust:100%}
-body{margin:0 auto;max-width:1088px;padding:2.5rem 1.5rem 3rem;background:var(--page);color:var(--ink);
-font:1rem/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;overflow-wrap:anywhere}
-h1,h2,h3,p,ul,dl,dd,figure,pre{margin:0}
-h1{font-size:clamp(1.6rem,1.2rem + 1.8vw,2.3rem);line-height:1.2;font-weight:650;letter-spacing:-.01em}
-h2{font-size:1.3rem;line-height:1.3;font-weight:650;margin-bottom:1rem}
-h3{font-size:1rem;font-weight:650}
-.eyebrow{color:var(--accent);font-size:.85rem;font-weight:600;margin-bottom:.4rem}
-.lead{font-size:1.08rem;max-width:68ch;margin-top:.9rem}
-.muted,.note,footer{color:var(--soft);font-size:.875rem}
-section{margin-top:3rem;scroll-margin-top:1rem}
-a{color:var(--accent)}
-:focus-visible{outline:2px solid var(--accent);outline-offset:3px;border-radius:3px}
-.tiles{display:grid;grid-template-columns:repeat(var(--few),1fr);gap:.75rem;margin-top:1.75rem}
-.tiles>div,.chart,.sample{background:var(--card);border:1px solid var(--rule);border-radius:10px}
-.tiles>div{padding:.85rem 1rem}
-.tiles dt{color:var(--soft);font-size:.875rem;line-height:1.4}
-.tiles dd{font-size:1.5rem;line-height:1.3;font-weight:650;font-variant-numeric:tabular-nums}
-.tiles .note{font-size:.8rem;font-weight:400;line-height:1.4;margin-top:.15rem}
-nav{margin-top:1.75rem;border-top:1px solid var(--rule);padding-top:.6rem}
-nav ul,.keys{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1.25rem}
-nav a{display:inline-block;padding:.35rem 0}
-.charts{display:grid;gap:1rem;grid-template-columns:minmax(0,1fr)}
-.chart{padding:1rem 1rem .75rem}
-.chart figcaption{display:flex;flex-wrap:wrap;justify-content:space-between;align-items:baseline;gap:.1rem 1.25rem;
-margin-bottom:.5rem}
-.keys{font-size:.875rem;color:var(--soft)}
-.keys b{color:var(--ink);font-weight:600;font-variant-numeric:tabular-nums}
-.key{display:inline-block;width:1.1em;height:.25em;border-radius:2px;vertical-align:.2em;margin-right:.45em}
-.series-0{background:var(--series-0)}.series-1{background:var(--series-1)}
-.series-2{background:var(--series-2)}.series-3{background:var(--series-3)}
-.plot{display:block;width:100%;height:auto;font-family:inherit}
-.plot *{stroke-linejoin:round;stroke-linecap:butt}
-.wide,.medium{display:none}
-.narrow{max-width:30rem;margin:0 auto}
-details{margin-top:1rem}
-summary{cursor:pointer;color:var(--accent);padding:.3rem 0}
-.scroll{overflow-x:auto;margin-top:.5rem}
-table{border-collapse:collapse;width:100%;font-size:.925rem;line-height:1.45}
-th,td{border-bottom:1px solid var(--rule);padding:.45rem .75rem .45rem 0;text-align:left;vertical-align:top}
-.pairs{max-width:46rem}
-.pairs th{font-weight:400;color:var(--soft);width:40%}
-.pairs details{margin:0}.pairs summary{padding:0}
-caption{text-align:left;color:var(--soft);font-size:.875rem;padding-bottom:.3rem}
-.unseen{position:absolute;width:1px;height:1px;padding:0;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-.numbers{font-variant-numeric:tabular-nums}
-.numbers th,.numbers td{text-align:right;padding:.35rem 0 .35rem 1.25rem;overflow-wrap:normal}
-.numbers thead th{font-weight:600;vertical-align:bottom;min-width:6.2rem;line-height:1.3}
-.numbers tr>:first-child{text-align:left;padding-left:0;min-width:4rem}
-.numbers tbody th{font-weight:400}
-.words th,.words td{overflow-wrap:normal;min-width:5.5rem}.words td:last-child{min-width:16rem}
-.sample{margin-top:1rem;padding:1rem 1.1rem}
-.sample header{display:flex;flex-wrap:wrap;justify-content:space-between;align-items:baseline;gap:0 1.25rem;
-margin-bottom:.6rem}
-pre{max-width:90ch;margin-inline-end:auto;white-space:pre-wrap;overflow-wrap:anywhere;tab-size:4;
-font:.9rem/1.6 ui-monospace,"Cascadia Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
-pre+p,.after{margin-top:.6rem}
-.charts+pre{margin-top:1.75rem}.charts+.charts{margin-top:1rem}
-mark{background:var(--mark);color:inherit;border-radius:3px;padding:.1em .15em;-webkit-box-decoration-break:clone;
-box-decoration-break:clone;print-color-adjust:exact;-webkit-print-color-adjust:exact}
-footer{margin-top:3.5rem;border-top:1px solid var(--rule);padding-top:.9rem}
-.media{margin-top:1rem}.media img{display:block;max-width:100%;border-radius:6px;image-rendering:pixelated}
-.audio{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));margin-top:1rem}
-.audio audio{width:100%}
-@media (max-width:480px){body{padding:1.5rem 1rem 2rem}.tiles{grid-template-columns:1fr 1fr;gap:.6rem}
-.tiles>div:last-child:nth-child(odd){grid-column:1/-1}.tiles>div{padding:.7rem .8rem}
-.tiles dd{font-size:1.25rem}section{margin-top:2.4rem}
-.chart,.sample{padding:.85rem .8rem .7rem}}
-@media (min-width:640px){.charts{grid-template-columns:repeat(2,minmax(0,1fr))}.lead-chart{grid-column:1/-1}
-.lead-chart .medium{display:block}.lead-chart .narrow{display:none}}
-@media screen and (min-width:1000px){.tiles{grid-template-columns:repeat(var(--many),1fr)}
-.wide{display:block}.narrow,.lead-chart .medium{display:none}
-.thirds{grid-template-columns:repeat(3,minmax(0,1fr))}
-.thirds .chart:not(.lead-chart) .wide{display:none}.thirds .chart:not(.lead-chart) .narrow{display:block}}
-@media print{@page{margin:16mm}html{color-scheme:light}:root{--page:#fff}body{padding:0;font-size:10.5pt}
-nav,summary{display:none}section{margin-top:1.6rem}h2,h3{break-after:avoid}#environment{break-inside:avoid}
-.chart,.tiles>div,tr{break-inside:avoid}
-.charts{grid-template-columns:repeat(2,minmax(0,1fr))}.lead-chart{grid-column:1/-1}
-.lead-chart .medium{display:block}.lead-chart .narrow{display:none}.key{print-color-adjust:exact}
-details::details-content{content-visibility:visible;display:block;block-size:auto}.scroll{overflow:visible}
-.numbers{font-size:8pt}.numbers th,.numbers td{padding-left:.5rem}.numbers thead th{min-width:0}}
-"""
-)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_gpt.reporting import environment, plots, report
+from hf_gpt.reporting import chart, environment, plots, report
 from hf_gpt.reporting.alerts import alert_rows
 from hf_gpt.reporting.environment import describe_environment
 from hf_gpt.reporting.report import Metric, Sample, Section, write_report
@@ -201,7 +201,7 @@ def test_values_that_are_not_finite_leave_a_gap_and_a_note(tmp_path):
         entry["loss"] = math.nan
     source = write(tmp_path, log_history=entries)
     assert "no finite number: 5 values" in source
-    loss = plots.training_charts(entries)[0]
+    loss = chart.training_charts(entries)[0]
     svg = plots.draw_chart(loss, uid="u", width=400, height=200)
     curve = re.search(r'<path d="(M [^"]*)" clip-path[^>]*var\(--series-0\)', svg)
     assert curve and curve[1].count("M") == 2
@@ -209,20 +209,20 @@ def test_values_that_are_not_finite_leave_a_gap_and_a_note(tmp_path):
 
 def test_last_of_two_values_for_a_step_counts():
     entries = [{"step": 4, "eval_loss": 1.0}, {"step": 2, "eval_loss": 2.0}, {"step": 4, "eval_loss": 1.5}]
-    assert plots.series(entries, "eval_loss") == [(2.0, 2.0), (4.0, 1.5)]
+    assert chart.series(entries, "eval_loss") == [(2.0, 2.0), (4.0, 1.5)]
 
 
 def test_spike_turns_the_axis_logarithmic():
-    line = plots.Line("Gradient norm", [(n, 500.0 if n == 7 else 1.0) for n in range(20)])
-    assert plots.Chart("Gradient norm", [line]).logarithmic
-    assert not plots.Chart("Loss", [plots.Line("Training", [(0, 5.0), (1, 2.0), (2, 0.0)])]).logarithmic
+    line = chart.Line("Gradient norm", [(n, 500.0 if n == 7 else 1.0) for n in range(20)])
+    assert chart.Chart("Gradient norm", [line]).logarithmic
+    assert not chart.Chart("Loss", [chart.Line("Training", [(0, 5.0), (1, 2.0), (2, 0.0)])]).logarithmic
 
 
 def test_condensed_curve_keeps_its_extremes():
     values = [(float(n), 9.0 if n == 777 else 1.0) for n in range(2000)]
     groups = plots._groups(values, 125)
     assert sum(map(len, groups)) == 2000 and max(y for group in groups for _, y in group) == 9.0
-    assert plots.is_condensed(plots.Chart("Loss", [plots.Line("Training", values)]), 310)
+    assert plots.is_condensed(chart.Chart("Loss", [chart.Line("Training", values)]), 310)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_condensed_curve_keeps_its_extremes():
     ],
 )
 def test_numbers_for_a_reader(value, shown):
-    assert plots.format_number(value) == shown
+    assert chart.format_number(value) == shown
 
 
 def test_size_stays_modest_and_two_writings_agree(tmp_path):
@@ -375,7 +375,7 @@ def test_browser_shows_the_page_without_complaint(tmp_path, width):
 
 def test_the_loss_of_the_game_is_no_part_of_the_curve_of_likelihood():
     log = [{"step": 1, "loss": 6.0, "phase": "likelihood"}, {"step": 2, "loss": -0.5, "phase": "adversarial"}]
-    charts = {chart.title: chart for chart in plots.training_charts([*log, {"step": 2, "eval_loss": 5.5}])}
+    charts = {chart.title: chart for chart in chart.training_charts([*log, {"step": 2, "eval_loss": 5.5}])}
     assert [line.points for line in charts["Loss"].lines] == [[(1.0, 6.0)], [(2.0, 5.5)]]
     assert charts["Adversarial loss of the generator"].lines[0].points == [(2.0, -0.5)]
 
@@ -396,3 +396,37 @@ def test_warnings_of_a_log_are_shown_with_their_steps():
         "No warning" in report.alerts_section([{"step": 1, "warnings": 0}]).body
         and report.alerts_section([{"loss": 1}]) is None
     )
+
+
+def test_values_show_where_the_reader_points_or_tabs_to(tmp_path):
+    page = write(tmp_path, log_history=history(30, evaluate_every=10))
+    tips = re.findall(r'<g class="tip".*?</g>', page, flags=re.DOTALL)
+    assert tips and "<script" not in page
+    first = next(tip for tip in tips if "step 1<" in tip)
+    assert "Training " in first and 'tabindex="0"' in first and "aria-label=" in first
+    # Eight stops of a chart, and its last step, for each of the widths that it is drawn for.
+    lead = page[page.index('id="curves"') :].split("</figure>")[0]
+    drawings = re.findall(r'<svg role="group".*?</svg>', lead, flags=re.DOTALL)
+    assert len(drawings) == 3 and all(1 < drawing.count("tabindex") <= 9 for drawing in drawings)
+    assert all('<g aria-hidden="true">' in drawing for drawing in drawings)
+
+
+def test_many_points_are_smoothed_beside_the_raw_line():
+    points = [(float(x), float(x % 2)) for x in range(100)]
+    found = plots.smoothed(points)
+    assert [x for x, _ in found] == [x for x, _ in points] and found[0] == points[0] and found[-1] == points[-1]
+    # Of five points around, two or three are 1.
+    assert all(0.35 < y < 0.65 for _, y in found[2:-2])
+    assert plots.is_smoothed(chart.Chart("Loss", [chart.Line("Training", points)]), 480)
+    assert not plots.is_smoothed(chart.Chart("Loss", [chart.Line("Training", points[:40])]), 480)
+
+
+def test_charts_say_which_direction_is_better(tmp_path):
+    page = write(tmp_path, log_history=history(10, evaluate_every=5))
+    assert page.count("lower is better") == 2 and page.count("higher is better") == 1
+
+
+def test_an_auc_has_its_interval_and_a_mark_at_chance(tmp_path):
+    page = write(tmp_path, metrics=[Metric("MLE", "0.566", "C2ST AUC", (0.52, 0.566, 0.62))])
+    assert "0.566, 95 % interval 0.52 to 0.62; 0.5 is chance" in page
+    assert '<line class="chance" x1="50" x2="50"' in page and '<line class="interval" x1="52.0" x2="62.0"' in page

@@ -126,7 +126,8 @@ def headline_metrics(metrics: Mapping[str, float]) -> "list[Metric]":
             if low is not None:
                 spread = f"{low:.2f} to {metrics[f'{name}_high']:.2f}"
             found = f" ({spread}{sizes})" if spread else ""
-            tiles.append(Metric(label, f"{metrics[name]:.4f}", note + found + advice))
+            auc = None if low is None else (low, metrics[name], metrics[f"{name}_high"])
+            tiles.append(Metric(label, f"{metrics[name]:.4f}", note + found + advice, auc))
     return tiles
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_gpt.evaluation.tasks.metrics import MEANINGS
 from hf_gpt.files.atomic_files import write_text
-from hf_gpt.reporting.plots import format_number
+from hf_gpt.reporting.chart import format_number
 
 
 COLUMNS = ("task", "model", "metric", "value", "low", "high", "interval", "items", "seeds")
