@@ -19,6 +19,9 @@ from hf_gpt.training.settings import Settings
 
 
 if TYPE_CHECKING:
+    from hf_gpt.data.examples import Example
+    from hf_gpt.reporting.report import Section
+    from hf_gpt.training.tasks.base import Task
     from hf_gpt.training.tasks.trainer import TaskTrainer
 
 
@@ -111,10 +114,33 @@ def write_run_report(
         title=f"Fine-tuning: {task.args.task.replace('_', ' ')}",
         summary=summary,
         metrics=headline,
-        samples=[Sample(f"{task.describe(example)}\n", task.show(prediction)) for example, prediction in shown],
+        samples=[
+            Sample(f"{task.describe(example)}\n", task.show(prediction), _truth(task, example))
+            for example, prediction in shown
+        ],
+        results=_class_sections(trainer, data),
         cuts=task.cuts,
         sections=task.report_sections(trainer.model, data.processing_class, data.validation_examples, path.parent),
     )
+
+
+def _truth(task: "Task", example: "Example") -> str:
+    """What an example's prediction should have been, if it is a class."""
+    from hf_gpt.training.tasks.classification import LabelledTask
+
+    return f"true class: {task.name_of(example)}" if isinstance(task, LabelledTask) else ""
+
+
+def _class_sections(trainer: "TaskTrainer", data: TaskData) -> "list[Section]":
+    """Tables of single classes and of mistakes, if the task is a classification."""
+    from hf_gpt.training.tasks.class_report import class_sections
+    from hf_gpt.training.tasks.classification import LabelledTask
+
+    task, examples = data.task, data.validation_examples
+    if not isinstance(task, LabelledTask) or trainer.predictions is None or not task.probabilities:
+        return []
+    wanted, texts = [task.name_of(example) for example in examples], [task.describe(example) for example in examples]
+    return class_sections(task.names, wanted, trainer.predictions, task.probabilities, texts)
 
 
 def print_result(

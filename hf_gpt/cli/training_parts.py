@@ -74,6 +74,7 @@ def write_training_report(
     samples: "Sequence[Sample]",
     cuts: "Mapping[str, Cuts]",
     sections: "Sequence[Section]" = (),
+    results: "Sequence[Section]" = (),
     time_note: str | None = None,
 ) -> Path:
     """Writes the report of a run; training time and peak memory stand behind its metrics.
@@ -87,7 +88,8 @@ def write_training_report(
         metrics: Headline metrics.
         samples: What the model wrote.
         cuts: What of the data was cut or left out.
-        sections: Further parts.
+        sections: Further parts, behind the curves.
+        results: Those before the curves.
         time_note: Stands under the training time; left out: the steps.
     """
     import yaml
@@ -108,6 +110,7 @@ def write_training_report(
         log_history=trainer.state.log_history,
         samples=samples,
         sections=[*([] if cut is None else [cut]), *sections],
+        results=results,
         settings=yaml.safe_load(settings_to_yaml(settings)),
         environment=describe_environment(),
     )

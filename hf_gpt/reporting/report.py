@@ -210,13 +210,13 @@ def results_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]
         rows: Its cells.
         of_words: Whether the cells are words, which go to the left, and not numbers.
     """
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' if name else "<td></td>" for name in names)
     body = "\n".join(
         f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
         for row in rows
     )
     return (
-        f'<div class="scroll" role="region" aria-label="{escape(title)}" tabindex="0"><table'
+        f'<div class="scroll" role="region" aria-label="Table: {escape(title)}" tabindex="0"><table'
         f' class="{"words" if of_words else "numbers"}">'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )

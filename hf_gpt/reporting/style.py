@@ -45,6 +45,10 @@ margin-bottom:.5rem}
 .series-2{background:var(--series-2)}.series-3{background:var(--series-3)}
 .plot{display:block;width:100%;height:auto;font-family:inherit}
 .scale{line-height:1}.auc{display:block;width:100%;max-width:11rem;height:auto;margin:.3rem 0 .1rem}
+.intervals{margin-top:1rem;max-width:34rem}.intervals svg{display:block;width:100%;height:auto}
+.intervals text{fill:var(--ink);font-size:13px}.intervals .rail{stroke:var(--grid)}
+.intervals .bar{stroke:var(--series-0);stroke-width:4;stroke-linecap:round;opacity:.55}
+.intervals circle{fill:var(--series-0)}
 .auc .rail{stroke:var(--grid);stroke-width:1}.auc .chance{stroke:var(--axis);stroke-width:1;stroke-dasharray:2 1.5}
 .auc .interval{stroke:var(--series-0);stroke-width:3;stroke-linecap:round}.auc circle{fill:var(--ink)}
 .plot *{stroke-linejoin:round;stroke-linecap:butt}

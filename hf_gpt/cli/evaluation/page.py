@@ -1,6 +1,7 @@
 """The page of an evaluation: tables with intervals, tests, curves, samples, a discriminator's scores."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ from hf_gpt.cli.evaluation.files import (
     INTERVAL_NOTE,
     OVERVIEW_NOTE,
     difference_table,
+    is_judged,
+    metric_label,
     overview,
+    shown_metrics,
     tables,
 )
 from hf_gpt.files.atomic_files import write_text
+from hf_gpt.reporting.intervals import Interval, interval_chart
 from hf_gpt.reporting.report import (
     Section,
     environment_section,
@@ -63,11 +68,24 @@ def _tables(results: Mapping[str, Any]) -> list[Section]:
         if task in with_curves:
             continue
         description = results["tasks"].get(task, {}).get("description") or ""
-        sections.append(table_section(f"task-{number}", task, heads, rows, description))
+        section = table_section(f"task-{number}", task, heads, rows, description)
+        sections.append(replace(section, body=f"{section.body}\n{_interval_chart(results, task)}"))
     if results.get("comparisons"):
         heads, rows = difference_table(results["comparisons"])
         sections.append(table_section("differences", "Differences between models", heads, rows, DIFFERENCE_NOTE))
     return sections
+
+
+def _interval_chart(results: Mapping[str, Any], task: str) -> str:
+    """The main metric of a task, with the interval of each model; empty where no metric says who is better."""
+    rows = [row for row in results["results"] if row["task"] == task]
+    judged = [name for name in shown_metrics(list(dict.fromkeys(row["metric"] for row in rows))) if is_judged(name)]
+    if not judged:
+        return ""
+    intervals = [
+        Interval(row["model"], row["value"], row["low"], row["high"]) for row in rows if row["metric"] == judged[0]
+    ]
+    return interval_chart(metric_label(judged[0]), intervals)
 
 
 def _curves(results: Mapping[str, Any]) -> list[Section]:

@@ -31,6 +31,8 @@ class LabelledTask(Task):
 
     takes_probabilities: ClassVar[bool] = False
     has_probabilities: bool = False
+    # Of the class that was predicted last, for each example.
+    probabilities: Sequence[float] = ()
     classes_option = "label_column"
 
     def check(self, example: Example) -> None:
@@ -167,10 +169,13 @@ class Classification(LabelledTask):
             start_embeddings_from(model, self._ratios)
 
     def reduce_logits(self, logits: Any, labels: Any) -> Any:
-        return as_tuple(logits)[0].argmax(-1)
+        probabilities, classes = as_tuple(logits)[0].float().softmax(-1).max(-1)
+        return classes, probabilities
 
     def predictions(self, outputs: Any, examples: Examples, rows: datasets.Dataset) -> list[str]:
-        return [self.names[index] for index in as_tuple(outputs)[0]]
+        classes, probabilities = as_tuple(outputs)[:2]
+        self.probabilities = [float(probability) for probability in probabilities]
+        return [self.names[index] for index in classes]
 
     def score(self, predictions: Sequence[str], examples: Examples) -> dict[str, float]:
         found, wanted = [self.ids[name] for name in predictions], [self.id_of(example) for example in examples]

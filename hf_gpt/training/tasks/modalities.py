@@ -184,7 +184,10 @@ class MediaClassification(MediaTask, Classification):
 
     def predictions(self, outputs: Any, examples: Examples, rows: datasets.Dataset) -> list[str]:
         of_versions = as_tuple(outputs)[0].reshape(len(examples), 1 + self.copies_to_judge, -1)
-        return [self.names[index] for index in of_versions.mean(1).argmax(-1)]
+        mean = of_versions.mean(1)
+        # The mean of log-probabilities, as a distribution again.
+        self.probabilities = list(np.exp(mean.max(-1) - np.logaddexp.reduce(mean, axis=-1)))
+        return [self.names[index] for index in mean.argmax(-1)]
 
 
 class MediaGeneration(MediaTask, WritingTask):
