@@ -6,13 +6,12 @@ there (https://docs.python.org/3/library/site.html); ours imports hf_gpt, which 
 PEFT is imported and costs milliseconds. Nothing is switched on unless somebody asks for it here.
 """
 
-import argparse
 import sysconfig
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from hf_gpt.cli.command import exit_status
-from hf_gpt.cli.parser import CommandParser
+from hf_gpt.cli.command import REQUIRED, command, option
 from hf_gpt.errors import UserError
 from hf_gpt.files.atomic_files import write_text
 
@@ -25,16 +24,11 @@ LINE = (
 )
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = CommandParser(
-        prog="hf-gpt autoload",
-        description="Lets programs that never import hf_gpt, such as lm_eval, transformers serve, transformers chat or "
-        "trl sft, open its checkpoints without remote code. It holds for the Python environment that this command runs "
-        "in; HF_GPT_AUTOLOAD=0 switches it off for one program.",
-    )
-    parser.add_argument("action", choices=["on", "off", "status"])
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class AutoloadOptions:
+    """The options of the command."""
+
+    action: Literal["on", "off", "status"] = option(REQUIRED, "what to do", positional=True)
 
 
 def pth_path() -> Path:
@@ -57,12 +51,6 @@ def switch_off() -> None:
     pth_path().unlink(missing_ok=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = make_parser().parse_args(argv)
-    return exit_status(lambda: autoload(args.action))
-
-
 def autoload(action: str) -> None:
     """Does `on`, `off` or `status`, and prints how it stands.
 
@@ -79,3 +67,14 @@ def autoload(action: str) -> None:
             f"{pth_path()} cannot be changed: {error.strerror}. Use an environment of your own (python -m venv)."
         ) from error
     print(f"autoload is {'on' if is_on() else 'off'}: {pth_path()}")
+
+
+make_parser, main = command(
+    "hf-gpt autoload",
+    "Lets programs that never import hf_gpt, such as lm_eval, transformers serve, transformers chat or trl sft, open "
+    "its checkpoints without remote code. It holds for the Python environment that this command runs in; "
+    "HF_GPT_AUTOLOAD=0 switches it off for one program.",
+    AutoloadOptions,
+    lambda args: autoload(args.action),
+    examples=["on", "status"],
+)

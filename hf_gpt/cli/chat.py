@@ -1,13 +1,12 @@
 """`hf-gpt chat`: a conversation with a model that has a chat template, whose answers are printed as they come."""
 
-import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_gpt.cli.command import exit_status
-from hf_gpt.cli.generate import add_options, generation_options, load
-from hf_gpt.cli.parser import CommandParser
+from hf_gpt.cli.command import command, option
+from hf_gpt.cli.generate import WritingOptions, generation_options, load
 
 
 if TYPE_CHECKING:
@@ -20,26 +19,14 @@ HELP = "/reset begins anew, /exit or Ctrl-D ends."
 MAX_NEW_TOKENS = 256
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = CommandParser(
-        prog="hf-gpt chat",
-        description="A conversation with any causal language model that has a chat template. Each line of standard "
-        "input is a message, so lines can be piped in as well. " + HELP,
-    )
-    parser.add_argument("model", help="folder of a run or checkpoint, or a Hub id")
-    parser.add_argument("--system", help="what the model is told before the conversation")
-    add_options(parser)
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions(WritingOptions):
+    """The options of the command."""
+
+    system: str | None = option(None, "what the model is told before the conversation")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = make_parser().parse_args(argv)
-    return exit_status(lambda: chat(args), expected=(OSError, ValueError), stopped="", paths=(args.model,))
-
-
-def chat(args: argparse.Namespace) -> int:
+def chat(args: ChatOptions) -> int:
     """Loads the model and answers standard input; returns the exit status."""
     model, tokenizer = load(args)
     conversation = Conversation(model, tokenizer, args.system, generation_options(args))
@@ -177,3 +164,17 @@ class Conversation:
     def _pad_token_id(self) -> int | None:
         given = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if given is None else given
+
+
+make_parser, main = command(
+    "hf-gpt chat",
+    "A conversation with any causal language model that has a chat template. Each line of standard input is a message, "
+    f"so lines can be piped in as well. {HELP}",
+    ChatOptions,
+    chat,
+    examples=["runs/dialogue", "runs/dialogue --system 'Answer in one sentence.' --temperature 0.7"],
+    common="system max_new_tokens temperature top_k top_p repetition_penalty seed device",
+    expected=(OSError, ValueError),
+    stopped="",
+    paths=("model",),
+)

@@ -1,14 +1,12 @@
 """`hf-gpt discriminator`: trains a discriminator of real texts and a generator's samples."""
 
-import argparse
 import sys
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from hf_gpt.cli.command import add_loading_options, add_text_options, describe_texts, exit_status
-from hf_gpt.cli.parser import CommandParser
+from hf_gpt.cli.command import REQUIRED, DeviceOptions, TextOptions, command, describe_texts, option
 from hf_gpt.files.atomic_files import write_json
 from hf_gpt.installation import as_typed
 from hf_gpt.terminal import hide_bars
@@ -21,66 +19,42 @@ if TYPE_CHECKING:
     from hf_gpt.adversarial.discriminator.train_discriminator import DiscriminatorResult
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = CommandParser(
-        prog="hf-gpt discriminator",
-        description="Trains a discriminator that tells real texts from a generator's samples. The generator stays as "
-        "it is. hf-gpt generate --discriminator and hf-gpt score use the discriminator.",
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(TextOptions, DeviceOptions):
+    """The options of the command."""
+
+    model_name_or_path: str = option(REQUIRED, "the generator: folder of a run, or a Hub id")
+    train_file: list[str] = option(REQUIRED, "real texts: .txt, .jsonl, .csv, .parquet, or tinyshakespeare")
+    prompt_tokens: int | None = option(
+        None,
+        "tokens of real text that both kinds start with; texts are then windows of the documents. 0: whole documents. "
+        "Left out: 0, or 16 with fewer than 200 documents",
     )
-    parser.add_argument("--model_name_or_path", required=True, help="the generator: folder of a run, or a Hub id")
-    parser.add_argument(
-        "--train_file", nargs="+", required=True, help="real texts: .txt, .jsonl, .csv, .parquet, or tinyshakespeare"
-    )
-    add_text_options(parser)
-    parser.add_argument(
-        "--prompt_tokens",
-        type=int,
-        help="tokens of real text that both kinds start with; texts are then windows of the documents. 0: whole "
-        "documents. Left out: 0, or 16 with fewer than 200 documents",
-    )
-    parser.add_argument("--output_dir", default="runs/discriminator", help="folder to write (%(default)s)")
-    parser.add_argument("--overwrite_output_dir", action="store_true", help="replace a discriminator in the folder")
-    parser.add_argument(
-        "--discriminator",
-        default="from_generator",
-        help="from_generator: a copy of its trunk; ngram_cnn: a new convolutional network, quickest on little data; "
+    output_dir: str = option("runs/discriminator", "folder to write")
+    overwrite_output_dir: bool = option(False, "replace a discriminator in the folder")
+    discriminator: str = option(
+        "from_generator",
+        "from_generator: a copy of its trunk; ngram_cnn: a new convolutional network, quickest on little data; "
         "ngram_cnn-seqgan; or a path or Hub id of a classifier with one label, or of an encoder such as BERT, which "
-        "reads the texts by its own tokenizer (%(default)s)",
+        "reads the texts by its own tokenizer",
     )
-    parser.add_argument(
-        "--level",
-        choices=["sequence", "prefix"],
-        default="sequence",
-        help="score whole texts, or every prefix of them, which stepwise guidance needs (%(default)s)",
+    level: Literal["sequence", "prefix"] = option(
+        "sequence", "score whole texts, or every prefix of them, which stepwise guidance needs"
     )
-    parser.add_argument("--max_new_tokens", type=int, default=64, help="most tokens of a text (%(default)s)")
-    parser.add_argument(
-        "--overlong",
-        choices=["truncate", "drop", "error"],
-        default="truncate",
-        help="what is done about a longer text: truncate cuts it, drop leaves it out, error stops (%(default)s)",
+    max_new_tokens: int = option(64, "most tokens of a text")
+    overlong: Literal["truncate", "drop", "error"] = option(
+        "truncate", "what is done about a longer text: truncate cuts it, drop leaves it out, error stops"
     )
-    parser.add_argument("--max_train_samples", type=int, help="real texts used, a random sample; left out: all")
-    parser.add_argument("--num_train_epochs", type=int, default=20, help="passes over the texts, at most (%(default)s)")
-    parser.add_argument("--per_device_train_batch_size", type=int, default=64, help="texts in a step (%(default)s)")
-    parser.add_argument("--learning_rate", type=float, help="left out: 1e-3 for ngram_cnn, 2e-4 for others")
-    parser.add_argument(
-        "--early_stopping_patience", type=int, default=2, help="epochs without a better held-out loss (%(default)s)"
-    )
-    parser.add_argument("--rollout_batch_size", type=int, default=256, help="texts sampled at once (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of samples, splits, order and new weights (%(default)s)")
-    add_loading_options(parser, dtype=False, revision=False)
-    return parser
+    max_train_samples: int | None = option(None, "real texts used, a random sample; left out: all")
+    num_train_epochs: int = option(20, "passes over the texts, at most")
+    per_device_train_batch_size: int = option(64, "texts in a step")
+    learning_rate: float | None = option(None, "left out: 1e-3 for ngram_cnn, 2e-4 for others")
+    early_stopping_patience: int = option(2, "epochs without a better held-out loss")
+    rollout_batch_size: int = option(256, "texts sampled at once")
+    seed: int = option(0, "of samples, splits, order and new weights")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = make_parser().parse_args(argv)
-    return exit_status(lambda: train(args), stopped="Stopped. No discriminator was saved.")
-
-
-def train(args: argparse.Namespace) -> None:
+def train(args: TrainingOptions) -> None:
     """Trains and saves the discriminator with the generator's tokenizer, and prints how well it tells texts apart."""
     from hf_gpt.adversarial.data.windows import describe_windows, window_prompt
     from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
@@ -131,7 +105,7 @@ def train(args: argparse.Namespace) -> None:
             # It never saw longer texts: who scores with this tokenizer cuts them there.
             tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
             tokenizer.save_pretrained(folder / "model")
-        found = {"settings": vars(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
+        found = {"settings": asdict(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
         write_json(folder / "discriminator.json", found)
     print_result(result, output_dir / "model")
     models = quote(str(args.model_name_or_path)), quote(str(output_dir))
@@ -139,7 +113,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def load_models(
-    args: argparse.Namespace,
+    args: TrainingOptions,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, PreTrainedModel]":
     """The generator, its tokenizer, and a new or saved discriminator, on one device; sets the seed.
 
@@ -171,7 +145,7 @@ def load_models(
 
 
 def choose_rows(
-    texts: list[str], tokenizer: "PreTrainedTokenizerBase", prompt_tokens: int, args: argparse.Namespace
+    texts: list[str], tokenizer: "PreTrainedTokenizerBase", prompt_tokens: int, args: TrainingOptions
 ) -> list[Any]:
     """The real texts to train on: whole ones, or windows of them, at most as many as were asked for."""
     import torch
@@ -208,3 +182,18 @@ def print_result(result: "DiscriminatorResult", path: Path) -> None:
         )
     elif result.auc < 0.55:
         print("warning: the discriminator hardly tells them apart: it cannot guide. Give more texts.", file=sys.stderr)
+
+
+make_parser, main = command(
+    "hf-gpt discriminator",
+    "Trains a discriminator that tells real texts from a generator's samples. The generator stays as it is. hf-gpt "
+    "generate --discriminator and hf-gpt score use the discriminator.",
+    TrainingOptions,
+    train,
+    examples=[
+        "--model_name_or_path runs/book --train_file book.txt",
+        "--model_name_or_path runs/book --train_file texts.jsonl --discriminator ngram_cnn --level prefix",
+    ],
+    common="discriminator level max_new_tokens max_train_samples num_train_epochs learning_rate output_dir seed",
+    stopped="Stopped. No discriminator was saved.",
+)

@@ -1,13 +1,11 @@
 """`hf-gpt generate`: continues a prompt with a trained model and prints the text as it comes."""
 
-import argparse
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_gpt.cli.command import add_loading_options, exit_status
-from hf_gpt.cli.guided_generate import add_arguments, check_arguments, guided_options, print_texts
-from hf_gpt.cli.parser import CommandParser
+from hf_gpt.cli.command import REQUIRED, LoadingOptions, command, option
+from hf_gpt.cli.guided_generate import GuidanceOptions, check_arguments, guided_options, print_texts
 from hf_gpt.data.row_files import broken_text, has_broken_text
 from hf_gpt.data.text_files import decode_text, fold_line_ends
 
@@ -20,38 +18,26 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 2**30
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = CommandParser(
-        prog="hf-gpt generate",
-        description="Continues a prompt with any causal language model and prints the text as it comes. What is not "
-        "set here is taken from the model's generation config.",
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions(LoadingOptions):
+    """A model, and how it is sampled from."""
+
+    model: str = option(REQUIRED, "folder of a run or checkpoint, or a Hub id", positional=True)
+    max_new_tokens: int | None = option(None, "most tokens added")
+    temperature: float | None = option(None, "0 takes the likeliest token each time")
+    top_k: int | None = option(None, "sample from this many of the likeliest tokens")
+    top_p: float | None = option(None, "sample from the likeliest tokens of this total probability")
+    repetition_penalty: float | None = option(None, "above 1 makes words that were used less likely")
+    seed: int | None = option(None, "the same seed gives the same text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(GuidanceOptions, WritingOptions):
+    """The options of the command."""
+
+    prompt: str | None = option(
+        None, "text to continue; left out: standard input, or an unconditional sample", positional=True, nargs="?"
     )
-    parser.add_argument("model", help="folder of a run or checkpoint, or a Hub id")
-    parser.add_argument(
-        "prompt", nargs="?", help="text to continue; left out: standard input, or an unconditional sample"
-    )
-    add_options(parser)
-    add_arguments(parser)
-    return parser
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of how a model is loaded and sampled from."""
-    parser.add_argument("--max_new_tokens", type=int, help="most tokens added")
-    parser.add_argument("--temperature", type=float, help="0 takes the likeliest token each time")
-    parser.add_argument("--top_k", type=int, help="sample from this many of the likeliest tokens")
-    parser.add_argument("--top_p", type=float, help="sample from the likeliest tokens of this total probability")
-    parser.add_argument("--repetition_penalty", type=float, help="above 1 makes words that were used less likely")
-    parser.add_argument("--seed", type=int, help="the same seed gives the same text")
-    add_loading_options(parser)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = make_parser().parse_args(argv)
-    paths = (args.model, args.discriminator)
-    return exit_status(lambda: generate(args), expected=(OSError, ValueError), stopped="", paths=paths)
 
 
 def read_prompt(given: str | None) -> str:
@@ -70,7 +56,7 @@ def read_prompt(given: str | None) -> str:
     return given
 
 
-def generate(args: argparse.Namespace) -> int:
+def generate(args: GenerateOptions) -> int:
     """Loads the model and streams the prompt and its continuation to standard output."""
     import torch
     from transformers import TextStreamer
@@ -112,7 +98,7 @@ def _is_fast(model: "PreTrainedModel") -> bool:
     )
 
 
-def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+def load(args: WritingOptions) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The model, ready to generate on its device, and its tokenizer; sets the seed."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
@@ -132,7 +118,7 @@ def load(args: argparse.Namespace) -> "tuple[PreTrainedModel, PreTrainedTokenize
     return model, tokenizer
 
 
-def generation_options(args: argparse.Namespace) -> dict[str, object]:
+def generation_options(args: WritingOptions) -> dict[str, object]:
     """The options that were given, as `generate` takes them."""
     names = ("max_new_tokens", "top_k", "top_p", "repetition_penalty")
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -143,3 +129,17 @@ def generation_options(args: argparse.Namespace) -> dict[str, object]:
     if any(getattr(args, name) is not None for name in ("temperature", "top_k", "top_p", "seed")):
         options["do_sample"] = True
     return options
+
+
+make_parser, main = command(
+    "hf-gpt generate",
+    "Continues a prompt with any causal language model and prints the text as it comes. What is not set here is taken "
+    "from the model's generation config.",
+    GenerateOptions,
+    generate,
+    examples=['runs/book "Once upon a time"', "runs/book --discriminator runs/discriminator --guidance best_of_n"],
+    common="max_new_tokens temperature top_k top_p seed discriminator guidance num_candidates",
+    expected=(OSError, ValueError),
+    stopped="",
+    paths=("model", "discriminator"),
+)

@@ -1,39 +1,38 @@
 """The part of `hf-gpt generate` that a discriminator guides."""
 
-import argparse
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hf_gpt.cli.command import option
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of guided generation."""
-    group = parser.add_argument_group("guided by a discriminator")
-    group.add_argument(
-        "--discriminator",
-        help="folder of a discriminator or checkpoint, or a Hub id, by which texts are chosen: a classifier with one "
-        "label, or another language model with the same tokenizer, whose texts are then imitated",
+@dataclass(frozen=True, kw_only=True)
+class GuidanceOptions:
+    """How a discriminator guides generation."""
+
+    _argument_group_name = "guided by a discriminator"
+    discriminator: str | None = option(
+        None,
+        "folder of a discriminator or checkpoint, or a Hub id, by which texts are chosen: a classifier with one label, "
+        "or another language model with the same tokenizer, whose texts are then imitated",
     )
-    group.add_argument(
-        "--guidance",
-        choices=["resample", "reject", "best_of_n", "particles", "stepwise"],
-        help="resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
+    guidance: Literal["resample", "reject", "best_of_n", "particles", "stepwise"] | None = option(
+        None,
+        "resample: one of the candidates, likelier the more real it looks; reject: the first that is accepted; "
         "best_of_n: the most real; particles: a particle filter (sequential Monte Carlo) over prefixes; stepwise: "
         "token by token. The last two need a discriminator of prefixes (hf-gpt discriminator --level prefix) or a "
         "language model. Left out: resample",
     )
-    group.add_argument("--num_candidates", type=int, default=8, help="texts to choose from, at most (%(default)s)")
-    group.add_argument(
-        "--guidance_temperature", type=float, default=1.0, help="of resample and particles (%(default)s)"
-    )
-    group.add_argument(
-        "--guidance_block", type=int, default=4, help="tokens of particles between two resamplings (%(default)s)"
-    )
-    group.add_argument("--guidance_weight", type=float, default=1.0, help="of stepwise (%(default)s)")
-    group.add_argument("--guidance_top_k", type=int, default=20, help="tokens that stepwise tries (%(default)s)")
-    group.add_argument("--rejection_threshold", type=float, help="reject: accept above this probability of being real")
-    group.add_argument("--num_return_sequences", type=int, default=1, help="texts to print (%(default)s)")
+    num_candidates: int = option(8, "texts to choose from, at most")
+    guidance_temperature: float = option(1.0, "of resample and particles")
+    guidance_block: int = option(4, "tokens of particles between two resamplings")
+    guidance_weight: float = option(1.0, "of stepwise")
+    guidance_top_k: int = option(20, "tokens that stepwise tries")
+    rejection_threshold: float | None = option(None, "reject: accept above this probability of being real")
+    num_return_sequences: int = option(1, "texts to print")
 
 
-def check_arguments(args: argparse.Namespace) -> None:
+def check_arguments(args: Any) -> None:
     """Raises `ValueError` for guidance without a discriminator, or a threshold without rejection."""
     if args.guidance is not None and args.discriminator is None:
         raise ValueError(
@@ -43,7 +42,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError("--rejection_threshold is for --guidance reject alone. Add that, or leave the threshold out.")
 
 
-def guided_options(args: argparse.Namespace, tokenizer: Any, device: Any, model: Any = None) -> dict[str, Any]:
+def guided_options(args: Any, tokenizer: Any, device: Any, model: Any = None) -> dict[str, Any]:
     """What `generate` needs for guidance; loads the discriminator.
 
     Raises:

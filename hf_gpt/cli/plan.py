@@ -1,15 +1,12 @@
 """`hf-gpt plan`: what a run would need and cost, from formulas, before anything is started."""
 
-import argparse
 import itertools
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from hf_gpt.cli.command import exit_status
-from hf_gpt.cli.parser import CommandParser
+from hf_gpt.cli.command import command, option
 from hf_gpt.errors import ConfigError
 from hf_gpt.training.monitoring.cost_model import (
     ASSUMED_MFU,
@@ -30,39 +27,27 @@ from hf_gpt.training.monitoring.throughput import format_count, format_duration
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = CommandParser(
-        prog="hf-gpt plan",
-        description="Prints parameters, FLOPs, memory per device under each sharding, days and cost of pretraining an "
-        "HfGpt model. Nothing is trained or downloaded. Utilisation and prices are assumptions: set your own.",
-    )
-    parser.add_argument("--preset", help="named size: nano, micro, mini, small, 124m, 350m, 774m, 1b, 1.5b, 3b, 7b")
-    parser.add_argument("--config_overrides", help="config fields, as hidden_size=256,num_hidden_layers=6 or as JSON")
-    parser.add_argument("--tokens", help=f"tokens, as 20b or 500m; left out: {TOKENS_PER_PARAMETER} a parameter")
-    parser.add_argument("--gpus", type=int, default=1, help="GPUs in all (%(default)s)")
-    parser.add_argument("--gpu", default="h100", help=f"one of {', '.join(GPUS)} (%(default)s)")
-    parser.add_argument("--peak_tflops", type=float, help="dense bfloat16 TFLOP/s of a GPU, instead of the table's")
-    parser.add_argument("--memory_gb", type=float, help="memory of a GPU in 10^9 bytes, instead of the table's")
-    parser.add_argument("--price", type=float, help="US dollars for a GPU and hour, instead of the table's")
-    parser.add_argument("--mfu", type=float, default=ASSUMED_MFU, help="model FLOPs utilisation (%(default)s)")
-    parser.add_argument("--max_length", type=int, help="tokens in a row; left out: max_position_embeddings")
-    parser.add_argument(
-        "--per_device_train_batch_size", type=int, default=8, help="rows on each GPU in a forward pass (%(default)s)"
-    )
-    parser.add_argument("--optimizer", choices=["muon", "adamw"], default="muon", help="(%(default)s)")
-    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of computation (%(default)s)")
-    parser.add_argument(
-        "--tensor_parallel_size", type=int, help="GPUs that share a block; left out: up to 8, as the heads divide"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object, with bytes and seconds")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """The options of the command."""
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = make_parser().parse_args(argv)
-    return exit_status(lambda: print_plan(make_plan(args), as_json=args.json))
+    preset: str | None = option(
+        None, "named size: nano, micro, mini, small, 124m, 350m, 774m, 1b, 1.5b, 3b, 7b", metavar="NAME"
+    )
+    config_overrides: str | None = option(None, "config fields, as hidden_size=256,num_hidden_layers=6 or as JSON")
+    tokens: str | None = option(None, f"tokens, as 20b or 500m; left out: {TOKENS_PER_PARAMETER} a parameter")
+    gpus: int = option(1, "GPUs in all")
+    gpu: str = option("h100", f"one of {', '.join(GPUS)}")
+    peak_tflops: float | None = option(None, "dense bfloat16 TFLOP/s of a GPU, instead of the table's")
+    memory_gb: float | None = option(None, "memory of a GPU in 10^9 bytes, instead of the table's")
+    price: float | None = option(None, "US dollars for a GPU and hour, instead of the table's")
+    mfu: float = option(ASSUMED_MFU, "model FLOPs utilisation")
+    max_length: int | None = option(None, "tokens in a row; left out: max_position_embeddings")
+    per_device_train_batch_size: int = option(8, "rows on each GPU in a forward pass")
+    optimizer: Literal["muon", "adamw"] = option("muon", "it has a state for each weight")
+    precision: Literal["bf16", "fp32"] = option("bf16", "of computation")
+    tensor_parallel_size: int | None = option(None, "GPUs that share a block; left out: up to 8, as the heads divide")
+    json: bool = option(False, "print one JSON object, with bytes and seconds")
 
 
 def print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
@@ -86,7 +71,7 @@ def parse_count(text: str, option: str) -> float:
     return number
 
 
-def make_plan(args: argparse.Namespace) -> dict[str, Any]:
+def make_plan(args: PlanOptions) -> dict[str, Any]:
     """The plan in plain types: bytes, seconds, FLOPs, US dollars.
 
     Raises:
@@ -127,7 +112,7 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _gpu(args: argparse.Namespace) -> Gpu:
+def _gpu(args: PlanOptions) -> Gpu:
     given = {
         "peak_flops": None if args.peak_tflops is None else args.peak_tflops * 1e12,
         "memory": None if args.memory_gb is None else args.memory_gb * 1e9,
@@ -136,7 +121,7 @@ def _gpu(args: argparse.Namespace) -> Gpu:
     return replace(find_gpu(args.gpu), **{name: value for name, value in given.items() if value is not None})
 
 
-def _memory(config: Any, args: argparse.Namespace, gpu: Gpu, max_length: int, ways: int) -> list[dict[str, Any]]:
+def _memory(config: Any, args: PlanOptions, gpu: Gpu, max_length: int, ways: int) -> list[dict[str, Any]]:
     """Bytes on each GPU, a row for each sharding with and without checkpointing and the chunked loss."""
     sizes = {
         "devices": args.gpus,
@@ -196,7 +181,7 @@ def describe_plan(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def _config(args: argparse.Namespace) -> Any:
+def _config(args: PlanOptions) -> Any:
     from huggingface_hub.errors import StrictDataclassError
 
     from hf_gpt.models.configuration_hf_gpt import HfGptConfig
@@ -218,3 +203,14 @@ def _tensor_parallel_size(heads: int, gpus: int) -> int:
 
 def _format_days(seconds: float) -> str:
     return format_duration(seconds) if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
+
+
+make_parser, main = command(
+    "hf-gpt plan",
+    "Prints parameters, FLOPs, memory per device under each sharding, days and cost of pretraining an HfGpt model. "
+    "Nothing is trained or downloaded. Utilisation and prices are assumptions: set your own.",
+    PlanOptions,
+    lambda args: print_plan(make_plan(args), as_json=args.json),
+    examples=["--preset 1b --tokens 20b --gpus 8", "--preset small --gpu a100 --price 1.5"],
+    common="preset tokens gpus gpu price mfu max_length per_device_train_batch_size json",
+)

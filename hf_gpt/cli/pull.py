@@ -1,40 +1,31 @@
 """`hf-gpt pull`: a checkpoint from the Hub."""
 
-import argparse
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
-from hf_gpt.cli.command import exit_status
-from hf_gpt.cli.parser import CommandParser
+from hf_gpt.cli.command import REQUIRED, command, option
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = CommandParser(
-        prog="hf-gpt pull",
-        description="Downloads a checkpoint from the Hub into a folder. Code that comes along is not run.",
-    )
-    parser.add_argument("repo_id", help="owner/name")
-    parser.add_argument("destination", help="folder to write")
-    parser.add_argument("--subfolder", help="folder of the repository that is wanted; left out: all of it")
-    parser.add_argument("--revision", help="branch, tag or commit")
-    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint at the destination")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class PullOptions:
+    """The options of the command."""
+
+    repo_id: str = option(REQUIRED, "owner/name", positional=True)
+    destination: str = option(REQUIRED, "folder to write", positional=True)
+    subfolder: str | None = option(None, "folder of the repository that is wanted; left out: all of it")
+    revision: str | None = option(None, "branch, tag or commit")
+    overwrite: bool = option(False, "replace a checkpoint at the destination")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = make_parser().parse_args(argv)
-    return exit_status(lambda: print(_pull(args)))
-
-
-def _pull(args: argparse.Namespace) -> str:
+def _pull(args: PullOptions) -> None:
     from hf_gpt.hub.transfer import pull
 
-    folder = pull(
-        args.repo_id,
-        args.destination,
-        revision=args.revision,
-        subfolder=args.subfolder,
-        overwrite=args.overwrite,
-    )
-    return f"{args.repo_id} is in {folder}"
+    print(f"{args.repo_id} is in {pull(**asdict(args))}")
+
+
+make_parser, main = command(
+    "hf-gpt pull",
+    "Downloads a checkpoint from the Hub into a folder. Code that comes along is not run.",
+    PullOptions,
+    _pull,
+    examples=["owner/name runs/pulled"],
+)

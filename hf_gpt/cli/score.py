@@ -1,15 +1,14 @@
 """`hf-gpt score`: logit and probability of being real, by a discriminator, of each text of a file."""
 
-import argparse
 import codecs
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hf_gpt.cli.command import add_loading_options, add_text_options, exit_status
-from hf_gpt.cli.parser import CommandParser
+from hf_gpt.cli.command import REQUIRED, RevisionOptions, TextOptions, command, option
 from hf_gpt.data.row_files import Malformed, Row, advised, read_rows, rows_of_lines, table_format, text_in
 from hf_gpt.data.text_files import (
     absent_separator,
@@ -22,29 +21,20 @@ from hf_gpt.data.text_files import (
 from hf_gpt.files.atomic_files import write_text
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = CommandParser(
-        prog="hf-gpt score",
-        description="Says how real each text looks to a discriminator: its logit (above 0: real) and probability.",
-    )
-    parser.add_argument("file", help="texts: a text, .jsonl, .json, .csv or .parquet file, or - for standard input")
-    parser.add_argument("--discriminator", required=True, help="folder of a discriminator or checkpoint, or a Hub id")
-    parser.add_argument("--per_token", action="store_true", help="give the logit after each token as well")
-    parser.add_argument(
-        "--format", choices=["table", "jsonl"], help="left out: table on a terminal, jsonl when piped or in a file"
-    )
-    parser.add_argument("--output", type=Path, help="file to write; left out: standard output")
-    add_text_options(parser)
-    parser.add_argument("--batch_size", type=int, default=32, help="texts scored at a time (%(default)s)")
-    add_loading_options(parser, dtype=False)
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(TextOptions, RevisionOptions):
+    """The options of the command."""
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = make_parser().parse_args(argv)
-    return exit_status(lambda: score(args), expected=(OSError, ValueError), paths=(args.discriminator,))
+    file: str = option(
+        REQUIRED, "texts: a text, .jsonl, .json, .csv or .parquet file, or - for standard input", positional=True
+    )
+    discriminator: str = option(REQUIRED, "folder of a discriminator or checkpoint, or a Hub id")
+    per_token: bool = option(False, "give the logit after each token as well")
+    format: Literal["table", "jsonl"] | None = option(
+        None, "left out: table on a terminal, jsonl when piped or in a file"
+    )
+    output: Path | None = option(None, "file to write; left out: standard output")
+    batch_size: int = option(32, "texts scored at a time")
 
 
 def read_texts(source: str, text_column: str = "text", document_separator: str | None = None) -> Iterator[str]:
@@ -86,7 +76,7 @@ def _texts_of(rows: Iterable[Row], text_column: str) -> Iterator[str]:
             yield fold_line_ends(text)
 
 
-def score(args: argparse.Namespace) -> int:
+def score(args: ScoreOptions) -> int:
     """Reads the texts, loads the discriminator, scores them and writes the results."""
     texts = list(read_texts(args.file, args.text_column, args.document_separator))
     if not texts:
@@ -199,3 +189,14 @@ def _is_object(line: bytes) -> bool:
         return isinstance(json.loads(line.decode("utf-8")), dict)
     except (ValueError, RecursionError):
         return False
+
+
+make_parser, main = command(
+    "hf-gpt score",
+    "Says how real each text looks to a discriminator: its logit (above 0: real) and probability.",
+    ScoreOptions,
+    score,
+    examples=["texts.txt --discriminator runs/discriminator --document_separator '\\n'"],
+    expected=(OSError, ValueError),
+    paths=("discriminator",),
+)

@@ -1,42 +1,23 @@
 """`hf-gpt tokenizer`: trains a byte-level BPE tokenizer from files."""
 
-import argparse
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from hf_gpt.cli.command import add_text_options, describe_texts, exit_status
-from hf_gpt.cli.parser import CommandParser
+from hf_gpt.cli.command import REQUIRED, TextOptions, command, describe_texts, option
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = CommandParser(
-        prog="hf-gpt tokenizer",
-        description="Trains a byte-level BPE tokenizer, which AutoTokenizer.from_pretrained opens. Runs of more than "
-        "64 letters, marks or blanks are cut, so text without spaces takes time in proportion to its length.",
-    )
-    parser.add_argument(
-        "--train_file",
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help=".txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare",
-    )
-    parser.add_argument("--output_dir", required=True, help="folder that the tokenizer is saved in")
-    parser.add_argument("--vocab_size", type=int, default=4096, help="most tokens, special ones included (%(default)s)")
-    add_text_options(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there already")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class TokenizerOptions(TextOptions):
+    """The options of the command."""
+
+    train_file: list[str] = option(REQUIRED, ".txt, .jsonl, .csv or .parquet files, or the built-in tinyshakespeare")
+    output_dir: Path = option(REQUIRED, "folder that the tokenizer is saved in")
+    vocab_size: int = option(4096, "most tokens, special ones included")
+    overwrite: bool = option(False, "replace a tokenizer that is there already")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = make_parser().parse_args(argv)
-    return exit_status(lambda: train(args), stopped="Stopped. A tokenizer is written whole or not at all.")
-
-
-def train(args: argparse.Namespace) -> None:
+def train(args: TokenizerOptions) -> None:
     """Trains and saves the tokenizer, and prints its size and how well it compresses."""
     from hf_gpt.data.corpus import count_bytes, read_corpus
     from hf_gpt.data.tokenizer import train_tokenizer
@@ -45,7 +26,7 @@ def train(args: argparse.Namespace) -> None:
     from hf_gpt.terminal import hide_bars
     from hf_gpt.training.run import print_lines
 
-    output_dir = Path(args.output_dir)
+    output_dir = args.output_dir
     if output_dir.exists() and not output_dir.is_dir():
         raise CheckpointError(f"--output_dir {output_dir} is a file. Name a folder.")
     if output_dir.exists() and any(output_dir.iterdir()):
@@ -62,3 +43,14 @@ def train(args: argparse.Namespace) -> None:
     num_bytes, num_tokens = count_bytes(texts), sum(len(tokenizer(text)["input_ids"]) for text in texts["text"])
     size = f"{len(tokenizer):,} tokens, {num_bytes / max(num_tokens, 1):.2f} bytes each"
     print_lines(print, [("tokenizer", f"{output_dir}: {size}")])
+
+
+make_parser, main = command(
+    "hf-gpt tokenizer",
+    "Trains a byte-level BPE tokenizer, which AutoTokenizer.from_pretrained opens. Runs of more than 64 letters, marks "
+    "or blanks are cut, so text without spaces takes time in proportion to its length.",
+    TokenizerOptions,
+    train,
+    examples=["--train_file book.txt --output_dir my-tokenizer"],
+    stopped="Stopped. A tokenizer is written whole or not at all.",
+)

@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 
@@ -105,3 +106,19 @@ def test_tokenizer_command_does_not_replace_a_model(tmp_path, corpus_file, capsy
 def test_generate_without_a_model(capsys):
     assert main(["generate", "./nowhere", "prompt"]) == 2
     assert "there is no folder ./nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"app", "demo"}))
+def test_help_is_short_and_has_an_example(name):
+    output = run(name, "--help").stdout
+    options = [line for line in output.splitlines() if line.startswith("  --") and not line.startswith("  --help")]
+    assert len(options) <= 12, options
+    assert any(line.startswith(f"  hf-gpt {name}") for line in output.splitlines()), output
+    whole = run(name, "--help", "all").stdout
+    assert all(line.split()[0] in whole for line in options)
+
+
+def test_every_option_has_a_help():
+    for name in ("generate", "discriminator", "eval", "plan", "score"):
+        parser = importlib.import_module(COMMANDS[name].module).make_parser()
+        assert all(action.help for action in parser._actions)

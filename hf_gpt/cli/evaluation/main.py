@@ -1,80 +1,31 @@
 """`hf-gpt eval`: its options, and what it does with them."""
 
-import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
-from hf_gpt.cli.command import add_loading_options, exit_status
+from hf_gpt.cli.command import command, option
 from hf_gpt.cli.evaluation.settings import EvaluationSettings
-from hf_gpt.cli.parser import CommandParser
 from hf_gpt.errors import UserError, did_you_mean
 from hf_gpt.option_names import renamed
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = CommandParser(
-        prog="hf-gpt eval",
-        description="Evaluates models on tasks. Metrics have bootstrap intervals, models are compared by paired tests. "
-        "Results are written as JSON, CSV, Markdown and one HTML page. A run that was stopped goes on by the same "
-        "command.",
-    )
-    parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help="folders of runs or checkpoints, or Hub ids; NAME=MODEL names one"
-    )
-    parser.add_argument("--list", action="store_true", help="show the tasks and end")
-    tasks = parser.add_argument_group("tasks")
-    tasks.add_argument(
-        "--tasks",
-        nargs="+",
-        default=[],
-        metavar="TASK",
-        help="names from --list, .yaml files, or lm_eval:NAME for the LM evaluation harness, if it is installed",
-    )
-    tasks.add_argument("--data", type=Path, help="folder with the tasks' files, or a file that replaces the one task's")
-    tasks.add_argument("--limit", type=int, help="most rows of a task, a random sample that is always the same")
-    tasks.add_argument("--seeds", type=int, nargs="+", help="seeds of samples (0)")
-    tasks.add_argument("--bootstrap", type=int, help="bootstrap samples behind intervals and tests (%(default)s)")
-    tasks.add_argument("--samples", type=int, help="number of unconditional samples, in place of the task's")
-    tasks.add_argument("--max_new_tokens", type=int, help="most tokens of a text, in place of the task's")
-    curve = parser.add_argument_group("curves of quality against diversity, with --curve")
-    curve.add_argument(
-        "--curve",
-        action="store_true",
-        help="sample with every setting below, and compare models each at its own best one",
-    )
-    curve.add_argument("--temperatures", type=float, nargs="*", metavar="T")
-    curve.add_argument("--top_ps", type=float, nargs="*", metavar="P")
-    curve.add_argument("--top_ks", type=int, nargs="*", metavar="K")
-    curve.add_argument("--min_ps", type=float, nargs="*", metavar="P")
-    run = parser.add_argument_group("run")
-    run.add_argument("--output_dir", type=Path, help="folder of the results (%(default)s)")
-    run.add_argument("--overwrite", action="store_true", help="replace the results of another evaluation there")
-    run.add_argument("--discriminator", help="its score after each token colours the samples of the page")
-    run.add_argument("--batch_size", type=int, help="rows in a batch (%(default)s)")
-    add_loading_options(run)
-    defaults = {field.name: field.default for field in fields(EvaluationSettings) if field.default is not MISSING}
-    parser.set_defaults(**{name: list(each) if isinstance(each, tuple) else each for name, each in defaults.items()})
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(EvaluationSettings):
+    """The settings, and what the command does beside."""
+
+    list: bool = option(False, "show the tasks and end")
+
+    def __post_init__(self):
+        if not self.list:
+            super().__post_init__()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = vars(make_parser().parse_args(argv))
-    stopped = (
-        f"Stopped. What each model has finished is kept in {args['output_dir']}; the same command goes on from there."
-    )
-    return exit_status(lambda: _evaluate(args), stopped=stopped, extra="eval")
-
-
-def _evaluate(args: dict[str, Any]) -> None:
-    if args.pop("list"):
+def _evaluate(settings: EvaluationOptions) -> None:
+    if settings.list:
         print(_listing())
         return
-    settings = EvaluationSettings(**args)
     from hf_gpt.cli.evaluation.run import run_evaluation
 
     written = run_evaluation(settings)
@@ -102,7 +53,7 @@ def evaluate(models: Sequence[str], tasks: Sequence[str], **options: Any) -> dic
             raise UserError(f"option {name!r} is now {successor!r}. Rename it.")
         if name not in names:
             raise UserError(f"there is no option {name!r}{did_you_mean(name, names)}")
-    settings = EvaluationSettings(models, tasks, **options)
+    settings = EvaluationSettings(models=models, tasks=tasks, **options)
     from hf_gpt.cli.evaluation.run import RESULTS, run_evaluation
 
     run_evaluation(settings)
@@ -116,3 +67,20 @@ def _listing() -> str:
     width = max(map(len, tasks))
     kinds = max(len(spec.kind) for spec in tasks.values())
     return "\n".join(f"{name:<{width}}  {spec.kind:<{kinds}}  {spec.description}" for name, spec in tasks.items())
+
+
+make_parser, main = command(
+    "hf-gpt eval",
+    "Evaluates models on tasks. Metrics have bootstrap intervals, models are compared by paired tests. Results are "
+    "written as JSON, CSV, Markdown and one HTML page. A run that was stopped goes on by the same command.",
+    EvaluationOptions,
+    _evaluate,
+    examples=[
+        "--list",
+        "runs/book --tasks language_modelling --data held_out.txt",
+        "mle=runs/book ours=runs/adversarial --tasks texts --data real.txt --seeds 0 1 2",
+    ],
+    common="list tasks data limit seeds samples curve output_dir overwrite discriminator",
+    stopped="Stopped. What each model has finished is kept in {output_dir}; the same command goes on from there.",
+    extra="eval",
+)

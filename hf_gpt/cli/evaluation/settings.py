@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.cli.command import LoadingOptions, option
 from hf_gpt.errors import UserError
 from hf_gpt.option_ranges import wrong_number
 
@@ -13,35 +14,56 @@ from hf_gpt.option_ranges import wrong_number
 _LEAST_SAMPLES, _LEAST_SAMPLES_OF_A_CURVE = 20, 40
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What is evaluated on what, and how. The fields are the options of `hf-gpt eval`, whose help describes them.
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """What is evaluated on what."""
+
+    _argument_group_name = "tasks"
+    models: Sequence[str] = option(
+        (),
+        "folders of runs or checkpoints, or Hub ids; NAME=MODEL names one",
+        positional=True,
+        nargs="*",
+        metavar="MODEL",
+    )
+    tasks: Sequence[str] = option(
+        (),
+        "names from --list, .yaml files, or lm_eval:NAME for the LM evaluation harness, if it is installed",
+        metavar="TASK",
+    )
+    data: Path | None = option(None, "folder with the tasks' files, or a file that replaces the one task's")
+    limit: int | None = option(None, "most rows of a task, a random sample that is always the same")
+    seeds: Sequence[int] = option((0,), "seeds of samples")
+    bootstrap: int = option(1000, "bootstrap samples behind intervals and tests")
+    samples: int | None = option(None, "number of unconditional samples, in place of the task's")
+    max_new_tokens: int | None = option(None, "most tokens of a text, in place of the task's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSettings:
+    """Samplers that are compared."""
+
+    _argument_group_name = "curves of quality against diversity, with --curve"
+    curve: bool = option(False, "sample with every setting below, and compare models each at its own best one")
+    temperatures: Sequence[float] = option((0.5, 0.7, 0.85, 1.0, 1.2), "temperatures", metavar="T", nargs="*")
+    top_ps: Sequence[float] = option((0.8, 0.9, 0.95), "top-p", metavar="P", nargs="*")
+    top_ks: Sequence[int] = option((10, 40), "top-k", metavar="K", nargs="*")
+    min_ps: Sequence[float] = option((0.05, 0.1), "min-p", metavar="P", nargs="*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(LoadingOptions, CurveSettings, TaskSettings):
+    """What is evaluated on what, and how. The fields are the options of `hf-gpt eval`.
 
     Raises:
         UserError: settings that cannot be used.
     """
 
-    models: Sequence[str]
-    tasks: Sequence[str]
-    data: Path | None = None
-    limit: int | None = None
-    seeds: Sequence[int] = (0,)
-    bootstrap: int = 1000
-    samples: int | None = None
-    max_new_tokens: int | None = None
-    curve: bool = False
-    temperatures: Sequence[float] = (0.5, 0.7, 0.85, 1.0, 1.2)
-    top_ps: Sequence[float] = (0.8, 0.9, 0.95)
-    top_ks: Sequence[int] = (10, 40)
-    min_ps: Sequence[float] = (0.05, 0.1)
-    output_dir: Path = Path("runs/eval")
-    overwrite: bool = False
-    discriminator: str | None = None
-    batch_size: int = 16
-    dtype: str = "auto"
-    device: str | None = None
-    revision: str = "main"
-    trust_remote_code: bool = False
+    _argument_group_name = "run"
+    output_dir: Path = option(Path("runs/eval"), "folder of the results")
+    overwrite: bool = option(False, "replace the results of another evaluation there")
+    discriminator: str | None = option(None, "its score after each token colours the samples of the page")
+    batch_size: int = option(16, "rows in a batch")
 
     def __post_init__(self):
         for name in ("data", "output_dir"):
