@@ -1,9 +1,7 @@
 """`hf-gpt adversarial`: real texts in; a generator and its discriminator, trained against each other, out."""
 
-import argparse
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.cli.adversarial_discriminator import build_discriminator
-from hf_gpt.cli.training_command import make_command_parser, recipe_lines, run_command
+from hf_gpt.cli.training_command import training_command
 from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.truncation import cut_lines
 from hf_gpt.errors import ConfigError
@@ -53,18 +51,8 @@ DESCRIPTION = """Trains a generator against a discriminator that tells its sampl
 """
 # Options that the short help shows.
 COMMON = (
-    "config",
-    "model_name_or_path",
-    "train_file",
-    "discriminator",
-    "max_new_tokens",
-    "max_steps",
-    "per_device_train_batch_size",
-    "learning_rate",
-    "discriminator_learning_rate",
-    "gate_auc",
-    "output_dir",
-    "dry_run",
+    "config model_name_or_path train_file discriminator max_new_tokens max_steps "
+    "learning_rate gate_auc output_dir dry_run"
 )
 ARGUMENTS = (ModelArguments, TextArguments, DiscriminatorArguments, PeftArguments, SamplingArguments)
 
@@ -91,29 +79,10 @@ class AdversarialData:
     texts: str
 
 
-def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
-    """The parser that prints the help: of the common options, or of all."""
-    recipes = recipe_lines(ADVERSARIAL_RECIPES)
-    return make_command_parser(PROG, DESCRIPTION, [*ARGUMENTS, AdversarialArguments], COMMON, recipes, is_whole)
+def _training_class() -> type:
+    from hf_gpt.adversarial.config import AdversarialConfig
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-
-    def make_training_class() -> type:
-        from hf_gpt.adversarial.config import AdversarialConfig
-
-        return AdversarialConfig
-
-    return run_command(
-        argv,
-        make_parser=make_parser,
-        dataclass_types=ARGUMENTS,
-        run=adversarial,
-        trainer_type=AdversarialArguments,
-        make_training_class=make_training_class,
-        recipes=ADVERSARIAL_RECIPES,
-    )
+    return AdversarialConfig
 
 
 def adversarial(settings: Settings) -> int:
@@ -417,3 +386,15 @@ def print_result(metrics: dict[str, float], trainer: "AdversarialTrainer", model
 
 def _warning_names(trainer: "AdversarialTrainer") -> list[str]:
     return sorted({alert.name for alert in trainer.loop.history.monitors.alerts})
+
+
+make_parser, main = training_command(
+    PROG,
+    DESCRIPTION,
+    COMMON,
+    ARGUMENTS,
+    adversarial,
+    recipes=ADVERSARIAL_RECIPES,
+    trainer_type=AdversarialArguments,
+    make_training_class=_training_class,
+)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from hf_gpt.cli.one_line_help import OneLineHelp
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.errors import UserError
 from hf_gpt.installation import install_hint
@@ -103,15 +104,14 @@ def command(
     def make_parser(is_whole: bool = True) -> argparse.ArgumentParser:
         parser = CommandParser(
             prog=prog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=argparse.RawDescriptionHelpFormatter if is_whole else OneLineHelp,
             description=textwrap.fill(description, 100),
         )
         add_options(parser, options, None if is_whole or not common else set(common.split()))
         parser.usage = _usage(parser)
         shown = [f"examples:\n{textwrap.indent(chr(10).join(f'{prog} {line}' for line in examples), '  ')}"]
-        if common:
-            count = len(dataclasses.fields(options))
-            shown += [] if is_whole else [f"{prog} --help all lists all {count} options."]
+        count = len(dataclasses.fields(options))
+        shown += [] if is_whole else [f"{prog} --help all explains all {count} options."]
         parser.epilog = "\n\n".join(shown)
         return parser
 
@@ -166,7 +166,7 @@ def _add(parser: Any, field: dataclasses.Field, hint: Any, shown: set[str] | Non
     default = None if is_required else field.default
     if not (is_positional or is_required or shown is None or field.name in shown):
         settings["help"] = argparse.SUPPRESS
-    elif default not in (None, False, ()) and not is_positional:
+    elif not (default is None or default is False or default == () or is_positional):
         settings["help"] += f" ({' '.join(map(str, default)) if is_list else default})"
     settings["help"] = settings["help"].replace("%", "%%")
     settings["default"] = list(default) if isinstance(default, tuple) else default

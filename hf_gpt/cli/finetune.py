@@ -1,6 +1,5 @@
 """`hf-gpt finetune`: examples of a task in; trained, evaluated and reloadable model out."""
 
-import argparse
 import itertools
 import sys
 import textwrap
@@ -18,7 +17,7 @@ from hf_gpt.cli.finetune_results import (
     write_results,
     write_run_report,
 )
-from hf_gpt.cli.training_command import make_command_parser, recipe_lines, run_command
+from hf_gpt.cli.training_command import training_command
 from hf_gpt.cli.training_parts import shard_and_adapt
 from hf_gpt.data.truncation import cut_lines, cuts_to_dict
 from hf_gpt.errors import ConfigError
@@ -57,32 +56,10 @@ DESCRIPTION = f"""Trains a model on a task, a checkpoint that is there or a new 
 """
 # Options that the short help shows.
 COMMON = (
-    "config",
-    "task",
-    "train_file",
-    "validation_file",
-    "dataset_name",
-    "model_name_or_path",
-    "use_peft",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "learning_rate",
-    "output_dir",
-    "resume_from_checkpoint",
+    "config task train_file dataset_name model_name_or_path use_peft "
+    "num_train_epochs learning_rate output_dir resume_from_checkpoint"
 )
 ARGUMENTS = (ModelArguments, TaskArguments, PeftArguments)
-
-
-def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
-    """The parser that prints the help: of the common options, or of all."""
-    recipes = recipe_lines(RECIPES, lambda settings: "task" in settings)
-    return make_command_parser(PROG, DESCRIPTION, ARGUMENTS, COMMON, recipes, is_whole)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    argv = with_task_recipe(sys.argv[1:] if argv is None else argv)
-    return run_command(argv, make_parser=make_parser, dataclass_types=ARGUMENTS, run=finetune)
 
 
 def with_task_recipe(argv: Sequence[str]) -> list[str]:
@@ -274,3 +251,14 @@ def generation_options(task: "Task") -> dict[str, Any]:
         samples = {"temperature": task.args.temperature, "top_p": task.args.top_p, "top_k": 0}
         return {"max_new_tokens": task.args.max_new_tokens, "do_sample": True, **samples}
     return {"max_new_tokens": task.args.max_new_tokens, "num_beams": task.args.num_beams, "do_sample": False}
+
+
+make_parser, main = training_command(
+    PROG,
+    DESCRIPTION,
+    COMMON,
+    ARGUMENTS,
+    finetune,
+    is_shown=lambda recipe: "task" in recipe,
+    prepare=with_task_recipe,
+)

@@ -37,6 +37,7 @@ COMMANDS = {
     "pull": Command("hf_gpt.cli.pull", "download a checkpoint from the Hub"),
     "autoload": Command("hf_gpt.cli.autoload", "let other programs open our checkpoints without importing hf_gpt"),
     "plan": Command("hf_gpt.cli.plan", "estimate memory, time and cost of a run", True),
+    "completion": Command("hf_gpt.cli.completion", "print a script for completion by bash, zsh, fish or tcsh", True),
 }
 # Those that read data by the datasets library, which keeps what it has read.
 KEEP_DATA = ("demo", "pretrain", "finetune", "discriminator", "adversarial", "tokenizer", "eval")

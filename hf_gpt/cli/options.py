@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_type_hints
 
+from hf_gpt.cli.one_line_help import OneLineHelp
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -78,7 +80,13 @@ def command_options(dataclass_types: Iterable[type]) -> dict[str, list[Option]]:
 
 
 def make_help_parser(
-    prog: str, description: str, groups: Mapping[str, Sequence[Option]], epilog: str | None = None
+    prog: str,
+    description: str,
+    groups: Mapping[str, Sequence[Option]],
+    *,
+    usage: str,
+    epilog: str | None = None,
+    is_short: bool = False,
 ) -> argparse.ArgumentParser:
     """A parser that knows options and their help; values stay text.
 
@@ -88,24 +96,28 @@ def make_help_parser(
         prog: The command.
         description: Above the options.
         groups: Options by heading.
+        usage: How it is called.
         epilog: Below the options.
+        is_short: Whether an option has one line.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
         epilog=epilog,
-        usage=f"{prog} [--config NAME_OR_PATH] [--option value ...]",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=usage,
+        formatter_class=OneLineHelp if is_short else argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     for heading, options in groups.items():
         group = parser.add_argument_group(heading)
         for option in options:
             text = option.help + (f" (default: {option.default})" if option.default else "")
+            choices = option.type.split("|") if "|" in option.type and "[" not in option.type else None
             group.add_argument(
                 f"--{option.name}",
                 metavar=_metavar(option.type),
                 nargs="*" if option.type.startswith("list") else "?",
+                choices=choices,
                 help=text.replace("%", "%%") or None,
             )
     return parser

@@ -8,7 +8,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.pretrain_data import PretrainingData, prepare_data
-from hf_gpt.cli.training_command import make_command_parser, recipe_lines, run_command
+from hf_gpt.cli.training_command import training_command
 from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.arguments import DataArguments
 from hf_gpt.data.truncation import cut_lines
@@ -30,7 +30,7 @@ from hf_gpt.training.run import (
     save_final_model,
     total_steps,
 )
-from hf_gpt.training.settings import RECIPES, Settings
+from hf_gpt.training.settings import Settings
 
 
 if TYPE_CHECKING:
@@ -48,18 +48,8 @@ DESCRIPTION = """Trains a language model from scratch, or goes on with one, on a
 """
 # Options that the short help shows.
 COMMON = (
-    "config",
-    "train_file",
-    "validation_file",
-    "preset",
-    "model_name_or_path",
-    "max_length",
-    "max_steps",
-    "per_device_train_batch_size",
-    "learning_rate",
-    "output_dir",
-    "resume_from_checkpoint",
-    "dry_run",
+    "config train_file preset model_name_or_path max_length max_steps "
+    "per_device_train_batch_size learning_rate output_dir resume_from_checkpoint"
 )
 ARGUMENTS = (ModelArguments, DataArguments, SamplingArguments, PeftArguments)
 
@@ -67,19 +57,6 @@ ARGUMENTS = (ModelArguments, DataArguments, SamplingArguments, PeftArguments)
 RELOAD_TOLERANCE = 0.01
 # The same where training kept the weights in 4 bits and the check has them whole.
 QUANTIZED_TOLERANCE = 0.1
-
-
-def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
-    """The parser that prints the help: of the common options, or of all."""
-    recipes = recipe_lines(RECIPES, lambda settings: "task" not in settings)
-    return make_command_parser(PROG, DESCRIPTION, ARGUMENTS, COMMON, recipes, is_whole)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    return run_command(
-        argv, make_parser=make_parser, dataclass_types=ARGUMENTS, run=pretrain, choose_options=choose_options
-    )
 
 
 def choose_options(argv: Sequence[str]) -> dict[str, Any]:
@@ -352,3 +329,14 @@ def print_result(
         print("warning: the two differ by more than rounding: the checkpoint is not what was trained.", file=sys.stderr)
     following = as_typed(f'hf-gpt generate {quote(str(model_path))} "Once upon a time"')
     print_lines(print, [("checkpoint", str(model_path)), ("report", str(report)), ("next", following)])
+
+
+make_parser, main = training_command(
+    PROG,
+    DESCRIPTION,
+    COMMON,
+    ARGUMENTS,
+    pretrain,
+    is_shown=lambda recipe: "task" not in recipe,
+    choose_options=choose_options,
+)
