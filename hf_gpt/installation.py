@@ -15,7 +15,7 @@ def as_typed(command: str) -> str:
     program = Path(sys.executable).parent / _PROGRAM
     if shutil.which(_PROGRAM) is not None or not program.is_file():
         return command
-    return quote(_shortest(program)) + command.removeprefix(_PROGRAM)
+    return quote(shortest_path(program)) + command.removeprefix(_PROGRAM)
 
 
 def install_hint(extra: str) -> str:
@@ -23,10 +23,10 @@ def install_hint(extra: str) -> str:
     root = Path(__file__).parents[1]
     if not (root / "pyproject.toml").is_file():
         return f"pip install '{_PROGRAM}[{extra}]'"
-    return f"{quote(_shortest(Path(sys.executable)))} -m pip install -e {quote(f'{_shortest(root)}[{extra}]')}"
+    return f"{quote(shortest_path(Path(sys.executable)))} -m pip install -e {quote(f'{shortest_path(root)}[{extra}]')}"
 
 
-def _shortest(path: Path) -> str:
+def shortest_path(path: Path) -> str:
     """The path from the present folder if that is shorter. Links stay: a virtual environment's Python is one."""
     absolute, relative = str(path), os.path.relpath(path)
     return relative if len(relative) < len(absolute) else absolute

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.cli.adversarial_discriminator import build_discriminator
 from hf_gpt.cli.training_command import training_command
-from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_training_report
+from hf_gpt.cli.training_parts import describe_time, sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.truncation import cut_lines
 from hf_gpt.errors import ConfigError
 from hf_gpt.files.atomic_files import write_json
@@ -278,6 +278,7 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
             + (f", {', '.join(parts)} among them" if parts else "")
             + f"; {args.estimator} on {args.discriminator_loss if discriminator is not None else 'self-play'}",
         ),
+        *describe_time(trainer, None),
         *cut_lines(trainer.cuts),
     ]
 

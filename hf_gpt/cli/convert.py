@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hf_gpt.cli.command import REQUIRED, command, option
+from hf_gpt.cli.next_step import print_next, use_of_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ def _convert(args: ConvertOptions) -> None:
     print(f"{args.destination}: {kinds}, {result.num_parameters:,} parameters in {files}")
     for note in result.notes:
         print(f"note: {note}")
+    print_next(use_of_model(args.destination))
 
 
 make_parser, main = command(

@@ -18,7 +18,7 @@ from hf_gpt.cli.finetune_results import (
     write_run_report,
 )
 from hf_gpt.cli.training_command import training_command
-from hf_gpt.cli.training_parts import shard_and_adapt
+from hf_gpt.cli.training_parts import describe_time, shard_and_adapt
 from hf_gpt.data.truncation import cut_lines, cuts_to_dict
 from hf_gpt.errors import ConfigError
 from hf_gpt.option_values import check_at_least
@@ -228,7 +228,8 @@ def _describe_data_and_steps(trainer: "TaskTrainer", data: TaskData) -> list[tup
     ]
     if data.task.args.streaming:
         passes = "" if data.num_train_examples is None else f": {steps * rows / data.num_train_examples:.1f} passes"
-        return [*lines, ("tokenizer", vocabulary), describe_model(trainer), ("training", training + passes)]
+        time = describe_time(trainer, None)
+        return [*lines, ("tokenizer", vocabulary), describe_model(trainer), ("training", training + passes), *time]
     lengths = [len(ids) for ids in data.train_rows["input_ids"]]
     return [
         *lines,
@@ -239,6 +240,7 @@ def _describe_data_and_steps(trainer: "TaskTrainer", data: TaskData) -> list[tup
         ),
         describe_model(trainer),
         ("training", f"{training}: {steps * rows / len(lengths):.1f} epochs"),
+        *describe_time(trainer, steps * rows * sum(lengths) / len(lengths)),
     ]
 
 

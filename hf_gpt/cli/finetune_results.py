@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.finetune_data import TaskData
+from hf_gpt.cli.next_step import print_next, use_of_model
 from hf_gpt.cli.training_parts import write_training_report
 from hf_gpt.files.atomic_files import write_json, write_text
 from hf_gpt.installation import as_typed
@@ -164,7 +165,9 @@ def print_result(
     if reloaded[1]:
         lines.append(("reloaded", f"{reloaded[0]} of {reloaded[1]} predictions are the same in a fresh process"))
     print()
-    model = quote(str(model_path))
-    following = f"hf-gpt chat {model}" if data.task.args.task == "dialogue" else f"hf-gpt push {model} OWNER/NAME"
-    lines += [("checkpoint", str(model_path)), ("report", str(report)), ("next", as_typed(following))]
-    print_lines(print, lines)
+    print_lines(print, [*lines, ("checkpoint", str(model_path)), ("report", str(report))])
+    is_text = data.task.writes and not data.task.samples
+    prompt = data.task.args.prompt_template.replace("{source}", "A short text.") if is_text else "A short text."
+    again = f"hf-gpt finetune --config {quote(str(model_path.parent / 'recipe.yaml'))} --seed 1"
+    another = as_typed(f"{again} --output_dir {quote(f'{model_path.parent}-seed-1')}")
+    print_next(another if data.task.samples else use_of_model(model_path, prompt) or another)

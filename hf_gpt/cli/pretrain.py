@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.pretrain_data import PretrainingData, prepare_data
 from hf_gpt.cli.training_command import training_command
-from hf_gpt.cli.training_parts import sampling_options, shard_and_adapt, write_training_report
+from hf_gpt.cli.training_parts import describe_time, sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.arguments import DataArguments
 from hf_gpt.data.truncation import cut_lines
 from hf_gpt.errors import UserError
@@ -45,6 +45,9 @@ DESCRIPTION = """Trains a language model from scratch, or goes on with one, on a
   hf-gpt pretrain --config demo                                  a built-in recipe
   hf-gpt pretrain --train_file book.txt --preset mini --max_steps 500
   hf-gpt pretrain --config recipe.yaml --learning_rate 1e-3      defaults < recipe < command line
+
+Left out, the size fits the text and the machine, and a text is gone over 3 times, or more often
+until there are 300 steps, at most 20 times. A step has 16 rows on each device.
 """
 # Options that the short help shows.
 COMMON = (
@@ -90,6 +93,7 @@ def pretrain(settings: Settings) -> int:
     check_at_least(data_args, max_length=2)
     checkpoint = open_run(settings, lambda record: keep_size(settings, record))
     data = prepare_data(model_args, data_args, training_args, checkpoint)
+    fit_passes(settings, data)
     fit_size(settings, data)
     model = build_model(
         model_args,
@@ -139,6 +143,19 @@ def keep_size(settings: Settings, record: Mapping[str, Any]) -> None:
     kept = record.get("command", {}).get("ModelArguments", {}).get("preset")
     if kept and has_open_size(model_args):
         model_args.preset = settings.values["preset"] = kept
+
+
+def fit_passes(settings: Settings, data: PretrainingData) -> None:
+    """Chooses the passes over a text where nobody named passes or steps, by how many steps one pass has."""
+    from hf_gpt.training.preset_choice import choose_passes
+
+    data_args, training_args = settings.arguments[1], settings.arguments[-1]
+    if data_args.streaming or settings.given & {"num_train_epochs", "max_steps"}:
+        return
+    rows_of_a_step = training_args.train_batch_size * training_args.gradient_accumulation_steps
+    steps = len(data.train_rows) / (rows_of_a_step * training_args.data_parallel_size)
+    training_args.num_train_epochs = choose_passes(training_args.num_train_epochs, steps)
+    settings.values["num_train_epochs"] = training_args.num_train_epochs
 
 
 def fit_size(settings: Settings, data: PretrainingData) -> None:
@@ -207,6 +224,7 @@ def describe_run(trainer: "HfGptTrainer", data: PretrainingData, data_args: Data
             f"{steps:,} steps of {rows} rows of {data_args.max_length} tokens: {format_count(tokens)} tokens"
             + ("" if data_args.streaming else f", {tokens / max(epoch_tokens, 1):.1f} epochs"),
         ),
+        *describe_time(trainer, tokens),
         *cut_lines(data.cuts),
     ]
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from hf_gpt.cli.command import REQUIRED, command, option
+from hf_gpt.cli.next_step import print_next, use_of_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,9 @@ class PullOptions:
 def _pull(args: PullOptions) -> None:
     from hf_gpt.hub.transfer import pull
 
-    print(f"{args.repo_id} is in {pull(**asdict(args))}")
+    folder = pull(**asdict(args))
+    print(f"{args.repo_id} is in {folder}")
+    print_next(use_of_model(folder))
 
 
 make_parser, main = command(

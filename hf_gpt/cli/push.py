@@ -1,9 +1,12 @@
 """`hf-gpt push`: a checkpoint to the Hub."""
 
 from dataclasses import asdict, dataclass
+from shlex import quote
 from typing import Any
 
 from hf_gpt.cli.command import REQUIRED, command, option
+from hf_gpt.cli.next_step import print_next
+from hf_gpt.installation import as_typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,10 @@ def _push(args: PushOptions) -> None:
         done = push(**{**options, "private": args.private or None})
     kept = f"\nleft out, no part of a checkpoint: {', '.join(done.left_out)}" if done.left_out else ""
     print(f"{done.url}: {len(done.files)} files{kept}")
+    where = "" if args.subfolder is None else f" --subfolder {quote(args.subfolder)}"
+    where += "" if args.revision is None else f" --revision {quote(args.revision)}"
+    folder = quote(f"runs/{args.repo_id.partition('/')[2] or args.repo_id}-pulled")
+    print_next(as_typed(f"hf-gpt pull {quote(args.repo_id)} {folder}{where}"))
 
 
 make_parser, main = command(

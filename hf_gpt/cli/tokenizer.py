@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from hf_gpt.cli.command import REQUIRED, TextOptions, command, describe_texts, option
 
@@ -19,10 +20,12 @@ class TokenizerOptions(TextOptions):
 
 def train(args: TokenizerOptions) -> None:
     """Trains and saves the tokenizer, and prints its size and how well it compresses."""
+    from hf_gpt.cli.next_step import print_next
     from hf_gpt.data.corpus import count_bytes, read_corpus
     from hf_gpt.data.tokenizer import train_tokenizer
     from hf_gpt.errors import CheckpointError
     from hf_gpt.files.checkpoints import atomic_directory
+    from hf_gpt.installation import as_typed
     from hf_gpt.terminal import hide_bars
     from hf_gpt.training.run import print_lines
 
@@ -43,6 +46,10 @@ def train(args: TokenizerOptions) -> None:
     num_bytes, num_tokens = count_bytes(texts), sum(len(tokenizer(text)["input_ids"]) for text in texts["text"])
     size = f"{len(tokenizer):,} tokens, {num_bytes / max(num_tokens, 1):.2f} bytes each"
     print_lines(print, [("tokenizer", f"{output_dir}: {size}")])
+    files = " ".join(map(quote, args.train_file))
+    form = "" if args.text_column == "text" else f" --text_column {quote(args.text_column)}"
+    form += "" if args.document_separator is None else f" --document_separator {quote(args.document_separator)}"
+    print_next(as_typed(f"hf-gpt pretrain --train_file {files}{form} --tokenizer_name {quote(str(output_dir))}"))
 
 
 make_parser, main = command(

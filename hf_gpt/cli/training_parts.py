@@ -53,6 +53,31 @@ def shard_and_adapt(
     return add_adapter(model, tokenizer, peft_args, model_args, training_args, **options)
 
 
+def describe_time(trainer: "HfGptTrainer", num_tokens: float | None) -> list[tuple[str, str]]:
+    """The line about how long training on a CPU takes, by a formula; none in a dry run, which measures.
+
+    Args:
+        trainer: Before training.
+        num_tokens: Tokens that each parameter sees; None where no formula knows the work of a step.
+    """
+    import torch
+
+    from hf_gpt.training.preset_choice import cpu_seconds
+
+    if trainer.args.device.type != "cpu" or trainer.args.dry_run:
+        return []
+    measure = "--dry_run true times a few steps"
+    if num_tokens is None:
+        return [("time", f"not known before; {measure}")]
+    cores = torch.get_num_threads() * trainer.args.world_size
+    # An embedding is looked up, and multiplied where it is the head's weight.
+    parameters = trainer.model.num_parameters(exclude_embeddings=True)
+    head = trainer.model.get_output_embeddings()
+    parameters += 0 if head is None else head.weight.numel()
+    duration = format_duration(cpu_seconds(parameters, num_tokens, cores))
+    return [("time", f"about {duration} on {cores} CPU core{'' if cores == 1 else 's'}, by a formula; {measure}")]
+
+
 def sampling_options(sampling_args: SamplingArguments, max_new_tokens: int) -> dict[str, Any]:
     """The options as `generate` takes them, which the saved model keeps as its defaults."""
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False}

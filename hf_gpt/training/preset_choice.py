@@ -1,4 +1,4 @@
-"""A size for a new model that fits the text and the machine, where nobody names one, and what goes with it."""
+"""Size of a new model and passes over its text, where nobody names them, what goes with it, and a CPU's time."""
 
 import math
 from typing import Any
@@ -11,8 +11,10 @@ _CHOSEN = ("nano", "micro", "mini", "small", "124m")
 # A run on a CPU should end within this time. The rate of a core is that of `nano` in `make demo` on two cores of an AMD
 # EPYC with AVX-512, 11 k tokens per second.
 _CPU_SECONDS, _FLOPS_OF_A_CORE = 1800, 3e10
-
-
+# Parameters of the blocks for each token of the text: below 1, more parameters learn the text by heart.
+_TOKENS_PER_PARAMETER = 1.0
+# A small text is gone over until there are so many steps, but not more often than this.
+_LEAST_STEPS, _MOST_PASSES = 300, 20.0
 # Text below this size gets a small model, short rows and a high rate.
 _SMALL_TEXT = 4_000_000
 
@@ -28,6 +30,21 @@ def options_for_text(num_bytes: int) -> dict[str, Any]:
     if num_bytes < _SMALL_TEXT:
         options |= {"max_length": 256, "learning_rate": 5e-3}
     return options
+
+
+def choose_passes(num_passes: float, steps_of_a_pass: float) -> float:
+    """The passes over a text: those given, or more where they are fewer than 300 steps; at most 20 for that.
+
+    Args:
+        num_passes: The usual number.
+        steps_of_a_pass: Steps of the optimizer in one, above 0.
+    """
+    return max(num_passes, min(_MOST_PASSES, float(math.ceil(_LEAST_STEPS / steps_of_a_pass))))
+
+
+def cpu_seconds(num_parameters: float, num_tokens: float, cores: int) -> float:
+    """The time that training takes on a CPU, in seconds, at 6 FLOPs for each parameter and token."""
+    return 6 * num_parameters * num_tokens / (_FLOPS_OF_A_CORE * cores)
 
 
 def block_parameters(name: str) -> int:

@@ -25,11 +25,13 @@ class Settings:
     Attributes:
         values: Every option by name, as given or by default, in plain types.
         recipe: The recipe's path, if one was used.
+        given: Names of the options that the recipe or the command line has.
     """
 
     arguments: tuple[Any, ...]
     values: dict[str, Any]
     recipe: Path | None
+    given: frozenset[str] = frozenset()
 
 
 def built_in_recipes(folder: Path = RECIPES) -> list[str]:
@@ -174,7 +176,8 @@ def load_settings(
     for kind in dataclass_types:
         own = {field.name: values[field.name] for field in fields(kind) if field.init}
         arguments.append(kind(**own))
-    return Settings(tuple(arguments), values, recipe_path)
+    words = (token[2:].partition("=")[0].replace("-", "_") for token in argv if token.startswith("--"))
+    return Settings(tuple(arguments), values, recipe_path, frozenset((*recipe, *words)))
 
 
 def settings_to_yaml(settings: Settings, header: str = "") -> str:

@@ -8,7 +8,13 @@ import yaml
 from hf_gpt import HfGptForCausalLM
 from hf_gpt.cli.pretrain import choose_options, main
 from hf_gpt.models.configuration_hf_gpt import PRESETS
-from hf_gpt.training.preset_choice import block_parameters, choose_preset, options_for_text
+from hf_gpt.training.preset_choice import (
+    block_parameters,
+    choose_passes,
+    choose_preset,
+    cpu_seconds,
+    options_for_text,
+)
 
 
 @pytest.mark.parametrize("name", ["nano", "mini", "124m"])
@@ -114,3 +120,32 @@ def test_options_are_chosen_for_an_open_size_alone_and_may_be_overridden(tmp_pat
     assert main([*options, "--output_dir", str(tmp_path / "run")]) == 0
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert (recipe["learning_rate"], recipe["max_length"], recipe["tokenizer_vocab_size"]) == (1e-3, 256, 512)
+
+
+@pytest.mark.parametrize("steps, passes", [(0.5, 20), (15, 20), (50, 6), (99, 4), (100, 3), (10**5, 3)])
+def test_a_small_text_is_gone_over_more_often(steps, passes):
+    assert choose_passes(3.0, steps) == passes
+
+
+def test_the_time_of_a_cpu_is_that_of_the_demo():
+    # 11 k tokens per second on two cores, by the 0.86 M weights of `nano` and its head of 1,024 tokens.
+    parameters = block_parameters("nano") + 1024 * PRESETS["nano"]["hidden_size"]
+    assert 0.8 < cpu_seconds(parameters, 11_000, 2) < 1.25
+    assert cpu_seconds(parameters, 11_000, 4) == cpu_seconds(parameters, 11_000, 2) / 2
+
+
+def test_passes_are_chosen_where_nobody_names_them_or_steps(tmp_path, corpus_text, capsys):
+    (tmp_path / "text.txt").write_text(corpus_text, encoding="utf-8")
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
+    options = ["--train_file", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32"]
+    options += [f"--config_overrides={json.dumps(shape)}", "--use_cpu", "--report_to", "none", "--save_strategy", "no"]
+    options += ["--output_dir", str(tmp_path / "run"), "--sample_max_new_tokens", "2"]
+    assert main(options) == 0
+    output = capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["num_train_epochs"] == 20
+    lines = output.splitlines()
+    time = next(number for number, line in enumerate(lines) if line.startswith("time "))
+    sampled = next(number for number, line in enumerate(lines) if line.startswith("----- prompt"))
+    assert "CPU core" in lines[time] and time < sampled
+    assert main([*options, "--num_train_epochs", "1", "--overwrite_output_dir"]) == 0
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["num_train_epochs"] == 1

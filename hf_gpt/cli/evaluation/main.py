@@ -1,13 +1,18 @@
 """`hf-gpt eval`: its options, and what it does with them."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from hf_gpt.cli.command import command, option
 from hf_gpt.cli.evaluation.settings import EvaluationSettings
+from hf_gpt.cli.next_step import print_next
 from hf_gpt.errors import UserError, did_you_mean
+from hf_gpt.installation import shortest_path
 from hf_gpt.option_names import renamed
 
 
@@ -31,6 +36,8 @@ def _evaluate(settings: EvaluationOptions) -> None:
     written = run_evaluation(settings)
     print((settings.output_dir / "results.md").read_text(encoding="utf-8"))
     print("written: " + ", ".join(str(path) for path in written))
+    page = next(path for path in written if path.suffix == ".html")
+    print_next(f"{quote(shortest_path(Path(sys.executable)))} -m webbrowser -t {quote(page.resolve().as_uri())}")
 
 
 def evaluate(models: Sequence[str], tasks: Sequence[str], **options: Any) -> dict[str, Any]:
