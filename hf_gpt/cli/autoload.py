@@ -31,42 +31,23 @@ class AutoloadOptions:
     action: Literal["on", "off", "status"] = option(REQUIRED, "what to do", positional=True)
 
 
-def pth_path() -> Path:
-    """Where the file of this environment is, or would be."""
-    return Path(sysconfig.get_paths()["purelib"]) / FILE
-
-
-def is_on() -> bool:
-    """Whether the file of this environment is there."""
-    return pth_path().is_file()
-
-
-def switch_on() -> None:
-    """Writes the file. Raises `OSError` where packages cannot be written."""
-    write_text(pth_path(), LINE)
-
-
-def switch_off() -> None:
-    """Removes the file. Raises `OSError` where packages cannot be written."""
-    pth_path().unlink(missing_ok=True)
-
-
-def autoload(action: str) -> None:
+def autoload(args: AutoloadOptions) -> None:
     """Does `on`, `off` or `status`, and prints how it stands.
 
     Raises:
         UserError: the environment's packages cannot be changed.
     """
+    path = Path(sysconfig.get_paths()["purelib"]) / FILE
     try:
-        if action == "on":
-            switch_on()
-        elif action == "off":
-            switch_off()
+        if args.action == "on":
+            write_text(path, LINE)
+        elif args.action == "off":
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"{pth_path()} cannot be changed: {error.strerror}. Use an environment of your own (python -m venv)."
+            f"{path} cannot be changed: {error.strerror}. Use an environment of your own (python -m venv)."
         ) from error
-    print(f"autoload is {'on' if is_on() else 'off'}: {pth_path()}")
+    print(f"autoload is {'on' if path.is_file() else 'off'}: {path}")
 
 
 make_parser, main = command(
@@ -75,6 +56,6 @@ make_parser, main = command(
     "its checkpoints without remote code. It holds for the Python environment that this command runs in; "
     "HF_GPT_AUTOLOAD=0 switches it off for one program.",
     AutoloadOptions,
-    lambda args: autoload(args.action),
+    autoload,
     examples=["on", "status"],
 )

@@ -115,7 +115,7 @@ def pretrain(settings: Settings) -> int:
         options = sampling_options(sampling_args, sampling_args.sample_max_new_tokens)
         save_final_model(trainer, output_dir / "model", options)
         if training_args.process_index == 0:
-            reloaded = check_reloaded(output_dir / "model", data, model_args, data_args, sampling_args, training_args)
+            reloaded = check_reloaded(settings, output_dir / "model", data)
             report = write_run_report(settings, trainer, data, metrics, reloaded, output_dir / "report.html")
             tolerance = QUANTIZED_TOLERANCE if peft_args.load_in_4bit else RELOAD_TOLERANCE
             print_result(sampling_args.sample_prompts, reloaded, metrics, output_dir / "model", report, tolerance)
@@ -247,17 +247,11 @@ def count_documents(count: int, num_blocks: int | None = None, split: str = "") 
     return f"{count:,} document{'' if count == 1 else 's'}{split}{blocks}"
 
 
-def check_reloaded(
-    path: Path,
-    data: PretrainingData,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    sampling_args: SamplingArguments,
-    training_args: "HfGptTrainingArguments",
-) -> "ReloadResult":
+def check_reloaded(settings: Settings, path: Path, data: PretrainingData) -> "ReloadResult":
     """Scores the saved model and samples from it in a fresh process."""
     from hf_gpt.training.monitoring.reload_check import ReloadResult, in_fresh_process, score_and_continue
 
+    model_args, data_args, sampling_args, _, training_args = settings.arguments
     return ReloadResult(
         **in_fresh_process(
             score_and_continue,
