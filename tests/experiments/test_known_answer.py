@@ -73,7 +73,7 @@ def test_table_of_collapse(tmp_path):
         perfect_ratio.exact_and_future,
         perfect_ratio.jensen_shannon,
         perfect_ratio.exact_divergence("jsd", 0.5),
-        perfect_ratio.exact_divergence("forward_kl", 0.5, gamma=0.0),
+        perfect_ratio.exact_divergence("forward_kl", 0.5),
     ],
     ids=["reinforce", "exact_token", "exact_and_future", "jensen_shannon", "exact_jsd", "exact_forward_kl"],
 )

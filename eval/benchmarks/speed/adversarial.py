@@ -28,15 +28,8 @@ def contenders(size: str, vocab_size: int, *, rows: int, new_tokens: int, steps:
     """Ours and, where TRL is installed, GRPOTrainer with the same models, batch, group and length.
 
     In both the discriminator is a transformer as large as the generator, trained once a step on the step's texts; TRL
-    has no such thing of its own, so `trl_example` gives it one. Monitors, looks at held-out texts and the anchor, which
-    TRL lacks, are off.
-
-    Args:
-        size: A key of `models.SIZES`.
-        vocab_size: Tokens in the vocabulary.
-        rows: Completions in a step, a multiple of the group of 8.
-        new_tokens: Tokens of a completion.
-        steps: Steps in a round; two more before them do not count.
+    has no such thing of its own, so `trl_grpo` gives it one. Monitors, looks at held-out texts and the anchor, which
+    TRL lacks, are off. `rows` are completions in a step, a multiple of the group of 8; two steps more do not count.
     """
     races: dict[str, Callable[..., Any]] = {"hf-gpt: AdversarialTrainer": _ours}
     if importlib.util.find_spec("trl"):

@@ -26,12 +26,7 @@ _WIDTHS = {"bfloat16": 2, "int8": 1}
 def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: torch.dtype) -> list[Contender]:
     """The likeliest token each time: `fast_generate` of ours, and `generate` of ours, GPT-2 and Llama.
 
-    Args:
-        size: A key of `models.SIZES`.
-        vocab_size: Tokens in the vocabulary.
-        rows: Texts at once.
-        new_tokens: Tokens of each.
-        dtype: Of the weights; in float32 ours in rounded weights takes part as well, and the peers in bfloat16.
+    With weights in float32 ours in rounded weights takes part as well, and the peers in bfloat16.
     """
     models = _models(KINDS, size, vocab_size, dtype)
     ours = models["hf-gpt"]

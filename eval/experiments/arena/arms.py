@@ -48,14 +48,8 @@ class LearnedRatio:
     """The discriminator l(y) = sum_t log psi(y_t | s_t) - log q(y_t | s_t), psi a language model.
 
     psi learns the likelihood of real text, and by binary cross-entropy on l to tell real text from the student's, which
-    corrects it where the student goes. With both, psi = p is optimal.
-
-    Args:
-        psi: Trained in place.
-        texts: Real texts.
-        learning_rate: Of psi.
-        weight: Of the cross-entropy, a text, against the likelihood, a token.
-        seed: Of the order of real texts.
+    corrects it where the student goes. With both, psi = p is optimal. It is trained in place; `weight` is that of the
+    cross-entropy, a text, against the likelihood, a token.
     """
 
     def __init__(self, psi: PreTrainedModel, texts: Rollout, learning_rate: float, weight: float, seed: int):

@@ -84,15 +84,10 @@ CLASSIFICATION = {
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its files, settings and metric.
+    """A task: files below the data folder, options of `hf-gpt finetune`, and the score of `metrics.json` with its aim.
 
     Attributes:
-        train: Training file, below the data folder.
-        validation: File of the score.
-        metric: Name of the score in `metrics.json`.
-        aim: Score to reach, or None.
-        settings: Options of `hf-gpt finetune`.
-        arms: What each arm changes; an arm that names a corpus in `pretraining` begins from a model of that.
+        arms: What each arm changes.
         pretraining: The corpus of each arm that begins from a pretrained model.
     """
 

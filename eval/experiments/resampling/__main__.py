@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from eval.experiments.common.command import make_parser, start, use_one_thread
+from eval.experiments.common.command import make_parser, start
 from eval.experiments.common.results import Results
 from eval.experiments.common.words import encode, sample_words, sampling_of, words_of
 from eval.experiments.resampling.discriminators import Discriminator, best_weights, classifier, unseen_auc
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--density", type=int, nargs=2, default=[64, 2], metavar=("WIDTH", "LAYERS"), help="psi")
     parser.add_argument("--epochs", type=int, default=30, help="of each training, at most; early stopping ends it")
     options = parser.parse_args(argv)
-    use_one_thread()
+    # The models are too small for more threads to be of use.
+    torch.set_num_threads(1)
     for corpus in options.corpora:
         folder = options.output_dir / corpus
         # Corpora and ways of choosing may be added; what a point is may not change.

@@ -72,12 +72,7 @@ def gain(points: Points, seed: int, name: str, prefixes: tuple[str, ...]) -> flo
     """How far below a seed's curve the LM score of a point lies, in nats, at its reverse-LM score, or why not.
 
     At a better diversity than any of the curve's it is held against the curve's most diverse point, which flatters the
-    curve. Points of the curve that another one beats in both scores do not count.
-
-    Args:
-        points: Of all seeds.
-        seed, name: Of the point.
-        prefixes: How the names of the curve's points begin.
+    curve. Points of the curve that another one beats in both scores do not count; their names begin with `prefixes`.
     """
     if f"{seed}/{name}" not in points:
         return "not measured"
