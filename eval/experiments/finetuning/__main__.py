@@ -66,7 +66,6 @@ PRETRAINING = {
 }
 # What a corpus changes in PRETRAINING.
 PRETRAINING_CHANGES = {
-    "english": {},
     "captions": {
         "config_overrides": {**ENCODER_DECODER["config_overrides"], "max_position_embeddings": 512},
         "max_steps": 300,
@@ -175,11 +174,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain(corpus: str, output: Path, seed: int) -> Path:
     """The run folder of the language model of a corpus and seed, trained if it is not there."""
-    texts = output / f"pretraining_{corpus}.jsonl"
+    texts, folder = output / f"pretraining_{corpus}.jsonl", output / f"pretraining_{corpus}-{seed}"
     if not texts.exists():
         write_corpus(CORPORA[corpus], texts)
-    folder = output / f"pretraining_{corpus}-{seed}"
-    run("pretrain", {**PRETRAINING, **PRETRAINING_CHANGES[corpus], "corpus": [texts]}, folder, seed)
+    run("pretrain", {**PRETRAINING, **PRETRAINING_CHANGES.get(corpus, {}), "corpus": [texts]}, folder, seed)
     return folder
 
 

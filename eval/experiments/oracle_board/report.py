@@ -106,26 +106,26 @@ def _gap(points: Points, seed: int, point: Mapping[str, Any]) -> float | None:
 
 
 def _training(points: Points, seeds: Sequence[int]) -> list[str]:
-    """What each training took and what its trainer saw."""
+    """What each training took and what its trainer saw, in each seed."""
     found = [points[f"{seed}/likelihood"] for seed in seeds]
-    sentences = [
+    told = (
         f"Likelihood: {len(found[0]['held_out'])} epochs, the best on held-out text "
-        f"{listed(each['best_epoch'] for each in found)}; "
-        f"{fmean(each['seconds'] for each in found):.0f} CPU-s a seed."
-    ]
+        f"{listed(each['best_epoch'] for each in found)}; {fmean(each['seconds'] for each in found):.0f} CPU-s a seed."
+    )
+    columns = {
+        "updates of the generator": "generator_steps",
+        "skipped by the gate": "skipped_steps",
+        "updates of the discriminator": "discriminator_updates",
+        "its AUC on held-out text": "discriminator_auc",
+        "CPU-s": "seconds",
+    }
+    rows = []
     for recipe in dict.fromkeys(key.split("/", 1)[1] for key, point in points.items() if "generator_steps" in point):
         own = [points[f"{seed}/{recipe}"] for seed in seeds if f"{seed}/{recipe}" in points]
-        if len(own) < len(seeds):
-            continue
+        cells = {heading: listed(_shown(each[key]) for each in own) for heading, key in columns.items()}
         warnings = sorted({name for each in own for name in each["warnings"]})
-        aucs = listed("unknown" if auc is None else f"{auc:.2f}" for auc in (each["discriminator_auc"] for each in own))
-        sentences.append(
-            f"{recipe}: {listed(each['generator_steps'] for each in own)} updates of the generator "
-            f"({listed(each['skipped_steps'] for each in own)} skipped by the gate), "
-            f"{own[0]['discriminator_updates']} of the discriminator, whose AUC on held-out text ends at {aucs}; "
-            f"{fmean(each['seconds'] for each in own):.0f} CPU-s a seed; warnings: {', '.join(warnings) or 'none'}."
-        )
-    return sentences
+        rows.append({"recipe": recipe, **cells, "warnings": listed(warnings) or "none"})
+    return [told, markdown_table(rows)] if rows else [told]
 
 
 def _plot(axes: Axes, points: Points, seeds: Sequence[int]) -> None:
@@ -153,6 +153,10 @@ def _plot(axes: Axes, points: Points, seeds: Sequence[int]) -> None:
     axes.set_xlabel("KL(q‖p), nats per token; a line a seed, over temperatures")
     axes.set_title("NLL_oracle, nats per token; dotted: published", loc="left", fontsize=12)
     axes.legend(frameon=False, fontsize=10)
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
 
 
 def _percent(values: Iterable[float]) -> str:

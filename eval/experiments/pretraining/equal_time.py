@@ -95,7 +95,7 @@ CORPORA = {
 
 @dataclass(frozen=True)
 class Peer:
-    """A model, the rates that are tried, and the optimizer of `HfGptTrainer`; None: the library's Trainer with AdamW."""
+    """A model, rates that are tried, and the optimizer of `HfGptTrainer`; None: transformers' Trainer with AdamW."""
 
     title: str
     learning_rates: Sequence[float]
