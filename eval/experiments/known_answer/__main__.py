@@ -42,8 +42,8 @@ class Settings:
     vocab_size: int
     length: int
     sharpness: float
-    hidden_size: int
     arms: dict[str, tuple[str | None, float, float]]
+    hidden_size: int = 16
     num_train: int = 10_000
     num_evaluation: int = 2000
     likelihood_steps: int = 1500
@@ -62,7 +62,6 @@ EXPERIMENTS: dict[str, Settings] = {
         vocab_size=32,
         length=10,
         sharpness=1.25,
-        hidden_size=16,
         arms={
             MORE_LIKELIHOOD: (None, 1.0, 5e-3),
             "REINFORCE": ("reinforce", 0.0, 1e-2),
@@ -76,7 +75,6 @@ EXPERIMENTS: dict[str, Settings] = {
         vocab_size=64,
         length=20,
         sharpness=1.3,
-        hidden_size=16,
         arms={
             MORE_LIKELIHOOD: (None, 1.0, 5e-3),
             "REINFORCE": ("reinforce", 0.0, 3e-3),

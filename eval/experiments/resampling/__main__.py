@@ -52,10 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__, "resampling", "of split, weights and samples")
     parser.add_argument("corpora", nargs="+", choices=list(CORPORA), metavar="CORPUS", help=", ".join(CORPORA))
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each point")
-    parser.add_argument("--num_real", type=int, help="texts used of each of the two files; left out: all")
     parser.add_argument("--candidates", type=int, nargs="+", default=[8, 32], help="whole texts to choose one of")
     parser.add_argument("--particles", type=int, nargs="*", default=[16], help="prefixes that grow side by side")
-    parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
     parser.add_argument("--generator", type=int, nargs=2, default=[16, 1], metavar=("WIDTH", "LAYERS"), help="q")
     parser.add_argument("--density", type=int, nargs=2, default=[64, 2], metavar=("WIDTH", "LAYERS"), help="psi")
     parser.add_argument("--epochs", type=int, default=30, help="of each training, at most; early stopping ends it")
@@ -106,7 +104,7 @@ class Seed:
             self.stage.density.model,
             sampling=sampling_of(q, self.number, temperature=temperature),
             num_particles=count,
-            block_size=self.options.block,
+            block_size=4,
             discriminator_temperature=temperature,
             resampling="multinomial",
             generator=generator,

@@ -58,7 +58,7 @@ class Stage:
         self.options, self.seed, self.folder = options, seed, folder
         self.max_words = corpus.max_words
         generator = np.random.default_rng(seed)
-        split, unseen = (read_words(name, options.num_real) for name in (corpus.learnt, corpus.unseen))
+        split, unseen = (read_words(name) for name in (corpus.learnt, corpus.unseen))
         if corpus.is_mixed:
             both = [*split, *unseen]
             mixed = [both[position] for position in generator.permutation(len(both))]
