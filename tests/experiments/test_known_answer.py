@@ -100,6 +100,13 @@ def test_a_step_is_told_with_its_sample():
     assert [step for step, _, _ in steps] == [1, 2] and all(len(sample.texts) == 4 for _, _, sample in steps)
 
 
+def test_a_batch_is_at_most_all_texts():
+    stage = perfect_ratio.make_stage(vocab_size=6, length=3, sharpness=1.0, num_train=8, seed=0)
+    start = perfect_ratio.make_generator(6, 3, 8)
+    trained = perfect_ratio.train(start, stage, 2, 9, 1e-2, seed=0)
+    assert perfect_ratio.likelihood(trained, stage.train) < perfect_ratio.likelihood(start, stage.train)
+
+
 def test_a_run_is_measured_kept_and_not_repeated(tmp_path, monkeypatch, capsys):
     arms = {"MLE, same compute": (None, 1.0, 5e-3), "REINFORCE": ("reinforce", 0.0, 1e-2)}
     small = {"likelihood_batch": 8, "adversarial_batch": 8, "temperatures": (1.0, 0.7), "arms": arms}

@@ -179,5 +179,5 @@ def likelihood(model: nn.Module, texts: Rollout) -> torch.Tensor:
 def _batches(texts: Rollout, size: int, generator: torch.Generator) -> Iterator[Rollout]:
     while True:
         for rows in torch.randperm(len(texts), generator=generator).split(size):
-            if len(rows) == size:
+            if len(rows) == min(size, len(texts)):
                 yield texts.rows(rows)
