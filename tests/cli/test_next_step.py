@@ -51,7 +51,7 @@ def test_after_a_tokenizer(tmp_path, corpus_file, capsys):
     following = next_of(
         capsys, ["tokenizer", "--train_file", corpus_file, "--vocab_size=300", "--output_dir", tmp_path / "a tokenizer"]
     )
-    assert "documents" in works(following, *SMALL, "--max_length=32", "--dry_run=true")
+    assert "1 document" in works(following, *SMALL, "--max_length=32", "--dry_run=true")
 
 
 def test_after_a_discriminator(pretrained, tmp_path, corpus_file, capsys):

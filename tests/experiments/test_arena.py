@@ -87,7 +87,7 @@ def test_rows_become_texts_after_the_begin_token():
 
 
 def test_the_learned_ratio_finds_what_tells_the_students_texts():
-    from eval.experiments.arena.arms import LearnedRatio
+    from eval.experiments.arena.learned_ratio import LearnedRatio
     from eval.experiments.known_answer.perfect_ratio import Stage, sample
 
     real = as_texts(torch.tensor([[2, 3, 2, 3], [3, 2, 3, 2]]).repeat(32, 1))

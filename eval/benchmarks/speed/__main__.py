@@ -148,38 +148,39 @@ def _races(name: str, args: argparse.Namespace) -> Iterator[tuple[str, list[Any]
     elif name == "data":
         title = f"data: {args.megabytes:g} MB of text, seconds of processor time"
         yield title, data.contenders(args.megabytes, args.text)
-    else:
-        shape = {"rows": rows, "new_tokens": args.new_tokens}
-        found = (
-            decode.sampling(*sizes, **shape)
-            if name == "rollout"
-            else adversarial.contenders(*sizes, **shape, steps=args.steps)
-        )
-        yield f"{name}: {models}, {rows} x {args.new_tokens} tokens", found
+    elif name == "rollout":
+        found = decode.sampling(*sizes, rows=rows, new_tokens=args.new_tokens)
+        yield f"rollout: {models}, {rows} x {args.new_tokens} tokens", found
+    elif name == "adversarial":
+        found = adversarial.contenders(*sizes, rows=rows, new_tokens=args.new_tokens, steps=args.steps)
+        yield f"adversarial: {models}, {rows} x {args.new_tokens} tokens", found
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """The rows as a Markdown table; columns that no row fills are left out."""
-    cells = []
-    for row in rows:
-        cells.append({"": row["name"]})
+    shown = [dict(row) for row in rows]
+    for row in shown:
+        row |= {f"ms{position}": value for position, value in row.get("milliseconds", {}).items()}
         if "parameters" in row:
-            cells[-1]["parameters"] = f"{row['parameters'] / 1e6:.1f} M"
-        cells[-1] |= {"seconds": f"{row['seconds']:.3g}", "tokens/s": f"{row['per_second']:,.0f}"}
+            row["parameters"] = f"{row['parameters'] / 1e6:.1f} M"
         if "ratio" in row:
-            spread = f"{row['ratio_least']:.2f} to {row['ratio_most']:.2f}"
-            cells[-1]["time, ours = 1 (least to most)"] = f"{row['ratio']:.2f} x ({spread})"
-        milliseconds = row.get("milliseconds", {})
-        shown = [position for position in (16, 256, 512, 1008) if position in milliseconds]
-        cells[-1] |= {f"ms at {position:,}": f"{milliseconds[position]:.3g}" for position in shown}
+            row["times"] = f"{row['ratio']:.2f} x ({row['ratio_least']:.2f} to {row['ratio_most']:.2f})"
         if "peak_bytes" in row:
-            cells[-1]["peak memory"] = f"{row['peak_bytes'] / 2**20:,.0f} MiB"
-        shares = {"MFU": "mfu", "of memory bandwidth": "bandwidth_share"}
-        cells[-1] |= {heading: f"{row[key]:.0%}" for heading, key in shares.items() if key in row}
-        cells[-1]["first round"] = f"{row['cold_seconds']:.1f} s"
-    filled = max(cells, key=len)
-    columns = dict.fromkeys([*filled, *(heading for row in cells for heading in row)])
-    return markdown_table(cells, columns)
+            row["memory"] = f"{row['peak_bytes'] / 2**20:,.0f} MiB"
+    columns = {
+        "": "name",
+        "parameters": "parameters",
+        "seconds": "seconds:.3g",
+        "tokens/s": "per_second:,.0f",
+        "time, ours = 1 (least to most)": "times",
+        **{f"ms at {position:,}": f"ms{position}:.3g" for position in (16, 256, 512, 1008)},
+        "peak memory": "memory",
+        "MFU": "mfu:.0%",
+        "of memory bandwidth": "bandwidth_share:.0%",
+        "first round, s": "cold_seconds:.1f",
+    }
+    filled = {name for row in shown for name in row}
+    return markdown_table(shown, {key: name for key, name in columns.items() if name.partition(":")[0] in filled})
 
 
 def _add_shares(rows: list[dict[str, Any]], title: str, limits: dict[str, float]) -> None:

@@ -1,12 +1,13 @@
 """Adversarial steps: a rollout, its judgement and the updates of both sides, ours against TRL's GRPOTrainer."""
 
 import functools
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, PrinterCallback
+from transformers import PrinterCallback
 
 from eval.benchmarks.speed.machine import default_device
 from eval.benchmarks.speed.models import SIZES, build
@@ -14,6 +15,8 @@ from eval.benchmarks.speed.timing import Contender
 from eval.benchmarks.speed.train import StepTimer
 from eval.experiments.common.adversarial import QUIET
 from hf_gpt import HfGptConfig, HfGptForSequenceClassification
+from hf_gpt.adversarial.config import AdversarialConfig
+from hf_gpt.adversarial.trainer import AdversarialTrainer
 from hf_gpt.data.tokenizer import train_tokenizer
 
 
@@ -25,34 +28,19 @@ def contenders(size: str, vocab_size: int, *, rows: int, new_tokens: int, steps:
     """Ours and, where TRL is installed, GRPOTrainer with the same models, batch, group and length.
 
     In both the discriminator is a transformer as large as the generator, trained once a step on the step's texts; TRL
-    has no such thing of its own, so `trl_example` gives it one. Monitors, looks at held-out texts and the anchor, which
-    TRL lacks, are off.
-
-    Args:
-        size: A key of `models.SIZES`.
-        vocab_size: Tokens in the vocabulary.
-        rows: Completions in a step, a multiple of the group of 8.
-        new_tokens: Tokens of a completion.
-        steps: Steps in a round; two more before them do not count.
+    has no such thing of its own, so `trl_grpo` gives it one. Monitors, looks at held-out texts and the anchor, which
+    TRL lacks, are off. `rows` are completions in a step, a multiple of the group of 8; two steps more do not count.
     """
-    tokenizer = train_tokenizer([PROMPT], 270)
-    races: list[tuple[str, Callable[..., Any], bool]] = [("hf-gpt: AdversarialTrainer", _ours, True)]
-    try:
-        import trl  # noqa: F401
-    except ImportError:
-        pass
-    else:
+    races: dict[str, Callable[..., Any]] = {"hf-gpt: AdversarialTrainer": _ours}
+    if importlib.util.find_spec("trl"):
         # It comes with gradient checkpointing, which trades time for memory that is not short here.
-        races.append(("TRL: GRPOTrainer", _trl, False))
-        faster = functools.partial(_trl, gradient_checkpointing=False)
-        races.append(("TRL: GRPOTrainer, no gradient checkpointing", faster, False))
-    return [
-        _contender(name, make, is_ours, tokenizer, size, vocab_size, rows, new_tokens, steps)
-        for name, make, is_ours in races
-    ]
+        races["TRL: GRPOTrainer"] = _trl
+        races["TRL: GRPOTrainer, no gradient checkpointing"] = functools.partial(_trl, gradient_checkpointing=False)
+    return [_contender(name, make, size, vocab_size, rows, new_tokens, steps) for name, make in races.items()]
 
 
-def _contender(name, make, is_ours, tokenizer, size, vocab_size, rows, new_tokens, steps) -> Contender:
+def _contender(name, make, size, vocab_size, rows, new_tokens, steps) -> Contender:
+    tokenizer = train_tokenizer([PROMPT], 270)
     generator = build("hf_gpt", size, vocab_size, 1024)
     ids = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = HfGptConfig(vocab_size=vocab_size, num_labels=1, max_position_embeddings=1024, **SIZES[size], **ids)
@@ -66,31 +54,23 @@ def _contender(name, make, is_ours, tokenizer, size, vocab_size, rows, new_token
         "use_cpu": not torch.accelerator.is_available(),
         "bf16": False,
     }
+    parts = {"train_dataset": _rows(rows), "processing_class": tokenizer, "callbacks": [timer]}
 
     def measure() -> list[float]:
         timer.seconds.clear()
-        trainer = make(
-            generator, discriminator, tokenizer, timer, rows, new_tokens, {**shared, "output_dir": tempfile.mkdtemp()}
-        )
+        settings = {**shared, "output_dir": tempfile.mkdtemp()}
+        trainer = make(generator, discriminator, new_tokens, settings, parts)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         return timer.seconds[2:]
 
-    return Contender(
-        name,
-        measure,
-        is_ours=is_ours,
-        work=rows * new_tokens,
-        notes={"parameters": generator.num_parameters(), "unit": "tokens"},
-    )
+    notes = {"parameters": generator.num_parameters(), "unit": "tokens"}
+    return Contender(name, measure, is_ours=make is _ours, work=rows * new_tokens, notes=notes)
 
 
-def _ours(generator, discriminator, tokenizer: PreTrainedTokenizerBase, timer, rows, new_tokens, shared):
-    from hf_gpt.adversarial.config import AdversarialConfig
-    from hf_gpt.adversarial.trainer import AdversarialTrainer
-
+def _ours(generator, discriminator, new_tokens: int, settings: dict[str, Any], parts: dict[str, Any]):
     args = AdversarialConfig(
-        **shared,
+        **settings,
         discriminator_warmup_steps=0,
         discriminator_steps=1,
         discriminator_texts="shared",
@@ -106,37 +86,23 @@ def _ours(generator, discriminator, tokenizer: PreTrainedTokenizerBase, timer, r
         heldout_steps=1000,
         num_eval_samples=0,
     )
-    return AdversarialTrainer(
-        model=generator,
-        discriminator=discriminator,
-        args=args,
-        train_dataset=_rows(rows),
-        processing_class=tokenizer,
-        callbacks=[timer],
-    )
+    return AdversarialTrainer(model=generator, discriminator=discriminator, args=args, **parts)
 
 
-def _trl(
-    generator, discriminator, tokenizer: PreTrainedTokenizerBase, timer, rows, new_tokens, shared, **settings: Any
-):
+def _trl(generator, discriminator, new_tokens: int, settings: dict[str, Any], parts: dict[str, Any], **more: Any):
     import datasets
     import trl
 
     from training.trl_grpo import CoTrainedDiscriminator
 
-    texts = _rows(rows)
+    texts, tokenizer = parts["train_dataset"], parts["processing_class"]
     real = {row["prompt"]: row["completion"] for row in texts}
     co_trained = CoTrainedDiscriminator(discriminator, tokenizer, real, 1e-5, max_completion_length=new_tokens)
     shape = {"num_generations": GROUP_SIZE, "max_completion_length": new_tokens}
-    args = trl.GRPOConfig(**shared, **shape, beta=0.0, **settings)
-    return trl.GRPOTrainer(
-        generator,
-        reward_funcs=co_trained,
-        args=args,
-        train_dataset=datasets.Dataset.from_list(texts),
-        processing_class=tokenizer,
-        callbacks=[co_trained.callback, timer],
-    )
+    args = trl.GRPOConfig(**settings, **shape, beta=0.0, **more)
+    parts = {**parts, "train_dataset": datasets.Dataset.from_list(texts)}
+    parts["callbacks"] = [co_trained.callback, *parts["callbacks"]]
+    return trl.GRPOTrainer(generator, reward_funcs=co_trained, args=args, **parts)
 
 
 def _rows(rows: int) -> list[dict[str, str]]:

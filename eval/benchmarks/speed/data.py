@@ -29,11 +29,9 @@ _WORDS, _DOCUMENT_WORDS = 5000, 300
 
 
 def contenders(megabytes: float, text: Path | None = None) -> list[Contender]:
-    """Generated text and natural text, which has more words that occur once.
+    """Generated text and natural text, which has more words that occur once: a file, or Tiny Shakespeare.
 
-    Args:
-        megabytes: Of each text, at most.
-        text: A file of natural text, whose documents stand between empty lines. None: Tiny Shakespeare.
+    Documents of the file stand between empty lines.
     """
     documents = list(_documents(int(megabytes * 1e6)))
     natural = re.split(r"\n\s*\n", (text or SHAKESPEARE).read_text(encoding="utf-8")[: int(megabytes * 1e6)])

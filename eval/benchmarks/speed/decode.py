@@ -1,5 +1,6 @@
 """Decoding, and sampling with log-probabilities: ours against transformers' `generate`, in each type of weights."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,61 +26,47 @@ _WIDTHS = {"bfloat16": 2, "int8": 1}
 def greedy(size: str, vocab_size: int, *, rows: int, new_tokens: int, dtype: torch.dtype) -> list[Contender]:
     """The likeliest token each time: `fast_generate` of ours, and `generate` of ours, GPT-2 and Llama.
 
-    Args:
-        size: A key of `models.SIZES`.
-        vocab_size: Tokens in the vocabulary.
-        rows: Texts at once.
-        new_tokens: Tokens of each.
-        dtype: Of the weights; in float32 ours in rounded weights takes part as well, and the peers in bfloat16.
+    With weights in float32 ours in rounded weights takes part as well, and the peers in bfloat16.
     """
     models = _models(KINDS, size, vocab_size, dtype)
     ours = models["hf-gpt"]
-    prompt = make_prompt(ours, rows, vocab_size)
-    races = []
+    prompt, found = make_prompt(ours, rows, vocab_size), []
     for weight_dtype in weight_dtypes_of(ours) if dtype == torch.float32 else [None]:
         name, can_draft = named("hf-gpt, fast_generate", weight_dtype), rows == 1 and weight_dtype != "int8"
         for speculative in (True, False) if can_draft else (False,):
             settings = {"weight_dtype": weight_dtype, "speculative": speculative}
             run = generation(ours, prompt, new_tokens, custom_generate=fast_generate, **settings)
             title = f"{name}, not speculative" if can_draft and not speculative else name
-            races.append((title, ours, run, None if speculative else _WIDTHS.get(weight_dtype, ours.dtype.itemsize)))
+            found.append(_contender(title, ours, run, rows * new_tokens))
+            if not speculative:
+                # Every step reads all weights once.
+                width = _WIDTHS.get(weight_dtype, ours.dtype.itemsize)
+                found[-1].notes["bytes_read"] = new_tokens * ours.num_parameters() * width
     for name, model in models.items():
-        races.append((f"{name}, generate", model, generation(model, prompt, new_tokens), model.dtype.itemsize))
-    return [
-        Contender(
-            name,
-            timed(run),
-            is_ours=model is ours,
-            work=rows * new_tokens,
-            # Every step reads all weights once, unless it is for several tokens.
-            notes={"parameters": model.num_parameters(), "unit": "tokens"}
-            | ({"bytes_read": new_tokens * model.num_parameters() * width} if width else {}),
-        )
-        for name, model, run, width in races
-    ]
+        run = generation(model, prompt, new_tokens)
+        found.append(_contender(f"{name}, generate", model, run, rows * new_tokens))
+        found[-1].notes["bytes_read"] = new_tokens * model.num_parameters() * model.dtype.itemsize
+    return found
 
 
 def sampling(size: str, vocab_size: int, *, rows: int, new_tokens: int) -> list[Contender]:
     """Samples with the log-probability of every token; `generate` keeps the scores of every step for it."""
     models = _models(("hf_gpt", "GPT-2"), size, vocab_size, torch.float32)
     ours = models["hf-gpt"]
-    prompt = make_prompt(ours, rows, vocab_size)
-    races = {
-        named("hf-gpt, rollout", weight_dtype): (ours, _rollout(ours, prompt, new_tokens, weight_dtype))
-        for weight_dtype in weight_dtypes_of(ours)
-    }
+    prompt, work = make_prompt(ours, rows, vocab_size), rows * new_tokens
+    found = []
+    for weight_dtype in weight_dtypes_of(ours):
+        policy = {"sampling": SamplingConfig(max_new_tokens=new_tokens), "weight_dtype": weight_dtype}
+        run = functools.partial(rollout, ours, prompt, **policy)
+        found.append(_contender(named("hf-gpt, rollout", weight_dtype), ours, run, work))
     for name, model in models.items():
-        races[f"{name}, generate with scores"] = (model, _scored(model, prompt, new_tokens))
-    return [
-        Contender(
-            name,
-            timed(run),
-            is_ours=model is ours,
-            work=rows * new_tokens,
-            notes={"parameters": model.num_parameters(), "unit": "tokens"},
-        )
-        for name, (model, run) in races.items()
-    ]
+        found.append(_contender(f"{name}, generate with scores", model, _scored(model, prompt, new_tokens), work))
+    return found
+
+
+def _contender(name: str, model: PreTrainedModel, run: Callable[[], Any], work: int) -> Contender:
+    notes = {"parameters": model.num_parameters(), "unit": "tokens"}
+    return Contender(name, timed(run), is_ours=name.startswith("hf-gpt"), work=work, notes=notes)
 
 
 def _models(kinds: Sequence[str], size: str, vocab_size: int, dtype: torch.dtype) -> dict[str, PreTrainedModel]:
@@ -107,10 +94,6 @@ def weight_dtypes_of(model: PreTrainedModel) -> list[str | None]:
 def named(name: str, weight_dtype: str | None) -> str:
     """A contender of ours with rounded weights, or not."""
     return name if weight_dtype is None else f"{name}, {weight_dtype} weights"
-
-
-def _rollout(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int, weight_dtype: str | None):
-    return lambda: rollout(model, prompt, sampling=SamplingConfig(max_new_tokens=new_tokens), weight_dtype=weight_dtype)
 
 
 def make_prompt(model: PreTrainedModel, rows: int, vocab_size: int) -> torch.Tensor:

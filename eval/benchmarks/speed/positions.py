@@ -29,12 +29,6 @@ def contenders(size: str, vocab_size: int, *, rows: int, length: int) -> list[Co
 
     Notes get `milliseconds`: by the position that each window of `WINDOW` tokens begins at, the median time of its
     tokens; the median over rounds.
-
-    Args:
-        size: A key of `models.SIZES`.
-        vocab_size: Tokens in the vocabulary.
-        rows: Texts at once.
-        length: Tokens of a text with its prompt, at least three windows, at most `decode.MOST_POSITIONS`.
     """
     found = ours(size, vocab_size, rows=rows, length=length)
     for kind in KINDS[1:]:

@@ -74,13 +74,7 @@ def interleave(
     *,
     warms_up: bool = True,
 ) -> list[dict[str, Any]]:
-    """Measures all contenders in every round, after one that does not count.
-
-    Args:
-        contenders: At least one.
-        rounds: That count.
-        title: Of the progress bar.
-        warms_up: Without it the first round counts, and is the cold one too.
+    """Measures all contenders in every round, after one that does not count unless `warms_up` is False.
 
     Returns:
         A row for each contender: `name`, `seconds` (median over rounds of a round's median), `per_second` (units of

@@ -34,17 +34,9 @@ def contenders(
     compile: bool,
     accumulation: int = 1,
 ) -> list[Contender]:
-    """Ours first.
+    """Ours first. A step has `accumulation` batches of `rows`, a round `steps` of them and one that does not count.
 
-    Args:
-        size: A key of `models.SIZES`.
-        vocab_size: Tokens in the vocabulary.
-        length: Tokens in a row.
-        rows: Rows at once.
-        steps: Steps in a round; one more before them does not count.
-        peers: Which kinds take part beside ours.
-        compile: Whether the contenders that are compiled take part: compilation takes a minute each.
-        accumulation: Batches of `rows` in a step.
+    With `compile` the contenders that are compiled take part: compilation takes a minute each.
     """
     # In the precision that the device is quickest in.
     bf16 = prefers_bfloat16(default_device().type)

@@ -1,7 +1,7 @@
 """What an arm spends: FLOPs of every forward and backward pass of its models, and CPU-seconds."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,15 +33,12 @@ class Ledger:
         self.cost = Cost()
         self.is_open = False
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Ledger":
-        return self
-
     @contextmanager
     def watching(self, *models: PreTrainedModel) -> Iterator[Cost]:
         """Books what happens inside; the CPU-seconds of the process are added at the end."""
         # Heads are at times applied to the base model's output without a call of the whole.
         handles = [
-            model.base_model.register_forward_pre_hook(_Booking(self, model), with_kwargs=True) for model in models
+            model.base_model.register_forward_pre_hook(self._booking(model), with_kwargs=True) for model in models
         ]
         self.is_open, began = True, time.process_time()
         try:
@@ -53,16 +50,13 @@ class Ledger:
             for handle in handles:
                 handle.remove()
 
+    def _booking(self, model: PreTrainedModel) -> Callable[[PreTrainedModel, tuple[Any, ...], dict[str, Any]], None]:
+        forward = model_flops_per_token(model, model.config.get_text_config().max_position_embeddings) / 3
 
-class _Booking:
-    def __init__(self, ledger: Ledger, model: PreTrainedModel):
-        self.ledger = ledger
-        length = model.config.get_text_config().max_position_embeddings
-        self.forward = model_flops_per_token(model, length) / 3
+        def book(called: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self.is_open:
+                ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+                learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in called.parameters())
+                self.cost.flops += ids.numel() * forward * (3 if learns else 1)
 
-    def __call__(self, model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self.ledger.is_open:
-            return
-        ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-        learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in model.parameters())
-        self.ledger.cost.flops += ids.numel() * self.forward * (3 if learns else 1)
+        return book

@@ -13,6 +13,7 @@ STATIC = "learned ratio, fixed"
 PUBLISHED = ("GAD", "GRGC")
 ARMS = (OURS_JSD, OURS, STATIC, *PUBLISHED, CEILING_JSD, CEILING, LIKELIHOOD)
 CEILINGS = (CEILING_JSD, CEILING)
+JSD_ARMS = (OURS_JSD, CEILING_JSD)
 
 
 def file_name(arm: str) -> str:
@@ -25,28 +26,18 @@ class Settings:
     """The arena.
 
     Attributes:
-        length: Tokens of a text.
         teacher, student, psi: Width and number of blocks.
         sharpness: Factor on the teacher's logits, which is part of the teacher.
-        teacher_epochs: At most.
-        num_train, num_validation, num_evaluation: Samples of the teacher; the last is also what is sampled of a student
-            for each point of its curve.
+        num_evaluation: Samples of the teacher, and of a student for each point of its curve.
         num_classified: Texts of each side in a two-sample test.
-        batch_size, adversarial_batch_size: Texts in an update, by likelihood and against a discriminator.
-        likelihood_steps: Of the student before the arms part.
         more_likelihood_steps, least_improvement: The baseline goes on for so many steps again and again, at half the
             learning rate, until it has cost as many CPU-seconds as the dearest other arm, and as many FLOPs or gains
             less than this in held-out likelihood, nats per token.
-        psi_steps: Of the learned ratio's language model.
-        adversarial_steps: Updates of the student from its own samples.
         published_steps, published_warmup: Of GAD and GRGC: updates of the student, and of the discriminator before
             them.
-        anchor: Weight of the likelihood beside the reverse KL.
-        jsd_beta, jsd_anchor: Of the Jensen-Shannon divergence in its place, and the weight of the likelihood beside it.
+        anchor, jsd_anchor: Weight of the likelihood beside the reverse KL and beside the Jensen-Shannon divergence.
         ratio_weight: See `LearnedRatio`.
         ratio_every: Updates of the student for each of the learned ratio.
-        temperatures: Of the curves.
-        likelihood_temperatures: More of them, for the curve that others are compared with.
     """
 
     vocab_size: int = 500

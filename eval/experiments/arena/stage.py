@@ -26,14 +26,7 @@ def caption_rows(vocab_size: int, length: int) -> torch.Tensor:
 
     Lower-case words without punctuation; captions with a word outside the vocabulary are left out. After its caption
     and `END` a row goes on with the next caption, so that all rows have the same number of tokens and no model can gain
-    by its lengths.
-
-    Args:
-        vocab_size: Most frequent words that are kept, `BEGIN` and `END` included.
-        length: Tokens of a row.
-
-    Returns:
-        (N, length) int64.
+    by its lengths. (N, length) int64, of the `vocab_size` most frequent words, `BEGIN` and `END` included.
     """
     captions = [re.findall(r"[a-z']+", line.lower()) for name in FILES for line in read_lines(name)]
     counts = Counter(word for caption in captions for word in caption)

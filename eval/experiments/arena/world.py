@@ -1,6 +1,7 @@
 """One seed of the arena: what its arms share, each arm's training with its cost, and the measurement of its student."""
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -10,19 +11,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.experiments.arena.arms import LearnedRatio, train_by_likelihood
 from eval.experiments.arena.curves import points_of, temperature_at
+from eval.experiments.arena.learned_ratio import LearnedRatio
 from eval.experiments.arena.ledger import Cost, Ledger
-from eval.experiments.arena.settings import (
-    CEILING_JSD,
-    CEILINGS,
-    LIKELIHOOD,
-    OURS_JSD,
-    PUBLISHED,
-    STATIC,
-    Settings,
-    file_name,
-)
+from eval.experiments.arena.settings import CEILINGS, JSD_ARMS, LIKELIHOOD, PUBLISHED, STATIC, Settings, file_name
 from eval.experiments.arena.stage import BEGIN, caption_rows, make_model, train_teacher
 from eval.experiments.common.adversarial import make_trainer, method_of
 from eval.experiments.common.random_language import sample_texts
@@ -124,22 +116,35 @@ class World:
         if arm in PUBLISHED:
             student, own = self._published(arm, start)
         elif arm in CEILINGS:
-            student, own = self._against(self.teacher, start, is_jsd=arm == CEILING_JSD)
+            student, own = self._against(self.teacher, start, is_jsd=arm in JSD_ARMS)
         else:
             psi, psi_cost = self.psi
-            student, own = self._against(copy.deepcopy(psi), start, learns=arm != STATIC, is_jsd=arm == OURS_JSD)
+            student, own = self._against(copy.deepcopy(psi), start, learns=arm != STATIC, is_jsd=arm in JSD_ARMS)
             cost = cost + psi_cost
         return student, cost + own
 
     def _likelihood(
         self, model: PreTrainedModel, steps: int, learning_rate: float, seed: int | None = None
     ) -> tuple[PreTrainedModel, Cost]:
-        texts, validation, ledger = self.texts, self.validation, Ledger()
+        """A copy trained on texts, stopped where held-out likelihood is best: sequence-level distillation.
+
+        Source: Kim & Rush 2016, arXiv:1606.07947, with samples in place of beams.
+        """
+        s, best = self.settings, (math.inf, {})
+
+        def validate(step: int, model: PreTrainedModel, _: Sample | None) -> None:
+            nonlocal best
+            if step % max(1, steps // 10) == 0 or step == steps:
+                nll = self._held_out_nll(model)
+                if nll < best[0]:
+                    best = nll, copy.deepcopy(model.state_dict())
+
+        # Nobody pays for the teacher's samples.
+        ledger, stage, _ = Ledger(), Stage(model, self.texts, s.length), self.validation
         order = self.seed if seed is None else seed
         with ledger.watching(model):
-            trained = train_by_likelihood(
-                model, texts, validation, steps, self.settings.batch_size, learning_rate, order
-            )
+            trained = perfect_ratio.train(model, stage, steps, s.batch_size, learning_rate, order, on_step=validate)
+        trained.load_state_dict(best[1])
         return trained, ledger.cost
 
     def _long_likelihood(self, others: Cost) -> tuple[PreTrainedModel, Cost]:

@@ -7,25 +7,12 @@ from typing import NoReturn
 
 
 def make_parser(description: str | None, folder: str, seeds: str | None = "a run for each") -> argparse.ArgumentParser:
-    """A parser with `--output_dir` and `--seeds`.
-
-    Args:
-        description: Of the experiment, its module's docstring.
-        folder: Of the results, below `runs/`.
-        seeds: What they are the seeds of; None where there is no such option.
-    """
+    """A parser with `--output_dir`, a folder below `runs/`, and `--seeds` unless they are None."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs", folder), help="folder of the results")
     if seeds is not None:
         parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help=seeds)
     return parser
-
-
-def use_one_thread() -> None:
-    """For models that are too small for more threads to be of use."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def start(main: Callable[[], int]) -> NoReturn:

@@ -28,11 +28,11 @@ def read_text(path: str) -> str:
     return (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8")
 
 
-def read_lines(path: str, limit: int | None = None) -> list[str]:
+def read_lines(path: str) -> list[str]:
     """Lines of a text file in the data folder without blanks at their ends; empty lines are left out."""
-    return [line.strip() for line in read_text(path).split("\n") if line.strip()][:limit]
+    return [line.strip() for line in read_text(path).split("\n") if line.strip()]
 
 
-def read_words(path: str, limit: int | None = None) -> list[list[str]]:
+def read_words(path: str) -> list[list[str]]:
     """The lines of `read_lines` as words and marks in lower case."""
-    return [WORD.findall(line.lower()) for line in read_lines(path, limit)]
+    return [WORD.findall(line.lower()) for line in read_lines(path)]

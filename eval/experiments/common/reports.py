@@ -42,8 +42,8 @@ def save_panels(path: Path, panels: Sequence[Callable[[Axes], None]], *, width: 
     """Writes a PNG of panels side by side, each so wide."""
 
     def fill(*axes: Axes) -> None:
-        for own, draw in zip(axes, panels, strict=True):
-            draw(own)
+        for own, panel in zip(axes, panels, strict=True):
+            panel(own)
 
     save_png(fill, path, width=width * len(panels), height=height, columns=len(panels), label=label)
 

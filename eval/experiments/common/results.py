@@ -4,13 +4,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from hf_gpt.files.atomic_files import replaces_file, write_json
-
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def read_json(path: Path) -> Any:
@@ -25,19 +24,11 @@ def kept(path: Path, measure: Callable[[], Any]) -> Any:
     return read_json(path)
 
 
-def kept_model(path: Path, model: "nn.Module", train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Gives a model its trained weights, for evaluation; trains it unless its file is there.
+def kept_model(path: Path, model: nn.Module, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Gives a model its trained weights, for evaluation; `train` trains it in place unless their file is there.
 
-    Args:
-        path: Of the weights. What training returned, and its `cpu_seconds`, are beside it as JSON.
-        model: As it is before training.
-        train: Trains it in place.
-
-    Returns:
-        What training returned, then or now.
+    What training returned, then or now, and its `cpu_seconds`: they are kept beside the weights as JSON.
     """
-    import torch
-
     if not path.exists():
         began = time.process_time()
         found = train()
@@ -50,15 +41,9 @@ def kept_model(path: Path, model: "nn.Module", train: Callable[[], dict[str, Any
 
 
 class Results:
-    """The measured points of every seed, in one file.
+    """The measured points of every seed, in one JSON file: by `"seed/name"`, with `seconds`, the CPU time of each.
 
-    Args:
-        path: The JSON file; it need not be there yet.
-        options: Of the command. What a point depends on besides its name and seed is kept with the points.
-        varying: The options that a point does not depend on.
-
-    Attributes:
-        points: By `"seed/name"`; each holds its metrics and `seconds`, the CPU time that it took.
+    The options of the command are kept with them, but for the `varying` ones, which no point depends on.
 
     Raises:
         SystemExit: the file holds points of other settings.

@@ -66,7 +66,6 @@ PRETRAINING = {
 }
 # What a corpus changes in PRETRAINING.
 PRETRAINING_CHANGES = {
-    "english": {},
     "captions": {
         "config_overrides": {**ENCODER_DECODER["config_overrides"], "max_position_embeddings": 512},
         "max_steps": 300,
@@ -84,15 +83,10 @@ CLASSIFICATION = {
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its files, settings and metric.
+    """A task: files below the data folder, options of `hf-gpt finetune`, and the score of `metrics.json` with its aim.
 
     Attributes:
-        train: Training file, below the data folder.
-        validation: File of the score.
-        metric: Name of the score in `metrics.json`.
-        aim: Score to reach, or None.
-        settings: Options of `hf-gpt finetune`.
-        arms: What each arm changes; an arm that names a corpus in `pretraining` begins from a model of that.
+        arms: What each arm changes.
         pretraining: The corpus of each arm that begins from a pretrained model.
     """
 
@@ -180,11 +174,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain(corpus: str, output: Path, seed: int) -> Path:
     """The run folder of the language model of a corpus and seed, trained if it is not there."""
-    texts = output / f"pretraining_{corpus}.jsonl"
+    texts, folder = output / f"pretraining_{corpus}.jsonl", output / f"pretraining_{corpus}-{seed}"
     if not texts.exists():
         write_corpus(CORPORA[corpus], texts)
-    folder = output / f"pretraining_{corpus}-{seed}"
-    run("pretrain", {**PRETRAINING, **PRETRAINING_CHANGES[corpus], "train_file": [texts]}, folder, seed)
+    run("pretrain", {**PRETRAINING, **PRETRAINING_CHANGES.get(corpus, {}), "train_file": [texts]}, folder, seed)
     return folder
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eval.experiments.common.command import make_parser, start, use_one_thread
+from eval.experiments.common.command import make_parser, start
 from eval.experiments.common.random_language import sample_texts
 from eval.experiments.common.results import Results
 from eval.experiments.known_answer import perfect_ratio
@@ -34,8 +34,6 @@ class Settings:
     """One of the two experiments.
 
     Attributes:
-        likelihood_steps: Batches of `likelihood_batch` texts before anything adversarial.
-        adversarial_steps: Batches of `adversarial_batch` generated texts.
         more_likelihood: Likelihood steps of `adversarial_batch` that the baseline gets for each adversarial step, so
             that it has no less compute.
         arms: Name to (estimator in `perfect_ratio` or None, weight of the likelihood anchor, learning rate).
@@ -44,8 +42,8 @@ class Settings:
     vocab_size: int
     length: int
     sharpness: float
-    hidden_size: int
     arms: dict[str, tuple[str | None, float, float]]
+    hidden_size: int = 16
     num_train: int = 10_000
     num_evaluation: int = 2000
     likelihood_steps: int = 1500
@@ -64,7 +62,6 @@ EXPERIMENTS: dict[str, Settings] = {
         vocab_size=32,
         length=10,
         sharpness=1.25,
-        hidden_size=16,
         arms={
             MORE_LIKELIHOOD: (None, 1.0, 5e-3),
             "REINFORCE": ("reinforce", 0.0, 1e-2),
@@ -78,7 +75,6 @@ EXPERIMENTS: dict[str, Settings] = {
         vocab_size=64,
         length=20,
         sharpness=1.3,
-        hidden_size=16,
         arms={
             MORE_LIKELIHOOD: (None, 1.0, 5e-3),
             "REINFORCE": ("reinforce", 0.0, 3e-3),
@@ -99,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--experiments", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of texts, for a quick look")
     args = parser.parse_args(argv)
-    use_one_thread()
+    # The models are too small for more threads to be of use.
+    torch.set_num_threads(1)
     runs = Results(args.output_dir / "results.json", {**vars(args), **EXPERIMENTS}, ("experiments",))
     found = {
         name: [runs.point(seed, name, lambda name=name, seed=seed: run(name, seed, args.scale)) for seed in args.seeds]

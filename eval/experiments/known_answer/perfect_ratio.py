@@ -104,17 +104,12 @@ def exact_and_future(sample: Sample) -> torch.Tensor:
     return exact_token(sample) + _policy_gradient(sample, future)
 
 
-def exact_divergence(kind: str, beta: float, gamma: float = 1.0) -> Callable[[Sample], torch.Tensor]:
-    """The sum over positions of a divergence of next-token distributions: exact at each, and for what follows a token.
-
-    Args:
-        kind, beta: See `divergences.token_divergence`.
-        gamma: Discount of later positions.
-    """
+def exact_divergence(kind: str, beta: float) -> Callable[[Sample], torch.Tensor]:
+    """The sum over positions of a `token_divergence`: exact at each, and for what follows a token."""
 
     def loss(sample: Sample) -> torch.Tensor:
         found = estimators.token_divergence_rewards(sample.logits, sample.data_logits, sample.mask, kind, beta)
-        future = rewards.future_returns(found, sample.mask, gamma)
+        future = rewards.future_returns(found, sample.mask)
         return exact_token(sample, divergence=kind, beta=beta) + _policy_gradient(sample, future)
 
     return loss
@@ -184,5 +179,5 @@ def likelihood(model: nn.Module, texts: Rollout) -> torch.Tensor:
 def _batches(texts: Rollout, size: int, generator: torch.Generator) -> Iterator[Rollout]:
     while True:
         for rows in torch.randperm(len(texts), generator=generator).split(size):
-            if len(rows) == size:
+            if len(rows) == min(size, len(texts)):
                 yield texts.rows(rows)

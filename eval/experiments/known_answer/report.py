@@ -17,15 +17,6 @@ Result = Mapping[str, Any]
 # The lines to reach: KL(q || p) against maximum likelihood at its best temperature; H(q) against H(p).
 MOST_KL_OF_LIKELIHOOD = 0.85
 LEAST_ENTROPY_OF_DATA = 0.9
-# What a collapse shows, by the names of the monitors' warnings. "Reward hacking" is not among them: the perfect
-# discriminator tells nearly all texts apart from the first step on, so that its AUC has no room to rise.
-SIGNS_OF_COLLAPSE = (
-    "entropy collapse",
-    "likelier than the data",
-    "few different n-grams",
-    "repeated texts",
-    "forgetting",
-)
 
 
 def write_report(results: Mapping[str, Sequence[Result]], output: Path) -> str:
@@ -106,10 +97,15 @@ def _collapse_table(runs: Sequence[Result]) -> str:
             "H(q)": _spread_at_one(arms, "entropy_q", 1),
             "H(q)/H(p), each seed": listed(f"{p['entropy_q']['value'] / p['entropy_p']['value']:.2f}" for p in ends),
             "KL(q‖p)": _spread_at_one(arms, "kl_qp", 2),
+            "half repeated, most in each seed": listed(map(_most_repeated, arms)),
             "warnings (first step)": _warnings(arms),
         }
 
-    return "\n\n".join([f"{_head('Collapse', runs, 1)}.", _table(runs, cells), *_collapse_verdict(runs)])
+    line = (
+        "Lines: without an anchor H(q) falls and each sign of it is warned of; with one no warning stands, H(q) is at "
+        f"least {LEAST_ENTROPY_OF_DATA} H(p), and NLL_oracle is below MLE's at equal H(q)."
+    )
+    return "\n\n".join([f"{_head('Collapse', runs, 1)}.", _table(runs, cells), line])
 
 
 def _table(runs: Sequence[Result], cells: Callable[[str, Sequence[Mapping[str, Any]]], dict[str, str]]) -> str:
@@ -150,27 +146,9 @@ def _gap(run: Result, name: str) -> float | None:
     return None if rival is None else point["nll_oracle"]["value"] - rival
 
 
-def _collapse_verdict(runs: Sequence[Result]) -> list[str]:
-    """Which lines were reached, arm by arm."""
-    sentences = [
-        "Lines: without an anchor H(q) falls and each sign of it is warned of; with one no warning stands, H(q) is at "
-        f"least {LEAST_ENTROPY_OF_DATA} H(p), and NLL_oracle is below MLE's at equal H(q)."
-    ]
-    for name in (name for name, arm in runs[0]["arms"].items() if "warnings" in arm):
-        arms = [run["arms"][name] for run in runs]
-        signs = [sign for sign in SIGNS_OF_COLLAPSE if all(sign in arm["warnings"] for arm in arms)]
-        missing = [sign for sign in SIGNS_OF_COLLAPSE if sign not in signs]
-        most = max(point["repetition_rate"] for arm in arms for point in arm["history"])
-        ends = [_at_one(arm) for arm in arms]
-        kept = all(p["entropy_q"]["value"] >= LEAST_ENTROPY_OF_DATA * p["entropy_p"]["value"] for p in ends)
-        gaps = [_gap(run, name) for run in runs]
-        better = all(gap is not None and gap < 0 for gap in gaps)
-        sentences.append(
-            f"{name}: entropy {'kept' if kept else 'lost'}; warned of in each seed: {', '.join(signs) or 'nothing'}; "
-            f"not in each: {', '.join(missing) or 'none'} (half repeated: at most {most:.1%} of texts)"
-            + (f"; NLL_oracle {'' if better else 'not '}below MLE's at equal H(q) in each seed." if kept else ".")
-        )
-    return sentences
+def _most_repeated(arm: Mapping[str, Any]) -> str:
+    """The largest share of texts of which half stands in another one, where the monitors looked."""
+    return f"{max(p['repetition_rate'] for p in arm['history']):.1%}" if "history" in arm else "–"
 
 
 def _warnings(arms: Sequence[Mapping[str, Any]]) -> str:

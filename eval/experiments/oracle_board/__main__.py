@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.experiments.common.command import make_parser, start, use_one_thread
+from eval.experiments.common.command import make_parser, start
 from eval.experiments.common.random_language import RandomLanguage
 from eval.experiments.common.results import Results
 from eval.experiments.oracle_board import training
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=32, help="of oracle and generator")
     parser.add_argument("--adversarial_scale", type=float, default=1.0, help="of the steps of the recipes")
     options = parser.parse_args(argv)
-    use_one_thread()
+    # The models are too small for more threads to be of use.
+    torch.set_num_threads(1)
     # Seeds, temperatures and recipes may be added to a board; what a row is may not change.
     results = Results(options.output_dir / "results.json", vars(options), ("temperatures", "recipes"))
     for seed in options.seeds:

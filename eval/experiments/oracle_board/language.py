@@ -10,7 +10,7 @@ import torch
 from eval.experiments.common.random_language import RandomLanguage
 
 
-VOCAB_SIZE, WIDTH, START = 5000, 32, 0
+START = 0
 
 # The arrays of SeqGAN's file `save/target_params_py3.pkl`, in its order; each x is multiplied from the left: x W.
 SEQGAN_ARRAYS = ("emb", "Wi", "Ui", "bi", "Wf", "Uf", "bf", "Wo", "Uo", "bo", "Wc", "Uc", "bc", "head", "head_bias")
@@ -18,7 +18,7 @@ SEQGAN_ARRAYS = ("emb", "Wi", "Ui", "bi", "Wf", "Uf", "bf", "Wo", "Uo", "bo", "W
 _GATES = ("i", "f", "c", "o")
 
 
-def make_oracle(seed: int, vocab_size: int = VOCAB_SIZE, width: int = WIDTH) -> RandomLanguage:
+def make_oracle(seed: int, vocab_size: int, width: int) -> RandomLanguage:
     """An oracle with weights from N(0, 1), with one bias a gate as SeqGAN's, where PyTorch's LSTM adds two."""
     oracle = RandomLanguage(vocab_size, width, seed=seed)
     oracle.lstm.bias_hh_l0.zero_()

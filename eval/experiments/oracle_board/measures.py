@@ -43,13 +43,7 @@ def measure(
 ) -> dict[str, float]:
     """Metrics of a sample; likelihoods, entropies and divergences in nats per token with standard errors (`_error`).
 
-    Args:
-        oracle: p.
-        model: q, sampled at `temperature`; its own density is that at this temperature.
-        training: Texts of p that q was trained on.
-        test: Texts of p that it was not.
-        count: Texts sampled.
-        temperature, seed: Of them.
+    The oracle is p, the model is q: `count` texts of it are sampled at a temperature, at which its density is taken.
     """
     length = test.shape[1]
     texts = sample(model, count, length, seed, temperature)

@@ -1,4 +1,4 @@
-"""Table, plot and verdict of the honesty board."""
+"""Table and plot of the honesty board."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,6 @@ PUBLISHED = (
     ("RelGAN", "6.680 ± 0.343", RELGAN),
     ("MetaEx-GAN", "6.321", METAEX),
 )
-BEST, BEST_NLL = "MetaEx-GAN", 6.321
 
 
 def write_report(points: Points, seeds: Sequence[int], settings: Mapping[str, str], output: Path) -> str:
@@ -38,7 +37,11 @@ def write_report(points: Points, seeds: Sequence[int], settings: Mapping[str, st
 
 def table(points: Points, seeds: Sequence[int], settings: Mapping[str, str]) -> str:
     """The board in Markdown: published values, then measured rows by falling NLL_oracle."""
-    names = sorted(rows_of(points, seeds), key=lambda name: -_mean(points, seeds, name, "nll_oracle"))
+
+    def height(name: str) -> float:
+        return fmean(points[f"{seed}/{name}"]["nll_oracle"] for seed in seeds)
+
+    names = sorted(rows_of(points, seeds), key=height, reverse=True)
     held_out = [points[f"{seed}/held-out text"] for seed in seeds]
     entropy = spread([points[f"{seed}/lookup table"]["data_entropy"] for seed in seeds], 2)
     # The first row has every column.
@@ -62,7 +65,6 @@ def table(points: Points, seeds: Sequence[int], settings: Mapping[str, str]) -> 
             "alone.",
             markdown_table([real, *published, *(_row(points, seeds, name) for name in names)]),
             *_training(points, seeds),
-            _verdict(points, seeds, names),
         ]
     )
 
@@ -104,45 +106,26 @@ def _gap(points: Points, seed: int, point: Mapping[str, Any]) -> float | None:
 
 
 def _training(points: Points, seeds: Sequence[int]) -> list[str]:
-    """What each training took and what its trainer saw."""
+    """What each training took and what its trainer saw, in each seed."""
     found = [points[f"{seed}/likelihood"] for seed in seeds]
-    sentences = [
+    told = (
         f"Likelihood: {len(found[0]['held_out'])} epochs, the best on held-out text "
-        f"{listed(each['best_epoch'] for each in found)}; "
-        f"{fmean(each['seconds'] for each in found):.0f} CPU-s a seed."
-    ]
+        f"{listed(each['best_epoch'] for each in found)}; {fmean(each['seconds'] for each in found):.0f} CPU-s a seed."
+    )
+    columns = {
+        "updates of the generator": "generator_steps",
+        "skipped by the gate": "skipped_steps",
+        "updates of the discriminator": "discriminator_updates",
+        "its AUC on held-out text": "discriminator_auc",
+        "CPU-s": "seconds",
+    }
+    rows = []
     for recipe in dict.fromkeys(key.split("/", 1)[1] for key, point in points.items() if "generator_steps" in point):
         own = [points[f"{seed}/{recipe}"] for seed in seeds if f"{seed}/{recipe}" in points]
-        if len(own) < len(seeds):
-            continue
+        cells = {heading: listed(_shown(each[key]) for each in own) for heading, key in columns.items()}
         warnings = sorted({name for each in own for name in each["warnings"]})
-        aucs = listed("unknown" if auc is None else f"{auc:.2f}" for auc in (each["discriminator_auc"] for each in own))
-        sentences.append(
-            f"{recipe}: {listed(each['generator_steps'] for each in own)} updates of the generator "
-            f"({listed(each['skipped_steps'] for each in own)} skipped by the gate), "
-            f"{own[0]['discriminator_updates']} of the discriminator, whose AUC on held-out text ends at {aucs}; "
-            f"{fmean(each['seconds'] for each in own):.0f} CPU-s a seed; warnings: {', '.join(warnings) or 'none'}."
-        )
-    return sentences
-
-
-def _verdict(points: Points, seeds: Sequence[int], rows: Sequence[str]) -> str:
-    ours = [name for name in rows if name.startswith("MLE T=")]
-    beaten = [name for name in ours if _mean(points, seeds, name, "nll_oracle") < BEST_NLL]
-    nearest = min(ours, key=lambda name: _mean(points, seeds, name, "reverse_kl"))
-    if beaten:
-        first = max(beaten, key=lambda name: _mean(points, seeds, name, "entropy"))
-        sentence = (
-            f"Maximum likelihood alone, sampled at a low temperature ({first}), has an NLL_oracle of "
-            f"{_mean(points, seeds, first, 'nll_oracle'):.2f}: below every published GAN, the best of which is "
-            f"{BEST} with {BEST_NLL:.3f}. "
-        )
-    else:
-        sentence = f"No temperature of maximum likelihood is below {BEST}'s {BEST_NLL:.3f} here. "
-    return sentence + (
-        f"Its KL(q‖p) is lowest at {nearest}. NLL_oracle is lowest for a generator that writes one likely text again "
-        "and again, and a table of the training texts has that of real text: it must not be read without H(q)."
-    )
+        rows.append({"recipe": recipe, **cells, "warnings": listed(warnings) or "none"})
+    return [told, markdown_table(rows)] if rows else [told]
 
 
 def _plot(axes: Axes, points: Points, seeds: Sequence[int]) -> None:
@@ -172,8 +155,8 @@ def _plot(axes: Axes, points: Points, seeds: Sequence[int]) -> None:
     axes.legend(frameon=False, fontsize=10)
 
 
-def _mean(points: Points, seeds: Sequence[int], name: str, key: str) -> float:
-    return fmean(points[f"{seed}/{name}"][key] for seed in seeds)
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
 
 
 def _percent(values: Iterable[float]) -> str:

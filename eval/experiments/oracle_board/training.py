@@ -102,13 +102,7 @@ def train_adversarially(
 ) -> dict[str, Any]:
     """Trains a generator in place by a recipe of `hf-gpt adversarial`; returns what the trainer saw.
 
-    Args:
-        recipe: Its name.
-        model: After maximum likelihood.
-        training, validation: Real texts.
-        steps: Updates of the generator.
-        warmup_steps: Most updates of the discriminator before them.
-        seed: Of all that is sampled.
+    `warmup_steps` are at most so many updates of the discriminator before the generator's `steps`.
     """
     settings = {
         **method_of(recipe),

@@ -59,7 +59,7 @@ class Corpus:
     Attributes:
         read: The documents of `train`, `valid` and `test`, and the text that their words are counted in.
         vocab_size: Of the byte-level BPE that is trained on the training part.
-        sizes: Options of the Transformers' configurations; the LSTM gets as many parameters.
+        sizes: Of the Transformers; the LSTM gets as many parameters.
     """
 
     read: Callable[[], dict[str, tuple[list[str], str]]]
@@ -95,13 +95,7 @@ CORPORA = {
 
 @dataclass(frozen=True)
 class Peer:
-    """A model and how it is trained.
-
-    Attributes:
-        title: Its name in the table.
-        learning_rates: Those that are tried.
-        optimizer: Of `HfGptTrainer`; None: transformers' Trainer with AdamW and a cosine schedule.
-    """
+    """A model, rates that are tried, and the optimizer of `HfGptTrainer`; None: transformers' Trainer with AdamW."""
 
     title: str
     learning_rates: Sequence[float]

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 
@@ -78,10 +79,8 @@ def training_seconds(
 
 def fit_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Slope and offset of the line whose relative distances from `y` have the least sum of squares."""
-    weights = 1 / torch.tensor(y, dtype=torch.float64)
-    columns = torch.stack([torch.tensor(x, dtype=torch.float64), torch.ones(len(x), dtype=torch.float64)], 1)
-    slope, offset = torch.linalg.lstsq(columns * weights[:, None], torch.ones_like(weights)[:, None]).solution[:, 0]
-    return slope.item(), offset.item()
+    slope, offset = np.polyfit(x, y, 1, w=1 / np.asarray(y))
+    return float(slope), float(offset)
 
 
 def decoding_seconds(size: str, vocab_size: int, rounds: int) -> list[dict[str, float]]:

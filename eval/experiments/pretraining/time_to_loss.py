@@ -198,37 +198,28 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     base = {row["seed"]: row for row in rows if row["name"].startswith("gpt2")}
     for name in dict.fromkeys(row["name"] for row in rows):
         some = [row for row in rows if row["name"] == name]
-        shares = {
-            clock: fmean(row[clock] / base[row["seed"]][clock] for row in some) for clock in ("seconds", "cpu_seconds")
-        }
-        line = {
-            "model": REFERENCE if name.startswith("gpt2") else "ours",
-            "steps": some[0]["steps"],
-            "loss": fmean(row["loss"] for row in some),
-            "losses": f"{min(row['loss'] for row in some):.3f} to {max(row['loss'] for row in some):.3f}",
-            "seconds": fmean(row["seconds"] for row in some),
-            "cpu": fmean(row["cpu_seconds"] for row in some),
-            "share": shares["seconds"],
-            "cpu_share": shares["cpu_seconds"],
-        }
-        lines.append(line)
-        as_good = all(row["loss"] <= base[row["seed"]]["loss"] for row in some)
-        if answer is None and as_good and not name.startswith("gpt2"):
+        share, cpu_share = (
+            fmean(row[clock] / base[row["seed"]][clock] for row in some) for clock in ("seconds", "cpu_seconds")
+        )
+        losses, is_reference = [row["loss"] for row in some], name.startswith("gpt2")
+        lines.append(
+            {
+                "model": REFERENCE if is_reference else "ours",
+                "steps": some[0]["steps"],
+                "validation loss, nats a character": f"{fmean(losses):.3f}",
+                "seeds": f"{min(losses):.3f} to {max(losses):.3f}",
+                "seconds": f"{fmean(row['seconds'] for row in some):.1f}",
+                "CPU s": f"{fmean(row['cpu_seconds'] for row in some):.1f}",
+                "of the reference's seconds": f"{share:.3f}",
+                "of its CPU s": f"{cpu_share:.3f}",
+            }
+        )
+        if answer is None and not is_reference and all(row["loss"] <= base[row["seed"]]["loss"] for row in some):
             answer = (
-                f"{line['steps']} steps reach the reference's loss in every seed, in {line['share']:.3f} of its time "
-                f"and {line['cpu_share']:.3f} of its computing."
+                f"{some[0]['steps']} steps reach the reference's loss in every seed, in {share:.3f} of its time and "
+                f"{cpu_share:.3f} of its computing."
             )
-    columns = {
-        "model": "model",
-        "steps": "steps",
-        "validation loss, nats a character": "loss:.3f",
-        "seeds": "losses",
-        "seconds": "seconds:.1f",
-        "CPU s": "cpu:.1f",
-        "of the reference's seconds": "share:.3f",
-        "of its CPU s": "cpu_share:.3f",
-    }
-    return "\n".join([markdown_table(lines, columns), "", answer or "No run of ours was as good in every seed."])
+    return "\n".join([markdown_table(lines), "", answer or "No run of ours was as good in every seed."])
 
 
 if __name__ == "__main__":

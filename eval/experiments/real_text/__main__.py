@@ -9,8 +9,8 @@ learning rate of the one before, have gained nothing. Every point is one tempera
 texts, self-BLEU-5, and the AUC of a classifier trained afresh.
 
 An adversarial model has a discriminator too, so more curves let it choose by the log-ratio of discriminator to
-generator, both at one temperature: one of `--candidates` texts by importance resampling, or prefixes of `--particles`
-texts that are resampled as they grow, after every `--block` tokens. The same discriminator chooses among the texts of
+generator, both at one temperature: one of `--candidates` texts by importance resampling, or 16 prefixes of each text
+that are resampled as they grow, after every 4 tokens. The same discriminator chooses among the texts of
 the likelihood model, which shows what the generator's training adds. The discriminator's own samples are a curve too:
 what a model of its size reaches.
 
@@ -51,6 +51,8 @@ FILES = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train
 MAX_WORDS = 40
 TEMPERATURES = (1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 TOP_P = (0.95, 0.9, 0.8, 0.7, 0.6)
+# Prefixes of each text that are resampled, and the tokens that they grow by.
+PARTICLES, BLOCK = 16, 4
 # Learning rates of the discriminator's last epochs.
 ANNEALING = (1e-3, 3e-4, 3e-4)
 CALIBRATION = (1.0, 1.1, 1.2, 1.3)
@@ -64,16 +66,12 @@ Sampler = Callable[..., tuple[Rollout, dict[str, float]]]
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__, "real_text", "of split, weights and samples")
     parser.add_argument("corpora", nargs="+", choices=sorted(FILES), metavar="CORPUS", help=", ".join(sorted(FILES)))
-    parser.add_argument("--num_texts", type=int, help="texts used of a corpus; left out: all")
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each point, and held-out ones")
     parser.add_argument("--generator", type=int, nargs=2, default=[16, 1], metavar=("WIDTH", "LAYERS"))
     parser.add_argument("--discriminator", type=int, nargs=2, default=[128, 2], metavar=("WIDTH", "LAYERS"))
     parser.add_argument("--epochs", type=int, default=30, help="of each training by likelihood, at most")
     parser.add_argument("--steps", type=int, default=300, help="updates of the generator against the discriminator")
-    parser.add_argument("--learning_rate", type=float, default=3e-3, help="of the generator in them")
     parser.add_argument("--candidates", type=int, default=8, help="texts that the discriminator chooses one of")
-    parser.add_argument("--particles", type=int, default=16, help="prefixes of each text that it resamples")
-    parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
     options = parser.parse_args(argv)
     rows = []
     with keeps_freed_memory():
@@ -95,7 +93,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results = Results(self.folder / "results.json", vars(options), ("corpora",))
         texts = [words[:MAX_WORDS] for words in read_words(FILES[corpus])]
-        order = np.random.default_rng(seed).permutation(len(texts))[: options.num_texts]
+        order = np.random.default_rng(seed).permutation(len(texts))
         held = min(options.num_samples, len(order) // 4)
         parts = np.split(order, [held, held + len(order) // 10])
         self.test, self.validation, self.training = ([texts[n] for n in part] for part in parts)
@@ -200,7 +198,7 @@ class Run:
             "discriminator_warmup_steps": 0,
             "per_device_train_batch_size": 64,
             "max_new_tokens": MAX_WORDS + 1,
-            "learning_rate": options.learning_rate,
+            "learning_rate": 3e-3,
             "lr_scheduler_type": "linear",
             "monitor_steps": max(1, options.steps // 5),
             "seed": self.seed,
@@ -257,8 +255,8 @@ class Run:
                 model.model,
                 chooser.model,
                 sampling=sampling_of(model, len(self.test), temperature=temperature),
-                num_particles=self.options.particles,
-                block_size=self.options.block,
+                num_particles=PARTICLES,
+                block_size=BLOCK,
                 discriminator_temperature=temperature,
                 generator=generator,
                 batch_size=500,

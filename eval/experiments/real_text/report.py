@@ -117,11 +117,12 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
             for model in models:
                 for sampler, line in SAMPLERS.items():
                     label = model if sampler == "temperature" else f"{model}, top-p"
-                    positions, heights = _means(own, model, quality, sampler)
-                    if len(positions) > 1:
-                        axes.plot(positions, heights, f"o{line}", label=label, ms=3, lw=1.3, color=colours[model])
-            positions, heights = _means(own, REAL, quality)
-            axes.plot(positions, heights, "k*", label=REAL, ms=9)
+                    points = _means(own, model, quality, sampler)
+                    if len(points) > 1:
+                        axes.plot(
+                            *zip(*points, strict=True), f"o{line}", label=label, ms=3, lw=1.3, color=colours[model]
+                        )
+            axes.plot(*zip(*_means(own, REAL, quality), strict=True), "k*", label=REAL, ms=9)
             axes.set_xlabel("self-BLEU-5 (lower: more diverse)")
             better = "higher" if QUALITIES[quality] > 0 else "lower"
             axes.set_title(f"{corpus}: {HEADINGS[quality]} ({better} is better)", loc="left", fontsize=12)
@@ -130,11 +131,11 @@ def plot(corpus: str, rows: Sequence[Row], path: Path) -> None:
     save_png(fill, path, width=960, height=430, columns=2, label=f"Quality against diversity, {corpus}")
 
 
-def _means(rows: Sequence[Row], model: str, quality: str, sampler: str = "") -> tuple[list[float], list[float]]:
-    """Positions and heights of a curve, by rising position; one setting of the sampler a point."""
+def _means(rows: Sequence[Row], model: str, quality: str, sampler: str = "") -> list[tuple[float, ...]]:
+    """The points of a curve, by rising position; one setting of the sampler a point."""
     own = [row for row in rows if row["model"] == model and _is_sampled_by(sampler, row)]
     points = []
     for setting in dict.fromkeys(row["setting"] for row in own):
         some = [row for row in own if row["setting"] == setting]
         points.append(tuple(fmean(row[key] for row in some) for key in ("self_bleu5", quality)))
-    return [position for position, _ in sorted(points)], [height for _, height in sorted(points)]
+    return sorted(points)

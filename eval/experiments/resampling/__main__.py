@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from eval.experiments.common.command import make_parser, start, use_one_thread
+from eval.experiments.common.command import make_parser, start
 from eval.experiments.common.results import Results
 from eval.experiments.common.words import encode, sample_words, sampling_of, words_of
 from eval.experiments.resampling.discriminators import Discriminator, best_weights, classifier, unseen_auc
@@ -52,15 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__, "resampling", "of split, weights and samples")
     parser.add_argument("corpora", nargs="+", choices=list(CORPORA), metavar="CORPUS", help=", ".join(CORPORA))
     parser.add_argument("--num_samples", type=int, default=2000, help="texts of each point")
-    parser.add_argument("--num_real", type=int, help="texts used of each of the two files; left out: all")
     parser.add_argument("--candidates", type=int, nargs="+", default=[8, 32], help="whole texts to choose one of")
     parser.add_argument("--particles", type=int, nargs="*", default=[16], help="prefixes that grow side by side")
-    parser.add_argument("--block", type=int, default=4, help="tokens that they grow by")
     parser.add_argument("--generator", type=int, nargs=2, default=[16, 1], metavar=("WIDTH", "LAYERS"), help="q")
     parser.add_argument("--density", type=int, nargs=2, default=[64, 2], metavar=("WIDTH", "LAYERS"), help="psi")
     parser.add_argument("--epochs", type=int, default=30, help="of each training, at most; early stopping ends it")
     options = parser.parse_args(argv)
-    use_one_thread()
+    # The models are too small for more threads to be of use.
+    torch.set_num_threads(1)
     for corpus in options.corpora:
         folder = options.output_dir / corpus
         # Corpora and ways of choosing may be added; what a point is may not change.
@@ -105,7 +104,7 @@ class Seed:
             self.stage.density.model,
             sampling=sampling_of(q, self.number, temperature=temperature),
             num_particles=count,
-            block_size=self.options.block,
+            block_size=4,
             discriminator_temperature=temperature,
             resampling="multinomial",
             generator=generator,

@@ -41,11 +41,11 @@ def write_table(title: str, points: Points, num_samples: int, folder: Path) -> s
             "reverse-LM score": f"{fmean(point['reverse_lm_score'] for point in found):.3f}",
             "distinct": f"{fmean(point['distinct_share'] for point in found):.1%}",
         }
-        for curve, prefixes in CURVES.items():
-            gains = [gain(points, seed, name, prefixes) for seed in seeds] if is_choice(name) else []
-            row[curve] = _shown(gains) if gains else None
-            if curve == "gain over temperature" and gains:
-                passed += [name] * all(isinstance(value, float) and value >= PASS_LINE for value in gains)
+        gains = {curve: [gain(points, seed, name, prefixes) for seed in seeds] for curve, prefixes in CURVES.items()}
+        row |= {curve: _shown(values) if is_choice(name) else None for curve, values in gains.items()}
+        over_temperature = gains["gain over temperature"]
+        if is_choice(name) and all(isinstance(value, float) and value >= PASS_LINE for value in over_temperature):
+            passed.append(name)
         rows.append(row)
     judged = dict.fromkeys(key.split("/", 1)[1] for key, point in points.items() if "unseen_auc" in point)
     aucs = {
@@ -72,12 +72,7 @@ def gain(points: Points, seed: int, name: str, prefixes: tuple[str, ...]) -> flo
     """How far below a seed's curve the LM score of a point lies, in nats, at its reverse-LM score, or why not.
 
     At a better diversity than any of the curve's it is held against the curve's most diverse point, which flatters the
-    curve. Points of the curve that another one beats in both scores do not count.
-
-    Args:
-        points: Of all seeds.
-        seed, name: Of the point.
-        prefixes: How the names of the curve's points begin.
+    curve. Points of the curve that another one beats in both scores do not count; their names begin with `prefixes`.
     """
     if f"{seed}/{name}" not in points:
         return "not measured"

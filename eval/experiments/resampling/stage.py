@@ -48,12 +48,6 @@ CORPORA = {
 class Stage:
     """Texts and models of a seed. Models are trained when first asked for and kept in a folder.
 
-    Args:
-        corpus: Where the texts come from.
-        options: Of the command: numbers of texts, sizes of models.
-        seed: Of split, weights and order.
-        folder: Keeps the models.
-
     Attributes:
         training, validation: Words of texts to learn from and to stop by.
         judge_texts, reverse_texts: Those of texts that no model sees: the judge of quality learns the former,
@@ -64,7 +58,7 @@ class Stage:
         self.options, self.seed, self.folder = options, seed, folder
         self.max_words = corpus.max_words
         generator = np.random.default_rng(seed)
-        split, unseen = (read_words(name, options.num_real) for name in (corpus.learnt, corpus.unseen))
+        split, unseen = (read_words(name) for name in (corpus.learnt, corpus.unseen))
         if corpus.is_mixed:
             both = [*split, *unseen]
             mixed = [both[position] for position in generator.permutation(len(both))]
@@ -75,7 +69,6 @@ class Stage:
         self.judge_texts, self.reverse_texts = unseen[::2], unseen[1::2][:REVERSE_TEXTS]
         # Those who sample and those who choose share their tokens.
         self.vocabulary = WordVocabulary(split)
-        folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def generator(self) -> WordModel:

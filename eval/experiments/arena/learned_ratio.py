@@ -1,61 +1,22 @@
-"""How the arms of the arena train a student on a teacher's samples."""
-
-import copy
-import math
+"""The discriminator of the arms that learn one: a language model against the student."""
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from eval.experiments.known_answer import perfect_ratio
-from eval.experiments.known_answer.perfect_ratio import Sample, Stage
+from eval.experiments.known_answer.perfect_ratio import Sample
 from hf_gpt.adversarial.discriminator.losses import bce_loss
 from hf_gpt.adversarial.masked_reductions import masked_mean, masked_sum
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.logprobs import completion_logps
 
 
-def train_by_likelihood(
-    model: nn.Module,
-    texts: Rollout,
-    validation: Rollout,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-) -> nn.Module:
-    """A copy trained on texts, stopped where held-out likelihood is best: sequence-level distillation.
-
-    Source: Kim & Rush 2016, arXiv:1606.07947, with samples in place of beams.
-    """
-    best: tuple[float, dict[str, torch.Tensor]] = (math.inf, {})
-
-    def validate(step: int, model: nn.Module, _: Sample | None) -> None:
-        nonlocal best
-        if step % max(1, steps // 10) == 0 or step == steps:
-            with torch.no_grad():
-                nll = perfect_ratio.likelihood(model, validation).item()
-            if nll < best[0]:
-                best = nll, copy.deepcopy(model.state_dict())
-
-    stage = Stage(model, texts, texts.completions.shape[1])
-    model = perfect_ratio.train(model, stage, steps, batch_size, learning_rate, seed, on_step=validate)
-    model.load_state_dict(best[1])
-    return model
-
-
 class LearnedRatio:
     """The discriminator l(y) = sum_t log psi(y_t | s_t) - log q(y_t | s_t), psi a language model.
 
     psi learns the likelihood of real text, and by binary cross-entropy on l to tell real text from the student's, which
-    corrects it where the student goes. With both, psi = p is optimal.
-
-    Args:
-        psi: Trained in place.
-        texts: Real texts.
-        learning_rate: Of psi.
-        weight: Of the cross-entropy, a text, against the likelihood, a token.
-        seed: Of the order of real texts.
+    corrects it where the student goes. With both, psi = p is optimal. It is trained in place; `weight` is that of the
+    cross-entropy, a text, against the likelihood, a token.
     """
 
     def __init__(self, psi: PreTrainedModel, texts: Rollout, learning_rate: float, weight: float, seed: int):
