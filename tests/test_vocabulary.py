@@ -22,7 +22,8 @@ WORDS = {
     r"guess(es|ed|ing)?": ("draft token", r"^$"),
     r"the game|players?": ("adversarial training, generator, discriminator", r"^$"),
     r"likelihood training": ("maximum likelihood", r"^$"),
-    r"pictures?": ("image", r"^$"),
+    # An element of HTML in the README.
+    r"(?<!<)(?<!</)pictures?": ("image", r"^$"),
     r"sounds": ("audio", r"^$"),
     r"texts from nothing": ("unconditional samples", r"^$"),
     r"minutes of computing": ("CPU minutes", r"^$"),
