@@ -14,7 +14,7 @@
 #   make check-pythons       the wheel's code on every supported Python that this machine has
 #   make check-trl           TRL's SFT, DPO, reward and GRPO trainers on our checkpoints
 #   make check-lm-eval       our multiple-choice accuracies against lm-evaluation-harness
-#   make check-app           the app in a real browser (Chromium)
+#   make check-app           the app and the reports in a real browser (Chromium), reports by axe-core
 #   make check-bitsandbytes  weights in four and eight bits, adapters on them
 #   make check-onnx          our models as graphs, in ONNX Runtime
 #   make check-serve         transformers serve and the openai client, by hf-gpt autoload
@@ -144,7 +144,7 @@ check-lm-eval: .venv-lm-eval/installed
 	$(CLIENT) .venv-lm-eval/bin/python $(CLIENT_TEST) tests/evaluation/test_lm_eval.py
 
 check-app: .venv-app/installed
-	$(CLIENT) .venv-app/bin/python $(CLIENT_TEST) tests/app
+	$(CLIENT) .venv-app/bin/python $(CLIENT_TEST) tests/app tests/reporting/test_browser.py
 
 check-bitsandbytes: .venv-bitsandbytes/installed
 	$(CLIENT) .venv-bitsandbytes/bin/python $(CLIENT_TEST) tests/training/test_adapters.py tests/clients/test_bitsandbytes.py
