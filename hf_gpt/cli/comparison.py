@@ -310,6 +310,20 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def _note(num_texts: int) -> str:
+    """What the columns of the comparison are."""
+    return (
+        "C2ST is the held-out classifier two-sample test. A classifier is trained on half of "
+        f"{num_texts:,} real and as many generated texts. Reported is its AUC on the rest: the mean of {NUM_SPLITS} "
+        "splits, with a 95 % interval. Compare it with the row of other real text, which is measured the same way. All "
+        "rows start from the first row's model. The held-out loss is in nats per token. The gain over the first row is "
+        "in nats a text, with a 95 % interval. With a discriminator, both are of the residual model, which weights the "
+        "generator's texts by the discriminator (Deng et al. 2020). Distinct-3 is the share of different trigrams. "
+        "Updates are the steps that changed the generator. Compute is what each row got on top of the first. The "
+        "discriminator alone judges texts of the first row that it has not seen."
+    )
+
+
 def write_comparison(
     folder: Path,
     contestants: Sequence[Contestant],
@@ -345,16 +359,6 @@ def write_comparison(
     found |= {REAL: dict(control), "discriminator": discriminator.to_dict()}
     write_json(folder / "comparison.json", found)
     names, cells = results_table(contestants, control, discriminator)
-    note = (
-        "C2ST is the held-out classifier two-sample test. A classifier is trained on half of "
-        f"{len(rows):,} real and as many generated texts. Reported is its AUC on the rest: the mean of {NUM_SPLITS} "
-        "splits, with a 95 % interval. Compare it with the row of other real text, which is measured the same way. All "
-        "rows start from the first row's model. The held-out loss is in nats per token. The gain over the first row is "
-        "in nats a text, with a 95 % interval. With a discriminator, both are of the residual model, which weights the "
-        "generator's texts by the discriminator (Deng et al. 2020). Distinct-3 is the share of different trigrams. "
-        "Updates are the steps that changed the generator. Compute is what each row got on top of the first. The "
-        "discriminator alone judges texts of the first row that it has not seen."
-    )
     shown = [
         (
             tokenizer.decode(row["prompt_ids"], skip_special_tokens=True),
@@ -385,7 +389,7 @@ def write_comparison(
         settings={name: str(value) for name, value in settings.items()},
         environment=describe_environment(),
         results=[
-            table_section("comparison", "Comparison", names, cells, note),
+            table_section("comparison", "Comparison", names, cells, _note(len(rows))),
             side_by_side_section("side-by-side", "Samples side by side", shown),
         ],
     )
