@@ -129,7 +129,7 @@ def header(title: str, summary: str, metrics: Sequence[Metric], eyebrow: str = "
 
 def _auc_scale(low: float, value: float, high: float) -> str:
     """An interval on a scale from 0 to 1, with a line at 0.5."""
-    said = f"{value:.3f}, 95 % interval {low:.2f} to {high:.2f}; 0.5 is chance"
+    said = f"{value:.3f}, 95 % interval {low:.2f} to {high:.2f}, with a mark at 0.5"
     return (
         f'<svg class="auc" viewBox="0 0 100 14" role="img" aria-label="{said}"><title>{said}</title>'
         '<line class="rail" x1="0" x2="100" y1="7" y2="7"/><line class="chance" x1="50" x2="50" y1="1" y2="13"/>'

@@ -63,7 +63,7 @@ def test_every_phase_is_timed(tmp_path, monkeypatch, caplog, settings, tried, se
 
 def test_a_run_that_is_all_warmup_is_warned_of(tmp_path, caplog):
     trainer = make_trainer(tmp_path, max_steps=2, discriminator_warmup_steps=100)
-    what = dict(describe_run(trainer, SimpleNamespace(train_rows=[], validation_rows=[], documents="0")))["training"]
+    what = dict(describe_run(trainer, SimpleNamespace(train_rows=[], validation_rows=[], texts="0")))["training"]
     assert (
         "2 steps of 8 texts, 2 at most of the discriminator alone, and perhaps no adversarial step among them" in what
     )

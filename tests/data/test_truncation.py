@@ -225,7 +225,7 @@ def test_one_document_and_its_blocks_are_told_apart(tmp_path, capsys):
     options = [f"--train_file={tmp_path / 'book.txt'}", f"--output_dir={tmp_path / 'run'}", *PRETRAIN.split(), TINY]
     assert pretrain.main(options) == 0
     said = capsys.readouterr().out
-    num_blocks = re.search(r": 1 document in (\d+) blocks, ", said)[1]
+    num_blocks = re.search(r": 1 document \(one a file\) in (\d+) blocks, ", said)[1]
     cut = [int(of) for of in re.findall(r" of (\d+) blocks longer than --max_length 32 parted into rows", said)]
     assert sum(cut) <= int(num_blocks) and " documents" not in said
     assert pretrain.main([*options, "--overwrite_output_dir", "--overlong=error"]) == 2

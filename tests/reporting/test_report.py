@@ -428,5 +428,5 @@ def test_charts_say_which_direction_is_better(tmp_path):
 
 def test_an_auc_has_its_interval_and_a_mark_at_chance(tmp_path):
     page = write(tmp_path, metrics=[Metric("MLE", "0.566", "C2ST AUC", (0.52, 0.566, 0.62))])
-    assert "0.566, 95 % interval 0.52 to 0.62; 0.5 is chance" in page
+    assert "0.566, 95 % interval 0.52 to 0.62, with a mark at 0.5" in page
     assert '<line class="chance" x1="50" x2="50"' in page and '<line class="interval" x1="52.0" x2="62.0"' in page
