@@ -1,5 +1,5 @@
 # Two commands, each of which sets up all it needs in .venv:
-#   make demo    a GPT on Tiny Shakespeare, its discriminator, both against each other; a report (about 5 minutes)
+#   make demo    a GPT on Tiny Shakespeare, its discriminator, both against each other; a report (under 6 minutes)
 #   make test    run the tests (< 12 minutes on 2 cores)
 # Checks that take longer or need an environment of their own:
 #   make docs                the site of docs/ into build/docs, without a network (seconds)

@@ -134,24 +134,6 @@ class PairedMetric(_Described):
         return super().compute(predictions=predictions, references=references, **options)
 
 
-class CorpusMetric(PairedMetric):
-    """A metric of sacrebleu over a whole corpus; it defines `scorers(references, **options)`, by name.
-
-    `signature`, of the first one, names all settings and the version, so that values can be compared between papers.
-    """
-
-    inputs = "predictions: texts. references: a list of reference texts for each, all equally many."
-    references = ["string"]
-
-    def _compute(
-        self, predictions: list[str], references: list[list[str]], **options: Any
-    ) -> dict[str, float | str]:
-        scorers = self.scorers(references, **options)
-        texts, streams = list(map(normal_form, predictions)), reference_streams(references)
-        scores = {name: scorer.corpus_score(texts, streams).score for name, scorer in scorers.items()}
-        return {**scores, "signature": str(next(iter(scorers.values())).get_signature())}
-
-
 def _check_column(name: str, values: Any, feature: Any) -> list[Any]:
     """`values` as a list of what `feature` describes: texts, numbers, or a list of such for each example."""
     if isinstance(feature, datasets.List):

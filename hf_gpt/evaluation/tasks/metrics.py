@@ -13,8 +13,6 @@ from hf_gpt.errors import UserError
 from hf_gpt.evaluation.loading import compute, load
 from hf_gpt.evaluation.statistics.bootstrap import Averaged, MetricValues, Recomputed, Sums, means
 from hf_gpt.evaluation.tasks.registry import TaskSpec
-from hf_gpt.evaluation.text.references import reference_streams
-from hf_gpt.evaluation.text.words import normal_form
 
 
 Better = Literal["higher", "lower", "reference"]
@@ -65,6 +63,8 @@ MEANINGS: dict[str, Meaning] = {
     "reverse_lm_score": Meaning("Reverse LM score", "lower"),
     "copy_rate": Meaning("Copied whole", "reference", 1),
 }
+# Corpus metrics that depend on sums of counts, as BLEU.
+_CORPUS = ("sacrebleu", "bleu", "chrf")
 # Metrics that are means over examples.
 _MEANS = ("squad", "rouge", "accuracy")
 
@@ -140,9 +140,9 @@ def _named(spec: TaskSpec, metric: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        reason = str(error).replace("predictions", "the model's texts")
-        for method in (".measure()", ".of_tokens()", "._compute()"):
-            reason = reason.replace(method, "")
+        reason = (
+            str(error).replace("predictions", "the model's texts").replace(".measure()", "").replace("._compute()", "")
+        )
         raise UserError(f"task {spec.name}, metric {metric}: {reason}") from error
 
 
@@ -178,8 +178,8 @@ def _metric(name: str, options: Mapping[str, Any], predictions: list[Any], refer
         ]
         names = [key for key, value in whole.items() if all(key in row for row in rows) and isinstance(value, float)]
         return means({key: [row[key] for row in rows] for key in names})
-    if hasattr(metric, "scorers"):
-        return _corpus(metric.scorers(references, **options), predictions, references)
+    if name in _CORPUS:
+        return _corpus(name, options, predictions, references)
 
     def metrics(some: list[Any], wanted: list[Any]) -> dict[str, float]:
         found = compat.compute_unchecked(metric, predictions=some, references=wanted, **options)
@@ -188,9 +188,21 @@ def _metric(name: str, options: Mapping[str, Any], predictions: list[Any], refer
     return Recomputed(predictions, references, metrics)
 
 
-def _corpus(scorers: Mapping[str, Any], predictions: list[str], references: list[list[str]]) -> MetricValues:
+def _corpus(name: str, options: Mapping[str, Any], predictions: list[str], references: list[list[str]]) -> MetricValues:
     """BLEU and chrF from the counts of each example that sacrebleu itself resamples for its own tests."""
-    predictions, streams = list(map(normal_form, predictions)), reference_streams(references)
+    from sacrebleu.metrics import BLEU, CHRF
+
+    from hf_gpt.evaluation.text.references import chosen_tokenizer, reference_streams
+    from hf_gpt.evaluation.text.words import normal_form
+
+    scorers: dict[str, Any] = {}
+    if name in ("sacrebleu", "bleu"):
+        tokenize = chosen_tokenizer(options.get("tokenize", "auto"), references)
+        scorers[name] = BLEU(lowercase=options.get("lowercase", False), tokenize=tokenize)
+    if name in ("sacrebleu", "chrf"):
+        scorers["chrf"] = CHRF(**(options if name == "chrf" else {}))
+    predictions = list(map(normal_form, predictions))
+    streams = [list(map(normal_form, stream)) for stream in reference_streams(references)]
     tables = {key: np.array(compat.corpus_statistics(scorer, predictions, streams)) for key, scorer in scorers.items()}
     widths = {key: table.shape[1] for key, table in tables.items()}
 

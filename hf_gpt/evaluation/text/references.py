@@ -1,6 +1,6 @@
 """Reference texts in the form that sacrebleu takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hf_gpt.evaluation.text.words import bleu_tokenizer, normal_form
 
@@ -19,7 +19,12 @@ def reference_streams(references: Sequence[Sequence[str]]) -> list[list[str]]:
             f"every example needs the same number of references, at least 1; found {sorted(counts)}. Give each as "
             "many as the others."
         )
-    return [list(map(normal_form, stream)) for stream in zip(*references, strict=True)]
+    return [composed(stream) for stream in zip(*references, strict=True)]
+
+
+def composed(texts: Iterable[str]) -> list[str]:
+    """The texts in NFC, as `reference_streams` gives those that they are compared with."""
+    return list(map(normal_form, texts))
 
 
 def chosen_tokenizer(tokenize: str, references: Sequence[Sequence[str]]) -> str:
