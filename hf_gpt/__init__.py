@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .conversion.checkpoint import convert
     from .generation.decoding.fast_generate import fast_generate
     from .generation.guidance.guided_generate import guided_generate
+    from .generation.guidance.residual_model import ResidualLanguageModel
     from .generation.sampling.distribution import SamplingConfig
     from .generation.sampling.rollout import rollout
     from .hub.loading import load
@@ -83,6 +84,7 @@ _MODULE_OF = {
     "HfNgramCnnConfig": ".models.configuration_hf_ngram_cnn",
     "HfNgramCnnForSequenceClassification": ".models.modeling_hf_ngram_cnn",
     "HfNgramCnnModel": ".models.modeling_hf_ngram_cnn",
+    "ResidualLanguageModel": ".generation.guidance.residual_model",
     "SamplingConfig": ".generation.sampling.distribution",
     "convert": ".conversion.checkpoint",
     "evaluate": ".cli.evaluation.main",
@@ -123,6 +125,7 @@ __all__ = [
     "HfNgramCnnConfig",
     "HfNgramCnnForSequenceClassification",
     "HfNgramCnnModel",
+    "ResidualLanguageModel",
     "SamplingConfig",
     "__version__",
     "convert",

@@ -54,3 +54,24 @@ def make_model(tokenizer):
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**settings, **overrides}))
 
     return make
+
+
+@pytest.fixture
+def encoder(tmp_path, corpus_text):
+    """Folder of a tiny BERT with a tokenizer of words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.train_from_iterator([corpus_text.lower()], trainers.WordLevelTrainer(vocab_size=400, special_tokens=special))
+    words.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=32, **names)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(vocab_size=len(fast), max_position_embeddings=32, **sizes))
+    model.save_pretrained(tmp_path / "encoder")
+    fast.save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"

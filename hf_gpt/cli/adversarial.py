@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 PROG = "hf-gpt adversarial"
 DESCRIPTION = """Trains a generator against a discriminator that tells its samples from real texts.
 
-  hf-gpt adversarial --config default                            a built-in recipe, on a built-in corpus
+  hf-gpt adversarial --config reinforce                          a built-in recipe, on a built-in corpus
   hf-gpt adversarial --config gad --model_name_or_path runs/pretrain --train_file texts.jsonl
   hf-gpt adversarial --config recipe.yaml --learning_rate 1e-5   defaults < recipe < command line
 """
@@ -142,9 +142,9 @@ def prepare_data(
         training_args: The seed, and the most tokens of a completion.
         checkpoint: The checkpoint that is resumed from, whose tokenizer is used.
     """
-    from hf_gpt.adversarial.data.windows import describe_windows, text_windows
     from hf_gpt.data.corpus import describe_split
     from hf_gpt.data.tokenizer import train_tokenizer
+    from hf_gpt.data.windows import describe_windows, text_windows
     from hf_gpt.training.model import load_tokenizer
 
     train, validation, num_documents = read_rows(text_args, training_args.seed)
@@ -175,7 +175,7 @@ def prepare_data(
 
 def _prompt_tokens(text_args: TextArguments, num_documents: int) -> int:
     """Tokens of the prompts of windows; 0 for whole documents and for rows with prompts of their own."""
-    from hf_gpt.adversarial.data.windows import window_prompt
+    from hf_gpt.data.windows import window_prompt
 
     if text_args.prompt_column is None and text_args.prompt_tokens is None:
         return window_prompt(num_documents)
@@ -278,9 +278,21 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
             + (f", {', '.join(parts)} among them" if parts else "")
             + f"; {args.estimator} on {args.discriminator_loss if discriminator is not None else 'self-play'}",
         ),
+        ("expect", expectation(trainer)),
         *describe_time(trainer, None),
         *cut_lines(trainer.cuts),
     ]
+
+
+def expectation(trainer: "AdversarialTrainer") -> str:
+    """What such runs have gained in our measurements (docs/results.md), in a sentence."""
+    from hf_gpt.generation.scoring.log_ratio import is_language_model
+
+    if trainer.discriminator is None:
+        return "what the reward asks for; the monitors watch diversity and held-out loss"
+    if is_language_model(trainer.discriminator):
+        return "texts nearer to the discriminator's where it is larger; the gain measured here is that of distillation"
+    return "no lower held-out loss: with learned classifiers none was measured here. Judge by fresh_auc and eval_loss"
 
 
 def stretches(trainer: "AdversarialTrainer") -> list[Stretch]:

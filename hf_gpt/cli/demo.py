@@ -150,8 +150,8 @@ def read_rows(
     """Pieces of the text that the model was trained on, and of the text that it was not, in random order."""
     import random
 
-    from hf_gpt.adversarial.data.windows import text_windows
     from hf_gpt.data.corpus import read_corpus, split_corpus
+    from hf_gpt.data.windows import text_windows
 
     parts = []
     for corpus in split_corpus(read_corpus([CORPUS]), validation_fraction(), seed):

@@ -38,6 +38,12 @@ class TrainingOptions(TextOptions, DeviceOptions):
         "ngram_cnn-seqgan; or a path or Hub id of a classifier with one label, or of an encoder such as BERT, which "
         "reads the texts by its own tokenizer",
     )
+    objective: Literal["classification", "residual"] = option(
+        "classification",
+        "classification: tell real texts from samples. residual: the same training, and both together are saved as one "
+        "language model, a residual energy-based model, with its gain in held-out likelihood",
+    )
+    num_samples: int = option(4096, "with --objective residual: samples of the generator that log Z is estimated by")
     level: Literal["sequence", "prefix"] = option(
         "sequence", "score whole texts, or every prefix of them, which stepwise guidance needs"
     )
@@ -56,11 +62,12 @@ class TrainingOptions(TextOptions, DeviceOptions):
 
 def train(args: TrainingOptions) -> None:
     """Trains and saves the discriminator with the generator's tokenizer, and prints how well it tells texts apart."""
-    from hf_gpt.adversarial.data.windows import describe_windows, window_prompt
     from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
     from hf_gpt.data.corpus import read_corpus
     from hf_gpt.data.truncation import Cuts
+    from hf_gpt.data.windows import describe_windows, window_prompt
     from hf_gpt.files.checkpoints import atomic_directory, check_output_dir
+    from hf_gpt.generation.guidance.residual_model import ResidualLanguageModel
     from hf_gpt.generation.scoring.texts import TextDiscriminator
 
     output_dir = Path(args.output_dir)
@@ -88,6 +95,8 @@ def train(args: TrainingOptions) -> None:
         rows,
         processing_class=tokenizer,
         max_new_tokens=args.max_new_tokens,
+        objective=args.objective,
+        num_samples=args.num_samples,
         level=args.level,
         epochs=args.num_train_epochs,
         batch_size=args.per_device_train_batch_size,
@@ -99,17 +108,26 @@ def train(args: TrainingOptions) -> None:
         report_cuts=report_cuts,
     )
     with atomic_directory(output_dir) as folder:
-        # One with a tokenizer of its own saves that.
-        discriminator.save_pretrained(folder / "model")
-        if not isinstance(discriminator, TextDiscriminator):
-            # It never saw longer texts: who scores with this tokenizer cuts them there.
-            tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
-            tokenizer.save_pretrained(folder / "model")
+        if args.objective == "residual":
+            metrics = {
+                "prompt_tokens": prompt_tokens,
+                "max_new_tokens": args.max_new_tokens,
+                "results": result.to_dict(),
+            }
+            ResidualLanguageModel(generator, discriminator, tokenizer, metrics).save_pretrained(folder / "model")
+        else:
+            # One with a tokenizer of its own saves that.
+            discriminator.save_pretrained(folder / "model")
+            if not isinstance(discriminator, TextDiscriminator):
+                # It never saw longer texts: who scores with this tokenizer cuts them there.
+                tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
+                tokenizer.save_pretrained(folder / "model")
         found = {"settings": asdict(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
         write_json(folder / "discriminator.json", found)
     print_result(result, output_dir / "model")
     models = quote(str(args.model_name_or_path)), quote(str(output_dir))
-    print_lines(print, [("next", as_typed(f"hf-gpt generate {models[0]} --discriminator {models[1]}"))])
+    following = f"{models[1]}" if args.objective == "residual" else f"{models[0]} --discriminator {models[1]}"
+    print_lines(print, [("next", as_typed(f"hf-gpt generate {following}"))])
 
 
 def load_models(
@@ -150,7 +168,7 @@ def choose_rows(
     """The real texts to train on: whole ones, or windows of them, at most as many as were asked for."""
     import torch
 
-    from hf_gpt.adversarial.data.windows import text_windows
+    from hf_gpt.data.windows import text_windows
 
     rows: list[Any] = texts
     if prompt_tokens:
@@ -168,6 +186,8 @@ def print_result(result: "DiscriminatorResult", path: Path) -> None:
     trained = f"after {result.epochs} epochs over {2 * result.num_texts:,}"
     texts = f"{2 * result.num_test_texts:,} held-out texts"
     print_lines(print, [("discriminator", f"{path}: {quality} on {texts}, {trained}")])
+    if result.residual is not None:
+        print_lines(print, [("likelihood", describe_gain(result.residual))])
     if result.shortcut_auc > 0.6:
         print(
             f"warning: length and special tokens alone reach an AUC of {result.shortcut_auc:.3f}: real and generated "
@@ -184,6 +204,18 @@ def print_result(result: "DiscriminatorResult", path: Path) -> None:
         print("warning: the discriminator hardly tells them apart: it cannot guide. Give more texts.", file=sys.stderr)
 
 
+def describe_gain(found: dict[str, Any]) -> str:
+    """What a discriminator adds to the likelihood of unseen texts, in words."""
+    verdict = "the discriminator lowers it" if found["gain_low"] > 0 else "no gain is shown"
+    if found["gain_high"] < 0:
+        verdict = "the discriminator raises it"
+    return (
+        f"perplexity {found['base_perplexity']:.2f} of the generator, {found['perplexity']:.2f} with the discriminator "
+        f"(95 % interval {found['perplexity_low']:.2f} to {found['perplexity_high']:.2f}): {verdict}. "
+        f"{found['gain']:+.3f} nats a text, {found['texts']:,} texts, log Z by {found['samples']:,} samples"
+    )
+
+
 make_parser, main = command(
     "hf-gpt discriminator",
     "Trains a discriminator that tells real texts from a generator's samples. The generator stays as it is. hf-gpt "
@@ -193,7 +225,9 @@ make_parser, main = command(
     examples=[
         "--model_name_or_path runs/book --train_file book.txt",
         "--model_name_or_path runs/book --train_file texts.jsonl --discriminator ngram_cnn --level prefix",
+        "--model_name_or_path runs/book --train_file book.txt --objective residual --output_dir runs/residual",
     ],
-    common="discriminator level max_new_tokens max_train_samples num_train_epochs learning_rate output_dir seed",
+    common="discriminator objective level max_new_tokens max_train_samples num_train_epochs learning_rate output_dir "
+    "seed",
     stopped="Stopped. No discriminator was saved.",
 )

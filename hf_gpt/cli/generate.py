@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_gpt.cli.command import REQUIRED, LoadingOptions, command, option
-from hf_gpt.cli.guided_generate import GuidanceOptions, check_arguments, guided_options, print_texts
+from hf_gpt.cli.guided_generate import GuidanceOptions, guided_options, print_texts
 from hf_gpt.data.row_files import broken_text, has_broken_text
 from hf_gpt.data.text_files import decode_text, fold_line_ends
 
@@ -61,7 +61,6 @@ def generate(args: GenerateOptions) -> int:
     import torch
     from transformers import TextStreamer
 
-    check_arguments(args)
     prompt = read_prompt(args.prompt)
     model, tokenizer = load(args)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].long()
@@ -71,9 +70,9 @@ def generate(args: GenerateOptions) -> int:
     ids = ids.to(model.device)
     options = {"attention_mask": torch.ones_like(ids), "num_return_sequences": args.num_return_sequences}
     options |= generation_options(args)
-    if args.discriminator is not None:
-        options |= guided_options(args, tokenizer, model.device, model)
-    if args.discriminator is None and args.num_return_sequences == 1:
+    guided = guided_options(args, tokenizer, model.device, model)
+    options |= guided
+    if not guided and args.num_return_sequences == 1:
         streamer = TextStreamer(tokenizer, skip_special_tokens=True)
         if _is_fast(model):
             from hf_gpt.generation.decoding.fast_generate import fast_generate
@@ -137,7 +136,11 @@ make_parser, main = command(
     "from the model's generation config.",
     GenerateOptions,
     generate,
-    examples=['runs/book "Once upon a time"', "runs/book --discriminator runs/discriminator --guidance best_of_n"],
+    examples=[
+        'runs/book "Once upon a time"',
+        'runs/residual "Once upon a time" --num_candidates 32',
+        "runs/book --discriminator runs/discriminator --guidance best_of_n",
+    ],
     common="max_new_tokens temperature top_k top_p seed discriminator guidance num_candidates",
     expected=(OSError, ValueError),
     stopped="",

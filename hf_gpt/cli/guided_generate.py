@@ -32,49 +32,63 @@ class GuidanceOptions:
     num_return_sequences: int = option(1, "texts to print")
 
 
-def check_arguments(args: Any) -> None:
-    """Raises `ValueError` for guidance without a discriminator, or a threshold without rejection."""
-    if args.guidance is not None and args.discriminator is None:
+def guided_options(args: Any, tokenizer: Any, device: Any, model: Any = None) -> dict[str, Any]:
+    """What `generate` needs for guidance; loads the discriminator that is given, or that of a residual model.
+
+    Empty for a generator alone.
+
+    Raises:
+        ValueError: a discriminator with several labels, or with another tokenizer where `as_guide` takes none; a
+            temperature of 0 with guidance that samples; guidance without a discriminator, or a threshold without
+            rejection.
+        OSError: there is no such discriminator.
+    """
+    from hf_gpt.generation.guidance.guided_generate import guided_generate
+
+    if args.rejection_threshold is not None and args.guidance != "reject":
+        raise ValueError("--rejection_threshold is for --guidance reject alone. Add that, or leave the threshold out.")
+    guidance = args.guidance or "resample"
+    discriminator = _discriminator(args, tokenizer, guidance, model)
+    if discriminator is None and args.guidance is not None:
         raise ValueError(
             f"--guidance {args.guidance} needs --discriminator: one made by hf-gpt discriminator, or a larger model."
         )
-    if args.rejection_threshold is not None and args.guidance != "reject":
-        raise ValueError("--rejection_threshold is for --guidance reject alone. Add that, or leave the threshold out.")
-
-
-def guided_options(args: Any, tokenizer: Any, device: Any, model: Any = None) -> dict[str, Any]:
-    """What `generate` needs for guidance; loads the discriminator.
-
-    Raises:
-        ValueError: a discriminator with several labels, or with another tokenizer where `as_guide` takes none; or a
-            temperature of 0 with guidance that samples.
-        OSError: there is no such discriminator.
-    """
-    from transformers import AutoTokenizer
-
-    from hf_gpt.files.checkpoints import find_existing_model
-    from hf_gpt.generation.guidance.guided_generate import guided_generate, load_discriminator
-
-    guidance = args.guidance or "resample"
+    if discriminator is None:
+        return {}
     if args.temperature == 0 and guidance != "stepwise":
         raise ValueError(
             f"--temperature 0 gives the same candidate each time, and --guidance {guidance} needs several. "
             "Use a temperature above 0, or --guidance stepwise."
         )
-    path = find_existing_model(args.discriminator)
-    options = {"trust_remote_code": args.trust_remote_code}
-    discriminator = load_discriminator(path, language_model=True, **options).to(device)
-    own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    discriminator = as_guide(discriminator, own_tokenizer, tokenizer, guidance, model)
     names = ("num_candidates", "rejection_threshold")
     names += ("guidance_temperature", "guidance_block", "guidance_weight", "guidance_top_k")
     return {
         "custom_generate": guided_generate,
-        "discriminator": discriminator,
+        "discriminator": discriminator.to(device),
         "guidance": guidance,
         "do_sample": args.temperature != 0,
         **{name: getattr(args, name) for name in names},
     }
+
+
+def _discriminator(args: Any, tokenizer: Any, guidance: str, model: Any) -> Any:
+    """The discriminator that is given, else that of a residual model; None of a generator alone."""
+    from transformers import AutoTokenizer
+
+    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.generation.guidance.guided_generate import load_discriminator
+    from hf_gpt.generation.guidance.residual_model import DISCRIMINATOR, open_discriminator, read_metrics
+
+    options = {"trust_remote_code": args.trust_remote_code}
+    if args.discriminator is None:
+        path = find_existing_model(args.model)
+        if read_metrics(path, args.revision) is None:
+            return None
+        return open_discriminator(path, tokenizer, subfolder=DISCRIMINATOR, revision=args.revision, **options)
+    path = find_existing_model(args.discriminator)
+    discriminator = load_discriminator(path, language_model=True, **options)
+    own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    return as_guide(discriminator, own_tokenizer, tokenizer, guidance, model)
 
 
 def as_guide(discriminator: Any, own_tokenizer: Any, tokenizer: Any, guidance: str, model: Any = None) -> Any:

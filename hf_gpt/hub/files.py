@@ -24,6 +24,7 @@ _NAMES = {
     "generation_config.json",
     "merges.txt",
     "preprocessor_config.json",
+    "residual.json",
     "results.json",
     "special_tokens_map.json",
     "spiece.model",
@@ -34,7 +35,11 @@ _NAMES = {
     "vocab.txt",
 }
 _TERMS = re.compile(r"(LICEN[SC]E|NOTICE|USE_POLICY)(\.txt|\.md)?")
-_FOLDERS = {"plots": re.compile(r"[\w.-]+\.png"), "additional_chat_templates": re.compile(r"[\w.-]+\.jinja")}
+_FOLDERS = {
+    "plots": re.compile(r"[\w.-]+\.png"),
+    "additional_chat_templates": re.compile(r"[\w.-]+\.jinja"),
+    "custom_generate": re.compile(r"generate\.py|requirements\.txt"),
+}
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
 

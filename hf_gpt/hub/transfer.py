@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 
 from hf_gpt.errors import HubError
 from hf_gpt.files.checkpoints import atomic_directory, find_model
+from hf_gpt.generation.guidance.residual_model import DECODING
 from hf_gpt.hub.card import build_card, results_metadata
 from hf_gpt.hub.files import BASE, DISCRIMINATOR, WEIGHTS, checkpoint_files, read_json, scrub
 from hf_gpt.registration import config_classes
@@ -102,7 +103,9 @@ def push(
     prefix = "" if subfolder is None else f"{subfolder}/"
     files = {prefix + name: value for name, value in content.items()}
     # Transformers looks for the code of a subfolder at the top of the repository.
-    files |= {name.rpartition("/")[2]: value for name, value in files.items() if name.endswith(".py")}
+    files |= {
+        name.rpartition("/")[2]: value for name, value in files.items() if name.endswith(".py") and DECODING not in name
+    }
     api = HfApi()
     with explains_hub_errors(repo_id):
         api.create_repo(repo_id, private=private, exist_ok=True)

@@ -15,6 +15,8 @@ from hf_gpt.option_values import as_written, from_json, parse_mapping
 
 
 RECIPES = Path(__file__).with_name("recipes")
+# Former names of recipes, which are refused with the name that took their place.
+_RENAMED_RECIPES = {"default": "distil_larger"}
 ADVERSARIAL_RECIPES = Path(__file__).parents[1] / "adversarial" / "recipes"
 
 
@@ -47,6 +49,8 @@ def find_recipe(name_or_path: str, folder: Path = RECIPES) -> Path:
     names = built_in_recipes(folder)
     if name_or_path in names:
         return folder / f"{name_or_path}.yaml"
+    if (successor := _RENAMED_RECIPES.get(name_or_path)) in names:
+        raise ConfigError(f"--config {name_or_path} is now --config {successor}. Rename it.")
     raise ConfigError(
         f"--config: no file or built-in recipe {name_or_path!r}{did_you_mean(name_or_path, names)} "
         f"Built in: {', '.join(names) or 'none'}."

@@ -75,9 +75,14 @@ def run(texts, folder, *argv):
 
 
 def test_every_method_has_a_recipe_with_its_source():
-    assert set(NAMES) == {"default", "reinforce", *PUBLISHED}
+    assert set(NAMES) == {"distil_larger", "reinforce", *PUBLISHED}
     for name, source in PUBLISHED.items():
         assert source in (ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8").split("output_dir")[0]
+
+
+def test_the_former_name_of_a_recipe_is_refused_with_the_new_one(texts, tmp_path, capsys):
+    assert run(texts, tmp_path / "run", "--config", "default") == 2
+    assert "--config default is now --config distil_larger" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,14 +118,14 @@ def test_a_new_language_model_as_discriminator(texts, tmp_path, capsys):
     from transformers import AutoModelForCausalLM
 
     sizes = '--discriminator_overrides={"hidden_size":24,"num_hidden_layers":2,"num_attention_heads":2}'
-    assert run(texts, tmp_path / "run", "--config", "default", sizes) == 0, capsys.readouterr().err
+    assert run(texts, tmp_path / "run", "--config", "distil_larger", sizes) == 0, capsys.readouterr().err
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
     density = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model" / "discriminator")
     assert (density.config.hidden_size, model.config.hidden_size) == (24, 16)
     assert density.config.vocab_size == model.config.vocab_size
     refused = ["--discriminator_loss", "bce", "--estimator", "reinforce", "--token_divergence", "reverse_kl"]
     refused += ["--anchor_soft_targets", "0", "--distillation_warmup_steps", "0"]
-    assert run(texts, tmp_path / "other", "--config", "default", sizes, *refused) == 2
+    assert run(texts, tmp_path / "other", "--config", "distil_larger", sizes, *refused) == 2
     assert "has no label" in capsys.readouterr().err
 
 

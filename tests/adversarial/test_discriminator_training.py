@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hf_gpt.adversarial.data.windows import text_windows
 from hf_gpt.adversarial.discriminator.factory import make_discriminator
 from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
+from hf_gpt.data.windows import text_windows
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import Fit
 from tests.sampling_options import rollout

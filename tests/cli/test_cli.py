@@ -52,7 +52,10 @@ def test_short_help_has_what_people_set_and_the_recipes(name, recipe):
         (["pretrain", "--max_lenght", "3"], "did you mean --max_length?"),
         (["pretrain", "--config", "demmo"], "did you mean demo?"),
         (["pretrain", "--config"], "needs a value"),
-        (["adversarial", "--config", "default", "texts.txt"], "'texts.txt' belongs to no option: files to train on go"),
+        (
+            ["adversarial", "--config", "reinforce", "texts.txt"],
+            "'texts.txt' belongs to no option: files to train on go",
+        ),
     ],
 )
 def test_slips_are_answered_without_a_traceback(argv, message):

@@ -1,5 +1,7 @@
 import gzip
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,16 @@ from eval.experiments.common.data import read_lines
 from eval.experiments.common.reports import markdown_table
 from eval.experiments.detection import seqxgpt_detection, texygen_samples
 from eval.experiments.pretraining import equal_time
+
+
+def test_every_script_can_be_imported():
+    root = Path(__file__).parents[2]
+    names = [
+        path.relative_to(root).with_suffix("") for part in ("eval", "training") for path in (root / part).rglob("*.py")
+    ]
+    assert len(names) > 40
+    for name in names:
+        importlib.import_module(".".join(name.parts).removesuffix(".__init__"))
 
 
 @pytest.fixture

@@ -329,3 +329,23 @@ def test_temperature_0_is_for_guidance_that_does_not_draw(larger, folder, capsys
     assert main([*argv, "resample"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: --temperature 0") and "--guidance stepwise" in error
+
+
+def test_objective_residual_makes_one_model_of_both(folder, capsys):
+    assert (
+        train(folder, "residual", "--discriminator", "ngram_cnn", "--num_train_epochs", "3", "--objective", "residual")
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert "the discriminator lowers it" in printed and f"generate {folder / 'residual'}" in printed
+    saved = json.loads((folder / "residual" / "model" / "residual.json").read_text())
+    found = saved["results"]["residual"]
+    assert saved["max_new_tokens"] == 16 and saved["prompt_tokens"] == 0
+    assert found["gain_low"] > 1 and found["perplexity"] < found["base_perplexity"]
+    assert AutoModelForCausalLM.from_pretrained(folder / "residual" / "model")
+    assert main(["generate", str(folder / "residual"), "the king", "--device", "cpu", "--max_new_tokens", "8"]) == 0
+
+
+def test_objective_residual_needs_whole_texts(folder, capsys):
+    assert train(folder, "prefixes", "--objective", "residual", "--level", "prefix") == 2
+    assert "whole texts" in capsys.readouterr().err and not (folder / "prefixes").exists()

@@ -11,6 +11,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+import hf_gpt
 from hf_gpt.cli.main import main
 from hf_gpt.errors import CheckpointError, HubError
 from hf_gpt.hub.loading import load
@@ -355,3 +356,17 @@ def test_card_shows_what_an_evaluation_of_several_models_found_for_this_one(hub,
         push(folder, "owner/tiny", results=path)
     with pytest.raises(HubError, match="holds no results of"):
         push(folder, "owner/tiny", results=tmp_path / "none.json")
+
+
+def test_a_residual_model_is_one_repository(hub, make_checkpoint, tokenizer, tmp_path):
+    generator, _ = make_checkpoint()
+    pair = hf_gpt.ResidualLanguageModel(generator, hf_gpt.make_discriminator("ngram_cnn", generator), tokenizer)
+    pair.save_pretrained(tmp_path / "pair")
+    pushed = hf_gpt.push(tmp_path / "pair", "ann/pair")
+    assert {"residual.json", "custom_generate/generate.py", "discriminator/config.json"} <= set(pushed.files)
+    assert "generate.py" not in pushed.files
+    back = hf_gpt.ResidualLanguageModel.from_pretrained("ann/pair")
+    weights = pair.discriminator.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in back.discriminator.state_dict().items())
+    ids = tokenizer("the fox", return_tensors="pt")
+    assert back.generate(**ids, max_new_tokens=4, num_candidates=2).shape[1] <= ids["input_ids"].shape[1] + 4

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -111,12 +112,16 @@ def _unpack(archive: zipfile.ZipFile, member: str, folder: Path) -> None:
         inner.extractall(folder)
 
 
-def main() -> int:
-    """Fetches all models and says where they are."""
+def main(names: Sequence[str]) -> int:
+    """Fetches all models and says where they are; of models that are named, prints the folders alone."""
+    for name in names:
+        print(fetch(name))
+    if names:
+        return 0
     for name, model in REAL_MODELS.items():
         print(f"{name:8} {fetch(name)}   ({model.licence}, {model.source})")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,8 @@
 """
 Real text, COCO captions or EMNLP news: the whole quality-diversity curve of an adversarial model against likelihood.
 
-A small GPT over words is trained by likelihood, stopped where held-out texts are likeliest. From there one copy goes
-on by the recipe `default` (a larger language model of the same texts as the discriminator, the exact token gradient,
+A small GPT over words is trained by likelihood, stopped where held-out texts are likeliest. From there one copy goes on
+by the recipe `distil_larger` (a larger language model of the same texts as the discriminator, the exact token gradient,
 the likelihood as anchor), another by likelihood, its best held-out weights kept, for at least as many CPU-seconds as
 all of the first cost, its discriminator included, or until it is saturated: six rounds in a row, each at half of the
 learning rate of the one before, have gained nothing. Every point is one temperature or top-p: BLEU-5 against held-out
@@ -193,7 +193,7 @@ class Run:
     def _against(self, model: WordModel, judge: WordModel) -> dict[str, Any]:
         options = self.options
         settings = {
-            **method_of("default"),
+            **method_of("distil_larger"),
             "max_steps": options.steps,
             "discriminator_warmup_steps": 0,
             "per_device_train_batch_size": 64,

@@ -28,13 +28,14 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, set_seed
 
-from eval.experiments.common.command import make_parser, start, use_one_thread
+from eval.experiments.common.command import make_parser, start
 from eval.experiments.common.data import read_lines
 from eval.experiments.common.reports import write_page
 from eval.experiments.common.results import Results, kept_model
 from eval.experiments.residual.plot import plot
 from eval.experiments.residual.report import table
 from hf_gpt import HfGptConfig, HfGptForCausalLM, make_discriminator, train_discriminator
+from hf_gpt.data.corpus import read_corpus
 from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.evaluation.language_model.fitting import fit
 from hf_gpt.evaluation.language_model.residual import residual_gain
@@ -45,7 +46,10 @@ from hf_gpt.generation.scoring.texts import TextDiscriminator
 
 
 # 10,000 lines each. Unseen texts are of the same file: the second files of these corpora are of another style.
-CORPORA = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
+FILES = {"coco": "lm/coco_captions/image_coco.txt", "news": "lm/emnlp_news/train_10k.txt.gz"}
+# The speeches of the built-in corpus, 7,148 different ones, which need no file.
+BUILT_IN = "tinyshakespeare"
+CORPORA = (*FILES, BUILT_IN)
 DISCRIMINATORS = ("ngram_cnn", "own_trunk", "encoder", "encoder_untrained")
 # Epochs at most, learning rate and texts in a step, chosen on seed 0 and validation texts.
 TRAINING = {
@@ -55,7 +59,8 @@ TRAINING = {
     "encoder_untrained": (3, 3e-4, 32),
 }
 RATES = (2e-3, 5e-4, 1e-4)
-NUM_TRAINING, NUM_VALIDATION = 7000, 500
+# At most 7,000 texts to learn from, and of a smaller corpus two thirds.
+NUM_TRAINING, TRAINING_SHARE, NUM_VALIDATION = 7000, 2 / 3, 500
 VOCABULARY, MAX_TOKENS, BATCH_SIZE = 3000, 64, 64
 
 
@@ -78,7 +83,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
-    use_one_thread()
+    torch.set_num_threads(1)
     for corpus in options.corpora:
         for seed in options.seeds:
             Run(corpus, seed, options).measure()
@@ -92,6 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = write_page(options.output_dir, corpus, f"## {corpus}", table(rows))
     print(text)
     return 0
+
+
+def read_texts(corpus: str) -> list[str]:
+    """All texts of a corpus."""
+    if corpus != BUILT_IN:
+        return read_lines(FILES[corpus])
+    return list(read_corpus([BUILT_IN], document_separator="\n\n")["text"])
 
 
 class Run:
@@ -110,9 +122,10 @@ class Run:
         varying = ("corpora", "discriminators", "encoder")
         self.results = Results(self.folder / "results.json", vars(options), varying)
         # A line that occurs twice would be on both sides.
-        lines = list(dict.fromkeys(read_lines(CORPORA[corpus])))
+        lines = list(dict.fromkeys(read_texts(corpus)))
         order = np.random.default_rng(seed).permutation(len(lines))
-        parts = np.split(order, [NUM_TRAINING, NUM_TRAINING + NUM_VALIDATION])
+        num_training = min(NUM_TRAINING, int(TRAINING_SHARE * len(lines)))
+        parts = np.split(order, [num_training, num_training + NUM_VALIDATION])
         self.training, self.validation, unseen = ([lines[n] for n in part] for part in parts)
         self.test = unseen[: options.num_test]
 

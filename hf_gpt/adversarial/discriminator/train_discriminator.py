@@ -19,6 +19,7 @@ from hf_gpt.adversarial.monitoring.diagnostics import accuracy, format_features,
 from hf_gpt.data.truncation import Cuts, Overlong
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import BatchLoss, fit
+from hf_gpt.evaluation.language_model.residual_likelihood import residual_likelihood
 from hf_gpt.evaluation.two_sample.auc_interval import auc_interval
 from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
@@ -38,6 +39,10 @@ class DiscriminatorTrainingConfig:
     """Settings of `train_discriminator`.
 
     Attributes:
+        objective: `"classification"`: to tell texts apart. `"residual"`: the same loss, which is noise-contrastive
+            estimation of the log-ratio of data to generator, and then the likelihood that the ratio gains on unseen
+            texts, see `residual_likelihood`.
+        num_samples: With `"residual"`: samples of the generator that log Z is estimated by.
         max_new_tokens: Most tokens of a text or completion, the end token included.
         level: `"sequence"` scores whole texts. `"prefix"` scores every prefix, which step-wise guidance needs.
         epochs: Passes over the texts, at most.
@@ -51,9 +56,11 @@ class DiscriminatorTrainingConfig:
         overlong: What is done about a text longer than `max_new_tokens`, as for [`TextRows`].
 
     Raises:
-        ConfigError: an unknown level, or epochs or a learning rate that train nothing.
+        ConfigError: an unknown objective or level, or epochs or a learning rate that train nothing.
     """
 
+    objective: Literal["classification", "residual"] = "classification"
+    num_samples: int = 4096
     max_new_tokens: int = 64
     level: Literal["sequence", "prefix"] = "sequence"
     epochs: int = 20
@@ -68,6 +75,12 @@ class DiscriminatorTrainingConfig:
     def __post_init__(self):
         if self.level not in ("sequence", "prefix"):
             raise ConfigError(f"level must be sequence or prefix, got {self.level!r}.")
+        if self.objective not in ("classification", "residual"):
+            raise ConfigError(f"objective must be classification or residual, got {self.objective!r}.")
+        if self.objective == "residual" and self.level == "prefix":
+            raise ConfigError(
+                "a residual model weighs whole texts: train it at level sequence, or by objective classification."
+            )
         if self.epochs < 1 or (self.learning_rate is not None and self.learning_rate <= 0):
             raise ConfigError(
                 f"{self.epochs} epochs at a learning rate of {self.learning_rate} train nothing: both must be above 0."
@@ -90,6 +103,8 @@ class DiscriminatorResult:
         num_texts: Real training texts, and as many generated ones.
         num_test_texts: Real test texts, and as many generated ones.
         epochs: Passes over the texts up to the weights that were kept.
+        residual: Of the objective `"residual"`: the likelihood of the real test texts, as `ResidualLikelihood.to_dict`
+            gives it.
     """
 
     auc: float
@@ -101,10 +116,11 @@ class DiscriminatorResult:
     num_texts: int
     num_test_texts: int
     epochs: int
+    residual: dict[str, Any] | None = None
 
-    def to_dict(self) -> dict[str, float | int]:
+    def to_dict(self) -> dict[str, Any]:
         """The metrics by name."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def train_discriminator(
@@ -176,6 +192,9 @@ def train_discriminator(
         seed=config.seed,
     )
     batches = [collate([texts[position] for position in test]) for texts in (real, generated)]
+    residual = None
+    if config.objective == "residual":
+        residual = _residual(generator, discriminator, [real[position] for position in test], tokens, config)
     return DiscriminatorResult(
         **_test_metrics(discriminator, *batches, config),
         loss=record.loss,
@@ -183,6 +202,7 @@ def train_discriminator(
         num_texts=len(training),
         num_test_texts=len(test),
         epochs=record.best_epoch,
+        residual=residual,
     )
 
 
@@ -235,6 +255,22 @@ def _test_metrics(discriminator, real, generated, config) -> dict[str, float]:
     found = auc_interval(*samples, seed=config.seed)
     right = accuracy(real_scores, generated_scores)
     return {"auc": found.auc, "auc_low": found.low, "auc_high": found.high, "accuracy": right}
+
+
+def _residual(generator, discriminator, real_rows, tokens, config) -> dict[str, Any]:
+    sampling = SamplingConfig(max_new_tokens=config.max_new_tokens, eos_token_id=tokens.eos, pad_token_id=tokens.pad)
+    found = residual_likelihood(
+        generator,
+        discriminator,
+        [row["prompt_ids"] for row in real_rows],
+        [row["completion_ids"] for row in real_rows],
+        sampling=sampling,
+        num_samples=config.num_samples,
+        batch_size=config.rollout_batch_size,
+        # Those of `seed` were trained on.
+        seed=config.seed + 1,
+    )
+    return found.to_dict()
 
 
 def _generated_rows(generator, real_rows, tokens, config) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from hf_gpt.cli.evaluation.settings import EvaluationSettings
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.tasks.loading import Candidate, name_models
 from hf_gpt.evaluation.tasks.metrics import sample_metrics
-from hf_gpt.evaluation.tasks.registry import find_task
+from hf_gpt.evaluation.tasks.registry import TaskSpec, find_task
 from hf_gpt.evaluation.tasks.results import REAL, harness_results, task_results, with_adjusted
 from hf_gpt.evaluation.tasks.rows import find_file, read_task_rows
 from hf_gpt.evaluation.tasks.runner import Record, real_texts, run_task, sample_count, work_of
@@ -171,12 +171,40 @@ def _prepare(name: str, settings: EvaluationSettings) -> Job:
         return Job(harness_name(name), None, [], json.dumps([settings.limit, held]), name)
     spec = find_task(name)
     given = {"samples": settings.samples, "max_new_tokens": settings.max_new_tokens}
+    if spec.kind == "residual_language_modelling":
+        spec = dataclasses.replace(spec, **_as_trained(settings, spec))
     changed = {name: value for name, value in given.items() if value is not None}
     spec = dataclasses.replace(spec, **changed)
     path = find_file(spec, settings.data)
     rows = read_task_rows(spec, settings.data, settings.limit)
     where = _digest(path) if path is not None else f"{spec.hub} {spec.subset} {spec.split}"
     return Job(spec.name, spec, rows, f"{where} {len(rows)}", name)
+
+
+def _as_trained(settings: EvaluationSettings, spec: TaskSpec) -> dict[str, int]:
+    """The form of texts that the residual models were trained on, the same for all models."""
+    from hf_gpt.files.checkpoints import find_model
+    from hf_gpt.generation.guidance.residual_model import read_metrics
+
+    found = {}
+    for name, path in name_models(settings.models).items():
+        metrics = read_metrics(find_model(path), settings.revision)
+        if metrics is not None:
+            found[name] = metrics.get("prompt_tokens", 0), metrics.get("max_new_tokens", spec.max_new_tokens)
+    if not found:
+        raise UserError(
+            f"task {spec.name}: none of the models is a residual model. Make one: hf-gpt discriminator --objective "
+            "residual."
+        )
+    if len(set(found.values())) > 1:
+        forms = ", ".join(f"{name} {prompt} + {new}" for name, (prompt, new) in found.items())
+        raise UserError(
+            f"task {spec.name}: the models were trained on other lengths of text (tokens of prompt and text: {forms}). "
+            "Evaluate them one at a time."
+        )
+    prompt_tokens, max_new_tokens = next(iter(found.values()))
+    given = spec.prompt_tokens
+    return {"prompt_tokens": prompt_tokens if given is None else given, "max_new_tokens": max_new_tokens}
 
 
 def _digest(path: Path) -> str:

@@ -18,12 +18,14 @@ class Candidate:
         name: What tables call it.
         model, tokenizer: Both from its checkpoint; the model is in evaluation mode.
         head: `"causal"`, `"encoder_decoder"`, `"classifier"` or `"extractive"`.
+        discriminator: Of a residual model, the other part of it.
     """
 
     name: str
     model: Any
     tokenizer: Any
     head: str
+    discriminator: Any = None
 
     @property
     def begin(self) -> int:
@@ -118,6 +120,7 @@ def open_candidate(
 
     from hf_gpt.files.checkpoints import find_existing_model
     from hf_gpt.generation.devices import pick_device
+    from hf_gpt.generation.guidance.residual_model import DISCRIMINATOR, open_discriminator, read_metrics
 
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
@@ -127,9 +130,13 @@ def open_candidate(
         head, auto_class = _head(config)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         model = getattr(transformers, auto_class).from_pretrained(folder, dtype=dtype, **options)
+        discriminator = None
+        if read_metrics(folder, revision) is not None:
+            discriminator = open_discriminator(folder, tokenizer, subfolder=DISCRIMINATOR, dtype=dtype, **options)
+            discriminator.to(chosen)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    return Candidate(name, model.to(chosen).eval(), tokenizer, head)
+    return Candidate(name, model.to(chosen).eval(), tokenizer, head, discriminator)
 
 
 def _head(config: Any) -> tuple[str, str]:

@@ -36,6 +36,8 @@ class Meaning:
 # The values that tables show. A metric may give more, which are only in the files.
 MEANINGS: dict[str, Meaning] = {
     "perplexity": Meaning("Perplexity", "lower"),
+    "base_perplexity": Meaning("Perplexity of the generator alone", "lower"),
+    "gain": Meaning("Nats a text gained by the discriminator", "higher"),
     "bits_per_byte": Meaning("Bits per byte", "lower"),
     "accuracy": Meaning("Accuracy", "higher", 1),
     "word_perplexity": Meaning("Perplexity of the last word", "lower"),
@@ -73,6 +75,9 @@ def metrics_of(spec: TaskSpec, record: Mapping[str, Any]) -> MetricValues:
     """The metrics of a record with items: of every kind but `unconditional`."""
     if spec.kind == "language_modelling":
         return Sums(np.stack([record[name] for name in ("nll", "tokens", "bytes")], 1), _likelihoods)
+    if spec.kind == "residual_language_modelling":
+        columns = [record[name] for name in ("nll", "tokens", "gain_lower", "gain_upper")]
+        return Sums(np.stack([*columns, np.ones(len(columns[0]))], 1), _residual)
     if spec.kind == "last_word":
         table = np.stack([record["right"], record["nll"], np.ones(len(record["nll"]))], 1)
         return Sums(table, lambda s: {"accuracy": s[0] / s[2], "word_perplexity": _exp(s[1] / s[2])})
@@ -235,6 +240,17 @@ def _likelihoods(sums: np.ndarray) -> dict[str, float]:
         "perplexity": found.perplexity,
         "bits_per_byte": found.bits_per_byte,
         "nll_per_token": found.nll_per_token,
+    }
+
+
+def _residual(sums: np.ndarray) -> dict[str, float]:
+    nll, tokens, lower, upper, texts = sums
+    return {
+        "perplexity": _exp((nll - (lower + upper) / 2) / tokens),
+        "base_perplexity": _exp(nll / tokens),
+        "gain": (lower + upper) / 2 / texts,
+        "gain_lower_bound": lower / texts,
+        "gain_upper_bound": upper / texts,
     }
 
 

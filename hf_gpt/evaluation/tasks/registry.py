@@ -12,10 +12,13 @@ from hf_gpt.option_values import as_written
 
 TABLE = Path(__file__).parent
 WRITING = ("translation", "summarization", "question_answering")
-KINDS = ("language_modelling", "unconditional", "last_word", "multiple_choice", "classification", *WRITING)
+# Likelihood of texts that are there.
+LIKELIHOOD = ("language_modelling", "residual_language_modelling")
+KINDS = (*LIKELIHOOD, "unconditional", "last_word", "multiple_choice", "classification", *WRITING)
 # Metrics of each kind where a task names none, with their options.
 DEFAULT_METRICS: dict[str, dict[str, dict[str, Any]]] = {
     "language_modelling": {"perplexity": {}},
+    "residual_language_modelling": {"residual_perplexity": {}},
     "unconditional": {"ngram_bleu": {}, "self_bleu": {}, "distinct_n": {}, "tfidf_test": {}, "surface": {}},
     "last_word": {},
     "multiple_choice": {},
@@ -32,6 +35,8 @@ _NEEDED = {
     "summarization": ("prompt", "target"),
     "question_answering": ("prompt", "target"),
 }
+# Kinds whose metrics come with them.
+_FIXED = (*LIKELIHOOD, "last_word", "multiple_choice")
 _SLOT = re.compile(r"\{(\w+)\}")
 # Fields that hold text, which yaml would take for a truth value, a number or a date.
 _TEXTS = ("name", "description", "prompt", "text", "document_separator", "labels", "label", "choices", "target", "stop")
@@ -56,10 +61,13 @@ class TaskSpec:
         labels: Names of the classes by number; a language model is asked which of them follows the prompt.
         target: Column with the text, or the list of texts, that would be right; or several columns, a text in each.
         metrics: Names and options; left out, those of the kind.
-        samples: Number of unconditional samples, at most half of the real texts, which is the default.
+        samples: Number of unconditional samples, at most half of the real texts, which is the default. Of a residual
+            model: samples that log Z is estimated by, 4,096 by default.
         max_new_tokens, temperature, top_k, top_p, min_p: Sampling options; temperature 0 takes the likeliest token.
         stop: What ends a written text.
         max_length: Most tokens read. None: the model's limit.
+        prompt_tokens: Of a residual model: tokens of real text that each window begins with. 0: texts are whole ones
+            after the begin token. None: as its discriminator was trained.
     """
 
     name: str
@@ -87,6 +95,7 @@ class TaskSpec:
     min_p: float = 0.0
     stop: Sequence[str] = ()
     max_length: int | None = None
+    prompt_tokens: int | None = None
     folder: str = ""
 
     @property
@@ -102,7 +111,7 @@ class TaskSpec:
     @property
     def reads_text(self) -> bool:
         """Whether it is on texts that are there, rather than on prompts."""
-        return self.kind in ("language_modelling", "unconditional", "last_word", "classification")
+        return self.kind in (*LIKELIHOOD, "unconditional", "last_word", "classification")
 
     @property
     def slots(self) -> list[str]:
@@ -211,7 +220,7 @@ def _check_metrics(spec: TaskSpec, source: str) -> dict[str, dict[str, Any]]:
     given = dict.fromkeys(spec.metrics) if isinstance(spec.metrics, (list, tuple)) else spec.metrics
     if not isinstance(given, Mapping):
         raise ConfigError(f"task {source}: metrics must be names, each with its options or nothing, got {given!r}.")
-    if spec.kind in ("language_modelling", "last_word", "multiple_choice") and given:
+    if spec.kind in _FIXED and given:
         raise ConfigError(f"task {source}: the metrics of {spec.kind} are fixed. Leave metrics out.")
     for name in given:
         if name not in metric_names():

@@ -12,7 +12,7 @@ from hf_gpt.data.examples import shown
 from hf_gpt.data.row_files import broken_text, has_broken_text
 from hf_gpt.data.text_files import absent_separator, fold_line_ends, parse_separator, read_text
 from hf_gpt.errors import CorpusError, UserError, did_you_mean
-from hf_gpt.evaluation.tasks.registry import TaskSpec
+from hf_gpt.evaluation.tasks.registry import LIKELIHOOD, TaskSpec
 
 
 _TABLES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
@@ -110,7 +110,7 @@ def _checked(spec: TaskSpec, row: Mapping[str, Any], position: str) -> dict[str,
                 f"task {spec.name}, {position}: {column!r} must be a text or a number to stand in a template, found "
                 f"{shown(row[column])}. Mend or remove the row."
             )
-    if spec.kind in ("language_modelling", "unconditional") and not str(row[spec.text] or "").strip():
+    if spec.kind in (*LIKELIHOOD, "unconditional") and not str(row[spec.text] or "").strip():
         return None
     if spec.reads_text and not (isinstance(row[spec.text], str) and row[spec.text].strip()):
         raise CorpusError(

@@ -19,7 +19,11 @@ from hf_gpt.evaluation.tasks.generation import sampler_of, write_after, write_fr
 from hf_gpt.evaluation.tasks.loading import Candidate
 from hf_gpt.evaluation.tasks.registry import WRITING, TaskSpec
 from hf_gpt.evaluation.tasks.rows import fill
+from hf_gpt.generation.sampling.distribution import SamplingConfig
 
+
+# Samples that log Z of a residual model is estimated by.
+NUM_SAMPLES = 4096
 
 Record = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -44,6 +48,7 @@ def run_task(
     """
     runs = {
         "language_modelling": _judge_texts,
+        "residual_language_modelling": _judge_by_both,
         "last_word": _predict_last_words,
         "multiple_choice": _choose,
         "classification": _classify,
@@ -85,6 +90,9 @@ def work_of(spec: TaskSpec, rows: Rows, seeds: Sequence[int]) -> int:
     """The work that `run_task` reports to `advance`."""
     if spec.kind == "unconditional":
         return len(seeds) * sample_count(spec, rows)
+    if spec.kind == "residual_language_modelling":
+        # Windows of documents are not counted yet.
+        return len(rows) + (spec.samples or NUM_SAMPLES)
     return len(rows) * (len(seeds) if spec.sampled else 1)
 
 
@@ -102,6 +110,43 @@ def _judge_texts(spec, candidate, rows, batch_size, advance) -> Record:
             parts[name] += values.tolist()
         advance(len(some))
     return parts
+
+
+def _judge_by_both(spec, candidate, rows, batch_size, advance) -> Record:
+    """Likelihood under a generator and its discriminator; without one, the generator's own."""
+    from hf_gpt.data.windows import text_windows
+    from hf_gpt.evaluation.language_model.residual import log_partition_bounds
+    from hf_gpt.evaluation.language_model.residual_likelihood import residual_likelihood, text_rows
+
+    _check_causal(candidate)
+    texts = _texts(spec, rows)
+    if spec.prompt_tokens:
+        windows = text_windows(texts, candidate.tokenizer, spec.prompt_tokens, spec.max_new_tokens)
+        prompts, completions = ([row[name] for row in windows] for name in ("prompt_ids", "completion_ids"))
+    else:
+        prompts, completions = text_rows(candidate.tokenizer, texts, spec.max_new_tokens)
+    found = residual_likelihood(
+        candidate.model,
+        candidate.discriminator,
+        prompts,
+        completions,
+        sampling=SamplingConfig(
+            max_new_tokens=spec.max_new_tokens,
+            eos_token_id=candidate.tokenizer.eos_token_id,
+            pad_token_id=candidate.tokenizer.pad_token_id,
+        ),
+        num_samples=spec.samples or NUM_SAMPLES,
+        batch_size=batch_size,
+        advance=advance,
+    )
+    below, above = log_partition_bounds(found.sample_scores)
+    return {
+        "nll": found.nll.tolist(),
+        "tokens": found.tokens.tolist(),
+        "gain_lower": (found.scores - above).tolist(),
+        "gain_upper": (found.scores - below).tolist(),
+        "convergence": found.convergence(),
+    }
 
 
 def _predict_last_words(spec, candidate, rows, batch_size, advance) -> Record:
