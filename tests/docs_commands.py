@@ -23,6 +23,7 @@ LEAVES = {
     "pretrain": _RUN,
     "finetune": (*_RUN, "/metrics.json", "/predictions.jsonl"),
     "adversarial": (*_RUN, "/model/discriminator", "/metrics.json"),
+    "distill": ("", "/teacher_texts.jsonl", "/results.json", "/results.md", "/sequence", "/sequence/model", "/gad"),
     "discriminator": ("", "/model"),
     "eval": ("", "/results.json", "/results.csv", "/results.md"),
     "demo": (*_RUN, "/discriminator", "/adversarial", "/adversarial/discriminator", "/comparison.html"),
@@ -123,6 +124,9 @@ def known_options(words: list[str]) -> set[str]:
     if words[1] not in COMMANDS:
         return launch
     module = importlib.import_module(COMMANDS[words[1]].module)
+    if words[1] == "distill":
+        own = module.make_parser()._option_string_actions
+        return set(own) | known_options(["hf-gpt", "adversarial"])
     if words[1] in ("pretrain", "finetune", "adversarial"):
         shown = {"pretrain": PRETRAIN, "finetune": FINETUNE}.get(words[1])
         if shown is None:

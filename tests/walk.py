@@ -40,6 +40,7 @@ def give_texts(folder: Path) -> None:
     corpus = (ROOT / "hf_gpt" / "data" / "corpora" / "tinyshakespeare.txt").read_text(encoding="utf-8")
     for number, name in enumerate(TEXTS):
         (folder / name).write_text(corpus[number * 200_000 : (number + 1) * 200_000], encoding="utf-8")
+    (folder / "prompts.txt").write_text("\n".join(f"Speak, {n}:" for n in range(300)), encoding="utf-8")
     rows = [{"prompt": f"{n} plus {n % 7} is", "completion": f" {n + n % 7}."} for n in range(300)]
     (folder / ANSWERS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 

@@ -190,9 +190,13 @@ class AdversarialArguments:
         "gumbel",
         "relativistic_gumbel",
         "spin",
+        "likelihood",
     ] = field(
         default="reinforce",
-        metadata={"help": "Gradient estimator of the generator; docs/guides/adversarial.md describes each."},
+        metadata={
+            "help": "Gradient estimator of the generator; docs/guides/adversarial.md describes each. likelihood: "
+            "maximum likelihood in every step, with --anchor_soft_targets distillation; to compare with."
+        },
     )
     token_divergence: Literal["reverse_kl", "forward_kl", "jsd", "skew_reverse_kl", "skew_forward_kl"] = field(
         default="reverse_kl",

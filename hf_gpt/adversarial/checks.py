@@ -78,7 +78,8 @@ def check_pair_and_data(
 def _check_judges(args: AdversarialConfig, has_discriminator: bool, has_scores: bool, has_text_rewards: bool) -> None:
     """Refuses too many or too few of what can score the texts."""
     if not args.needs_discriminator and (has_discriminator or has_scores or has_text_rewards):
-        raise ConfigError(f"--estimator {args.estimator} is self-play: give no discriminator and no reward function.")
+        what = {"spin": "self-play", "likelihood": "maximum likelihood"}[args.estimator]
+        raise ConfigError(f"--estimator {args.estimator} is {what}: give no discriminator and no reward function.")
     if args.needs_discriminator and has_discriminator and has_scores:
         raise ConfigError(
             "give either a discriminator or a reward_function, which takes its place. Rewards beside a discriminator "

@@ -100,7 +100,12 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
 
     @property
     def needs_discriminator(self) -> bool:
-        """Whether the estimator asks for a discriminator or a reward; self-play does not."""
+        """Whether the estimator asks for a discriminator or a reward; self-play does not.
+
+        Maximum likelihood asks for a language model where its soft targets come from one.
+        """
+        if self.estimator == "likelihood":
+            return self.anchor_soft_targets > 0
         return self.estimator != "spin"
 
     @property

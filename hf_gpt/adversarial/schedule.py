@@ -60,6 +60,8 @@ class Schedule:
 
     def phase(self, step: int) -> Phase:
         """What step number `step`, from 0, trains."""
+        if self.args.estimator == "likelihood":
+            return Phase.DISTILLATION if self.args.needs_discriminator else Phase.LIKELIHOOD
         if step < self.args.mle_warmup_steps:
             return Phase.LIKELIHOOD
         if self.has_discriminator and not self.warmup_done and self.warmup_steps < self.args.discriminator_warmup_steps:
@@ -70,6 +72,8 @@ class Schedule:
 
     def warmups(self, max_steps: int) -> tuple[int, int, int]:
         """Steps of MLE, at most of the discriminator alone, and of distillation, in a run of `max_steps`."""
+        if self.args.estimator == "likelihood":
+            return (0, 0, max_steps) if self.args.needs_discriminator else (max_steps, 0, 0)
         likelihood = min(self.args.mle_warmup_steps, max_steps)
         alone, taught = self.args.discriminator_warmup_steps, self.args.distillation_warmup_steps
         if not self.has_discriminator:
@@ -80,7 +84,7 @@ class Schedule:
     def shortage(self) -> str | None:
         """What to say of a run whose warm-ups may take all of its steps; None of any other."""
         counts = self.warmups(self.max_steps)
-        if self.max_steps <= 0 or sum(counts) < self.max_steps:
+        if self.max_steps <= 0 or sum(counts) < self.max_steps or self.args.estimator == "likelihood":
             return None
         of_each = [f"{count} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
         return (

@@ -215,7 +215,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
     def train(self, *args: Any, **kwargs: Any):
         self._begin_run()
         output = super().train(*args, **kwargs)
-        self._say(outcomes.complaint(self.schedule.outcomes))
+        self._say(outcomes.complaint(self.schedule.outcomes, self.args.estimator == "likelihood"))
         return output
 
     def _say(self, complaint: str | None) -> None:
@@ -227,7 +227,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
         """In a sentence or two, how many steps updated the generator, and what to change if there were too few."""
         counts = self.schedule.outcomes
         line = outcomes.describe(counts)
-        return outcomes.complaint(counts) or f"{line[:1].upper()}{line[1:]}."
+        return outcomes.complaint(counts, self.args.estimator == "likelihood") or f"{line[:1].upper()}{line[1:]}."
 
     def update_counts(self) -> dict[str, int]:
         """Updates of generator and discriminator so far, and steps by what they did to the generator (`Outcome`)."""

@@ -266,7 +266,7 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
     steps = total_steps(trainer)
     counts = trainer.schedule.warmups(steps)
     parts = [f"{count:,} {what}" for count, what in zip(counts, WARMUPS, strict=True) if count]
-    if sum(counts) == steps:
+    if sum(counts) == steps and args.estimator != "likelihood":
         parts.append("and perhaps no adversarial step")
     return [
         ("texts", f"{data.texts}: {len(data.train_rows):,} to train on, {len(data.validation_rows):,} held out"),
@@ -276,7 +276,8 @@ def describe_run(trainer: "AdversarialTrainer", data: AdversarialData) -> list[t
             "training",
             f"{steps:,} steps of {trainer.get_total_train_batch_size(args)} texts"
             + (f", {', '.join(parts)} among them" if parts else "")
-            + f"; {args.estimator} on {args.discriminator_loss if discriminator is not None else 'self-play'}",
+            + f"; {args.estimator}"
+            + (f" on {args.discriminator_loss}" if discriminator is not None else ""),
         ),
         ("expect", expectation(trainer)),
         *describe_time(trainer, None),
@@ -288,6 +289,8 @@ def expectation(trainer: "AdversarialTrainer") -> str:
     """What such runs have gained in our measurements (docs/results.md), in a sentence."""
     from hf_gpt.generation.scoring.log_ratio import is_language_model
 
+    if trainer.args.estimator == "likelihood":
+        return "what the texts teach, up to where the held-out loss rises"
     if trainer.discriminator is None:
         return "what the reward asks for; the monitors watch diversity and held-out loss"
     if is_language_model(trainer.discriminator):

@@ -32,7 +32,7 @@ RECIPE, CORPUS = "demo", "tinyshakespeare"
 # Tokens of a prompt and of a completion; texts are pieces of the corpus.
 PROMPT_TOKENS, NEW_TOKENS = 16, 32
 # The discriminator learns from as many texts as there are: with 1,024 it is hardly above chance on unseen ones.
-DISCRIMINATOR_TEXTS, DISCRIMINATOR_EPOCHS, JUDGED_TEXTS = 10_000, 5, 1400
+DISCRIMINATOR_TEXTS, DISCRIMINATOR_EPOCHS, JUDGED_TEXTS = 7000, 4, 1400
 BATCH_SIZE = 32
 
 
@@ -218,14 +218,13 @@ def train_pair(
     from hf_gpt.adversarial.trainer import AdversarialTrainer
     from hf_gpt.training.monitoring.callbacks import ProgressCallback
 
-    steps = 100_000
     folder = adversarial_folder(args) if discriminator is not None else args.output_dir / "more_likelihood"
     config = AdversarialConfig(
         output_dir=str(folder),
         seed=args.seed,
-        # Time ends it. One step more than the warm-up, or a warning would say that there is nothing else.
-        max_steps=steps + 1,
-        mle_warmup_steps=0 if discriminator is not None else steps,
+        # Time ends it.
+        max_steps=100_000,
+        estimator="likelihood" if discriminator is None else "reinforce",
         discriminator_warmup_steps=0,
         per_device_train_batch_size=BATCH_SIZE,
         max_new_tokens=NEW_TOKENS,
@@ -241,7 +240,6 @@ def train_pair(
     trainer = AdversarialTrainer(
         model=contestant.model,
         discriminator=discriminator,
-        reward_function=None if discriminator is not None else no_reward,
         args=config,
         train_dataset=train_rows,
         eval_dataset=judged_rows,
@@ -261,11 +259,6 @@ def train_pair(
     if discriminator is not None:
         contestant.updates = trainer.schedule.generator_updates, steps
     return trainer.state.log_history
-
-
-def no_reward(rollout: Any) -> Any:
-    """Never called: MLE alone needs no reward."""
-    raise AssertionError("MLE asked for a reward")
 
 
 def compute_time_limit(seconds: float) -> Any:

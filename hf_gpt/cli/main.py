@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": Command("hf_gpt.cli.demo", "train a GPT, its discriminator, and both against each other, in a few minutes"),
     "pretrain": Command("hf_gpt.cli.pretrain", "train a language model on any text, from scratch or further"),
     "finetune": Command("hf_gpt.cli.finetune", "train a model on a task: classify, tag, answer, summarize, ..."),
+    "distill": Command("hf_gpt.cli.distill", "train a student on the texts or the probabilities of a teacher"),
     "discriminator": Command(
         "hf_gpt.cli.discriminator", "train a discriminator that tells real texts from a model's samples"
     ),
@@ -40,7 +41,7 @@ COMMANDS = {
     "completion": Command("hf_gpt.cli.completion", "print a script for completion by bash, zsh, fish or tcsh", True),
 }
 # Those that read data by the datasets library, which keeps what it has read.
-KEEP_DATA = ("demo", "pretrain", "finetune", "discriminator", "adversarial", "tokenizer", "eval")
+KEEP_DATA = ("demo", "pretrain", "finetune", "distill", "discriminator", "adversarial", "tokenizer", "eval")
 
 
 # Former names, and what to type instead.

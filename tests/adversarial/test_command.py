@@ -25,6 +25,9 @@ PUBLISHED = {
     "selfgan": "2106.06363",
     "cot": "1804.03782",
     "spin": "2401.01335",
+    "distil_sequence": "1606.07947",
+    "distil_token": "1503.02531",
+    "distil_on_policy": "2306.13649",
 }
 SHAPE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 OPTIONS = {
@@ -95,7 +98,7 @@ def test_recipes_run(name, texts, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "held-out loss" in output and (folder / "report.html").is_file()
     assert (folder / "model" / "model.safetensors").is_file()
-    assert (folder / "model" / "discriminator" / "config.json").is_file() == (name != "spin")
+    assert (folder / "model" / "discriminator" / "config.json").is_file() == (name not in ("spin", "distil_sequence"))
     recipe = yaml.safe_load((ADVERSARIAL_RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
     written = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     assert written["estimator"] == recipe["estimator"] and written["max_new_tokens"] == 6

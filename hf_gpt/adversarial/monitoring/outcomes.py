@@ -78,8 +78,15 @@ def describe(counts: Mapping[str, int]) -> str:
     return f"{line} ({'; '.join(reasons)})" if reasons else line
 
 
-def complaint(counts: Mapping[str, int]) -> str | None:
-    """What to say of a run that hardly trained the generator against the discriminator; None for other runs."""
+def complaint(counts: Mapping[str, int], is_likelihood: bool = False) -> str | None:
+    """What to say of a run that hardly trained the generator against the discriminator; None for other runs.
+
+    Args:
+        counts: Steps by outcome.
+        is_likelihood: Whether the run is one of maximum likelihood alone.
+    """
+    if is_likelihood:
+        return None
     likelihood, steps = counts.get(Outcome.LIKELIHOOD.value, 0), sum(counts.values())
     others = steps - likelihood
     if not others or counts.get(Outcome.ADVERSARIAL.value, 0) >= LEAST_SHARE * others:

@@ -1,0 +1,122 @@
+"""Students of one teacher side by side: held-out loss, what the teacher says of their texts, diversity, compute."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_gpt.evaluation.statistics.bootstrap import MetricValues, Sums, bootstrap, interval
+from hf_gpt.evaluation.tasks.choices import score_continuations
+from hf_gpt.evaluation.tasks.generation import write_after
+from hf_gpt.evaluation.tasks.loading import Candidate, open_candidate
+from hf_gpt.evaluation.text.diversity import distinct_ngrams
+from hf_gpt.files.atomic_files import write_text
+
+
+if TYPE_CHECKING:
+    from hf_gpt.cli.distill import DistillOptions
+
+# Held-out prompts that students answer.
+NUM_ANSWERS, RESAMPLES = 200, 1000
+UNTRAINED = "student before"
+COLUMNS = {
+    "held_out_nats": "nats per word of the teacher's held-out texts",
+    "teacher_nats": "teacher's nats per word of its texts",
+    "own_nats": "its own nats per word of them",
+    "distinct_2": "distinct-2",
+    "cpu_seconds": "CPU s",
+}
+
+
+def compare_students(
+    options: "DistillOptions", folder: Path, held_out: Sequence[Mapping[str, str]], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What each student makes of the teacher's held-out texts, and the teacher of theirs.
+
+    Args:
+        options: Of the command.
+        folder: Its output folder, with a student in the folder of each method.
+        held_out: Rows with `prompt` and `completion`, or `text`.
+        seconds: CPU seconds that each method took in this call; 0 for one that was there.
+
+    Returns:
+        `rows` by student, each with the keys of `COLUMNS` and `..._low`, `..._high` of 95 % bootstrap intervals over
+        texts. The teacher's columns are left out for one behind a server.
+    """
+    from hf_gpt.cli.distill import is_served
+
+    loading = {"device": options.device, "trust_remote_code": options.trust_remote_code}
+    teacher = None if is_served(options.teacher) else open_candidate("teacher", options.teacher, **loading)
+    paths = {UNTRAINED: options.model_name_or_path} | {name: str(folder / name) for name in options.method}
+    pairs = [(row.get("prompt", ""), row.get("completion") or row.get("text", "")) for row in held_out]
+    pairs = [(prompt, text) for prompt, text in pairs if text.strip()]
+    rows = {}
+    for name, path in paths.items():
+        student = open_candidate(name, path, **loading)
+        rows[name] = _measure(student, teacher, pairs, options)
+        if name in seconds:
+            rows[name]["cpu_seconds"] = seconds[name]
+    return {"format": 1, "teacher": options.teacher, "held_out": len(pairs), "rows": rows}
+
+
+def _measure(
+    student: Candidate, teacher: Candidate | None, pairs: Sequence[tuple[str, str]], options: "DistillOptions"
+) -> dict[str, float]:
+    prompts = [prompt for prompt, _ in pairs][:NUM_ANSWERS]
+    sampling = {"max_new_tokens": options.max_new_tokens, "temperature": 1.0}
+    answers = write_after(student, prompts, seed=options.seed, **sampling)
+    written = [(prompt, text) for prompt, text in zip(prompts, answers, strict=True) if text.strip()]
+    judged = {"held_out_nats": (student, pairs), "own_nats": (student, written)}
+    if teacher is not None:
+        judged["teacher_nats"] = (teacher, written)
+    different, pairs_of_words = distinct_ngrams([text.split() for _, text in written], 2)[-1]
+    found: dict[str, float] = {"distinct_2": different / max(1, pairs_of_words)}
+    for name, (judge, texts) in judged.items():
+        if texts:
+            found |= _per_word(name, [-one.logp for one in score_continuations(judge, texts)], texts)
+    return found
+
+
+def _per_word(name: str, nats: Sequence[float], texts: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Nats per word with their 95 % interval; words are the same for all tokenizers."""
+    words = [max(1, len(text.split())) for _, text in texts]
+    values: dict[str, MetricValues] = {"": Sums(np.stack([nats, words], 1), lambda sums: {name: sums[0] / sums[1]})}
+    low, high = interval(bootstrap(values, RESAMPLES)[""][name])
+    return {name: values[""].value()[name], f"{name}_low": low, f"{name}_high": high}
+
+
+def results_page(folder: Path, results: Mapping[str, Any]) -> Path:
+    """Writes the table as Markdown; returns its path."""
+    rows = results["rows"]
+    columns = [name for name in COLUMNS if any(name in row for row in rows.values())]
+    about = (
+        f"{results['held_out']:,} held-out texts of the teacher; 95 % bootstrap intervals over texts. Fewer nats per "
+        "word are better in the first column."
+    )
+    if "teacher_nats" in columns:
+        about += (
+            " The teacher's nats of a student's texts fall when the texts lose diversity too: read them beside the "
+            "student's own nats, its entropy."
+        )
+    lines = [
+        f"# Students of {results['teacher']}",
+        "",
+        about,
+        "",
+        "| student | " + " | ".join(COLUMNS[name] for name in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for student, row in rows.items():
+        lines.append(f"| {student} | " + " | ".join(_cell(row, name) for name in columns) + " |")
+    return write_text(folder / "results.md", "\n".join(lines) + "\n")
+
+
+def _cell(row: Mapping[str, float], name: str) -> str:
+    if name not in row:
+        return ""
+    if name == "cpu_seconds":
+        return f"{row[name]:.0f}"
+    if f"{name}_low" not in row:
+        return f"{row[name]:.3f}"
+    return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
