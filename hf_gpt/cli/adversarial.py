@@ -113,6 +113,7 @@ def adversarial(settings: Settings) -> int:
         samples = write_samples(trainer, data, sampling_args)
         if training_args.process_index == 0:
             write_metrics(trainer, metrics, output_dir / "metrics.json")
+            write_held_out_auc(metrics, output_dir / "model" / "discriminator")
             report = write_run_report(settings, trainer, data, metrics, samples, output_dir / "report.html")
             print_result(metrics, trainer, output_dir / "model", report)
 
@@ -345,6 +346,16 @@ def write_metrics(trainer: "AdversarialTrainer", metrics: dict[str, float], path
     warnings = [dataclasses.asdict(alert) for alert in trainer.loop.history.monitors.alerts]
     found = {**metrics, "steps": trainer.state.global_step, **trainer.update_counts(), "warnings": warnings}
     write_json(path, found)
+
+
+def write_held_out_auc(metrics: dict[str, float], folder: Path) -> None:
+    """Writes the discriminator's held-out AUC beside its weights, if it was measured."""
+    from hf_gpt.adversarial.discriminator.held_out_auc import FILE, HeldOutAuc
+
+    if "eval_discriminator_auc_low" not in metrics or not folder.is_dir():
+        return
+    auc, low, high, texts = (metrics[f"eval_discriminator_auc{part}"] for part in ("", "_low", "_high", "_texts"))
+    write_json(folder / FILE, HeldOutAuc(auc, low, high, int(texts)).to_dict())
 
 
 def write_run_report(

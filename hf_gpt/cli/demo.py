@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gpt.cli.command import exit_status
 from hf_gpt.cli.parser import CommandParser
+from hf_gpt.files.atomic_files import write_json
 from hf_gpt.installation import as_typed, install_hint
 
 
@@ -177,6 +178,7 @@ def train_on_texts(model, tokenizer, rows, args: argparse.Namespace) -> tuple["P
     from transformers import set_seed
 
     from hf_gpt.adversarial.discriminator.factory import make_discriminator
+    from hf_gpt.adversarial.discriminator.held_out_auc import FILE
     from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
 
     set_seed(args.seed)
@@ -190,8 +192,11 @@ def train_on_texts(model, tokenizer, rows, args: argparse.Namespace) -> tuple["P
         epochs=DISCRIMINATOR_EPOCHS,
         seed=args.seed,
     )
-    discriminator.save_pretrained(args.output_dir / "discriminator")
-    tokenizer.save_pretrained(args.output_dir / "discriminator")
+    folder = args.output_dir / "discriminator"
+    discriminator.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    # As hf-gpt discriminator does: who judges by it has to know how far it can be trusted.
+    write_json(folder / FILE, {"results": result.to_dict()})
     return discriminator, result
 
 

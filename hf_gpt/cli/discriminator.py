@@ -62,6 +62,7 @@ class TrainingOptions(TextOptions, DeviceOptions):
 
 def train(args: TrainingOptions) -> None:
     """Trains and saves the discriminator with the generator's tokenizer, and prints how well it tells texts apart."""
+    from hf_gpt.adversarial.discriminator.held_out_auc import FILE
     from hf_gpt.adversarial.discriminator.train_discriminator import train_discriminator
     from hf_gpt.data.corpus import read_corpus
     from hf_gpt.data.truncation import Cuts
@@ -123,7 +124,7 @@ def train(args: TrainingOptions) -> None:
                 tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
                 tokenizer.save_pretrained(folder / "model")
         found = {"settings": asdict(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
-        write_json(folder / "discriminator.json", found)
+        write_json(folder / FILE, found)
     print_result(result, output_dir / "model")
     models = quote(str(args.model_name_or_path)), quote(str(output_dir))
     following = f"{models[1]}" if args.objective == "residual" else f"{models[0]} --discriminator {models[1]}"
@@ -181,6 +182,8 @@ def choose_rows(
 
 def print_result(result: "DiscriminatorResult", path: Path) -> None:
     """Prints how well a discriminator tells texts apart, and warns where that is too little to guide by."""
+    from hf_gpt.adversarial.discriminator.held_out_auc import LEAST_AUC
+
     interval = f"{result.auc_low:.2f} to {result.auc_high:.2f}"
     quality = f"AUC {result.auc:.3f} ({interval}) and accuracy {result.accuracy:.1%}"
     trained = f"after {result.epochs} epochs over {2 * result.num_texts:,}"
@@ -200,7 +203,7 @@ def print_result(result: "DiscriminatorResult", path: Path) -> None:
             f"{interval}). It cannot guide. Give more texts.",
             file=sys.stderr,
         )
-    elif result.auc < 0.55:
+    elif result.auc < LEAST_AUC:
         print("warning: the discriminator hardly tells them apart: it cannot guide. Give more texts.", file=sys.stderr)
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from hf_gpt.adversarial.discriminator.held_out_auc import read_held_out_auc
 from hf_gpt.cli.adversarial import ADVERSARIAL_RECIPES, main
 from hf_gpt.training.settings import built_in_recipes
 
@@ -109,12 +110,15 @@ def test_an_auc_has_its_interval_and_real_text_beside_it(texts, tmp_path, capsys
     assert run(texts, folder, "--config", "reinforce", "--validation_fraction", "0.3") == 0
     lines = capsys.readouterr().out.splitlines()
     shown = r" +\d\.\d{4} \(\d\.\d\d to \d\.\d\d; 40 texts of each kind\)"
-    assert [bool(re.fullmatch(name + shown, line)) for name in ("fresh auc", "fresh auc real") for line in lines].count(
-        True
-    ) == 2
+    names = ("fresh auc", "fresh auc real", "discriminator auc")
+    assert [bool(re.fullmatch(name + shown, line)) for name in names for line in lines].count(True) == 3
     assert not any("fresh auc error" in line or "40.0000" in line for line in lines)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "of each); compare with the control" in page and "0.5 is" not in page
+    stored = read_held_out_auc(folder / "model" / "discriminator")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    measured = [metrics[f"eval_discriminator_auc{part}"] for part in ("_low", "", "_high", "_texts")]
+    assert [stored.low, stored.auc, stored.high, stored.num_texts] == measured and measured[3] == 40
 
 
 def test_a_new_language_model_as_discriminator(texts, tmp_path, capsys):

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from hf_gpt import HfGptConfig, HfGptForCausalLM
+from hf_gpt.adversarial.discriminator.held_out_auc import read_held_out_auc
 from hf_gpt.adversarial.discriminator.train_discriminator import DiscriminatorResult
 from hf_gpt.cli import demo
 from hf_gpt.cli.comparison import (
@@ -55,6 +56,7 @@ def test_the_demo_compares_four_ways_and_reports(small, tmp_path, capsys):
     assert "Samples side by side" in page and "Discriminator’s AUC" in page.replace("&#x27;", "’")
     for name in ("model", "discriminator", "adversarial", "adversarial/discriminator", "more_likelihood"):
         assert (tmp_path / "run" / name / "config.json").is_file(), name
+    assert read_held_out_auc(tmp_path / "run" / "discriminator").auc == found["discriminator"]["auc"]
     printed = capsys.readouterr().out
     assert "How far from real text?" in printed and "other real text" in printed
     updates, steps = found["adversarial"]["generator_updates"], found["adversarial"]["steps"]

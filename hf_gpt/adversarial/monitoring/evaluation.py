@@ -14,6 +14,7 @@ from hf_gpt.adversarial.data.rollouts import Collector, as_batch
 from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer
 from hf_gpt.adversarial.monitoring import diagnostics as metrics
 from hf_gpt.errors import ConfigError
+from hf_gpt.evaluation.two_sample.auc_interval import auc_interval
 from hf_gpt.generation.sampling.rollout import Rollout
 from hf_gpt.generation.scoring.discriminator import ScoreError, check_scores
 from hf_gpt.installation import install_hint
@@ -48,7 +49,7 @@ def sample_metrics(
       are the ends of its 95 % interval, `fresh_auc_error` is its standard error, `fresh_auc_texts` the number of texts
       of each kind. `fresh_auc_real` is the control: the same between real texts and as many of `others`. Needs
       scikit-learn.
-    - `discriminator_auc`: of the discriminator in training.
+    - `discriminator_auc`: of the discriminator in training, with the same four beside it.
 
     Args:
         model: The generator, without wrappers.
@@ -83,9 +84,7 @@ def sample_metrics(
         control = fresh_auc(real, [others[position]["completion_ids"] for position in positions], seed)
         found |= {f"fresh_auc_real{name.removeprefix('fresh_auc')}": value for name, value in control.items()}
     if discriminator_trainer is not None and not discriminator_trainer.args.has_language_model:
-        auc = _discriminator_auc(collector, rows, own, samples, discriminator_trainer)
-        if auc is not None:
-            found["discriminator_auc"] = auc
+        found |= _discriminator_auc(collector, own, samples, discriminator_trainer)
     return found
 
 
@@ -146,7 +145,7 @@ def check_fresh_auc(num_texts: int) -> None:
         raise ConfigError(f"--metric_for_best_model fresh_auc needs scikit-learn: {install_hint('eval')}")
 
 
-def _discriminator_auc(collector, rows, own, samples: Rollout, discriminator_trainer) -> float | None:
+def _discriminator_auc(collector, own, samples: Rollout, discriminator_trainer) -> dict[str, float]:
     from hf_gpt.adversarial.data.dataset import TextCollator
 
     real = as_batch(TextCollator(collector.tokens.pad)(own)).to(samples.sequences.device)
@@ -157,8 +156,12 @@ def _discriminator_auc(collector, rows, own, samples: Rollout, discriminator_tra
             check_scores(each, discriminator_trainer.model)
     except ScoreError as error:
         logger.warning("no discriminator_auc: %s", error)
-        return None
-    return metrics.auc(*scores)
+        return {}
+    real, generated = (each.float().cpu().numpy() for each in scores)
+    found = auc_interval(real, generated)
+    measured = {"": found.auc, "_low": found.low, "_high": found.high, "_error": found.standard_error}
+    measured["_texts"] = min(len(real), len(generated))
+    return {f"discriminator_auc{name}": value for name, value in measured.items()}
 
 
 def _mean_over_processes(collector, total: torch.Tensor, mask: torch.Tensor) -> float:
