@@ -7,6 +7,8 @@ from hf_gpt.reporting.report import Section, escape
 
 
 _MORE, _LESS = "var(--series-0)", "var(--series-1)"
+# The strongest ground of a token, in percent: with more its text is hard to read on a dark page.
+_STRENGTH = 45
 
 
 def heatmap_section(uid: str, title: str, texts: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
@@ -19,15 +21,20 @@ def heatmap_section(uid: str, title: str, texts: Sequence[tuple[str, Mapping[str
     """
     largest = largest_change([text for _, text in texts])
     cards = "\n".join(_card(name, text, largest) for name, text in texts)
+    key = (
+        f'<p class="muted">{legend()} '
+        "The number is the logit of the whole text and the probability that it is real.</p>"
+    )
+    return Section(uid, title, f"{key}\n{cards}")
+
+
+def legend() -> str:
+    """What the colours mean, as HTML."""
     keys = " ".join(
         f'<span style="background:{_ground(colour, 40)};color:var(--ink);padding:.1em .3em">{words}</span>'
         for colour, words in ((_MORE, "more real"), (_LESS, "less real"))
     )
-    key = (
-        f'<p class="muted">{keys} A token is coloured by how far the discriminator’s logit moves when it reads it. '
-        "The number is the logit of the whole text and the probability that it is real.</p>"
-    )
-    return Section(uid, title, f"{key}\n{cards}")
+    return f"{keys} A token is coloured by how far the discriminator’s logit moves when it reads it."
 
 
 def largest_change(texts: Sequence[Mapping[str, Any]]) -> float:
@@ -51,7 +58,7 @@ def coloured(tokens: Sequence[Mapping[str, Any]], largest: float) -> str:
         if share < 0.03 or not text.strip():
             parts.append(text)
             continue
-        ground = _ground(_MORE if token["change"] > 0 else _LESS, round(60 * share))
+        ground = _ground(_MORE if token["change"] > 0 else _LESS, round(_STRENGTH * share))
         # Colour alone says nothing to a reader who cannot see it or to a printer without any.
         parts.append(f'<span title="{token["change"]:+.2f}" style="background:{ground}">{text}</span>')
     return "".join(parts)
