@@ -18,7 +18,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folders or Hub ids; NAME=MODEL names one")
     parser.add_argument("--discriminator", help="folder of a discriminator or checkpoint, or a Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines too (%(default)s)")
-    parser.add_argument("--port", type=int, default=7860, help="of the page (%(default)s)")
+    parser.add_argument("--port", type=_port, default=7860, help="of the page (%(default)s)")
+    parser.add_argument(
+        "--allowed_hosts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="further names that the page is reached by; addresses in numbers and this machine's name always are",
+    )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     add_loading_options(parser)
     return parser
@@ -35,10 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(args: argparse.Namespace) -> int:
     """Loads the models and serves the page until it is stopped."""
     import gradio
+    from starlette.middleware import Middleware
 
-    from hf_gpt.app.page import launch_options, make_page
-    from hf_gpt.app.sessions import Judge, Writer, open_judge
+    from hf_gpt.app.examples import example_prompts
+    from hf_gpt.app.hosts import HostCheck
+    from hf_gpt.app.judge import Judge, open_judge
+    from hf_gpt.app.page import make_page
+    from hf_gpt.app.sessions import Writer
+    from hf_gpt.app.style import launch_options
     from hf_gpt.evaluation.tasks.loading import name_models, open_candidate
+    from hf_gpt.files.checkpoints import find_model
     from hf_gpt.terminal import hide_bars
 
     hide_bars()
@@ -48,12 +61,15 @@ def serve(args: argparse.Namespace) -> int:
         candidate = open_candidate(name, path, **options)
         if candidate.head != "causal":
             raise ValueError(f"{path} is a {candidate.head} model; the app writes with causal language models.")
-        writers[name] = Writer(candidate)
+        is_chat = bool(candidate.tokenizer.chat_template)
+        writers[name] = Writer(candidate, example_prompts(find_model(path), is_chat))
     judge: Judge | None = None
     if args.discriminator is not None:
         judge = open_judge(args.discriminator, args.device, args.revision, args.trust_remote_code)
     page = make_page(gradio, writers, judge)
+    middleware = [Middleware(HostCheck, names=[args.host, *args.allowed_hosts])]
     options = {"server_name": args.host, "server_port": args.port, "inbrowser": args.open, **launch_options(gradio)}
+    options["app_kwargs"] = {"middleware": middleware}
     try:
         _, address, _ = page.launch(share=False, quiet=True, prevent_thread_lock=True, **options)
     except OSError as error:
@@ -61,3 +77,14 @@ def serve(args: argparse.Namespace) -> int:
     print(f"The page is at {address} until Ctrl-C.", flush=True)
     page.block_thread()
     return 0
+
+
+def _port(text: str) -> int:
+    """The number of a port.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+    return int(text)

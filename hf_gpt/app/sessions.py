@@ -1,178 +1,214 @@
-"""Models and discriminator of the app; the page is in `page`."""
+"""A model of the app that writes, a token at a time; the page is in `page`."""
 
-import html
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import LogitsProcessor, LogitsProcessorList, TextIteratorStreamer
 
+from hf_gpt.app.judge import Judge
+from hf_gpt.app.settings import MOST_NEW_TOKENS, Settings, check_text, explain
+from hf_gpt.app.stopping import StopCheck, StoppedError, stoppable
+from hf_gpt.cli.generate import is_fast
 from hf_gpt.cli.guided_generate import as_guide
-from hf_gpt.cli.score import score_texts
+from hf_gpt.data.chat_tokens import TemplateError, encode, render
 from hf_gpt.evaluation.tasks.loading import Candidate
-from hf_gpt.files.checkpoints import find_existing_model
-from hf_gpt.generation.devices import pick_device
-from hf_gpt.generation.guidance.guided_generate import guided_generate, load_discriminator
-from hf_gpt.generation.scoring.discriminator import ScoreError
-from hf_gpt.reporting.heatmap import coloured, largest_change, text_tokens
+from hf_gpt.generation.decoding.fast_generate import fast_generate
+from hf_gpt.generation.guidance.guided_generate import guided_generate
 
 
-# Models sample with PyTorch's one generator: two at once would spoil each other's seed.
-_SAMPLING = threading.Lock()
-_SECONDS_WITHOUT_A_TOKEN = 300
+# Guidance samples with PyTorch's one generator: two at once would spoil each other's seed.
+_GLOBAL_RANDOM_NUMBERS = threading.Lock()
 
 
-@dataclass
-class Settings:
-    """How a text is sampled; temperature 0 takes the likeliest token, `guidance` is one of `GUIDANCE` or None."""
+@dataclass(frozen=True)
+class Draft:
+    """A text as far as it is written.
 
-    max_new_tokens: int = 100
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-    guidance: str | None = None
-    num_candidates: int = 8
+    Attributes:
+        text: Prompt and continuation; of a chat model the answer alone.
+        num_tokens: New tokens.
+        seconds: Since it was begun.
+        ending: None while it is written; `"end"` where the model ended it, `"length"` at the most tokens, `"stopped"`.
+    """
 
-    def options(self) -> dict[str, Any]:
-        """The settings as `generate` takes them."""
-        if self.temperature == 0:
-            options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        else:
-            options = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
-            if self.min_p > 0:
-                options["min_p"] = self.min_p
-        return {"max_new_tokens": self.max_new_tokens, "repetition_penalty": self.repetition_penalty, **options}
-
-
-@dataclass
-class Judge:
-    """A discriminator with its tokenizer."""
-
-    model: PreTrainedModel
-    tokenizer: Any
-
-    def verdict(self, text: str) -> str:
-        """Logit and probability of a text as HTML; a causal discriminator also colours the tokens."""
-        if not text.strip():
-            return "<p>There is no text to judge.</p>"
-        try:
-            return self._verdict(text)
-        except ScoreError as error:
-            return f"<p>{html.escape(str(error))}</p>"
-
-    def _verdict(self, text: str) -> str:
-        try:
-            (result,) = score_texts(self.model, self.tokenizer, [text], per_token=True)
-            tokens = coloured(text_tokens(result), largest_change([result]))
-        except ScoreError:
-            raise
-        except ValueError:
-            (result,) = score_texts(self.model, self.tokenizer, [text])
-            tokens = ""
-        says = "looks real" if result["logit"] > 0 else "looks generated"
-        cut = " Only its first part was read." if result.get("truncated") else ""
-        head = f"<p><b>{result['probability']:.0%} real</b>: it {says} (logit {result['logit']:+.2f}).{cut}</p>"
-        return f'{head}<pre dir="auto" class="tokens">{tokens}</pre>' if tokens else head
-
-
-class _Stopped(StoppingCriteria):
-    def __init__(self, event: threading.Event):
-        self.event = event
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+    text: str
+    num_tokens: int = 0
+    seconds: float = 0.0
+    ending: str | None = None
 
 
 class Writer:
-    """A causal language model that writes, a text at a time."""
+    """A causal language model that writes."""
 
-    def __init__(self, candidate: Candidate):
+    def __init__(self, candidate: Candidate, examples: list[str] | None = None):
         self.candidate = candidate
+        self.examples = list(examples or [])
+        self.is_fast = is_fast(candidate.model)
 
-    def write(self, prompt: str, settings: Settings, judge: Judge | None = None) -> Iterator[str]:
-        """Prompt and continuation, longer and longer; with guidance once, when it is chosen.
+    @property
+    def is_chat(self) -> bool:
+        """Whether it answers messages, by a chat template."""
+        return bool(self.candidate.tokenizer.chat_template)
+
+    @property
+    def most_new_tokens(self) -> int:
+        """Most new tokens after the shortest prompt."""
+        limit = self.candidate.limit
+        return MOST_NEW_TOKENS if limit is None else max(1, limit - 1)
+
+    def room(self, prompt: str) -> int:
+        """Most new tokens that the model has positions for after a prompt.
 
         Raises:
-            ValueError: there is no room for the prompt, or no discriminator to guide by.
+            ValueError: there is none, the prompt is too long to be read, or the chat template refuses it.
         """
-        model, tokenizer = self.candidate.model, self.candidate.tokenizer
-        ids = torch.tensor([[self.candidate.begin, *self.candidate.encode([prompt])[0]]], device=model.device)
-        limit = self.candidate.limit
-        if limit is not None and ids.shape[1] + settings.max_new_tokens > limit:
+        length, limit = len(self._ids(prompt)), self.candidate.limit
+        if limit is None:
+            return MOST_NEW_TOKENS
+        if length >= limit:
             raise ValueError(
-                f"The prompt has {ids.shape[1]} tokens and {settings.max_new_tokens} more are wanted, but the model "
-                f"reads {limit}. Shorten one of them."
+                f"The prompt has {length:,} tokens, but {self.candidate.name} reads {limit:,}, new ones included. "
+                "Shorten it."
             )
-        options = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **settings.options()}
-        if settings.guidance is not None:
-            yield self._guided(prompt, options, settings, judge)
-            return
-        streamer = TextIteratorStreamer(
-            tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=_SECONDS_WITHOUT_A_TOKEN
+        return limit - length
+
+    def write(
+        self, prompt: str, settings: Settings, judge: Judge | None = None, stop: threading.Event | None = None
+    ) -> Iterator[Draft]:
+        """Drafts of a text, longer and longer; with guidance that chooses among whole texts, the chosen one alone.
+
+        It is written in a thread of its own, which ends when `stop` is set or nobody reads on.
+
+        Raises:
+            ValueError: there is no room for the prompt, no discriminator to guide by, or generation failed.
+        """
+        prompt = check_text(prompt, "The prompt")
+        if self.is_chat and not prompt.strip():
+            raise ValueError(f"{self.candidate.name} answers questions. Ask one.")
+        settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, self.room(prompt)))
+        stop = threading.Event() if stop is None else stop
+        streamer = _Streamer(self.candidate.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        options = self._options(prompt, settings, judge)
+        failures: list[BaseException] = []
+        thread = threading.Thread(
+            target=self._generate, args=(options, settings, streamer, stop, failures), daemon=True
         )
-        failures: list[Exception] = []
-        stopped = threading.Event()
-        options["stopping_criteria"] = StoppingCriteriaList([_Stopped(stopped)])
-
-        def generate() -> None:
-            try:
-                with _SAMPLING:
-                    torch.manual_seed(settings.seed)
-                    model.generate(streamer=streamer, **options)
-            except Exception as error:
-                failures.append(error)
-                streamer.end()
-
-        thread = threading.Thread(target=generate, daemon=True)
+        start, began = "" if self.is_chat else prompt, time.perf_counter()
+        draft = Draft(start)
         thread.start()
-        text = prompt
         try:
-            yield text
+            yield draft
             for part in streamer:
-                text += part
-                yield text
+                if part:
+                    text, seconds = draft.text + part, time.perf_counter() - began
+                    draft = Draft(text, streamer.num_tokens, seconds)
+                    yield draft
+        except GeneratorExit:
+            stop.set()
+            raise
         finally:
-            # Whoever stops reading needs no more tokens, and the next text waits for this one.
-            stopped.set()
-        thread.join()
-        if failures:
-            raise ValueError(str(failures[0])) from failures[0]
+            thread.join()
+        was_stopped = bool(failures) and isinstance(failures[0], StoppedError)
+        if failures and not was_stopped:
+            raise ValueError(explain(failures[0])) from failures[0]
+        ending = "stopped" if was_stopped else "length" if streamer.num_tokens >= settings.max_new_tokens else "end"
+        yield Draft(draft.text, streamer.num_tokens, time.perf_counter() - began, ending)
 
-    def _guided(self, prompt: str, options: dict[str, Any], settings: Settings, judge: Judge | None) -> str:
+    def _ids(self, prompt: str) -> list[int]:
+        """Tokens of a prompt with what begins a text, or of a message in the model's chat template."""
+        candidate = self.candidate
+        if not self.is_chat:
+            return [candidate.begin, *candidate.encode([prompt])[0]]
+        message = [{"role": "user", "content": prompt}]
+        try:
+            return encode(candidate.tokenizer, render(candidate.tokenizer, message, add_generation_prompt=True)[0])
+        except TemplateError as error:
+            raise ValueError(f"The chat template of {candidate.name} refuses the message: {error}") from error
+
+    def _options(self, prompt: str, settings: Settings, judge: Judge | None) -> dict[str, Any]:
+        """Arguments of `generate`."""
+        model, tokenizer = self.candidate.model, self.candidate.tokenizer
+        ids = torch.tensor([self._ids(prompt)], device=model.device)
+        pad = tokenizer.pad_token_id
+        options: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "max_new_tokens": settings.max_new_tokens,
+            "repetition_penalty": settings.repetition_penalty,
+            "pad_token_id": tokenizer.eos_token_id if pad is None else pad,
+            "logits_processor": LogitsProcessorList([StopCheck()]),
+        }
+        if settings.guidance is not None:
+            return options | self._guidance(settings, judge)
+        options |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if settings.temperature > 0:
+            options["logits_processor"] += [*settings.processors(), _Sampler(settings.seed, model.device)]
+        return options | ({"custom_generate": fast_generate} if self.is_fast else {})
+
+    def _guidance(self, settings: Settings, judge: Judge | None) -> dict[str, Any]:
         if judge is None:
             raise ValueError("There is no discriminator to guide by. Start the app with --discriminator.")
         if settings.temperature == 0:
             raise ValueError("A discriminator chooses among texts that differ. Use a temperature above 0.")
-        tokenizer = self.candidate.tokenizer
-        with _SAMPLING:
-            torch.manual_seed(settings.seed)
-            sequences = self.candidate.model.generate(
-                custom_generate=guided_generate,
-                discriminator=as_guide(
-                    judge.model, judge.tokenizer, tokenizer, settings.guidance, self.candidate.model
-                ),
-                guidance=settings.guidance,
-                num_candidates=settings.num_candidates,
-                **options,
-            )
-        length = options["input_ids"].shape[1]
-        return prompt + tokenizer.decode(sequences[0, length:], skip_special_tokens=True)
+        model, tokenizer = self.candidate.model, self.candidate.tokenizer
+        guidance = str(settings.guidance)
+        return settings.options() | {
+            "custom_generate": guided_generate,
+            "discriminator": as_guide(judge.model, judge.tokenizer, tokenizer, guidance, model),
+            "guidance": guidance,
+            "num_candidates": settings.num_candidates,
+        }
+
+    def _generate(
+        self,
+        options: dict[str, Any],
+        settings: Settings,
+        streamer: "_Streamer",
+        stop: threading.Event,
+        failures: list[BaseException],
+    ) -> None:
+        """Generates in its own thread; what goes wrong is told to the one that reads."""
+        try:
+            with stoppable(stop):
+                if settings.guidance is None:
+                    self.candidate.model.generate(streamer=streamer, **options)
+                    return
+                with _GLOBAL_RANDOM_NUMBERS:
+                    torch.manual_seed(settings.seed)
+                    self.candidate.model.generate(streamer=streamer, **options)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            # A second end is not read.
+            streamer.end()
 
 
-def open_judge(path: str, device: str | None, revision: str = "main", trust_remote_code: bool = False) -> Judge:
-    """The discriminator at a path or Hub id.
+class _Streamer(TextIteratorStreamer):
+    """Counts the new tokens."""
 
-    Raises:
-        ValueError: it has several labels.
-        OSError: there is none.
+    num_tokens = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self.next_tokens_are_prompt:
+            self.num_tokens += value.numel()
+        super().put(value)
+
+
+class _Sampler(LogitsProcessor):
+    """Samples a token by random numbers of its own and leaves no other, so that texts can be written side by side.
+
+    The numbers are those of PyTorch's generator with this seed, so `generate` samples the same.
     """
-    chosen = pick_device(device)
-    folder = find_existing_model(path)
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    return Judge(load_discriminator(folder, **options).to(chosen), tokenizer)
+
+    def __init__(self, seed: int, device: torch.device):
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if bool(scores.isnan().any()):
+            raise ValueError("The model's logits are not numbers: its weights are damaged, or overflow in float16.")
+        tokens = torch.multinomial(scores.softmax(-1), 1, generator=self.generator)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens, 0.0)

@@ -74,7 +74,7 @@ def generate(args: GenerateOptions) -> int:
     options |= guided
     if not guided and args.num_return_sequences == 1:
         streamer = TextStreamer(tokenizer, skip_special_tokens=True)
-        if _is_fast(model):
+        if is_fast(model):
             from hf_gpt.generation.decoding.fast_generate import fast_generate
 
             options["custom_generate"] = fast_generate
@@ -84,7 +84,7 @@ def generate(args: GenerateOptions) -> int:
     return 0
 
 
-def _is_fast(model: "PreTrainedModel") -> bool:
+def is_fast(model: "PreTrainedModel") -> bool:
     """Whether `fast_generate` is worth its memory for one text: on a CPU, sampled or greedy."""
     from hf_gpt.generation.decoding.plain_decoder import can_decode
 

@@ -218,10 +218,10 @@ def test_generate_prints_the_same_text_by_fast_steps(folder, capsys, monkeypatch
     argv = ["generate", str(folder / "generator"), "the king", "--max_new_tokens", "20", "--device", "cpu", *options]
     outputs, asked = [], []
     for taken in (None, False):
-        inner = command._is_fast
+        inner = command.is_fast
         with monkeypatch.context() as patch:
             patch.setattr(
-                command, "_is_fast", lambda model, inner=inner, taken=taken: asked.append(inner(model)) or taken is None
+                command, "is_fast", lambda model, inner=inner, taken=taken: asked.append(inner(model)) or taken is None
             )
             assert main(argv) == 0
         outputs.append(capsys.readouterr().out)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
+from safetensors import SafetensorError
 
 from hf_gpt.errors import UserError
 
@@ -134,7 +135,7 @@ def open_candidate(
         if read_metrics(folder, revision) is not None:
             discriminator = open_discriminator(folder, tokenizer, subfolder=DISCRIMINATOR, dtype=dtype, **options)
             discriminator.to(chosen)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     return Candidate(name, model.to(chosen).eval(), tokenizer, head, discriminator)
 
