@@ -16,7 +16,7 @@
 #   make check-pythons       the wheel's code on every supported Python that this machine has
 #   make check-trl           TRL's SFT, DPO, reward and GRPO trainers on our checkpoints
 #   make check-lm-eval       our multiple-choice accuracies against lm-evaluation-harness
-#   make check-app           the app and the reports in a real browser (Chromium), reports by axe-core
+#   make check-app           the app, reports and the site's home page in a real browser (Chromium), by axe-core
 #   make check-bitsandbytes  weights in four and eight bits, adapters on them
 #   make check-onnx          our models as graphs, in ONNX Runtime
 #   make check-serve         transformers serve and the openai client, by hf-gpt autoload

@@ -73,7 +73,10 @@ def serve(args: argparse.Namespace) -> int:
     try:
         _, address, _ = page.launch(share=False, quiet=True, prevent_thread_lock=True, **options)
     except OSError as error:
-        raise OSError(f"port {args.port} of {args.host} cannot be had. Choose another with --port.") from error
+        raise OSError(
+            f"port {args.port} of {args.host} cannot be had. Choose another with --port, or an address of this machine "
+            "with --host."
+        ) from error
     print(f"The page is at {address} until Ctrl-C.", flush=True)
     page.block_thread()
     return 0

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hf_gpt.adversarial.discriminator.held_out_auc import LEAST_AUC, HeldOutAuc, read_held_out_auc
 from hf_gpt.app.settings import check_text
 from hf_gpt.app.stopping import check_in_layers
 from hf_gpt.cli.score import score_texts
 from hf_gpt.errors import UserError
+from hf_gpt.evaluation.tasks.loading import open_tokenizer
 from hf_gpt.files.checkpoints import find_existing_model
 from hf_gpt.generation.devices import pick_device
 from hf_gpt.generation.guidance.guided_generate import load_discriminator
@@ -93,7 +94,7 @@ def open_judge(path: str, device: str | None, revision: str = "main", trust_remo
         chosen = pick_device(device)
         folder = find_existing_model(path)
         model = load_discriminator(folder, **options).to(chosen)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        tokenizer = open_tokenizer(folder, **options)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"--discriminator {path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     return Judge(model, tokenizer, read_held_out_auc(folder))

@@ -127,14 +127,15 @@ def print_results(args: argparse.Namespace, report: Path) -> None:
 
     folder = args.output_dir / "model"
     models = quote(str(folder)), quote(str(args.output_dir / "discriminator"))
-    app = as_typed(f"hf-gpt app {models[0]} --discriminator {models[1]}")
-    if find_spec("gradio") is None:
-        app += f"   (needs {install_hint('app')})"
+    adversarial = quote(str(adversarial_folder(args)))
+    # The app needs more than the demo. Each line can be typed as it stands.
+    needed = [] if find_spec("gradio") is not None else [("", install_hint("app"))]
     lines = [
         ("models", f"{folder}, {adversarial_folder(args)}"),
         ("report", str(report)),
         ("next", as_typed(f'hf-gpt generate {models[0]} "ROMEO:" --discriminator {models[1]}')),
-        ("", app),
+        *needed,
+        ("", as_typed(f"hf-gpt app {models[0]} {adversarial} --discriminator {models[1]}")),
     ]
     print()
     print_lines(print, lines)

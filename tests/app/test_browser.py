@@ -209,12 +209,18 @@ def slow(monkeypatch):
     monkeypatch.setattr(StopCheck, "__call__", lambda *args: time.sleep(0.1) or check(*args))
 
 
-@pytest.mark.parametrize(("tab", "button"), [("Write", "Write"), ("Compare", "Write with both")])
-def test_stop_ends_the_writing(page, slow, tab, button):
+def writing():
+    """How many threads write."""
     import threading
 
     from hf_gpt.app.sessions import Writer
 
+    targets = [getattr(thread, "_target", None) for thread in threading.enumerate()]
+    return [getattr(target, "__func__", None) for target in targets].count(Writer._generate)
+
+
+@pytest.mark.parametrize(("tab", "button"), [("Write", "Write"), ("Compare", "Write with both")])
+def test_stop_ends_the_writing(page, slow, tab, button):
     show(page, tab)
     length(page).fill("150")
     press(page, button)
@@ -222,8 +228,23 @@ def test_stop_ends_the_writing(page, slow, tab, button):
     press(page, "Stop")
     page.locator(".status:visible", has_text="Stopped. Seed").first.wait_for()
     page.wait_for_timeout(300)
-    targets = [getattr(thread, "_target", None) for thread in threading.enumerate()]
-    assert Writer._generate not in [getattr(target, "__func__", None) for target in targets]
+    assert writing() == 0
+
+
+def test_leaving_the_page_ends_the_writing(browser, address, slow):
+    import time
+
+    page = open_page(browser, address, DESK, "light")
+    length(page).fill("190")
+    press(page, "Write")
+    page.locator(".status:visible", has_text="tokens ...").first.wait_for()
+    assert writing() == 1
+    page.close()
+    began = time.monotonic()
+    while writing() and time.monotonic() - began < 15:
+        time.sleep(0.1)
+    # All 190 tokens would take 19 s.
+    assert writing() == 0
 
 
 def test_nothing_to_stop_is_said(page):

@@ -28,8 +28,8 @@ def test_slips_are_answered_in_one_line(folders, capsys, tmp_path):
         ([str(folders["discriminator"])], "writes with causal language models"),
         ([one, "--discriminator", "./nowhere"], "there is no folder"),
         ([one, "--discriminator", one], "a classifier with one label is needed"),
-        ([bare], "bare cannot be loaded"),
-        ([one, "--discriminator", blank], "blank cannot be loaded"),
+        ([bare], "bare has no tokenizer that can be read. Save the model's own there"),
+        ([one, "--discriminator", blank], "blank has no tokenizer that can be read"),
         ([broken], "broken cannot be loaded"),
         ([one, "--device", "nonsense"], "nonsense"),
     ):

@@ -129,7 +129,7 @@ def open_candidate(
         folder = find_existing_model(path)
         config = transformers.AutoConfig.from_pretrained(folder, **options)
         head, auto_class = _head(config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        tokenizer = open_tokenizer(folder, **options)
         model = getattr(transformers, auto_class).from_pretrained(folder, dtype=dtype, **options)
         discriminator = None
         if read_metrics(folder, revision) is not None:
@@ -138,6 +138,29 @@ def open_candidate(
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     return Candidate(name, model.to(chosen).eval(), tokenizer, head, discriminator)
+
+
+def open_tokenizer(folder: str, **options: Any) -> Any:
+    """The tokenizer beside a model.
+
+    Args:
+        folder: Where the model lies, or a Hub id.
+        options: Go to `from_pretrained`.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, **options)
+    # A file that is not what it should be is met by errors of every kind.
+    except Exception as error:
+        said = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{folder} has no tokenizer that can be read. Save the model's own there, by its save_pretrained. "
+            f"({type(error).__name__}: {said})"
+        ) from error
 
 
 def _head(config: Any) -> tuple[str, str]:
