@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(args: argparse.Namespace) -> int:
     """Loads the models and serves the page until it is stopped."""
     import gradio
+
+    if not hasattr(gradio, "Blocks"):
+        # Files that it made outlive it, and a folder alone can be imported.
+        raise ImportError("gradio was taken away and left a folder")
     from starlette.middleware import Middleware
 
     from hf_gpt.app.examples import example_prompts

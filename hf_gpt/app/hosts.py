@@ -28,7 +28,10 @@ class HostCheck:
 
     def __init__(self, app: Callable[..., Awaitable[None]], names: Iterable[str] = ()):
         self.app = app
-        self.names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
+        given = {name.lower() for name in names}
+        self.names = {"localhost", socket.gethostname().lower(), *given}
+        # A proxy may hide from us under which name the page was asked for.
+        self.origins = {name for name in given if not _is_address(name)}
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -44,7 +47,9 @@ class HostCheck:
         if name is None or not (name in self.names or _is_address(name)):
             return f"the app does not answer under the name {host!r}"
         # A form of another site sends its origin too, and "null" from a page that hides it.
-        if origin is not None and _place(origin) != _place(f"//{host}") and not self._are_both_here(origin, name):
+        if origin is None or _place(origin) == _place(f"//{host}") or _name(origin) in self.origins:
+            return None
+        if not self._are_both_here(origin, name):
             return f"the request comes from a page of {origin!r}"
         return None
 

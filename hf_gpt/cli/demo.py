@@ -129,7 +129,8 @@ def print_results(args: argparse.Namespace, report: Path) -> None:
     models = quote(str(folder)), quote(str(args.output_dir / "discriminator"))
     adversarial = quote(str(adversarial_folder(args)))
     # The app needs more than the demo. Each line can be typed as it stands.
-    needed = [] if find_spec("gradio") is not None else [("", install_hint("app"))]
+    found = find_spec("gradio")
+    needed = [] if found is not None and found.origin is not None else [("", install_hint("app"))]
     lines = [
         ("models", f"{folder}, {adversarial_folder(args)}"),
         ("report", str(report)),

@@ -1,6 +1,7 @@
 import shutil
 import socket
 import sys
+import types
 
 import pytest
 
@@ -56,7 +57,8 @@ def test_a_port_that_is_taken_is_named(folders, capsys):
     assert f"port {port} of 127.0.0.1" in error and "--port" in error and error.count("\n") == 1
 
 
-def test_without_the_library_it_says_what_to_install(folders, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
+@pytest.mark.parametrize("library", [None, types.ModuleType("gradio")], ids=["none", "a folder alone"])
+def test_without_the_library_it_says_what_to_install(folders, capsys, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, "gradio", library)
     assert main(["app", str(folders["one"])]) == 2
     assert install_hint("app") in capsys.readouterr().err

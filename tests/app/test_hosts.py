@@ -52,6 +52,11 @@ def test_a_tunnel_of_this_machine_is_no_page_elsewhere(check):
     assert answer(check, host="127.0.0.1:7860", origin="http://localhost:9999")[0] == 200
 
 
+def test_a_proxy_under_a_given_name_is_no_page_elsewhere(check):
+    assert answer(check, host="127.0.0.1:7860", origin="https://demo.example")[0] == 200
+    assert HostCheck(None, ["0.0.0.0"]).wrong("127.0.0.1", "http://0.0.0.0:9") is not None
+
+
 def test_a_socket_is_closed(check):
     sent = []
 
