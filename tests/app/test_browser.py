@@ -1,6 +1,6 @@
 """The app in a browser, at the width of a phone and of a desk, in the light and in the dark: `make check-app`.
 
-With `HF_GPT_SCREENSHOTS=docs/images` it takes the pictures of the documentation, of the models of `make demo`.
+With `HF_GPT_SCREENSHOTS=docs/images` it takes the screenshots of the documentation, of the models of `make demo`.
 """
 
 import json
@@ -336,7 +336,7 @@ def test_the_page_is_accessible_and_fits(browser, address, size, scheme):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-def test_pictures_of_the_documentation(browser, size, scheme):
+def test_screenshots_of_the_documentation(browser, size, scheme):
     folder = os.environ.get("HF_GPT_SCREENSHOTS")
     if not folder:
         pytest.skip("HF_GPT_SCREENSHOTS=docs/images takes them, of the models of make demo")

@@ -72,6 +72,8 @@ def test_the_auc_is_read_from_where_the_commands_write_it(tmp_path):
     (tmp_path / FILE).write_text(json.dumps(known.to_dict()))
     # Of a run; beside weights, as of an adversarial run, the file is in their folder.
     assert read_held_out_auc(tmp_path / "model") == read_held_out_auc(tmp_path) == known
+    (tmp_path / "residual.json").write_text(json.dumps({"format": 1, **known.to_dict()}))
+    assert read_held_out_auc(tmp_path / "discriminator") == known
     for broken in ("{", "[]", '{"results": {"auc": 1}}', '{"results": null}', json.dumps(known.to_dict()) + "x"):
         (tmp_path / FILE).write_text(broken)
         assert read_held_out_auc(tmp_path) is None

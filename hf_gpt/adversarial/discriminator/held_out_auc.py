@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.generation.guidance.residual_model import DISCRIMINATOR, METRICS
+
 
 FILE = "discriminator.json"
 # With a smaller AUC a discriminator is right about a pair of texts hardly more often than a coin.
@@ -46,12 +48,12 @@ class HeldOutAuc:
 
 
 def read_held_out_auc(folder: str | Path) -> HeldOutAuc | None:
-    """The AUC that is stored in the folder of a discriminator's weights or, of a run, in the folder around it.
+    """The AUC that is stored in the folder of a discriminator's weights or, of a run or residual model, around it.
 
     None where there is none, such as for an id of the Hub, or where what is there is no AUC.
     """
     path = Path(folder)
-    around = [path.parent / FILE] if path.name == "model" else []
+    around = {"model": [path.parent / FILE], DISCRIMINATOR: [path.parent / METRICS]}.get(path.name, [])
     for file in [path / FILE, *around]:
         try:
             results = json.loads(file.read_text(encoding="utf-8"))["results"]
