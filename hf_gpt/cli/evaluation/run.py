@@ -18,6 +18,7 @@ from hf_gpt.evaluation.tasks.registry import TaskSpec, find_task
 from hf_gpt.evaluation.tasks.results import REAL, harness_results, task_results, with_adjusted
 from hf_gpt.evaluation.tasks.rows import find_file, read_task_rows
 from hf_gpt.evaluation.tasks.runner import Record, real_texts, run_task, sample_count, work_of
+from hf_gpt.files.checkpoints import find_model
 from hf_gpt.files.model_paths import check_exists
 from hf_gpt.generation.devices import pick_device
 from hf_gpt.terminal import hide_bars
@@ -34,7 +35,7 @@ def run_evaluation(settings: EvaluationSettings) -> list[Path]:
     """
     hide_bars()
     models = name_models(settings.models)
-    for path in models.values():
+    for path in [*models.values(), *([] if settings.judge is None else [settings.judge])]:
         check_exists(path)
     pick_device(settings.device)
     jobs = [_prepare(name, settings) for name in settings.tasks]
@@ -175,6 +176,9 @@ def _prepare(name: str, settings: EvaluationSettings) -> Job:
         spec = dataclasses.replace(spec, **_as_trained(settings, spec))
     changed = {name: value for name, value in given.items() if value is not None}
     spec = dataclasses.replace(spec, **changed)
+    if settings.judge is not None and spec.kind == "unconditional":
+        judge = {"judge_nats": {"model": find_model(settings.judge), "batch_size": settings.batch_size}}
+        spec = dataclasses.replace(spec, metrics={**spec.wanted_metrics, **judge})
     path = find_file(spec, settings.data)
     rows = read_task_rows(spec, settings.data, settings.limit)
     where = _digest(path) if path is not None else f"{spec.hub} {spec.subset} {spec.split}"
@@ -183,7 +187,6 @@ def _prepare(name: str, settings: EvaluationSettings) -> Job:
 
 def _as_trained(settings: EvaluationSettings, spec: TaskSpec) -> dict[str, int]:
     """The form of texts that the residual models were trained on, the same for all models."""
-    from hf_gpt.files.checkpoints import find_model
     from hf_gpt.generation.guidance.residual_model import read_metrics
 
     found = {}

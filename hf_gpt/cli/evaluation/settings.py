@@ -63,6 +63,9 @@ class EvaluationSettings(LoadingOptions, CurveSettings, TaskSettings):
     output_dir: Path = option(Path("runs/eval"), "folder of the results")
     overwrite: bool = option(False, "replace the results of another evaluation there")
     discriminator: str | None = option(None, "its score after each token colours the samples of the page")
+    judge: str | None = option(
+        None, "folder or Hub id of a pretrained language model that judges unconditional samples, in nats per word"
+    )
     batch_size: int = option(16, "rows in a batch")
 
     def __post_init__(self):

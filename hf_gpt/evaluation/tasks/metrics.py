@@ -62,6 +62,7 @@ MEANINGS: dict[str, Meaning] = {
     "mauve": Meaning("MAUVE", "higher", 1),
     "frechet_distance": Meaning("Fréchet distance", "lower"),
     "lm_score": Meaning("LM score", "reference"),
+    "judge_nats": Meaning("Judge's nats per word", "reference"),
     "reverse_lm_score": Meaning("Reverse LM score", "lower"),
     "copy_rate": Meaning("Copied whole", "reference", 1),
 }

@@ -293,3 +293,21 @@ def test_browser_shows_the_page_without_complaint(evaluate, discriminator, tmp_p
         assert shot.stat().st_size > 10_000 and "CONSOLE" not in seen.stderr
         dom = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120)
         assert "<title>fits</title>" in dom.stdout
+
+
+def test_a_pretrained_model_judges_samples_and_real_texts(evaluate, two, tmp_path, capsys):
+    assert evaluate("--judge", str(two), "--bootstrap", "20", tasks=("free",))[0] == 0
+    rows = json.loads(next(tmp_path.rglob("results.json")).read_text())["results"]
+    judged = {row["model"]: row for row in rows if row["metric"] == "judge_nats"}
+    assert len(judged) == 3 and all(row["low"] <= row["value"] <= row["high"] for row in judged.values())
+    from hf_gpt.evaluation.loading import compute
+
+    with pytest.raises(ValueError, match="model is missing"):
+        compute("judge_nats", ["a text"])
+    with pytest.raises(ValueError, match="no words"):
+        compute("judge_nats", [" "], model=str(two))
+
+
+def test_a_judge_that_is_not_there_is_one_line(evaluate):
+    status, _, printed = evaluate("--judge", "./nowhere", tasks=("free",))
+    assert status == 2 and "there is no folder ./nowhere" in printed.err
