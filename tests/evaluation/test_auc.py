@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hf_gpt.evaluation import load
-from hf_gpt.evaluation.two_sample.auc_interval import auc, auc_interval, hanley_mcneil_error
+from hf_gpt.evaluation.two_sample.auc_interval import auc, auc_interval, hanley_mcneil_error, true_positive_rate
 from hf_gpt.evaluation.two_sample.classifier_test import classifier_test, controlled_test, mean_over_splits
 
 
@@ -136,3 +136,27 @@ def test_a_control_of_few_texts_is_left_out():
         controlled_test(real, generated, by_first_word, held_out=real[:5])
     with pytest.raises(ValueError, match="num_splits"):
         classifier_test(real, generated, by_first_word, num_splits=0)
+
+
+@pytest.mark.parametrize(
+    "negatives, rate, expected",
+    [(range(100), 0.01, 0.6), (range(100), 0.05, 1.0), (range(100), 0.0, 0.4), ([5.0] * 10, 0.05, 1.0)],
+)
+def test_true_positive_rate_by_hand(negatives, rate, expected):
+    positives = np.array([94.5, 96.5, 98.5, 99.5, 200.0]) if len(set(negatives)) > 1 else np.array([6.0, 7.0])
+    assert true_positive_rate(positives, np.array(negatives, float), rate) == pytest.approx(expected)
+    exceeding = (np.array(negatives) > np.sort(negatives)[::-1][int(rate * len(negatives))]).mean()
+    assert exceeding <= rate
+
+
+def test_true_positive_rate_agrees_with_the_curve_of_scikit_learn():
+    from sklearn.metrics import roc_curve
+
+    random = np.random.default_rng(0)
+    positives, negatives = random.normal(1, 1, 500), random.normal(0, 1, 700)
+    labels = np.repeat([1, 0], [500, 700])
+    false, true, _ = roc_curve(labels, np.concatenate([positives, negatives]), drop_intermediate=False)
+    for rate in (0.01, 0.05, 0.5):
+        assert true_positive_rate(positives, negatives, rate) == pytest.approx(true[false <= rate].max())
+    with pytest.raises(ValueError, match="false positive rate"):
+        true_positive_rate(positives, negatives, 1.0)

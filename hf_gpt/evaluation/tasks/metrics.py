@@ -126,6 +126,8 @@ _SHARED = {
     "p_value",
     "accuracy",
     "train_auc",
+    "tpr_at_1_fpr",
+    "tpr_at_5_fpr",
     "n_train",
     "n_test",
     "seed",

@@ -43,6 +43,26 @@ def auc(real_scores: np.ndarray, generated_scores: np.ndarray) -> float:
     return float((ranks.sum() - len(real_scores) * (len(real_scores) + 1) / 2) / pairs)
 
 
+def true_positive_rate(positive_scores: np.ndarray, negative_scores: np.ndarray, false_positive_rate: float) -> float:
+    """Share of positives above the threshold that at most so many of the negatives exceed.
+
+    An AUC averages over thresholds that nobody would use. Detectors of generated text are compared at false positive
+    rates of 1 % and 5 % (RAID, https://arxiv.org/abs/2405.07940).
+
+    Args:
+        positive_scores, negative_scores: `(n,)` and `(m,)`; higher is positive.
+        false_positive_rate: From 0 to below 1.
+
+    Raises:
+        ValueError: there are no scores of one kind, or another rate.
+    """
+    _check_not_empty(positive_scores, negative_scores)
+    if not 0 <= false_positive_rate < 1:
+        raise ValueError(f"a false positive rate is in 0 to below 1, got {false_positive_rate}.")
+    threshold = np.sort(negative_scores)[::-1][int(false_positive_rate * len(negative_scores) + 1e-9)]
+    return float((positive_scores > threshold).mean())
+
+
 def hanley_mcneil_error(auc: float, num_real: int, num_generated: int) -> float:
     """Standard error of an AUC from nothing but the sizes of the samples.
 

@@ -6,13 +6,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hf_gpt.evaluation.two_sample.auc_interval import AucInterval, auc, auc_interval
+from hf_gpt.evaluation.two_sample.auc_interval import AucInterval, auc, auc_interval, true_positive_rate
 
 
 Item = TypeVar("Item")
 # From training items, their labels (1 real, 0 generated) and test items to scores of training and test items.
 Classifier = Callable[[list[Any], np.ndarray, list[Any]], tuple[np.ndarray, np.ndarray]]
 LEAST, NUM_SPLITS = 20, 4
+# Shares of real texts that a detector takes for generated ones (RAID, https://arxiv.org/abs/2405.07940).
+FALSE_POSITIVE_RATES = (0.01, 0.05)
 # Prefix of results of the control: real texts against real ones.
 REAL = "real_"
 
@@ -37,7 +39,9 @@ def classifier_test(
 
     Returns:
         `auc` with `auc_low`, `auc_high` (95 %), `auc_error` (standard error) and `p_value`; `accuracy`, the mean over
-        both classes at the threshold 0; `train_auc`; `n_train` and `n_test`, of both samples together in one split;
+        both classes at the threshold 0; `tpr_at_1_fpr` and `tpr_at_5_fpr`, the shares of generated texts that are found
+        where 1 % and 5 % of real ones are taken for generated; `train_auc`; `n_train` and `n_test`, of both samples
+        together in one split;
         `num_splits`. An AUC of 0.5 says that the classifier found no difference, not that there is none. Splits of the
         same texts are not independent: the mean over splits has the interval and the error of a single one, or wider
         where splits differ more than those say.
@@ -62,12 +66,16 @@ def classifier_test(
         found.append(auc_interval(real_scores, generated_scores, resamples, seed=seed + split))
         accuracy = ((real_scores > 0).mean() + (generated_scores <= 0).mean()) / 2
         trained = auc(train_scores[train_labels == 1], train_scores[train_labels == 0])
-        rest.append((accuracy, trained, len(train), len(test)))
-    accuracy, trained, num_train, num_test = np.mean(rest, 0)
+        # A detector's positives are the generated texts.
+        detected = [true_positive_rate(-generated_scores, -real_scores, rate) for rate in FALSE_POSITIVE_RATES]
+        rest.append((accuracy, trained, len(train), len(test), *detected))
+    accuracy, trained, num_train, num_test, *detected = np.mean(rest, 0)
     return {
         **mean_over_splits(found),
         "accuracy": float(accuracy),
         "train_auc": float(trained),
+        "tpr_at_1_fpr": float(detected[0]),
+        "tpr_at_5_fpr": float(detected[1]),
         "n_train": round(num_train),
         "n_test": round(num_test),
         "num_splits": num_splits,
