@@ -10,11 +10,11 @@ from torch.nn.utils.rnn import pad_sequence
 from hf_gpt.data.packing import IGNORE_INDEX
 
 
-def padded(
-    rows: Sequence[Sequence[int]], pad_token_id: int, side: Literal["left", "right"]
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad_token_id: int = 0, side: Literal["left", "right"] = "right"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and mask, int64 of shape (len(rows), longest), with padding at one side of each row."""
-    ids = pad_sequence([torch.tensor(row) for row in rows], True, pad_token_id, side)
+    ids = pad_sequence([torch.tensor(row, dtype=torch.int64) for row in rows], True, pad_token_id, side)
     return ids, pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], True, 0, side)
 
 

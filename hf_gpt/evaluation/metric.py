@@ -8,6 +8,7 @@ import datasets
 import evaluate
 
 from hf_gpt.evaluation.checks import check_integers, check_same_length, check_texts, check_vector
+from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 
 
 class _Described(evaluate.Metric):
@@ -94,10 +95,28 @@ class SampleMetric(_Described):
         raise NotImplementedError
 
 
+class TokenMetric(SampleMetric):
+    """A metric of tokens: `measure` gets a list of them for each text, and the result names the tokenizer.
+
+    Its option `tokenizer` is that of `get_tokenizer`.
+    """
+
+    def _compute(
+        self, predictions: Sequence[str], sample: list[str], tokenizer: str | Tokenizer = "auto", **options: Any
+    ) -> dict[str, Any]:
+        texts = check_texts("predictions", predictions, self.least_predictions)
+        name, function = get_tokenizer(tokenizer, texts)
+        if options.get("held_out") is not None:
+            options["held_out"] = tokenize(check_texts("held_out", options["held_out"]), function)
+        samples = [texts, sample] if self.needs_references else [texts]
+        return {**self.measure(*(tokenize(each, function) for each in samples), **options), "tokenizer": name}
+
+
 class FeatureMetric(_Described):
     """A metric of two samples of features, or of texts that a model turns into them, without Arrow.
 
-    A metric defines `measure(predictions, references, **options)`.
+    A metric defines `measure(predictions, references, **options)` of tables `(texts, dimensions)`. Its options `model`,
+    `processing_class`, `batch_size` and `max_length` are those of `mean_hidden_states`.
     """
 
     inputs = "predictions, references: features of shape (texts, dimensions), or texts with a model."
@@ -107,9 +126,24 @@ class FeatureMetric(_Described):
         """Refused: both samples are needed at once."""
         raise ValueError(f"{self.name} takes both samples at once. Call compute(predictions=..., references=...).")
 
-    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any]:
+    def compute(
+        self,
+        *,
+        predictions: Any = None,
+        references: Any = None,
+        model: Any = None,
+        processing_class: Any = None,
+        batch_size: int = 32,
+        max_length: int = 256,
+        **options: Any,
+    ) -> dict[str, Any]:
         """The result for both samples."""
-        return self.measure(predictions, references, **options)
+        from hf_gpt.evaluation.two_sample.features import as_features
+
+        read = {"batch_size": batch_size, "max_length": max_length}
+        generated = as_features("predictions", predictions, model, processing_class, **read)
+        real = as_features("references", references, model, processing_class, **read)
+        return self.measure(generated, real, **options)
 
     def measure(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The result; to be defined by the metric."""

@@ -8,9 +8,7 @@ from hf_gpt.evaluation.statistics.curves import (
     Point,
     common_reference,
     hypervolume,
-    improvements_at_equal_diversity,
     pareto_front,
-    quality_at,
     super_baseline,
 )
 from hf_gpt.reporting.curve_plots import describe_curves, draw_curves
@@ -43,19 +41,6 @@ def test_pareto_front_by_comparing_all_pairs(plane):
     expected = {(p.quality, p.diversity) for p in some if not beaten(p)}
     front = pareto_front(some, plane)
     assert {(p.quality, p.diversity) for p in front} == expected and len(front) == len(expected)
-
-
-def test_quality_at_equal_diversity():
-    some = points((0.2, 0.3), (0.4, 0.7))
-    assert quality_at(some, 0.4) == pytest.approx(0.25)
-    assert quality_at(some, 0.7) == 0.4 and quality_at(some, 0.71) is None
-    better = points((0.3, 0.3), (0.4, 0.5), (0.5, 0.9))
-    gains = dict(improvements_at_equal_diversity(better, some))
-    assert gains == pytest.approx({0.3: 0.1, 0.5: 0.1, 0.7: 0.05})
-    lower = improvements_at_equal_diversity(
-        points((2.0, 4.0), (1.0, 5.0)), points((3.0, 4.0), (2.0, 5.0)), [4.5], LOWER
-    )
-    assert lower == [(4.5, pytest.approx(1.0))]
 
 
 def test_hypervolume_by_counting_cells():

@@ -3,10 +3,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.evaluation import load
 from hf_gpt.evaluation.language_model.fitting import fit, length_batches
 from hf_gpt.evaluation.text.tokenization import tokenize
-from hf_gpt.evaluation.text.vocabulary import BOS, EOS, UNKNOWN, WordVocabulary, pad_rows
+from hf_gpt.evaluation.text.vocabulary import BOS, EOS, UNKNOWN, WordVocabulary
 from hf_gpt.evaluation.two_sample.auc_interval import auc, auc_interval
 
 

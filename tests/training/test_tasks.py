@@ -307,9 +307,9 @@ def test_every_task_has_a_sample_and_a_recipe():
 
 
 def test_left_padding_and_order_of_generation():
-    from hf_gpt.data.collators import padded
+    from hf_gpt.data.collators import pad_rows
 
-    ids, mask = padded([[5], [6, 7, 8]], 0, "left")
+    ids, mask = pad_rows([[5], [6, 7, 8]], 0, "left")
     assert ids.tolist() == [[0, 0, 5], [6, 7, 8]] and mask.tolist() == [[0, 0, 1], [1, 1, 1]]
 
 

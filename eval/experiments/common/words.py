@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.evaluation.language_model.word_model import WordModel
-from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary, pad_rows
+from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
 from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 from hf_gpt.generation.scoring.log_ratio import as_texts

@@ -35,6 +35,7 @@ from eval.experiments.common.results import Results, kept_model
 from eval.experiments.residual.plot import plot
 from eval.experiments.residual.report import table
 from hf_gpt import HfGptConfig, HfGptForCausalLM, make_discriminator, train_discriminator
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.data.corpus import read_corpus
 from hf_gpt.data.tokenizer import train_tokenizer
 from hf_gpt.evaluation.language_model.fitting import fit
@@ -186,10 +187,7 @@ class Run:
         return {"epochs": len(losses), "validation_loss": min(losses)}
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(map(len, rows))
-        ids = torch.tensor([[*row, *[self.tokenizer.pad_token_id] * (width - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        return ids, mask
+        return pad_rows(rows, self.tokenizer.pad_token_id)
 
     def _loss(self, model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, float]:
         ids, mask = self._padded(rows)

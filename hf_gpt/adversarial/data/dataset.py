@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_gpt.data.chat_tokens import TemplateError, encode, render
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.data.packing import IGNORE_INDEX
 from hf_gpt.data.splits import held_out_rows
 from hf_gpt.data.truncation import Cuts, Overlong, check_usable
@@ -233,8 +234,8 @@ class TextCollator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        prompts, prompt_mask = self._pad([row["prompt_ids"] for row in rows])
-        completions, completion_mask = self._pad([row["completion_ids"] for row in rows])
+        prompts, prompt_mask = pad_rows([row["prompt_ids"] for row in rows], self.pad_token_id)
+        completions, completion_mask = pad_rows([row["completion_ids"] for row in rows], self.pad_token_id)
         input_ids, attention_mask = join(prompts, prompt_mask, completions, completion_mask, self.pad_token_id)
         prompt_length = prompt_mask.sum(-1)
         in_prompt = torch.arange(input_ids.shape[1]) < prompt_length[:, None]
@@ -247,15 +248,6 @@ class TextCollator:
             "prompt_length": prompt_length,
             "index": torch.tensor([row["index"] for row in rows]),
         }
-
-    def _pad(self, lists: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(map(len, lists))
-        ids = torch.full((len(lists), width), self.pad_token_id, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(lists):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
-            mask[row, : len(tokens)] = 1
-        return ids, mask
 
 
 class RowNumbers:

@@ -12,6 +12,7 @@ from hf_gpt.adversarial.config import AdversarialConfig
 from hf_gpt.adversarial.data.dataset import SpecialTokens
 from hf_gpt.adversarial.data.replay import GeneratedText
 from hf_gpt.adversarial.discriminator.update import Batch
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.generation.sampling.rollout import Rollout, rollout
 
@@ -141,13 +142,7 @@ class Collector:
         return generated, columns["logps"]
 
     def _prompts(self, rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(len(row["prompt_ids"]) for row in rows)
-        ids = torch.full((len(rows), width), self.tokens.pad)
-        mask = torch.zeros_like(ids)
-        for number, row in enumerate(rows):
-            prompt = torch.tensor(row["prompt_ids"])
-            ids[number, width - len(prompt) :], mask[number, width - len(prompt) :] = prompt, 1
-        return ids, mask
+        return pad_rows([row["prompt_ids"] for row in rows], self.tokens.pad, "left")
 
 
 def as_batch(texts: Rollout | Mapping[str, torch.Tensor]) -> Batch:

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.errors import ConfigError
 from hf_gpt.generation.decoding.fingerprint import digests
 from hf_gpt.generation.sampling.distribution import SamplingConfig, pack
@@ -206,11 +207,8 @@ def _whole(parameter: torch.Tensor) -> torch.Tensor:
 def _assemble(prompt_ids, prompt_mask, completions, sampling: SamplingConfig, device) -> Rollout:
     number, pad = sampling.num_return_sequences, sampling.padding_token
     kept = [_until_end(ids, sampling.end_tokens) for ids in completions]
-    width = max(map(len, kept))
-    ids = torch.full((len(kept), width), pad)
-    mask = torch.zeros(len(kept), width)
-    for row, tokens in enumerate(kept):
-        ids[row, : len(tokens)], mask[row, : len(tokens)] = torch.tensor(tokens), 1
+    ids, mask = pad_rows(kept, pad)
+    mask = mask.float()
     prompt_ids, prompt_mask = (part.cpu().repeat_interleave(number, 0) for part in (prompt_ids, prompt_mask))
     sequences, attention_mask = join(prompt_ids, prompt_mask, ids, mask, pad)
     return Rollout(

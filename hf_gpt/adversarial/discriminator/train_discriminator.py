@@ -15,7 +15,8 @@ from hf_gpt.adversarial.checks import warn_of_sameness
 from hf_gpt.adversarial.data.dataset import SpecialTokens, TextCollator, TextRows, warn_of_repeats
 from hf_gpt.adversarial.discriminator.model import Scorer, check_pair
 from hf_gpt.adversarial.discriminator.module import as_discriminator
-from hf_gpt.adversarial.monitoring.diagnostics import accuracy, format_features, shortcut_auc
+from hf_gpt.adversarial.monitoring.diagnostics import accuracy, format_features, shortcut_auc, unpadded
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.data.truncation import Cuts, Overlong
 from hf_gpt.errors import ConfigError, CorpusError
 from hf_gpt.evaluation.language_model.fitting import BatchLoss, fit
@@ -274,24 +275,15 @@ def _residual(generator, discriminator, real_rows, tokens, config) -> dict[str, 
 
 
 def _generated_rows(generator, real_rows, tokens, config) -> list[dict[str, Any]]:
-    longest = max(len(row["prompt_ids"]) for row in real_rows)
-    prompts = torch.full((len(real_rows), longest), tokens.pad)
-    mask = torch.zeros_like(prompts)
-    for position, row in enumerate(real_rows):
-        prompts[position, longest - len(row["prompt_ids"]) :] = torch.tensor(row["prompt_ids"])
-        mask[position, longest - len(row["prompt_ids"]) :] = 1
     samples = rollout(
         generator,
-        prompts,
-        mask,
+        *pad_rows([row["prompt_ids"] for row in real_rows], tokens.pad, "left"),
         sampling=SamplingConfig(max_new_tokens=config.max_new_tokens, eos_token_id=tokens.eos, pad_token_id=tokens.pad),
         generator=torch.Generator().manual_seed(config.seed),
         batch_size=config.rollout_batch_size,
     )
-    completions = zip(samples.completions.cpu(), samples.completion_mask.bool().cpu(), strict=True)
-    return [
-        {**row, "completion_ids": ids[kept].tolist()} for row, (ids, kept) in zip(real_rows, completions, strict=True)
-    ]
+    completions = unpadded(samples.completions, samples.completion_mask)
+    return [{**row, "completion_ids": ids} for row, ids in zip(real_rows, completions, strict=True)]
 
 
 def _parts(number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

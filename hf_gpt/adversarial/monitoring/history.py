@@ -11,6 +11,7 @@ from hf_gpt.adversarial.config import AdversarialConfig
 from hf_gpt.adversarial.data.dataset import RowNumbers, SpecialTokens, TextRows
 from hf_gpt.adversarial.monitoring import diagnostics as metrics
 from hf_gpt.adversarial.monitoring.monitors import Alert, Monitors, Thresholds
+from hf_gpt.data.collators import pad_rows
 
 
 # Scores of each side before which an AUC says nothing, and texts before which their variety does not.
@@ -138,12 +139,7 @@ class History:
         return found | self._copy_metrics(generated)
 
     def _format(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-        width = max(map(len, texts))
-        ids = torch.full((len(texts), width), self.tokens.pad)
-        mask = torch.zeros_like(ids)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)], mask[row, : len(text)] = torch.tensor(text), 1
-        return metrics.format_features(ids, mask, sorted({self.tokens.bos, self.tokens.eos}))
+        return metrics.format_features(*pad_rows(texts, self.tokens.pad), sorted({self.tokens.bos, self.tokens.eos}))
 
     def _copy_metrics(self, generated: Sequence[Sequence[int]]) -> dict[str, float]:
         if self._copies is None:

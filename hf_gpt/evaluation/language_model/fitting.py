@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from hf_gpt.allocator import keeps_freed_memory
+from hf_gpt.data.collators import pad_rows
 
 
 # From a model and the positions of examples to their mean loss and its weight (their number, or that of their tokens).
@@ -116,6 +117,16 @@ def fit(
     model.load_state_dict(best)
     model.eval()
     return record
+
+
+@torch.no_grad()
+def over_rows(
+    read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: Sequence[np.ndarray], batch_size: int
+) -> np.ndarray:
+    """What `read` gives for token ids and mask of each row, in the order of the rows, read in batches by length."""
+    batches = length_batches(np.arange(len(rows)), np.array([len(row) for row in rows]), batch_size)
+    found = [read(*pad_rows([rows[position] for position in batch])).double().numpy() for batch in batches]
+    return np.concatenate(found)[np.argsort(np.concatenate(batches))]
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.generation.scoring.discriminator import evaluating
 from hf_gpt.generation.scoring.logprobs import token_logps
 
@@ -44,29 +45,6 @@ class Likelihood:
     def bits_per_byte(self) -> float:
         """Comparable between tokenizers, which perplexity is not."""
         return float(self.nll.sum() / math.log(2) / self.sizes.sum())
-
-
-def open_language_model(model: Any, processing_class: Any = None) -> tuple["PreTrainedModel", Any]:
-    """A causal language model and its tokenizer, each given as an object or as a path or Hub id.
-
-    Raises:
-        ValueError: a model object came without its tokenizer.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from hf_gpt.files.checkpoints import find_model
-    from hf_gpt.files.model_paths import check_exists
-
-    if isinstance(model, str) or hasattr(model, "__fspath__"):
-        check_exists(str(model))
-        path = find_model(str(model))
-        processing_class = processing_class or path
-        model = AutoModelForCausalLM.from_pretrained(path)
-    elif processing_class is None:
-        raise ValueError("give processing_class, the tokenizer of the model, or the model as a path.")
-    if isinstance(processing_class, str) or hasattr(processing_class, "__fspath__"):
-        processing_class = AutoTokenizer.from_pretrained(find_model(str(processing_class)))
-    return model, processing_class
 
 
 def windows(length: int, max_length: int, stride: int) -> list[tuple[int, int, int]]:
@@ -131,14 +109,9 @@ def likelihood(
     with evaluating(model):
         for first in range(0, len(pieces), batch_size):
             batch = pieces[first : first + batch_size]
-            longest = max(end - begin for _, begin, end, _ in batch)
-            ids = torch.full((len(batch), longest), start)
-            mask = torch.zeros((len(batch), longest), dtype=torch.long)
-            wanted = torch.zeros((len(batch), longest), dtype=torch.bool)
-            for n, (row, begin, end, predicted) in enumerate(batch):
-                ids[n, : end - begin] = torch.tensor(rows[row][begin:end])
-                mask[n, : end - begin] = 1
-                wanted[n, predicted - begin : end - begin] = True
+            ids, mask = pad_rows([rows[row][begin:end] for row, begin, end, _ in batch], start)
+            first_wanted = torch.tensor([predicted - begin for _, begin, _, predicted in batch])
+            wanted = mask * (torch.arange(mask.shape[1]) >= first_wanted[:, None])
             ids = ids.to(device)
             logits = model(input_ids=ids, attention_mask=mask.to(device)).logits[:, :-1].float()
             logps = token_logps(logits, ids[:, 1:])

@@ -1,13 +1,14 @@
 """A small language model over words, trained within minutes, behind LM score and reverse LM score."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from hf_gpt.evaluation.language_model.fitting import Fit, fit, length_batches, seeded
-from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary, pad_rows
+from hf_gpt.data.collators import pad_rows
+from hf_gpt.evaluation.language_model.fitting import Fit, fit, over_rows, seeded
+from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
 
 
 if TYPE_CHECKING:
@@ -77,8 +78,9 @@ class WordModel:
         positions = np.arange(len(rows))
 
         def loss(model: "HfGptForCausalLM", chosen: np.ndarray) -> tuple[torch.Tensor, float]:
-            losses, mask = self._losses([rows[position] for position in chosen], teacher if model.training else None)
-            return losses.sum() / mask.sum(), int(mask.sum())
+            ids, mask = pad_rows([rows[position] for position in chosen])
+            count = mask[:, 1:].sum()
+            return self._losses(ids, mask, teacher if model.training else None).sum() / count, int(count)
 
         return fit(
             self.model,
@@ -93,35 +95,25 @@ class WordModel:
             seed=seed,
         )
 
-    @torch.no_grad()
     def nll(self, sentences: Sequence[Sequence[str]], batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         """Negative log-likelihood of each sentence in nats, its end included, and its tokens: both `(sentences,)`."""
         self.model.eval()
         rows = self.vocabulary.encode(sentences, self.max_length)
-        lengths = np.array([len(row) for row in rows])
-        nll = np.zeros(len(rows))
-        for positions in length_batches(np.arange(len(rows)), lengths, batch_size):
-            nll[positions] = self._losses([rows[position] for position in positions])[0].double().sum(1).numpy()
-        return nll, lengths - 1
+        nll = over_rows(lambda ids, mask: self._losses(ids, mask).double().sum(1), rows, batch_size)
+        return nll, np.array([len(row) for row in rows]) - 1
 
-    @torch.no_grad()
     def features(self, sentences: Sequence[Sequence[str]], batch_size: int = 256) -> np.ndarray:
         """Last hidden states of each sentence, averaged over its tokens: float64 `(sentences, hidden_size)`."""
         self.model.eval()
-        rows = self.vocabulary.encode(sentences, self.max_length)
-        features = np.zeros((len(rows), self.model.config.hidden_size))
-        lengths = np.array([len(row) for row in rows])
-        for positions in length_batches(np.arange(len(rows)), lengths, batch_size):
-            ids, mask = pad_rows([rows[position] for position in positions])
-            states = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.double()
-            features[positions] = ((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
-        return features
 
-    def _losses(
-        self, rows: Sequence[np.ndarray], teacher: "WordModel | None" = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss of each predicted token, 0 at padding, and which ones there are: `(rows, longest - 1)` both."""
-        ids, mask = pad_rows(rows)
+        def read(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            states = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.double()
+            return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+        return over_rows(read, self.vocabulary.encode(sentences, self.max_length), batch_size)
+
+    def _losses(self, ids: torch.Tensor, mask: torch.Tensor, teacher: "WordModel | None" = None) -> torch.Tensor:
+        """Loss of each predicted token, 0 at padding: `(rows, longest - 1)`, of ids and mask `(rows, longest)`."""
         logits = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         # With the vocabulary in the middle, as `cross_entropy` takes logits of rows, it takes twice as long on a CPU.
         targets = ids[:, 1:].flatten()
@@ -130,12 +122,13 @@ class WordModel:
                 taught = teacher.model(input_ids=ids, attention_mask=mask).logits[:, :-1]
             targets = taught.float().softmax(-1).flatten(0, 1)
         losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
-        return losses.view_as(ids[:, 1:]) * mask[:, 1:], mask[:, 1:]
+        return losses.view_as(ids[:, 1:]) * mask[:, 1:]
 
 
-def lm_score(
-    generated: Sequence[Sequence[str]],
-    real: Sequence[Sequence[str]],
+def train_word_model(
+    words: Sequence[Sequence[str]],
+    learnt: Sequence[Sequence[str]],
+    stopping: Sequence[Sequence[str]],
     *,
     seed: int = 0,
     max_length: int = 64,
@@ -143,6 +136,23 @@ def lm_score(
     num_hidden_layers: int = 2,
     epochs: int = 20,
     batch_size: int = 64,
+) -> tuple[WordModel, int]:
+    """A new model, and the epoch whose weights it has.
+
+    Args:
+        words: Tokens of the texts whose words it knows.
+        learnt, stopping: Those that it learns, and those of early stopping.
+        seed: Of weights and training.
+        max_length, hidden_size, num_hidden_layers: Of the model.
+        epochs, batch_size: Of its training.
+    """
+    model = WordModel(WordVocabulary(words), max_length, hidden_size, num_hidden_layers, seed=seed)
+    record = model.train(learnt, stopping, epochs=epochs, batch_size=batch_size, seed=seed)
+    return model, record.best_epoch
+
+
+def lm_score(
+    generated: Sequence[Sequence[str]], real: Sequence[Sequence[str]], *, seed: int = 0, **training: Any
 ) -> dict[str, float | int]:
     """Quality: nats per token of generated texts under a language model of real ones (https://arxiv.org/abs/1811.02549).
 
@@ -152,8 +162,7 @@ def lm_score(
     Args:
         generated, real: Tokens of each text; at least 20 real ones.
         seed: Of split, weights and training.
-        max_length, hidden_size, num_hidden_layers: Of the model.
-        epochs, batch_size: Of its training.
+        training: Sizes and settings of `train_word_model`.
 
     Returns:
         `lm_score`, `lm_score_references`, `unknown_rate` of the generated words, `epochs`.
@@ -161,26 +170,17 @@ def lm_score(
     order = np.random.default_rng(seed).permutation(len(real))
     tenth = max(1, len(real) // 10)
     scored, stopping, learnt = ([real[n] for n in part] for part in np.split(order, [tenth, 2 * tenth]))
-    model = WordModel(WordVocabulary(real), max_length, hidden_size, num_hidden_layers, seed=seed)
-    record = model.train(learnt, stopping, epochs=epochs, batch_size=batch_size, seed=seed)
+    model, epochs = train_word_model(real, learnt, stopping, seed=seed, **training)
     return {
         "lm_score": _mean(model, generated),
         "lm_score_references": _mean(model, scored),
         "unknown_rate": model.vocabulary.unknown_rate(generated),
-        "epochs": record.best_epoch,
+        "epochs": epochs,
     }
 
 
 def reverse_lm_score(
-    generated: Sequence[Sequence[str]],
-    real: Sequence[Sequence[str]],
-    *,
-    seed: int = 0,
-    max_length: int = 64,
-    hidden_size: int = 64,
-    num_hidden_layers: int = 2,
-    epochs: int = 20,
-    batch_size: int = 64,
+    generated: Sequence[Sequence[str]], real: Sequence[Sequence[str]], *, seed: int = 0, **training: Any
 ) -> dict[str, float | int]:
     """Diversity and quality: nats per token of real texts under a language model of generated texts alone.
 
@@ -191,21 +191,18 @@ def reverse_lm_score(
 
     Args:
         generated, real: Tokens of each text; at least 20 real ones.
-        seed: Of split, weights and training.
-        max_length, hidden_size, num_hidden_layers: Of the model.
-        epochs, batch_size: Of its training.
+        seed, training: As for `lm_score`.
 
     Returns:
         `reverse_lm_score`, `unknown_rate` of the generated words, `epochs`.
     """
     order = np.random.default_rng(seed).permutation(len(real))
     stopping, scored = ([real[n] for n in part] for part in np.split(order, [len(real) // 2]))
-    model = WordModel(WordVocabulary(real), max_length, hidden_size, num_hidden_layers, seed=seed)
-    record = model.train(generated, stopping, epochs=epochs, batch_size=batch_size, seed=seed)
+    model, epochs = train_word_model(real, generated, stopping, seed=seed, **training)
     return {
         "reverse_lm_score": _mean(model, scored),
         "unknown_rate": model.vocabulary.unknown_rate(generated),
-        "epochs": record.best_epoch,
+        "epochs": epochs,
     }
 
 

@@ -8,7 +8,6 @@ the area they dominate, or each model at its own best setting (https://arxiv.org
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any, Literal
 
@@ -87,53 +86,6 @@ def pareto_front(points: Sequence[Point], plane: Plane = SELF_BLEU) -> list[Poin
             front.append(point)
             best = quality
     return front
-
-
-def quality_at(points: Sequence[Point], diversity: float, plane: Plane = SELF_BLEU) -> float | None:
-    """Quality of one model at a given diversity, on the straight lines between its Pareto points.
-
-    Returns:
-        None outside the range that the model reaches: nothing is extrapolated.
-
-    Raises:
-        ValueError: there are no points, or a value is not finite.
-    """
-    front = sorted((point.diversity, point.quality) for point in pareto_front(points, plane))
-    for (left, low), (right, high) in pairwise(front):
-        if left <= diversity <= right:
-            return low + (high - low) * (diversity - left) / (right - left)
-    return next((quality for position, quality in front if position == diversity), None)
-
-
-def improvements_at_equal_diversity(
-    points: Sequence[Point],
-    baseline: Sequence[Point],
-    diversities: Sequence[float] | None = None,
-    plane: Plane = SELF_BLEU,
-) -> list[tuple[float, float]]:
-    """How much better one model is than another at equal diversity.
-
-    Args:
-        points, baseline: Of either model.
-        diversities: Where to compare; left out, at every Pareto point of either that the other one reaches too.
-        plane: Which way is better.
-
-    Returns:
-        Diversity and improvement in quality, positive where `points` is better; only where both reach.
-    """
-    if diversities is None:
-        fronts = [*pareto_front(points, plane), *pareto_front(baseline, plane)]
-        diversities = sorted({point.diversity for point in fronts})
-    sign = 1 if plane.quality == "higher" else -1
-    pairs = [
-        (position, quality_at(points, position, plane), quality_at(baseline, position, plane))
-        for position in diversities
-    ]
-    return [
-        (position, sign * (ours - theirs))
-        for position, ours, theirs in pairs
-        if ours is not None and theirs is not None
-    ]
 
 
 def hypervolume(points: Sequence[Point], reference: tuple[float, float], plane: Plane = SELF_BLEU) -> float:

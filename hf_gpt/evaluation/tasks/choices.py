@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.tasks.loading import Candidate
 from hf_gpt.generation.scoring.logprobs import completion_logits, token_logps
@@ -52,8 +53,7 @@ def score_continuations(
     Raises:
         UserError: the model writes nothing, or a continuation is empty or longer than the model reads.
     """
-    if candidate.head not in ("causal", "encoder_decoder"):
-        raise UserError(f"{candidate.name} is a {candidate.head} model; this task needs one that writes text.")
+    candidate.check_writes()
     rows = encode_pairs(candidate, pairs, max_length)
     found: list[Continuation | None] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda n: -len(rows[n][0]) - len(rows[n][1]))
@@ -61,21 +61,14 @@ def score_continuations(
     for first in range(0, len(order), batch_size):
         positions = order[first : first + batch_size]
         batch = [rows[position] for position in positions]
-        width = max(len(context) + len(tokens) for context, tokens in batch)
-        ids = torch.zeros(len(batch), width, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        longest = max(len(tokens) for _, tokens in batch)
-        wanted = torch.zeros(len(batch), longest, dtype=torch.int64)
-        inside = torch.zeros(len(batch), longest, dtype=torch.bool)
-        for n, (context, tokens) in enumerate(batch):
-            ids[n, : len(context) + len(tokens)] = torch.tensor([*context, *tokens])
-            mask[n, : len(context) + len(tokens)] = 1
-            wanted[n, : len(tokens)] = torch.tensor(tokens)
-            inside[n, : len(tokens)] = True
+        ids, mask = pad_rows([[*context, *tokens] for context, tokens in batch])
+        wanted, inside = pad_rows([tokens for _, tokens in batch])
         lengths = torch.tensor([len(context) for context, _ in batch])
-        logits = completion_logits(candidate.model, ids.to(device), mask.to(device), lengths.to(device), longest)
+        logits = completion_logits(
+            candidate.model, ids.to(device), mask.to(device), lengths.to(device), wanted.shape[1]
+        )
         logps = token_logps(logits, wanted.to(device)).double().cpu() * inside
-        likeliest = ((logits.argmax(-1).cpu() == wanted) | ~inside).all(1)
+        likeliest = ((logits.argmax(-1).cpu() == wanted) | (inside == 0)).all(1)
         for n, position in enumerate(positions):
             found[position] = Continuation(float(logps[n].sum()), len(batch[n][1]), bool(likeliest[n]))
         advance(len(batch))
@@ -100,19 +93,19 @@ def encode_pairs(
     contexts = candidate.encode([context for context, _ in moved])
     reads_apart = candidate.head == "encoder_decoder"
     wholes = candidate.encode([c if reads_apart else context + c for context, c in moved])
-    limits = [limit for limit in (candidate.limit, max_length) if limit is not None]
+    limit = candidate.limit_with(max_length)
     rows = []
     for (_, text), context, whole in zip(moved, contexts, wholes, strict=True):
         tokens = whole if reads_apart else whole[len(context) :]
         if not tokens:
             raise UserError(f"the continuation {text!r} has no token of its own for {candidate.name}.")
-        context = [*context, candidate.tokenizer.eos_token_id] if reads_apart else [candidate.begin, *context]
-        if limits:
-            room = min(limits) if reads_apart else min(limits) - len(tokens)
-            if room < 1 or len(tokens) > min(limits):
+        context = candidate.as_prompt(context)
+        if limit is not None:
+            room = limit if reads_apart else limit - len(tokens)
+            if room < 1 or len(tokens) > limit:
                 raise UserError(
                     f"a continuation of {len(tokens)} tokens is more than {candidate.name} reads with its begin token "
-                    f"({min(limits)}): {text[:60]!r}."
+                    f"({limit}): {text[:60]!r}."
                 )
             context = context[-room:]
         rows.append((context, tokens))

@@ -8,6 +8,7 @@ import torch
 
 from hf_gpt.data.answer_spans import best_answers, read_passages
 from hf_gpt.data.arguments import MAX_ANSWER_LENGTH
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.errors import CorpusError
 from hf_gpt.evaluation.tasks.loading import Candidate
 from hf_gpt.evaluation.tasks.registry import TaskSpec
@@ -29,8 +30,7 @@ def extract_answers(
     for number, row in enumerate(rows, 1):
         if "question" not in row or "context" not in row:
             raise CorpusError(f"task {spec.name}, row {number}: a model that extracts needs 'question' and 'context'.")
-    limits = [limit for limit in (candidate.limit, spec.max_length, 384) if limit is not None]
-    length = min(limits)
+    length = min(candidate.limit_with(spec.max_length) or 384, 384)
     found: list[str] = []
     for first in range(0, len(rows), batch_size):
         some = rows[first : first + batch_size]
@@ -38,12 +38,7 @@ def extract_answers(
         questions = [row["question"] for row in some]
         passages = read_passages(questions, contexts, candidate.tokenizer, length, min(64, length // 4))
         windows = [{**row, "example": number} for number, passage in enumerate(passages) for row in passage.rows]
-        width = max(len(row["input_ids"]) for row in windows)
-        ids = torch.zeros(len(windows), width, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for number, row in enumerate(windows):
-            ids[number, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
-            mask[number, : len(row["input_ids"])] = 1
+        ids, mask = pad_rows([row["input_ids"] for row in windows])
         device = candidate.model.device
         outputs = candidate.model(input_ids=ids.to(device), attention_mask=mask.to(device))
         starts, ends = (np.asarray(part.float().cpu()) for part in (outputs.start_logits, outputs.end_logits))

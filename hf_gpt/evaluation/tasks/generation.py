@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.errors import UserError
 from hf_gpt.evaluation.tasks.loading import Candidate
 from hf_gpt.evaluation.tasks.registry import TaskSpec
@@ -56,7 +57,7 @@ def write_after(
     Raises:
         UserError: the model writes nothing, or has no room for a prompt.
     """
-    _check(candidate)
+    candidate.check_writes()
     rows = _prompt_rows(candidate, prompts, sampler["max_new_tokens"], max_length)
     # A random generator for each row, so that neither the batch nor --limit changes the samples.
     generators = [torch.Generator().manual_seed(seed * 1_000_003 + position) for position in range(len(rows))]
@@ -66,9 +67,7 @@ def write_after(
     order = sorted(range(len(rows)), key=lambda position: -len(rows[position]))
     for first in range(0, len(order), batch_size):
         positions = order[first : first + batch_size]
-        width = max(len(rows[position]) for position in positions)
-        ids = torch.tensor([[0] * (width - len(rows[position])) + rows[position] for position in positions])
-        mask = torch.tensor([[0] * (width - len(rows[position])) + [1] * len(rows[position]) for position in positions])
+        ids, mask = pad_rows([rows[position] for position in positions], side="left")
         sampling = SamplingConfig(eos_token_id=_ends(candidate), **sampler)
         samples = rollout(candidate.model, ids, mask, sampling=sampling, uniforms=uniforms[positions])
         for position, tokens, kept in zip(positions, samples.completions, samples.completion_mask.bool(), strict=True):
@@ -79,7 +78,7 @@ def write_after(
 
 def write_freely(candidate: Candidate, count: int, **options: Any) -> list[str]:
     """`count` unconditional samples; options as for `write_after`."""
-    _check(candidate)
+    candidate.check_writes()
     if candidate.head == "encoder_decoder":
         raise UserError(f"{candidate.name} is an encoder-decoder: it writes after a prompt alone.")
     limit = candidate.limit
@@ -97,15 +96,14 @@ def _prompt_rows(
 ) -> list[list[int]]:
     """Token ids of prompts, cut to what leaves room for `new_tokens`."""
     reads_apart = candidate.head == "encoder_decoder"
-    begin, encoded = candidate.begin, candidate.encode(list(prompts))
-    rows = [[*ids, candidate.tokenizer.eos_token_id] if reads_apart else [begin, *ids] for ids in encoded]
-    limits = [limit for limit in (candidate.limit, max_length) if limit is not None]
-    if not limits:
+    rows = list(map(candidate.as_prompt, candidate.encode(list(prompts))))
+    limit = candidate.limit_with(max_length)
+    if limit is None:
         return rows
-    room = min(limits) - (0 if reads_apart else new_tokens)
+    room = limit - (0 if reads_apart else new_tokens)
     if room < min(2, max(map(len, rows))):
         raise UserError(
-            f"{candidate.name} reads {min(limits)} tokens: no room for a prompt beside max_new_tokens = {new_tokens}. "
+            f"{candidate.name} reads {limit} tokens: no room for a prompt beside max_new_tokens = {new_tokens}. "
             "Lower it with --max_new_tokens."
         )
     if reads_apart and candidate.limit is not None and new_tokens > candidate.limit:
@@ -118,11 +116,6 @@ def _prompt_rows(
             "%s: %d of %d prompts lose their first tokens, to fit %d tokens.", candidate.name, cut, len(rows), room
         )
     return [row if len(row) <= room else [*row[:1], *row[1 - room :]] for row in rows]
-
-
-def _check(candidate: Candidate) -> None:
-    if candidate.head not in ("causal", "encoder_decoder"):
-        raise UserError(f"{candidate.name} is a {candidate.head} model; this task needs one that writes text.")
 
 
 def _ends(candidate: Candidate) -> list[int]:

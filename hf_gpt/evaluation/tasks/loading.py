@@ -48,6 +48,24 @@ class Candidate:
 
         return max_positions(self.model)
 
+    def limit_with(self, most: int | None) -> int | None:
+        """Most tokens that the model reads, `most` at the most; None where neither limits it."""
+        return min((limit for limit in (self.limit, most) if limit is not None), default=None)
+
+    def check_writes(self) -> None:
+        """Raises `UserError` for a model that writes no text."""
+        if self.head not in ("causal", "encoder_decoder"):
+            raise UserError(f"{self.name} is a {self.head} model; this task needs one that writes text.")
+
+    def as_prompt(self, ids: list[int]) -> list[int]:
+        """A prompt's token ids as the model reads them: after the begin token, or in an encoder before the end token.
+
+        Raises:
+            UserError: the tokenizer has no such token.
+        """
+        begin = self.begin
+        return [*ids, self.tokenizer.eos_token_id] if self.head == "encoder_decoder" else [begin, *ids]
+
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of texts, without tokens around them; a special token that is spelled out stays text."""
         options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}

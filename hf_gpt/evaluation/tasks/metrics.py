@@ -200,8 +200,7 @@ def _corpus(name: str, options: Mapping[str, Any], predictions: list[str], refer
     """BLEU and chrF from the counts of each example that sacrebleu itself resamples for its own tests."""
     from sacrebleu.metrics import BLEU, CHRF
 
-    from hf_gpt.evaluation.text.references import chosen_tokenizer, reference_streams
-    from hf_gpt.evaluation.text.words import normal_form
+    from hf_gpt.evaluation.text.references import chosen_tokenizer, composed, reference_streams
 
     scorers: dict[str, Any] = {}
     if name in ("sacrebleu", "bleu"):
@@ -209,8 +208,7 @@ def _corpus(name: str, options: Mapping[str, Any], predictions: list[str], refer
         scorers[name] = BLEU(lowercase=options.get("lowercase", False), tokenize=tokenize)
     if name in ("sacrebleu", "chrf"):
         scorers["chrf"] = CHRF(**(options if name == "chrf" else {}))
-    predictions = list(map(normal_form, predictions))
-    streams = [list(map(normal_form, stream)) for stream in reference_streams(references)]
+    predictions, streams = composed(predictions), reference_streams(references)
     tables = {key: np.array(compat.corpus_statistics(scorer, predictions, streams)) for key, scorer in scorers.items()}
     widths = {key: table.shape[1] for key, table in tables.items()}
 

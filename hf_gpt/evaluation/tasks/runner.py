@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.data.labels import label_name, label_number
 from hf_gpt.data.splits import held_out_rows, same_text
 from hf_gpt.errors import CorpusError, UserError
@@ -219,17 +220,15 @@ def _classify(spec, candidate, rows, batch_size, advance) -> Record:
         found = [int(np.argmax(logps)) for logps in record["logps"]]
         return {"predictions": found, "references": wanted}
     texts, found = _texts(spec, rows), []
-    limits = [limit for limit in (candidate.limit, spec.max_length) if limit is not None]
-    cut = {"truncation": True, "max_length": min(limits)} if limits else {}
+    limit = candidate.limit_with(spec.max_length)
+    cut = {} if limit is None else {"truncation": True, "max_length": limit}
     # The library's decoders find the last token of a text by the model's padding token, and take one text at a time
     # where it has none.
     pad = getattr(candidate.model.config.get_text_config(), "pad_token_id", None)
     batch_size, pad = (1, 0) if pad is None else (batch_size, pad)
     for first in range(0, len(texts), batch_size):
         ids = [candidate.tokenizer(text, **cut)["input_ids"] for text in texts[first : first + batch_size]]
-        width = max(map(len, ids))
-        inputs = torch.tensor([row + [pad] * (width - len(row)) for row in ids])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
+        inputs, mask = pad_rows(ids, pad)
         device = candidate.model.device
         found += candidate.model(input_ids=inputs.to(device), attention_mask=mask.to(device)).logits.argmax(-1).tolist()
         advance(len(ids))

@@ -1,10 +1,9 @@
-"""Vocabulary and batches of words for the small models that metrics train."""
+"""Vocabulary of words for the small models that metrics train."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 
 
 PAD, BOS, EOS, UNKNOWN = range(4)
@@ -40,12 +39,3 @@ class WordVocabulary:
         """Share of words that are not in the vocabulary."""
         counts = Counter(token for sentence in sentences for token in sentence)
         return sum(n for word, n in counts.items() if word not in self.numbers) / max(sum(counts.values()), 1)
-
-
-def pad_rows(rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows as one int64 batch `(rows, longest)`, padded at the right, and its attention mask of the same shape."""
-    lengths = np.array([len(row) for row in rows])
-    ids = np.full((len(rows), lengths.max()), PAD, np.int64)
-    mask = np.arange(ids.shape[1]) < lengths[:, None]
-    ids[mask] = np.concatenate(rows)
-    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))

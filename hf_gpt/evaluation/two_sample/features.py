@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_gpt.data.collators import pad_rows
+from hf_gpt.evaluation.checks import check_features, check_texts
+from hf_gpt.evaluation.models import open_model
 from hf_gpt.generation.scoring.discriminator import evaluating
 from hf_gpt.generation.scoring.texts import max_positions
 
@@ -35,20 +38,7 @@ def mean_hidden_states(
     Raises:
         ValueError: a model object came without its tokenizer.
     """
-    from transformers import AutoModel, AutoTokenizer
-
-    from hf_gpt.files.checkpoints import find_model
-    from hf_gpt.files.model_paths import check_exists
-
-    if isinstance(model, str) or hasattr(model, "__fspath__"):
-        check_exists(str(model))
-        path = find_model(str(model))
-        processing_class = processing_class or path
-        model = AutoModel.from_pretrained(path)
-    elif processing_class is None:
-        raise ValueError("give processing_class, the tokenizer of the model, or the model as a path.")
-    if isinstance(processing_class, str) or hasattr(processing_class, "__fspath__"):
-        processing_class = AutoTokenizer.from_pretrained(find_model(str(processing_class)))
+    model, processing_class = open_model(model, processing_class, "AutoModel")
     model = getattr(model, "base_model", model)
     max_length = min(max_length, max_positions(model) or max_length)
     device = next(model.parameters()).device
@@ -62,19 +52,13 @@ def mean_hidden_states(
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            longest = max(1, max(len(rows[row]) for row in chosen))
-            ids = torch.zeros((len(chosen), longest), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for n, row in enumerate(chosen):
-                ids[n, : len(rows[row])] = torch.tensor(rows[row], dtype=torch.long)
-                mask[n, : len(rows[row])] = 1
-            # A row of nothing but padding would be NaN in attention; its hidden states are left out below.
-            seen = mask.clamp(min=(mask.sum(1, keepdim=True) == 0).long())
-            states = model(input_ids=ids.to(device), attention_mask=seen.to(device))
+            # A text without tokens is read as one, whose state is left out below.
+            ids, mask = pad_rows([rows[row] or [0] for row in chosen])
+            states = model(input_ids=ids.to(device), attention_mask=mask.to(device))
             hidden = states.last_hidden_state.double().cpu()
-            means = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+            means = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
             for n, row in enumerate(chosen):
-                features[row] = means[n].numpy()
+                features[row] = means[n].numpy() * bool(rows[row])
     return np.stack(features)
 
 
@@ -95,8 +79,6 @@ def as_features(
     Raises:
         ValueError: the sample is neither, or texts came without a model.
     """
-    from hf_gpt.evaluation.checks import check_features, check_texts
-
     is_row = sample is not None and getattr(sample, "ndim", 1) == 1
     if is_row and isinstance(next(iter(sample), None), str):
         if model is None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.data.splits import held_out_rows
-from hf_gpt.evaluation.language_model.fitting import fit, length_batches, seeded
-from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary, pad_rows
+from hf_gpt.evaluation.language_model.fitting import fit, over_rows, seeded
+from hf_gpt.evaluation.text.vocabulary import BOS, EOS, PAD, WordVocabulary
 
 
 if TYPE_CHECKING:
@@ -118,14 +119,9 @@ def neural_classifier_scores(
         learning_rate=learning_rate,
         seed=seed,
     )
-    return _logits(model, rows, batch_size), _logits(model, vocabulary.encode(others, max_length), batch_size)
 
+    def read(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=ids, attention_mask=mask).logits[:, 0]
 
-@torch.no_grad()
-def _logits(model: "PreTrainedModel", rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
-    scores = np.empty(len(rows))
-    lengths = np.array([len(row) for row in rows])
-    for positions in length_batches(np.arange(len(rows)), lengths, 4 * batch_size):
-        ids, mask = pad_rows([rows[position] for position in positions])
-        scores[positions] = model(input_ids=ids, attention_mask=mask).logits[:, 0].double().numpy()
-    return scores
+    known, new = (over_rows(read, some, 4 * batch_size) for some in (rows, vocabulary.encode(others, max_length)))
+    return known, new

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import logging
 
+from hf_gpt.data.collators import pad_rows
 from hf_gpt.generation.scoring.discriminator import check_discriminator, discriminator_logits
 
 
@@ -55,11 +56,7 @@ def encode_texts(
         encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, **options)["input_ids"]
         are_cut = [len(ids) + 2 > limit for ids in encoded]
         rows = [[begin, *ids, end][:limit] for ids in encoded]
-    width = max(map(len, rows))
-    pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return ids, mask, are_cut
+    return *pad_rows(rows, 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id), are_cut
 
 
 class TextDiscriminatorConfig(PreTrainedConfig):

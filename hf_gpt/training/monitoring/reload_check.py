@@ -124,7 +124,7 @@ def continue_prompts(
     """
     from transformers import set_seed
 
-    from hf_gpt.data.collators import padded
+    from hf_gpt.data.collators import pad_rows
 
     set_seed(seed)
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -132,7 +132,7 @@ def continue_prompts(
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     texts = []
     for first in range(0, len(encoded), sample_batch_size):
-        input_ids, mask = padded(encoded[first : first + sample_batch_size], pad, "left")
+        input_ids, mask = pad_rows(encoded[first : first + sample_batch_size], pad, "left")
         width = input_ids.shape[1]
         most = max(1, min(sampling["max_new_tokens"], max_length - width))
         inputs = {"input_ids": input_ids.to(model.device), "attention_mask": mask.to(model.device)}

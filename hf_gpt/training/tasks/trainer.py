@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedTokenizerBase, ProcessorMixin
 
-from hf_gpt.data.collators import PaddingCollator, Seq2SeqCollator, padded
+from hf_gpt.data.collators import PaddingCollator, Seq2SeqCollator, pad_rows
 from hf_gpt.data.examples import Example
 from hf_gpt.data.packed_dataset import filler_token_id
 from hf_gpt.data.packing import IGNORE_INDEX
@@ -118,7 +118,7 @@ class TaskTrainer(HfGptTrainer):
             for first in range(0, len(mine), self.args.eval_batch_size):
                 indices = mine[first : first + self.args.eval_batch_size]
                 side = "right" if self.task.is_encoder_decoder else "left"
-                input_ids, attention_mask = padded([prompts[index] for index in indices], pad, side)
+                input_ids, attention_mask = pad_rows([prompts[index] for index in indices], pad, side)
                 with self.compute_loss_context_manager():
                     output = self._write(
                         model, input_ids.to(self.args.device), attention_mask.to(self.args.device), indices, pad

@@ -4,13 +4,11 @@ from functools import partial
 from typing import Any
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.checks import check_texts
-from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 from hf_gpt.evaluation.two_sample.classifier_test import LEAST, NUM_SPLITS, controlled_test
 from hf_gpt.evaluation.two_sample.neural_classifier import neural_classifier_scores
 
 
-class C2st(metric.SampleMetric):
+class C2st(metric.TokenMetric):
     """AUC on held-out halves of a classifier trained on the other halves, the mean over splits.
 
     `real_auc` is the control: the same between real texts. It takes `held_out` (more real texts) in the place of the
@@ -28,21 +26,17 @@ class C2st(metric.SampleMetric):
 
     def measure(
         self,
-        predictions: list[str],
-        references: list[str],
+        predictions: list[list[str]],
+        references: list[list[str]],
         classifier: str = "ngram_cnn",
-        tokenizer: str | Tokenizer = "auto",
         seed: int = 0,
         resamples: int = 1000,
         num_splits: int = NUM_SPLITS,
-        held_out: list[str] | None = None,
+        held_out: list[list[str]] | None = None,
         with_control: bool = True,
         **training: Any,
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer, predictions)
         trained = partial(neural_classifier_scores, body=classifier, seed=seed, **training)
-        real, generated = tokenize(references, function), tokenize(predictions, function)
-        others = None if held_out is None else tokenize(check_texts("held_out", held_out), function)
         options = {"seed": seed, "resamples": resamples, "num_splits": num_splits, "with_control": with_control}
-        metrics = controlled_test(real, generated, trained, held_out=others, **options)
-        return {**metrics, "classifier": classifier, "tokenizer": name, "seed": seed}
+        metrics = controlled_test(references, predictions, trained, held_out=held_out, **options)
+        return {**metrics, "classifier": classifier, "seed": seed}

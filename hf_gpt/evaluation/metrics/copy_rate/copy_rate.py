@@ -4,12 +4,10 @@ import math
 from typing import Any
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.checks import check_texts
 from hf_gpt.evaluation.text.copying import copied_whole, longest_copied_spans, ngram_overlap
-from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 
 
-class CopyRate(metric.SampleMetric):
+class CopyRate(metric.TokenMetric):
     """Whole copies, the longest copied span of each text in tokens, and the share of n-grams that were there before.
 
     With `held_out` (real texts that were not trained on) the same for them, prefixed. A model copies if it is clearly
@@ -21,19 +19,16 @@ class CopyRate(metric.SampleMetric):
 
     def measure(
         self,
-        predictions: list[str],
-        references: list[str],
-        held_out: list[str] | None = None,
+        predictions: list[list[str]],
+        references: list[list[str]],
+        held_out: list[list[str]] | None = None,
         order: int = 4,
-        tokenizer: str | Tokenizer = "auto",
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer, predictions)
-        known = tokenize(references, function)
-        result = _metrics(tokenize(predictions, function), known, order)
+        result = _metrics(predictions, references, order)
         if held_out is not None:
-            others = _metrics(tokenize(check_texts("held_out", held_out), function), known, order)
+            others = _metrics(held_out, references, order)
             result |= {f"held_out_{key}": value for key, value in others.items()}
-        return {**result, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name}
+        return {**result, "n_hyps": len(predictions), "n_refs": len(references)}
 
 
 def _metrics(texts: list[list[str]], references: list[list[str]], order: int) -> dict[str, float | int]:

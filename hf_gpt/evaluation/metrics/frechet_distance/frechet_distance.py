@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.two_sample.distances import compare_at_equal_size, frechet_distance
-from hf_gpt.evaluation.two_sample.features import as_features
 
 
 class FrechetDistance(metric.FeatureMetric):
@@ -19,18 +20,11 @@ class FrechetDistance(metric.FeatureMetric):
 
     def measure(
         self,
-        predictions: Any,
-        references: Any,
-        model: Any = None,
-        processing_class: Any = None,
+        predictions: np.ndarray,
+        references: np.ndarray,
         size: int | None = None,
         repeats: int = 5,
         seed: int = 0,
-        batch_size: int = 32,
-        max_length: int = 256,
     ) -> dict[str, Any]:
-        read = {"batch_size": batch_size, "max_length": max_length}
-        generated = as_features("predictions", predictions, model, processing_class, **read)
-        real = as_features("references", references, model, processing_class, **read)
-        found = compare_at_equal_size(frechet_distance, generated, real, size, repeats, seed)
-        return {"frechet_distance": found.pop("distance"), **found, "dimensions": real.shape[1], "seed": seed}
+        found = compare_at_equal_size(frechet_distance, predictions, references, size, repeats, seed)
+        return {"frechet_distance": found.pop("distance"), **found, "dimensions": references.shape[1], "seed": seed}

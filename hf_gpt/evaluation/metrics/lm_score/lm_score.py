@@ -4,10 +4,9 @@ from typing import Any
 
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.language_model.word_model import lm_score
-from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 
 
-class LmScore(metric.SampleMetric):
+class LmScore(metric.TokenMetric):
     """`lm_score` in nats per token, the end of each text included; `lm_score_references` is that of real texts.
 
     Low is likely, not good: the value of real texts is the aim, and a low temperature goes below it. Read it together
@@ -21,12 +20,10 @@ class LmScore(metric.SampleMetric):
 
     def measure(
         self,
-        predictions: list[str],
-        references: list[str],
-        tokenizer: str | Tokenizer = "auto",
+        predictions: list[list[str]],
+        references: list[list[str]],
         seed: int = 0,
         **training: Any,
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer, predictions)
-        metrics = lm_score(tokenize(predictions, function), tokenize(references, function), seed=seed, **training)
-        return {**metrics, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name, "seed": seed}
+        metrics = lm_score(predictions, references, seed=seed, **training)
+        return {**metrics, "n_hyps": len(predictions), "n_refs": len(references), "seed": seed}

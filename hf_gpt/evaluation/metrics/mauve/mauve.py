@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.two_sample.features import as_features
 from hf_gpt.evaluation.two_sample.mauve_score import mauve_score
 
 
@@ -21,21 +20,14 @@ class Mauve(metric.FeatureMetric):
 
     def measure(
         self,
-        predictions: Any,
-        references: Any,
-        model: Any = None,
-        processing_class: Any = None,
+        predictions: np.ndarray,
+        references: np.ndarray,
         seeds: tuple[int, ...] = (25, 26, 27),
-        batch_size: int = 32,
-        max_length: int = 256,
         **options: Any,
     ) -> dict[str, Any]:
-        read = {"batch_size": batch_size, "max_length": max_length}
-        generated = as_features("predictions", predictions, model, processing_class, **read)
-        real = as_features("references", references, model, processing_class, **read)
         if not len(seeds):
             raise ValueError("seeds are missing. Give at least one.")
-        runs = [mauve_score(generated, real, seed, **options) for seed in seeds]
+        runs = [mauve_score(predictions, references, seed, **options) for seed in seeds]
         means = {
             name: float(np.mean([run[name] for run in runs])) for name in ("mauve", "mauve_star", "frontier_integral")
         }
@@ -43,6 +35,6 @@ class Mauve(metric.FeatureMetric):
             **means,
             "mauve_spread": float(np.std([run["mauve"] for run in runs], ddof=1)) if len(runs) > 1 else 0.0,
             "num_buckets": runs[0]["num_buckets"],
-            "n_hyps": len(generated),
-            "n_refs": len(real),
+            "n_hyps": len(predictions),
+            "n_refs": len(references),
         }

@@ -3,9 +3,10 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.two_sample.distances import compare_at_equal_size, median_distance, mmd
-from hf_gpt.evaluation.two_sample.features import as_features
 
 
 class Mmd(metric.FeatureMetric):
@@ -20,26 +21,19 @@ class Mmd(metric.FeatureMetric):
 
     def measure(
         self,
-        predictions: Any,
-        references: Any,
-        model: Any = None,
-        processing_class: Any = None,
+        predictions: np.ndarray,
+        references: np.ndarray,
         size: int | None = None,
         bandwidth: float | None = None,
         repeats: int = 5,
         seed: int = 0,
-        batch_size: int = 32,
-        max_length: int = 256,
     ) -> dict[str, Any]:
-        read = {"batch_size": batch_size, "max_length": max_length}
-        generated = as_features("predictions", predictions, model, processing_class, **read)
-        real = as_features("references", references, model, processing_class, **read)
-        bandwidth = median_distance(real, seed=seed) if bandwidth is None else bandwidth
-        found = compare_at_equal_size(partial(mmd, bandwidth=bandwidth), generated, real, size, repeats, seed)
+        bandwidth = median_distance(references, seed=seed) if bandwidth is None else bandwidth
+        found = compare_at_equal_size(partial(mmd, bandwidth=bandwidth), predictions, references, size, repeats, seed)
         return {
             "mmd": found.pop("distance"),
             **found,
             "bandwidth": bandwidth,
-            "dimensions": real.shape[1],
+            "dimensions": references.shape[1],
             "seed": seed,
         }

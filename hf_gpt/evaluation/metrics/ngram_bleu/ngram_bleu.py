@@ -5,10 +5,9 @@ from typing import Any
 
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.text.sentence_bleu import EPSILON, ngram_bleu
-from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 
 
-class NgramBleu(metric.SampleMetric):
+class NgramBleu(metric.TokenMetric):
     """BLEU-n as text-GAN benchmarks use it: of each text against every reference, averaged; from 0 to 1.
 
     Every reference and prediction counts. Published code takes the first 500 references (Texygen), 100 predictions
@@ -21,21 +20,16 @@ class NgramBleu(metric.SampleMetric):
 
     def measure(
         self,
-        predictions: list[str],
-        references: list[str],
+        predictions: list[list[str]],
+        references: list[list[str]],
         orders: Sequence[int] = (2, 3, 4, 5),
         smoothing: str = "method1",
         epsilon: float = EPSILON,
-        tokenizer: str | Tokenizer = "auto",
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer, predictions)
-        scores = ngram_bleu(
-            tokenize(predictions, function), tokenize(references, function), tuple(orders), smoothing, epsilon
-        )
+        scores = ngram_bleu(predictions, references, tuple(orders), smoothing, epsilon)
         return {
             **{f"bleu_{n}": float(mean) for n, mean in zip(orders, scores.mean(0), strict=True)},
             "n_hyps": len(predictions),
             "n_refs": len(references),
             "smoothing": smoothing,
-            "tokenizer": name,
         }

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.language_model.likelihood import likelihood, open_language_model
+from hf_gpt.evaluation.language_model.likelihood import likelihood
+from hf_gpt.evaluation.models import open_model
 
 
 class Perplexity(metric.SampleMetric):
@@ -30,7 +31,7 @@ class Perplexity(metric.SampleMetric):
     ) -> dict[str, Any]:
         if model is None:
             raise ValueError("model is missing. Give a causal language model, or the path of one.")
-        opened = open_language_model(model, processing_class)
+        opened = open_model(model, processing_class, "AutoModelForCausalLM")
         found = likelihood(*opened, predictions, max_length=max_length, stride=stride, batch_size=batch_size)
         if not found.tokens.sum():
             raise ValueError("predictions hold no tokens: every text is empty.")

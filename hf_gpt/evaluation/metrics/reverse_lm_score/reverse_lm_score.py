@@ -4,10 +4,9 @@ from typing import Any
 
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.language_model.word_model import reverse_lm_score
-from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 
 
-class ReverseLmScore(metric.SampleMetric):
+class ReverseLmScore(metric.TokenMetric):
     """`reverse_lm_score` in nats per token, the end of each text included; low is good.
 
     It punishes what is missing as well as what is wrong. It falls as the sample grows: compare equally many texts, and
@@ -21,14 +20,10 @@ class ReverseLmScore(metric.SampleMetric):
 
     def measure(
         self,
-        predictions: list[str],
-        references: list[str],
-        tokenizer: str | Tokenizer = "auto",
+        predictions: list[list[str]],
+        references: list[list[str]],
         seed: int = 0,
         **training: Any,
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer, predictions)
-        metrics = reverse_lm_score(
-            tokenize(predictions, function), tokenize(references, function), seed=seed, **training
-        )
-        return {**metrics, "n_hyps": len(predictions), "n_refs": len(references), "tokenizer": name, "seed": seed}
+        metrics = reverse_lm_score(predictions, references, seed=seed, **training)
+        return {**metrics, "n_hyps": len(predictions), "n_refs": len(references), "seed": seed}

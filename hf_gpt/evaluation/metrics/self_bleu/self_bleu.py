@@ -5,10 +5,9 @@ from typing import Any
 
 from hf_gpt.evaluation import metric
 from hf_gpt.evaluation.text.sentence_bleu import EPSILON, self_bleu
-from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 
 
-class SelfBleu(metric.SampleMetric):
+class SelfBleu(metric.TokenMetric):
     """How alike texts of one sample are, from 0 to 1; low is diverse. Each text is left out of its own references.
 
     It grows with the number of texts, so compare at equal `n_hyps`, and with equally many real texts.
@@ -21,18 +20,15 @@ class SelfBleu(metric.SampleMetric):
 
     def measure(
         self,
-        predictions: list[str],
+        predictions: list[list[str]],
         orders: Sequence[int] = (2, 3, 4, 5),
         smoothing: str = "method1",
         epsilon: float = EPSILON,
-        tokenizer: str | Tokenizer = "auto",
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer, predictions)
-        scores = self_bleu(tokenize(predictions, function), tuple(orders), smoothing, epsilon)
+        scores = self_bleu(predictions, tuple(orders), smoothing, epsilon)
         return {
             **{f"self_bleu_{n}": float(mean) for n, mean in zip(orders, scores.mean(0), strict=True)},
             "n_hyps": len(predictions),
             "n_refs": len(predictions) - 1,
             "smoothing": smoothing,
-            "tokenizer": name,
         }

@@ -4,13 +4,11 @@ from functools import partial
 from typing import Any
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.checks import check_texts
-from hf_gpt.evaluation.text.tokenization import Tokenizer, get_tokenizer, tokenize
 from hf_gpt.evaluation.two_sample.classifier_test import LEAST, NUM_SPLITS, controlled_test
 from hf_gpt.evaluation.two_sample.tfidf_classifier import tfidf_scores
 
 
-class TfidfTest(metric.SampleMetric):
+class TfidfTest(metric.TokenMetric):
     """AUC on held-out halves of a linear classifier over n-grams, trained on the other halves, the mean over splits.
 
     `real_auc` is the control: the same between real texts. It takes `held_out` (more real texts) in the place of the
@@ -24,20 +22,16 @@ class TfidfTest(metric.SampleMetric):
 
     def measure(
         self,
-        predictions: list[str],
-        references: list[str],
+        predictions: list[list[str]],
+        references: list[list[str]],
         max_order: int = 2,
-        tokenizer: str | Tokenizer = "auto",
         seed: int = 0,
         resamples: int = 1000,
         num_splits: int = NUM_SPLITS,
-        held_out: list[str] | None = None,
+        held_out: list[list[str]] | None = None,
         with_control: bool = True,
     ) -> dict[str, Any]:
-        name, function = get_tokenizer(tokenizer, predictions)
-        real, generated = tokenize(references, function), tokenize(predictions, function)
         scorer = partial(tfidf_scores, max_order=max_order)
-        others = None if held_out is None else tokenize(check_texts("held_out", held_out), function)
         options = {"seed": seed, "resamples": resamples, "num_splits": num_splits, "with_control": with_control}
-        metrics = controlled_test(real, generated, scorer, held_out=others, **options)
-        return {**metrics, "max_order": max_order, "tokenizer": name, "seed": seed}
+        metrics = controlled_test(references, predictions, scorer, held_out=held_out, **options)
+        return {**metrics, "max_order": max_order, "seed": seed}
