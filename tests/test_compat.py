@@ -19,6 +19,78 @@ import hf_gpt
 from hf_gpt import compat
 
 
+# Names that functions of `compat` reach through a module or a class.
+USED = {
+    "torch": ("_foreach_lerp_",),
+    "torch.cpu": ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_vnni_supported"),
+    "torch.nn.Module": ("_get_name",),
+    "torch.nn.modules.batchnorm": ("_NormBase",),
+    "torch.nn.modules.conv": ("_ConvNd",),
+    "torch.nn.modules.module": ("_global_forward_hooks", "_global_forward_pre_hooks"),
+    "torch.nn.utils.parametrizations": ("_SpectralNorm",),
+    "torch.ops.mkldnn": ("_is_mkldnn_bf16_supported", "_linear_pointwise", "_reorder_linear_weight"),
+    "torch.optim._muon": ("_adjust_lr", "_zeropower_via_newtonschulz"),
+    "transformers.AutoModelForSequenceClassification": ("_model_mapping",),
+    "transformers.PreTrainedConfig": ("_attn_implementation", "_experts_implementation"),
+    "transformers.PreTrainedModel": ("_fsdp_plan", "_no_split_modules", "_tp_plan"),
+    "transformers.Trainer": ("_load_rng_state", "_prepare_inputs"),
+    "transformers.generation.GenerationMixin": (
+        "_extract_generation_mode_kwargs",
+        "_sample",
+        "_update_model_kwargs_for_generation",
+    ),
+    "accelerate.state.GradientState": ("_set_sync_gradients",),
+    "evaluate.Metric": ("_compute",),
+    "peft.tuners.tuners_utils": ("_maybe_include_all_linear_layers",),
+    "sacrebleu.metrics.base.Metric": ("_compute_score_from_stats", "_extract_corpus_statistics"),
+}
+
+# Names that they read or set on objects, by the class or function that gives objects these names.
+ON_OBJECTS = {
+    "torch.compile": ("_orig_mod",),
+    "torch.nn.Module": ("_forward_hooks", "_forward_pre_hooks"),
+    "torch.optim.lr_scheduler.LambdaLR": ("_last_lr",),
+    "transformers.PreTrainedConfig": ("_name_or_path",),
+    "transformers.Trainer": ("_globalstep_last_logged", "_tr_loss", "_train_batch_size"),
+    "transformers.generation.GenerationMixin": ("_eos_token_tensor", "_is_user_defined", "_pad_token_tensor"),
+    "transformers.generation.PrefixConstrainedLogitsProcessor": ("_prefix_allowed_tokens_fn",),
+    "accelerate.Accelerator": ("_original_forward",),
+    "datasets.Dataset": ("_fingerprint",),
+}
+
+# Names that classes of ours define in place of a library's, which therefore stand where those classes do.
+OVERRIDDEN = {
+    "torch.optim.Muon": ("_init_group",),
+    "transformers.Trainer": (
+        "_finalize_training",
+        "_get_dataloader",
+        "_get_eval_sampler",
+        "_get_grad_norm",
+        "_get_output_dir",
+        "_get_train_sampler",
+        "_init_training_state",
+        "_issue_warnings_after_load",
+        "_load_best_model",
+        "_load_callback_state",
+        "_load_from_checkpoint",
+        "_load_optimizer_and_scheduler",
+        "_maybe_log_save_evaluate",
+        "_prepare_for_training",
+        "_run_epoch",
+        "_save",
+        "_save_checkpoint",
+        "_save_optimizer_and_scheduler",
+    ),
+    "accelerate.ParallelismConfig": ("_validate_accelerator",),
+    "evaluate.Metric": ("_compute", "_info"),
+}
+
+# Names that a library looks for in classes of ours that are not derived from its own.
+LOOKED_FOR = {
+    "accelerate.FullyShardedDataParallelPlugin": ("_no_split_modules",),
+    "transformers.HfArgumentParser": ("_argument_group_name",),
+}
+
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "peft", "sacrebleu", "tokenizers")
 # Of Python's own library: ctypes, argparse, named tuples.
@@ -31,6 +103,7 @@ OWN_CLASSES = (
     "hf_gpt.evaluation.metric._Described",
     "hf_gpt.evaluation.metric.FeatureMetric",
     "hf_gpt.evaluation.metric.SampleMetric",
+    "hf_gpt.evaluation.metric.TokenMetric",
     "hf_gpt.training.distributed.sharding.CpuParallelismConfig",
     "hf_gpt.training.optim.muon.Muon",
     "hf_gpt.training.distributed.sharded_trainer.ShardedTrainer",
@@ -103,14 +176,14 @@ def objects(position: str, folder: Path) -> list[Any]:
     return [torch.compile(nn.Linear(1, 1)) if position == "torch.compile" else find(position)()]
 
 
-@pytest.mark.parametrize(("position", "name"), pairs(compat.USED, compat.OVERRIDDEN))
+@pytest.mark.parametrize(("position", "name"), pairs(USED, OVERRIDDEN))
 def test_the_name_is_there(position: str, name: str):
     if position == "torch.ops.mkldnn" and not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch has no oneDNN")
     assert hasattr(find(position), name), f"{position}.{name} is gone"
 
 
-@pytest.mark.parametrize(("position", "name"), pairs(compat.ON_OBJECTS))
+@pytest.mark.parametrize(("position", "name"), pairs(ON_OBJECTS))
 def test_objects_have_the_name(position: str, name: str, tmp_path_factory):
     if position in BY_SOURCE:
         assert f".{name} = " in inspect.getsource(getattr(find(position), BY_SOURCE[position])), (
@@ -121,7 +194,7 @@ def test_objects_have_the_name(position: str, name: str, tmp_path_factory):
         assert any(hasattr(one, name) for one in objects(position, folder)), f"{position} gives objects no {name}"
 
 
-@pytest.mark.parametrize(("position", "name"), pairs(compat.LOOKED_FOR))
+@pytest.mark.parametrize(("position", "name"), pairs(LOOKED_FOR))
 def test_a_library_looks_for_the_name(position: str, name: str):
     assert f'"{name}"' in inspect.getsource(find(position)), f"{position} looks for no {name}"
 
@@ -134,7 +207,7 @@ def test_what_our_classes_override_is_listed():
             if base.__module__.partition(".")[0] in LIBRARIES:
                 names = {name for name in vars(own) if is_private(name) and not name.startswith("_abc_")}
                 found |= {name for name in names if name in vars(base)}
-    assert found == {name for _, name in pairs(compat.OVERRIDDEN)}
+    assert found == {name for _, name in pairs(OVERRIDDEN)}
 
 
 def test_functions_and_lists_name_the_same():
@@ -143,8 +216,8 @@ def test_functions_and_lists_name_the_same():
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     used = {name for function in functions for name, *_ in private_uses(function)}
     used |= {*compat.PRIVATE_CONFIG_FIELDS, *compat.GENERATION_METHODS}
-    modules = {part for position in compat.USED for part in position.split(".") if is_private(part)}
-    assert used == {name for _, name in pairs(compat.USED, compat.ON_OBJECTS)} | modules
+    modules = {part for position in USED for part in position.split(".") if is_private(part)}
+    assert used == {name for _, name in pairs(USED, ON_OBJECTS)} | modules
     reason = r"^(torch|Transformers|Accelerate|Datasets|evaluate|PEFT|sacrebleu) [\d.]+ to [\d.]+, `"
     for function in functions:
         assert re.search(reason, ast.get_docstring(function), re.MULTILINE), function.name
@@ -196,7 +269,7 @@ def test_no_other_module_uses_a_private_name_of_a_library():
     paths = [path for path in sorted((ROOT / "hf_gpt").rglob("*.py")) if path != ROOT / "hf_gpt/compat.py"]
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
     own = own_names(list(trees.values())) | OF_PYTHON
-    listed = {name for _, name in pairs(compat.USED, compat.ON_OBJECTS)}
+    listed = {name for _, name in pairs(USED, ON_OBJECTS)}
     wrong = []
     for path, tree in trees.items():
         # Models travel with a checkpoint, without `hf_gpt.compat`.
