@@ -7,6 +7,7 @@ from typing import Any
 from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.errors import ConfigError
 from hf_gpt.generation.sampling.distribution import SamplingConfig
+from hf_gpt.option_values import check_at_least
 from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
 
@@ -155,10 +156,7 @@ class AdversarialConfig(AdversarialArguments, HfGptTrainingArguments):
         return self.gumbel_temperature / self.gumbel_beta_max ** min(max(progress, 0.0), 1.0)
 
     def _check_ranges(self) -> None:
-        # Options that were left out are found later.
-        for name, least in _AT_LEAST.items():
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
+        check_at_least(self, **_AT_LEAST)
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name} must be between 0 and 1, got {getattr(self, name)}.")

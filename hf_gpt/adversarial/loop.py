@@ -15,7 +15,7 @@ from hf_gpt.adversarial.data.rollouts import Collector, RolloutFunction, as_batc
 from hf_gpt.adversarial.discriminator.losses import Counts
 from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer
 from hf_gpt.adversarial.discriminator.update import Batch, concatenate, discriminator_loss, token_counts
-from hf_gpt.adversarial.masked_reductions import masked_sum
+from hf_gpt.adversarial.masked_reductions import masked_sum, mean_over_processes
 from hf_gpt.adversarial.monitoring.history import History
 from hf_gpt.adversarial.monitoring.score_guard import ScoreGuard
 from hf_gpt.generation.sampling.rollout import Rollout
@@ -154,6 +154,14 @@ class AdversarialLoop:
         """The mean over the processes."""
         return self.accelerator.reduce(count, "mean") if self.args.world_size > 1 else count
 
+    def over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        """The mean of each value over all processes, which must agree on when to stop."""
+        if self.args.world_size == 1 or not values:
+            return values
+        names = sorted(values)
+        numbers = self._reduced(torch.tensor([values[name] for name in names], device=self.args.device))
+        return dict(zip(names, numbers.tolist(), strict=True))
+
     def _discriminator_loss(
         self,
         model: nn.Module,
@@ -289,10 +297,7 @@ class AdversarialLoop:
 
     def token_mean(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The mean over the tokens of all processes; values are 0 outside the mask."""
-        sums = torch.stack([values.sum(), mask.sum()])
-        if self.args.world_size > 1:
-            sums = self.accelerator.reduce(sums, "sum")
-        return sums[0] / sums[1].clamp(min=1)
+        return mean_over_processes(self.accelerator, values.sum(), mask.sum())
 
     # Texts
 
@@ -301,14 +306,12 @@ class AdversarialLoop:
         size = self.args.per_device_train_batch_size
         count = math.ceil(min(len(self.eval_rows), max(NLL_TEXTS, size)) / self.args.world_size)
         rows = self._share(RowNumbers(len(self.eval_rows), seed=self.args.seed + 3), self.eval_rows, count)
-        sums = torch.zeros(2, device=self.args.device)
+        total = count = torch.zeros((), device=self.args.device)
         for start in range(0, len(rows), size):
             batch = self._collated(rows[start : start + size])
             logps = self.token_logps(model, batch) * batch.completion_mask
-            sums += torch.stack([logps.sum(), batch.completion_mask.sum()])
-        if self.args.world_size > 1:
-            sums = self.accelerator.reduce(sums, "sum")
-        return -(sums[0] / sums[1].clamp(min=1)).item()
+            total, count = total + logps.sum(), count + batch.completion_mask.sum()
+        return -mean_over_processes(self.accelerator, total, count).item()
 
     def _share(self, numbers: RowNumbers, rows: TextRows, count: int) -> list[dict[str, Any]]:
         """This process's share of the next rows, `count` of them."""

@@ -1,6 +1,7 @@
 """Sums and means under a mask."""
 
 import torch
+from accelerate import Accelerator
 
 
 def select(values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -31,3 +32,11 @@ def mean_of(values: torch.Tensor, count: float | torch.Tensor | None = None) -> 
     give each the same weight, however many tokens it has.
     """
     return values.mean() if count is None else values.sum() / count
+
+
+def mean_over_processes(accelerator: Accelerator, total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """The sum of all processes' totals, divided by that of their counts, as a scalar; 0 where there are none."""
+    sums = torch.stack([total, count])
+    if accelerator.num_processes > 1:
+        sums = accelerator.reduce(sums, "sum")
+    return sums[0] / sums[1].clamp(min=1)

@@ -417,7 +417,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
                 if self._metrics.get(name):
                     given[metric] = self._metrics[name][-1]
         known = {name: value for name, value in given.items() if value is not None}
-        self._raise(self.loop.history.judge(step, **self._over_processes(known)))
+        self._raise(self.loop.history.judge(step, **self.loop.over_processes(known)))
 
     def _raise(self, alerts: list[Alert]) -> None:
         for alert in alerts:
@@ -430,14 +430,6 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
             logger.warning("stopping at step %d: %s", self.state.global_step + 1, names)
             self.control.should_training_stop = True
 
-    def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
-        """The mean of each value over all processes, which must agree on when to stop."""
-        if self.args.world_size == 1 or not values:
-            return values
-        names = sorted(values)
-        numbers = torch.tensor([values[name] for name in names], device=self.args.device)
-        return dict(zip(names, self.accelerator.reduce(numbers, "mean").tolist(), strict=True))
-
     def _note(self, name: str, value: float) -> None:
         self._metrics[name].append(float(value))
 
@@ -448,7 +440,7 @@ class AdversarialTrainer(ResumableAdversarialTrainer):
             with_loss = means.pop(_HAS_LOSS, 1.0)
             if with_loss:
                 logs["loss"] /= with_loss
-            logs.update(self._over_processes(means))
+            logs.update(self.loop.over_processes(means))
             self._metrics.clear()
             logs.update(self.loop.guard.metrics())
             add_adversarial_metrics(

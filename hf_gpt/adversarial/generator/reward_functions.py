@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from hf_gpt.adversarial.monitoring.diagnostics import unpadded
 from hf_gpt.errors import ConfigError, UserError
 from hf_gpt.generation.sampling.rollout import Rollout
 
@@ -82,10 +83,7 @@ class TextRewards:
         return total.to(samples.sequences.device), means
 
     def _texts(self, samples: Rollout, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-        ids = [
-            tokens[kept].tolist()
-            for tokens, kept in zip(samples.completions, samples.completion_mask.bool(), strict=True)
-        ]
+        ids = unpadded(samples.completions, samples.completion_mask)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         prompts = [self._prompt(row) for row in rows]
         completions = [

@@ -12,6 +12,7 @@ from torch import nn
 from hf_gpt.adversarial.data.dataset import TextRows
 from hf_gpt.adversarial.data.rollouts import Collector, as_batch
 from hf_gpt.adversarial.discriminator.trainer import DiscriminatorTrainer
+from hf_gpt.adversarial.masked_reductions import mean_over_processes
 from hf_gpt.adversarial.monitoring import diagnostics as metrics
 from hf_gpt.errors import ConfigError
 from hf_gpt.evaluation.two_sample.auc_interval import auc_interval
@@ -70,9 +71,9 @@ def sample_metrics(
     generated, _ = collector.gather(samples, [row["index"] for row in own])
     texts = [text.completion for text in generated]
     found = {
-        "entropy": _mean_over_processes(
-            collector, -(samples.logps * samples.completion_mask).sum(), samples.completion_mask
-        ),
+        "entropy": mean_over_processes(
+            collector.accelerator, -(samples.logps * samples.completion_mask).sum(), samples.completion_mask.sum()
+        ).item(),
         "completion_length": sum(map(len, texts)) / len(texts),
         "distinct_trigrams": metrics.distinct_ngrams(texts, 3) / max(1, sum(max(0, len(text) - 2) for text in texts)),
         "duplicate_rate": metrics.duplicate_rate(texts),
@@ -162,10 +163,3 @@ def _discriminator_auc(collector, own, samples: Rollout, discriminator_trainer) 
     measured = {"": found.auc, "_low": found.low, "_high": found.high, "_error": found.standard_error}
     measured["_texts"] = min(len(real), len(generated))
     return {f"discriminator_auc{name}": value for name, value in measured.items()}
-
-
-def _mean_over_processes(collector, total: torch.Tensor, mask: torch.Tensor) -> float:
-    totals = torch.stack([total, mask.sum()])
-    if collector.accelerator.num_processes > 1:
-        totals = collector.accelerator.reduce(totals, "sum")
-    return (totals[0] / totals[1]).item()

@@ -3,8 +3,8 @@
 from typing import Any
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.language_model.likelihood import open_language_model
 from hf_gpt.evaluation.language_model.residual_likelihood import residual_likelihood, text_rows
+from hf_gpt.evaluation.models import open_model
 from hf_gpt.generation.guidance.residual_model import ResidualLanguageModel, open_discriminator
 
 
@@ -39,7 +39,7 @@ class ResidualPerplexity(metric.SampleMetric):
             raise ValueError("model is missing. Give a causal language model, or the path of one.")
         if discriminator is None:
             raise ValueError("discriminator is missing. Give a classifier with one label, or the path of one.")
-        generator, tokenizer = open_language_model(model, processing_class)
+        generator, tokenizer = open_model(model, processing_class, "AutoModelForCausalLM")
         if isinstance(discriminator, str) or hasattr(discriminator, "__fspath__"):
             discriminator = open_discriminator(str(discriminator), tokenizer)
         pair = ResidualLanguageModel(generator, discriminator, tokenizer)
