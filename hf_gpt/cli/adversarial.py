@@ -322,6 +322,7 @@ def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling
     """Samples for the report: completions of held-out prompts, or unconditional samples."""
     import torch
 
+    from hf_gpt.adversarial.monitoring.diagnostics import unpadded
     from hf_gpt.reporting.report import Sample
 
     rows = trainer.eval_dataset.rows[:SHOWN_TEXTS]
@@ -334,10 +335,9 @@ def write_samples(trainer: "AdversarialTrainer", data: AdversarialData, sampling
     sampled = trainer.loop.collector.sample(trainer.model, rows, generator=generator, **settings, **others)
     shown = f"temperature {settings['temperature']}, top-p {settings['top_p']}, seed {trainer.args.seed}"
     samples = []
-    for row, ids, mask in zip(rows, sampled.completions.tolist(), sampled.completion_mask.tolist(), strict=True):
-        kept = [token for token, keep in zip(ids, mask, strict=True) if keep]
+    for row, ids in zip(rows, unpadded(sampled.completions, sampled.completion_mask), strict=True):
         prompt = data.tokenizer.decode(row["prompt_ids"], skip_special_tokens=True)
-        samples.append(Sample(prompt, data.tokenizer.decode(kept, skip_special_tokens=True), shown))
+        samples.append(Sample(prompt, data.tokenizer.decode(ids, skip_special_tokens=True), shown))
     return samples
 
 

@@ -16,23 +16,13 @@ from hf_gpt.cli.one_line_help import OneLineHelp
 from hf_gpt.cli.parser import CommandParser
 from hf_gpt.errors import UserError
 from hf_gpt.installation import install_hint
+from hf_gpt.option_values import option
 from hf_gpt.terminal import INTERRUPTED
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 REQUIRED = dataclasses.MISSING
 Makers = tuple[Callable[..., argparse.ArgumentParser], Callable[..., int]]
-
-
-def option(default: Any, text: str, **settings: Any) -> Any:
-    """A field of a dataclass that is an option: by name, or by position if `settings` say `positional=True`.
-
-    Args:
-        default: Its value where it is left out, or `REQUIRED`.
-        text: Its help; the default is added to it.
-        settings: Further arguments of `add_argument`, and `aliases`, names with dashes.
-    """
-    return dataclasses.field(default=default, metadata={"help": text, **settings})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +80,8 @@ def command(
     Args:
         prog: The command.
         description: What it does.
-        options: Dataclass with its options, of fields made by `option`.
+        options: Dataclass with its options, of fields made by `option`; the default is added to their help. A field of
+            default `REQUIRED` must be given, one of `positional=True` stands by position, `aliases` have dashes.
         work: Does it, given an instance of the dataclass.
         examples: Command lines after `prog`, for the help.
         common: Options that the short help shows; left out: all.

@@ -149,6 +149,7 @@ def write_texts(
     """
     import torch
 
+    from hf_gpt.adversarial.monitoring.diagnostics import unpadded
     from hf_gpt.generation.guidance.selection import resample
     from hf_gpt.generation.sampling.distribution import SamplingConfig
     from hf_gpt.generation.sampling.rollout import rollout
@@ -173,29 +174,18 @@ def write_texts(
         scores = sequence_scores(contestant.discriminator, samples.sequences, samples.attention_mask, BATCH_SIZE)
         scores = scores.reshape(len(rows), number)
         chosen = chosen * number + resample(scores, generator=generator)[:, 0]
-    kept = zip(samples.completions[chosen], samples.completion_mask[chosen].bool(), strict=True)
-    return [ids[mask].tolist() for ids, mask in kept], scores
+    return unpadded(samples.completions[chosen], samples.completion_mask[chosen]), scores
 
 
 def log_likelihoods(model: "PreTrainedModel", rows: Sequence[Mapping[str, list[int]]]) -> list[float]:
     """Nats of each row's completion under a model; rows of one length."""
     import torch
 
-    from hf_gpt.generation.scoring.logprobs import completion_logps
+    from hf_gpt.generation.scoring.log_ratio import as_texts, text_logps
 
-    nats: list[float] = []
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        for start in range(0, len(rows), BATCH_SIZE):
-            part = rows[start : start + BATCH_SIZE]
-            completions = torch.tensor([row["completion_ids"] for row in part])
-            sequences = torch.cat([torch.tensor([row["prompt_ids"] for row in part]), completions], 1)
-            lengths = torch.full((len(part),), len(part[0]["prompt_ids"]))
-            logps = completion_logps(model, sequences, torch.ones_like(sequences), lengths, completions)
-            nats += logps.sum(-1).tolist()
-    model.train(was_training)
-    return nats
+    sequences = torch.tensor([row["prompt_ids"] + row["completion_ids"] for row in rows])
+    texts = as_texts(sequences, torch.ones_like(sequences), len(rows[0]["prompt_ids"]))
+    return text_logps(model, texts, batch_size=BATCH_SIZE).tolist()
 
 
 def likelihood_gain(contestant: Contestant, baseline: Contestant) -> tuple[float, float, float]:

@@ -93,10 +93,9 @@ def _dispatch(argv: list[str]) -> int:
         print(f"error: hf-gpt {name} is now {RENAMED[name]}.", file=sys.stderr)
         return 2
     if name not in COMMANDS:
-        import difflib
+        from hf_gpt.errors import did_you_mean
 
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = did_you_mean(name, list(COMMANDS))
         print(f"error: there is no command {name!r}{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     from hf_gpt.cli.parser import RefusedValue

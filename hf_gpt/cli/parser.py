@@ -3,10 +3,9 @@
 import argparse
 import re
 import sys
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import NoReturn
 
+from hf_gpt.errors import did_you_mean
 from hf_gpt.files.output_paths import wrong_output
 from hf_gpt.option_names import former_name_in
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
@@ -39,9 +38,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def _hint(self, line: str) -> str:
         if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", line):
-            return _nearest(unknown[1], self._option_string_actions)
+            return did_you_mean(unknown[1], list(self._option_string_actions))
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", line):
-            return _nearest(wrong[1], [name.strip(" '") for name in wrong[2].split(",")])
+            return did_you_mean(wrong[1], [name.strip(" '") for name in wrong[2].split(",")])
         return "."
 
 
@@ -50,8 +49,3 @@ def refuse(wrong: str | None) -> None:
     if wrong is not None:
         print(f"error: {wrong}", file=sys.stderr)
         raise RefusedValue(2)
-
-
-def _nearest(wrong: str, valid: Iterable[str]) -> str:
-    near = get_close_matches(wrong, list(valid), n=1)
-    return f"; did you mean {near[0]}?" if near else "."

@@ -351,11 +351,7 @@ class HfGptConfig(HfGptDerivedFieldsMixin, PreTrainedConfig):
         """Raises `ValueError`, which names the field and the remedy, for settings that cannot work together."""
         self._validate_ranges()
         self._validate_heads_and_layers()
-        for field in ("pad_token_id", "bos_token_id", "eos_token_id"):
-            ids = getattr(self, field)
-            for token_id in ids if isinstance(ids, list) else [ids]:
-                remedy = f"must be at least 0 and below vocab_size={self.vocab_size}"
-                _require(token_id is None or 0 <= token_id < self.vocab_size, field, token_id, remedy)
+        _require_known_tokens(self)
         if self.position_embedding_type == "rope":
             self._validate_rope()
 
@@ -460,6 +456,14 @@ def refuse_other_model_type(config_class: type[PreTrainedConfig], config_dict: d
 def _require(condition: bool, field: str, value: Any, remedy: str) -> None:
     if not condition:
         raise ValueError(f"{field}={value!r} {remedy}.")
+
+
+def _require_known_tokens(config: PreTrainedConfig) -> None:
+    for field in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        ids = getattr(config, field)
+        for token_id in ids if isinstance(ids, list) else [ids]:
+            remedy = f"must be at least 0 and below vocab_size={config.vocab_size}"
+            _require(token_id is None or 0 <= token_id < config.vocab_size, field, token_id, remedy)
 
 
 # Each checkpoint carries its own code, so that it opens as remote code too.

@@ -10,6 +10,7 @@ from .configuration_hf_gpt import (
     HfGptDerivedFieldsMixin,
     _forget_given,
     _require,
+    _require_known_tokens,
     complete_auto_map,
     refuse_other_model_type,
     warn_of_misspelt_fields,
@@ -169,15 +170,7 @@ classifier_dropout:
             self.intermediate_size,
             "must be even with is_causal=False: half of it reads in each direction",
         )
-        for field in ("pad_token_id", "bos_token_id", "eos_token_id"):
-            ids = getattr(self, field)
-            for token_id in ids if isinstance(ids, list) else [ids]:
-                _require(
-                    token_id is None or 0 <= token_id < self.vocab_size,
-                    field,
-                    token_id,
-                    f"must be at least 0 and below vocab_size={self.vocab_size}",
-                )
+        _require_known_tokens(self)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "HfLstmConfig":

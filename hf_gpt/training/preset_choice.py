@@ -11,8 +11,6 @@ _CHOSEN = ("nano", "micro", "mini", "small", "124m")
 # A run on a CPU should end within this time. The rate of a core is that of `nano` in `make demo` on two cores of an AMD
 # EPYC with AVX-512, 11 k tokens per second.
 _CPU_SECONDS, _FLOPS_OF_A_CORE = 1800, 3e10
-# Parameters of the blocks for each token of the text: below 1, more parameters learn the text by heart.
-_TOKENS_PER_PARAMETER = 1.0
 # A small text is gone over until there are so many steps, but not more often than this.
 _LEAST_STEPS, _MOST_PASSES = 300, 20.0
 # Text below this size gets a small model, short rows and a high rate.

@@ -1,6 +1,5 @@
 """Decoding steps of our own models without their forward pass: fused weights and a static cache."""
 
-import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from hf_gpt.generation.decoding.linear import Linear, make_linear
+from hf_gpt.generation.decoding.linear import Linear, autocast_for, make_linear
 from hf_gpt.generation.decoding.native.decoder import NativeWeights, takes
 from hf_gpt.generation.scoring.logprobs import positions_of
 from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm
@@ -175,7 +174,7 @@ class CachedDecoder:
         both, whose = torch.unique(torch.stack([self.ids, self.mask], 1), dim=0, return_inverse=True)
         ids, mask = (self.ids, self.mask) if len(both) == len(self.ids) else both.unbind(1)
         cache = DynamicCache()
-        with _autocast(self.weights):
+        with autocast_for(self.weights.weight_dtype, self.weights.device):
             outputs = self.model(
                 input_ids=ids,
                 attention_mask=mask if self.is_padded else None,
@@ -271,12 +270,6 @@ class CachedDecoder:
             hidden, queries, seen_keys.permute(1, 2, 0), beta=int(self.is_padded), alpha=self.weights.scaling
         )
         return torch.bmm(scores.softmax(-1), seen_values.transpose(0, 1)).view(rows, -1)
-
-
-def _autocast(weights: DecoderWeights) -> contextlib.AbstractContextManager:
-    if weights.weight_dtype is None:
-        return contextlib.nullcontext()
-    return torch.autocast(weights.device.type, dtype=torch.bfloat16)
 
 
 def _unit_rms(inputs: torch.Tensor, eps: float) -> torch.Tensor:

@@ -5,7 +5,6 @@ model.generate(**inputs, max_new_tokens=100, custom_generate=fast_generate, weig
 ```
 """
 
-import contextlib
 import dataclasses
 import functools
 import weakref
@@ -19,7 +18,7 @@ from hf_gpt import compat
 from hf_gpt.generation.decoding.cached_decoder import DecoderWeights, make_weights
 from hf_gpt.generation.decoding.fingerprint import fingerprint
 from hf_gpt.generation.decoding.generate_options import GenerateCall, decoding_method, refuse_other_modes
-from hf_gpt.generation.decoding.linear import WeightDtype, check_weight_dtype
+from hf_gpt.generation.decoding.linear import WeightDtype, autocast_for, check_weight_dtype
 from hf_gpt.generation.decoding.native.decoder import NativeWeights, takes
 from hf_gpt.generation.decoding.native.speculation import MOST_DRAFTED, SpeculativeDecoder
 from hf_gpt.generation.decoding.plain_decoder import can_decode, drops_out
@@ -87,7 +86,7 @@ def fast_generate(call: GenerateCall, options: FastOptions) -> ModelOutput | tor
     mask = call.model_kwargs.get("attention_mask")
     mask = torch.ones_like(input_ids) if mask is None else mask
     if call.synced_gpus or not _takes(call, mask):
-        with _autocast(weight_dtype, input_ids.device):
+        with autocast_for(weight_dtype, input_ids.device):
             return call.plain()
     return _decode(_start(call, mask, options), call)
 
@@ -201,7 +200,3 @@ def _can_draft(weights: _Weights, rows: int, new_tokens: int) -> bool:
         and weights.native.has_int8
         and new_tokens >= _LEAST_SPECULATED
     )
-
-
-def _autocast(weight_dtype: str | None, device: torch.device) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext() if weight_dtype is None else torch.autocast(device.type, dtype=torch.bfloat16)

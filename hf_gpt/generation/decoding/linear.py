@@ -1,5 +1,6 @@
 """Linear layers with a weight packed once for many steps, in a type of choice."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -30,6 +31,11 @@ def check_weight_dtype(weight_dtype: str | None, device: torch.device) -> None:
             "weight_dtype='int8' needs a CPU with VNNI instructions, or AVX2 and compiled steps: use 'bfloat16', or "
             "None."
         )
+
+
+def autocast_for(weight_dtype: str | None, device: torch.device) -> contextlib.AbstractContextManager:
+    """Autocast in bfloat16 beside rounded weights; nothing beside others."""
+    return contextlib.nullcontext() if weight_dtype is None else torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, weight_dtype: str | None, rows: int) -> Linear:
