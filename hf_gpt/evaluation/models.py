@@ -8,7 +8,9 @@ from hf_gpt.files.checkpoints import find_model
 from hf_gpt.files.model_paths import check_exists
 
 
-def open_model(model: Any, processing_class: Any, auto_class: str) -> tuple[transformers.PreTrainedModel, Any]:
+def open_model(
+    model: Any, processing_class: Any = None, auto_class: str = "AutoModelForCausalLM"
+) -> tuple[transformers.PreTrainedModel, Any]:
     """A model and its tokenizer, each given as an object or as a path or Hub id.
 
     Args:

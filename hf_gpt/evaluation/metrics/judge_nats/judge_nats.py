@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.language_model.likelihood import likelihood, open_language_model
+from hf_gpt.evaluation.language_model.likelihood import likelihood
+from hf_gpt.evaluation.models import open_model
 from hf_gpt.evaluation.statistics.bootstrap import Sums, bootstrap, interval
 
 
 _RESAMPLES = 1000
 # A judge of a hundred million parameters is loaded once for all models that it judges.
-_opened = functools.lru_cache(maxsize=1)(open_language_model)
+_opened = functools.lru_cache(maxsize=1)(open_model)
 
 
 class JudgeNats(metric.SampleMetric):
@@ -39,7 +40,7 @@ class JudgeNats(metric.SampleMetric):
         texts = [text for text in predictions if text.strip()]
         if not texts:
             raise ValueError("predictions hold no words: every text is empty.")
-        opened = _opened(model) if isinstance(model, str) else open_language_model(model, processing_class)
+        opened = _opened(model) if isinstance(model, str) else open_model(model, processing_class)
         found = likelihood(*opened, texts, max_length=max_length, batch_size=batch_size)
         words = np.array([len(text.split()) for text in texts])
         values = {"": Sums(np.stack([found.nll, words], 1), lambda sums: {"judge_nats": sums[0] / sums[1]})}

@@ -31,7 +31,7 @@ class Perplexity(metric.SampleMetric):
     ) -> dict[str, Any]:
         if model is None:
             raise ValueError("model is missing. Give a causal language model, or the path of one.")
-        opened = open_model(model, processing_class, "AutoModelForCausalLM")
+        opened = open_model(model, processing_class)
         found = likelihood(*opened, predictions, max_length=max_length, stride=stride, batch_size=batch_size)
         if not found.tokens.sum():
             raise ValueError("predictions hold no tokens: every text is empty.")

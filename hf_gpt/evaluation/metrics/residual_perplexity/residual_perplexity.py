@@ -39,7 +39,7 @@ class ResidualPerplexity(metric.SampleMetric):
             raise ValueError("model is missing. Give a causal language model, or the path of one.")
         if discriminator is None:
             raise ValueError("discriminator is missing. Give a classifier with one label, or the path of one.")
-        generator, tokenizer = open_model(model, processing_class, "AutoModelForCausalLM")
+        generator, tokenizer = open_model(model, processing_class)
         if isinstance(discriminator, str) or hasattr(discriminator, "__fspath__"):
             discriminator = open_discriminator(str(discriminator), tokenizer)
         pair = ResidualLanguageModel(generator, discriminator, tokenizer)
