@@ -57,7 +57,7 @@ SHARE_ABOVE_0 = Range(0, 1, above=True)
 DECAY = Range(0, 1, below=True)
 # What NumPy's generator takes.
 SEED = Range(0, 2**32 - 1)
-PORT = Range(0, 65535)
+PORT = Range(1, 65535)
 
 
 def _table(**names: str) -> dict[str, Range]:
@@ -73,10 +73,11 @@ RANGES: dict[str, Range] = {
             guidance_block guidance_top_k heldout_steps hop_length length limit lora_alpha lora_r loss_tokens
             loss_vocab_size max_answer_length max_eval_samples max_length max_new_tokens max_prompt_length
             max_train_samples monitor_steps new_tokens num_beams num_candidates num_frames num_groups num_iterations
-            num_levels num_mel_bins num_return_sequences num_virtual_tokens patch_size per_device_eval_batch_size
+            num_levels num_mel_bins num_return_sequences num_samples num_texts num_virtual_tokens patch_size
+            per_device_eval_batch_size
             per_device_train_batch_size pretrain_steps rollout_batch_size rounds rows sample_batch_size
             sample_max_new_tokens samples samples_per_class sampling_rate save_total_limit steps tensor_parallel_size
-            text_length tokenizer_vocab_size top_ks torch_empty_cache_steps vocab_size
+            teacher_batch_size text_length tokenizer_vocab_size top_ks torch_empty_cache_steps vocab_size
         """,
         COUNT_OR_NONE="""
             augmented_copies bootstrap dataloader_num_workers discriminator_lora_r discriminator_steps
@@ -92,8 +93,8 @@ RANGES: dict[str, Range] = {
             adam_epsilon advantage_clip advantage_min_std augmentation_strength beta calibration_weight
             train_file_weights decay_steps density_ratio_weight discriminator_weight_decay epsilon eval_delay
             gradient_penalty_weight guidance_weight lambda_mle lambda_mle_final neftune_noise_alpha num_train_epochs
-            price r1_gamma sample_temperature seconds temperature temperatures token_divergence_beta trim_range
-            warmup_steps weight_baseline weight_clip weight_decay
+            price r1_gamma sample_temperature seconds teacher_temperature temperature temperatures token_divergence_beta
+            trim_range warmup_steps weight_baseline weight_clip weight_decay
         """,
         RATE="learning_rate muon_learning_rate discriminator_learning_rate",
         SHARE="""

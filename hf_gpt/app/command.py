@@ -18,7 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folders or Hub ids; NAME=MODEL names one")
     parser.add_argument("--discriminator", help="folder of a discriminator or checkpoint, or a Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines too (%(default)s)")
-    parser.add_argument("--port", type=_port, default=7860, help="of the page (%(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="of the page (%(default)s)")
     parser.add_argument(
         "--allowed_hosts",
         nargs="+",
@@ -84,14 +84,3 @@ def serve(args: argparse.Namespace) -> int:
     print(f"The page is at {address} until Ctrl-C.", flush=True)
     page.block_thread()
     return 0
-
-
-def _port(text: str) -> int:
-    """The number of a port.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
-    return int(text)

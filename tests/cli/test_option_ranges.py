@@ -90,7 +90,7 @@ def test_recipes_are_in_range(path):
         ("demo --pretrain_steps 0", "--pretrain_steps must be at least 1, got 0."),
         ("plan --gpus 0", "--gpus must be at least 1, got 0."),
         ("plan --mfu 2", "--mfu must be above 0 and at most 1, got 2.0."),
-        ("app runs/x --port 70000", "--port must be at least 0 and at most 65,535, got 70000."),
+        ("app runs/x --port 70000", "--port must be at least 1 and at most 65,535, got 70000."),
     ],
 )
 def test_numbers_out_of_range_are_refused_before_work(argv, message, capsys, tmp_path, monkeypatch):
