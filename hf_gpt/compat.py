@@ -312,14 +312,6 @@ def prepare_inputs(trainer: "Trainer", inputs: dict[str, Any]) -> dict[str, Any]
     return trainer._prepare_inputs(inputs)
 
 
-def load_random_state(trainer: "Trainer", checkpoint: str | None) -> None:
-    """Sets the random generators of this process to their state in a checkpoint.
-
-    Transformers 5.17 to 5.23, `Trainer._load_rng_state`: `train` calls it at the first step of a resumed run alone.
-    """
-    trainer._load_rng_state(checkpoint)
-
-
 def train_batch_size(trainer: "Trainer") -> int:
     """Rows of a batch of all devices of this process, as the trainer has it now.
 
@@ -395,6 +387,14 @@ def evaluates_on_start(args: Any, evaluates: bool) -> contextlib.ExitStack:
     Transformers 5.17 to 5.23, `TrainingArguments.eval_on_start`: it counts for a resumed run too.
     """
     return _while_called(args, eval_on_start=evaluates)
+
+
+def keeps_all_checkpoints(args: Any) -> contextlib.ExitStack:
+    """Inside, `Trainer` deletes no checkpoint when it saves one.
+
+    Transformers 5.17 to 5.23, `TrainingArguments.save_total_limit`: it deletes before we have completed the new one.
+    """
+    return _while_called(args, save_total_limit=None)
 
 
 def without_label_smoothing(trainer: "Trainer") -> contextlib.ExitStack:

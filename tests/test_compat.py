@@ -33,7 +33,7 @@ USED = {
     "transformers.AutoModelForSequenceClassification": ("_model_mapping",),
     "transformers.PreTrainedConfig": ("_attn_implementation", "_experts_implementation"),
     "transformers.PreTrainedModel": ("_fsdp_plan", "_no_split_modules", "_tp_plan"),
-    "transformers.Trainer": ("_load_rng_state", "_prepare_inputs"),
+    "transformers.Trainer": ("_prepare_inputs",),
     "transformers.generation.GenerationMixin": (
         "_extract_generation_mode_kwargs",
         "_sample",
@@ -74,6 +74,8 @@ OVERRIDDEN = {
         "_load_callback_state",
         "_load_from_checkpoint",
         "_load_optimizer_and_scheduler",
+        "_load_rng_state",
+        "_load_scaler",
         "_maybe_log_save_evaluate",
         "_prepare_for_training",
         "_run_epoch",

@@ -30,8 +30,40 @@ def replaces_file(path: Path) -> Iterator[Path]:
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
+        sync_folder(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Has the names in a folder outlast a loss of power, where the system can do that."""
+    # Windows opens no folder, and some network file systems sync none.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Has all files and folders in a folder, and itself, outlast a loss of power.
+
+    Raises:
+        OSError: a file cannot be written out; some file systems say only now that they are full.
+    """
+    for where, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(where, name)
+            if path.is_symlink() or not path.is_file():
+                continue
+            # Systems sync by a handle that may write; a file may be read-only.
+            handle = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        sync_folder(Path(where))
 
 
 def write_bytes(path: Path, content: bytes) -> Path:

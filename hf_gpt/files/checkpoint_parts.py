@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_gpt.files.manifest import differences, has_manifest, size_difference
+
 
 RECORD_NAME = "run_record.json"
 STREAM_POSITION_NAME = "stream_position.json"
@@ -91,12 +93,12 @@ def _lacks(checkpoint: Path, needs: Needs) -> Iterator[str]:
         yield f"holds no {DISCRIMINATOR_DIR}: its run was not adversarial"
     if needs.discriminator:
         yield from _weights_lacks(checkpoint / DISCRIMINATOR_DIR)
+    if has_manifest(checkpoint):
+        yield from differences(checkpoint)
+        return
+    # Of versions before there were manifests.
     for name, size in record.get("files", {}).items():
-        path = checkpoint / name
-        if not path.is_file():
-            yield f"has no {name}"
-        elif path.stat().st_size != size:
-            yield f"has a {name} of {path.stat().st_size:,} bytes, and {size:,} were written"
+        yield from size_difference(checkpoint, name, size)
 
 
 def _parts(checkpoint: Path, needs: Needs, has_engine: bool, processes_before: int | None) -> list[str]:
@@ -220,13 +222,3 @@ def read_record(checkpoint: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a file of a checkpoint, which has been looked through."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def file_sizes(checkpoint: Path) -> dict[str, int]:
-    """Bytes of the files of a checkpoint that a run goes on from, by their path in it."""
-    kinds = (".safetensors", ".pt", ".pth", ".bin")
-    return {
-        path.relative_to(checkpoint).as_posix(): path.stat().st_size
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path.suffix in kinds and path.name != "training_args.bin"
-    }

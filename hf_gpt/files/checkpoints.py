@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from hf_gpt.errors import CheckpointError, UserError
+from hf_gpt.files.atomic_files import sync_folder, sync_tree
 from hf_gpt.files.checkpoint_parts import Needs, lack_of
 from hf_gpt.files.model_paths import check_exists, check_path, describe_file
 from hf_gpt.files.output_paths import wrong_output
@@ -17,6 +18,8 @@ from hf_gpt.files.output_paths import wrong_output
 
 INCOMPLETE = ".incomplete"
 PREVIOUS = ".previous"
+# What readers of files raise that are whole, and hold something else than they should.
+_READ_ERRORS = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError)
 # What PyTorch's writer of zip files says in its errors.
 _WRITER = ("PytorchStreamWriter", "inline_container")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
@@ -27,13 +30,14 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Yields an empty folder beside `path` that takes its place once the block has ended without an error.
 
     Whenever the process is stopped, `path` is the old folder or the new one; `recover_directory` settles a stop between
-    the two renames.
+    the two renames. That holds for a loss of power too: all is on the disk before the folder gets its name.
     """
     staging = path.with_name(f".{path.name}{INCOMPLETE}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         yield staging
+        sync_tree(staging)
         replace_directory(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -69,7 +73,7 @@ def explains_read_errors(checkpoint: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except (*_READ_ERRORS, SafetensorError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"--resume_from_checkpoint: {checkpoint} cannot be loaded into this run: {error} Resume with the model and "
             "options of its run, or from another of its checkpoints."
@@ -83,6 +87,8 @@ def replace_directory(new: Path, path: Path) -> None:
     if path.exists():
         path.rename(previous)
     new.rename(path)
+    # What was before goes only once the new name is on the disk.
+    sync_folder(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 

@@ -15,6 +15,7 @@ from hf_gpt.data.fingerprint import fingerprint
 from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.files.checkpoint_parts import Needs, lack_of, needs_of, read_json, read_record
 from hf_gpt.files.checkpoints import explains_read_errors, find_checkpoint
+from hf_gpt.files.manifest import MANIFEST_NAME, differences, has_manifest
 from hf_gpt.training.monitoring.nonfinite import StepRecorder
 from hf_gpt.training.resumption import run_record
 from hf_gpt.training.resumption.resumed_rates import check_schedule, settings_of, take_effect
@@ -114,11 +115,17 @@ class ResumableTrainer(Trainer):
             )
         self.history = [*record.get("history", []), *(f"since step {step}: {words}" for words in taken)]
         self._checked = str(checkpoint)
+        lines = []
+        if not has_manifest(checkpoint):
+            lines.append(
+                f"{checkpoint} has no {MANIFEST_NAME}, as in earlier versions: damage within a file may go unseen."
+            )
         if not record:
-            return [f"{checkpoint} says nothing of the options of its run: they are taken to be the same."]
-        if not taken:
-            return []
-        return [f"Changed since {checkpoint.name}: {'; '.join(taken)}.{run_record.schedule_line(taken, step, steps)}"]
+            lines.append(f"{checkpoint} says nothing of the options of its run: they are taken to be the same.")
+        if taken:
+            schedule = run_record.schedule_line(taken, step, steps)
+            lines.append(f"Changed since {checkpoint.name}: {'; '.join(taken)}.{schedule}")
+        return lines
 
     def train_fingerprint(self, checkpoint: Path | None) -> str | None:
         """What is trained on; of a stream, up to its present position or that of a checkpoint."""
@@ -231,7 +238,8 @@ class ResumableTrainer(Trainer):
         progress = self.progress()
         facts = self._facts() if self.args.should_save else None
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        super()._save_checkpoint(model, trial)
+        with compat.keeps_all_checkpoints(self.args):
+            super()._save_checkpoint(model, trial)
         # Others may still be writing theirs.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
@@ -255,6 +263,23 @@ class ResumableTrainer(Trainer):
         with explains_read_errors(Path(resume_from_checkpoint)):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def load_random_state(self, checkpoint: str) -> None:
+        """Sets the random generators of this process to their state in a checkpoint."""
+        self._load_rng_state(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        # The library calls it with the first step.
+        if checkpoint is None:
+            return
+        with explains_read_errors(Path(checkpoint)):
+            super()._load_rng_state(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        with explains_read_errors(Path(checkpoint)):
+            super()._load_scaler(checkpoint)
+
     # The loop
 
     def _maybe_log_save_evaluate(self, tr_loss, grad_norm, *args: Any, learning_rate=None, **kwargs: Any) -> None:
@@ -276,6 +301,13 @@ class ResumableTrainer(Trainer):
         if self._to_take_up is not None:
             # The checkpoint was the last step's.
             self._take_up(self.model_wrapped, trial, None, start_time)
+        best = self.state.best_model_checkpoint
+        if self.args.load_best_model_at_end and best is not None:
+            for lack in differences(Path(best)):
+                raise CheckpointError(
+                    f"--load_best_model_at_end: {best}, the best of the run, {lack}. Training is done, and the newest "
+                    "checkpoint is whole: --resume_from_checkpoint --load_best_model_at_end False saves that one."
+                )
         return super()._finalize_training(trial, num_train_samples, start_time)
 
     def has_ended(self) -> bool:
@@ -295,9 +327,9 @@ class ResumableTrainer(Trainer):
         if progress["epoch_is_over"] or (self.state.epoch % 1 and not self.has_ended()):
             if self.has_ended():
                 # The library loads the random state with the first step, and there is none.
-                compat.load_random_state(self, checkpoint)
+                self._load_rng_state(checkpoint)
             return False
-        compat.load_random_state(self, checkpoint)
+        self._load_rng_state(checkpoint)
         self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
         grad_norm, learning_rate = self._last_logs
         epoch = self.state.epoch - 1

@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_gpt import compat
 from hf_gpt.errors import CheckpointError, ConfigError
-from hf_gpt.files.checkpoint_parts import RECORD_NAME, file_sizes
+from hf_gpt.files.checkpoint_parts import RECORD_NAME
 from hf_gpt.training.resumption.resume_options import CLASSES, Change, change_of, is_refused
 
 
@@ -88,11 +88,11 @@ def _class_or_free(kind: str, name: str) -> Change:
 
 
 def write_record(checkpoint: Path, facts: RunFacts, progress: Mapping[str, Any], history: list[str]) -> None:
-    """Writes what a run is into its complete checkpoint, with the sizes of the files that are there.
+    """Writes what a run is into its complete checkpoint.
 
     `progress` is what the trainer goes on from beside its state, `history` tells changes of options so far.
     """
-    record = {**dataclasses.asdict(facts), "progress": progress, "history": history, "files": file_sizes(checkpoint)}
+    record = {**dataclasses.asdict(facts), "progress": progress, "history": history}
     (checkpoint / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

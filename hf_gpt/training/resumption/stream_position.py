@@ -38,7 +38,7 @@ class StreamPosition:
         self.batches_taken += batches
         if self._random_state_from is not None:
             # The loader took a random number when it began. In the straight run that came before the checkpoint.
-            compat.load_random_state(self.trainer, self._random_state_from)
+            self.trainer.load_random_state(self._random_state_from)
             self._random_state_from = None
 
     def state(self) -> dict[str, Any]:
