@@ -256,6 +256,10 @@ class HfGptAttention(nn.Module):
 
         if past_key_values is not None:
             key_states, value_states = past_key_values.update(key_states, value_states, self.layer_idx)
+            if self.sliding_window == 1:
+                # The library's cache drops all but the last `window - 1` keys, and of none but the last 0 it keeps all.
+                key_states = key_states[:, :, -hidden_states.shape[1] :]
+                value_states = value_states[:, :, -hidden_states.shape[1] :]
 
         # vLLM looks for this call in the source of `forward` itself, and answers in a shape of its own.
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(

@@ -13,6 +13,9 @@ import tempfile
 import traceback
 from pathlib import Path
 
+import xxhash
+from safetensors import safe_open
+
 from hf_gpt.errors import UserError
 from tests.faults.damage import DAMAGES, digests, files_of
 
@@ -46,8 +49,14 @@ sys.exit(status)
 
 
 def weights_of(folder: Path) -> dict[str, str]:
-    """Checksums of the weights and states in a run's folder."""
-    return {name: digest for name, digest in digests(folder).items() if name.endswith(WEIGHTS)}
+    """What the weights and states in a run's folder are, by file."""
+    found = {name: digest for name, digest in digests(folder).items() if name.endswith(WEIGHTS)}
+    for name in (name for name in found if name.endswith(".safetensors")):
+        # Entries of its metadata are in no order.
+        with safe_open(folder / name, framework="numpy") as file:
+            tensors = {key: file.get_tensor(key).tobytes() for key in sorted(file.keys())}
+            found[name] = xxhash.xxh3_128_hexdigest(repr((tensors, sorted((file.metadata() or {}).items()))).encode())
+    return found
 
 
 def damaged_checkpoints(folder: Path, say) -> int:
@@ -133,7 +142,7 @@ def killed_runs(folder: Path, say, every: int) -> int:
 def main() -> int:
     """Returns 0 where no trial found a fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
-    parser.add_argument("--every", type=int, default=7, help="kill at every so many calls that save something")
+    parser.add_argument("--every", type=int, default=11, help="kill at every so many calls that save something")
     parser.add_argument("trials", nargs="*", help="damaged, killed; left out: both")
     options = parser.parse_args()
     trials = options.trials or ["damaged", "killed"]

@@ -37,16 +37,14 @@ class ActivationCache:
         self._weights: tuple[list[torch.nn.Parameter], Any] = [], None
 
     def begin(self, model: "HfGptForCausalLM", rows: int, num_tokens: int) -> bool:
-        """Allocates memory for texts of `num_tokens`; False if that is too much."""
-        config = model.config
-        heads = config.num_attention_heads + 2 * config.num_key_value_heads
-        hidden_size, inner = config.hidden_size, config.intermediate_size * (1 + config.is_gated_act)
-        widths = (heads * config.head_dim, hidden_size, inner, hidden_size)
-        numbers = rows * num_tokens * (config.num_hidden_layers * sum(widths) + config.vocab_size)
-        if num_tokens < 2 or 4 * numbers > MOST_BYTES:
+        """Allocates memory for texts of `num_tokens`; False if that is too much, or layers have other widths."""
+        layers = model.model.layers[: model.config.num_hidden_layers]
+        widths, vocab_size = _widths(layers[0]), len(model.lm_head.weight)
+        numbers = rows * num_tokens * (len(layers) * sum(widths) + vocab_size)
+        if num_tokens < 2 or 4 * numbers > MOST_BYTES or any(_widths(layer) != widths for layer in layers):
             return False
-        self.linear_outputs = [torch.empty(config.num_hidden_layers, rows, num_tokens - 1, width) for width in widths]
-        self.logits = torch.empty(rows, num_tokens, model.lm_head.out_features)
+        self.linear_outputs = [torch.empty(len(layers), rows, num_tokens - 1, width) for width in widths]
+        self.logits = torch.empty(rows, num_tokens, vocab_size)
         self._weights = list(model.parameters()), fingerprint(model)
         return True
 
@@ -100,6 +98,14 @@ class ActivationCache:
         """The same for the head, over all completion tokens, unless a scale or cap follows it."""
         is_matmul = model.config.logit_scale == 1 and model.config.final_logit_softcapping is None
         return SuppliedLinears({id(model.lm_head.weight): self.logits} if is_matmul else {})
+
+
+def _widths(layer: torch.nn.Module) -> tuple[int, ...]:
+    """Outputs of a layer's linear layers of each kind; of its tensors, which compiled steps write by."""
+    attention, mlp = layer.self_attn, layer.mlp
+    read = sum(len(part.weight) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
+    ups = len(mlp.up_proj.weight) * (1 + mlp.is_gated)
+    return read, len(attention.o_proj.weight), ups, len(mlp.down_proj.weight)
 
 
 class SuppliedLinears(TorchFunctionMode):

@@ -21,6 +21,7 @@ from hf_gpt.generation.decoding.native.structures import (
     address,
     native,
 )
+from hf_gpt.generation.decoding.plain_decoder import shapes_fit
 from hf_gpt.generation.sampling.activation_cache import ActivationCache
 from hf_gpt.models.inputs_hf_gpt import check_range
 from hf_gpt.models.layers_hf_gpt import HfGptRMSNorm
@@ -58,18 +59,24 @@ class NativeWeights:
         weight_dtype: None: the model's own. `"bfloat16"`: rounds weights, and inputs too where that is faster.
             `"int8"`: weights in 255 steps for each output, inputs in 255 steps for each row. Both keep keys and values
             in bfloat16. Sums and results are float32.
+
+    Raises:
+        ValueError: a tensor of the model has another shape than its configuration and the others ask for.
     """
 
     def __init__(self, model: "HfGptForCausalLM", weight_dtype: str | None = None):
         config, inner = model.config, model.model
+        if not shapes_fit(model):
+            raise ValueError("the model's tensors do not have the shapes that its configuration asks for.")
         self.native: Native = native()
+        layers = inner.layers[: config.num_hidden_layers]
         self.type = TYPES[weight_dtype or _SOURCES[model.dtype]]
         # Keeps alive what the structures point to.
         self._kept: list[torch.Tensor | nn.Parameter] = []
         self.decoder = Decoder(
-            hidden_size=config.hidden_size,
-            vocab_size=model.lm_head.out_features,
-            num_layers=config.num_hidden_layers,
+            hidden_size=inner.embed_tokens.weight.shape[1],
+            vocab_size=len(model.lm_head.weight),
+            num_layers=len(layers),
             activation=ACTIVATIONS[config.hidden_act],
             is_layernorm=config.norm_type == "layernorm",
             is_bfloat16=model.dtype == torch.bfloat16,
@@ -78,15 +85,18 @@ class NativeWeights:
             softcap=config.final_logit_softcapping or 0.0,
             embeddings=self._keep(inner.embed_tokens.weight.detach().contiguous()),
         )
+        # Learned positions that there are.
+        self.num_positions: int | None = None
         if config.position_embedding_type == "learned":
+            self.num_positions = len(inner.embed_positions.weight)
             self.decoder.positions = self._keep(inner.embed_positions.weight.detach().contiguous())
         heads = self.decoder.heads
         heads.num_queries, heads.num_keys = config.num_attention_heads, config.num_key_value_heads
         heads.head_dim, heads.norm_eps, heads.use_qk_norm = config.head_dim, config.norm_eps, config.use_qk_norm
         heads.is_bfloat16 = self.type != TYPES["float32"]
         heads.scaling = inner.layers[0].self_attn.scaling
-        self.layers = (Layer * config.num_hidden_layers)()
-        decoded = list(zip(self.layers, inner.layers, strict=False))
+        self.layers = (Layer * len(layers))()
+        decoded = list(zip(self.layers, layers, strict=True))
         everything = [parts for _, layer in decoded for parts in _parts_of(layer)] + [[model.lm_head]]
         # One block, since small ones get no large pages.
         self.memory = borrow(sum(map(self._size, everything)), self, self.native)
@@ -250,11 +260,13 @@ class NativeDecoder:
         heads, lanes = self.decoder.heads, weights.native.lanes
         heads.capacity = self.capacity
         self.decoder.num_positions = self.limit
-        if config.position_embedding_type == "learned":
-            self.decoder.num_positions = min(self.limit, config.max_position_embeddings)
+        if weights.num_positions is not None:
+            self.decoder.num_positions = min(self.limit, weights.num_positions)
         elif config.position_embedding_type == "rope":
             cos, sin = self.model.model.rotary_emb(torch.empty(0), torch.arange(self.limit)[None])
-            self.turns = cos[0].contiguous(), sin[0].contiguous()
+            if not cos.shape == sin.shape == (1, self.limit, heads.head_dim):
+                raise ValueError(f"RoPE of heads of {cos.shape[-1]} numbers for heads of {heads.head_dim}.")
+            self.turns = cos[0].float().contiguous(), sin[0].float().contiguous()
             heads.cos, heads.sin = map(address, self.turns)
         # Words of one float or two bfloat16: (slots, heads, blocks, D, lanes) and (slots, heads, tokens, D rounded up).
         pair, leading, dim = 1 + heads.is_bfloat16, (slots, heads.num_keys), heads.head_dim

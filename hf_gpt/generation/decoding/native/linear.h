@@ -88,14 +88,29 @@ INLINE int64_t input_words(const Linear *p) {
     return kernel_of(p) == WIDENED ? 2 * groups_of(p) : groups_of(p);
 }
 
+/* The largest magnitude; infinity or NaN where there is one, since bits of magnitudes are in their order. */
 static float largest_of(const float *x, int64_t n) {
-    vec most = {0};
+    ivec most = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) most = max_vec((vec)((ivec)load(x + i) & 0x7fffffff), most);
-    float found = max_lanes(most);
-    for (; i < n; i++) found = fabsf(x[i]) > found ? fabsf(x[i]) : found;
+    for (; i + LANES <= n; i += LANES) {
+        ivec bits = (ivec)load(x + i) & 0x7fffffff, larger = bits > most;
+        most = (larger & bits) | (~larger & most);
+    }
+    int32_t lanes[LANES + 1], largest = 0;
+    memcpy(lanes, &most, sizeof most);
+    for (int lane = 0; lane < LANES; lane++) largest = lanes[lane] > largest ? lanes[lane] : largest;
+    for (; i < n; i++) {
+        memcpy(lanes, x + i, 4);
+        lanes[0] &= 0x7fffffff;
+        largest = lanes[0] > largest ? lanes[0] : largest;
+    }
+    float found;
+    memcpy(&found, &largest, 4);
     return found;
 }
+
+/* Whether it is a number; of others no step can be made. */
+INLINE int is_finite(float x) { return fabsf(x) <= 3.40282347e38f; }
 
 /* Stores LANES integers of 32 bits as 8 bits. */
 INLINE void store_bytes(uint8_t *to, ivec steps) {
@@ -137,6 +152,12 @@ static void put_row(const Linear *p, const float *restrict x, Inputs to, int64_t
     uint32_t *restrict to_row = to.steps + row * words;
     if (kernel == INT8) {
         float largest = largest_of(x, n);
+        if (!is_finite(largest)) {
+            /* All outputs of the row are NaN. */
+            memset(to_row, INT8_ZERO, words * 4);
+            to.scales[row] = NAN;
+            return;
+        }
         largest = largest > 1e-20f ? largest : 1e-20f;
         to.scales[row] = largest / 127;
         round_to_steps(x, n, 127 / largest, to_row);

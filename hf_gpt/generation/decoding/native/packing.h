@@ -73,20 +73,27 @@ INLINE void pack_lanes(const Packing *job, int type, float *rows, int64_t panel,
     int64_t groups = groups_of(p), width = (p->inputs + 3) / 4 * 4;
     uint32_t *to = (uint32_t *)p->weight + panel * groups * PANEL + lane;
     float per_step[8];
-    int32_t sums[8] = {0};
+    int32_t sums[8] = {0}, is_lost[8] = {0};
     for (int i = 0; i < TOGETHER; i++) {
         float *row = rows + i * width;
         if (!fetch_row(job, panel, lane + i, row)) memset(row, 0, width * sizeof(float));
         for (int64_t k = p->inputs; k < width; k++) row[k] = 0;
         float largest = type == INT8 ? largest_of(row, p->inputs) : 1;
-        per_step[i] = (largest > 1.17549435e-38f ? largest : 1.17549435e-38f) / 127;
+        if (!is_finite(largest)) {
+            /* The output is NaN for any input. */
+            memset(row, 0, width * sizeof(float));
+            largest = 1;
+            is_lost[i] = 1;
+        }
+        /* A step is no smaller than the smallest normal number, below which a processor may take 0. */
+        per_step[i] = (largest > 1.5e-36f ? largest : 1.5e-36f) / 127;
     }
     for (int64_t g = 0; g < groups; g++)
         for (int i = 0; i < TOGETHER; i++)
             to[g * PANEL + i] = pack_group(type, rows + i * width, g, per_step[i], sums + i);
     if (type == INT8)
         for (int i = 0; i < TOGETHER; i++) {
-            p->scale[panel * PANEL + lane + i] = per_step[i];
+            p->scale[panel * PANEL + lane + i] = is_lost[i] ? NAN : per_step[i];
             p->offset[panel * PANEL + lane + i] = INT8_ZERO * sums[i];
         }
 }
