@@ -12,6 +12,7 @@ from typing import Any
 from hf_gpt.cli.command import Makers, exit_status
 from hf_gpt.cli.options import command_options, make_help_parser
 from hf_gpt.errors import UserError
+from hf_gpt.files.run_lock import releases_runs
 from hf_gpt.installation import install_hint
 from hf_gpt.training.settings import (
     RECIPES,
@@ -108,7 +109,8 @@ def training_command(
             recipe = None if path is None else read_recipe(path, names)
             if recipe is None and choose_options is not None:
                 recipe = choose_options(rest)
-            status = run(_load(rest, arguments, make_training_class or _training_class, recipe, path))
+            with releases_runs():
+                status = run(_load(rest, arguments, make_training_class or _training_class, recipe, path))
             _leave_process_group()
             return status
 

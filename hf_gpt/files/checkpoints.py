@@ -14,6 +14,7 @@ from hf_gpt.files.atomic_files import sync_folder, sync_tree
 from hf_gpt.files.checkpoint_parts import Needs, lack_of
 from hf_gpt.files.model_paths import check_exists, check_path, describe_file
 from hf_gpt.files.output_paths import wrong_output
+from hf_gpt.files.run_lock import LOCK_NAME, refuse_live_run
 
 
 INCOMPLETE = ".incomplete"
@@ -32,6 +33,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Whenever the process is stopped, `path` is the old folder or the new one; `recover_directory` settles a stop between
     the two renames. That holds for a loss of power too: all is on the disk before the folder gets its name.
     """
+    refuse_live_run(path)
     staging = path.with_name(f".{path.name}{INCOMPLETE}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -178,11 +180,14 @@ def check_output_dir(output_dir: Path, *, overwrite: bool, resume: bool) -> None
         resume: The run in it goes on.
 
     Raises:
-        CheckpointError: the folder holds something and neither is asked for, it is a file, or it cannot be made.
+        CheckpointError: the folder holds something and neither is asked for, a run is going on in it, it is a file, or
+            it cannot be made.
     """
     if (wrong := wrong_output({"output_dir": output_dir})) is not None:
         raise CheckpointError(wrong)
-    if overwrite or resume or not output_dir.is_dir() or not any(output_dir.iterdir()):
+    refuse_live_run(output_dir)
+    names = {path.name for path in output_dir.iterdir()} if output_dir.is_dir() else set()
+    if overwrite or resume or not names - {LOCK_NAME}:
         return
     go_on = "" if last_checkpoint(output_dir) is None else "go on with its run by --resume_from_checkpoint, "
     raise CheckpointError(

@@ -12,6 +12,7 @@ from hf_gpt.errors import CorpusError, WorkerError
 from hf_gpt.files import checkpoints
 from hf_gpt.files.atomic_files import write_text
 from hf_gpt.files.checkpoint_parts import needs_of, read_record
+from hf_gpt.files.run_lock import claim_run
 from hf_gpt.installation import as_typed
 from hf_gpt.training.monitoring.step_times import Stretch, time_steps
 from hf_gpt.training.monitoring.throughput import format_count
@@ -51,7 +52,8 @@ def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] 
     what that run chose and this one leaves open.
 
     Raises:
-        CheckpointError: the folder holds another run, or the wanted checkpoint is not there, or not whole.
+        CheckpointError: the folder holds another run, or one that goes on, or the wanted checkpoint is not there, or
+            not whole.
         ConfigError: the checkpoint is of a run with options that must stay.
     """
     import datasets
@@ -84,6 +86,8 @@ def open_run(settings: Settings, take_over: Callable[[Mapping[str, Any]], None] 
         checkpoints.check_output_dir(
             output_dir, overwrite=training_args.overwrite_output_dir, resume=checkpoint is not None
         )
+        # From here on: reading and tokenizing may take long.
+        claim_run(output_dir)
     return checkpoint
 
 
