@@ -46,6 +46,9 @@ class Range(NamedTuple):
 MOST = 2**31 - 1
 ANY_NUMBER = Range(-MOST, MOST)
 COUNT = Range(1, MOST)
+# Tokens of a text, and of a vocabulary: a row of more would fill the memory before a step is taken.
+MOST_TOKENS = 2**24
+TOKENS = Range(1, MOST_TOKENS)
 COUNT_OR_NONE = Range(0, MOST)
 POSITIVE = Range(0, MOST, above=True)
 NOT_NEGATIVE = Range(0, MOST)
@@ -71,13 +74,15 @@ RANGES: dict[str, Range] = {
             auc_window batch_size codebook_size dataloader_prefetch_factor ddp_bucket_cap_mb ddp_timeout
             early_stopping_patience eval_accumulation_steps fsdp_size gpus gradient_accumulation_steps group_size
             guidance_block guidance_top_k heldout_steps hop_length length limit lora_alpha lora_r loss_tokens
-            loss_vocab_size max_answer_length max_eval_samples max_length max_new_tokens max_prompt_length
-            max_train_samples monitor_steps new_tokens num_beams num_candidates num_frames num_groups num_iterations
-            num_levels num_mel_bins num_return_sequences num_samples num_texts num_virtual_tokens patch_size
-            per_device_eval_batch_size
-            per_device_train_batch_size pretrain_steps rollout_batch_size rounds rows sample_batch_size
-            sample_max_new_tokens samples samples_per_class sampling_rate save_total_limit steps tensor_parallel_size
-            teacher_batch_size text_length tokenizer_vocab_size top_ks torch_empty_cache_steps vocab_size
+            max_eval_samples max_train_samples monitor_steps num_beams num_candidates num_frames num_groups
+            num_iterations num_levels num_mel_bins num_return_sequences num_samples num_texts patch_size
+            per_device_eval_batch_size per_device_train_batch_size pretrain_steps rollout_batch_size rounds rows
+            sample_batch_size samples samples_per_class sampling_rate save_total_limit steps teacher_batch_size
+            tensor_parallel_size top_ks torch_empty_cache_steps
+        """,
+        TOKENS="""
+            loss_vocab_size max_answer_length max_length max_new_tokens max_prompt_length new_tokens
+            num_virtual_tokens sample_max_new_tokens text_length tokenizer_vocab_size vocab_size
         """,
         COUNT_OR_NONE="""
             augmented_copies bootstrap dataloader_num_workers discriminator_lora_r discriminator_steps

@@ -44,8 +44,10 @@ def parse_mapping(text: "str | dict[str, Any] | None", option: str) -> dict[str,
 
     if text is None or isinstance(text, dict):
         return dict(text or {})
-    stripped = text.strip()
     try:
+        if not isinstance(text, str):
+            raise ValueError("neither a text nor a mapping")
+        stripped = text.strip()
         if stripped.startswith("{"):
             return {key: _number_or(value) for key, value in json.loads(stripped).items()}
         pairs = [pair.split("=", 1) for pair in stripped.split(",") if pair.strip()]

@@ -143,15 +143,16 @@ def load_models(
 
     from hf_gpt.adversarial.discriminator.factory import make_discriminator
     from hf_gpt.errors import CheckpointError, ConfigError
-    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.files.checkpoints import explains_model_errors, find_existing_model
     from hf_gpt.generation.devices import pick_device
 
     device = pick_device(args.device)
     options = {"trust_remote_code": args.trust_remote_code}
     path = find_existing_model(args.model_name_or_path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        generator = AutoModelForCausalLM.from_pretrained(path, **options)
+        with explains_model_errors(path):
+            tokenizer = AutoTokenizer.from_pretrained(path, **options)
+            generator = AutoModelForCausalLM.from_pretrained(path, **options)
     except ValueError as error:
         raise CheckpointError(f"--model_name_or_path: no causal language model in {path}: {error}") from error
     generator.to(device).eval()

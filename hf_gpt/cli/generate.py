@@ -101,7 +101,7 @@ def load(args: WritingOptions) -> "tuple[PreTrainedModel, PreTrainedTokenizerBas
     """The model, ready to generate on its device, and its tokenizer; sets the seed."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.files.checkpoints import explains_model_errors, find_existing_model
     from hf_gpt.generation.devices import pick_device
     from hf_gpt.terminal import hide_bars
 
@@ -109,8 +109,9 @@ def load(args: WritingOptions) -> "tuple[PreTrainedModel, PreTrainedTokenizerBas
     device = pick_device(args.device)
     path = find_existing_model(args.model)
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
+    with explains_model_errors(path):
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=args.dtype, **options)
     model.to(device).eval()
     if args.seed is not None:
         set_seed(args.seed)

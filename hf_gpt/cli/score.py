@@ -83,7 +83,7 @@ def score(args: ScoreOptions) -> int:
         raise ValueError(f"{args.file}: no text found. Every text is empty or blank.")
     from transformers import AutoTokenizer
 
-    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.files.checkpoints import explains_model_errors, find_existing_model
     from hf_gpt.generation.devices import pick_device
     from hf_gpt.generation.guidance.guided_generate import load_discriminator
     from hf_gpt.terminal import hide_bars
@@ -92,7 +92,8 @@ def score(args: ScoreOptions) -> int:
     device = pick_device(args.device)
     path = find_existing_model(args.discriminator)
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    with explains_model_errors(path):
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
     discriminator = load_discriminator(path, **options).to(device)
     results = score_texts(discriminator, tokenizer, texts, args.batch_size, args.per_token)
     form = args.format or ("table" if args.output is None and sys.stdout.isatty() else "jsonl")

@@ -82,6 +82,26 @@ def explains_read_errors(checkpoint: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def explains_model_errors(path: str) -> Iterator[None]:
+    """Turns whatever a library raises over a folder of a wrong form, opened inside, into a `CheckpointError`.
+
+    A config, tokenizer or weights that others wrote may have any type in any place, and readers of libraries stumble
+    where they are. `path` is what is opened, for the message.
+    """
+    try:
+        yield
+    except (UserError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().rstrip(".") or "nothing more is known"
+        # A plain error of a value has a sentence of its own; of others the class says what they are.
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise CheckpointError(
+            f"{path} cannot be opened: {kind}{reason}. Copy or download the checkpoint again, or take another one."
+        ) from error
+
+
 def replace_directory(new: Path, path: Path) -> None:
     """Puts the folder `new` at `path`, in place of one that may be there."""
     previous = path.with_name(f".{path.name}{PREVIOUS}")

@@ -74,12 +74,17 @@ def _cores() -> str | None:
     return f"{usable} of {total}"
 
 
-def _memory() -> str | None:
+def total_memory() -> int | None:
+    """Bytes of this machine's memory; None where the system does not say."""
     try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
-    return f"{size / 2**30:.1f} GiB"
+
+
+def _memory() -> str | None:
+    size = total_memory()
+    return None if size is None else f"{size / 2**30:.1f} GiB"
 
 
 def _commit() -> str | None:

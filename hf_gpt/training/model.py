@@ -16,6 +16,8 @@ from hf_gpt.errors import CheckpointError, ConfigError, did_you_mean
 from hf_gpt.files.checkpoints import find_model
 from hf_gpt.files.model_paths import check_exists
 from hf_gpt.generation.embeddings import vocabulary_size
+from hf_gpt.option_ranges import MOST_TOKENS
+from hf_gpt.reporting.environment import total_memory
 from hf_gpt.training.arguments.model import ModelArguments
 from hf_gpt.training.monitoring.cost_model import count_elements
 
@@ -39,7 +41,8 @@ def load_tokenizer(name_or_path: str, model_args: ModelArguments, auto_class: st
             revision=model_args.model_revision,
             trust_remote_code=model_args.trust_remote_code,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # Readers of libraries stumble over a file of a wrong form wherever they are.
         raise CheckpointError(f"no tokenizer can be loaded from {name_or_path}: {error}") from error
 
 
@@ -85,6 +88,7 @@ def build_model(
     if auto_class == "AutoModelForSeq2SeqLM" and model_args.model_type == "hf_gpt":
         model_args = replace(model_args, model_type="hf_gpt_seq2seq")
     config = build_config(model_args, tokenizer, max_length, task_fields)
+    _check_memory(config)
     if options["dtype"] == "auto":
         options["dtype"] = "float32"
     options["dtype"] = getattr(torch, options["dtype"])
@@ -144,6 +148,7 @@ def build_config(
             raise ConfigError("--preset auto chooses the size for hf-gpt pretrain alone. Name one, such as small.")
         config_class = _config_class(model_args.model_type)
         check_fields(config_class, overrides)
+        _check_numbers(overrides)
         if model_args.preset is not None:
             return config_class.preset(model_args.preset, **{**fitted, **overrides})
         config = config_class(**{**fitted, **overrides})
@@ -157,6 +162,34 @@ def build_config(
         raise ConfigError(
             f"these settings make no {model_args.model_type} config: {error.__cause__ or error}"
         ) from error
+
+
+def _check_numbers(overrides: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for sizes that would fill the memory while a config or model is made of them."""
+    for name, value in overrides.items():
+        # Rates of RoPE are no sizes.
+        if type(value) in (int, float) and abs(value) > MOST_TOKENS and "theta" not in name:
+            raise ConfigError(f"--config_overrides: {name} is {value:,}; it can be at most {MOST_TOKENS:,}.")
+
+
+# A sharded model may be larger than what one machine holds.
+_TIMES_THE_MEMORY = 8
+
+
+def _check_memory(config: PreTrainedConfig) -> None:
+    """Raises `ConfigError` for a new model that is far larger than the machine's memory, before it is allocated."""
+    sizes = [getattr(config, name, None) for name in ("vocab_size", "hidden_size", "num_hidden_layers")]
+    memory = total_memory()
+    if memory is None or not all(isinstance(size, int) for size in sizes):
+        return
+    vocabulary, width, layers = sizes
+    # Embeddings, and attention of each layer, in float32.
+    least = 4 * (vocabulary * width + layers * 4 * width**2)
+    if least > _TIMES_THE_MEMORY * memory:
+        raise ConfigError(
+            f"a model of {vocabulary:,} tokens, width {width:,} and {layers:,} layers takes more than "
+            f"{least / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}. Choose a smaller one."
+        )
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
@@ -201,7 +234,8 @@ def _config_of(model_args: ModelArguments) -> PreTrainedConfig:
     source = {"revision": model_args.model_revision, "trust_remote_code": model_args.trust_remote_code}
     try:
         return AutoConfig.from_pretrained(path, **source)
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # Readers of libraries stumble over a config of a wrong form wherever they are.
         raise CheckpointError(f"--model_name_or_path: no model in {path}: {error}") from error
 
 

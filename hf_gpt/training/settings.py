@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_gpt.errors import ConfigError, did_you_mean
 from hf_gpt.files.model_paths import check_exists
+from hf_gpt.files.output_paths import OUTPUTS
 from hf_gpt.option_names import former_name_in, renamed
 from hf_gpt.option_ranges import NEGATIVE_NUMBER, wrong_number
 from hf_gpt.option_values import as_written, from_json, parse_mapping
@@ -219,6 +220,8 @@ def _as_tokens(
             tokens += [f"--{key}", *([value] if isinstance(value, str) else [str(item) for item in value])]
         elif isinstance(value, dict):
             tokens.append(f"--{key}={json.dumps(value)}")
+        elif isinstance(value, (list, tuple)) and (actions[key].type in (int, float) or key in OUTPUTS):
+            raise ConfigError(f"{key} takes one value, and the recipe has a list of {len(value)}: {value}.")
         elif value is None or isinstance(value, (list, tuple)):
             defaults[key] = value
         else:

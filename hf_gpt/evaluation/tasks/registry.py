@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ _FIXED = (*LIKELIHOOD, "last_word", "multiple_choice")
 _SLOT = re.compile(r"\{(\w+)\}")
 # Fields that hold text, which yaml would take for a truth value, a number or a date.
 _TEXTS = ("name", "description", "prompt", "text", "document_separator", "labels", "label", "choices", "target", "stop")
+_TEXTS += ("file", "hub", "subset", "split")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,12 +198,10 @@ def check_task(spec: TaskSpec, source: str) -> TaskSpec:
     if spec.kind not in KINDS:
         hint = did_you_mean(str(spec.kind), KINDS)
         raise ConfigError(f"task {source}: kind is {spec.kind!r}{hint} Kinds: {', '.join(KINDS)}.")
+    _check_types(spec, source)
     for name in _NEEDED.get(spec.kind, ()):
         if getattr(spec, name) is None or getattr(spec, name) == "":
             raise ConfigError(f"task {source}: a task of kind {spec.kind} needs {name!r}.")
-    for name in ("prompt", "text", "description"):
-        if not isinstance(getattr(spec, name), str):
-            raise ConfigError(f"task {source}: {name} must be a text, got {getattr(spec, name)!r}.")
     if spec.contexts is not None and not isinstance(spec.choices, str):
         raise ConfigError(f"task {source}: with contexts, choices is one template such as '{{continuation}}'.")
     if isinstance(spec.choices, (list, tuple)) and len(spec.choices) < 2:
@@ -212,6 +213,35 @@ def check_task(spec: TaskSpec, source: str) -> TaskSpec:
     if spec.max_new_tokens < 1 or spec.temperature < 0:
         raise ConfigError(f"task {source}: needs max_new_tokens of at least 1 and a temperature of at least 0.")
     return spec
+
+
+_WORDS = {str: "a text", int: "a whole number", float: "a number", Sequence: "a list of texts", type(None): "left out"}
+
+
+def _check_types(spec: TaskSpec, source: str) -> None:
+    """Raises `ConfigError` for the first field whose value is not of a type that `TaskSpec` says."""
+    hints = typing.get_type_hints(TaskSpec)
+    for name, hint in hints.items():
+        value = getattr(spec, name)
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds = tuple(typing.get_origin(kind) or kind for kind in kinds)
+        # `stop` may be one text, and metrics are looked at by themselves.
+        if (
+            name == "metrics"
+            or (name == "stop" and isinstance(value, str))
+            or any(_is_a(value, kind) for kind in kinds)
+        ):
+            continue
+        wanted = " or ".join(_WORDS[kind] for kind in kinds)
+        raise ConfigError(f"task {source}: {name} must be {wanted}, got {value!r}.")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if kind is Sequence:
+        return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _check_metrics(spec: TaskSpec, source: str) -> dict[str, dict[str, Any]]:
