@@ -75,7 +75,7 @@ def _discriminator(args: Any, tokenizer: Any, guidance: str, model: Any) -> Any:
     """The discriminator that is given, else that of a residual model; None of a generator alone."""
     from transformers import AutoTokenizer
 
-    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.files.checkpoints import explains_model_errors, find_existing_model
     from hf_gpt.generation.guidance.guided_generate import load_discriminator
     from hf_gpt.generation.guidance.residual_model import DISCRIMINATOR, open_discriminator, read_metrics
 
@@ -87,7 +87,8 @@ def _discriminator(args: Any, tokenizer: Any, guidance: str, model: Any) -> Any:
         return open_discriminator(path, tokenizer, subfolder=DISCRIMINATOR, revision=args.revision, **options)
     path = find_existing_model(args.discriminator)
     discriminator = load_discriminator(path, language_model=True, **options)
-    own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    with explains_model_errors(path):
+        own_tokenizer = AutoTokenizer.from_pretrained(path, **options)
     return as_guide(discriminator, own_tokenizer, tokenizer, guidance, model)
 
 

@@ -23,7 +23,7 @@ _ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_at
 _NORMS = (HfGptRMSNorm, nn.LayerNorm)
 # Modules of a plain model, by the last part of their names, beside activations. Any other class, such as an adapter,
 # may do anything.
-_PLACES: dict[str, tuple[type[nn.Module], ...]] = {
+_CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
     "": (HfGptForCausalLM,),
     "model": (HfGptModel,),
     "layers": (nn.ModuleList,),
@@ -37,7 +37,7 @@ _PLACES: dict[str, tuple[type[nn.Module], ...]] = {
     **dict.fromkeys(("input_layernorm", "post_attention_layernorm", "norm"), _NORMS),
     **dict.fromkeys(("q_norm", "k_norm"), (*_NORMS, nn.Identity)),
 }
-_OTHER_PLACES = (nn.Dropout, nn.Identity)
+_OTHER_CLASSES = (nn.Dropout, nn.Identity)
 # Methods that may be set on a model instance, as by PEFT for prompt tuning.
 _METHODS = ("forward", "prepare_inputs_for_generation", *compat.GENERATION_METHODS)
 
@@ -117,7 +117,7 @@ def _is_in_place(name: str, module: nn.Module, model: HfGptForCausalLM) -> bool:
     last = name.rpartition(".")[2]
     if last == "act_fn":
         return type(module) is type(_activation(model.config.hidden_act))
-    return type(module) in _PLACES.get("layer" if last.isdigit() else last, _OTHER_PLACES)
+    return type(module) in _CLASSES.get("layer" if last.isdigit() else last, _OTHER_CLASSES)
 
 
 def _layer_follows(layer: HfGptDecoderLayer, config: HfGptConfig, index: int) -> bool:
