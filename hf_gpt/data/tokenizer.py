@@ -16,17 +16,27 @@ PAD = "<|pad|>"
 # words is longer.
 LONGEST_WORD = 64
 
-# How text is cut before merges: contractions, words with the space or mark before them, numbers of up to two digits,
-# runs of marks together with the line ends after them, line ends, and spaces. The pattern is tiktoken's cl100k_base
-# (https://github.com/openai/tiktoken, MIT) with two digits instead of three, which suits small vocabularies, and with
-# bounded runs. It is saved with the tokenizer, so texts are cut as they were when it was trained.
+# How text is cut before merges: contractions, words with the space or mark before them, digits one by one, runs of
+# marks together with the line ends after them, line ends, and spaces. It is what llama.cpp knows as `qwen2`
+# (https://github.com/ggml-org/llama.cpp, src/unicode.cpp, MIT), letter by letter, so that engines which know patterns
+# by name give the same tokens. It is saved with the tokenizer, so texts are cut as they were when it was trained.
 SPLIT_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}{1,64}|\p{N}{1,2}| ?[^\s\p{L}\p{N}]{1,64}[\r\n]{0,64}"
-    r"|\s{0,64}[\r\n]|\s{1,64}(?!\S)|\s{1,64}"
+    r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# The same with runs of at most `LONGEST_WORD`: for learning alone.
+_LEARNING_PATTERN = (
+    r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}{1,64}|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]{1,64}[\r\n]{0,64}|\s{0,64}[\r\n]|\s{1,64}(?!\S)|\s{1,64}"
 ).replace("64", str(LONGEST_WORD))
-# That of tokenizers which earlier versions trained.
-UNBOUNDED_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+# Those of tokenizers which earlier versions trained: numbers of up to two digits, and first without bounds. After
+# tiktoken's cl100k_base (https://github.com/openai/tiktoken, MIT).
+TWO_DIGIT_PATTERNS = (
+    (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}{1,64}|\p{N}{1,2}| ?[^\s\p{L}\p{N}]{1,64}[\r\n]{0,64}"
+        r"|\s{0,64}[\r\n]|\s{1,64}(?!\S)|\s{1,64}"
+    ),
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
 )
 _SMALLEST_VOCABULARY = 2 + 256
 
@@ -56,12 +66,7 @@ def train_tokenizer(
             f"{_SMALLEST_VOCABULARY}. Use 512 or more."
         )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = split_by(_LEARNING_PATTERN)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -70,6 +75,7 @@ def train_tokenizer(
         show_progress=show_progress,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = split_by(SPLIT_PATTERN)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
@@ -79,4 +85,14 @@ def train_tokenizer(
         padding_side="left",
         clean_up_tokenization_spaces=False,
         **({} if model_max_length is None else {"model_max_length": model_max_length}),
+    )
+
+
+def split_by(pattern: str) -> pre_tokenizers.PreTokenizer:
+    """What cuts text by a regular expression and spells the parts as bytes."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hf_gpt.data.tokenizer import SPLIT_PATTERN, UNBOUNDED_PATTERN
+from hf_gpt.data.tokenizer import SPLIT_PATTERN, TWO_DIGIT_PATTERNS
 
 
 # Python's white space holds all that the pattern takes for it.
@@ -30,7 +30,7 @@ _CUT = re.compile(r"(?= )|(?<=[A-Za-z])(?=[\x00-@\[-`{-\x7f])|(?<=[0-9])(?=[\x00
 _MARKS = [chr(code) for code in (*range(9), *range(14, 28))]
 _SPLITS = [
     {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    for pattern in (SPLIT_PATTERN, UNBOUNDED_PATTERN)
+    for pattern in (SPLIT_PATTERN, *TWO_DIGIT_PATTERNS)
 ]
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
 # Parts in a text to encode.
