@@ -66,7 +66,7 @@ FLOOR_PYTHON ?= $(shell for version in 3.10 3.11; do for found in python$$versio
 .venv-lm-eval/installed: EXTRA := lm-eval
 .venv-app/installed: EXTRA := app,browser
 .venv-bitsandbytes/installed: EXTRA := qlora
-.venv-real/installed: EXTRA := gguf
+.venv-real/installed: EXTRA := train
 .venv-trl/installed .venv-lm-eval/installed .venv-app/installed .venv-bitsandbytes/installed .venv-real/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,$(EXTRA)]'

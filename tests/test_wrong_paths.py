@@ -105,11 +105,19 @@ def test_commands_say_so_at_once(line, online, folder, capsys):
     assert {path.name for path in folder.iterdir()} == before
 
 
+# What `convert`, which reads such files, says of one that is cut off.
+CONVERTED = "is damaged or cut off|need the package gguf"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("model.gguf", b"GGUF\x03\0\0\0", "a GGUF file, of llama.cpp: convert the Hugging Face checkpoint"),
-        ("weights", b"GGUF\x03\0\0\0", "a GGUF file"),
+        (
+            "model.gguf",
+            b"GGUF\x03\0\0\0",
+            f"a GGUF file, of llama.cpp: make a checkpoint of it|{CONVERTED}",
+        ),
+        ("weights", b"GGUF\x03\0\0\0", f"a GGUF file|{CONVERTED}"),
         ("pytorch_model.bin", b"\x80\x02", "a file of weights: give the folder"),
         ("model.safetensors", b"12345678", "a file of weights: give the folder"),
         ("model.onnx", b"\x08\x07", "an ONNX graph"),

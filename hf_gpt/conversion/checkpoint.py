@@ -2,51 +2,24 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from hf_gpt.conversion.families import FAMILIES, config_from_ours, config_to_ours
-from hf_gpt.conversion.nanogpt import nanogpt_config
-from hf_gpt.conversion.sources import SafetensorsSource, Source, read_nanogpt
+from hf_gpt.conversion.families import FAMILIES, config_from_ours
+from hf_gpt.conversion.gguf_file import check_file, write_gguf
+from hf_gpt.conversion.opening import TERMS, Conversion, Opened, find_source, open_source
 from hf_gpt.conversion.tokenizers import carry_tokenizer, has_tokenizer
 from hf_gpt.conversion.weights import Reader, plan, write
 from hf_gpt.errors import ConversionError
-from hf_gpt.files.checkpoints import atomic_directory, find_model
-from hf_gpt.files.model_paths import check_exists, describe_file
-from hf_gpt.models.configuration_hf_gpt import MOST_LAYERS, HfGptConfig
+from hf_gpt.files.checkpoints import atomic_directory
+from hf_gpt.models.configuration_hf_gpt import HfGptConfig
 from hf_gpt.remote_code import write_code
 
 
 TARGETS = ("hf_gpt", *FAMILIES)
-# What must stay with weights that somebody else published.
-_TERMS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
-_WANTED_FROM_HUB = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", *_TERMS]
-
-
-@dataclass
-class Conversion:
-    """What was done.
-
-    Attributes:
-        source_type: Architecture of the source: a model type, or `"nanogpt"`.
-        target_type: Model type of what was written.
-        files: Files with weights.
-        num_parameters: Number of parameters written.
-        notes: What could not be carried over and does not change what the model computes.
-    """
-
-    source_type: str
-    target_type: str
-    files: list[str] = field(default_factory=list)
-    num_parameters: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -58,6 +31,7 @@ def convert(
     revision: str | None = None,
     tokenizer: bool = True,
     overwrite: bool = False,
+    quantize: str | None = None,
 ) -> Conversion:
     """Writes a checkpoint as another architecture that computes the same logits, with tokenizer and generation config.
 
@@ -65,13 +39,15 @@ def convert(
     is written.
 
     Args:
-        source: Folder of a checkpoint with safetensors, a `.pt` file of nanoGPT, or a Hub id.
-        destination: Folder to write.
-        to: `"hf_gpt"`, `"gpt2"`, `"llama"`, `"mistral"`, `"qwen2"` or `"qwen3"`.
+        source: Folder of a checkpoint with safetensors, a `.gguf` file, a `.pt` file of nanoGPT, or a Hub id.
+        destination: Folder to write, or a file that ends in `.gguf`.
+        to: `"hf_gpt"`, `"gpt2"`, `"llama"`, `"arcee"`, `"mistral"`, `"qwen2"` or `"qwen3"`. For a GGUF file
+            `"hf_gpt"` means the first of the others that the model can be.
         max_shard_size: Most bytes of a file of weights, or text such as `"5GB"`.
         revision: Branch, tag or commit of a Hub id.
         tokenizer: Whether the tokenizer is written too.
-        overwrite: Whether a checkpoint at the destination may be replaced.
+        overwrite: Whether a checkpoint or file at the destination may be replaced.
+        quantize: How a GGUF file keeps its weights, such as `"q8_0"`; by default as they are.
 
     Raises:
         ConversionError: the source is damaged or of another kind, the target cannot express it, or the destination is
@@ -80,14 +56,26 @@ def convert(
     if to not in TARGETS:
         raise ConversionError(f"--to {to}: choose one of {', '.join(TARGETS)}.")
     destination = Path(destination).expanduser()
-    path = _find_source(source, revision)
-    _check_destination(destination, path, overwrite)
-    source_type, ours, weights, original, notes = _open_source(path)
-    target, more_notes = (ours, []) if to == "hf_gpt" else config_from_ours(ours, to)
-    result = Conversion(source_type, to, notes=[*notes, *more_notes])
+    path = find_source(source, revision)
+    as_gguf = destination.suffix.lower() == ".gguf"
+    if as_gguf:
+        check_file(destination, path, overwrite)
+    elif quantize is not None:
+        raise ConversionError(f"--quantize {quantize} is for GGUF files: let the destination end in .gguf.")
+    else:
+        _check_destination(destination, path, overwrite)
+    with open_source(path, tokenizer) as opened:
+        if as_gguf:
+            return write_gguf(opened, destination, to, quantize=quantize, tokenizer=tokenizer)
+        return _write_folder(opened, destination, to, max_shard_size, tokenizer)
+
+
+def _write_folder(opened: Opened, destination: Path, to: str, max_shard_size: int | str, tokenizer: bool) -> Conversion:
+    target, more_notes = (opened.config, []) if to == "hf_gpt" else config_from_ours(opened.config, to)
+    result = Conversion(opened.source_type, to, notes=[*opened.notes, *more_notes])
     target.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[to]]
-    target.dtype = getattr(original, "dtype", None)
-    reader = Reader(weights, source_type, ours)
+    target.dtype = opened.dtype
+    reader = Reader(opened.weights, opened.source_type, opened.config)
     planned = plan(reader, target, to)
     if target.dtype is None and len(dtypes := {weight.dtype for weight in planned.values()}) == 1:
         target.dtype = dtypes.pop()
@@ -95,11 +83,11 @@ def convert(
         _write_config(target, staging)
         if to == "hf_gpt":
             write_code(HfGptConfig, staging)
-        if path.is_dir():
-            _carry_generation_config(path, staging)
-            _carry_terms(path, staging)
-        if tokenizer and path.is_dir() and has_tokenizer(path):
-            carry_tokenizer(path, staging, to)
+        if opened.folder is not None:
+            _carry_generation_config(opened.folder, staging)
+            _carry_terms(opened.folder, staging)
+        if tokenizer and opened.folder is not None and has_tokenizer(opened.folder):
+            carry_tokenizer(opened.folder, staging, to)
         elif tokenizer:
             result.notes.append("the source has no tokenizer: none was written")
         result.files = write(reader, planned, staging, max_shard_size)
@@ -108,24 +96,6 @@ def convert(
             (staging / file).chmod((staging / "config.json").stat().st_mode)
     result.num_parameters = sum(weight.num_elements for weight in planned.values())
     return result
-
-
-def _find_source(source: str | Path, revision: str | None) -> Path:
-    path = Path(find_model(str(Path(source).expanduser()), allow_file=True))
-    if path.is_file() and (kind := describe_file(path)) is not None:
-        raise ConversionError(f"{path} is {kind}.")
-    if path.exists():
-        return path
-    check_exists(str(source))
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=_WANTED_FROM_HUB))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        # The client's messages have lines of advice that do not fit a path that was misspelt.
-        reason = str(error).partition("\n")[0]
-        raise ConversionError(f"{source} is no folder and cannot be had from the Hub: {reason}") from error
 
 
 def _check_destination(destination: Path, source: Path, overwrite: bool) -> None:
@@ -140,49 +110,6 @@ def _check_destination(destination: Path, source: Path, overwrite: bool) -> None
         raise ConversionError(f"{destination} is not empty. Choose another folder, or replace it with --overwrite.")
     if not (destination / "config.json").is_file():
         raise ConversionError(f"{destination} holds no checkpoint, so it is not replaced. Choose another folder.")
-
-
-def _open_source(path: Path) -> tuple[str, HfGptConfig, Source, Any, list[str]]:
-    if path.is_file():
-        weights, settings = read_nanogpt(path)
-        config, notes = nanogpt_config(settings)
-        return "nanogpt", config, weights, None, notes
-    config = _read_config(path)
-    weights = SafetensorsSource(path)
-    if isinstance(config, HfGptConfig):
-        # A new one without the paths and the code of the old.
-        with _refusing(path / "config.json"):
-            ours = HfGptConfig.from_dict({**config.to_dict(), "auto_map": None})
-        return "hf_gpt", ours, weights, config, []
-    ours, notes = config_to_ours(config)
-    return config.model_type, ours, weights, config, notes
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """A damaged configuration raises errors of many kinds."""
-    try:
-        yield
-    except Exception as error:
-        raise ConversionError(f"{path} cannot be read: {error.__cause__ or error}") from error
-
-
-def _check_size(path: Path) -> None:
-    # The library's configurations make a list of all layers before they look at their number.
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for name in ("num_hidden_layers", "n_layer"):
-        number = content.get(name) if isinstance(content, dict) else None
-        if isinstance(number, int | float) and number > MOST_LAYERS:
-            raise ValueError(f"{name}={number} is more than {MOST_LAYERS:,}")
-
-
-def _read_config(path: Path) -> PreTrainedConfig:
-    with _refusing(path / "config.json"):
-        _check_size(path / "config.json")
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    if getattr(config, "quantization_config", None) is not None:
-        raise ConversionError(f"{path} is quantized (quantization_config). Dequantize and save it first.")
-    return config
 
 
 def _write_config(config: PreTrainedConfig, folder: Path) -> None:
@@ -214,7 +141,7 @@ def _carry_generation_config(source: Path, destination: Path) -> None:
 
 
 def _carry_terms(source: Path, destination: Path) -> None:
-    for pattern in _TERMS:
+    for pattern in TERMS:
         for path in source.glob(pattern):
             if path.is_file():
                 shutil.copyfile(path, destination / path.name)

@@ -117,6 +117,11 @@ FAMILIES = {
             implied=_LLAMA_IMPLIED,
         ),
         Family(
+            "arcee",
+            fields={**_LLAMA_FIELDS, "attention_bias": "attention_bias", "mlp_bias": "mlp_bias"},
+            implied={**_LLAMA_IMPLIED, "is_gated_act": False},
+        ),
+        Family(
             "mistral",
             fields=_LLAMA_FIELDS,
             implied={**_LLAMA_IMPLIED, "attention_bias": False, "attention_out_bias": False, "mlp_bias": False},

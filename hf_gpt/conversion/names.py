@@ -80,6 +80,7 @@ _GPT2_MODULES = (
 MODULES: dict[str, tuple[Module, ...]] = {
     "hf_gpt": (*_LLAMA_MODULES, Module(("model.embed_positions",), "model.embed_positions")),
     "llama": _LLAMA_MODULES,
+    "arcee": _LLAMA_MODULES,
     "mistral": _LLAMA_MODULES,
     "qwen2": _LLAMA_MODULES,
     "qwen3": _LLAMA_MODULES,

@@ -185,6 +185,16 @@ def build(reader: Reader, planned: Planned, shapes_of_parts: Shapes) -> torch.Te
     return tensor
 
 
+def shapes_of_missing(reader: Reader, weights: Mapping[str, Planned]) -> Shapes:
+    """Shapes of the biases that a target has and the source has not."""
+    return {
+        part: (reader.shapes[f"{part.removesuffix('.bias')}.weight"][0],)
+        for planned in weights.values()
+        for part in planned.theirs.parts
+        if part not in reader.shapes
+    }
+
+
 def write(reader: Reader, weights: Mapping[str, Planned], folder: Path, max_shard_size: int | str) -> list[str]:
     """Writes weights as safetensors, holding those of one file in memory; returns the names of the files.
 
@@ -194,12 +204,7 @@ def write(reader: Reader, weights: Mapping[str, Planned], folder: Path, max_shar
         folder: Where to write.
         max_shard_size: Most bytes of a file, or text such as `"5GB"`; a weight is never parted.
     """
-    shapes_of_parts = {
-        part: (reader.shapes[f"{part.removesuffix('.bias')}.weight"][0],)
-        for planned in weights.values()
-        for part in planned.theirs.parts
-        if part not in reader.shapes
-    }
+    shapes_of_parts = shapes_of_missing(reader, weights)
     split = split_state_dict_into_shards_factory(
         dict(weights),
         get_storage_size=lambda planned: planned.size,

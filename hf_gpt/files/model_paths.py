@@ -21,8 +21,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _TIME_LIMIT = 5
 
 _FILES = {
-    ".gguf": "a GGUF file, of llama.cpp: convert the Hugging Face checkpoint that it was made from (a folder with "
-    "config.json and *.safetensors), or load the file by transformers' gguf_file= and save_pretrained",
+    ".gguf": "a GGUF file, of llama.cpp: make a checkpoint of it first (hf-gpt convert FILE.gguf FOLDER)",
     ".ggml": "a GGML file, of old versions of llama.cpp: take the Hugging Face checkpoint that it was made from",
     ".bin": "a file of weights: give the folder with its config.json, saved as safetensors",
     ".safetensors": "a file of weights: give the folder that holds it and its config.json",
@@ -40,10 +39,14 @@ class NotFoundError(CheckpointError, CorpusError, FileNotFoundError):
 
 def describe_file(path: str | os.PathLike) -> str | None:
     """What a single file is that is given for a model, by its first bytes or its name; None where neither tells."""
+    return _FILES[".gguf"] if is_gguf(path) else _FILES.get(Path(path).suffix.lower())
+
+
+def is_gguf(path: str | os.PathLike) -> bool:
+    """Whether a file is one of llama.cpp, by its first bytes."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
-        if file.read(4) == b"GGUF":
-            return _FILES[".gguf"]
-    return _FILES.get(Path(path).suffix.lower())
+        return file.read(4) == b"GGUF"
+    return False
 
 
 def looks_like_path(name: str) -> bool:

@@ -46,6 +46,7 @@ MODELS = {
     "llama": ("llama", {**SIZES, "rope_parameters": LLAMA3_ROPE}),
     "llama-bias": ("llama", {**SIZES, "attention_bias": True, "mlp_bias": True, "head_dim": 12}),
     "llama-tied": ("llama", {**SIZES, "tie_word_embeddings": True, "rope_parameters": LINEAR_ROPE}),
+    "arcee": ("arcee", {**SIZES, "tie_word_embeddings": True}),
     "mistral": ("mistral", {**SIZES, "sliding_window": 4}),
     "mistral-full": ("mistral", {**SIZES, "sliding_window": None, "rope_parameters": YARN_ROPE}),
     "qwen2": ("qwen2", {**SIZES, "rope_parameters": YARN_ROPE}),
