@@ -7,7 +7,7 @@ import re
 import socket
 import urllib.request
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from hf_gpt.errors import CheckpointError, CorpusError
@@ -127,3 +127,20 @@ def _check_hub(name: str, start: str, kind: str) -> None:
             f"{start}there is no folder {name}, and the Hub ({address.hostname}), which may have a {kind} of that id, "
             f"cannot be reached: {error}. Check the name, or the network."
         ) from error
+
+
+def optional_file(name_or_path: str, name: str, **source: Any) -> Path | None:
+    """A file of a checkpoint that not every checkpoint has, fetched from the Hub if need be; None where it is not.
+
+    A Hub that cannot be reached counts as one without the file: what is in the cache stays usable.
+
+    Args:
+        name_or_path: A folder, or an id of the Hub.
+        name: Of the file.
+        source: `subfolder` and `revision`, as for `from_pretrained`.
+    """
+    from transformers.utils.hub import cached_file
+
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = cached_file(name_or_path, name, **quiet, **source)
+    return None if found is None else Path(found)

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from hf_gpt.errors import CheckpointError
 from hf_gpt.files.checkpoints import find_model
-from hf_gpt.files.model_paths import check_exists
+from hf_gpt.files.model_paths import check_exists, optional_file
 from hf_gpt.hub.files import BASE
 
 
@@ -88,16 +88,14 @@ def _auto_class_of(config: Any) -> str:
 
 
 def _adapter_config(path: str, source: dict[str, Any]) -> Any:
-    from transformers.utils.hub import cached_file
-
-    found = cached_file(path, "adapter_config.json", _raise_exceptions_for_missing_entries=False, **source)
+    found = optional_file(path, "adapter_config.json", **source)
     if found is None:
         return None
     try:
         from peft import PeftConfig
     except ImportError as error:
         raise CheckpointError(f"{path} is an adapter: pip install peft to open it.") from error
-    return PeftConfig.from_pretrained(str(Path(found).parent))
+    return PeftConfig.from_pretrained(str(found.parent))
 
 
 def _base_beside(path: str, source: dict[str, Any]) -> Path | None:
@@ -106,14 +104,12 @@ def _base_beside(path: str, source: dict[str, Any]) -> Path | None:
     By its id and subfolder Transformers would come upon the adapter above it first.
     """
     from huggingface_hub import snapshot_download
-    from transformers.utils.hub import cached_file
 
     inner = "/".join(part for part in (source["subfolder"], BASE) if part)
-    options = {"subfolder": inner, "revision": source["revision"]}
-    found = cached_file(path, "config.json", _raise_exceptions_for_missing_entries=False, **options)
+    found = optional_file(path, "config.json", subfolder=inner, revision=source["revision"])
     if found is not None and not Path(path).is_dir():
         snapshot_download(path, revision=source["revision"], allow_patterns=f"{inner}/*")
-    return None if found is None else Path(found).parent
+    return None if found is None else found.parent
 
 
 def _load_adapter(

@@ -370,3 +370,18 @@ def test_a_residual_model_is_one_repository(hub, make_checkpoint, tokenizer, tmp
     assert all(torch.equal(value, weights[name]) for name, value in back.discriminator.state_dict().items())
     ids = tokenizer("the fox", return_tensors="pt")
     assert back.generate(**ids, max_new_tokens=4, num_candidates=2).shape[1] <= ids["input_ids"].shape[1] + 4
+
+
+def test_a_checkpoint_in_the_cache_is_evaluated_without_the_hub(hub, make_checkpoint, monkeypatch):
+    from huggingface_hub import constants
+
+    from hf_gpt.evaluation.tasks.loading import open_candidate
+
+    _, folder = make_checkpoint()
+    push(folder, "ann/plain")
+    first = open_candidate("plain", "ann/plain", device="cpu")
+    hub.close()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    again = open_candidate("plain", "ann/plain", device="cpu")
+    assert again.discriminator is None
+    assert torch.equal(first.model.get_input_embeddings().weight, again.model.get_input_embeddings().weight)

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
 
 from hf_gpt.errors import CheckpointError
 from hf_gpt.files.atomic_files import write_json
 from hf_gpt.files.checkpoints import find_existing_model
+from hf_gpt.files.model_paths import optional_file
 from hf_gpt.generation.guidance.guided_generate import GuidedGenerateOutput, guided_generate, load_discriminator
 from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.scoring.discriminator import check_discriminator
@@ -147,11 +147,11 @@ def read_metrics(name_or_path: str, revision: str | None = None) -> dict[str, An
     Raises:
         CheckpointError: the file is damaged.
     """
-    found = cached_file(name_or_path, METRICS, revision=revision, _raise_exceptions_for_missing_entries=False)
+    found = optional_file(name_or_path, METRICS, revision=revision)
     if found is None:
         return None
     try:
-        content = json.loads(Path(found).read_text(encoding="utf-8"))
+        content = json.loads(found.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{found} cannot be read: {error}") from error
     if not isinstance(content, dict):
