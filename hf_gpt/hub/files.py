@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gpt.errors import HubError
+from hf_gpt.hub.secrets import holds_token
 
 
 WEIGHTS = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
@@ -40,7 +41,6 @@ _FOLDERS = {
     "additional_chat_templates": re.compile(r"[\w.-]+\.jinja"),
     "custom_generate": re.compile(r"generate\.py|requirements\.txt"),
 }
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
 
 @dataclass
@@ -60,8 +60,8 @@ def checkpoint_files(folder: Path) -> Files:
     """The files of a checkpoint, by their names.
 
     Raises:
-        HubError: there is no checkpoint with safetensors, or one of its files is a link to somewhere else or holds a
-            token of the Hub.
+        HubError: there is no checkpoint with safetensors, or one of its files is a link to somewhere else or holds an
+            access token.
     """
     if not folder.is_dir():
         raise HubError(f"there is no folder {folder}.")
@@ -71,7 +71,8 @@ def checkpoint_files(folder: Path) -> Files:
         inner = _FOLDERS.get(path.name)
         if inner is not None and path.is_dir():
             for item in sorted(path.iterdir()):
-                _sort(item, f"{path.name}/{item.name}", bool(inner.fullmatch(item.name)), root, found)
+                belongs = bool(inner.fullmatch(item.name)) and not item.name.startswith(".")
+                _sort(item, f"{path.name}/{item.name}", belongs, root, found)
         elif path.name not in (BASE, DISCRIMINATOR):
             _sort(path, path.name, _belongs(path.name), root, found)
     if not {"config.json", "adapter_config.json"} & set(found.paths):
@@ -82,6 +83,8 @@ def checkpoint_files(folder: Path) -> Files:
 
 
 def _belongs(name: str) -> bool:
+    if name.startswith("."):
+        return False
     return name in _NAMES or name.endswith(".png") or bool(WEIGHTS.fullmatch(name)) or bool(_TERMS.fullmatch(name))
 
 
@@ -97,8 +100,8 @@ def _sort(path: Path, name: str, belongs: bool, root: Path, found: Files) -> Non
     if not path.is_file():
         found.left_out.append(name)
         return
-    if not name.endswith((".safetensors", ".png")) and _TOKEN.search(path.read_bytes()):
-        raise HubError(f"{name} holds a token of the Hub. Take it out, and revoke the token if others could see it.")
+    if holds_token(path):
+        raise HubError(f"{name} holds an access token. Take it out, and revoke the token if others could see it.")
     found.paths[name] = path
 
 
@@ -115,8 +118,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise HubError(f"{path} holds no JSON object.")
     return content
-
-
-def scrub(message: object) -> str:
-    """A message without anything that looks like a token."""
-    return _TOKEN.sub(b"hf_***", str(message).encode()).decode()

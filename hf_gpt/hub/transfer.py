@@ -16,7 +16,8 @@ from hf_gpt.errors import HubError
 from hf_gpt.files.checkpoints import atomic_directory, find_model
 from hf_gpt.generation.guidance.residual_model import DECODING
 from hf_gpt.hub.card import build_card, results_metadata
-from hf_gpt.hub.files import BASE, DISCRIMINATOR, WEIGHTS, checkpoint_files, read_json, scrub
+from hf_gpt.hub.files import BASE, DISCRIMINATOR, WEIGHTS, checkpoint_files, read_json
+from hf_gpt.hub.secrets import without_tokens
 from hf_gpt.registration import config_classes
 from hf_gpt.remote_code import code_files
 
@@ -77,7 +78,7 @@ def push(
     """
     source = Path(find_model(str(Path(folder).expanduser())))
     if discriminator is None and (source / DISCRIMINATOR / "config.json").is_file():
-        discriminator = source / DISCRIMINATOR
+        discriminator = _inside(source, DISCRIMINATOR)
     if subfolder is not None and not _SUBFOLDER.fullmatch(subfolder):
         raise HubError(f"--subfolder {subfolder!r}: name a folder of the repository, such as 'small' or 'v2/small'.")
     base = None if base_model else own_base(source)
@@ -120,6 +121,21 @@ def push(
             repo_id, operations, commit_message=commit_message or "Upload checkpoint", revision=revision
         )
     return Pushed(commit.commit_url, sorted(files), left_out)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A folder within a checkpoint, which must be no link to somewhere else.
+
+    Raises:
+        HubError: it is one.
+    """
+    found = folder / name
+    if found.resolve() != folder.resolve() / name:
+        raise HubError(
+            f"{name} is a link to {found.resolve()}, outside of the checkpoint. Name that folder by --discriminator if "
+            "it is to go along."
+        )
+    return found
 
 
 def own_base(folder: Path) -> Path | None:
@@ -209,13 +225,13 @@ def explains_hub_errors(repo_id: str) -> Iterator[None]:
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         advice = " Log in by `hf auth login`, or set HF_TOKEN." if status in (401, 403) else ""
-        reason = next((line for line in scrub(error).splitlines() if line.strip()), type(error).__name__)
-        raise HubError(f"{scrub(repo_id)}: {reason}{advice}") from None
+        reason = next((line for line in without_tokens(error).splitlines() if line.strip()), type(error).__name__)
+        raise HubError(f"{without_tokens(repo_id)}: {reason}{advice}") from None
     except Exception as error:
         # The client's network library has errors of its own, which it does not promise to keep.
         if not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
             raise
-        raise HubError(f"{scrub(repo_id)}: the Hub cannot be reached ({scrub(error)}).") from None
+        raise HubError(f"{without_tokens(repo_id)}: the Hub cannot be reached ({without_tokens(error)}).") from None
 
 
 def _contents(folder: Path, base_model: str | None) -> tuple[dict[str, Any], list[str]]:

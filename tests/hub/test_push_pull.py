@@ -194,7 +194,7 @@ def test_tokens_neither_leave_nor_show(hub, make_checkpoint, capsys, monkeypatch
     (folder / "README.md").write_text(f"# My model\n\nlogin with {TOKEN}\n")
     assert main(["push", str(folder), "owner/tiny"]) == 2
     printed = capsys.readouterr()
-    assert "README.md holds a token" in printed.err and TOKEN not in printed.err + printed.out
+    assert "README.md holds an access token" in printed.err and TOKEN not in printed.err + printed.out
     (folder / "README.md").unlink()
     wrong = "hf_" + "WrongTokenWrongTokenWrongTokenWrong"
     monkeypatch.setenv("HF_TOKEN", wrong)
