@@ -67,6 +67,35 @@ def test_a_template_that_rewrites_history_gives_a_row_for_each_turn(tokenizer):
     assert task.one_row_each is False
 
 
+@pytest.mark.parametrize("kind", [None, "chatml", "marked", "thinking", "llama3", "mistral"])
+def test_the_last_turn_alone_may_be_learnt(tokenizer, kind):
+    from copy import deepcopy
+
+    tokenizer = instruct_tokenizer(tokenizer, kind) if kind else deepcopy(tokenizer)
+    chat = [*CHAT[:2], *CHAT[:2], {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Fare well"}]
+    options = {"task": "dialogue", "max_length": 400}
+    rows = {}
+    for loss_on in ("all_turns", "last_turn"):
+        task = make_task(TaskArguments(**options, loss_on=loss_on))
+        task.prepare_tokenizer(tokenizer)
+        (rows[loss_on],) = task.encode([Example(messages=chat)], tokenizer, is_training=True)
+    assert rows["all_turns"]["input_ids"] == rows["last_turn"]["input_ids"]
+    learnt = written(rows["last_turn"])
+    assert tokenizer.decode(learnt).strip().startswith("Fare well") and tokenizer.decode(learnt).count("well") == 1
+    assert written(rows["all_turns"])[-len(learnt) :] == learnt
+    assert tokenizer.decode(written(rows["all_turns"])).count("Good day") == 2
+    # No conversation gives more than one row.
+    assert task.one_row_each is True
+
+
+def test_the_last_turn_of_a_template_that_rewrites_history(tokenizer):
+    tokenizer = instruct_tokenizer(tokenizer, "thinking")
+    chat = [dict(message) for message in CHAT]
+    chat[1]["content"] = "<think>hm</think>Good day to you"
+    _, (row,) = rows_of(tokenizer, chat, loss_on="last_turn")
+    assert tokenizer.decode(written(row)) == "Farewell<|im_end|>"
+
+
 def test_system_and_tool_messages_reach_the_template(tokenizer):
     tokenizer = instruct_tokenizer(tokenizer, "chatml")
     call = {"function": {"name": "sum", "arguments": {"a": 1, "b": 2}}}

@@ -80,6 +80,9 @@ class TaskArguments:
     tools_column: str = option(
         "tools", "dialogue: column of the tools for the model's chat template; rows may lack it."
     )
+    loss_on: Literal["all_turns", "last_turn"] = option(
+        "all_turns", "dialogue: learn each of the assistant's turns, or the last of a conversation alone."
+    )
     media_column: str = option("signal", "image, sound: column of the array; rows of pixels, or samples.")
     num_levels: int | None = option(None, "image, sound: grey levels of a pixel (17), levels of a mu-law sample (256).")
     patch_size: int = option(1, "image: side of the square of pixels that is one token; 1: a token a pixel.")

@@ -43,7 +43,7 @@ _NAMES: dict[str, dict[Change, str]] = {
         "question_column answers_column source_column target_column messages_column media_column num_levels "
         "patch_size codebook_size audio_encoding sampling_rate hop_length num_mel_bins num_groups num_frames "
         "trim_range loudness_share normalize_by_group augmented_copies augmentation_strength prompt_template "
-        "max_length doc_stride overlong tools_column tokenizer_name tokenizer_vocab_size",
+        "max_length doc_stride overlong tools_column loss_on tokenizer_name tokenizer_vocab_size",
         Change.CONTENT: "train_file validation_file dataset_name",
         Change.MAY: "malformed_rows eval_copies temperature top_p samples_per_class max_answer_length "
         "predict_with_generate max_new_tokens num_beams",

@@ -29,6 +29,13 @@ def template_rows(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools:
     return _rows_by_prefix(tokenizer, messages, tools)
 
 
+def last_turn(ids: list[int], labels: list[int]) -> Row:
+    """A row whose labels are those of the assistant's last turn alone: the last ones without a gap."""
+    last = max((position for position, label in enumerate(labels) if label != IGNORE_INDEX), default=0)
+    start = max((position + 1 for position in range(last) if labels[position] == IGNORE_INDEX), default=0)
+    return ids, [*[IGNORE_INDEX] * start, *labels[start:]]
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: Sequence[Any] | None) -> list[int]:
     """What a model reads before it answers; raises `TemplateError` where the template refuses the conversation."""
     return encode(tokenizer, render(tokenizer, messages, tools, add_generation_prompt=True)[0])

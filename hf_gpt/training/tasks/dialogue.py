@@ -19,7 +19,7 @@ from hf_gpt.evaluation.text.words import UNICODE_WORDS
 from hf_gpt.option_values import from_json
 from hf_gpt.training.arguments.task import TaskArguments
 from hf_gpt.training.tasks.base import Examples, to_rows
-from hf_gpt.training.tasks.chat_rows import Row, prompt_ids, special_ids, template_rows
+from hf_gpt.training.tasks.chat_rows import Row, last_turn, prompt_ids, special_ids, template_rows
 from hf_gpt.training.tasks.text_generation import WritingTask
 
 
@@ -48,6 +48,8 @@ class Dialogue(WritingTask):
     roles system, user and assistant, each a new token, and is saved with the tokenizer. Either way a special token that
     is spelled out in a message stays text.
 
+    With `--loss_on last_turn` earlier turns of the assistant are read and not learnt.
+
     What follows the assistant's last turn teaches nothing and goes first from a conversation too long, then its start.
     An encoder-decoder reads the conversation up to each of the assistant's turns and writes that turn.
     """
@@ -66,6 +68,8 @@ class Dialogue(WritingTask):
     @property
     def one_row_each(self) -> bool:
         # An encoder-decoder has a row for each of the assistant's turns, and so may another's template.
+        if self.args.loss_on == "last_turn":
+            return True
         return not self.is_encoder_decoder and not (self.has_template and _rewrites_history(self._tokenizer))
 
     def check_processing_class(self, processing_class: PreTrainedTokenizerBase) -> None:
@@ -162,16 +166,20 @@ class Dialogue(WritingTask):
         self.has_template = tokenizer.chat_template not in (None, CHAT_TEMPLATE)
 
     def _rows(self, example: Example) -> list[Row]:
-        if not self.has_template:
-            return [self._tokens(self.messages(example))]
-        rows = self._template_rows(example)
+        rows = self._template_rows(example) if self.has_template else [self._tokens(self.messages(example))]
+        if self.args.loss_on == "last_turn":
+            rows = [last_turn(*rows[-1])]
+        if self.has_template:
+            self._learn_ends(rows)
+        return rows
+
+    def _learn_ends(self, rows: Sequence[Row]) -> None:
         special = special_ids(self._tokenizer)
         for ids, labels in rows:
             for token, label, after in zip(ids[1:], labels[1:], [*labels[2:], IGNORE_INDEX], strict=False):
                 if label != IGNORE_INDEX and after == IGNORE_INDEX:
                     self.end_token_ids |= {token} & special
                     self._turns_without_end |= token not in special
-        return rows
 
     def _count_unread(self, example: Example) -> int:
         """Messages of which our own template writes but a part; tools count as one."""
@@ -220,14 +228,15 @@ class Dialogue(WritingTask):
         """As `_fit`, for each of the assistant's turns, which an encoder-decoder writes."""
         _, end = begin_and_end(self._tokenizer)
         messages = self.messages(example)
-        for position, message in enumerate(messages):
-            if position and message["role"] == "assistant":
-                cuts.total += 1
-                (written,) = tokenize(self._tokenizer, [_text(message)])["input_ids"]
-                prompt, lost = self._prompt(example, messages[:position])
-                keeps = self._keeps(example, len(prompt) + lost, len(prompt), len(written) + 1, cuts)
-                row = {"input_ids": prompt, "labels": [*written, end][: self.args.max_new_tokens]}
-                yield keeps, row if keeps else None
+        answers = [position for position, message in enumerate(messages) if position and message["role"] == "assistant"]
+        for position in answers[-1:] if self.args.loss_on == "last_turn" else answers:
+            message = messages[position]
+            cuts.total += 1
+            (written,) = tokenize(self._tokenizer, [_text(message)])["input_ids"]
+            prompt, lost = self._prompt(example, messages[:position])
+            keeps = self._keeps(example, len(prompt) + lost, len(prompt), len(written) + 1, cuts)
+            row = {"input_ids": prompt, "labels": [*written, end][: self.args.max_new_tokens]}
+            yield keeps, row if keeps else None
 
     def _prompt(self, example: Example, messages: list[dict[str, Any]]) -> tuple[list[int], int]:
         """What the model reads before it answers, and how many tokens of its start are cut off."""
