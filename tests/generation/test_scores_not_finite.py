@@ -134,12 +134,14 @@ def test_hf_gpt_score_says_so(tmp_path, capsys):
 
 
 def test_pages_say_so(tmp_path):
-    from hf_gpt.app.sessions import Judge
+    from hf_gpt.app.judge import Judge
+    from hf_gpt.app.work import Work
     from hf_gpt.cli.evaluation.page import _heatmaps
     from hf_gpt.data.tokenizer import train_tokenizer
 
     discriminator, tokenizer = damaged(), train_tokenizer(["a text of some words"] * 30, 280)
-    assert "HfGptForSequenceClassification gave" in Judge(discriminator, tokenizer).verdict("a text")
+    said = Work({}, Judge(discriminator, tokenizer)).verdict("session", "a text")
+    assert "HfGptForSequenceClassification gave" in said and "Its weights are damaged" in said
     samples = {"samples": [{"task": "one", "texts": {"model": "a text"}}]}
     (section,) = _heatmaps(samples, (discriminator, tokenizer))
     assert "HfGptForSequenceClassification gave" in str(section)
