@@ -214,9 +214,9 @@ def describe_gain(found: dict[str, Any]) -> str:
     if found["gain_high"] < 0:
         verdict = "the discriminator raises it"
     return (
-        f"perplexity {found['base_perplexity']:.2f} of the generator, {found['perplexity']:.2f} with the discriminator "
-        f"(95 % interval {found['perplexity_low']:.2f} to {found['perplexity_high']:.2f}): {verdict}. "
-        f"{found['gain']:+.3f} nats a text, {found['texts']:,} texts, log Z by {found['samples']:,} samples"
+        f"perplexity {found['base_perplexity']:.2f} of the generator, {found['perplexity']:.2f} with the "
+        f"discriminator: {verdict}. Gain {found['gain']:+.3f} nats a text (95 % interval {found['gain_low']:+.3f} to "
+        f"{found['gain_high']:+.3f}), {found['texts']:,} texts, log Z by {found['samples']:,} samples"
     )
 
 

@@ -1,6 +1,7 @@
 """`hf-gpt distill`: a teacher's texts, or its probabilities, into a student, by one way or several side by side."""
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from hf_gpt.errors import ConfigError
 from hf_gpt.files.atomic_files import write_json
 from hf_gpt.installation import as_typed
 from hf_gpt.training.run import print_lines
+from hf_gpt.training.settings import ADVERSARIAL_RECIPES
 
 
 PROG = "hf-gpt distill"
@@ -60,7 +62,9 @@ class DistillOptions(DeviceOptions):
     )
     prompt_column: str = option("prompt", "column of a table that holds the prompt")
     method: list[Method] = option(("sequence",), "ways of distillation, each with a student of its own", nargs="+")
-    num_texts: int = option(2000, "texts of the teacher: the first prompts, or unconditional samples")
+    num_texts: int = option(
+        2000, "texts of the teacher, at least 100: the first prompts, or unconditional samples; a tenth is held out"
+    )
     max_new_tokens: int = option(64, "most tokens of a text")
     teacher_temperature: float = option(1.0, "of the teacher's texts; 0 takes the likeliest token")
     teacher_template: Literal["auto", "none"] = option(
@@ -100,22 +104,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def distill(options: DistillOptions, rest: Sequence[str]) -> int:
     """Samples the teacher's texts, trains a student by each method, and compares them; returns the exit status."""
+    from hf_gpt.files.run_lock import claim_run, releases_runs
+
     check_options(options, rest)
+    with releases_runs():
+        check_students(options, rest)
+        claim_run(Path(options.output_dir))
+        return train_and_compare(options, rest)
+
+
+def train_and_compare(options: DistillOptions, rest: Sequence[str]) -> int:
+    """The work itself, in a folder that no other run writes into."""
+    from hf_gpt.cli.distill_results import compare_students, results_page
+
     folder = Path(options.output_dir)
     rows = teacher_rows(options, folder / TEXTS)
     held_out = rows[-min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, int(_HELD_OUT * len(rows)))) :]
     write_rows(folder / "train.jsonl", rows[: len(rows) - len(held_out)])
     write_rows(folder / HELD_OUT, held_out)
-    seconds = {}
     for method in options.method:
-        began = time.process_time()
         status = train_student(method, options, rest, folder)
         if status:
             return status
-        seconds[method] = time.process_time() - began
-    from hf_gpt.cli.distill_results import compare_students, results_page
-
-    results = compare_students(options, folder, held_out, seconds)
+    results = compare_students(options, folder, held_out)
     write_json(folder / RESULTS, results)
     page = results_page(folder, results)
     print(f"\n{page.read_text(encoding='utf-8')}")
@@ -155,6 +166,45 @@ def check_options(options: DistillOptions, rest: Sequence[str]) -> None:
             raise ConfigError(f"{name} is set by --method. For another set-up use hf-gpt adversarial.")
 
 
+def check_students(options: DistillOptions, rest: Sequence[str]) -> None:
+    """Refuses options of training, and a teacher of other tokens, before the teacher has written anything.
+
+    Raises:
+        ConfigError: an option that does not exist or has a wrong value, or a method that the teacher is not for.
+        CheckpointError: there is no such student.
+    """
+    from hf_gpt.adversarial.arguments import AdversarialArguments
+    from hf_gpt.adversarial.config import AdversarialConfig
+    from hf_gpt.cli import adversarial
+    from hf_gpt.cli.options import command_options
+    from hf_gpt.files.checkpoints import find_existing_model
+    from hf_gpt.generation.scoring.shared_tokens import saved_tokenizer, tokenizer_difference
+    from hf_gpt.training.settings import check_option_names, find_recipe, load_settings, read_recipe
+
+    groups = command_options([*adversarial.ARGUMENTS, AdversarialArguments])
+    names = [each.name for group in groups.values() for each in group]
+    check_option_names(rest, names)
+    for method in options.method:
+        recipe = find_recipe(recipe_of(method), ADVERSARIAL_RECIPES)
+        argv = ["--model_name_or_path", options.model_name_or_path, *rest]
+        load_settings(argv, [*adversarial.ARGUMENTS, AdversarialConfig], read_recipe(recipe, names), recipe)
+    if is_served(options.teacher):
+        return
+    paths = [find_existing_model(path) for path in (options.teacher, options.model_name_or_path)]
+    mine, theirs = map(saved_tokenizer, paths)
+    wanted = [method for method in options.method if method in _BY_PROBABILITIES]
+    if wanted and None not in (mine, theirs) and (difference := tokenizer_difference(mine, theirs)) is not None:
+        raise ConfigError(
+            f"--method {wanted[0]} needs a teacher of the student's tokenizer, and that of {options.teacher} is "
+            f"another ({difference}). Use sequence, gad or grgc, which read texts."
+        )
+
+
+def recipe_of(method: str) -> str:
+    """The recipe of a method."""
+    return f"distil_{method}" if method in ("sequence", *_BY_PROBABILITIES) else method
+
+
 def is_served(teacher: str) -> bool:
     """Whether a teacher is the address of a server."""
     return teacher.startswith(("http://", "https://"))
@@ -183,7 +233,7 @@ def teacher_rows(options: DistillOptions, path: Path) -> list[dict[str, str]]:
     prompts = read_prompts(options)
     facts = {"teacher": options.teacher, "teacher_model": options.teacher_model, **sampled}
     with tqdm(total=len(prompts), desc="teacher's texts", unit="text", disable=not sys.stderr.isatty()) as bar:
-        return store_teacher_texts(
+        rows = store_teacher_texts(
             path,
             make_teacher,
             prompts,
@@ -192,6 +242,15 @@ def teacher_rows(options: DistillOptions, path: Path) -> list[dict[str, str]]:
             seed=options.seed,
             advance=bar.update,
         )
+    kept = [row for row in rows if (row.get("completion") or row.get("text", "")).strip()]
+    if len(kept) < len(rows):
+        print(f"{len(rows) - len(kept):,} of {len(rows):,} texts of the teacher are blank and left out.")
+    if len(kept) < _FEWEST_TEXTS:
+        raise ConfigError(
+            f"{len(kept)} texts of the teacher are not blank, and {_FEWEST_TEXTS} are needed. Raise --num_texts or "
+            "--max_new_tokens, or give other prompts."
+        )
+    return kept
 
 
 def read_prompts(options: DistillOptions) -> list[str]:
@@ -220,8 +279,6 @@ def read_prompts(options: DistillOptions) -> list[str]:
 
 def write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
     """Writes JSON lines, whole or not at all."""
-    import json
-
     from hf_gpt.files.atomic_files import write_text
 
     write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
@@ -234,10 +291,7 @@ def train_student(method: str, options: DistillOptions, rest: Sequence[str], fol
 
     output = folder / method
     print(f"\n{method}\n{'-' * len(method)}", flush=True)
-    if (output / "metrics.json").is_file():
-        print(f"{output} is finished and kept. Remove it to train it again.")
-        return 0
-    argv = ["--config", f"distil_{method}" if method in ("sequence", *_BY_PROBABILITIES) else method]
+    argv = ["--config", recipe_of(method)]
     argv += ["--model_name_or_path", options.model_name_or_path, "--seed", str(options.seed)]
     argv += ["--train_file", str(folder / "train.jsonl"), "--validation_file", str(folder / HELD_OUT)]
     argv += ["--max_new_tokens", str(options.max_new_tokens), "--output_dir", str(output)]
@@ -251,8 +305,25 @@ def train_student(method: str, options: DistillOptions, rest: Sequence[str], fol
         argv += ["--discriminator", options.teacher]
     if options.trust_remote_code:
         argv += ["--trust_remote_code", "true"]
+    argv += rest
+    record = folder / f"{method}.json"
+    held = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    if held is not None and held["arguments"] != argv:
+        changed = [word for word in (*argv, *held["arguments"]) if (word in argv) != (word in held["arguments"])]
+        raise ConfigError(
+            f"{output} was trained with other options ({' '.join(changed)}). Choose another --output_dir, or remove "
+            f"{output} and {record}."
+        )
+    if held is not None and "cpu_seconds" in held:
+        print(f"{output} is finished and kept. Remove it and {record} to train it again.")
+        return 0
+    write_json(record, {"arguments": argv})
     if last_checkpoint(output) is not None:
-        argv += ["--resume_from_checkpoint"]
-    elif output.exists():
-        argv += ["--overwrite_output_dir"]
-    return adversarial.main([*argv, *rest])
+        resumed = ["--resume_from_checkpoint"]
+    else:
+        resumed = ["--overwrite_output_dir"] if output.exists() else []
+    began = time.process_time()
+    status = adversarial.main([*argv, *resumed])
+    if status == 0:
+        write_json(record, {"arguments": argv, "cpu_seconds": time.process_time() - began})
+    return status

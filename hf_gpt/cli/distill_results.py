@@ -1,5 +1,6 @@
 """Students of one teacher side by side: held-out loss, what the teacher says of their texts, diversity, compute."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,20 +26,18 @@ COLUMNS = {
     "teacher_nats": "teacher's nats per word of its texts",
     "own_nats": "its own nats per word of them",
     "distinct_2": "distinct-2",
+    "updates": "updates",
     "cpu_seconds": "CPU s",
 }
 
 
-def compare_students(
-    options: "DistillOptions", folder: Path, held_out: Sequence[Mapping[str, str]], seconds: Mapping[str, float]
-) -> dict[str, Any]:
+def compare_students(options: "DistillOptions", folder: Path, held_out: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """What each student makes of the teacher's held-out texts, and the teacher of theirs.
 
     Args:
         options: Of the command.
         folder: Its output folder, with a student in the folder of each method.
         held_out: Rows with `prompt` and `completion`, or `text`.
-        seconds: CPU seconds that each method took in this call; 0 for one that was there.
 
     Returns:
         `rows` by student, each with the keys of `COLUMNS` and `..._low`, `..._high` of 95 % bootstrap intervals over
@@ -55,9 +54,19 @@ def compare_students(
     for name, path in paths.items():
         student = open_candidate(name, path, **loading)
         rows[name] = _measure(student, teacher, pairs, options)
-        if name in seconds:
-            rows[name]["cpu_seconds"] = seconds[name]
+        if name != UNTRAINED:
+            rows[name] |= _of_training(folder, name)
     return {"format": 1, "teacher": options.teacher, "held_out": len(pairs), "rows": rows}
+
+
+def _of_training(folder: Path, method: str) -> dict[str, float]:
+    """CPU seconds of a student's training, and the updates that it had."""
+    record = json.loads((folder / f"{method}.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / method / "metrics.json").read_text(encoding="utf-8"))
+    found = {"cpu_seconds": record["cpu_seconds"]}
+    if "generator_updates" in metrics:
+        found["updates"] = metrics["generator_updates"]
+    return found
 
 
 def _measure(
@@ -73,9 +82,18 @@ def _measure(
     different, pairs_of_words = distinct_ngrams([text.split() for _, text in written], 2)[-1]
     found: dict[str, float] = {"distinct_2": different / max(1, pairs_of_words)}
     for name, (judge, texts) in judged.items():
+        texts = _short_enough(judge, texts)
         if texts:
             found |= _per_word(name, [-one.logp for one in score_continuations(judge, texts)], texts)
     return found
+
+
+def _short_enough(judge: Candidate, texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those that a model can read: in its tokens a text of another model may be longer than it was written."""
+    if judge.limit is None:
+        return list(texts)
+    sizes = map(len, judge.encode([text for _, text in texts])) if texts else ()
+    return [pair for pair, size in zip(texts, sizes, strict=True) if size + 1 < judge.limit]
 
 
 def _per_word(name: str, nats: Sequence[float], texts: Sequence[tuple[str, str]]) -> dict[str, float]:
@@ -115,7 +133,7 @@ def results_page(folder: Path, results: Mapping[str, Any]) -> Path:
 def _cell(row: Mapping[str, float], name: str) -> str:
     if name not in row:
         return ""
-    if name == "cpu_seconds":
+    if name in ("cpu_seconds", "updates"):
         return f"{row[name]:.0f}"
     if f"{name}_low" not in row:
         return f"{row[name]:.3f}"

@@ -181,7 +181,7 @@ def check_task_options(task_args: TaskArguments, model_args: ModelArguments) -> 
 
 
 def fit_recipe_to_model(settings: Settings, is_main: bool) -> None:
-    """Drops options of a built-in recipe that the trained model does not support, and says so."""
+    """Drops options of a built-in recipe that are not for the trained model, and says so."""
     import yaml
 
     from hf_gpt.training.model import leave_out_of_recipe
@@ -193,7 +193,7 @@ def fit_recipe_to_model(settings: Settings, is_main: bool) -> None:
     settings.values.update(config_overrides=model_args.config_overrides, preset=model_args.preset)
     if left_out and is_main:
         model = model_args.model_name_or_path or model_args.model_type
-        print(f"Ignoring recipe options that {model} does not support: {', '.join(left_out)}.", file=sys.stderr)
+        print(f"Ignoring recipe options that are not for {model}: {', '.join(left_out)}.", file=sys.stderr)
 
 
 def make_trainer(model: Any, data: TaskData, training_args: "HfGptTrainingArguments") -> "TaskTrainer":

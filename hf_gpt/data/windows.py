@@ -40,5 +40,8 @@ def text_windows(
             middle = start + prompt_tokens
             rows.append({"prompt_ids": ids[start:middle], "completion_ids": ids[middle : middle + max_new_tokens]})
     if not rows:
-        raise CorpusError(f"no document is longer than a prompt of {prompt_tokens} tokens. Lower --prompt_tokens.")
+        raise CorpusError(
+            f"no document is longer than a prompt of {prompt_tokens} tokens. Fewer than {_FEW_DOCUMENTS} documents are "
+            "parted into windows: --prompt_tokens 0 takes them whole, or lower it."
+        )
     return rows

@@ -70,10 +70,12 @@ def refuse_live_run(folder: Path) -> None:
 @contextlib.contextmanager
 def releases_runs() -> Iterator[None]:
     """Gives up the locks that are taken inside, when the block ends."""
+    before = set(_held)
     try:
         yield
     finally:
-        release_runs()
+        for folder in set(_held) - before:
+            _release(folder)
 
 
 @atexit.register

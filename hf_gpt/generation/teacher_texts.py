@@ -153,9 +153,11 @@ def store_teacher_texts(
     record = path.with_suffix(".json")
     if path.exists():
         _check_same(record, wanted, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(record, wanted)
     rows = list(_whole_rows(path))
+    if len(rows) > len(prompts):
+        raise ConfigError(
+            f"{path} holds {len(rows):,} texts for {len(prompts):,} prompts: two runs have written it. Remove it."
+        )
     # A batch that was cut off is sampled again.
     done = len(rows) if len(rows) >= len(prompts) else len(rows) // batch_size * batch_size
     rows = rows[:done]
@@ -163,19 +165,22 @@ def store_teacher_texts(
         advance(done)
     if done >= len(prompts):
         return rows
-    with path.open("ab") as file:
-        # What a stopped run had begun of the next batch goes.
-        file.truncate(sum(map(len, _lines(rows))))
-        asked = teacher()
-        for first in range(done, len(prompts), batch_size):
-            some = prompts[first : first + batch_size]
-            written = asked(some, seed + first)
-            added = [_row(prompt, text) for prompt, text in zip(some, written, strict=True)]
+    # Before anything is written: a teacher that is not there leaves nothing behind.
+    asked = teacher()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for first in range(done, len(prompts), batch_size):
+        some = prompts[first : first + batch_size]
+        added = [_row(prompt, text) for prompt, text in zip(some, asked(some, seed + first), strict=True)]
+        if not record.exists():
+            # A server is first heard of by its first answer.
+            write_json(record, wanted)
+        with path.open("ab") as file:
+            # What a stopped run had begun of this batch goes.
+            file.truncate(sum(map(len, _lines(rows))))
             file.write(b"".join(_lines(added)))
-            file.flush()
-            rows += added
-            if advance is not None:
-                advance(len(added))
+        rows += added
+        if advance is not None:
+            advance(len(added))
     return rows
 
 

@@ -264,10 +264,15 @@ def known_fields(config_class: type[PreTrainedConfig]) -> set[str]:
     return {*inspect.signature(config_class).parameters, *vars(config_class()), *config_class.attribute_map}
 
 
-def leave_out_of_recipe(model_args: ModelArguments, recipe: Mapping[str, Any]) -> list[str]:
-    """Takes what a built-in recipe says of our models out of the options of a model of another architecture; names it.
+# Dropout of what a loaded model has learned; that of a new head on top of it is another matter.
+_TRUNK_DROPOUTS = ("hidden_dropout", "attention_dropout", "embedding_dropout")
 
-    What the command line says stays, to be refused by its name.
+
+def leave_out_of_recipe(model_args: ModelArguments, recipe: Mapping[str, Any]) -> list[str]:
+    """Takes what a built-in recipe says of our models, or of new ones, out of the options of another model; names it.
+
+    A loaded model keeps its own dropout: a deep one that was trained without begins far from what it has learned. What
+    the command line says of another architecture stays, to be refused by its name.
 
     Raises:
         CheckpointError: there is no model at the place that is named.
@@ -276,7 +281,12 @@ def leave_out_of_recipe(model_args: ModelArguments, recipe: Mapping[str, Any]) -
     config_class = type(_config_of(model_args))
     known, proposed = known_fields(config_class), recipe.get("config_overrides") or {}
     overrides = model_args.overrides
-    foreign = [name for name in overrides if name not in known and overrides[name] == proposed.get(name)]
+    is_loaded = model_args.model_name_or_path is not None
+    foreign = [
+        name
+        for name in overrides
+        if overrides[name] == proposed.get(name) and (name not in known or (is_loaded and name in _TRUNK_DROPOUTS))
+    ]
     if foreign:
         kept = {name: value for name, value in overrides.items() if name not in foreign}
         model_args.config_overrides = json.dumps(kept) if kept else None

@@ -1,6 +1,9 @@
 """`hf-gpt distill`: a teacher's texts are stored once, and students trained by several ways stand side by side."""
 
 import json
+import re
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -71,7 +74,7 @@ def test_students_stand_side_by_side(models, prompts, tmp_path, capsys):
 def test_unconditional_samples_of_the_teacher(models, tmp_path):
     assert distil(models, tmp_path / "run", *without_best()) == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "train.jsonl").read_text().splitlines()]
-    assert len(rows) == 70 and all(set(row) == {"text"} for row in rows)
+    assert 60 <= len(rows) <= 70 and all(set(row) == {"text"} for row in rows)
 
 
 @pytest.mark.parametrize("cut", [0, 7, 100, 10_000])
@@ -146,6 +149,8 @@ def test_a_server_that_is_not_there_is_one_line(models, prompts, tmp_path, capsy
     options = ["--train_file", str(prompts)]
     assert distil(models, tmp_path / "run", *options, teacher="http://127.0.0.1:9/v1") == 2
     assert "does not answer" in capsys.readouterr().err
+    # The right name finds nothing in its way.
+    assert not list(tmp_path.glob("run/teacher_texts*"))
 
 
 @pytest.mark.parametrize(
@@ -155,11 +160,15 @@ def test_a_server_that_is_not_there_is_one_line(models, prompts, tmp_path, capsy
         (["--config", "gad"], "--config is set by --method"),
         (["--method", "gad", "gad"], "names a way twice"),
         (["--max_stepz", "3"], "max_steps"),
+        (["--learning_rate", "nan"], "--learning_rate must be"),
+        (["--model_name_or_path", "runs/nowhere"], "there is no folder runs/nowhere"),
     ],
 )
 def test_options_that_cannot_work(models, tmp_path, capsys, options, message):
     assert distil(models, tmp_path / "run", *options) == 2
     assert message in capsys.readouterr().err
+    # Nothing was asked of the teacher.
+    assert not (tmp_path / "run").exists()
 
 
 def test_probabilities_need_the_students_tokenizer(models, tmp_path, make_model, capsys):
@@ -169,3 +178,40 @@ def test_probabilities_need_the_students_tokenizer(models, tmp_path, make_model,
     tokenizer.save_pretrained(other)
     assert distil(models, tmp_path / "run", *without_best("--method", "token"), teacher=other) == 2
     assert "tokenizer" in capsys.readouterr().err
+
+
+def test_a_finished_student_of_other_options_is_no_other_student(models, tmp_path, capsys):
+    assert distil(models, tmp_path / "run", *without_best()) == 0
+    assert distil(models, tmp_path / "run", *without_best(), "--learning_rate", "1e-2") == 2
+    assert "was trained with other options (--learning_rate 1e-2)" in capsys.readouterr().err
+
+
+def test_blank_texts_of_a_teacher_are_left_out(models, prompts, tmp_path, capsys):
+    path, options = tmp_path / "run" / "teacher_texts.jsonl", without_best("--train_file", str(prompts))
+    assert distil(models, tmp_path / "run", *options) == 0
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows[:3]:
+        row["completion"] = " \n"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    for name in ("sequence.json", "sequence/metrics.json"):
+        (tmp_path / "run" / name).unlink()
+    capsys.readouterr()
+    assert distil(models, tmp_path / "run", *options) == 0
+    assert re.search(r"\d of 110 texts of the teacher are blank and left out", capsys.readouterr().out)
+    path.write_text(path.read_text() * 2)
+    assert distil(models, tmp_path / "run", *options) == 2
+    assert "two runs have written it" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_run_writes_into_is_refused(models, tmp_path, capsys):
+    folder = tmp_path / "run"
+    code = "import time; from pathlib import Path; from hf_gpt.files.run_lock import claim_run; "
+    code += f"claim_run(Path({str(folder)!r})); print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"held\n"
+        assert distil(models, folder, *without_best()) == 2
+        assert str(other.pid) in capsys.readouterr().err
+    finally:
+        other.kill()
+        other.wait()

@@ -39,6 +39,9 @@ def run_evaluation(settings: EvaluationSettings) -> list[Path]:
         check_exists(path)
     pick_device(settings.device)
     jobs = [_prepare(name, settings) for name in settings.tasks]
+    kinds = [job.spec.kind for job in jobs if job.spec is not None]
+    if settings.judge is not None and "unconditional" not in kinds:
+        raise UserError("--judge is for unconditional samples, such as those of --tasks texts. Leave it out.")
     _check_names(jobs, models)
     _check_output(settings, models, jobs)
     judge = None if settings.discriminator is None else _open_judge(settings)

@@ -126,20 +126,26 @@ def _judge_by_both(spec, candidate, rows, batch_size, advance) -> Record:
         prompts, completions = ([row[name] for row in windows] for name in ("prompt_ids", "completion_ids"))
     else:
         prompts, completions = text_rows(candidate.tokenizer, texts, spec.max_new_tokens)
-    found = residual_likelihood(
-        candidate.model,
-        candidate.discriminator,
-        prompts,
-        completions,
-        sampling=SamplingConfig(
-            max_new_tokens=spec.max_new_tokens,
-            eos_token_id=candidate.tokenizer.eos_token_id,
-            pad_token_id=candidate.tokenizer.pad_token_id,
-        ),
-        num_samples=spec.samples or NUM_SAMPLES,
-        batch_size=batch_size,
-        advance=advance,
-    )
+    try:
+        found = residual_likelihood(
+            candidate.model,
+            candidate.discriminator,
+            prompts,
+            completions,
+            sampling=SamplingConfig(
+                max_new_tokens=spec.max_new_tokens,
+                eos_token_id=candidate.tokenizer.eos_token_id,
+                pad_token_id=candidate.tokenizer.pad_token_id,
+            ),
+            num_samples=spec.samples or NUM_SAMPLES,
+            batch_size=batch_size,
+            advance=advance,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"task {spec.name}: {error} A text file parts into texts at blank lines: for lines, give a task of your "
+            "own with document_separator."
+        ) from error
     below, above = log_partition_bounds(found.sample_scores)
     return {
         "nll": found.nll.tolist(),

@@ -153,7 +153,9 @@ def read_metrics(name_or_path: str, revision: str | None = None) -> dict[str, An
     try:
         content = json.loads(found.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{found} cannot be read: {error}") from error
+        raise CheckpointError(
+            f"{found} cannot be read: {error}. Write the pair again; without the file the folder is a generator."
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{found} holds no JSON object.")
     return content
@@ -175,6 +177,8 @@ def open_discriminator(
         OSError: there is none.
     """
     path = find_existing_model(name_or_path)
+    if subfolder and Path(path).is_dir() and not (Path(path) / subfolder).is_dir():
+        raise CheckpointError(f"{path} holds no folder {subfolder}: the pair is damaged. Make or pull it anew.")
     discriminator = load_discriminator(path, subfolder=subfolder, **options)
     wanted = {name: options[name] for name in ("revision", "trust_remote_code") if name in options}
     own = AutoTokenizer.from_pretrained(path, subfolder=subfolder, **wanted)
