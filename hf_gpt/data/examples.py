@@ -49,6 +49,8 @@ def read_examples(
     examples: list[Example] = []
     for file in files:
         path = Path(file).expanduser()
+        if path.is_dir():
+            raise CorpusError(f"{path} is a folder. Give the path of a {', '.join(FORMATS)} file.")
         if not path.is_file():
             raise CorpusError(f"no such file: {path}. Give the path of a {', '.join(FORMATS)} file.")
         for position, row in read_rows(path):

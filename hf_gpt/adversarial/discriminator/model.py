@@ -26,6 +26,10 @@ from hf_gpt.generation.scoring.shared_tokens import TokensError, check_shared_to
 from hf_gpt.models.pooling_hf_gpt import HfGptSpectralLinear
 
 
+# Commands have one of the two options of prompts.
+_SHORTER = "Lower --max_new_tokens or --max_prompt_length (of windows: --prompt_tokens)."
+
+
 class Scorer(nn.Module):
     """All ways to score with a discriminator behind one `forward`, so that distributed wrappers see each call.
 
@@ -100,7 +104,7 @@ def check_generator(
         try:
             check_positions(unwrap(generator), longest_prompt, max_new_tokens)
         except ValueError as error:
-            raise ConfigError(f"{error} Lower --max_new_tokens or --max_prompt_length.") from error
+            raise ConfigError(f"{error} {_SHORTER}") from error
 
 
 def check_pair(
@@ -157,10 +161,7 @@ def check_pair(
         )
     limit = getattr(discriminator.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and longest > limit:
-        raise ConfigError(
-            f"texts have up to {longest} tokens, but {name} reads {limit}. Lower --max_new_tokens or "
-            "--max_prompt_length."
-        )
+        raise ConfigError(f"texts have up to {longest} tokens, but {name} reads {limit}. {_SHORTER}")
     if reads_prefixes and not has_causal_prefixes(_bare(discriminator)):
         raise ConfigError(
             f"--reward_level prefix: {name} does not score every prefix in one pass. Use --reward_level sequence, or a "
