@@ -139,6 +139,11 @@ def run_training(
     if is_main:
         write_recipe(settings, prog, output_dir / "recipe.yaml", trainer.history)
     signal_number = train(trainer, checkpoint)
+    if signal_number is None and checkpoint is not None and not trainer.meter.steps:
+        say(
+            f"The run had taken all its {trainer.state.global_step:,} steps: nothing is trained, what is missing is "
+            "written. More --max_steps or --num_train_epochs go on with it."
+        )
     if signal_number is not None:
         stopped = f"\nStopped at step {trainer.state.global_step} of {trainer.state.max_steps}."
         if training_args.save_only_model:

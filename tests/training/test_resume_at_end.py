@@ -136,6 +136,7 @@ def test_what_the_end_of_a_run_lost_is_written_again(command, tmp_path, corpus_f
     (run / ".model.incomplete").mkdir()
     (run / ".model.incomplete" / "model.safetensors").write_bytes(b"half")
     assert main(["--config", str(path), "--resume_from_checkpoint"]) == 0, capsys.readouterr().err
+    assert "nothing is trained" in capsys.readouterr().out
     assert sorted(run.rglob("*.safetensors")) == weights and all(load_file(each) for each in weights)
     found = digests(run)
     kept = {name for name in expected if name.endswith((".safetensors", ".pt", ".pth")) or "checkpoint-" in name}
