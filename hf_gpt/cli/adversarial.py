@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gpt.adversarial.arguments import AdversarialArguments
 from hf_gpt.cli.adversarial_discriminator import build_discriminator
-from hf_gpt.cli.training_command import training_command
+from hf_gpt.cli.training_command import read_settings, training_command
 from hf_gpt.cli.training_parts import describe_time, sampling_options, shard_and_adapt, write_training_report
 from hf_gpt.data.truncation import cut_lines
 from hf_gpt.errors import ConfigError
@@ -415,13 +416,20 @@ def _warning_names(trainer: "AdversarialTrainer") -> list[str]:
     return sorted({alert.name for alert in trainer.loop.history.monitors.alerts})
 
 
-make_parser, main = training_command(
-    PROG,
-    DESCRIPTION,
-    COMMON,
-    ARGUMENTS,
-    adversarial,
-    recipes=ADVERSARIAL_RECIPES,
-    trainer_type=AdversarialArguments,
-    make_training_class=_training_class,
-)
+_READING = {
+    "recipes": ADVERSARIAL_RECIPES,
+    "trainer_type": AdversarialArguments,
+    "make_training_class": _training_class,
+}
+
+
+def read(argv: Sequence[str]) -> Settings:
+    """The settings of a command line, as `main` reads them.
+
+    Raises:
+        UserError: an option or recipe that does not exist, or a value that cannot be.
+    """
+    return read_settings(argv, ARGUMENTS, **_READING)
+
+
+make_parser, main = training_command(PROG, DESCRIPTION, COMMON, ARGUMENTS, adversarial, **_READING)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import joblib
+
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 REAL = "real text"
 CANDIDATES, SHOWN, BATCH_SIZE, NUM_SPLITS = 8, 3, 128, 4
+_MANY_TEXTS = 500
 
 
 @dataclass
@@ -45,13 +48,14 @@ class Contestant:
 
 
 def judge(
-    contestant: Contestant,
+    contestants: Sequence[Contestant],
     rows: Sequence[Mapping[str, list[int]]],
+    others: Sequence[Mapping[str, list[int]]],
     tokenizer: "PreTrainedTokenizerBase",
     max_new_tokens: int,
     seed: int,
-) -> None:
-    """Generates a completion for each row's prompt and fills `metrics` and `texts`.
+) -> dict[str, float]:
+    """Generates a completion of each row's prompt by each contestant, and fills `metrics` and `texts`.
 
     - `fresh_auc`: AUC of a classifier trained on half of the real and generated completions, on the other half. It is
       the mean over splits, with its 95 % interval and standard error. Compare it with that of `judge_real`, not 0.5.
@@ -63,17 +67,46 @@ def judge(
     - `distinct_trigrams`: share of different ones among all; `real_distinct_trigrams`: the same of the real texts.
 
     Args:
-        contestant: Who writes.
+        contestants: Who write.
         rows: Real texts, `prompt_ids` of one length and `completion_ids`.
+        others: Real texts for the control, see `judge_real`.
         tokenizer: Names the special tokens.
         max_new_tokens: Most tokens of a completion.
         seed: Of the samples and the classifier.
+
+    Returns:
+        What `judge_real` gives.
+
+    Raises:
+        ValueError: there are fewer other texts than rows.
     """
+    real, control = _control(rows, others)
+    for contestant in contestants:
+        _measure(contestant, rows, tokenizer, max_new_tokens, seed)
+    samples = [*(contestant.texts for contestant in contestants), control]
+    # Small networks gain nothing from a second thread. Processes take seconds to begin, which few texts are not worth.
+    cores = joblib.cpu_count() if len(rows) >= _MANY_TEXTS else 1
+    tests = joblib.Parallel(n_jobs=min(cores, len(samples)))(
+        joblib.delayed(_told_apart)(real, texts, seed) for texts in samples
+    )
+    for contestant, test in zip(contestants, tests, strict=False):
+        contestant.metrics |= test
+    return tests[-1]
+
+
+def _measure(
+    contestant: Contestant,
+    rows: Sequence[Mapping[str, list[int]]],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_new_tokens: int,
+    seed: int,
+) -> None:
+    """Fills the texts of a contestant, and all metrics but those of the held-out classifier."""
     from hf_gpt.adversarial.monitoring.diagnostics import distinct_ngrams
 
     contestant.texts, candidate_scores = write_texts(contestant, rows, tokenizer, max_new_tokens, seed)
     real = [row["completion_ids"] for row in rows]
-    metrics = _told_apart(real, contestant.texts, seed)
+    metrics: dict[str, float] = {}
     contestant.log_likelihoods = log_likelihoods(contestant.model, rows)
     nats = -math.fsum(contestant.log_likelihoods)
     if candidate_scores is not None:
@@ -98,12 +131,19 @@ def judge_real(
     Raises:
         ValueError: there are fewer of the others.
     """
+    return _told_apart(*_control(rows, others), seed)
+
+
+def _control(
+    rows: Sequence[Mapping[str, list[int]]], others: Sequence[Mapping[str, list[int]]]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of the real texts, and of as many others."""
     if len(others) < len(rows):
         raise ValueError(
             f"a control needs as many other real texts as are judged, {len(rows)}; there are {len(others)}."
         )
     real, control = ([row["completion_ids"] for row in part] for part in (rows, others[: len(rows)]))
-    return _told_apart(real, control, seed)
+    return real, control
 
 
 def _told_apart(real: Sequence[Sequence[int]], others: Sequence[Sequence[int]], seed: int) -> dict[str, float]:

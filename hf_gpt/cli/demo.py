@@ -33,7 +33,7 @@ RECIPE, CORPUS = "demo", "tinyshakespeare"
 # Tokens of a prompt and of a completion; texts are pieces of the corpus.
 PROMPT_TOKENS, NEW_TOKENS = 16, 32
 # The discriminator learns from as many texts as there are: with 1,024 it is hardly above chance on unseen ones.
-DISCRIMINATOR_TEXTS, DISCRIMINATOR_EPOCHS, JUDGED_TEXTS = 7000, 4, 1400
+DISCRIMINATOR_TEXTS, DISCRIMINATOR_EPOCHS, JUDGED_TEXTS = 7000, 3, 1400
 BATCH_SIZE = 32
 
 
@@ -65,7 +65,6 @@ def demo(args: argparse.Namespace) -> int:
     from hf_gpt.cli.comparison import (
         Contestant,
         judge,
-        judge_real,
         likelihood_verdict,
         print_table,
         results_table,
@@ -98,9 +97,7 @@ def demo(args: argparse.Namespace) -> int:
 
     heading("4. How far from real text?")
     contestants = [plain, guided, more, adversarial]
-    for contestant in contestants:
-        judge(contestant, judged_rows, tokenizer, NEW_TOKENS, args.seed)
-    control = judge_real(judged_rows, train_rows, args.seed)
+    control = judge(contestants, judged_rows, train_rows, tokenizer, NEW_TOKENS, args.seed)
     print(f"{len(judged_rows):,} real texts that no model has seen, and as many of each row.\n")
     print_table(*results_table(contestants, control, result))
     conclusions = likelihood_verdict(contestants[1:], plain), verdict(contestants[1:], more)

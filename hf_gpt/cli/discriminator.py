@@ -68,8 +68,6 @@ def train(args: TrainingOptions) -> None:
     from hf_gpt.data.truncation import Cuts
     from hf_gpt.data.windows import describe_windows, window_prompt
     from hf_gpt.files.checkpoints import atomic_directory, check_output_dir
-    from hf_gpt.generation.guidance.residual_model import ResidualLanguageModel
-    from hf_gpt.generation.scoring.texts import TextDiscriminator
 
     output_dir = Path(args.output_dir)
     check_output_dir(output_dir, overwrite=args.overwrite_output_dir, resume=False)
@@ -109,26 +107,39 @@ def train(args: TrainingOptions) -> None:
         report_cuts=report_cuts,
     )
     with atomic_directory(output_dir) as folder:
-        if args.objective == "residual":
-            metrics = {
-                "prompt_tokens": prompt_tokens,
-                "max_new_tokens": args.max_new_tokens,
-                "results": result.to_dict(),
-            }
-            ResidualLanguageModel(generator, discriminator, tokenizer, metrics).save_pretrained(folder / "model")
-        else:
-            # One with a tokenizer of its own saves that.
-            discriminator.save_pretrained(folder / "model")
-            if not isinstance(discriminator, TextDiscriminator):
-                # It never saw longer texts: who scores with this tokenizer cuts them there.
-                tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
-                tokenizer.save_pretrained(folder / "model")
+        save(folder / "model", generator, tokenizer, discriminator, result, prompt_tokens, args)
         found = {"settings": asdict(args), "results": result.to_dict(), **({"cut": cut} if cut else {})}
         write_json(folder / FILE, found)
     print_result(result, output_dir / "model")
     models = quote(str(args.model_name_or_path)), quote(str(output_dir))
     following = f"{models[1]}" if args.objective == "residual" else f"{models[0]} --discriminator {models[1]}"
     print_lines(print, [("next", as_typed(f"hf-gpt generate {following}"))])
+
+
+def save(
+    folder: Path,
+    generator: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    discriminator: "PreTrainedModel",
+    result: "DiscriminatorResult",
+    prompt_tokens: int,
+    args: TrainingOptions,
+) -> None:
+    """Writes the discriminator with its tokenizer, or the residual model that it makes of the generator."""
+    from hf_gpt.generation.guidance.residual_model import ResidualLanguageModel
+    from hf_gpt.generation.scoring.texts import TextDiscriminator
+
+    if args.objective == "residual":
+        form = {"prompt_tokens": prompt_tokens, "max_new_tokens": args.max_new_tokens}
+        metrics = {**form, "results": result.to_dict()}
+        ResidualLanguageModel(generator, discriminator, tokenizer, metrics).save_pretrained(folder)
+        return
+    # One with a tokenizer of its own saves that.
+    discriminator.save_pretrained(folder)
+    if not isinstance(discriminator, TextDiscriminator):
+        # It never saw longer texts: who scores with this tokenizer cuts them there.
+        tokenizer.model_max_length = max(1, prompt_tokens) + args.max_new_tokens
+        tokenizer.save_pretrained(folder)
 
 
 def load_models(

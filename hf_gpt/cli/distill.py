@@ -17,7 +17,6 @@ from hf_gpt.errors import ConfigError
 from hf_gpt.files.atomic_files import write_json
 from hf_gpt.installation import as_typed
 from hf_gpt.training.run import print_lines
-from hf_gpt.training.settings import ADVERSARIAL_RECIPES
 
 
 PROG = "hf-gpt distill"
@@ -158,7 +157,7 @@ def check_options(options: DistillOptions, rest: Sequence[str]) -> None:
     if served and not options.train_file:
         raise ConfigError("a teacher behind a server answers prompts: give --train_file.")
     if len(set(options.method)) != len(options.method):
-        raise ConfigError(f"--method names a way twice: {' '.join(options.method)}.")
+        raise ConfigError(f"--method has one of these twice: {' '.join(options.method)}.")
     if options.num_texts < _FEWEST_TEXTS:
         raise ConfigError(f"--num_texts must be at least {_FEWEST_TEXTS}, got {options.num_texts}.")
     for name in ("--config", "--completion_column", "--validation_file", "--discriminator_loss"):
@@ -173,21 +172,12 @@ def check_students(options: DistillOptions, rest: Sequence[str]) -> None:
         ConfigError: an option that does not exist or has a wrong value, or a method that the teacher is not for.
         CheckpointError: there is no such student.
     """
-    from hf_gpt.adversarial.arguments import AdversarialArguments
-    from hf_gpt.adversarial.config import AdversarialConfig
     from hf_gpt.cli import adversarial
-    from hf_gpt.cli.options import command_options
     from hf_gpt.files.checkpoints import find_existing_model
     from hf_gpt.generation.scoring.shared_tokens import saved_tokenizer, tokenizer_difference
-    from hf_gpt.training.settings import check_option_names, find_recipe, load_settings, read_recipe
 
-    groups = command_options([*adversarial.ARGUMENTS, AdversarialArguments])
-    names = [each.name for group in groups.values() for each in group]
-    check_option_names(rest, names)
     for method in options.method:
-        recipe = find_recipe(recipe_of(method), ADVERSARIAL_RECIPES)
-        argv = ["--model_name_or_path", options.model_name_or_path, *rest]
-        load_settings(argv, [*adversarial.ARGUMENTS, AdversarialConfig], read_recipe(recipe, names), recipe)
+        adversarial.read(["--config", recipe_of(method), "--model_name_or_path", options.model_name_or_path, *rest])
     if is_served(options.teacher):
         return
     paths = [find_existing_model(path) for path in (options.teacher, options.model_name_or_path)]

@@ -5,22 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from hf_gpt.evaluation.statistics.bootstrap import MetricValues, Sums, bootstrap, interval
+from hf_gpt.evaluation.language_model.likelihood import nats_per_word
+from hf_gpt.evaluation.language_model.residual_likelihood import completion_nats
 from hf_gpt.evaluation.tasks.choices import score_continuations
 from hf_gpt.evaluation.tasks.generation import write_after
 from hf_gpt.evaluation.tasks.loading import Candidate, open_candidate
 from hf_gpt.evaluation.text.diversity import distinct_ngrams
 from hf_gpt.files.atomic_files import write_text
+from hf_gpt.generation.teacher_texts import chat_ids
 
 
 if TYPE_CHECKING:
     from hf_gpt.cli.distill import DistillOptions
 
 # Held-out prompts that students answer.
-NUM_ANSWERS, RESAMPLES = 200, 1000
-UNTRAINED = "student before"
+NUM_ANSWERS = 200
+UNTRAINED = "untrained student"
 COLUMNS = {
     "held_out_nats": "nats per word of the teacher's held-out texts",
     "teacher_nats": "teacher's nats per word of its texts",
@@ -84,8 +84,18 @@ def _measure(
     for name, (judge, texts) in judged.items():
         texts = _short_enough(judge, texts)
         if texts:
-            found |= _per_word(name, [-one.logp for one in score_continuations(judge, texts)], texts)
+            is_asked = judge is teacher and bool(options.train_file) and options.teacher_template == "auto"
+            nats = _nats(judge, texts, is_asked and judge.tokenizer.chat_template is not None)
+            found |= nats_per_word(name, nats, [text for _, text in texts])
     return found
+
+
+def _nats(judge: Candidate, texts: Sequence[tuple[str, str]], is_chat: bool) -> Sequence[float]:
+    """Nats of texts after their prompts; a chat model reads a prompt as it did when it wrote the teacher's texts."""
+    if not is_chat:
+        return [-one.logp for one in score_continuations(judge, texts)]
+    prompts = chat_ids(judge.tokenizer, [prompt for prompt, _ in texts])
+    return completion_nats(judge.model, prompts, judge.encode([text for _, text in texts]))
 
 
 def _short_enough(judge: Candidate, texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -94,14 +104,6 @@ def _short_enough(judge: Candidate, texts: Sequence[tuple[str, str]]) -> list[tu
         return list(texts)
     sizes = map(len, judge.encode([text for _, text in texts])) if texts else ()
     return [pair for pair, size in zip(texts, sizes, strict=True) if size + 1 < judge.limit]
-
-
-def _per_word(name: str, nats: Sequence[float], texts: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Nats per word with their 95 % interval; words are the same for all tokenizers."""
-    words = [max(1, len(text.split())) for _, text in texts]
-    values: dict[str, MetricValues] = {"": Sums(np.stack([nats, words], 1), lambda sums: {name: sums[0] / sums[1]})}
-    low, high = interval(bootstrap(values, RESAMPLES)[""][name])
-    return {name: values[""].value()[name], f"{name}_low": low, f"{name}_high": high}
 
 
 def results_page(folder: Path, results: Mapping[str, Any]) -> Path:

@@ -189,7 +189,8 @@ def fit_recipe_to_model(settings: Settings, is_main: bool) -> None:
     if settings.recipe is None or settings.recipe.parent != RECIPES:
         return
     model_args = settings.arguments[0]
-    left_out = leave_out_of_recipe(model_args, yaml.safe_load(settings.recipe.read_text(encoding="utf-8")))
+    recipe = yaml.safe_load(settings.recipe.read_text(encoding="utf-8"))
+    left_out = leave_out_of_recipe(model_args, recipe, settings.own_overrides)
     settings.values.update(config_overrides=model_args.config_overrides, preset=model_args.preset)
     if left_out and is_main:
         model = model_args.model_name_or_path or model_args.model_type

@@ -101,16 +101,11 @@ def training_command(
             return 0
 
         def work() -> int:
-            names = [option.name for options in command_options(shown).values() for option in options]
-            names.remove("config")
-            recipe_name, rest = split_config_option(argv)
-            check_option_names(rest, names)
-            path = None if recipe_name is None else find_recipe(recipe_name, recipes)
-            recipe = None if path is None else read_recipe(path, names)
-            if recipe is None and choose_options is not None:
-                recipe = choose_options(rest)
+            settings = read_settings(
+                argv, arguments, trainer_type, make_training_class, recipes=recipes, choose_options=choose_options
+            )
             with releases_runs():
-                status = run(_load(rest, arguments, make_training_class or _training_class, recipe, path))
+                status = run(settings)
             _leave_process_group()
             return status
 
@@ -118,6 +113,36 @@ def training_command(
         return exit_status(work, expected=(UserError,), stopped="Stopped. No checkpoint was saved for this moment.")
 
     return make_parser, main
+
+
+def read_settings(
+    argv: Sequence[str],
+    arguments: Sequence[type],
+    trainer_type: type | None = None,
+    make_training_class: Callable[[], type] | None = None,
+    *,
+    recipes: Path = RECIPES,
+    choose_options: Callable[[Sequence[str]], Mapping[str, Any]] | None = None,
+) -> Settings:
+    """The settings of a command line and its recipe; arguments as for `training_command`.
+
+    Raises:
+        UserError: an option or recipe that does not exist, a value that cannot be, or packages that are missing.
+    """
+    groups = command_options([*arguments, *([] if trainer_type is None else [trainer_type])])
+    names = [option.name for options in groups.values() for option in options]
+    names.remove("config")
+    recipe_name, rest = split_config_option(argv)
+    check_option_names(rest, names)
+    path = None if recipe_name is None else find_recipe(recipe_name, recipes)
+    recipe = None if path is None else read_recipe(path, names)
+    if recipe is None and choose_options is not None:
+        recipe = choose_options(rest)
+    try:
+        training_class = (make_training_class or _training_class)()
+    except ImportError as error:
+        raise UserError(f"training needs more packages ({error}). Install them: {install_hint('train')}") from error
+    return load_settings(rest, [*arguments, training_class], recipe, path)
 
 
 def _leave_process_group() -> None:
@@ -133,11 +158,3 @@ def _training_class() -> type:
     from hf_gpt.training.training_arguments import HfGptTrainingArguments
 
     return HfGptTrainingArguments
-
-
-def _load(argv, dataclass_types, make_training_class, recipe, path) -> Settings:
-    try:
-        training_class = make_training_class()
-    except ImportError as error:
-        raise UserError(f"training needs more packages ({error}). Install them: {install_hint('train')}") from error
-    return load_settings(argv, [*dataclass_types, training_class], recipe, path)

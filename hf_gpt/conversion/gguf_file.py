@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedConfig
 
 from hf_gpt.conversion.families import config_from_ours
 from hf_gpt.conversion.gguf_layout import LAYOUTS, load_gguf, to_gguf, weight_names
@@ -83,8 +83,8 @@ def write_gguf(opened: Opened, destination: Path, to: str, *, quantize: str | No
         _add_tokenizer(writer, described, opened.config)
         _write_weights(writer, reader, planned, model_type, opened.config, quantize)
     if described is not None:
-        loaded = load(opened.folder)
-        result.notes += write_modelfile(destination, loaded, described, opened.config, _stops(opened.folder, loaded))
+        how = _generation_config(opened.folder)
+        result.notes += write_modelfile(destination, load(opened.folder), described, opened.config, how)
     result.files = [destination.name]
     result.num_parameters = sum(weight.num_elements for weight in planned.values())
     return result
@@ -221,10 +221,6 @@ def _kind(name: str, shape: tuple[int, ...], quantize: str) -> str:
     return "f16" if quantize.startswith("q") and shape[-1] % 32 else quantize
 
 
-def _stops(folder: Path | None, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What ends an answer, by the generation config and the tokenizer."""
-    ids = {tokenizer.eos_token_id}
-    if folder is not None and (folder / "generation_config.json").is_file():
-        eos = GenerationConfig.from_pretrained(folder).eos_token_id
-        ids.update(eos if isinstance(eos, list) else [eos])
-    return [tokenizer.convert_ids_to_tokens(number) for number in sorted(ids - {None})]
+def _generation_config(folder: Path) -> GenerationConfig | None:
+    is_there = (folder / "generation_config.json").is_file()
+    return GenerationConfig.from_pretrained(folder) if is_there else None

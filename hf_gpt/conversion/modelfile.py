@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from hf_gpt.conversion.gguf_tokenizer import GgufTokenizer
 from hf_gpt.data.chat_tokens import TemplateError, render
@@ -14,6 +14,8 @@ from hf_gpt.models.configuration_hf_gpt import HfGptConfig
 
 # Ollama's own, if a Modelfile says nothing.
 _USUAL_CONTEXT = 4096
+# Settings of the same name and meaning in both.
+_SAMPLED = ("temperature", "top_p", "top_k", "min_p")
 _ROLES = ("system", "user", "assistant")
 # What no template writes by itself.
 _CONTENT = "\ue0a1content\ue0a2"
@@ -58,7 +60,7 @@ def write_modelfile(
     tokenizer: PreTrainedTokenizerBase,
     described: GgufTokenizer,
     config: HfGptConfig,
-    stops: Sequence[str],
+    generation_config: GenerationConfig | None,
 ) -> list[str]:
     """Writes a Modelfile beside a GGUF file, under its name; returns what could not be said.
 
@@ -67,7 +69,7 @@ def write_modelfile(
         tokenizer: Of the model.
         described: The same in the words of GGUF.
         config: Of the model.
-        stops: Tokens that end an answer.
+        generation_config: How the model samples; None: nothing is known.
     """
     lines = [f"FROM ./{weights.name}"]
     notes = []
@@ -79,11 +81,26 @@ def write_modelfile(
             lines.append(f'TEMPLATE """{turns.in_go()}"""')
     else:
         lines.append('TEMPLATE """{{ .Prompt }}"""')
-    lines += [f'PARAMETER stop "{token}"' for token in stops]
+    lines += _parameters(tokenizer, generation_config)
     if config.max_position_embeddings < _USUAL_CONTEXT:
         lines.append(f"PARAMETER num_ctx {config.max_position_embeddings}")
     write_text(weights.with_suffix(".Modelfile"), "\n".join(lines) + "\n")
     return notes
+
+
+def _parameters(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None) -> list[str]:
+    """What ends an answer, and how tokens are sampled."""
+    eos = getattr(generation_config, "eos_token_id", None)
+    ids = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
+    lines = [f'PARAMETER stop "{token}"' for token in tokenizer.convert_ids_to_tokens(sorted(ids))]
+    if generation_config is None:
+        return lines
+    if generation_config.do_sample:
+        sampled = [(name, getattr(generation_config, name, None)) for name in _SAMPLED]
+        lines += [f"PARAMETER {name} {value}" for name, value in sampled if value is not None]
+    if generation_config.max_new_tokens is not None:
+        lines.append(f"PARAMETER num_predict {generation_config.max_new_tokens}")
+    return lines
 
 
 def _find_turns(tokenizer: PreTrainedTokenizerBase, described: GgufTokenizer) -> _Turns | None:

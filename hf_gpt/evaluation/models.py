@@ -19,8 +19,10 @@ def open_model(
         auto_class: Name of the class of Transformers that opens a path.
 
     Raises:
-        ValueError: a model object came without its tokenizer.
+        ValueError: there is no model, or a model object came without its tokenizer.
     """
+    if model is None:
+        raise ValueError(f"model is missing. Give one that {auto_class} opens, or its path.")
     if isinstance(model, str) or hasattr(model, "__fspath__"):
         check_exists(str(model))
         path = find_model(str(model))

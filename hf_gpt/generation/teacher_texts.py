@@ -8,8 +8,11 @@ from typing import Any, Protocol
 
 import torch
 from huggingface_hub import InferenceClient
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from hf_gpt.data.chat_tokens import TemplateError, encode, render
+from hf_gpt.data.collators import pad_rows
+from hf_gpt.data.special_tokens import begin_and_end
 from hf_gpt.errors import CheckpointError, ConfigError
 from hf_gpt.files.atomic_files import write_json
 from hf_gpt.files.checkpoints import find_existing_model
@@ -51,7 +54,7 @@ class LocalTeacher:
     ):
         path, options = find_existing_model(name_or_path), {"trust_remote_code": trust_remote_code}
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **options)
+            self.tokenizer = AutoTokenizer.from_pretrained(path, **options)
             self.model = AutoModelForCausalLM.from_pretrained(path, **options).to(device).eval()
         except (OSError, ValueError) as error:
             raise CheckpointError(f"--teacher {name_or_path} is no causal language model: {error}") from error
@@ -61,10 +64,6 @@ class LocalTeacher:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
     def __call__(self, prompts: Sequence[str], seed: int) -> list[str]:
-        if self.chat:
-            messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
-            options = {"add_generation_prompt": True, "tokenize": False}
-            prompts = self.tokenizer.apply_chat_template(messages, **options)
         inputs = self._encode(list(prompts))
         sampled = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         if self.temperature == 0:
@@ -82,10 +81,28 @@ class LocalTeacher:
 
     def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:
         """Ids and mask, padded at the left; an empty prompt is the begin token."""
-        begin = self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
-        rows = self.tokenizer(prompts, add_special_tokens=not self.chat, return_attention_mask=False)["input_ids"]
-        padded = self.tokenizer.pad({"input_ids": [row or [begin] for row in rows]}, return_tensors="pt")
-        return {name: padded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        begin, _ = begin_and_end(self.tokenizer)
+        if self.chat:
+            rows = chat_ids(self.tokenizer, prompts)
+        else:
+            rows = self.tokenizer(prompts, return_attention_mask=False)["input_ids"]
+        ids, mask = pad_rows([row or [begin] for row in rows], self.tokenizer.pad_token_id, "left")
+        return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """What a chat model reads where each prompt is a user's message, up to its answer.
+
+    Raises:
+        ConfigError: the chat template refuses a message.
+    """
+    messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    try:
+        return [encode(tokenizer, render(tokenizer, each, add_generation_prompt=True)[0]) for each in messages]
+    except TemplateError as error:
+        raise ConfigError(
+            f"the teacher's chat template refuses a prompt: {error}. Try --teacher_template none."
+        ) from error
 
 
 class ServedTeacher:

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,14 +265,17 @@ def known_fields(config_class: type[PreTrainedConfig]) -> set[str]:
 
 
 # Dropout of what a loaded model has learned; that of a new head on top of it is another matter.
-_TRUNK_DROPOUTS = ("hidden_dropout", "attention_dropout", "embedding_dropout")
+_TRUNK_DROPOUTS = ("hidden_dropout", "attention_dropout")
 
 
-def leave_out_of_recipe(model_args: ModelArguments, recipe: Mapping[str, Any]) -> list[str]:
+def leave_out_of_recipe(
+    model_args: ModelArguments, recipe: Mapping[str, Any], own_overrides: Collection[str] = ()
+) -> list[str]:
     """Takes what a built-in recipe says of our models, or of new ones, out of the options of another model; names it.
 
     A loaded model keeps its own dropout: a deep one that was trained without begins far from what it has learned. What
-    the command line says of another architecture stays, to be refused by its name.
+    the command line says (`own_overrides`) stays: dropout holds, and a field of another architecture is refused by its
+    name.
 
     Raises:
         CheckpointError: there is no model at the place that is named.
@@ -285,7 +288,9 @@ def leave_out_of_recipe(model_args: ModelArguments, recipe: Mapping[str, Any]) -
     foreign = [
         name
         for name in overrides
-        if overrides[name] == proposed.get(name) and (name not in known or (is_loaded and name in _TRUNK_DROPOUTS))
+        if name in proposed
+        and name not in own_overrides
+        and (name not in known or (is_loaded and name in _TRUNK_DROPOUTS))
     ]
     if foreign:
         kept = {name: value for name, value in overrides.items() if name not in foreign}

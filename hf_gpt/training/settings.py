@@ -29,12 +29,14 @@ class Settings:
         values: Every option by name, as given or by default, in plain types.
         recipe: The recipe's path, if one was used.
         given: Names of the options that the recipe or the command line has.
+        own_overrides: Names of the fields of `config_overrides` that the command line has.
     """
 
     arguments: tuple[Any, ...]
     values: dict[str, Any]
     recipe: Path | None
     given: frozenset[str] = frozenset()
+    own_overrides: frozenset[str] = frozenset()
 
 
 def built_in_recipes(folder: Path = RECIPES) -> list[str]:
@@ -167,8 +169,11 @@ def load_settings(
         raise ConfigError(f"{recipe_path}: {error}") from error
     namespace = parser.parse_args([*tokens, *argv])
 
+    own_overrides: frozenset[str] = frozenset()
     if isinstance(recipe.get("config_overrides"), dict) and isinstance(namespace.config_overrides, str):
         given = parse_mapping(namespace.config_overrides, "config_overrides")
+        if any(token.partition("=")[0].replace("-", "_") == "__config_overrides" for token in argv):
+            own_overrides = frozenset(given)
         namespace.config_overrides = json.dumps({**recipe["config_overrides"], **given})
 
     values = dict(vars(namespace))
@@ -182,7 +187,7 @@ def load_settings(
         own = {field.name: values[field.name] for field in fields(kind) if field.init}
         arguments.append(kind(**own))
     words = (token[2:].partition("=")[0].replace("-", "_") for token in argv if token.startswith("--"))
-    return Settings(tuple(arguments), values, recipe_path, frozenset((*recipe, *words)))
+    return Settings(tuple(arguments), values, recipe_path, frozenset((*recipe, *words)), own_overrides)
 
 
 def settings_to_yaml(settings: Settings, header: str = "") -> str:

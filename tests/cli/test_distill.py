@@ -1,5 +1,6 @@
 """`hf-gpt distill`: a teacher's texts are stored once, and students trained by several ways stand side by side."""
 
+import copy
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import torch
 
 from hf_gpt.cli.main import main
 from hf_gpt.data.tokenizer import train_tokenizer
@@ -58,11 +60,11 @@ def test_students_stand_side_by_side(models, prompts, tmp_path, capsys):
     rows = [json.loads(line) for line in (folder / "teacher_texts.jsonl").read_text().splitlines()]
     assert len(rows) == 110 and rows[3]["prompt"] == "the king 3"
     results = json.loads((folder / "results.json").read_text())
-    assert results["held_out"] == 40 and set(results["rows"]) == {"student before", "sequence", "token", "on_policy"}
+    assert results["held_out"] == 40 and set(results["rows"]) == {"untrained student", "sequence", "token", "on_policy"}
     for name, row in results["rows"].items():
         for metric in ("held_out_nats", "teacher_nats", "own_nats"):
             assert 0 < row[f"{metric}_low"] <= row[metric] <= row[f"{metric}_high"]
-        assert ("cpu_seconds" in row) == (name != "student before")
+        assert ("cpu_seconds" in row) == (name != "untrained student")
     assert "| on_policy |" in capsys.readouterr().out
     # The same command keeps what is there, and adds what is new.
     before = (folder / "sequence" / "model" / "model.safetensors").read_bytes()
@@ -158,7 +160,7 @@ def test_a_server_that_is_not_there_is_one_line(models, prompts, tmp_path, capsy
     [
         (["--num_texts", "10"], "at least 100"),
         (["--config", "gad"], "--config is set by --method"),
-        (["--method", "gad", "gad"], "names a way twice"),
+        (["--method", "gad", "gad"], "has one of these twice"),
         (["--max_stepz", "3"], "max_steps"),
         (["--learning_rate", "nan"], "--learning_rate must be"),
         (["--model_name_or_path", "runs/nowhere"], "there is no folder runs/nowhere"),
@@ -215,3 +217,23 @@ def test_a_folder_that_another_run_writes_into_is_refused(models, tmp_path, caps
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_chat_teacher_judges_answers_as_it_wrote_its_own(models, prompts, tmp_path, tokenizer):
+    from hf_gpt.cli.distill_results import _nats
+    from hf_gpt.evaluation.tasks.loading import open_candidate
+
+    chat = copy.deepcopy(tokenizer)
+    chat.chat_template = "{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}"
+    chat.save_pretrained(models[0])
+    teacher = open_candidate("teacher", str(models[0]), device="cpu")
+    end = tokenizer.eos_token_id
+    rows = [
+        (tokenizer(prompt)["input_ids"], tokenizer(text)["input_ids"]) for prompt, text in [("the king", " is dead")]
+    ]
+    ((prompt, text),) = rows
+    ids = torch.tensor([[*prompt, end, *text]])
+    logps = teacher.model(ids).logits.log_softmax(-1)[0, len(prompt) : -1].gather(1, torch.tensor(text)[:, None])
+    found = _nats(teacher, [("the king", " is dead")], is_chat=True)
+    assert found == pytest.approx([-logps.sum().item()], abs=1e-4)
+    assert LocalTeacher(str(models[0]), max_new_tokens=4).chat

@@ -240,7 +240,8 @@ def test_the_command_says_what_comes_next(stock, tmp_path, tokenizer, capsys):
         '{{ else if eq .Role "user" }}<|user|>{{ .Content }}<|endoftext|>'
         '{{ else if eq .Role "assistant" }}<|assistant|>{{ .Content }}<|endoftext|>{{ end }}{{ end }}<|assistant|>"""'
     )
-    assert lines[2:] == ['PARAMETER stop "<|endoftext|>"', "PARAMETER num_ctx 64"]
+    sampled = ["PARAMETER temperature 0.5", "PARAMETER top_k 7"]
+    assert lines[2:] == ['PARAMETER stop "<|endoftext|>"', *sampled, "PARAMETER num_ctx 64"]
     assert main(["convert", str(folder), str(tmp_path / "ours"), "--quantize", "q8_0"]) == 2
     assert "let the destination end in .gguf" in capsys.readouterr().err
 

@@ -2,7 +2,7 @@
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from hf_gpt.conversion.gguf_tokenizer import describe_tokenizer, mend_tokenizer
 from hf_gpt.conversion.modelfile import write_modelfile
@@ -110,6 +110,18 @@ def test_a_modelfile_says_a_template_or_that_it_cannot(template, says, tmp_path)
     tokenizer = trained(PROSE, spelled())
     tokenizer.chat_template = template
     described = describe_tokenizer(tokenizer, 320)
-    notes = write_modelfile(tmp_path / "a.gguf", tokenizer, described, HfGptConfig(), ["<|endoftext|>"])
+    notes = write_modelfile(tmp_path / "a.gguf", tokenizer, described, HfGptConfig(), None)
     content = (tmp_path / "a.Modelfile").read_text()
     assert ("TEMPLATE" in content) == bool(says) and bool(notes) == (not says)
+
+
+def test_a_modelfile_says_how_tokens_are_sampled(tmp_path):
+    tokenizer = trained(PROSE, spelled())
+    described = describe_tokenizer(tokenizer, 320)
+    how = GenerationConfig(do_sample=True, temperature=0.8, top_p=0.95, top_k=0, max_new_tokens=60, eos_token_id=[0])
+    write_modelfile(tmp_path / "a.gguf", tokenizer, described, HfGptConfig(), how)
+    lines = set((tmp_path / "a.Modelfile").read_text().splitlines())
+    assert {"PARAMETER temperature 0.8", "PARAMETER top_p 0.95", "PARAMETER num_predict 60"} <= lines
+    how = GenerationConfig(do_sample=False, temperature=0.8)
+    write_modelfile(tmp_path / "b.gguf", tokenizer, described, HfGptConfig(), how)
+    assert "temperature" not in (tmp_path / "b.Modelfile").read_text()

@@ -150,6 +150,18 @@ FEW = {"max_steps": 1, "max_train_samples": 8, "max_eval_samples": 2, "tokenizer
 FEW = [f"--{name}={value}" for name, value in FEW.items()]
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, 0.0), ("hidden_dropout=0.1", 0.1), ("hidden_dropout=0.3", 0.3)])
+def test_a_loaded_model_keeps_its_own_dropout(make_model, tokenizer, tmp_path, capsys, given, expected):
+    start, run = tmp_path / "start", tmp_path / "run"
+    make_model(max_position_embeddings=512, hidden_dropout=0.0).save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    options = ["--model_name_or_path", str(start), "--output_dir", str(run), *FEW]
+    options += [] if given is None else ["--config_overrides", given]
+    assert main(["--task", "token_classification", *options]) == 0
+    assert ("hidden_dropout" in capsys.readouterr().err) == (given is None)
+    assert transformers.AutoConfig.from_pretrained(run / "model").hidden_dropout == expected
+
+
 def test_the_recipe_of_a_task_serves_models_of_the_library(make_model, tokenizer, tmp_path, capsys):
     gpt2, run = tmp_path / "gpt2", tmp_path / "run"
     # As GPT-2 has none.

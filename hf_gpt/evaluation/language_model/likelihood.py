@@ -9,12 +9,36 @@ import numpy as np
 import torch
 
 from hf_gpt.data.collators import pad_rows
+from hf_gpt.evaluation.statistics.bootstrap import Sums, bootstrap, interval
 from hf_gpt.generation.scoring.discriminator import evaluating
 from hf_gpt.generation.scoring.logprobs import token_logps
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_RESAMPLES = 1000
+
+
+def perplexity_of(nats: float) -> float:
+    """`exp` of nats per token or word, infinite where that overflows."""
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+def nats_per_word(name: str, nats: Sequence[float], texts: Sequence[str]) -> dict[str, float]:
+    """Nats per word over all texts under `name`, with `..._low` and `..._high` of the 95 % bootstrap interval.
+
+    Words are what blanks part, the same for all tokenizers.
+
+    Args:
+        name: Of the metric.
+        nats: Negative log-likelihood of each text.
+        texts: As many, none of them blank.
+    """
+    words = [len(text.split()) for text in texts]
+    values = {"": Sums(np.stack([nats, words], 1), lambda sums: {name: sums[0] / sums[1]})}
+    low, high = interval(bootstrap(values, _RESAMPLES)[""][name])
+    return {name: values[""].value()[name], f"{name}_low": low, f"{name}_high": high}
 
 
 @dataclass(frozen=True)
@@ -39,7 +63,7 @@ class Likelihood:
     @property
     def perplexity(self) -> float:
         """`exp` of the nats per token over all texts, infinite where that overflows."""
-        return math.exp(self.nll_per_token) if self.nll_per_token < 700 else math.inf
+        return perplexity_of(self.nll_per_token)
 
     @property
     def bits_per_byte(self) -> float:

@@ -1,19 +1,20 @@
 """Held-out likelihood of a residual energy-based model: reads texts by both of its parts and samples log Z."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
+from hf_gpt.data.collators import pad_rows
+from hf_gpt.data.special_tokens import begin_and_end, tokenize
+from hf_gpt.evaluation.language_model.likelihood import perplexity_of
 from hf_gpt.evaluation.language_model.residual import ResidualGain, log_partition_bounds, residual_gain
 from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.sampling.rollout import rollout
 from hf_gpt.generation.scoring.discriminator import check_length, evaluating, sequence_scores
-from hf_gpt.generation.scoring.logprobs import completion_logps, join
+from hf_gpt.generation.scoring.logprobs import completion_logps
 
 
 # Fewer samples of a prompt leave bounds that are too far apart to say anything.
@@ -46,8 +47,7 @@ class ResidualLikelihood:
 
     def perplexity(self, gain: float = 0.0) -> float:
         """Perplexity a token of a model that gains so many nats a text over q; by default that of q."""
-        nats = (float(self.nll.sum()) - gain * len(self.nll)) / int(self.tokens.sum())
-        return math.exp(nats) if nats < 700 else math.inf
+        return perplexity_of((float(self.nll.sum()) - gain * len(self.nll)) / int(self.tokens.sum()))
 
     def convergence(self) -> list[dict[str, float]]:
         """Bounds of log Z by the number of samples, which doubles: `samples`, `lower`, `upper`.
@@ -95,15 +95,17 @@ def text_rows(
     A text that is not cut ends with the end token. A special token that is spelled out in a text stays text.
 
     Raises:
-        ValueError: the tokenizer has no end token.
+        ConfigError: the tokenizer has no end token.
     """
-    end = processing_class.eos_token_id
-    if end is None:
-        raise ValueError("the tokenizer has no end-of-text token. Set its eos_token.")
-    begin = end if processing_class.bos_token_id is None else processing_class.bos_token_id
-    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-    rows = processing_class(list(texts), return_attention_mask=False, **options)["input_ids"]
+    begin, end = begin_and_end(processing_class)
+    rows = tokenize(processing_class, texts)["input_ids"]
     return [[begin]] * len(rows), [[*row, end][:max_new_tokens] for row in rows]
+
+
+def own_sampling(processing_class: Any, max_new_tokens: int) -> SamplingConfig:
+    """How a generator samples texts of at most so many tokens from its own distribution, nothing cut."""
+    _, end = begin_and_end(processing_class)
+    return SamplingConfig(max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=processing_class.pad_token_id)
 
 
 def residual_likelihood(
@@ -151,10 +153,11 @@ def residual_likelihood(
     nll, scores = [], []
     for first in range(0, len(prompts), batch_size):
         part = slice(first, first + batch_size)
-        found = _read(generator, discriminator, prompts[part], completions[part], sampling.padding_token)
-        nll.append(found[0])
-        scores.append(found[1])
-        report(len(found[0]))
+        nll.append(completion_nats(generator, prompts[part], completions[part], batch_size))
+        if discriminator is not None:
+            read = _joined(prompts[part], completions[part])[:2]
+            scores.append(sequence_scores(discriminator, *read).double().numpy())
+        report(len(nll[-1]))
     if discriminator is None:
         return ResidualLikelihood(np.concatenate(nll), lengths, np.zeros(len(lengths)), np.zeros((1, 2)))
     are_one = all(list(prompt) == list(prompts[0]) for prompt in prompts)
@@ -165,7 +168,7 @@ def residual_likelihood(
     sampled = []
     for first in range(0, len(repeated), batch_size):
         some = repeated[first : first + batch_size]
-        ids, mask = _padded(some, sampling.padding_token)
+        ids, mask = pad_rows(some, sampling.padding_token)
         texts = rollout(generator, ids, mask, sampling=sampling, generator=uniforms)
         sampled.append(sequence_scores(discriminator, texts.sequences, texts.attention_mask).double().cpu())
         report(len(some))
@@ -177,23 +180,26 @@ def residual_likelihood(
     )
 
 
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
-    mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True)
-    return ids, mask
-
-
 @torch.no_grad()
-def _read(generator, discriminator, prompts, completions, pad) -> tuple[np.ndarray, np.ndarray]:
-    """Nats under the generator and logits of some texts, both (n,) float64."""
-    device = next(generator.parameters()).device
-    prompt_ids, prompt_mask = (tensor.to(device) for tensor in _padded(prompts, pad))
-    ids, mask = (tensor.to(device) for tensor in _padded(completions, pad))
-    sequences, attention_mask = join(prompt_ids, prompt_mask, ids, mask, pad)
-    with evaluating(generator):
-        logps = completion_logps(generator, sequences, attention_mask, prompt_mask.sum(1), ids)
-    nats = -(logps.double() * mask).sum(1)
-    if discriminator is None:
-        return nats.cpu().numpy(), np.zeros(len(nats))
-    scores = sequence_scores(discriminator, sequences, attention_mask)
-    return nats.cpu().numpy(), scores.double().cpu().numpy()
+def completion_nats(
+    model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], batch_size: int = 64
+) -> np.ndarray:
+    """Nats (M,), float64, of completions after their prompts under a causal language model, given as token ids."""
+    device, found = next(model.parameters()).device, []
+    with evaluating(model):
+        for first in range(0, len(prompts), batch_size):
+            part = slice(first, first + batch_size)
+            ids, mask = (tensor.to(device) for tensor in pad_rows(completions[part]))
+            joined = _joined(prompts[part], completions[part])
+            sequences, attention_mask, lengths = (tensor.to(device) for tensor in joined)
+            logps = completion_logps(model, sequences, attention_mask, lengths, ids)
+            found.append(-(logps.double() * mask).sum(1).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _joined(
+    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Whole rows with their mask, both (n, longest), and the lengths of the prompts (n,)."""
+    rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
+    return *pad_rows(rows), torch.tensor([len(prompt) for prompt in prompts])

@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_gpt import compat
 from hf_gpt.errors import UserError
+from hf_gpt.evaluation.language_model.likelihood import Likelihood, perplexity_of
 from hf_gpt.evaluation.loading import compute, load
 from hf_gpt.evaluation.statistics.bootstrap import Averaged, MetricValues, Recomputed, Sums, means
 from hf_gpt.evaluation.tasks.registry import TaskSpec
@@ -81,7 +82,7 @@ def metrics_of(spec: TaskSpec, record: Mapping[str, Any]) -> MetricValues:
         return Sums(np.stack([*columns, np.ones(len(columns[0]))], 1), _residual)
     if spec.kind == "last_word":
         table = np.stack([record["right"], record["nll"], np.ones(len(record["nll"]))], 1)
-        return Sums(table, lambda s: {"accuracy": s[0] / s[2], "word_perplexity": _exp(s[1] / s[2])})
+        return Sums(table, lambda s: {"accuracy": s[0] / s[2], "word_perplexity": perplexity_of(s[1] / s[2])})
     if spec.kind == "multiple_choice":
         return means(_right_choices(record))
     if spec.kind == "classification":
@@ -233,8 +234,6 @@ def _right_choices(record: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def _likelihoods(sums: np.ndarray) -> dict[str, float]:
-    from hf_gpt.evaluation.language_model.likelihood import Likelihood
-
     nll, tokens, sizes = sums
     found = Likelihood(np.array([nll]), np.array([tokens]), np.array([sizes]))
     return {
@@ -247,13 +246,9 @@ def _likelihoods(sums: np.ndarray) -> dict[str, float]:
 def _residual(sums: np.ndarray) -> dict[str, float]:
     nll, tokens, lower, upper, texts = sums
     return {
-        "perplexity": _exp((nll - (lower + upper) / 2) / tokens),
-        "base_perplexity": _exp(nll / tokens),
+        "perplexity": perplexity_of((nll - (lower + upper) / 2) / tokens),
+        "base_perplexity": perplexity_of(nll / tokens),
         "gain": (lower + upper) / 2 / texts,
         "gain_lower_bound": lower / texts,
         "gain_upper_bound": upper / texts,
     }
-
-
-def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf

@@ -20,7 +20,6 @@ from hf_gpt.evaluation.tasks.generation import sampler_of, write_after, write_fr
 from hf_gpt.evaluation.tasks.loading import Candidate
 from hf_gpt.evaluation.tasks.registry import WRITING, TaskSpec
 from hf_gpt.evaluation.tasks.rows import fill
-from hf_gpt.generation.sampling.distribution import SamplingConfig
 
 
 # Samples that log Z of a residual model is estimated by.
@@ -117,7 +116,7 @@ def _judge_by_both(spec, candidate, rows, batch_size, advance) -> Record:
     """Likelihood under a generator and its discriminator; without one, the generator's own."""
     from hf_gpt.data.windows import text_windows
     from hf_gpt.evaluation.language_model.residual import log_partition_bounds
-    from hf_gpt.evaluation.language_model.residual_likelihood import residual_likelihood, text_rows
+    from hf_gpt.evaluation.language_model.residual_likelihood import own_sampling, residual_likelihood, text_rows
 
     _check_causal(candidate)
     texts = _texts(spec, rows)
@@ -132,11 +131,7 @@ def _judge_by_both(spec, candidate, rows, batch_size, advance) -> Record:
             candidate.discriminator,
             prompts,
             completions,
-            sampling=SamplingConfig(
-                max_new_tokens=spec.max_new_tokens,
-                eos_token_id=candidate.tokenizer.eos_token_id,
-                pad_token_id=candidate.tokenizer.pad_token_id,
-            ),
+            sampling=own_sampling(candidate.tokenizer, spec.max_new_tokens),
             num_samples=spec.samples or NUM_SAMPLES,
             batch_size=batch_size,
             advance=advance,

@@ -25,7 +25,6 @@ from hf_gpt.files.atomic_files import write_json
 from hf_gpt.files.checkpoints import find_existing_model
 from hf_gpt.files.model_paths import optional_file
 from hf_gpt.generation.guidance.guided_generate import GuidedGenerateOutput, guided_generate, load_discriminator
-from hf_gpt.generation.sampling.distribution import SamplingConfig
 from hf_gpt.generation.scoring.discriminator import check_discriminator
 from hf_gpt.generation.scoring.shared_tokens import check_shared_tokens, tokenizer_difference
 from hf_gpt.generation.scoring.texts import TextDiscriminator
@@ -110,14 +109,6 @@ class ResidualLanguageModel:
         for name in ("generate.py", "requirements.txt"):
             shutil.copyfile(Path(__file__).parents[1] / DECODING / name, folder / DECODING / name)
         write_json(folder / METRICS, {"format": 1, **self.metrics})
-
-    def sampling(self, max_new_tokens: int) -> SamplingConfig:
-        """How q samples texts of at most so many tokens: its own distribution, nothing cut."""
-        return SamplingConfig(
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
 
     def generate(
         self, inputs: torch.Tensor | None = None, *, num_candidates: int = NUM_CANDIDATES, **options: Any

@@ -29,8 +29,6 @@ class Perplexity(metric.SampleMetric):
         stride: int | None = None,
         batch_size: int = 8,
     ) -> dict[str, Any]:
-        if model is None:
-            raise ValueError("model is missing. Give a causal language model, or the path of one.")
         opened = open_model(model, processing_class)
         found = likelihood(*opened, predictions, max_length=max_length, stride=stride, batch_size=batch_size)
         if not found.tokens.sum():

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hf_gpt.evaluation import metric
-from hf_gpt.evaluation.language_model.residual_likelihood import residual_likelihood, text_rows
+from hf_gpt.evaluation.language_model.residual_likelihood import own_sampling, residual_likelihood, text_rows
 from hf_gpt.evaluation.models import open_model
 from hf_gpt.generation.guidance.residual_model import ResidualLanguageModel, open_discriminator
 
@@ -35,8 +35,6 @@ class ResidualPerplexity(metric.SampleMetric):
         batch_size: int = 64,
         seed: int = 0,
     ) -> dict[str, Any]:
-        if model is None:
-            raise ValueError("model is missing. Give a causal language model, or the path of one.")
         if discriminator is None:
             raise ValueError("discriminator is missing. Give a classifier with one label, or the path of one.")
         generator, tokenizer = open_model(model, processing_class)
@@ -44,10 +42,10 @@ class ResidualPerplexity(metric.SampleMetric):
             discriminator = open_discriminator(str(discriminator), tokenizer)
         pair = ResidualLanguageModel(generator, discriminator, tokenizer)
         found = residual_likelihood(
-            generator,
-            discriminator,
+            pair.generator,
+            pair.discriminator,
             *text_rows(tokenizer, predictions, max_new_tokens),
-            sampling=pair.sampling(max_new_tokens),
+            sampling=own_sampling(tokenizer, max_new_tokens),
             num_samples=num_samples,
             batch_size=batch_size,
             seed=seed,
